@@ -1,0 +1,5 @@
+"""python -m lcp"""
+
+from lcp.cli import main
+
+main()

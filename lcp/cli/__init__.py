@@ -1,0 +1,63 @@
+"""The front door: parse, call one function, turn an LcpError into one line and an exit code.
+
+Heavy packages are imported inside the command that needs them: `lcp --help` pays for typer only.
+"""
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+import lcp
+from lcp.cli.chat import chat
+from lcp.errors import LcpError
+
+app = typer.Typer(
+    name="lcp",
+    help="A local chat with language models, in the terminal.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(chat)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """A local chat with language models, in the terminal."""
+    if version:
+        sys.stdout.write(f"lcp {lcp.__version__}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command line; the exit codes are listed in docs/usage.md."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, lambda n, _: sys.exit(128 + n))
+    try:
+        app(standalone_mode=False)
+    except LcpError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _say(sentence: str) -> None:
+    from lcp.terminal.clean import clean
+
+    sys.stderr.write(f"lcp: {clean(sentence)}\n")

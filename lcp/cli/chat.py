@@ -1,0 +1,261 @@
+"""`lcp chat`: a command line -> a Chat, and one of the ways to run it: with a person at a
+terminal, for one question, or for a question on each line of stdin.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcp import paths
+from lcp.cli import options
+from lcp.errors import SettingsError, UsageError
+
+if TYPE_CHECKING:
+    from lcp.chat import Chat
+    from lcp.downloads.library import Installed
+    from lcp.engine.engine import Engine
+    from lcp.engine.reply import Reply
+    from lcp.session.conversation import Conversation
+    from lcp.session.log import Log
+    from lcp.terminal.screen import Screen
+
+
+def chat(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL] [PROMPT]...", help="A model's name or file; a question."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="The model; then all words are the question."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("-p", "--prompt", help="The question, whatever its first word is."),
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Each line of stdin is a turn of one conversation.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per turn: answer, thinking, stats.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="After each turn all its figures, on stderr.")
+    ] = False,
+    system: options.System = None,
+    temp: options.Temp = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    predict: options.Predict = None,
+    stop: options.Stop = None,
+    ctx_size: options.CtxSize = None,
+    n_gpu_layers: options.NGpuLayers = None,
+    threads: options.Threads = None,
+    kv_type: options.KvType = None,
+    cache_type: options.CacheType = None,
+    flash_attn: options.FlashAttn = None,
+    think: options.Think = None,
+    chat_template: Annotated[
+        Path | None, typer.Option("--chat-template", metavar="FILE", help="A Jinja chat template.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="ID|last", help="Go on with a saved chat.")
+    ] = None,
+    go_on: Annotated[bool, typer.Option("--continue", help="The same as --resume last.")] = False,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Keep nothing on disk.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what llama.cpp says.")] = False,
+) -> None:
+    """Talk with a model. With a question, or a stdin that is no terminal: one answer, then exit.
+
+    Text on stdin stands before the question: git diff | lcp chat "write a commit message"
+    """
+    from lcp.downloads import library
+    from lcp.settings import OPTIONS, from_environment, from_file, resolve
+    from lcp.terminal.screen import Screen
+
+    # 1) What was asked for. A setting with no meaning is said before anything is loaded.
+    given = ctx.params | {"max_tokens": max_tokens or predict, "kv_type": kv_type or cache_type}
+    flags = {n: v for n, v in given.items() if n in OPTIONS and n != "model" and v}
+    if system is not None:
+        flags["system"] = _system_text(system)
+    layers: dict[str, dict[str, Any]] = {
+        "flag": flags,
+        "environment": from_environment(os.environ),
+        "config.toml": from_file(paths.config() / "config.toml"),
+    }
+    settings = resolve(layers)
+    words = words or []
+    if model is None and prompt is None and words and library.names_model(words[0]):
+        model, *words = words
+    question = " ".join([*words, *([prompt] if prompt else [])])
+    piped = not sys.stdin.isatty()
+    if lines and not piped:
+        raise UsageError("--lines reads stdin. Pipe questions in: lcp chat --lines < FILE")
+    log, conversation, notices = _conversation(
+        "last" if go_on else resume, library, model or settings.model, no_save
+    )
+    found = library.find(conversation.model)
+    layers["models.toml"] = dict(found.entry.settings) if found.entry else {}
+    layers["conversation"] = dict(conversation.settings)
+    screen = Screen(answers=not as_json, thinking=resolve(layers).think != "hide")
+    # 2) The model loads while stdin is read.
+    with log, _engine(found, layers, conversation, chat_template, verbose) as engine:
+        loading = engine.load()
+        if piped and not lines:
+            text = sys.stdin.read()
+            question = "\n\n".join(part for part in (text.rstrip("\n"), question) if part.strip())
+            if not question:
+                raise UsageError(
+                    'There is no question and stdin is empty. Ask one: lcp chat "a question", '
+                    "or run lcp chat in a terminal."
+                )
+        for step in loading:
+            screen.progress(f"loading {found.name} {step.fraction:.0%}")
+        screen.clear_progress()
+        # 3) The chat, run in one of its ways.
+        layers["model file"] = dict(engine.model.sampling)
+        chat = _chat(engine, conversation, log, screen, layers)
+        for notice in notices:
+            screen.notice(notice)
+        report = _Report(screen, as_json, stats)
+        if lines:
+            for line in sys.stdin:
+                if line.strip():
+                    report(chat.ask(line.rstrip("\n")))
+        elif question:
+            report(chat.ask(question))
+        else:
+            _talk(chat, found)
+
+
+@dataclass
+class _Report:
+    """What scripts get after each turn."""
+
+    screen: "Screen"
+    as_json: bool
+    stats: bool
+
+    def __call__(self, reply: "Reply") -> None:
+        if self.as_json:
+            line = {
+                "answer": reply.text,
+                "thinking": reply.thinking,
+                "ended": reply.ended,
+                "stats": reply.stats.as_dict(),
+            }
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
+        if self.stats:
+            self.screen.notice(reply.stats.long_line())
+        if reply.ended == "interrupted":
+            raise KeyboardInterrupt
+
+
+def _talk(chat: "Chat", model: "Installed") -> None:
+    from lcp import commands
+    from lcp.terminal.keyboard import Keyboard
+
+    chat.screen.notice(
+        f"{model.name} · context {chat.engine.size} tokens · /help lists commands, Ctrl-D leaves"
+    )
+    chat.screen.blank()
+    chat.talk(Keyboard(paths.data() / "history.jsonl"), commands.run)
+    if chat.log.id and chat.conversation.nodes:
+        chat.screen.notice(f"Go on with this chat: lcp chat --resume {chat.log.id}")
+
+
+def _system_text(given: str) -> str:
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The system text {given[1:]} cannot be read: {error}.") from error
+
+
+def _conversation(
+    resume: str | None, library: Any, model: str | None, no_save: bool
+) -> tuple["Log", "Conversation", list[str]]:
+    """The saved conversation that was named, or a new one, with the log to write it to."""
+    from lcp.session.conversation import Conversation, local_now
+    from lcp.session.log import Log
+    from lcp.session.store import Store
+
+    store = Store(paths.sessions())
+    if resume is None:
+        name = model or library.default().name
+        conversation = Conversation.begin(local_now, _absolute(name))
+        log = Log.nowhere() if no_save else store.create(conversation.opening)
+        return log, conversation, []
+    log, events, notices = store.open(resume)
+    conversation = Conversation.from_events(events)
+    turns = len(conversation.turns())
+    notices.append(f"Resumed {log.id} ({turns} turns): {conversation.title()}")
+    if turns and conversation.turns()[-1].answer is None:
+        notices.append("Its last question has no answer yet; /retry answers it.")
+    if no_save:
+        log.close()
+        log = Log.nowhere()
+    if model:
+        conversation.model = _absolute(model)
+    return log, conversation, notices
+
+
+def _absolute(model: str) -> str:
+    """A path is kept so that it is found from any folder; a name as it is."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.is_file() else model
+
+
+def _engine(
+    found: "Installed",
+    layers: dict[str, dict[str, Any]],
+    conversation: "Conversation",
+    template: Path | None,
+    verbose: bool,
+) -> "Engine":
+    from lcp.engine import native, probe
+    from lcp.engine.engine import Engine
+    from lcp.settings import resolve
+
+    native.log.verbose = verbose
+    probe.check_once(paths.cache())
+    try:
+        source = template.read_text("utf-8") if template else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The template {template} cannot be read: {error}.") from error
+    return Engine(found.path, resolve(layers), now=conversation.created, template=source)
+
+
+def _chat(
+    engine: "Engine",
+    conversation: "Conversation",
+    log: "Log",
+    screen: "Screen",
+    layers: dict[str, dict[str, Any]],
+) -> "Chat":
+    from lcp.chat import Chat
+
+    chat = Chat(engine, conversation, log, screen, conversation.model, layers)
+    text = chat.settings.system or ""
+    asked = chat.settings.sources["system"] in ("flag", "environment")
+    if text != conversation.system and (asked or not conversation.nodes):
+        chat.keep(conversation.set_system(text))
+    if not engine.has_template:
+        screen.notice(
+            "This model has no chat template; ChatML is used. --chat-template FILE gives another."
+        )
+    return chat

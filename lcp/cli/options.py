@@ -1,0 +1,68 @@
+"""The options of the command line that carry settings; several commands share them.
+
+Values stay text here: lcp.settings knows what they may be. Spellings are llama.cpp's.
+"""
+
+from typing import Annotated
+
+import typer
+
+
+def _flag(*names: str, help: str, metavar: str | None = None):  # type: ignore[no-untyped-def]
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+System = Annotated[
+    str | None, _flag("-s", "--system", metavar="TEXT|@FILE", help="How the model should behave.")
+]
+Temp = Annotated[
+    str | None, _flag("--temp", metavar="N", help="Randomness; 0 takes the likeliest token.")
+]
+TopK = Annotated[str | None, _flag("--top-k", metavar="N", help="Draw from the N likeliest.")]
+TopP = Annotated[
+    str | None, _flag("--top-p", metavar="N", help="Draw from the likeliest that sum to N.")
+]
+MinP = Annotated[
+    str | None, _flag("--min-p", metavar="N", help="Drop those under this share of the likeliest.")
+]
+RepeatPenalty = Annotated[
+    str | None, _flag("--repeat-penalty", metavar="N", help="Above 1: less repetition.")
+]
+FrequencyPenalty = Annotated[
+    str | None, _flag("--frequency-penalty", metavar="N", help="Less likely each time said.")
+]
+PresencePenalty = Annotated[
+    str | None, _flag("--presence-penalty", metavar="N", help="Less likely once said.")
+]
+Seed = Annotated[
+    str | None, _flag("--seed", metavar="N", help="The same seed gives the same answer.")
+]
+MaxTokens = Annotated[
+    str | None,
+    _flag("-n", "--max-tokens", metavar="N", help="Longest answer, in tokens."),
+]
+Stop = Annotated[
+    list[str] | None, _flag("--stop", metavar="TEXT", help="End at this text; repeatable.")
+]
+CtxSize = Annotated[
+    str | None, _flag("-c", "--ctx-size", metavar="N|auto", help="Tokens the model sees at once.")
+]
+NGpuLayers = Annotated[
+    str | None, _flag("-ngl", "--n-gpu-layers", metavar="N|auto|all", help="Layers on the GPU.")
+]
+Threads = Annotated[
+    str | None, _flag("-t", "--threads", metavar="N|auto", help="Threads that compute.")
+]
+# llama.cpp's other names of these two, understood but not listed
+Predict = Annotated[str | None, typer.Option("--predict", hidden=True)]
+CacheType = Annotated[str | None, typer.Option("-ctk", "-ctv", hidden=True)]
+KvType = Annotated[
+    str | None,
+    _flag("--kv-type", metavar="f16|q8_0|q4_0", help="Number format of the KV cache."),
+]
+FlashAttn = Annotated[
+    str | None, _flag("--flash-attn", metavar="auto|on|off", help="Flash attention kernels.")
+]
+Think = Annotated[
+    str | None, _flag("--think", metavar="on|off|hide", help="Thinking, where the model can.")
+]

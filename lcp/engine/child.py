@@ -1,0 +1,88 @@
+"""Work in a process that may die: `python -m lcp.engine.child probe` prints one line of JSON.
+
+probe: compute once with a small quantised model of zeros, along the very code of a chat. What
+kills the native library on this CPU (an illegal instruction, a broken kernel) kills this process.
+"""
+
+import json
+import struct
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_U32, _F32, _STRING = 4, 6, 8  # GGUF value types
+_TYPE_F32, _TYPE_Q4_0 = 0, 2  # ggml tensor types
+_WIDTH = 256  # of every matrix: whole blocks of all quants, whole tiles of all kernels
+_ALIGN = 32
+
+
+def probe() -> dict[str, Any]:
+    """Read 32 tokens, then one: the paths of prefill and decode."""
+    from lcp.engine.context import Context
+    from lcp.engine.model import Model
+    from lcp.engine.native import StopByte, library, supports_gpu
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.gguf"
+        path.write_bytes(_model_of_zeros())
+        model = Model.load(path)
+        context = Context(model, 64, StopByte(), threads=2)
+        for _ in context.feed([1] * 32):
+            pass
+        context.append(1)
+        context.close()
+        model.close()
+    info = library().llama_print_system_info().decode("utf-8", "replace")
+    return {"ok": True, "system_info": info.strip(), "gpu": supports_gpu()}
+
+
+def _model_of_zeros() -> bytes:
+    """A one-layer llama in GGUF (ggml/docs/gguf.md), matrices in Q4_0, without a vocabulary."""
+    square = (_WIDTH, _WIDTH)
+    names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    tensors: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": square,
+        "output_norm.weight": (_WIDTH,),
+        "blk.0.attn_norm.weight": (_WIDTH,),
+        "blk.0.ffn_norm.weight": (_WIDTH,),
+        **{f"blk.0.{name}.weight": square for name in names},
+    }
+    facts: dict[str, int | float | str] = {
+        "general.architecture": "llama",
+        "llama.block_count": 1,
+        "llama.context_length": _WIDTH,
+        "llama.embedding_length": _WIDTH,
+        "llama.feed_forward_length": _WIDTH,
+        "llama.attention.head_count": 4,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.vocab_size": _WIDTH,
+        "tokenizer.ggml.model": "no_vocab",
+    }
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(facts))
+    for key, value in facts.items():
+        head += _string(key) + _value(value)
+    offset = 0
+    for name, shape in tensors.items():
+        kind = _TYPE_Q4_0 if len(shape) == 2 else _TYPE_F32
+        head += _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+        # Q4_0 stores 32 numbers in 18 bytes
+        size = _WIDTH * _WIDTH * 18 // 32 if kind == _TYPE_Q4_0 else 4 * _WIDTH
+        offset += size + -size % _ALIGN
+    return head + bytes(-len(head) % _ALIGN) + bytes(offset)
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def _value(value: int | float | str) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _string(value)
+    if isinstance(value, float):
+        return struct.pack("<If", _F32, value)
+    return struct.pack("<II", _U32, value)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"probe": probe}[sys.argv[1]]()), flush=True)

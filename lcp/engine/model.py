@@ -1,0 +1,215 @@
+"""Model: one GGUF in memory: text to tokens, tokens to bytes, and the facts the engine needs.
+
+Weights are memory-mapped. It knows no context and nothing of chats.
+"""
+
+import ctypes
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcp.engine.native import extra_bufts, library, log
+from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
+
+# GGUF key -> name in Sampling (llama.cpp, src/llama-arch.cpp: LLM_KV_GENERAL_SAMPLING_*)
+_SAMPLING_KEYS = {
+    "temp": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_last_n": "repeat_last_n",
+    "penalty_repeat": "repeat_penalty",
+}
+
+
+@dataclass(frozen=True)
+class MemoryKind:
+    """What the model's memory of the past is made of; decides what may be cut from it."""
+
+    recurrent: bool  # a state that only moves forward, wholly (mamba) or in some layers (lfm2)
+    sliding_window: int  # tokens the sliding-window layers keep, 0 when there are none
+
+
+class Model:
+    """A loaded GGUF. Costly, shared by contexts, never changed."""
+
+    def __init__(self, handle: Any, path: Path) -> None:
+        c = library()
+        self.handle = handle
+        self.path = path
+        self.vocab = c.llama_model_get_vocab(handle)
+        self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = c.llama_model_n_ctx_train(handle)
+        self.n_layers: int = c.llama_model_n_layer(handle)
+        self.adds_bos: bool = c.llama_vocab_get_add_bos(self.vocab)
+        self.memory_kind = MemoryKind(
+            recurrent=c.llama_model_is_recurrent(handle) or c.llama_model_is_hybrid(handle),
+            sliding_window=max(0, c.llama_model_n_swa(handle)),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        n_gpu_layers: int = -1,
+        on_progress: Callable[[float], bool] = lambda fraction: True,
+    ) -> "Model":
+        """Map the file into memory; -1 layers means all of them on a GPU, if there is one.
+
+        `on_progress` gets fractions 0..1 and stops the load by answering False. Raises
+        ModelNotFound, NotEnoughMemory or ModelError, each with a sentence of its own.
+        """
+        _look_before(path)
+        c = library()
+        params = c.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = extra_bufts()
+        progress = c.llama_progress_callback(lambda fraction, _: on_progress(fraction))
+        params.progress_callback = progress
+        log.lines.clear()
+        handle = c.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise _why_not(path)
+        if c.llama_model_has_encoder(handle) or c.llama_model_is_diffusion(handle):
+            c.llama_model_free(handle)
+            raise ModelError(
+                f"{path.name} does not write text from left to right and cannot chat. "
+                "Choose a model whose name says chat or instruct."
+            )
+        return cls(handle, path)
+
+    def close(self) -> None:
+        """Free the weights; every context of it must be closed before."""
+        if self.handle:
+            library().llama_model_free(self.handle)
+            self.handle = None
+
+    # text <-> tokens
+
+    def tokenize(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of `text`, without BOS; `special` reads "<|im_end|>" as its control token."""
+        c = library()
+        raw = text.encode("utf-8", "replace")
+        room = len(raw) + 2  # a token is at least a byte; SPM may put a space in front
+        ids = (c.llama_token * room)()
+        n = c.llama_tokenize(self.vocab, raw, len(raw), ids, room, False, special)
+        if n < 0:  # a vocabulary with more tokens than bytes
+            ids = (c.llama_token * -n)()
+            n = c.llama_tokenize(self.vocab, raw, len(raw), ids, -n, False, special)
+        return list(ids[:n])
+
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes of one token; those of a control token only with `special`."""
+        c = library()
+        buffer = ctypes.create_string_buffer(64)
+        n = c.llama_token_to_piece(self.vocab, token, buffer, 64, 0, special)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = c.llama_token_to_piece(self.vocab, token, buffer, -n, 0, special)
+        return buffer.raw[:n]
+
+    def text(self, tokens: list[int]) -> str:
+        """The text that tokens stand for, control tokens spelled out."""
+        return b"".join(self.piece(t, special=True) for t in tokens).decode("utf-8", "replace")
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model says with this token that its answer is over."""
+        return bool(library().llama_vocab_is_eog(self.vocab, token))
+
+    def is_control(self, token: int) -> bool:
+        """Whether a token is structure, not text."""
+        return bool(library().llama_vocab_is_control(self.vocab, token))
+
+    @property
+    def bos(self) -> int:
+        """The token that begins a text, -1 when the vocabulary has none."""
+        return int(library().llama_vocab_bos(self.vocab))
+
+    @property
+    def eos(self) -> int:
+        """The token that ends a text, -1 when the vocabulary has none."""
+        return int(library().llama_vocab_eos(self.vocab))
+
+    # facts
+
+    def meta(self, key: str) -> str | None:
+        """A value of the file's metadata as text, None when the key is absent."""
+        c = library()
+        buffer = ctypes.create_string_buffer(1024)
+        n = c.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        if n < 0:
+            return None
+        if n >= len(buffer):  # n is the whole length, as snprintf's
+            buffer = ctypes.create_string_buffer(n + 1)
+            c.llama_model_meta_val_str(self.handle, key.encode(), buffer, n + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    @functools.cached_property
+    def name(self) -> str:
+        """What the file calls itself."""
+        return self.meta("general.name") or self.path.stem
+
+    @functools.cached_property
+    def chat_template(self) -> str | None:
+        """The Jinja source of the model's own chat template."""
+        source = library().llama_model_chat_template(self.handle, None)
+        return source.decode("utf-8", "replace") if source else None
+
+    @functools.cached_property
+    def sampling(self) -> dict[str, str]:
+        """The sampling numbers its makers recommend: `general.sampling.*`, as text."""
+        found = {ours: self.meta(f"general.sampling.{key}") for key, ours in _SAMPLING_KEYS.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Tells one model file from another: its size and a hash of its first and last MiB.
+
+        The path does not count: a file may be moved. 16 hex digits.
+        """
+        size = self.path.stat().st_size
+        digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+        with self.path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read(1 << 20))
+        return digest.hexdigest()
+
+
+def _look_before(path: Path) -> None:
+    """Raise for what llama.cpp would only answer with a null pointer."""
+    if path.is_dir():
+        raise ModelNotFound(f"{path} is a folder. Name the .gguf file in it.")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ModelNotFound(f"There is no file {path}. Check the path.") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file. lcp reads models in the GGUF format only.")
+
+
+def _why_not(path: Path) -> ModelError:
+    """The sentence for a load that failed, from what llama.cpp said of it."""
+    if line := log.find("unknown model architecture"):
+        arch = line.rpartition("architecture:")[2].strip(" '")
+        return ModelError(
+            f"{path.name} has the architecture {arch!r}, which this llama.cpp does not know. "
+            "Upgrade: pip install --upgrade llama-cpp-python"
+        )
+    if log.find("not within the file bounds", "failed to read", "unexpectedly reached end"):
+        return ModelError(
+            f"{path.name} is incomplete: the file ends before its last tensor. Download it again."
+        )
+    if log.find("unable to allocate", "failed to allocate", "mmap failed", "out of memory"):
+        return NotEnoughMemory(
+            f"There is not enough memory to load {path.name} "
+            f"({path.stat().st_size / 2**30:.1f} GiB). Choose a smaller model or quant."
+        )
+    said = log.find("error", "failed") or "no reason given"
+    return ModelError(f"llama.cpp cannot load {path.name}: {said.strip()}. Download it again.")

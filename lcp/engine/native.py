@@ -1,0 +1,114 @@
+"""llama.cpp, started quietly: its environment, its log, its traps, and the byte that stops it.
+
+`library()` gives the low-level C functions. It knows no model and no context.
+"""
+
+import ctypes
+import functools
+import os
+import sys
+from collections import deque
+from typing import Any
+
+from lcp.errors import NativeError
+
+# The abort callback is asked for every node of the graph, some 1,400 times a token. As a Python
+# function that costs several percent; libc's strlen over a buffer is as good a predicate:
+# "" -> 0 goes on, "x" -> 1 stops.
+_STRLEN = "strlen"
+_kept_alive: list[Any] = []
+
+
+class Log:
+    """What llama.cpp says, kept for error messages, echoed to stderr when verbose."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=400)
+        self.verbose = False
+        self._open = ""  # llama.cpp writes some lines in pieces
+
+    def write(self, level: int, text: bytes) -> None:
+        """One message of llama.cpp; level 1 is debug, 5 continues the line before."""
+        if level == 1:
+            return
+        self._open += text.decode("utf-8", "replace")
+        *lines, self._open = self._open.split("\n")
+        self.lines.extend(lines)
+        if self.verbose:
+            sys.stderr.writelines(line + "\n" for line in lines)
+
+    def find(self, *parts: str) -> str:
+        """The newest kept line that contains one of the parts, or ""."""
+        return next((x for x in reversed(self.lines) if any(p in x for p in parts)), "")
+
+
+log = Log()
+
+
+class StopByte:
+    """A flag that Python sets and llama.cpp's graph loop reads, with no Python in between."""
+
+    def __init__(self) -> None:
+        self._bytes = ctypes.create_string_buffer(2)
+
+    def set(self) -> None:
+        self._bytes[0] = b"x"
+
+    def clear(self) -> None:
+        self._bytes[0] = b"\0"
+
+    def is_set(self) -> bool:
+        return self._bytes[0] != b"\0"
+
+    @property
+    def address(self) -> ctypes.c_void_p:
+        """The `data` argument of the abort callback."""
+        return ctypes.cast(self._bytes, ctypes.c_void_p)
+
+
+@functools.cache
+def abort_callback() -> Any:
+    """A `ggml_abort_callback` that is true while the StopByte it is given is set."""
+    libc = ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)
+    address = ctypes.cast(getattr(libc, _STRLEN), ctypes.c_void_p).value
+    return library().ggml_abort_callback(address)
+
+
+@functools.cache
+def library() -> Any:
+    """The module of llama.cpp's C functions, loaded once, its log redirected."""
+    # By default libgomp's threads spin at barriers: beside a second llama process a token then
+    # takes seconds. 1000 spins keep the idle speed.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # A failed assert otherwise starts gdb for a backtrace.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    try:
+        import llama_cpp.llama_cpp as c
+    except (ImportError, OSError, RuntimeError) as error:
+        raise NativeError(
+            f"llama-cpp-python cannot be loaded here: {error}. "
+            "Install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+        ) from error
+    callback = c.llama_log_callback(lambda level, text, _: log.write(level, text))
+    _kept_alive.append(callback)  # C holds only a pointer
+    c.llama_log_set(callback, None)
+    c.llama_backend_init()
+    return c
+
+
+def extra_bufts() -> bool:
+    """Whether weights may be repacked for special CPU instructions.
+
+    Built by GCC 12 on a CPU with AMX, the first decode of a quantised model dies with SIGSEGV at
+    `ldtilecfg` in ggml_backend_amx_mul_mat (llama.cpp #20824). Without the extra buffer types
+    decode is as fast and prefill at most 8 % slower. LCP_EXTRA_BUFTS=1 or =0 overrides.
+    """
+    forced = os.environ.get("LCP_EXTRA_BUFTS")
+    if forced:
+        return forced != "0"
+    return b"AMX_INT8 = 1" not in library().llama_print_system_info()
+
+
+def supports_gpu() -> bool:
+    """Whether this build of llama.cpp can offload layers, and a device is there for it."""
+    return bool(library().llama_supports_gpu_offload())

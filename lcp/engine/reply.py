@@ -1,0 +1,179 @@
+"""Reply: an answer being made: tokens in on the engine thread, Chunks out on the other one.
+
+It knows how tokens become text, what they cost and why they ended; it draws no tokens itself.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lcp.engine.context import Progress
+from lcp.engine.decoder import TAGS, Chunk, Decoder
+from lcp.engine.model import Model
+from lcp.engine.prompt import Prompt
+from lcp.engine.worker import Emit, Task
+from lcp.settings import Sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an answer is asked with: `stop` strings end it, so does `max_tokens`."""
+
+    messages: Sequence[dict[str, Any]]
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    think: bool = True
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The figures of one reply. Tokens and seconds."""
+
+    prompt_tokens: int = 0
+    reused: int = 0  # stood in the KV cache already
+    moved: int = 0
+    read: int = 0
+    reply_tokens: int = 0
+    dropped_turns: int = 0
+    ttft_s: float = 0.0  # from the question to the first text
+    read_s: float = 0.0
+    decode_s: float = 0.0  # from the first token to the last
+    tokens_per_second: float = 0.0  # (reply_tokens - 1) / decode_s: the steps between them
+    ctx_used: int = 0
+    ctx_size: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; seconds to a tenth of a millisecond."""
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+    def dropping(self, turns: int) -> "Stats":
+        """The same with the number of turns that are out of the window."""
+        return replace(self, dropped_turns=turns)
+
+    def line(self) -> str:
+        """For people, in one line."""
+        used = 100 * self.ctx_used // self.ctx_size if self.ctx_size else 0
+        return (
+            f"{self.tokens_per_second:.1f} tokens/s · first token {self.ttft_s:.2f} s · "
+            f"context {self.ctx_used}/{self.ctx_size} ({used} %)"
+        )
+
+    def long_line(self) -> str:
+        """For people, all of it in one line."""
+        return (
+            f"{self.reply_tokens} tokens in {self.decode_s:.3f} s · {self.line()} · "
+            f"read {self.read} in {self.read_s:.3f} s, reused {self.reused}"
+        )
+
+
+class Reply:
+    """An answer being made. Iterate it for Progress (while the prompt is read) and Chunks.
+
+    Afterwards `text`, `thinking`, `tokens` (ids of the text as sampled, empty when they do not
+    spell it), `seed`, `stats` and `ended`: end | length | stop | interrupted | full.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.begun = time.perf_counter()
+        self.text = ""
+        self.thinking = ""
+        self.tokens: list[int] = []
+        self.ended = ""
+        self.stats = Stats()
+        self.task: Task[None]
+
+    def __iter__(self) -> Iterator[Chunk | Progress]:
+        return iter(self.task)
+
+
+class Clock:
+    """When the steps of a reply happened, in seconds since it was asked for; 0 is not yet."""
+
+    def __init__(self, begun: float) -> None:
+        self._begun = begun
+        self.reading = self.read = self.first_token = self.last_token = self.first_text = 0.0
+
+    def now(self) -> float:
+        return time.perf_counter() - self._begun
+
+
+class Speech:
+    """The tokens of a reply on their way to text."""
+
+    def __init__(
+        self, reply: Reply, decoder: Decoder, model: Model, shown: frozenset[int], emit: Emit
+    ) -> None:
+        """`shown`: control tokens whose spelling the decoder must see."""
+        self.tokens: list[int] = []
+        self.clock = Clock(reply.begun)
+        self._reply = reply
+        self._decoder = decoder
+        self._model = model
+        self._shown = shown
+        self._emit = emit
+        self._pieces: list[bytes] = []
+        self._whole = 0  # tokens up to the last one that ended a character
+
+    def say(self, token: int) -> bool:
+        """Give out what this token adds; False when it completed a stop string."""
+        self.clock.last_token = self.clock.now()
+        self.clock.first_token = self.clock.first_token or self.clock.last_token
+        piece = self._model.piece(token, special=token in self._shown)
+        self.tokens.append(token)
+        self._pieces.append(piece)
+        self._give(self._decoder.feed(piece))
+        if self._decoder.whole:
+            self._whole = len(self.tokens)
+        return not self._decoder.stopped
+
+    def finish(self, ended: str, prompt: Prompt, progress: Progress) -> None:
+        """Give out what was held back, close the books."""
+        self._give(self._decoder.flush())
+        clock, steps = self.clock, max(0, len(self.tokens) - 1)
+        decode_s = clock.last_token - clock.first_token
+        self._reply.ended = ended
+        self._reply.tokens = self._tokens_of_text()
+        self._reply.stats = replace(
+            self._reply.stats,
+            prompt_tokens=len(prompt.tokens),
+            reused=progress.kept,
+            read=progress.done,
+            reply_tokens=len(self.tokens),
+            ttft_s=clock.first_text or clock.now(),
+            read_s=(clock.read or clock.now()) - clock.reading,
+            decode_s=decode_s,
+            tokens_per_second=steps / decode_s if decode_s else 0.0,
+        )
+
+    def _give(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self.clock.first_text = self.clock.first_text or self.clock.now()
+            if chunk.kind == "thinking":
+                self._reply.thinking += chunk.text
+            else:
+                self._reply.text += chunk.text
+            self._emit(chunk)
+
+    def _tokens_of_text(self) -> list[int]:
+        """The ids that spell the answer's text, without thinking, tags and a cut stop string."""
+        tokens, pieces = self.tokens[: self._whole], self._pieces[: self._whole]
+        text = self._reply.text
+        surplus = sum(map(len, pieces)) - len(text.encode("utf-8", "replace"))
+        for start in range(len(tokens)):
+            # Only one start has the right length, but for text with bytes that are no UTF-8,
+            # where a byte became a longer U+FFFD.
+            if (surplus == 0 or start == 0) and (
+                b"".join(pieces[start:]).decode("utf-8", "replace") == text
+            ):
+                return tokens[start:]
+            surplus -= len(pieces[start])
+        return []
+
+
+def tag_tokens(model: Model) -> frozenset[int]:
+    """The control tokens that spell thinking tags; all others stay out of the text."""
+    tags = [tag for pair in TAGS.items() for tag in pair if tag]
+    return frozenset(t for tag in tags for t in model.tokenize(tag) if model.is_control(t))

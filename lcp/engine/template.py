@@ -1,0 +1,138 @@
+"""Template: messages -> the prompt text, by the model's own chat template.
+
+The template is a Jinja program out of a downloaded file, so it runs in a Sandbox; whatever it does
+there ends in text or in one sentence. It knows no tokens.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from lcp.engine.sandbox import Exceeded, Sandbox
+from lcp.errors import TemplateError
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SECONDS = 2.0
+SOURCE_LIMIT = 1 << 20  # characters; the longest in use are near 20,000
+
+
+class Refused(Exception):
+    """The template called raise_exception: it does not take such messages."""
+
+
+class Template:
+    """A compiled chat template; `render` is a pure function of the messages."""
+
+    def __init__(
+        self,
+        source: str | None,
+        *,
+        now: datetime,
+        bos: str = "",
+        eos: str = "",
+        name: str = "the model",
+        seconds: float = SECONDS,
+    ) -> None:
+        """`now` is what strftime_now answers: the moment the conversation began, or the next
+        day's resume would change the prompt's first lines. Without a source ChatML is used."""
+        self.is_fallback = source is None
+        self._name = name
+        self._env = Sandbox(seconds)
+        self._env.globals |= {
+            "bos_token": bos,
+            "eos_token": eos,
+            "raise_exception": _refuse,
+            "strftime_now": now.strftime,
+        }
+        if len(source or "") > SOURCE_LIMIT:
+            raise TemplateError(f"The chat template of {name} is too long. {_OWN}")
+        self._compiled = self._guarded(lambda: self._env.from_string(source or CHATML))
+
+    def render(
+        self, messages: Sequence[dict[str, Any]], *, ask: bool = True, think: bool = True
+    ) -> str:
+        """The prompt text; with `ask` it ends where the model's answer begins.
+
+        Messages are {"role", "content"} with an optional "reasoning_content". A template that
+        takes no system message, or wants roles to alternate, gets them folded so that it does.
+        """
+        return self._guarded(lambda: self._render([dict(m) for m in messages], ask, think))
+
+    def _render(self, messages: list[dict[str, Any]], ask: bool, think: bool) -> str:
+        if messages and messages[0]["role"] == "system" and not self._takes_system:
+            messages = _system_into_user(messages)
+        try:
+            return self._once(messages, ask, think)
+        except Refused:
+            folded = _alternating(messages)
+            if folded == messages:
+                raise
+            return self._once(folded, ask, think)
+
+    def _once(self, messages: list[dict[str, Any]], ask: bool = True, think: bool = True) -> str:
+        names = {"messages": messages, "add_generation_prompt": ask, "enable_thinking": think}
+        try:
+            # templates ask "if tools" or "tools is not none" ...
+            return self._env.render(self._compiled, **names, tools=None, documents=None)
+        except TypeError:
+            # ... or loop over them without asking
+            return self._env.render(self._compiled, **names, tools=[], documents=[])
+
+    @functools.cached_property
+    def _takes_system(self) -> bool:
+        probe = [{"role": "system", "content": "sYsTeM"}, {"role": "user", "content": "uSeR"}]
+        try:
+            return "sYsTeM" in self._once(probe)
+        except Refused:
+            return False
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        """Whatever goes wrong inside somebody else's program, as one sentence."""
+        try:
+            return work()
+        except Refused as error:
+            raise TemplateError(
+                f"The chat template of {self._name} refuses these messages: {error}. {_OWN}"
+            ) from error
+        except Exceeded as error:
+            raise TemplateError(
+                f"The chat template of {self._name} takes too much {error}. {_OWN}"
+            ) from error
+        # a template can raise anything: MemoryError, RecursionError, its own TypeError
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise TemplateError(
+                f"The chat template of {self._name} does not work: {reason}. {_OWN}"
+            ) from error
+
+
+_OWN = "Give another one with --chat-template FILE."
+
+
+def _refuse(message: object) -> None:
+    raise Refused(" ".join(str(message).split()).rstrip(".")[:200])
+
+
+def _system_into_user(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    system, *rest = messages
+    for i, message in enumerate(rest):
+        if message["role"] == "user":
+            joined = f"{system['content']}\n\n{message['content']}"
+            return [*rest[:i], message | {"content": joined}, *rest[i + 1 :]]
+    return rest
+
+
+def _alternating(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours of one role as one message: an unanswered question and the next one."""
+    folded: list[dict[str, Any]] = []
+    for message in messages:
+        if folded and folded[-1]["role"] == message["role"]:
+            joined = f"{folded[-1]['content']}\n\n{message['content']}"
+            folded[-1] = folded[-1] | {"content": joined}
+        else:
+            folded.append(message)
+    return folded

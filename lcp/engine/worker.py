@@ -1,0 +1,79 @@
+"""The one engine thread: jobs in, items and results out.
+
+All calls of llama.cpp that take time run here, in the order they were given, so that the main
+thread stays free for keys, screen and signals: Python runs a Ctrl-C handler only between its own
+instructions, never inside a decode of 30 seconds.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+Emit = Callable[[Any], None]
+_END = object()
+
+
+class Task(Generic[Result]):
+    """A job under way: iterate it for what it emits, then ask for its result."""
+
+    def __init__(self, job: Callable[[Emit], Result]) -> None:
+        self._job = job
+        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the job; on the engine thread."""
+        try:
+            self._result = self._job(self._items.put)
+        except BaseException as error:
+            self._error = error
+        self._items.put(_END)
+
+    def __iter__(self) -> Iterator[Any]:
+        """What the job emits, until it has ended; raises what it raised."""
+        while (item := self._next()) is not _END:
+            yield item
+        self._items.put(_END)  # a task may be iterated, or waited for, again
+        if self._error:
+            raise self._error
+
+    def result(self) -> Result:
+        """What the job returned, once it has ended."""
+        for _ in self:
+            pass
+        return self._result  # type: ignore[return-value]
+
+    def _next(self) -> Any:
+        while True:
+            try:
+                return self._items.get(timeout=0.05)  # a get for ever hides Ctrl-C on Windows
+            except queue.Empty:
+                pass
+
+
+class Worker:
+    """A thread that runs tasks one after another until it is closed."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
+        # Not waited for at exit by Python itself, which would hang; Engine.close joins it.
+        self._thread = threading.Thread(target=self._run, name="lcp engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[Emit], Result]) -> Task[Result]:
+        """Queue a job; it is called with a function that emits items to whoever iterates."""
+        task = Task(job)
+        self._tasks.put(task)
+        return task
+
+    def close(self) -> None:
+        """Wait for what is queued, then end the thread."""
+        self._tasks.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while task := self._tasks.get():
+            task.run()

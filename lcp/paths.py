@@ -1,0 +1,41 @@
+"""Where things live on this computer.
+
+LCP_HOME, when set, holds everything; otherwise the platform's own folders do. Folders are made
+when something is first written into them, never by asking for their path.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+
+def config() -> Path:
+    """The folder of config.toml, which a person edits."""
+    return _home("config", platformdirs.user_config_path)
+
+
+def data() -> Path:
+    """The folder of what must not be lost: sessions and the input history."""
+    return _home("data", platformdirs.user_data_path)
+
+
+def cache() -> Path:
+    """The folder of what can be made again: the remembered probe of llama.cpp."""
+    return _home("cache", platformdirs.user_cache_path)
+
+
+def sessions() -> Path:
+    """One .jsonl event log per saved chat."""
+    return data() / "sessions"
+
+
+def models() -> Path:
+    """GGUF files a person has put here by hand."""
+    return data() / "models"
+
+
+def _home(kind: str, platform_path: Callable[..., Path]) -> Path:
+    home = os.environ.get("LCP_HOME")
+    return Path(home).expanduser() / kind if home else platform_path("lcp", appauthor=False)

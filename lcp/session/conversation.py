@@ -1,0 +1,249 @@
+"""What was said: a tree of messages, built by applying events in order.
+
+Gives the turns on the path from the root to `head`, the system text and the settings as they
+stand now. Every change is an event, a JSON object the caller keeps; the same events make the same
+conversation again. Knows no file, no model, no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from lcp.errors import SessionError
+
+Event = dict[str, Any]
+
+VERSION = 1
+ENVELOPE = ("v", "id", "parent", "at", "type")
+TITLE_LENGTH = 60
+
+
+def local_now() -> datetime:
+    """This moment, with the offset of the place where the person is."""
+    return datetime.now().astimezone()
+
+
+def random_id() -> str:
+    """Eight hex digits."""
+    return os.urandom(4).hex()
+
+
+@dataclass(frozen=True)
+class Message:
+    """One node of the tree. `tokens` are the ids of `content` as sampled by `fingerprint`."""
+
+    id: str
+    role: str
+    content: str
+    thinking: str = ""
+    tokens: tuple[int, ...] = ()
+    fingerprint: str = ""
+    ended: str = ""
+    parent: str | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer, if there is one yet."""
+
+    user: Message
+    answer: Message | None
+
+
+@dataclass
+class Conversation:
+    """The tree, and where in it the person stands."""
+
+    now: Callable[[], datetime] = field(default=local_now, compare=False, repr=False)
+    new_id: Callable[[], str] = field(default=random_id, compare=False, repr=False)
+    created: datetime = field(init=False)
+    model: str = field(init=False, default="")
+    system: str = field(init=False, default="")
+    settings: dict[str, Any] = field(init=False, default_factory=dict)
+    head: str | None = field(init=False, default=None)
+    nodes: dict[str, Message] = field(init=False, default_factory=dict, repr=False)
+    opening: Event = field(init=False, default_factory=dict, repr=False)
+    events: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.created = self.now()
+
+    @classmethod
+    def begin(
+        cls,
+        now: Callable[[], datetime],
+        model: str,
+        *,
+        new_id: Callable[[], str] = random_id,
+        **facts: Any,
+    ) -> Conversation:
+        """A new conversation; its begin event stands in `opening`, for the store."""
+        conversation = cls(now, new_id)
+        # The person's own offset is kept: chat templates print this date, tomorrow and abroad.
+        created = conversation.created.isoformat(timespec="milliseconds")
+        conversation._record("begin", None, {"created": created, "model": model, **facts})
+        return conversation
+
+    @classmethod
+    def from_events(
+        cls,
+        events: Iterable[Event],
+        *,
+        now: Callable[[], datetime] = local_now,
+        new_id: Callable[[], str] = random_id,
+    ) -> Conversation:
+        """The conversation these events made."""
+        conversation = cls(now, new_id)
+        for event in events:
+            conversation.apply(event)
+        return conversation
+
+    def apply(self, event: Event) -> None:
+        """Take one event in: the one way state changes. What is not understood is passed over."""
+        if self.events == 0:  # stands in for a begin line that was damaged
+            self.created = _moment(event.get("at"), self.created)
+        self.events += 1
+        match event:
+            case {"type": "begin", "model": str(model)} if not self.opening:
+                self.opening = event
+                self.created = _moment(event.get("created"), self.created)
+                self.model = model
+            case {"type": "system", "text": str(text)}:
+                self.system = text
+            case {"type": "set"}:
+                values = {name: value for name, value in event.items() if name not in ENVELOPE}
+                self.settings.update(values)
+            case {"type": "head", "to": None | str() as to} if to is None or to in self.nodes:
+                self.head = to
+            case {"type": "user" | "answer", "id": str(id), "text": str()} if self._fits(event):
+                self.nodes[id] = _message(event)
+                self.head = id
+
+    def ask(self, text: str) -> Event:
+        """The person says something, after what stands at the head."""
+        return self._record("user", self.head, {"text": text})
+
+    def answer(
+        self,
+        text: str,
+        *,
+        thinking: str = "",
+        tokens: Sequence[int] = (),
+        fingerprint: str = "",
+        ended: str,
+        model: str,
+        sampling: Mapping[str, Any],
+        seed: int | None,
+        stats: Mapping[str, Any],
+    ) -> Event:
+        """The model answers the user message at the head."""
+        if self.head is None or self.nodes[self.head].role != "user":
+            raise ValueError("an answer needs a user message at the head")
+        optional = {"thinking": thinking, "tokens": list(tokens), "fingerprint": fingerprint}
+        facts: dict[str, Any] = {"text": text}
+        facts |= {name: value for name, value in optional.items() if value}
+        facts |= {"ended": ended, "model": model, "sampling": dict(sampling)}
+        facts |= {"seed": seed, "stats": dict(stats)}
+        return self._record("answer", self.head, facts)
+
+    def set_system(self, text: str) -> Event:
+        """The system text of the whole conversation is now this."""
+        return self._record("system", None, {"text": text})
+
+    def set(self, **values: Any) -> Event:
+        """The person changed these settings in the chat."""
+        return self._record("set", None, values)
+
+    def go(self, to: str | None) -> Event:
+        """Stand at another message, or (None) before the first."""
+        if to is not None and to not in self.nodes:
+            raise SessionError(f"No message of this chat has the id {to!r}; use one that it has.")
+        return self._record("head", None, {"to": to})
+
+    def retry(self) -> Event | None:
+        """Go back to the last question, so that the next answer stands beside the old one."""
+        last = self.last_user()
+        return self.go(last.id) if last else None
+
+    def clear(self) -> Event:
+        """Go before the first message: the next question starts a new root."""
+        return self.go(None)
+
+    def turns(self) -> list[Turn]:
+        """The turns from the root to the head; where an answer was cut off, it is None."""
+        path: list[Message] = []
+        at = self.head
+        while at is not None:
+            path.append(self.nodes[at])
+            at = path[-1].parent
+        turns: list[Turn] = []
+        for message in reversed(path):
+            if message.role == "user":
+                turns.append(Turn(message, None))
+            else:
+                turns[-1] = Turn(turns[-1].user, message)
+        return turns
+
+    def last_user(self) -> Message | None:
+        """The last question on the path to the head."""
+        turns = self.turns()
+        return turns[-1].user if turns else None
+
+    def siblings(self, id: str) -> list[Message]:
+        """All messages with the same parent, itself among them, oldest first."""
+        parent = self.nodes[id].parent
+        return [message for message in self.nodes.values() if message.parent == parent]
+
+    def title(self) -> str:
+        """The beginning of the first question, on one line; "" before there is one."""
+        first = next((m.content for m in self.nodes.values() if m.role == "user"), "")
+        line = " ".join(first.strip().partition("\n")[0].split())
+        return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+
+    def _fits(self, event: Event) -> bool:
+        """A new message below one that is here; so the tree has no loops and no loose ends."""
+        parent = event.get("parent")
+        if event["id"] in self.nodes or not isinstance(parent, str | None):
+            return False
+        if event["type"] == "user":
+            return parent is None or parent in self.nodes
+        return parent in self.nodes and self.nodes[parent].role == "user"
+
+    def _record(self, type: str, parent: str | None, facts: Mapping[str, Any]) -> Event:
+        while (id := self.new_id()) in self.nodes:
+            pass
+        at = self.now().astimezone(timezone.utc).isoformat(timespec="milliseconds")
+        event = {"v": VERSION, "id": id, "parent": parent, "at": at, "type": type, **facts}
+        self.apply(event)
+        return event
+
+
+def _message(event: Event) -> Message:
+    """A user or answer event as a node; an optional field of the wrong kind is left out."""
+    tokens = event.get("tokens")
+    exact = isinstance(tokens, list) and all(isinstance(token, int) for token in tokens)
+    stats = event.get("stats")
+    return Message(
+        id=event["id"],
+        role="user" if event["type"] == "user" else "assistant",
+        content=event["text"],
+        thinking=str(event.get("thinking", "")),
+        tokens=tuple(tokens) if tokens and exact else (),
+        fingerprint=str(event.get("fingerprint", "")),
+        ended=str(event.get("ended", "")),
+        parent=event.get("parent"),
+        stats=stats if isinstance(stats, dict) else {},
+    )
+
+
+def _moment(text: object, otherwise: datetime) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return otherwise
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

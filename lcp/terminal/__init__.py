@@ -1,0 +1,1 @@
+"""Keys in, characters out. Knows no models."""

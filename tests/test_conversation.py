@@ -1,0 +1,285 @@
+"""The tree of messages, and that its events make it again."""
+
+import json
+from datetime import datetime, timedelta, timezone
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcp.errors import SessionError
+from lcp.session.conversation import Conversation, Turn
+
+BERLIN = timezone(timedelta(hours=1))
+START = datetime(2026, 11, 22, 9, 31, 0, 250_000, tzinfo=BERLIN)
+
+
+def begin(**facts):
+    ids = (f"id{n}" for n in count())
+    return Conversation.begin(lambda: START, "smollm2", new_id=lambda: next(ids), **facts)
+
+
+def reply(conversation, text="Hello.", **facts):
+    usual = {"ended": "end", "model": "smollm2", "sampling": {"temp": 0.8}, "seed": 7, "stats": {}}
+    return conversation.answer(text, **{**usual, **facts})
+
+
+def said(conversation):
+    return [(t.user.content, t.answer and t.answer.content) for t in conversation.turns()]
+
+
+def test_a_question_and_its_answer_make_a_turn():
+    chat = begin()
+    chat.ask("Hi.")
+    reply(chat, "Hello.", tokens=[5, 6], fingerprint="f0", thinking="A greeting.", ended="length")
+
+    (turn,) = chat.turns()
+    assert (turn.user.role, turn.user.content, turn.user.parent) == ("user", "Hi.", None)
+    assert (turn.answer.role, turn.answer.content) == ("assistant", "Hello.")
+    assert (turn.answer.tokens, turn.answer.fingerprint) == ((5, 6), "f0")
+    assert (turn.answer.thinking, turn.answer.ended) == ("A greeting.", "length")
+    assert chat.head == turn.answer.id
+    assert turn.answer.parent == turn.user.id
+
+
+def test_the_events_are_the_documented_lines():
+    chat = begin(file="smol.gguf")
+    events = [chat.opening, chat.set_system("Be brief."), chat.set(temp=0.2), chat.ask("Hi.")]
+    events += [reply(chat, stats={"reused": 3}), chat.retry()]
+
+    at = "2026-11-22T08:31:00.250+00:00"
+    assert events == [
+        {"v": 1, "id": "id0", "parent": None, "at": at, "type": "begin"}
+        | {"created": "2026-11-22T09:31:00.250+01:00", "model": "smollm2", "file": "smol.gguf"},
+        {"v": 1, "id": "id1", "parent": None, "at": at, "type": "system", "text": "Be brief."},
+        {"v": 1, "id": "id2", "parent": None, "at": at, "type": "set", "temp": 0.2},
+        {"v": 1, "id": "id3", "parent": None, "at": at, "type": "user", "text": "Hi."},
+        {"v": 1, "id": "id4", "parent": "id3", "at": at, "type": "answer", "text": "Hello."}
+        | {"ended": "end", "model": "smollm2", "sampling": {"temp": 0.8}, "seed": 7}
+        | {"stats": {"reused": 3}},
+        {"v": 1, "id": "id5", "parent": None, "at": at, "type": "head", "to": "id3"},
+    ]
+
+
+def test_the_date_stands_still():
+    chat = begin()
+    tomorrow = Conversation.from_events([chat.opening], now=lambda: START + timedelta(days=1))
+    assert tomorrow.created == START
+    assert f"{tomorrow.created:%d %b %Y %H:%M}" == "22 Nov 2026 09:31"
+
+
+def test_a_retry_puts_the_new_answer_beside_the_old_one():
+    chat = begin()
+    chat.ask("Hi.")
+    old = reply(chat, "Hello.")
+    chat.retry()
+    assert said(chat) == [("Hi.", None)]
+    new = reply(chat, "Good day.")
+
+    assert said(chat) == [("Hi.", "Good day.")]
+    assert [m.content for m in chat.siblings(new["id"])] == ["Hello.", "Good day."]
+    chat.go(old["id"])
+    assert said(chat) == [("Hi.", "Hello.")]
+
+
+def test_without_a_question_there_is_nothing_to_retry():
+    chat = begin()
+    assert chat.retry() is None
+    assert chat.last_user() is None
+    assert chat.events == 1
+
+
+def test_after_clear_the_next_question_is_a_new_root():
+    chat = begin()
+    chat.ask("Hi.")
+    reply(chat)
+    chat.clear()
+    assert chat.turns() == []
+    chat.ask("Again.")
+    assert said(chat) == [("Again.", None)]
+    assert [m.content for m in chat.siblings(chat.head)] == ["Hi.", "Again."]
+
+
+def test_a_question_whose_answer_was_killed_is_still_there():
+    chat = begin()
+    events = [chat.opening, chat.ask("Hi."), reply(chat), chat.ask("And now?")]
+    resumed = Conversation.from_events(events)
+    assert resumed.turns()[-1] == Turn(resumed.last_user(), None)
+    assert resumed.last_user().content == "And now?"
+
+
+def test_a_question_may_follow_one_that_was_never_answered():
+    chat = begin()
+    chat.ask("Hi.")
+    chat.ask("Are you there?")
+    reply(chat, "Yes.")
+    assert said(chat) == [("Hi.", None), ("Are you there?", "Yes.")]
+
+
+def test_the_last_system_text_and_the_last_value_of_each_setting_hold():
+    chat = begin()
+    chat.set_system("Be brief.")
+    chat.set(temp=0.2, seed=1)
+    chat.set_system("Be kind.")
+    chat.set(temp=0.9)
+    assert chat.system == "Be kind."
+    assert chat.settings == {"temp": 0.9, "seed": 1}
+
+
+def test_an_answer_needs_a_question():
+    chat = begin()
+    with pytest.raises(ValueError, match="needs a user message"):
+        reply(chat)
+    chat.ask("Hi.")
+    reply(chat)
+    with pytest.raises(ValueError, match="needs a user message"):
+        reply(chat)
+
+
+def test_going_to_a_message_that_is_not_there_changes_nothing():
+    chat = begin()
+    chat.ask("Hi.")
+    with pytest.raises(SessionError, match="no-such"):
+        chat.go("no-such")
+    assert said(chat) == [("Hi.", None)]
+
+
+def test_an_id_is_never_used_twice():
+    ids = iter(["a", "b", "b", "c"])
+    chat = Conversation.begin(lambda: START, "smollm2", new_id=lambda: next(ids))
+    chat.ask("Hi.")
+    reply(chat)
+    assert list(chat.nodes) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("\n  Why is   the sky blue?\nTell me.", "Why is the sky blue?"),
+        ("x" * 60, "x" * 60),
+        ("word " * 20, "word " * 11 + "word…"),
+        (" \n ", ""),
+    ],
+)
+def test_the_title_is_the_beginning_of_the_first_question(text, title):
+    chat = begin()
+    assert chat.title() == ""
+    chat.ask(text)
+    reply(chat)
+    chat.clear()
+    chat.ask("Another.")
+    assert chat.title() == title
+    assert len(chat.title()) <= 60
+
+
+STRANGE = [
+    {"type": "begin", "model": "another", "created": "2001-01-01T00:00:00+00:00"},
+    {"type": "pin", "id": "p1", "parent": "id1", "target": "id1"},
+    {"type": "user", "id": "x1", "parent": "lost", "text": "Nobody said this."},
+    {"type": "answer", "id": "x2", "parent": "lost", "text": "To nobody."},
+    {"type": "answer", "id": "x3", "parent": "id2", "text": "An answer to an answer."},
+    {"type": "answer", "id": "x4", "text": "An answer to nothing."},
+    {"type": "user", "id": "id1", "parent": "id2", "text": "A loop."},
+    {"type": "user", "id": "x5", "parent": ["id1"], "text": "A list for a parent."},
+    {"type": "user", "id": ["x6"], "parent": None, "text": "A list for an id."},
+    {"type": "user", "id": "x7", "parent": None, "text": 5},
+    {"type": "head", "to": "lost"},
+    {"type": "head"},
+    {"type": "system"},
+    {"type": 7},
+    {},
+]
+
+
+@pytest.mark.parametrize("event", STRANGE, ids=str)
+def test_what_is_not_understood_is_passed_over(event):
+    chat = begin()
+    events = [chat.opening, chat.ask("Hi."), reply(chat)]
+    strange = Conversation.from_events([*events, event])
+    assert strange.events == 4
+    strange.events -= 1
+    assert strange == Conversation.from_events(events)
+
+
+def test_a_question_without_a_parent_field_is_a_root():
+    chat = Conversation.from_events([{"type": "user", "id": "u", "text": "Hi."}])
+    assert said(chat) == [("Hi.", None)]
+
+
+def test_fields_of_the_wrong_kind_cost_only_themselves():
+    odd = {"type": "answer", "id": "a", "parent": "u", "text": "Yes.", "tokens": [1, "2"]}
+    question = {"type": "user", "id": "u", "parent": None, "text": "Hi."}
+    chat = Conversation.from_events([question, {**odd, "stats": None}])
+    assert chat.nodes["a"].content == "Yes."
+    assert (chat.nodes["a"].tokens, chat.nodes["a"].stats) == ((), {})
+
+
+def test_without_its_begin_line_a_conversation_began_with_its_first_event():
+    question = {"type": "user", "id": "u", "parent": None, "text": "Hi."}
+    for at in ("2026-11-22T08:31:00.250+00:00", "2026-11-22T08:31:00.250"):
+        chat = Conversation.from_events([{**question, "at": at}])
+        assert chat.created == START
+        assert chat.created.tzinfo is not None
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.text()),
+        st.tuples(st.just("answer"), st.text()),
+        st.tuples(st.just("system"), st.text()),
+        st.tuples(st.just("set"), st.sampled_from(["temp", "seed", "top_k"])),
+        st.tuples(st.just("go"), st.integers(0, 20)),
+        st.tuples(st.sampled_from(["retry", "clear"]), st.none()),
+    ),
+    max_size=30,
+)
+
+
+def perform(chat, operations):
+    """What a person could do, and the events it made."""
+    events = [chat.opening]
+    for name, value in operations:
+        if name == "ask":
+            events.append(chat.ask(value))
+        elif name == "answer" and chat.turns() and chat.turns()[-1].answer is None:
+            events.append(reply(chat, value, tokens=[len(value)], stats={"read": len(value)}))
+        elif name == "system":
+            events.append(chat.set_system(value))
+        elif name == "set":
+            events.append(chat.set(**{value: len(events)}))
+        elif name == "go" and chat.nodes:
+            events.append(chat.go(list(chat.nodes)[value % len(chat.nodes)]))
+        elif name in ("retry", "clear"):
+            events.append(getattr(chat, name)())
+    return [event for event in events if event]
+
+
+@settings(max_examples=60, deadline=None)
+@given(OPERATIONS)
+def test_a_conversation_is_made_again_by_its_own_events(operations):
+    chat = begin()
+    events = perform(chat, operations)
+    again = Conversation.from_events(json.loads(json.dumps(events)))
+    assert again == chat
+    assert again.turns() == chat.turns()
+
+
+@settings(max_examples=40, deadline=None)
+@given(OPERATIONS, st.randoms(use_true_random=False))
+def test_with_any_events_lost_the_path_still_leads_to_a_root(operations, random):
+    events = perform(begin(), operations)
+    kept = [event for event in events if random.random() < 0.7]
+    chat = Conversation.from_events(kept)
+    for turn in chat.turns():
+        assert turn.user.role == "user"
+        assert turn.answer is None or turn.answer.parent == turn.user.id
+
+
+@settings(max_examples=40, deadline=None)
+@given(OPERATIONS)
+def test_nothing_that_was_said_is_ever_lost(operations):
+    chat = begin()
+    events = perform(chat, operations)
+    said_in_events = [e["text"] for e in events if e["type"] in ("user", "answer")]
+    assert [message.content for message in chat.nodes.values()] == said_in_events
