@@ -22,6 +22,7 @@ from lcp.settings import Settings, resolve
 from lcp.terminal.keyboard import LEAVING, Keyboard, handling, quiet
 from lcp.terminal.screen import Screen
 
+SIGPIPE = 13  # signal has no name for it on Windows
 # What /set can change while a model is loaded; the rest is fixed with its context.
 LIVE = ("max_tokens", "stop", "think")
 
@@ -88,8 +89,12 @@ class Chat:
             for item in reply:
                 if isinstance(item, Progress):
                     self._say_progress(item)
-                else:
+                    continue
+                try:
                     self.screen.write(item.text, thinking=item.kind == "thinking")
+                except BrokenPipeError:  # the reader of our output has left
+                    asked.append(SIGPIPE)
+                    self.engine.stop()
         self.stats = reply.stats = reply.stats.dropping(window.dropped)
         self.keep(
             self.conversation.answer(
@@ -106,7 +111,7 @@ class Chat:
             sync=True,
         )
         for number in asked:
-            if number in LEAVING:
+            if number != signal.SIGINT:
                 raise SystemExit(128 + number)
         return reply
 

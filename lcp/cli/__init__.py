@@ -47,14 +47,19 @@ def main() -> None:
     except LcpError as error:
         _say(str(error))
         sys.exit(error.exit_code)
+    except typer.TyperException as error:  # a usage error, with the usage line
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has left; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    finally:
+        # Where the reader of our output has left, what is still buffered has nowhere to go.
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(sentence: str) -> None:

@@ -29,15 +29,19 @@ def chat(
     ctx: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL] [PROMPT]...", help="A model's name or file; a question."),
+        typer.Argument(metavar="MODEL|PROMPT", help="A model's name or file; a question."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="The model; then all words are the question."),
+        typer.Option(
+            "-m", "--model", metavar="NAME", help="The model; then all words are the question."
+        ),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("-p", "--prompt", help="The question, whatever its first word is."),
+        typer.Option(
+            "-p", "--prompt", metavar="TEXT", help="The question, whatever its first word is."
+        ),
     ] = None,
     lines: Annotated[
         bool, typer.Option("--lines", help="Each line of stdin is a turn of one conversation.")

@@ -99,11 +99,16 @@ class Screen:
         self._err.print()
 
     def _print(self, console: Console, text: str, style: str) -> None:
-        if console.is_terminal:
-            console.print(Text(self._cleaner.feed(text), style), end="", soft_wrap=True)
-        else:
-            console.file.write(text)
-        console.file.flush()
+        try:
+            if console.is_terminal:
+                console.print(Text(self._cleaner.feed(text), style), end="", soft_wrap=True)
+            else:
+                console.file.write(text)
+            console.file.flush()
+        except BrokenPipeError:
+            self._answers = self._show_thinking = False  # said once; the rest goes nowhere
+            self._last = ""
+            raise
         self._last = text or self._last
         self._open = console
 

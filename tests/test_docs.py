@@ -1,0 +1,109 @@
+"""The docs say what the program does. `python tests/test_docs.py` writes the generated parts anew."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import lcp
+from lcp.commands import TABLE
+from lcp.settings import OPTIONS, Settings
+
+ROOT = Path(__file__).parents[1]
+USAGE = ROOT / "docs/usage.md"
+
+
+def generated() -> dict[str, str]:
+    """Name of a generated part -> what stands between its markers."""
+    return {
+        "help": f"```\n{help_text('chat')}```",
+        "settings": settings_table(),
+        "commands": commands_table(),
+    }
+
+
+def help_text(*command: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", "lcp", *command, "--help"],
+        env={**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.replace("python -m lcp", "lcp")
+
+
+def settings_table() -> str:
+    settings = Settings()
+    rows = []
+    for name, option in OPTIONS.items():
+        words = option.metadata.get("words", {})
+        default = settings.value(name)
+        shown = next((w for w, value in words.items() if value == default), default)
+        text = "" if shown in (None, ()) else f"`{shown}`"
+        rows.append(f"| `{name}` | {text} | {option.metadata['meaning']} |")
+    return "\n".join(["| name | default | meaning |", "|---|---|---|", *rows])
+
+
+def commands_table() -> str:
+    rows = [f"| `/{f'{c.name} {c.arguments}'.strip()}` | {c.meaning} |" for c in TABLE]
+    return "\n".join(["| command | does |", "|---|---|", *rows])
+
+
+def marked(name: str) -> re.Pattern[str]:
+    return re.compile(f"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def test_the_generated_parts_of_usage_are_what_the_program_prints():
+    text = USAGE.read_text("utf-8")
+    for name, part in generated().items():
+        found = marked(name).search(text)
+        assert found, f"docs/usage.md has no part {name}"
+        assert found.group(0) == f"<!-- {name} -->\n{part}\n<!-- end -->"
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    block = (ROOT / "README.md").read_text("utf-8").split("```\nlcp/\n")[1].split("```")[0]
+    told = set(re.findall(r"[├└]── ([\w.]+/?)", block))
+    files = {p.name for p in (ROOT / "lcp").rglob("*.py") if not p.name.startswith("__")}
+    rooms = {f"{p.name}/" for p in (ROOT / "lcp").iterdir() if (p / "__init__.py").exists()}
+    inside_cli = {p.name for p in (ROOT / "lcp/cli").glob("*.py")} - {"chat.py"}
+    assert told == (files - inside_cli) | rooms
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(r"^## (\S+)", text, re.MULTILINE).group(1) == lcp.__version__
+
+
+def test_every_link_to_a_file_of_ours_leads_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_lcp_command_in_the_readme_has_a_known_form():
+    text = (ROOT / "README.md").read_text("utf-8")
+    known = {
+        flag for line in help_text("chat").splitlines() for flag in re.findall(r"--?[\w-]+", line)
+    }
+    for line in re.findall(r"^.*\blcp chat\b.*$", text, re.MULTILINE):
+        command = line.split("lcp chat", 1)[1].split("|")[0].split("#")[0]
+        for flag in re.findall(r"(?<=\s)--?[a-z][\w-]*", command):
+            assert flag in known, f"{flag} in: {line}"
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for page in (ROOT / "README.md", ROOT / "docs/contributing.md"):
+        for target in re.findall(r"\bmake ([a-z]+)", page.read_text("utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+
+
+if __name__ == "__main__":
+    usage = USAGE.read_text("utf-8")
+    for name, part in generated().items():
+        usage = marked(name).sub(lambda m, part=part: f"{m[1]}{part}{m[2]}", usage)
+    USAGE.write_text(usage, "utf-8")
