@@ -5,26 +5,33 @@ turn. It parses no command line and owns none of the rooms' work.
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lcp.engine.context import Progress
-from lcp.engine.engine import Engine
+from lcp.engine.engine import Engine, Loading
 from lcp.engine.reply import Reply, Request, Stats
+from lcp.engine.worker import Task
 from lcp.errors import LcpError
-from lcp.session.conversation import Conversation, Event
+from lcp.overflow import Overflow
+from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.session.window import Window, fit
+from lcp.session.message import Event, Message
+from lcp.session.window import Plain, Window
 from lcp.settings import Settings, resolve
-from lcp.terminal.keyboard import LEAVING, Keyboard, handling, quiet
+from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
+from lcp.terminal.signals import LEAVING, handling, quiet
 
 SIGPIPE = 13  # signal has no name for it on Windows
 # What /set can change while a model is loaded; the rest is fixed with its context.
-LIVE = ("max_tokens", "stop", "think")
+LIVE = ("max_tokens", "stop", "think", "overflow", "slide")
+NOTE_TOKENS = 320  # at most, for a note of 120 words
 
 
 @dataclass
@@ -37,79 +44,62 @@ class Chat:
     screen: Screen
     model: str  # the name it was asked for by
     layers: dict[str, dict[str, Any]]  # see lcp.settings.ORDER
+    read_ahead: bool = True
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
-    _start: str | None = None  # the first message in the window
+    overflow: Overflow = field(init=False)
+    _loading: Task[None] | None = None
+    _restoring: Task[str] | None = None
+    _may_move: bool = False  # something was forgotten: what follows it may be moved
     _complained: bool = False
 
     def __post_init__(self) -> None:
         self.settings = resolve(self.layers)
+        self.overflow = Overflow(self.engine, self.conversation)
 
     # the two loops
 
-    def talk(self, keyboard: Keyboard, command: Callable[["Chat", str], bool]) -> None:
-        """Lines of a person until Ctrl-D; `command` runs one that begins with a slash and
-        answers whether to go on."""
+    def talk(self, keyboard: Keyboard, command: Callable[["Chat", str], str | None]) -> None:
+        """Lines of a person until Ctrl-D; `command` runs one that begins with a slash, gives the
+        text that the next line begins with, and raises EOFError to leave."""
         text = ""
-        while True:
-            line = ""
-            try:
-                line, text = keyboard.read(text), ""
-                if line.startswith("/"):
-                    if not command(self, line):
-                        return
-                elif line.strip():
-                    self.ask(line)
-                    self.say_status()
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                text = ""
-                self.screen.notice("Ctrl-D or /exit leaves.")
-            except LcpError as error:
-                self.screen.error(str(error))
-                # what could not be answered is offered again, to be shortened or sent later
-                text = "" if line.startswith("/") else line
-
-    def answer(self) -> Reply:
-        """Answer the question at the head of the conversation; its answer is then on disk."""
-        with self.screen.answer(), _stopping(self.engine) as asked:
-            window = self._fit()
-            reply = self.engine.reply(
-                Request(
-                    window.messages,
-                    self.settings.sampling,
-                    max_tokens=self.settings.max_tokens,
-                    stop=self.settings.stop,
-                    think=self.settings.think != "off",
-                )
-            )
-            if asked:  # while the window was fitted
-                self.engine.stop()
-            for item in reply:
-                if isinstance(item, Progress):
-                    self._say_progress(item)
-                    continue
+        with quiet():  # between two prompts, too
+            while True:
+                line = ""
                 try:
-                    self.screen.write(item.text, thinking=item.kind == "thinking")
-                except BrokenPipeError:  # the reader of our output has left
-                    asked.append(SIGPIPE)
-                    self.engine.stop()
-        self.stats = reply.stats = reply.stats.dropping(window.dropped)
-        self.keep(
-            self.conversation.answer(
-                reply.text,
-                thinking=reply.thinking,
-                tokens=reply.tokens,
-                fingerprint=self.engine.model.fingerprint,
-                ended=reply.ended,
-                model=self.model,
-                sampling=vars(self.settings.sampling),
-                seed=reply.seed,
-                stats=reply.stats.as_dict(),
-            ),
-            sync=True,
-        )
+                    self.look_ahead(text)
+                    line, text = keyboard.read(text), ""
+                    if line.startswith("/"):
+                        text = command(self, line) or ""
+                    elif line.strip():
+                        self.ask(line)
+                        self.say_status()
+                except EOFError:
+                    return
+                except KeyboardInterrupt:
+                    text = ""
+                    self.screen.notice("Ctrl-D or /exit leaves.")
+                except LcpError as error:
+                    if self._loading:  # the model cannot be loaded
+                        raise
+                    self.screen.error(str(error))
+                    # what could not be answered is offered again, to be shortened or sent later
+                    text = "" if line.startswith("/") else line
+
+    def answer(self, begun: Message | None = None) -> Reply:
+        """Answer the question at the head of the conversation, or go on with the answer `begun`;
+        its answer is then on disk."""
+        self.ready()
+        with self.screen.answer(), _stopping(self.engine) as asked:
+            reply = self._reply(begun, asked)
+            # An answer that reaches the end of the window: the window slides and it goes on.
+            while reply.ended == "full" and self.settings.overflow != "stop" and not asked:
+                try:
+                    reply = self._reply(_as_message(reply, self.engine.model.fingerprint), asked)
+                except LcpError:
+                    break  # nothing more can leave: it stays full
+        self.stats = reply.stats
+        self._keep_answer(reply)
         for number in asked:
             if number != signal.SIGINT:
                 raise SystemExit(128 + number)
@@ -128,13 +118,20 @@ class Chat:
             self.keep(self.conversation.go(before))
             raise
 
-    def retry(self) -> Reply:
-        """Answer the last question once more; the answer before stays in the log."""
-        event = self.conversation.retry()
-        if event is None:
-            raise LcpError("There is no question to answer again. Ask one first.")
-        self.keep(event)
-        return self.answer()
+    def go_on(self) -> Reply:
+        """Continue the last answer, which was cut."""
+        turns = self.conversation.turns()
+        cut = turns[-1].answer if turns else None
+        if cut is None or cut.ended in ("end", "stop") or not cut.content:
+            raise LcpError("There is no cut answer to continue. Ask something first.")
+        self.screen.notice("…" + cut.content[-60:])
+        self.keep(self.conversation.go(cut.parent))
+        return self.answer(cut)
+
+    def forget(self, id: str, on: bool = True) -> None:
+        """Leave a turn out of what the model sees; what follows it is moved, not read again."""
+        self.keep(self.conversation.forget(id, on))
+        self._may_move = on and self.settings.slide == "move"
 
     def keep(self, event: Event, sync: bool = False) -> None:
         """Write an event to the log; when that fails, say so once and go on."""
@@ -150,36 +147,156 @@ class Chat:
         self.layers = changed
         self.keep(self.conversation.set(**{name: self.settings.value(name)}))
 
-    def _fit(self) -> Window:
-        size = self.engine.size
-        answer_room = min(self.settings.max_tokens or size // 4, size // 2)
-        window = fit(
-            self.conversation.system,
-            self.conversation.turns(),
-            self.engine.count,
-            size - answer_room,
-            start=self._start,
-            slack=size // 8,  # so that turns fall out every few turns, not at each
-        )
-        self._start = window.start
-        if n := window.newly_dropped:
-            turns = "1 turn" if n == 1 else f"{n} turns"
-            self.screen.notice(
-                f"The window is full: the oldest {turns} left it ({window.dropped} in all). "
-                f"{window.tokens} of {size} tokens are used; the log keeps everything."
-            )
-        return window
+    # the model, loaded while the person already types
 
-    def _say_progress(self, progress: Progress) -> None:
+    def load(self, saved: Path | None = None) -> None:
+        """Begin to load the model and what was saved of its KV cache; `ready` waits for both."""
+        self._loading = self.engine.load()
+        self._restoring = self.engine.restore(saved) if saved else None
+
+    def ready(self) -> None:
+        """Wait until the model is loaded; its own recommendations then count."""
+        if self._loading is None:
+            return
+        for step in self._loading:
+            if isinstance(step, Loading):
+                self.screen.progress(f"loading {self.model} {step.fraction:.0%}")
+        why = self._restoring.result() if self._restoring else ""
+        self._loading = None
+        self.screen.clear_progress()
+        self.layers["model file"] = dict(self.engine.model.sampling)
+        self.settings = resolve(self.layers)
+        for notice in self.engine.notices():
+            self.screen.notice(notice)
+        if why:
+            self.screen.notice(f"The saved KV cache {why}; the conversation is read again.")
+
+    def look_ahead(self, typed: str) -> None:
+        """Let the engine read what will be needed, as far as it is known."""
+        if not self.read_ahead:
+            return
+        if typed.startswith("/"):
+            typed = ""
+        self.engine.look_ahead(self.overflow.visible(), typed, self.settings.max_tokens)
+
+    def state(self) -> str:
+        """What goes on, for the line below the prompt; raises what went wrong."""
+        if self._loading and not self._loading.done:
+            return f"loading {self.model}"
+        if self._loading:
+            self._loading.result()
+        done, total = self.engine.ahead
+        return f"reading ahead {done}/{total} tokens" if done < total else ""
+
+    # inside an answer
+
+    def _reply(self, begun: Message | None, asked: list[int]) -> Reply:
+        window = self.overflow.fit(self.settings, self._condense, begun)
+        started = time.perf_counter()
+        held = self.stats.ctx_used if self.stats else 0
+        reply = self.engine.reply(
+            Request(
+                window.messages,
+                self.settings.sampling,
+                max_tokens=self.settings.max_tokens,
+                stop=self.settings.stop,
+                think=self.settings.think != "off",
+                begun=_as_plain(begun) if begun else None,
+                move=self._may_move or (bool(window.newly_out) and self.settings.slide == "move"),
+            )
+        )
+        self._may_move = False
+        if asked:  # while the window was fitted
+            self.engine.stop()
+        for item in reply:
+            if isinstance(item, Progress):
+                self._say_progress(item, window, started, held)
+                continue
+            try:
+                self.screen.write(item.text, thinking=item.kind == "thinking")
+            except BrokenPipeError:  # the reader of our output has left
+                asked.append(SIGPIPE)
+                self.engine.stop()
+        reply.stats = reply.stats.dropping(len(window.out))
+        return reply
+
+    def _condense(self, messages: list[Plain], covers: frozenset[str]) -> bool:
+        """Ask for a note on turns that leave the window, and keep it."""
+        self.screen.progress("condensing what leaves the window")
+        sampling = replace(self.settings.sampling, temp=0)
+        reply = self.engine.reply(Request(messages, sampling, max_tokens=NOTE_TOKENS, think=False))
+        for _ in reply:
+            pass
+        text = reply.text.strip()
+        if reply.ended == "interrupted" or not text:
+            return False
+        self.keep(self.conversation.summarize(text, covers), sync=True)
+        self.screen.notice(f"Note on the {len(covers)} turns that left the window: {text}")
+        return True
+
+    def _keep_answer(self, reply: Reply) -> None:
+        sampled = reply.sampled if reply.sampled != reply.tokens else []
+        self.keep(
+            self.conversation.answer(
+                reply.text,
+                thinking=reply.thinking,
+                tokens=reply.tokens,
+                sampled=sampled,
+                fingerprint=self.engine.model.fingerprint,
+                ended=reply.ended,
+                model=self.model,
+                sampling=vars(self.settings.sampling),
+                seed=reply.seed,
+                stats=reply.stats.as_dict(),
+            ),
+            sync=True,
+        )
+
+    def _say_progress(self, progress: Progress, window: Window, started: float, held: int) -> None:
         if progress.total > 64:  # less is read before a person could see it
             share = 100 * progress.done // progress.total
             self.screen.progress(f"reading {progress.done}/{progress.total} tokens ({share} %)")
+        if progress.done == progress.total and (window.newly_out or progress.moved):
+            self.screen.notice(self._slid(progress, window, time.perf_counter() - started))
+
+    def _slid(self, progress: Progress, window: Window, seconds: float) -> str:
+        """One line: what left, what was moved or read, and what the other would have cost."""
+        left = len(window.newly_out)
+        turns = "1 turn" if left == 1 else f"{left} turns"
+        said = f"The oldest {turns} left the window ({len(window.out)} in all). " if left else ""
+        ms = f"{1000 * seconds:,.0f} ms"
+        if not progress.moved:
+            return f"{said}{progress.total} tokens read again in {ms}; {progress.kept} reused."
+        again = self.engine.seconds_to_read(progress.moved)
+        cost = f"; reading them again would take about {again:.1f} s" if again else ""
+        return f"{said}{progress.moved} tokens moved, {progress.total} read in {ms}{cost}."
 
     def say_status(self) -> None:
         """The line after an answer."""
         if self.stats:
             self.screen.notice(self.stats.line())
             self.screen.blank()
+
+
+def _as_message(reply: Reply, fingerprint: str) -> Message:
+    return Message(
+        id="",
+        role="assistant",
+        content=reply.text,
+        thinking=reply.thinking,
+        tokens=tuple(reply.tokens),
+        sampled=tuple(reply.sampled),
+        fingerprint=fingerprint,
+    )
+
+
+def _as_plain(message: Message) -> Plain:
+    return {
+        "content": message.content,
+        "tokens": message.tokens,
+        "sampled": message.sampled,
+        "fingerprint": message.fingerprint,
+    }
 
 
 @contextmanager

@@ -83,6 +83,13 @@ class Settings:
     threads: int | None = _number(None, "threads that compute", 1, 4096, auto=None)
     kv_type: str = _choice("f16", "number format of the KV cache", "f16", "q8_0", "q4_0")
     flash_attn: str = _choice("auto", "flash attention kernels", "auto", "on", "off")
+    overflow: str = _choice(
+        "slide", "what happens when the window is full", "slide", "summarize", "truncate", "stop"
+    )
+    slide: str = _choice("move", "how kept turns move up in the KV cache", "move", "reread")
+    kv_files: int = _number(
+        2048, "MiB that saved KV caches may take in all; 0 saves none", 0, 1 << 30
+    )
     think: str = _choice("on", "let thinking models think; hide: not shown", "on", "off", "hide")
     # name -> the layer its value came from
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)

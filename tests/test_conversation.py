@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.errors import SessionError
-from lcp.session.conversation import Conversation, Turn
+from lcp.session.conversation import Conversation
+from lcp.session.message import Turn
 
 BERLIN = timezone(timedelta(hours=1))
 START = datetime(2026, 11, 22, 9, 31, 0, 250_000, tzinfo=BERLIN)

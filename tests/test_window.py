@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lcp.errors import TooLong
-from lcp.session.conversation import Message, Turn
+from lcp.session.message import Message, Turn
 from lcp.session.window import Window, fit
 
 

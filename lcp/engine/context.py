@@ -6,25 +6,22 @@ decode succeeded, so an interrupt or an error anywhere leaves a valid Context.
 It knows no text and no turns; one thread owns it for its whole life.
 """
 
-import ctypes
+import importlib.metadata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lcp.engine.cells import Cells, MemoryKind
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, abort_callback, library, log, supports_gpu
-from lcp.engine.plan import plan
+from lcp.engine.plan import Plan, plan
 from lcp.errors import ContextFull, ModelError, NativeError, NotEnoughMemory, SettingsError
 
 # Tokens per llama_decode: the physical batch, so that an abort or a progress report is never
 # more than one graph away. A multiple would save nothing: llama.cpp splits it again.
 N_BATCH = 512
-# State snapshots kept for models whose memory cannot be cut (see _cut).
-MAX_SNAPSHOTS = 4
-MAX_SNAPSHOT_BYTES = 256 << 20
-# llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the part that seq_rm cannot rewind
-_PARTIAL = 1
-_SEQ = 0
+SHORT = 64
 _ABORTED = 2
 _FLASH_ATTN = {"off": 0, "on": 1, "auto": -1}
 
@@ -35,19 +32,22 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a feed is, in tokens: `kept` stood in the cache, `done` of `total` are read."""
+    """How far a feed is, in tokens: `kept` stood in the cache, of these `moved` changed their
+    place; `done` of `total` are read."""
 
     kept: int
+    moved: int
     done: int
     total: int
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """The state that cannot be rewound, as it was after the first `n` tokens."""
+class State:
+    """Everything a Context holds, as it can be put into a file."""
 
-    n: int
-    blob: Any  # ctypes array of bytes
+    tokens: list[int]
+    positions: list[int]
+    blob: Any  # a ctypes array of bytes
 
 
 class Context:
@@ -63,8 +63,10 @@ class Context:
         kv_type: str = "f16",
         flash_attn: str = "auto",
         offloaded: bool = True,
+        swa_full: bool = False,
     ) -> None:
-        """Raises NotEnoughMemory, or SettingsError where the model cannot take these settings."""
+        """`swa_full`: sliding-window layers keep all cells; only then can such a cache be moved.
+        Raises NotEnoughMemory, or SettingsError where the model cannot take these settings."""
         c = library()
         params = c.llama_context_default_params()
         params.n_ctx = size
@@ -73,22 +75,25 @@ class Context:
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = getattr(c, f"GGML_TYPE_{kv_type.upper()}")
         params.flash_attn_type = _FLASH_ATTN[_flash_attn(flash_attn, kv_type, offloaded)]
-        # The small cache of sliding-window layers: a fifth of the memory; cuts past the window
-        # use snapshots.
-        params.swa_full = False
+        params.swa_full = swa_full
         params.abort_callback = abort_callback()
         params.abort_callback_data = stop.address
         log.lines.clear()
         self._ctx = c.llama_init_from_model(model.handle, params)
         if not self._ctx:
             raise _why_not(model, size, kv_type)
-        self._memory = c.llama_get_memory(self._ctx)
-        self._kind = model.memory_kind
+        self._cells = Cells(self._ctx, model)
         self._stop = stop
         self._one = (c.llama_token * 1)()
         self._batch_of_one = c.llama_batch_get_one(self._one, 1)
+        self.fingerprint = {
+            "llama.cpp": importlib.metadata.version("llama-cpp-python"),
+            "model": model.fingerprint,
+            "kv_type": kv_type,
+            "flash_attn": _flash_attn(flash_attn, kv_type, offloaded),
+            "swa_full": swa_full,
+        }
         self._n_batch: int = c.llama_n_batch(self._ctx)
-        self._snapshots: list[Snapshot] = []
         self.size: int = c.llama_n_ctx(self._ctx)
         self.tokens: list[int] = []
 
@@ -103,11 +108,15 @@ class Context:
             library().llama_free(self._ctx)
             self._ctx = None
 
-    def feed(self, wanted: Sequence[int], boundary: int | None = None) -> Iterator[Progress]:
+    def feed(
+        self, wanted: Sequence[int], boundary: int | None = None, move: bool = False
+    ) -> Iterator[Progress]:
         """Hold exactly `wanted` and leave the logits of its last token; a report per batch.
 
         `boundary` is where a later prompt is likely to branch off (the end of the messages,
         before the tail that asks for an answer); models that cannot be cut take a snapshot there.
+        With `move`, what follows a dropped middle is moved and not read again: an approximation,
+        as moved cells still carry the influence of what was dropped.
         Raises Stopped, ContextFull (nothing is changed then) or NativeError.
         """
         if len(wanted) > self.size:
@@ -115,114 +124,115 @@ class Context:
                 f"The prompt has {len(wanted)} tokens, the context {self.size}. "
                 "Shorten it or give a larger --ctx-size."
             )
-        # 1) Cut the cache back to what both share.
-        kept = self._cut(plan(self.tokens, wanted).keep)
+        # 1) Take out what is not wanted.
+        kept, moved = self._take_out(plan(self.tokens, wanted, move), wanted)
         total = len(wanted) - kept
-        yield Progress(kept, 0, total)
+        yield Progress(kept, moved, 0, total)
         # 2) Read the rest, batch by batch.
-        snapshot_at = boundary if self._cannot_be_cut and boundary else -1
+        if moved:
+            # The moved cells are turned within the next decode; an abort in the middle of that
+            # would leave some layers turned and some not.
+            with self._unstoppable():
+                self._decode(wanted[kept : kept + 1])
+        snapshot_at = boundary or -1
         while (start := len(self.tokens)) < len(wanted):
             end = min(start + self._n_batch, len(wanted))
             if start < snapshot_at < end:
                 end = snapshot_at
             self._decode(wanted[start:end])
             if end == snapshot_at:
-                self._take_snapshot()
-            yield Progress(kept, len(self.tokens) - kept, total)
+                self._cells.snapshot()
+            yield Progress(kept, moved, len(self.tokens) - kept, total)
 
     def append(self, token: int) -> None:
         """Read one more token; its logits are then the next ones. Raises as `feed` does."""
         if len(self.tokens) >= self.size:
             raise ContextFull(f"All {self.size} cells of the context are used.")
-        c = library()
         self._one[0] = token
-        if self._kind.recurrent:
-            # An aborted step would poison the state, and one step is short: let it finish.
-            c.llama_set_abort_callback(self._ctx, _no_abort(c), None)
-            status = c.llama_decode(self._ctx, self._batch_of_one)
-            c.llama_set_abort_callback(self._ctx, abort_callback(), self._stop.address)
-        else:
-            status = c.llama_decode(self._ctx, self._batch_of_one)
-        self._accept([token], status)
+        self._run([token], self._batch_of_one)
+
+    def save(self) -> State | None:
+        """All that is held, for a file; None when there is nothing or llama.cpp cannot."""
+        blob = self._cells.save() if self.tokens else None
+        return State(list(self.tokens), list(self._cells.positions), blob) if blob else None
+
+    def restore(self, state: State) -> bool:
+        """Hold what was saved; False, and hold nothing, when it does not fit."""
+        self.tokens.clear()
+        if len(state.tokens) > self.size or not self._cells.restore(state.blob, state.positions):
+            return False
+        self.tokens = list(state.tokens)
+        return True
+
+    def room(self, max_tokens: int | None) -> int:
+        """Tokens a prompt may have, so that an answer of so many fits behind it; at least half.
+        An answer without a limit gets a quarter."""
+        return self.size - min(max_tokens or self.size // 4, self.size // 2)
+
+    @property
+    def kind(self) -> MemoryKind:
+        """What this memory allows."""
+        return self._cells.kind
+
+    def _take_out(self, todo: Plan, wanted: Sequence[int]) -> tuple[int, int]:
+        """Execute a plan's cuts and drops; how many tokens are kept, how many of them moved."""
+        if todo.drops:
+            if self._cut(todo.end) == todo.end and self._cells.drop(todo.drops, todo.read):
+                for begin, end in reversed(todo.drops):
+                    del self.tokens[begin:end]
+                return todo.keep, todo.moved
+            del self.tokens[len(self._cells.positions) :]  # refused: perhaps nothing is left
+            todo = plan(self.tokens, wanted)
+        return self._cut(todo.keep), 0
+
+    def _cut(self, n: int, poisoned: bool = False) -> int:
+        n = self._cells.cut(n, poisoned)
+        del self.tokens[n:]
+        return n
 
     def _decode(self, tokens: Sequence[int]) -> None:
         c = library()
         batch = (c.llama_token * len(tokens))(*tokens)
-        self._accept(tokens, c.llama_decode(self._ctx, c.llama_batch_get_one(batch, len(tokens))))
+        self._run(tokens, c.llama_batch_get_one(batch, len(tokens)))
+
+    def _run(self, tokens: Sequence[int], batch: Any) -> None:
+        # An aborted step would poison a recurrent state, and a short one is soon over: it ends.
+        if self.kind.cut == "snapshot" and len(tokens) <= SHORT:
+            with self._unstoppable():
+                status = library().llama_decode(self._ctx, batch)
+        else:
+            status = library().llama_decode(self._ctx, batch)
+        self._accept(tokens, status)
 
     def _accept(self, tokens: Sequence[int], status: int) -> None:
         """Book the tokens of a decode that succeeded; after any other, make the Context valid."""
         if status == 0:
             self.tokens.extend(tokens)
+            self._cells.booked(len(tokens))
             return
-        if self._kind.recurrent:
+        if self.kind.cut == "snapshot":
             # The state claims the whole batch but holds a part of it: go back to what is sure.
             self._cut(len(self.tokens), poisoned=True)
         else:
             # Whole physical batches that were computed before the abort are exact.
-            reached = library().llama_memory_seq_pos_max(self._memory, _SEQ) + 1
-            self.tokens = [*self.tokens, *tokens][:reached]
+            self._cells.booked(len(tokens))
+            held = self._cells.held()
+            del self._cells.positions[held:]
+            self.tokens = [*self.tokens, *tokens][:held]
         if status == _ABORTED:
             raise Stopped
         if status == 1:
             raise ContextFull(f"All {self.size} cells of the context are used.")
         raise NativeError(f"llama.cpp failed to compute (status {status}). Use a new chat.")
 
-    # what can be taken back
-
-    @property
-    def _cannot_be_cut(self) -> bool:
-        return self._kind.recurrent or self._kind.sliding_window > 0
-
-    def _cut(self, n: int, poisoned: bool = False) -> int:
-        """Make the cache hold the first `n` tokens or, where that is refused, fewer; how many.
-
-        Attention forgets a tail for nothing. A recurrent state cannot go back, and layers with a
-        sliding window have already dropped the cells that a query at position n would look at
-        unless pos_min <= n - window (seq_rm says True and is silently wrong); both go back to a
-        snapshot, then the tail after it is cut, in this order.
-        """
-        c, memory = library(), self._memory
-        if n == len(self.tokens) == c.llama_memory_seq_pos_max(memory, _SEQ) + 1 and not poisoned:
-            return n
-        window = self._kind.sliding_window
-        too_far = window and c.llama_memory_seq_pos_min(memory, _SEQ) > max(0, n - window)
-        if self._kind.recurrent or too_far:
-            n = self._restore(n)
-        if n == 0 or not c.llama_memory_seq_rm(memory, _SEQ, n, -1):
-            n = 0
-        if n == 0 or c.llama_memory_seq_pos_max(memory, _SEQ) != n - 1:
-            c.llama_memory_clear(memory, True)
-            n = 0
-        # A snapshot above what attention still holds restores "fine" and is silently wrong.
-        self._snapshots = [s for s in self._snapshots if s.n <= n]
-        del self.tokens[n:]
-        return n
-
-    def _restore(self, n: int) -> int:
-        """Load the newest snapshot at or before n tokens; its position, 0 when there is none."""
-        for snapshot in reversed(self._snapshots):
-            if snapshot.n <= n:
-                loaded = library().llama_state_seq_set_data_ext(
-                    self._ctx, snapshot.blob, len(snapshot.blob), _SEQ, _PARTIAL
-                )
-                return snapshot.n if loaded else 0
-        return 0
-
-    def _take_snapshot(self) -> None:
+    @contextmanager
+    def _unstoppable(self) -> Iterator[None]:
         c = library()
-        size = c.llama_state_seq_get_size_ext(self._ctx, _SEQ, _PARTIAL)
-        if not 0 < size <= MAX_SNAPSHOT_BYTES:
-            return
-        blob = (ctypes.c_uint8 * size)()
-        if c.llama_state_seq_get_data_ext(self._ctx, blob, size, _SEQ, _PARTIAL) != size:
-            return
-        self._snapshots.append(Snapshot(len(self.tokens), blob))
-        while (
-            len(self._snapshots) > MAX_SNAPSHOTS
-            or sum(len(s.blob) for s in self._snapshots) > MAX_SNAPSHOT_BYTES
-        ):
-            del self._snapshots[0]
+        c.llama_set_abort_callback(self._ctx, c.ggml_abort_callback(0), None)
+        try:
+            yield
+        finally:
+            c.llama_set_abort_callback(self._ctx, abort_callback(), self._stop.address)
 
 
 def _flash_attn(asked: str, kv_type: str, offloaded: bool) -> str:
@@ -233,10 +243,6 @@ def _flash_attn(asked: str, kv_type: str, offloaded: bool) -> str:
     if asked != "auto" or (offloaded and supports_gpu()):
         return asked
     return "off" if kv_type == "f16" else "on"
-
-
-def _no_abort(c: Any) -> Any:
-    return c.ggml_abort_callback(0)
 
 
 def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:

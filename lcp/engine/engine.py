@@ -12,6 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lcp.engine import statefile
+from lcp.engine.ahead import Ahead
+from lcp.engine.cells import keep_all_cells
 from lcp.engine.context import Context, Progress, Stopped
 from lcp.engine.cores import physical_cores
 from lcp.engine.decoder import Decoder
@@ -25,6 +28,7 @@ from lcp.engine.worker import Emit, Task, Worker
 from lcp.errors import ContextFull
 from lcp.settings import Settings
 
+MEASURED = 32  # tokens from which on a reading tells the speed
 AUTO_CTX = 8192  # -c auto: what the model was trained for, at most this
 
 
@@ -48,7 +52,10 @@ class Engine:
         self._template_source = template
         self._stop = StopByte()
         self._closing = False
-        self._worker = Worker()
+        self._ahead = Ahead()
+        self._reply: Reply | None = None
+        self._worker = Worker(idle=self._read_ahead)
+        self._speed = 0.0  # tokens read per second, of the last prompt long enough to tell
         self._model: Model | None = None
         self._context: Context | None = None
         atexit.register(self.close)  # leaving with a decode under way would crash in C
@@ -82,15 +89,18 @@ class Engine:
             name=model.path.name,
         )
         self._writer = PromptWriter(self._template, model)
+        size = s.ctx_size or min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
         self._context = Context(
             model,
-            s.ctx_size or min(model.n_ctx_train or AUTO_CTX, AUTO_CTX),
+            size,
             self._stop,
             threads=s.threads or physical_cores(),
             kv_type=s.kv_type,
             flash_attn=s.flash_attn,
             offloaded=layers != 0,
+            swa_full=keep_all_cells(model, size, s.kv_type),
         )
+        self._ahead.begin(self._context, self._writer)
         self._tag_tokens = tag_tokens(model)
 
     def close(self) -> None:
@@ -111,6 +121,8 @@ class Engine:
 
     def stop(self) -> None:
         """End the reply under way; safe in a signal handler."""
+        if self._reply:
+            self._reply.stop_asked = True
         self._stop.set()
 
     # facts, once loaded
@@ -126,49 +138,127 @@ class Engine:
         assert self._context, "load() has not ended"
         return self._context.size
 
-    @property
-    def has_template(self) -> bool:
-        """Whether the model brought a chat template; without one ChatML is used."""
-        return not self._template.is_fallback
+    def notices(self) -> list[str]:
+        """What a person should know of this model here."""
+        said = []
+        if self._template.is_fallback:
+            said.append(
+                "This model has no chat template; ChatML is used. "
+                "--chat-template FILE gives another."
+            )
+        kind = self._held().kind
+        if kind.cut == "snapshot":
+            said.append(
+                "This model's memory cannot be moved: when the window slides, it is read again."
+            )
+        elif kind.window and kind.slide == "reread":
+            said.append(
+                f"To save memory, only the last {kind.window} tokens stay in this model's "
+                "sliding-window layers: when the window slides, it is read again."
+            )
+        return said
+
+    def room(self, max_tokens: int | None) -> int:
+        """Tokens a prompt may have, so that an answer fits behind it."""
+        return self._held().room(max_tokens)
 
     def count(self, messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens the prompt of these messages has."""
         return len(self._writer.write(messages, self._settings.think != "off").tokens)
+
+    def clip(self, text: str, n: int) -> str:
+        """The end of a text, of at most n tokens."""
+        return self.model.text(self.model.tokenize(text, special=False)[-n:]) if n > 0 else ""
+
+    def seconds_to_read(self, n: int) -> float:
+        """About how long n tokens take to read here; 0 while nothing long was read yet."""
+        return n / self._speed if self._speed else 0.0
+
+    # while a person types
+
+    def look_ahead(
+        self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None
+    ) -> None:
+        """Read these messages, and what is typed of the next one, when there is time."""
+        self._ahead.look(messages, typed, self._settings.think != "off", max_tokens)
+        self._worker.nudge()
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        """Tokens read ahead, of how many; (0, 0) before the model is loaded."""
+        return self._ahead.progress
+
+    def _read_ahead(self) -> bool:
+        return not self._closing and self._ahead.step()
+
+    # the cache in a file
+
+    def save(self, path: Path) -> Task[int]:
+        """Write what is held beside its conversation; its size in bytes, 0 if it cannot be or
+        `stop` was called."""
+
+        def job(_: Emit) -> int:
+            self._stop.clear()
+            state = self._context.save() if self._context else None
+            if state is None:
+                return 0
+            made_by = self._held().fingerprint
+            return statefile.write(path, state, made_by, self._stop.is_set)
+
+        return self._worker.submit(job)
+
+    def restore(self, path: Path) -> Task[str]:
+        """Hold what was saved; why not, as the end of a sentence, or "" when all is well."""
+
+        def job(_: Emit) -> str:
+            state = statefile.read(path, self._held().fingerprint)
+            if isinstance(state, statefile.Unusable):
+                return state.why
+            if state is not None and not self._held().restore(state):
+                return "does not fit this context"
+            return ""
+
+        return self._worker.submit(job)
 
     # answers
 
     def reply(self, request: Request) -> Reply:
         """Answer; the work begins at once, iterate the Reply for it."""
         chosen = request.sampling.seed
-        reply = Reply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
-        self._stop.clear()
+        reply = self._reply = Reply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
+        self._ahead.rest()
+        self._stop.set()  # ends a step of reading ahead
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
     def _answer(self, reply: Reply, request: Request, emit: Emit) -> None:
-        context, model = self._context, self.model
-        assert context
+        context, model = self._held(), self.model
+        self._stop.clear()
+        if reply.stop_asked:
+            self._stop.set()
         # 1) Messages to tokens.
         prompt = self._writer.write(request.messages, request.think)
-        decoder = Decoder(request.stop, prompt.tail)
-        speech = Speech(reply, decoder, model, self._tag_tokens, emit)
-        progress = Progress(0, 0, len(prompt.tokens))
+        speech = Speech(reply, Decoder(request.stop, prompt.tail), model, self._tag_tokens, emit)
+        speech.resume(self._said(request.begun))
+        wanted = prompt.tokens + speech.tokens
+        progress = Progress(0, 0, 0, len(wanted))
         speech.clock.reading = speech.clock.now()
         try:
             # 2) Make the cache hold them; what stands there already is not read again.
-            for progress in context.feed(prompt.tokens, prompt.boundary):
+            for progress in context.feed(wanted, prompt.boundary, request.move):
                 emit(progress)
                 if self._stop.is_set():
                     raise Stopped
             speech.clock.read = speech.clock.now()
-            sampler = Sampler(model, request.sampling, reply.seed, prompt.tokens)
+            self._time(progress, speech.clock.read - speech.clock.reading)
+            sampler = Sampler(model, request.sampling, reply.seed, wanted)
             try:
                 ended = self._decode(context, sampler, speech, request.max_tokens)
             finally:
                 sampler.close()
         except Stopped:
             ended = "interrupted"
-        speech.finish(ended, prompt, progress)
+        speech.finish(ended, len(wanted), progress)
         reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
 
     def _decode(
@@ -183,7 +273,7 @@ class Engine:
             # 4) Its bytes become text.
             if not speech.say(token):
                 return "stop"
-            if len(speech.tokens) == max_tokens:
+            if speech.new == max_tokens:
                 return "length"
             if self._stop.is_set():
                 return "interrupted"
@@ -192,3 +282,21 @@ class Engine:
                 context.append(token)
             except ContextFull:
                 return "full"
+
+    def _said(self, begun: dict[str, Any] | None) -> list[int]:
+        """The ids of an answer that is gone on with."""
+        if begun is None:
+            return []
+        if begun.get("fingerprint") == self.model.fingerprint:
+            ids = begun.get("sampled") or begun.get("tokens")
+            if ids:
+                return list(ids)
+        return self.model.tokenize(begun["content"], special=False)
+
+    def _held(self) -> Context:
+        assert self._context, "load() has not ended"
+        return self._context
+
+    def _time(self, progress: Progress, seconds: float) -> None:
+        if progress.done >= MEASURED and seconds > 0:
+            self._speed = progress.done / seconds

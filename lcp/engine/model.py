@@ -23,14 +23,16 @@ _SAMPLING_KEYS = {
     "penalty_last_n": "repeat_last_n",
     "penalty_repeat": "repeat_penalty",
 }
+_MROPE = (8, 24, 40)  # llama.h: LLAMA_ROPE_TYPE_MROPE, _VISION, _IMROPE
 
 
 @dataclass(frozen=True)
-class MemoryKind:
-    """What the model's memory of the past is made of; decides what may be cut from it."""
+class Memory:
+    """What the model's memory of the past is made of."""
 
     recurrent: bool  # a state that only moves forward, wholly (mamba) or in some layers (lfm2)
-    sliding_window: int  # tokens the sliding-window layers keep, 0 when there are none
+    mrope: bool  # several positions a token
+    window: int  # tokens the sliding-window layers look back, 0 when there are none
 
 
 class Model:
@@ -44,10 +46,12 @@ class Model:
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(handle)
         self.n_layers: int = c.llama_model_n_layer(handle)
+        self.n_head_kv: int = c.llama_model_n_head_kv(handle)
         self.adds_bos: bool = c.llama_vocab_get_add_bos(self.vocab)
-        self.memory_kind = MemoryKind(
+        self.memory = Memory(
             recurrent=c.llama_model_is_recurrent(handle) or c.llama_model_is_hybrid(handle),
-            sliding_window=max(0, c.llama_model_n_swa(handle)),
+            mrope=c.llama_model_rope_type(handle) in _MROPE,
+            window=max(0, c.llama_model_n_swa(handle)),
         )
 
     @classmethod
@@ -146,6 +150,14 @@ class Model:
             buffer = ctypes.create_string_buffer(n + 1)
             c.llama_model_meta_val_str(self.handle, key.encode(), buffer, n + 1)
         return buffer.value.decode("utf-8", "replace")
+
+    @functools.cached_property
+    def head_size(self) -> int:
+        """Numbers in the key of one head."""
+        c = library()
+        told = self.meta(f"{self.meta('general.architecture')}.attention.key_length")
+        heads = c.llama_model_n_head(self.handle) or 1
+        return int(told) if told else c.llama_model_n_embd(self.handle) // heads
 
     @functools.cached_property
     def name(self) -> str:

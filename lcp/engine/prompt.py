@@ -58,7 +58,7 @@ class PromptWriter:
         """
         text, tokens = self._write(messages, ask=True, think=think)
         boundary = None
-        if self._model.memory_kind.recurrent or self._model.memory_kind.sliding_window:
+        if self._model.memory.recurrent or self._model.memory.window:
             _, without_tail = self._write(messages, ask=False, think=think)
             boundary = common_prefix(tokens, without_tail)
         return Prompt(tokens, boundary, text[-64:])

@@ -11,7 +11,6 @@ from typing import Any
 from lcp.engine.context import Progress
 from lcp.engine.decoder import TAGS, Chunk, Decoder
 from lcp.engine.model import Model
-from lcp.engine.prompt import Prompt
 from lcp.engine.worker import Emit, Task
 from lcp.settings import Sampling
 
@@ -25,6 +24,8 @@ class Request:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     think: bool = True
+    begun: dict[str, Any] | None = None  # an answer that was cut, to go on with
+    move: bool = False  # whether cached tokens may be moved over a dropped middle
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Stats:
 class Reply:
     """An answer being made. Iterate it for Progress (while the prompt is read) and Chunks.
 
-    Afterwards `text`, `thinking`, `tokens` (ids of the text as sampled, empty when they do not
-    spell it), `seed`, `stats` and `ended`: end | length | stop | interrupted | full.
+    Afterwards `text`, `thinking`, `sampled` (all its ids), `tokens` (of these, the ids of the
+    text, empty when they do not spell it), `seed`, `stats` and
+    `ended`: end | length | stop | interrupted | full.
     """
 
     def __init__(self, seed: int) -> None:
@@ -81,8 +83,10 @@ class Reply:
         self.text = ""
         self.thinking = ""
         self.tokens: list[int] = []
+        self.sampled: list[int] = []
         self.ended = ""
         self.stats = Stats()
+        self.stop_asked = False
         self.task: Task[None]
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
@@ -115,7 +119,21 @@ class Speech:
         self._shown = shown
         self._emit = emit
         self._pieces: list[bytes] = []
+        self._before = 0  # tokens of an answer that is gone on with
         self._whole = 0  # tokens up to the last one that ended a character
+
+    def resume(self, tokens: Sequence[int]) -> None:
+        """What was said before the answer was cut; it is not given out again."""
+        emit, self._emit = self._emit, lambda _: None
+        for token in tokens:
+            self.say(token)
+        self._emit, self._before = emit, len(self.tokens)
+        self.clock = Clock(self._reply.begun)
+
+    @property
+    def new(self) -> int:
+        """Tokens said since the answer was asked for."""
+        return len(self.tokens) - self._before
 
     def say(self, token: int) -> bool:
         """Give out what this token adds; False when it completed a stop string."""
@@ -129,19 +147,21 @@ class Speech:
             self._whole = len(self.tokens)
         return not self._decoder.stopped
 
-    def finish(self, ended: str, prompt: Prompt, progress: Progress) -> None:
+    def finish(self, ended: str, prompt_tokens: int, progress: Progress) -> None:
         """Give out what was held back, close the books."""
         self._give(self._decoder.flush())
-        clock, steps = self.clock, max(0, len(self.tokens) - 1)
+        clock, steps = self.clock, max(0, self.new - 1)
         decode_s = clock.last_token - clock.first_token
         self._reply.ended = ended
+        self._reply.sampled = self.tokens
         self._reply.tokens = self._tokens_of_text()
         self._reply.stats = replace(
             self._reply.stats,
-            prompt_tokens=len(prompt.tokens),
+            prompt_tokens=prompt_tokens,
             reused=progress.kept,
+            moved=progress.moved,
             read=progress.done,
-            reply_tokens=len(self.tokens),
+            reply_tokens=self.new,
             ttft_s=clock.first_text or clock.now(),
             read_s=(clock.read or clock.now()) - clock.reading,
             decode_s=decode_s,

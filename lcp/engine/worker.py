@@ -23,6 +23,7 @@ class Task(Generic[Result]):
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._result: Result | None = None
         self._error: BaseException | None = None
+        self._done = False
 
     def run(self) -> None:
         """Do the job; on the engine thread."""
@@ -30,6 +31,7 @@ class Task(Generic[Result]):
             self._result = self._job(self._items.put)
         except BaseException as error:
             self._error = error
+        self._done = True
         self._items.put(_END)
 
     def __iter__(self) -> Iterator[Any]:
@@ -39,6 +41,11 @@ class Task(Generic[Result]):
         self._items.put(_END)  # a task may be iterated, or waited for, again
         if self._error:
             raise self._error
+
+    @property
+    def done(self) -> bool:
+        """Whether the job has ended."""
+        return self._done
 
     def result(self) -> Result:
         """What the job returned, once it has ended."""
@@ -55,9 +62,14 @@ class Task(Generic[Result]):
 
 
 class Worker:
-    """A thread that runs tasks one after another until it is closed."""
+    """A thread that runs tasks one after another until it is closed.
 
-    def __init__(self) -> None:
+    When there is none it calls `idle` for steps of less urgent work, as long as that answers
+    True; then it sleeps until a task or a nudge comes.
+    """
+
+    def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
+        self._idle = idle
         self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         # Not waited for at exit by Python itself, which would hang; Engine.close joins it.
         self._thread = threading.Thread(target=self._run, name="lcp engine", daemon=True)
@@ -69,11 +81,27 @@ class Worker:
         self._tasks.put(task)
         return task
 
+    def nudge(self) -> None:
+        """There may be idle work again."""
+        self._tasks.put(_NUDGE)
+
     def close(self) -> None:
         """Wait for what is queued, then end the thread."""
         self._tasks.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while task := self._tasks.get():
+        more = False
+        while True:
+            try:
+                task = self._tasks.get(block=not more)
+            except queue.Empty:
+                more = self._idle()
+                continue
+            if task is None:
+                return
             task.run()
+            more = True
+
+
+_NUDGE: Task[None] = Task(lambda emit: None)

@@ -14,8 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lcp.errors import SessionError
-
-Event = dict[str, Any]
+from lcp.session.message import Event, Message, Summary, Turn, from_event, moment
 
 VERSION = 1
 ENVELOPE = ("v", "id", "parent", "at", "type")
@@ -32,29 +31,6 @@ def random_id() -> str:
     return os.urandom(4).hex()
 
 
-@dataclass(frozen=True)
-class Message:
-    """One node of the tree. `tokens` are the ids of `content` as sampled by `fingerprint`."""
-
-    id: str
-    role: str
-    content: str
-    thinking: str = ""
-    tokens: tuple[int, ...] = ()
-    fingerprint: str = ""
-    ended: str = ""
-    parent: str | None = None
-    stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question and its answer, if there is one yet."""
-
-    user: Message
-    answer: Message | None
-
-
 @dataclass
 class Conversation:
     """The tree, and where in it the person stands."""
@@ -66,6 +42,9 @@ class Conversation:
     system: str = field(init=False, default="")
     settings: dict[str, Any] = field(init=False, default_factory=dict)
     head: str | None = field(init=False, default=None)
+    pinned: set[str] = field(init=False, default_factory=set)
+    forgotten: set[str] = field(init=False, default_factory=set)
+    summaries: list[Summary] = field(init=False, default_factory=list)
     nodes: dict[str, Message] = field(init=False, default_factory=dict, repr=False)
     opening: Event = field(init=False, default_factory=dict, repr=False)
     events: int = field(init=False, default=0)
@@ -106,22 +85,29 @@ class Conversation:
     def apply(self, event: Event) -> None:
         """Take one event in: the one way state changes. What is not understood is passed over."""
         if self.events == 0:  # stands in for a begin line that was damaged
-            self.created = _moment(event.get("at"), self.created)
+            self.created = moment(event.get("at"), self.created)
         self.events += 1
         match event:
             case {"type": "begin", "model": str(model)} if not self.opening:
                 self.opening = event
-                self.created = _moment(event.get("created"), self.created)
+                self.created = moment(event.get("created"), self.created)
                 self.model = model
             case {"type": "system", "text": str(text)}:
                 self.system = text
             case {"type": "set"}:
                 values = {name: value for name, value in event.items() if name not in ENVELOPE}
                 self.settings.update(values)
+            case {"type": "pin", "message": str(id), "on": bool(on)} if id in self.nodes:
+                (self.pinned.add if on else self.pinned.discard)(id)
+            case {"type": "forget", "message": str(id), "on": bool(on)} if id in self.nodes:
+                (self.forgotten.add if on else self.forgotten.discard)(id)
+            case {"type": "summary", "text": str(text), "covers": [*ids]}:
+                covers = frozenset(id for id in ids if id in self.nodes)
+                self.summaries.append(Summary(text, covers))
             case {"type": "head", "to": None | str() as to} if to is None or to in self.nodes:
                 self.head = to
             case {"type": "user" | "answer", "id": str(id), "text": str()} if self._fits(event):
-                self.nodes[id] = _message(event)
+                self.nodes[id] = from_event(event)
                 self.head = id
 
     def ask(self, text: str) -> Event:
@@ -134,6 +120,7 @@ class Conversation:
         *,
         thinking: str = "",
         tokens: Sequence[int] = (),
+        sampled: Sequence[int] = (),
         fingerprint: str = "",
         ended: str,
         model: str,
@@ -144,7 +131,12 @@ class Conversation:
         """The model answers the user message at the head."""
         if self.head is None or self.nodes[self.head].role != "user":
             raise ValueError("an answer needs a user message at the head")
-        optional = {"thinking": thinking, "tokens": list(tokens), "fingerprint": fingerprint}
+        optional = {
+            "thinking": thinking,
+            "tokens": list(tokens),
+            "sampled": list(sampled),
+            "fingerprint": fingerprint,
+        }
         facts: dict[str, Any] = {"text": text}
         facts |= {name: value for name, value in optional.items() if value}
         facts |= {"ended": ended, "model": model, "sampling": dict(sampling)}
@@ -164,6 +156,28 @@ class Conversation:
         if to is not None and to not in self.nodes:
             raise SessionError(f"No message of this chat has the id {to!r}; use one that it has.")
         return self._record("head", None, {"to": to})
+
+    def pin(self, id: str, on: bool = True) -> Event:
+        """The turn of this question stays in the window, whatever slides."""
+        return self._record("pin", None, {"message": id, "on": on})
+
+    def forget(self, id: str, on: bool = True) -> Event:
+        """The turn of this question is left out of what the model sees; the log keeps it."""
+        return self._record("forget", None, {"message": id, "on": on})
+
+    def summarize(self, text: str, covers: Iterable[str]) -> Event:
+        """This note stands for the turns of these questions from now on."""
+        return self._record("summary", None, {"text": text, "covers": sorted(covers)})
+
+    def summary(self) -> Summary | None:
+        """The newest note whose turns are all on the path to the head."""
+        path = {turn.user.id for turn in self.turns()}
+        return next((s for s in reversed(self.summaries) if s.covers <= path), None)
+
+    def branches(self) -> list[str]:
+        """The last message of every branch, oldest first."""
+        parents = {message.parent for message in self.nodes.values()}
+        return [id for id in self.nodes if id not in parents]
 
     def retry(self) -> Event | None:
         """Go back to the last question, so that the next answer stands beside the old one."""
@@ -199,6 +213,10 @@ class Conversation:
         parent = self.nodes[id].parent
         return [message for message in self.nodes.values() if message.parent == parent]
 
+    def children(self, id: str) -> list[Message]:
+        """The messages that follow this one, oldest first: answers, or next questions."""
+        return [message for message in self.nodes.values() if message.parent == id]
+
     def title(self) -> str:
         """The beginning of the first question, on one line; "" before there is one."""
         first = next((m.content for m in self.nodes.values() if m.role == "user"), "")
@@ -221,29 +239,3 @@ class Conversation:
         event = {"v": VERSION, "id": id, "parent": parent, "at": at, "type": type, **facts}
         self.apply(event)
         return event
-
-
-def _message(event: Event) -> Message:
-    """A user or answer event as a node; an optional field of the wrong kind is left out."""
-    tokens = event.get("tokens")
-    exact = isinstance(tokens, list) and all(isinstance(token, int) for token in tokens)
-    stats = event.get("stats")
-    return Message(
-        id=event["id"],
-        role="user" if event["type"] == "user" else "assistant",
-        content=event["text"],
-        thinking=str(event.get("thinking", "")),
-        tokens=tuple(tokens) if tokens and exact else (),
-        fingerprint=str(event.get("fingerprint", "")),
-        ended=str(event.get("ended", "")),
-        parent=event.get("parent"),
-        stats=stats if isinstance(stats, dict) else {},
-    )
-
-
-def _moment(text: object, otherwise: datetime) -> datetime:
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return otherwise
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

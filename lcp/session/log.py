@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from lcp.session.conversation import Event
+from lcp.session.message import Event
 
 if sys.platform == "win32":
     import msvcrt

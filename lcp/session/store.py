@@ -14,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 
 from lcp.errors import SessionError
-from lcp.session.conversation import Conversation, Event, local_now
+from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
+from lcp.session.message import Event
 
 Events = list[Event]
 Notices = list[str]

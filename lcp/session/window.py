@@ -1,81 +1,106 @@
 """The part of a conversation that fits into the context.
 
-Gives the messages for the engine, and how many turns had to stay out. Whole turns go, oldest
-first; the system text and the last turn never do. Knows no tokens: it is given a function that
-counts them.
+Gives the messages for the engine, and which turns had to stay out. Whole turns go, oldest first;
+the system text, pinned turns and the last turn never do. Knows no tokens: it is given a function
+that counts them.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from lcp.errors import TooLong
-from lcp.session.conversation import Message, Turn
+from lcp.session.message import Message, Turn
+
+Plain = dict[str, Any]
+Count = Callable[[list[Plain]], int]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the model gets to see. `start` is the id of the first user message kept."""
+    """What the model gets to see. Turns are named by their questions."""
 
-    messages: list[dict[str, Any]]
-    dropped: int
-    newly_dropped: int
-    start: str | None
+    messages: list[Plain]
+    out: frozenset[str]  # turns that did not fit
+    newly_out: tuple[str, ...]  # of these, the ones that were in the window before
     tokens: int
 
 
 def fit(
     system: str,
     turns: Sequence[Turn],
-    count: Callable[[list[dict[str, Any]]], int],
+    count: Count,
     room: int,
-    start: str | None = None,
+    *,
+    out: Collection[str] = (),
+    pinned: Collection[str] = (),
     slack: int = 0,
+    note: str = "",
 ) -> Window:
-    """The system text and as many of the last turns as fit into `room` tokens.
+    """The system text, a note on what came before, and as many turns as fit into `room` tokens.
 
-    `start`, from the window before, keeps out what was out; if it is not among the turns, nothing
-    was. Once a turn has to go, turns go until `slack` tokens are free as well: a slide costs time
-    and should happen every few turns, not at each. Raises TooLong if the last turn does not fit.
+    `out` of the window before stays out, until all of it fits again with `slack` to spare. Once a
+    turn has to go, turns go until `slack` tokens are free as well: a slide costs time and should
+    happen every few turns, not at each. Raises TooLong if what must stay does not fit.
     """
-    begin = next((i for i, turn in enumerate(turns) if turn.user.id == start), 0)
-    last = max(len(turns) - 1, 0)
+    was_out = [t.user.id for t in turns if t.user.id in out]
+    # Candidates to go, oldest first: those that are out already, then the others.
+    may_go = [t.user.id for t in turns[:-1] if t.user.id not in pinned]
+    may_go.sort(key=lambda id: id not in was_out)
+    known: dict[int, int] = {}
 
-    @cache  # counting renders the template and tokenises the conversation
-    def cost(first: int) -> int:
-        messages = _messages(system, turns[first:])
-        return count(messages) if messages else 0
+    def shown(dropped: int) -> list[Plain]:
+        gone = set(may_go[:dropped])
+        return messages(system, [t for t in turns if t.user.id not in gone], note)
 
-    first = begin
-    if begin < last and cost(begin) > room:
-        # The fewer turns, the fewer tokens: search by halves. Where none is enough, the last stays.
-        slid = range(begin + 1, last)
-        first = slid.start + bisect_left(slid, True, key=lambda i: cost(i) <= room - slack)
-    if cost(first) > room:
-        raise TooLong(_too_long(cost(first), room, bool(turns)))
+    def cost(dropped: int) -> int:
+        # counting renders the template and tokenises the conversation
+        if dropped not in known:
+            plain = shown(dropped)
+            known[dropped] = count(plain) if plain else 0
+        return known[dropped]
+
+    begin = sum(id in was_out for id in may_go)
+    if begin and cost(0) <= room - slack:
+        begin = 0
+    dropped = begin
+    if cost(begin) > room:
+        # The fewer turns, the fewer tokens: search by halves. Where none is enough, all go.
+        low, high = begin + 1, len(may_go)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if cost(middle) <= room - slack else (middle + 1, high)
+        dropped = min(low, len(may_go))
+    if cost(dropped) > room:
+        raise TooLong(_too_long(cost(dropped), room, bool(turns), bool(pinned)))
+    gone = may_go[:dropped]
     return Window(
-        messages=_messages(system, turns[first:]),
-        dropped=first,
-        newly_dropped=first - begin,
-        start=turns[first].user.id if turns else None,
-        tokens=cost(first),
+        messages=shown(dropped),
+        out=frozenset(gone),
+        newly_out=tuple(id for id in gone if id not in was_out),
+        tokens=cost(dropped),
     )
 
 
-def _messages(system: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+def messages(system: str, turns: Sequence[Turn], note: str = "") -> list[Plain]:
+    """The system text, the note as a turn of its own, and the turns, as the engine takes them."""
+    plain: list[Plain] = [{"role": "system", "content": system}] if system else []
+    if note:
+        # A turn and not a system text: templates keep the roles alternating.
+        plain += [
+            {"role": "user", "content": "What have we talked about so far?"},
+            {"role": "assistant", "content": note},
+        ]
     for turn in turns:
-        messages.append(_plain(turn.user))
+        plain.append(_plain(turn.user))
         if turn.answer and turn.answer.content:  # stopped before its first word: none
-            messages.append(_plain(turn.answer))
-    return messages
+            plain.append(_plain(turn.answer))
+    return plain
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def _plain(message: Message) -> Plain:
     optional = {
         "thinking": message.thinking,
         "tokens": list(message.tokens),
@@ -85,8 +110,9 @@ def _plain(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **present}
 
 
-def _too_long(tokens: int, room: int, asked: bool) -> str:
-    what = "This message, with the system text," if asked else "The system text"
+def _too_long(tokens: int, room: int, asked: bool, pinned: bool) -> str:
+    others = "the system text and the pinned turns" if pinned else "the system text"
+    what = f"This message, with {others}," if asked else "The system text"
     return (
         f"{what} takes {tokens} tokens and the window has room for {room}; "
         "shorten it, or start with a larger --ctx-size."

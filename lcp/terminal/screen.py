@@ -17,6 +17,9 @@ from rich.text import Text
 from lcp.terminal.clean import Cleaner, clean
 
 _ERASE_LINE = Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2))
+# Parts differ in sign as well as in colour: colours may be off, or look alike to a person.
+_BAR_STYLES = ("magenta", "yellow", "cyan", "dim", "dim blue")
+_BAR_SIGNS = ("█", "▓", "▒", "·", "░")
 
 
 class Screen:
@@ -94,6 +97,17 @@ class Screen:
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
         self._err.print(table)
+
+    def bar(self, shares: list[tuple[str, int]], total: int) -> None:
+        """A bar of parts of a whole, and under it their names and numbers."""
+        width = max(20, min(72, self._err.width - 2))
+        bar, legend = Text(), Text()
+        for (name, share), style in zip(shares, _BAR_STYLES, strict=False):
+            cells = round(width * share / total) if total else 0
+            bar.append(_BAR_SIGNS[_BAR_STYLES.index(style)] * cells, style)
+            legend.append(f"{name} {share:,}  ", style)
+        self._err.print(bar)
+        self._err.print(legend)
 
     def blank(self) -> None:
         self._err.print()

@@ -1,0 +1,151 @@
+"""The slash commands that go back in a conversation. Nothing is overwritten: the head moves in
+the tree, and the next feed keeps what both paths share.
+
+Turns are counted from 1, as /history shows them.
+"""
+
+from lcp.chat import Chat
+from lcp.errors import LcpError
+from lcp.session.message import Message, Turn
+
+
+def undo(chat: Chat, argument: str) -> None:
+    """Take back the last n turns."""
+    turns = chat.conversation.turns()
+    n = _number(argument, 1, len(turns), "turns to take back") if argument else 1
+    if not turns:
+        raise LcpError("There is no turn to take back. Ask something first.")
+    chat.keep(chat.conversation.go(turns[-n].user.parent))
+    taken = "1 turn" if n == 1 else f"{n} turns"
+    chat.screen.notice(f"{taken} taken back; /branches has what was there.")
+
+
+def edit(chat: Chat, argument: str) -> str:
+    """The n-th question (the last) back into the line; what follows it stays in its branch."""
+    turn = _turn(chat, argument)
+    chat.keep(chat.conversation.go(turn.user.parent))
+    return turn.user.content
+
+
+def retry(chat: Chat, argument: str) -> None:
+    """Answer the n-th question (the last) once more; the answers before stay."""
+    turn = _turn(chat, argument)
+    variants = len(chat.conversation.children(turn.user.id)) + 1
+    if variants > 1:
+        chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
+    chat.keep(chat.conversation.go(turn.user.id))
+    chat.answer()
+    chat.say_status()
+
+
+def go_on(chat: Chat, _: str) -> None:
+    """Continue the last answer, which was cut."""
+    chat.go_on()
+    chat.say_status()
+
+
+def branch(chat: Chat, argument: str) -> None:
+    """Go back to just after the n-th turn; what follows it stays in its branch."""
+    turn = _turn(chat, argument)
+    if turn.answer is None:
+        raise LcpError("This question has no answer yet. /retry answers it.")
+    chat.keep(chat.conversation.go(turn.answer.id))
+    chat.screen.notice("A new branch begins here; /branches has the others.")
+
+
+def branches(chat: Chat, argument: str) -> None:
+    """List the branches; with a number, switch to that one."""
+    conversation = chat.conversation
+    leaves = conversation.branches()
+    if not leaves:
+        raise LcpError("There are no branches yet. Ask something first.")
+    if argument:
+        leaf = leaves[_number(argument, 1, len(leaves), "a branch") - 1]
+        chat.keep(conversation.go(leaf))
+        chat.screen.notice(f"On branch {argument}: {_short(conversation.nodes[leaf])}")
+        return
+    path = {m.id for t in conversation.turns() for m in (t.user, t.answer) if m}
+    chat.screen.table(
+        [
+            ("*" if leaf in path else " ", str(i), _short(conversation.nodes[leaf]))
+            for i, leaf in enumerate(leaves, 1)
+        ]
+    )
+
+
+def pin(chat: Chat, argument: str) -> None:
+    """Keep the n-th turn in the window, whatever slides; once more lets it go."""
+    if not argument:
+        raise LcpError("Say which turn: /pin 1. /history counts them.")
+    id = _turn(chat, argument).user.id
+    on = id not in chat.conversation.pinned
+    chat.keep(chat.conversation.pin(id, on))
+    chat.screen.notice(f"Turn {argument} is {'pinned' if on else 'no longer pinned'}.")
+
+
+def forget(chat: Chat, argument: str) -> None:
+    """Leave the n-th turn out of what the model sees; once more brings it back."""
+    if not argument:
+        raise LcpError("Say which turn: /forget 1. /history counts them.")
+    id = _turn(chat, argument).user.id
+    on = id not in chat.conversation.forgotten
+    chat.forget(id, on)
+    chat.screen.notice(
+        f"The model no longer sees turn {argument}; the log keeps it."
+        if on
+        else f"The model sees turn {argument} again."
+    )
+
+
+def history(chat: Chat, _: str) -> None:
+    """The turns of this branch, with their marks."""
+    turns = chat.conversation.turns()
+    if not turns:
+        raise LcpError("Nothing was said yet. Ask something first.")
+    chat.screen.table(
+        [
+            (str(i), _marks(chat, turn), _short(turn.user), _short(turn.answer))
+            for i, turn in enumerate(turns, 1)
+        ]
+    )
+
+
+def context(chat: Chat, _: str) -> None:
+    """What fills the window."""
+    chat.ready()
+    chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
+
+
+def _turn(chat: Chat, argument: str) -> Turn:
+    turns = chat.conversation.turns()
+    if not turns:
+        raise LcpError("Nothing was said yet. Ask something first.")
+    n = _number(argument, 1, len(turns), "a turn") if argument else len(turns)
+    return turns[n - 1]
+
+
+def _number(text: str, low: int, high: int, what: str) -> int:
+    if text.isdecimal() and low <= int(text) <= high:
+        return int(text)
+    raise LcpError(f"{text} is not {what}. Give a number from {low} to {high}.")
+
+
+def _short(message: Message | None, width: int = 40) -> str:
+    if message is None:
+        return "(no answer)"
+    line = " ".join(message.content.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _marks(chat: Chat, turn: Turn) -> str:
+    conversation, id = chat.conversation, turn.user.id
+    summary = conversation.summary()
+    marks = {
+        "pinned": id in conversation.pinned,
+        "forgotten": id in conversation.forgotten,
+        "in the note": bool(summary and id in summary.covers),
+        "out": id in chat.overflow.out(),
+        f"{len(conversation.children(id))} answers": len(conversation.children(id)) > 1,
+        turn.answer.ended if turn.answer else "": bool(turn.answer and turn.answer.ended != "end"),
+    }
+    return ", ".join(mark for mark, holds in marks.items() if holds)

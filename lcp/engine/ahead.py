@@ -1,0 +1,95 @@
+"""Ahead: what is worth reading while a person types; a policy, not a thread.
+
+The engine thread calls `step` when it has nothing more urgent to do. It only fills free room: it
+never drops, moves or summarises anything, and what may still change is left alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lcp.engine.context import SHORT, Context, Stopped
+from lcp.engine.plan import common_prefix
+from lcp.engine.prompt import PromptWriter
+from lcp.errors import ContextFull, LcpError
+
+# Tokens a step reads: Enter takes over within one, and loses at most that much work.
+STEP = SHORT
+# Tokens at the end of what is typed that the next letters may still change.
+HELD_BACK = 4
+
+
+class Ahead:
+    """Reads the messages so far, and the beginning of the one that is being typed."""
+
+    def __init__(self) -> None:
+        self._context: Context | None = None
+        self._wish: tuple[Sequence[dict[str, Any]], str, bool, int | None] | None = None
+        self._planned: object = None  # the wish that `_target` was made of
+        self._target: list[int] = []
+        self._history = 0  # tokens before what is typed
+
+    def begin(self, context: Context, writer: PromptWriter) -> None:
+        """The model is loaded; what was looked for meanwhile is read next."""
+        self._writer = writer
+        self._context = context
+
+    def look(
+        self, messages: Sequence[dict[str, Any]], typed: str, think: bool, max_tokens: int | None
+    ) -> None:
+        """What will probably be asked; from any thread."""
+        self._wish = (messages, typed, think, max_tokens)
+
+    def rest(self) -> None:
+        """Nothing more is worth reading; from any thread."""
+        self._wish = None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many tokens of how many are read; from any thread, for showing."""
+        target, context = self._target, self._context
+        return (common_prefix(context.tokens, target), len(target)) if context else (0, 0)
+
+    def step(self) -> bool:
+        """Read a little; whether there may be more to do. On the engine thread."""
+        wish, context = self._wish, self._context
+        if wish is None or context is None:
+            return False
+        try:
+            if wish is not self._planned:
+                self._plan(context, *wish)
+                self._planned = wish
+            done = common_prefix(context.tokens, self._target)
+            if done >= len(self._target):
+                return self._wish is not wish
+            goal = self._target[: done + STEP]
+            for _ in context.feed(goal, min(self._history, len(goal))):
+                pass
+        except (Stopped, ContextFull):
+            return False  # something urgent came, or there is no room
+        except LcpError:
+            self.rest()  # whoever asks for the answer will be told
+            return False
+        return True
+
+    def _plan(
+        self,
+        context: Context,
+        messages: Sequence[dict[str, Any]],
+        typed: str,
+        think: bool,
+        max_tokens: int | None,
+    ) -> None:
+        """The tokens that every continuation of `typed` begins with."""
+
+        def with_question(text: str) -> list[int]:
+            question = {"role": "user", "content": text}
+            return self._writer.write([*messages, question], think).tokens
+
+        a, b = with_question("a"), with_question("1")
+        self._history = common_prefix(a, b)
+        self._target = a[: self._history]
+        if typed.strip():
+            a, b, c = (with_question(typed + more) for more in ("", "a", " 1"))
+            same = common_prefix(a[: common_prefix(a, b)], c)
+            self._target = a[: max(self._history, same - HELD_BACK)]
+        del self._target[context.room(max_tokens) :]

@@ -1,0 +1,123 @@
+"""The KV cache of a conversation in a file, so that resuming it reads nothing.
+
+llama.cpp's own state files abort the process when they are cut short and are believed when bytes
+are flipped; this one is trusted only if its length and its hash are right, and if it was made by
+the same build, the same model and the same kind of cache.
+
+    magic, 8 bytes | header length, u64 | header, JSON | blob length, u64 | blob | blake2b, 32 bytes
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcp.engine.context import State
+
+MAGIC = b"lcpkv\x00\x01\n"
+_U64 = struct.Struct("<Q")
+_HASH = 32
+_PIECE = 8 << 20
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why a file is not restored, as the end of a sentence."""
+
+    why: str
+
+
+def write(
+    path: Path,
+    state: State,
+    fingerprint: Mapping[str, Any],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> int:
+    """Write a state beside its conversation; its size in bytes, 0 when it was cancelled.
+
+    The name appears only when all is on the disk: a crash leaves the old file or none.
+    Raises OSError.
+    """
+    facts = {
+        "fingerprint": dict(fingerprint),
+        "tokens": state.tokens,
+        "positions": state.positions,
+    }
+    header = json.dumps(facts, separators=(",", ":")).encode()
+    digest = hashlib.blake2b(digest_size=_HASH)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            blob = memoryview(state.blob).cast("B")
+            pieces = [MAGIC, _U64.pack(len(header)), header, _U64.pack(len(blob))]
+            pieces += [blob[at : at + _PIECE] for at in range(0, len(blob), _PIECE)]
+            for piece in pieces:
+                if cancelled():
+                    part.unlink()
+                    return 0
+                digest.update(piece)
+                file.write(piece)
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    return size
+
+
+def read(path: Path, fingerprint: Mapping[str, Any]) -> State | Unusable | None:
+    """The state in a file that can be trusted; why not; or None when there is no file."""
+    try:
+        with path.open("rb") as file:
+            data = bytearray(os.fstat(file.fileno()).st_size)
+            del data[file.readinto(data) :]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Unusable(f"cannot be read ({error.strerror or error})")
+    body, digest = memoryview(data)[:-_HASH], data[-_HASH:]
+    if not data.startswith(MAGIC) or hashlib.blake2b(body, digest_size=_HASH).digest() != digest:
+        return Unusable("is damaged")
+    # The hash is right: what follows was written by us, whole.
+    at = len(MAGIC)
+    (length,) = _U64.unpack_from(body, at)
+    at += _U64.size
+    facts = json.loads(bytes(body[at : at + length]))
+    at += length + _U64.size
+    made_by = facts["fingerprint"]
+    for name, value in fingerprint.items():
+        if made_by.get(name) != value:
+            return Unusable(f"was made with another {name}")
+    blob = (ctypes.c_uint8 * (len(body) - at)).from_buffer(data, at)
+    return State(facts["tokens"], facts["positions"], blob)
+
+
+def prune(folder: Path, limit: int) -> int:
+    """Remove the oldest state files of a folder until all together take at most `limit` bytes;
+    how many were removed."""
+    files = []
+    for path in folder.glob("*.kv"):
+        with suppress(OSError):
+            stat = path.stat()
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    removed = 0
+    for _, size, path in sorted(files):
+        if total <= limit:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total, removed = total - size, removed + 1
+    return removed

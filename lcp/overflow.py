@@ -1,0 +1,172 @@
+"""What happens when a conversation is larger than the window: --overflow.
+
+slide      whole oldest turns leave; what is kept is moved in the KV cache, not read again
+summarize  the model condenses what leaves into a note that stands in front
+truncate   as slide, but the newest turn that left is kept in part, its beginning cut off
+stop       nothing leaves; a sentence says so
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lcp.engine.engine import Engine
+from lcp.errors import TooLong
+from lcp.session.conversation import Conversation
+from lcp.session.message import Message, Turn
+from lcp.session.window import Plain, Window, fit, messages
+from lcp.settings import Settings
+
+NOTE_WORDS = 120
+CONDENSE = (
+    f"Write a note of at most {NOTE_WORDS} words on our conversation so far: the facts, names, "
+    "numbers, decisions and open questions that matter for going on. Only the note."
+)
+
+
+# Asks the model for a note and keeps it for the turns it covers; False when it was stopped.
+Condense = Callable[[list[Plain], frozenset[str]], bool]
+
+
+class Overflow:
+    """Keeps the part of a conversation that the model sees, turn after turn."""
+
+    def __init__(self, engine: Engine, conversation: Conversation) -> None:
+        self._engine = engine
+        self._conversation = conversation
+        self._out: frozenset[str] = frozenset()  # turns that left the window
+
+    def visible(self) -> list[Plain]:
+        """The messages as they are now, without making room for more."""
+        turns = [t for t in self.turns() if t.user.id not in self._out]
+        return messages(self._conversation.system, turns, self._note())
+
+    def turns(self) -> list[Turn]:
+        """The turns that may be in the window: not forgotten, not in a note."""
+        chat = self._conversation
+        summary = chat.summary()
+        covered = summary.covers if summary else frozenset()
+        gone = chat.forgotten | covered
+        turns = chat.turns()
+        # the question at hand is never gone
+        return [t for t in turns if t.user.id not in gone or t is turns[-1]]
+
+    def shares(self, settings: Settings) -> list[tuple[str, int]]:
+        """What fills the window: (name, tokens), what is kept free for the answer last."""
+        chat, count = self._conversation, self._engine.count
+        turns = [t for t in self.turns() if t.user.id not in self._out]
+        system = count(messages(chat.system, [], self._note())) if chat.system else 0
+        pinned = [t for t in turns if t.user.id in chat.pinned]
+        with_pinned = count(messages(chat.system, pinned, self._note())) if pinned else system
+        used = count(self._all(turns)) if turns else system
+        room = self._engine.room(settings.max_tokens)
+        return [
+            ("system", system),
+            ("pinned", with_pinned - system),
+            ("turns", used - with_pinned),
+            ("free", max(0, room - used)),
+            ("kept for the answer", self._engine.size - max(room, used)),
+        ]
+
+    def out(self) -> frozenset[str]:
+        """The turns that left the window."""
+        return self._out
+
+    def fit(
+        self,
+        settings: Settings,
+        condense: Condense,
+        begun: Message | None = None,
+    ) -> Window:
+        """Make room for the last question, or for going on with the answer `begun`."""
+        policy = settings.overflow
+        turns = self.turns()
+        if begun:
+            turns[-1] = replace(turns[-1], answer=begun)
+        room, size = self._engine.room(settings.max_tokens), self._engine.size
+        if begun:  # it may go on until little is left
+            room = max(room, size - size // 8)
+        window = self._fit(turns, room, 0 if policy == "truncate" else size // 8)
+        if window.newly_out:
+            if policy == "stop":
+                raise TooLong(
+                    f"The window is full: {self._engine.count(self._all(turns))} tokens, and "
+                    f"there is room for {room}. /forget a turn, /clear, or /set overflow slide."
+                )
+            if policy == "summarize":
+                window = self._condensed(window, turns, room, condense)
+        self._out = window.out
+        if policy == "truncate" and window.out:
+            window = self._truncated(window, turns, room)
+        if begun:  # the engine goes on with it; it is no message of the prompt
+            window.messages.pop()
+        return window
+
+    def _fit(self, turns: list[Turn], room: int, slack: int) -> Window:
+        chat = self._conversation
+        return fit(
+            chat.system,
+            turns,
+            self._engine.count,
+            room,
+            out=self._out,
+            pinned=chat.pinned,
+            slack=slack,
+            note=self._note(),
+        )
+
+    def _all(self, turns: list[Turn]) -> list[Plain]:
+        return messages(self._conversation.system, turns, self._note())
+
+    def _note(self) -> str:
+        summary = self._conversation.summary()
+        return summary.text if summary else ""
+
+    def _condensed(
+        self, window: Window, turns: list[Turn], room: int, condense: Condense
+    ) -> Window:
+        """The window with a note in front for all that left it."""
+        leaving = [t for t in turns if t.user.id in window.out]
+        summary = self._conversation.summary()
+        covers = window.out | (summary.covers if summary else frozenset())
+        question: Plain = {"role": "user", "content": CONDENSE}
+        # What leaves stands at the front of the cache: nothing is read for this but the question.
+        while self._engine.count(asked := [*self._all(leaving), question]) > room:
+            leaving = leaving[1:]
+        if not condense(asked, covers):
+            return window  # stopped: it slides without a note
+        self._out = frozenset()
+        rest = [t for t in turns if t.user.id not in covers]
+        return replace(self._fit(rest, room, 0), newly_out=window.newly_out)
+
+    def _truncated(self, window: Window, turns: list[Turn], room: int) -> Window:
+        """The window with the end of the newest turn that left it."""
+        last = max(i for i, t in enumerate(turns) if t.user.id in window.out)
+        free = room - window.tokens - 48  # for the template's own words around it
+        if free < 16:
+            return window
+        part = _end_of(turns[last], free, self._engine.clip)
+        shown = self._all(
+            [
+                part if i == last else turn
+                for i, turn in enumerate(turns)
+                if i == last or turn.user.id not in window.out
+            ]
+        )
+        tokens = self._engine.count(shown)
+        return window if tokens > room else replace(window, messages=shown, tokens=tokens)
+
+
+def _end_of(turn: Turn, free: int, clip: Callable[[str, int], str]) -> Turn:
+    """A turn without its beginning, in at most about `free` tokens."""
+    answer = turn.answer
+    if answer and answer.content:
+        kept = clip(answer.content, free)
+        if kept != answer.content:
+            return Turn(_cut(turn.user, ""), _cut(answer, kept))
+        # at least this much is left: a token is seldom under two bytes
+        free = max(0, free - len(kept.encode("utf-8", "replace")) // 2)
+    return Turn(_cut(turn.user, clip(turn.user.content, free)), answer)
+
+
+def _cut(message: Message, end: str) -> Message:
+    return replace(message, content="…" + end, tokens=())

@@ -1,0 +1,77 @@
+"""Message, Turn, Summary: what a conversation is made of, and how an event becomes one.
+
+Plain frozen values; an event is the JSON object of one line of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One node of the tree. `tokens` are the ids of `content` as sampled by the model with this
+    `fingerprint`; `sampled` all ids of the answer, where thinking makes them more."""
+
+    id: str
+    role: str
+    content: str
+    thinking: str = ""
+    tokens: tuple[int, ...] = ()
+    sampled: tuple[int, ...] = ()
+    fingerprint: str = ""
+    ended: str = ""
+    parent: str | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer, if there is one yet."""
+
+    user: Message
+    answer: Message | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A note of the model's that stands for the turns it covers, named by their questions."""
+
+    text: str
+    covers: frozenset[str]
+
+
+def from_event(event: Event) -> Message:
+    """A user or answer event as a node; an optional field of the wrong kind is left out."""
+    stats = event.get("stats")
+    return Message(
+        id=event["id"],
+        role="user" if event["type"] == "user" else "assistant",
+        content=event["text"],
+        thinking=str(event.get("thinking", "")),
+        tokens=_ids(event.get("tokens")),
+        sampled=_ids(event.get("sampled")),
+        fingerprint=str(event.get("fingerprint", "")),
+        ended=str(event.get("ended", "")),
+        parent=event.get("parent"),
+        stats=stats if isinstance(stats, dict) else {},
+    )
+
+
+def _ids(value: object) -> tuple[int, ...]:
+    if isinstance(value, list) and all(isinstance(token, int) for token in value):
+        return tuple(value)
+    return ()
+
+
+def moment(text: object, otherwise: datetime) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return otherwise
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

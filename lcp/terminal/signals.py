@@ -1,0 +1,1 @@
+"""Signals and terminal modes between two prompts."""
