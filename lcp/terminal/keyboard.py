@@ -7,7 +7,6 @@ and what is typed then stands in the next line. Knows no models and no commands.
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,23 +17,27 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import Output
-
-if sys.platform == "win32":
-    termios = None
-else:
-    import termios
+from prompt_toolkit.output import Output, create_output
 
 PROMPT = "> "
-LEAVING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack"})
 
 
 class Keyboard:
     """The line editor; `read` gives one message, which may have many lines."""
 
     def __init__(
-        self, history: Path, *, input: Input | None = None, output: Output | None = None
+        self,
+        history: Path,
+        *,
+        on_text: Callable[[str], None] = lambda text: None,
+        state: Callable[[], str] = lambda: "",
+        input: Input | None = None,
+        output: Output | None = None,
     ) -> None:
+        """`on_text` is told what is typed so far. `state` is asked for the line below the
+        prompt; an LcpError of its is raised by `read`."""
+        self._state = state
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
@@ -42,15 +45,29 @@ class Keyboard:
             history=FileOfLines(history),
             key_bindings=_bindings(),
             enable_suspend=True,
+            bottom_toolbar=self._toolbar,
+            refresh_interval=0.25,
+            style=_STYLE,
             input=input,
-            output=output,
+            output=output or create_output(always_prefer_tty=True),  # not into `| tee answers`
         )
+
+        self._session.default_buffer.on_text_changed += lambda buffer: on_text(buffer.text)
 
     def read(self, text: str = "") -> str:
         """The next message, beginning with `text`. Ctrl-C raises KeyboardInterrupt, Ctrl-D on an
         empty line EOFError, SIGTERM and SIGHUP SystemExit with the terminal in order."""
         with self._signals():
             return self._session.prompt(default=text)
+
+    def _toolbar(self) -> str | None:
+        try:
+            return self._state() or None
+        except LcpError as error:
+            app = self._session.app
+            if app.is_running and not app.is_done:
+                app.exit(exception=error)
+            return None
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -67,54 +84,17 @@ class Keyboard:
                 raise SystemExit(128 + number)
 
         def repaint(number: int, frame: FrameType | None) -> None:
-            # Back from fg after a stop that did not come from the Ctrl-Z key.
-            app.renderer.reset()
-            app.invalidate()
+            # Back from fg; after a stop that did not come from the Ctrl-Z key, in its modes.
+            if app.is_running:
+                app.input.raw_mode().__enter__()
+                app.renderer.reset()
+                app.invalidate()
 
         handlers: dict[int, Any] = dict.fromkeys(LEAVING, leave)
         if hasattr(signal, "SIGCONT"):
             handlers[signal.SIGCONT] = repaint
         with handling(handlers):
             yield
-
-
-@contextmanager
-def handling(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
-    """Signal handlers for a while; the old ones come back."""
-    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """While an answer runs: no echo, no line buffering, Ctrl-C and Ctrl-Z work; keys wait.
-
-    NOFLSH, or a Ctrl-C would throw away what was typed ahead; restored with TCSADRAIN, which
-    keeps it. A stop and fg in between leaves the shell's modes: set again on SIGCONT.
-    """
-    if termios is None or not sys.stdin.isatty():
-        yield
-        return
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    during = termios.tcgetattr(fd)
-    during[3] &= ~(termios.ECHO | termios.ICANON)
-    during[3] |= termios.ISIG | termios.NOFLSH
-
-    def again(number: int, frame: FrameType | None) -> None:
-        termios.tcsetattr(fd, termios.TCSADRAIN, during)
-
-    termios.tcsetattr(fd, termios.TCSADRAIN, during)
-    try:
-        with handling({signal.SIGCONT: again}):
-            yield
-    finally:
-        with suppress(termios.error):  # the terminal may be gone
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 class FileOfLines(History):

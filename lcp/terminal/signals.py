@@ -1,1 +1,57 @@
-"""Signals and terminal modes between two prompts."""
+"""Signals, and the terminal's modes between two prompts. Knows nothing of what they interrupt."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+if sys.platform == "win32":
+    termios = None
+else:
+    import termios
+
+LEAVING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def handling(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
+    """Signal handlers for a while; the old ones come back."""
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Between two prompts: no echo, no line buffering, Ctrl-C and Ctrl-Z work; keys wait.
+
+    NOFLSH, or a Ctrl-C would throw away what was typed ahead; restored with TCSADRAIN, which
+    keeps it. A stop and fg in between leaves the shell's modes: set again on SIGCONT.
+    """
+    if termios is None or not sys.stdin.isatty():
+        yield
+        return
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    during = termios.tcgetattr(fd)
+    during[0] &= ~termios.ICRNL  # Enter stays Enter for the line editor; Ctrl-J is a new line
+    during[3] &= ~(termios.ECHO | termios.ICANON)
+    during[3] |= termios.ISIG | termios.NOFLSH
+
+    def put(modes: list[Any]) -> None:
+        with suppress(OSError, termios.error):  # the terminal may be gone
+            if os.tcgetpgrp(fd) == os.getpgrp():  # in the background it is not ours: SIGTTOU
+                termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+
+    put(during)
+    try:
+        with handling({signal.SIGCONT: lambda number, frame: put(during)}):
+            yield
+    finally:
+        put(before)
