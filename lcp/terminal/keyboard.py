@@ -18,6 +18,10 @@ from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.styles import Style
+
+from lcp.errors import LcpError
+from lcp.terminal.signals import LEAVING, handling
 
 PROMPT = "> "
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack"})
