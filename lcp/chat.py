@@ -171,6 +171,14 @@ class Chat:
         if why:
             self.screen.notice(f"The saved KV cache {why}; the conversation is read again.")
 
+    def begin_with_system(self) -> None:
+        """The system text of the settings counts for a new conversation, and where it was asked
+        for with a flag or the environment."""
+        text = self.settings.system or ""
+        asked = self.settings.sources["system"] in ("flag", "environment")
+        if text != self.conversation.system and (asked or not self.conversation.nodes):
+            self.keep(self.conversation.set_system(text))
+
     def look_ahead(self, typed: str) -> None:
         """Let the engine read what will be needed, as far as it is known."""
         if not self.read_ahead:
@@ -211,6 +219,8 @@ class Chat:
         for item in reply:
             if isinstance(item, Progress):
                 self._say_progress(item, window, started, held)
+                continue
+            if item.kind == "thinking" and self.settings.think == "hide":
                 continue
             try:
                 self.screen.write(item.text, thinking=item.kind == "thinking")

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lcp import editing
 from lcp.chat import LIVE, Chat
 from lcp.errors import LcpError, UsageError
 from lcp.settings import OPTIONS, Sampling
@@ -11,35 +12,35 @@ from lcp.settings import OPTIONS, Sampling
 
 @dataclass(frozen=True)
 class Command:
-    """`run` gets the chat and the text after the name; only /exit answers False."""
+    """`run` gets the chat and the text after the name; it may give what the next line begins
+    with."""
 
     name: str
     arguments: str
     meaning: str
-    run: Callable[[Chat, str], bool | None]
+    run: Callable[[Chat, str], str | None]
 
 
-def run(chat: Chat, line: str) -> bool:
-    """Do what a line like "/set temp 0.5" says; whether the chat goes on."""
+def run(chat: Chat, line: str) -> str | None:
+    """Do what a line like "/set temp 0.5" says; what the next line begins with, if anything."""
     name, _, argument = line[1:].partition(" ")
     command = next((c for c in TABLE if c.name == name.strip()), None)
     if command is None:
         near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
         hint = f"Did you mean /{near[0]}?" if near else "/help lists the commands."
         raise UsageError(f"There is no command /{name.strip()}. {hint}")
-    return command.run(chat, argument.strip()) is not False
+    return command.run(chat, argument.strip())
 
 
 def _help(chat: Chat, _: str) -> None:
     chat.screen.table([(f"/{c.name} {c.arguments}".rstrip(), c.meaning) for c in TABLE])
     chat.screen.notice(
-        "Enter sends; Alt-Enter or Ctrl-J makes a new line.\n"
-        "Ctrl-C stops an answer; Ctrl-D leaves."
+        "Enter sends; Alt-Enter or Ctrl-J makes a new line.\nCtrl-C stops an answer; Ctrl-D leaves."
     )
 
 
-def _exit(chat: Chat, _: str) -> bool:
-    return False
+def _exit(chat: Chat, _: str) -> None:
+    raise EOFError
 
 
 def _clear(chat: Chat, _: str) -> None:
@@ -87,16 +88,20 @@ def _stats(chat: Chat, _: str) -> None:
     chat.screen.table([(name, f"{value:,}") for name, value in chat.stats.as_dict().items()])
 
 
-def _retry(chat: Chat, _: str) -> None:
-    chat.retry()
-    chat.say_status()
-
-
 TABLE = (
     Command("help", "", "list the commands", _help),
     Command("set", "[NAME [VALUE]]", "show or change how answers are drawn", _set),
     Command("system", "[TEXT]", "show or change the system text", _system),
-    Command("retry", "", "answer the last question once more", _retry),
+    Command("retry", "[N]", "answer the last question, or the Nth, once more", editing.retry),
+    Command("continue", "", "go on with an answer that was cut", editing.go_on),
+    Command("undo", "[N]", "take back the last turn, or N turns", editing.undo),
+    Command("edit", "[N]", "change the last question, or the Nth, and ask it again", editing.edit),
+    Command("history", "", "the turns of this branch, numbered", editing.history),
+    Command("branch", "[N]", "go back to after turn N; the rest stays a branch", editing.branch),
+    Command("branches", "[K]", "list the branches; go to branch K", editing.branches),
+    Command("pin", "N", "keep turn N in the window, or let it go again", editing.pin),
+    Command("forget", "N", "hide turn N from the model, or show it again", editing.forget),
+    Command("context", "", "what fills the window", editing.context),
     Command("clear", "", "begin the conversation anew", _clear),
     Command("stats", "", "the figures of the last answer", _stats),
     Command("exit", "", "leave; Ctrl-D does the same", _exit),

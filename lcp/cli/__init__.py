@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import lcp
+from lcp.cli import sessions
 from lcp.cli.chat import chat
 from lcp.errors import LcpError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(chat)
+app.add_typer(sessions.app, name="sessions")
 
 
 @app.callback(invoke_without_command=True)

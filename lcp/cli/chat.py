@@ -72,6 +72,11 @@ def chat(
     cache_type: options.CacheType = None,
     flash_attn: options.FlashAttn = None,
     think: options.Think = None,
+    overflow: options.Overflow = None,
+    slide: options.Slide = None,
+    no_ahead: Annotated[
+        bool, typer.Option("--no-ahead", help="Read nothing before Enter is pressed.")
+    ] = False,
     chat_template: Annotated[
         Path | None, typer.Option("--chat-template", metavar="FILE", help="A Jinja chat template.")
     ] = None,
@@ -86,6 +91,8 @@ def chat(
 
     Text on stdin stands before the question: git diff | lcp chat "write a commit message"
     """
+    from lcp import keeping
+    from lcp.chat import Chat
     from lcp.downloads import library
     from lcp.settings import OPTIONS, from_environment, from_file, resolve
     from lcp.terminal.screen import Screen
@@ -117,9 +124,12 @@ def chat(
     layers["models.toml"] = dict(found.entry.settings) if found.entry else {}
     layers["conversation"] = dict(conversation.settings)
     screen = Screen(answers=not as_json)
-    # 2) The model loads while stdin is read.
+    # 2) The model loads while stdin is read, or while the person already types.
+    interactive = not (lines or piped or question)
     with log, _engine(found, layers, conversation, chat_template, verbose) as engine:
-        loading = engine.load()
+        chat = Chat(engine, conversation, log, screen, found.name, layers, not no_ahead)
+        chat.load(log.path.with_suffix(".kv") if log.path else None)
+        chat.begin_with_system()
         if piped and not lines:
             text = sys.stdin.read()
             question = "\n\n".join(part for part in (text.rstrip("\n"), question) if part.strip())
@@ -128,23 +138,19 @@ def chat(
                     'There is no question and stdin is empty. Ask one: lcp chat "a question", '
                     "or run lcp chat in a terminal."
                 )
-        for step in loading:
-            screen.progress(f"loading {found.name} {step.fraction:.0%}")
-        screen.clear_progress()
-        # 3) The chat, run in one of its ways.
-        layers["model file"] = dict(engine.model.sampling)
-        chat = _chat(engine, conversation, log, screen, layers)
         for notice in notices:
             screen.notice(notice)
+        # 3) The chat, run in one of its ways.
         report = _Report(screen, as_json, stats)
-        if lines:
+        if interactive:
+            _talk(chat)
+        elif lines:
             for line in sys.stdin:
                 if line.strip():
                     report(chat.ask(line.rstrip("\n")))
-        elif question:
-            report(chat.ask(question))
         else:
-            _talk(chat, found)
+            report(chat.ask(question))
+        keeping.save(chat)
 
 
 @dataclass
@@ -171,15 +177,14 @@ class _Report:
             raise KeyboardInterrupt
 
 
-def _talk(chat: "Chat", model: "Installed") -> None:
+def _talk(chat: "Chat") -> None:
     from lcp import commands
     from lcp.terminal.keyboard import Keyboard
 
-    chat.screen.notice(
-        f"{model.name} · context {chat.engine.size} tokens · /help lists commands, Ctrl-D leaves"
-    )
+    chat.screen.notice(f"{chat.model} · /help lists commands, Ctrl-D leaves")
     chat.screen.blank()
-    chat.talk(Keyboard(paths.data() / "history.jsonl"), commands.run)
+    history = paths.data() / "history.jsonl"
+    chat.talk(Keyboard(history, on_text=chat.look_ahead, state=chat.state), commands.run)
     if chat.log.id and chat.conversation.nodes and not chat.log.problem:
         chat.screen.notice(f"Go on with this chat: lcp chat --resume {chat.log.id}")
 
@@ -246,24 +251,3 @@ def _engine(
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"The template {template} cannot be read: {error}.") from error
     return Engine(found.path, resolve(layers), now=conversation.created, template=source)
-
-
-def _chat(
-    engine: "Engine",
-    conversation: "Conversation",
-    log: "Log",
-    screen: "Screen",
-    layers: dict[str, dict[str, Any]],
-) -> "Chat":
-    from lcp.chat import Chat
-
-    chat = Chat(engine, conversation, log, screen, conversation.model, layers)
-    text = chat.settings.system or ""
-    asked = chat.settings.sources["system"] in ("flag", "environment")
-    if text != conversation.system and (asked or not conversation.nodes):
-        chat.keep(conversation.set_system(text))
-    if not engine.has_template:
-        screen.notice(
-            "This model has no chat template; ChatML is used. --chat-template FILE gives another."
-        )
-    return chat

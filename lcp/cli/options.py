@@ -63,6 +63,17 @@ KvType = Annotated[
 FlashAttn = Annotated[
     str | None, _flag("--flash-attn", metavar="auto|on|off", help="Flash attention kernels.")
 ]
+Overflow = Annotated[
+    str | None,
+    _flag(
+        "--overflow",
+        metavar="slide|summarize|truncate|stop",
+        help="When the window is full.",
+    ),
+]
+Slide = Annotated[
+    str | None, _flag("--slide", metavar="move|reread", help="How kept turns move up.")
+]
 Think = Annotated[
     str | None, _flag("--think", metavar="on|off|hide", help="Thinking, where the model can.")
 ]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +108,7 @@ def _load(path: Path) -> "Conversation":
     return Conversation.from_events(load(path)[0])
 
 
-def _print(chats: "list[Saved]", as_json: bool) -> None:
+def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
     for saved in chats:
         kv = saved.path.with_suffix(".kv")
         size = kv.stat().st_size if kv.exists() else 0

@@ -57,7 +57,12 @@ def write(
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "wb") as file:
             blob = memoryview(state.blob).cast("B")
-            pieces = [MAGIC, _U64.pack(len(header)), header, _U64.pack(len(blob))]
+            pieces: list[bytes | memoryview] = [
+                MAGIC,
+                _U64.pack(len(header)),
+                header,
+                _U64.pack(len(blob)),
+            ]
             pieces += [blob[at : at + _PIECE] for at in range(0, len(blob), _PIECE)]
             for piece in pieces:
                 if cancelled():

@@ -117,7 +117,7 @@ class Screen:
     def _print(self, console: Console, text: str, style: str) -> None:
         try:
             if console.is_terminal:
-                    text = self._cleaner.feed(text)
+                text = self._cleaner.feed(text)
                 console.print(Text(text, style), end="", soft_wrap=True)
             else:
                 console.file.write(text)

@@ -1,8 +1,10 @@
 """Signals, and the terminal's modes between two prompts. Knows nothing of what they interrupt."""
 
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -55,3 +57,12 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         put(before)
+
+
+def pressed(key: bytes, seconds: float) -> bool:
+    """Whether this key comes within so many seconds; waits that long."""
+    if termios is None or not sys.stdin.isatty():
+        time.sleep(seconds)
+        return False
+    ready, _, _ = select.select([sys.stdin.fileno()], [], [], seconds)
+    return bool(ready) and os.read(sys.stdin.fileno(), 1) == key

@@ -1,0 +1,41 @@
+"""Keeping the KV cache beside the log of a chat, so that resuming it reads nothing."""
+
+import signal
+
+from lcp.chat import Chat
+from lcp.engine import statefile
+from lcp.terminal.signals import LEAVING, handling, pressed, quiet
+
+CTRL_D = b"\x04"
+WORTH_SAVING = 3.0  # seconds of reading
+
+
+def save(chat: Chat) -> None:
+    """Save the cache when reading it again would take long; a second Ctrl-D leaves at once."""
+    limit, log = chat.settings.kv_files << 20, chat.log.path
+    if not log or chat.log.problem or not limit or chat.stats is None:
+        return
+    path = log.with_suffix(".kv")
+    again = chat.engine.seconds_to_read(chat.stats.ctx_used)
+    if again < WORTH_SAVING:
+        path.unlink(missing_ok=True)  # of an older state of this chat
+        return
+    chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")
+    task = chat.engine.save(path)
+    stop = dict.fromkeys((signal.SIGINT, *LEAVING), lambda number, frame: chat.engine.stop())
+    with quiet(), handling(stop):
+        try:
+            while not task.done:
+                if pressed(CTRL_D, 0.05):
+                    chat.engine.stop()
+            size = task.result()
+        except OSError as error:
+            chat.screen.notice(f"The KV cache is not saved: {error.strerror or error}.")
+            return
+    statefile.prune(path.parent, limit)
+    chat.screen.clear_progress()
+    if size:
+        chat.screen.notice(
+            f"The KV cache is saved ({size / 2**20:.0f} MiB): "
+            f"resuming reads nothing, instead of {again:.0f} s."
+        )
