@@ -18,7 +18,7 @@ from lcp.engine.engine import Engine, Loading
 from lcp.engine.reply import Reply, Request, Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError
-from lcp.overflow import Overflow
+from lcp.overflow import Overflow, slid
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
@@ -31,6 +31,7 @@ from lcp.terminal.signals import LEAVING, handling, quiet
 SIGPIPE = 13  # signal has no name for it on Windows
 # What /set can change while a model is loaded; the rest is fixed with its context.
 LIVE = ("max_tokens", "stop", "think", "overflow", "slide")
+REREAD = 32  # tokens read again that are worth a word
 NOTE_TOKENS = 320  # at most, for a note of 120 words
 
 
@@ -95,7 +96,7 @@ class Chat:
             # An answer that reaches the end of the window: the window slides and it goes on.
             while reply.ended == "full" and self.settings.overflow != "stop" and not asked:
                 try:
-                    reply = self._reply(_as_message(reply, self.engine.model.fingerprint), asked)
+                    reply = self._reply(self._cut(reply), asked)
                 except LcpError:
                     break  # nothing more can leave: it stays full
         self.stats = reply.stats
@@ -201,7 +202,6 @@ class Chat:
     def _reply(self, begun: Message | None, asked: list[int]) -> Reply:
         window = self.overflow.fit(self.settings, self._condense, begun)
         started = time.perf_counter()
-        held = self.stats.ctx_used if self.stats else 0
         reply = self.engine.reply(
             Request(
                 window.messages,
@@ -209,7 +209,7 @@ class Chat:
                 max_tokens=self.settings.max_tokens,
                 stop=self.settings.stop,
                 think=self.settings.think != "off",
-                begun=_as_plain(begun) if begun else None,
+                begun=vars(begun) if begun else None,
                 move=self._may_move or (bool(window.newly_out) and self.settings.slide == "move"),
             )
         )
@@ -218,7 +218,7 @@ class Chat:
             self.engine.stop()
         for item in reply:
             if isinstance(item, Progress):
-                self._say_progress(item, window, started, held)
+                self._say_progress(item, window, started)
                 continue
             if item.kind == "thinking" and self.settings.think == "hide":
                 continue
@@ -244,6 +244,18 @@ class Chat:
         self.screen.notice(f"Note on the {len(covers)} turns that left the window: {text}")
         return True
 
+    def _cut(self, reply: Reply) -> Message:
+        """An answer that was cut, as a message to go on with."""
+        return Message(
+            id="",
+            role="assistant",
+            content=reply.text,
+            thinking=reply.thinking,
+            tokens=tuple(reply.tokens),
+            sampled=tuple(reply.sampled),
+            fingerprint=self.engine.model.fingerprint,
+        )
+
     def _keep_answer(self, reply: Reply) -> None:
         sampled = reply.sampled if reply.sampled != reply.tokens else []
         self.keep(
@@ -262,51 +274,28 @@ class Chat:
             sync=True,
         )
 
-    def _say_progress(self, progress: Progress, window: Window, started: float, held: int) -> None:
+    def _say_progress(self, progress: Progress, window: Window, started: float) -> None:
         if progress.total > 64:  # less is read before a person could see it
             share = 100 * progress.done // progress.total
             self.screen.progress(f"reading {progress.done}/{progress.total} tokens ({share} %)")
-        if progress.done == progress.total and (window.newly_out or progress.moved):
-            self.screen.notice(self._slid(progress, window, time.perf_counter() - started))
-
-    def _slid(self, progress: Progress, window: Window, seconds: float) -> str:
-        """One line: what left, what was moved or read, and what the other would have cost."""
-        left = len(window.newly_out)
-        turns = "1 turn" if left == 1 else f"{left} turns"
-        said = f"The oldest {turns} left the window ({len(window.out)} in all). " if left else ""
-        ms = f"{1000 * seconds:,.0f} ms"
-        if not progress.moved:
-            return f"{said}{progress.total} tokens read again in {ms}; {progress.kept} reused."
-        again = self.engine.seconds_to_read(progress.moved)
-        cost = f"; reading them again would take about {again:.1f} s" if again else ""
-        return f"{said}{progress.moved} tokens moved, {progress.total} read in {ms}{cost}."
+        if progress.done < progress.total:
+            return
+        if window.newly_out or progress.moved:
+            again = self.engine.seconds_to_read(progress.moved)
+            self.screen.notice(slid(window, progress, time.perf_counter() - started, again))
+        elif self.stats and progress.kept + REREAD < self.stats.ctx_used:
+            history = self.engine.count(window.messages[:-1])
+            if progress.kept + REREAD < history:
+                self.screen.notice(
+                    f"{history - progress.kept} tokens of the conversation were read again: "
+                    "what stands before them has changed."
+                )
 
     def say_status(self) -> None:
         """The line after an answer."""
         if self.stats:
             self.screen.notice(self.stats.line())
             self.screen.blank()
-
-
-def _as_message(reply: Reply, fingerprint: str) -> Message:
-    return Message(
-        id="",
-        role="assistant",
-        content=reply.text,
-        thinking=reply.thinking,
-        tokens=tuple(reply.tokens),
-        sampled=tuple(reply.sampled),
-        fingerprint=fingerprint,
-    )
-
-
-def _as_plain(message: Message) -> Plain:
-    return {
-        "content": message.content,
-        "tokens": message.tokens,
-        "sampled": message.sampled,
-        "fingerprint": message.fingerprint,
-    }
 
 
 @contextmanager

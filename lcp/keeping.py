@@ -16,7 +16,9 @@ def save(chat: Chat) -> None:
     if not log or chat.log.problem or not limit or chat.stats is None:
         return
     path = log.with_suffix(".kv")
-    again = chat.engine.seconds_to_read(chat.stats.ctx_used)
+    used, speed = chat.stats.ctx_used, chat.stats.tokens_per_second
+    # nothing long was read here: reading is several times as fast as writing
+    again = chat.engine.seconds_to_read(used) or (used / (4 * speed) if speed else 0.0)
     if again < WORTH_SAVING:
         path.unlink(missing_ok=True)  # of an older state of this chat
         return

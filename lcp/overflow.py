@@ -9,6 +9,7 @@ stop       nothing leaves; a sentence says so
 from collections.abc import Callable
 from dataclasses import replace
 
+from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.errors import TooLong
 from lcp.session.conversation import Conversation
@@ -64,7 +65,7 @@ class Overflow:
             ("pinned", with_pinned - system),
             ("turns", used - with_pinned),
             ("free", max(0, room - used)),
-            ("kept for the answer", self._engine.size - max(room, used)),
+            ("kept for the answer", max(0, self._engine.size - max(room, used))),
         ]
 
     def out(self) -> frozenset[str]:
@@ -170,3 +171,15 @@ def _end_of(turn: Turn, free: int, clip: Callable[[str, int], str]) -> Turn:
 
 def _cut(message: Message, end: str) -> Message:
     return replace(message, content="…" + end, tokens=())
+
+
+def slid(window: Window, progress: Progress, seconds: float, again: float) -> str:
+    """One line: what left the window, what was moved or read, and what the other would cost."""
+    left = len(window.newly_out)
+    turns = "turn" if left == 1 else f"{left} turns"
+    said = f"The oldest {turns} left the window ({len(window.out)} in all). " if left else ""
+    ms = f"{1000 * seconds:,.0f} ms"
+    if not progress.moved:
+        return f"{said}{progress.total} tokens read again in {ms}; {progress.kept} reused."
+    cost = f"; reading them again would take about {again:.1f} s" if again else ""
+    return f"{said}{progress.moved} tokens moved, {progress.total} read in {ms}{cost}."
