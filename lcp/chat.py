@@ -6,11 +6,9 @@ turn. It parses no command line and owns none of the rooms' work.
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lcp.engine.context import Progress
@@ -26,7 +24,7 @@ from lcp.session.window import Plain, Window
 from lcp.settings import Settings, resolve
 from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
-from lcp.terminal.signals import LEAVING, handling, quiet
+from lcp.terminal.signals import quiet, stopping
 
 SIGPIPE = 13  # signal has no name for it on Windows
 # What /set can change while a model is loaded; the rest is fixed with its context.
@@ -91,7 +89,7 @@ class Chat:
         """Answer the question at the head of the conversation, or go on with the answer `begun`;
         its answer is then on disk."""
         self.ready()
-        with self.screen.answer(), _stopping(self.engine) as asked:
+        with self.screen.answer(), stopping(self.engine.stop) as asked:
             reply = self._reply(begun, asked)
             # An answer that reaches the end of the window: the window slides and it goes on.
             while reply.ended == "full" and self.settings.overflow != "stop" and not asked:
@@ -296,19 +294,3 @@ class Chat:
         if self.stats:
             self.screen.notice(self.stats.line())
             self.screen.blank()
-
-
-@contextmanager
-def _stopping(engine: Engine) -> Iterator[list[int]]:
-    """During an answer: Ctrl-C stops it, SIGTERM and SIGHUP stop it and then leave.
-
-    Yields the list of the signals that came.
-    """
-    asked: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        engine.stop()
-
-    with quiet(), handling(dict.fromkeys((signal.SIGINT, *LEAVING), stop)):
-        yield asked

@@ -1,10 +1,8 @@
 """Keeping the KV cache beside the log of a chat, so that resuming it reads nothing."""
 
-import signal
-
 from lcp.chat import Chat
 from lcp.engine import statefile
-from lcp.terminal.signals import LEAVING, handling, pressed, quiet
+from lcp.terminal.signals import pressed, stopping
 
 CTRL_D = b"\x04"
 WORTH_SAVING = 3.0  # seconds of reading
@@ -24,8 +22,7 @@ def save(chat: Chat) -> None:
         return
     chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")
     task = chat.engine.save(path)
-    stop = dict.fromkeys((signal.SIGINT, *LEAVING), lambda number, frame: chat.engine.stop())
-    with quiet(), handling(stop):
+    with stopping(chat.engine.stop):
         try:
             while not task.done:
                 if pressed(CTRL_D, 0.05):

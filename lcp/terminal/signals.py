@@ -59,6 +59,22 @@ def quiet() -> Iterator[None]:
         put(before)
 
 
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """During slow work: Ctrl-C, SIGTERM and SIGHUP call `stop`, and nothing else happens.
+
+    Yields the list of the signals that came, for whoever has to leave then.
+    """
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        stop()
+
+    with quiet(), handling(dict.fromkeys((signal.SIGINT, *LEAVING), note)):
+        yield asked
+
+
 def pressed(key: bytes, seconds: float) -> bool:
     """Whether this key comes within so many seconds; waits that long."""
     if termios is None or not sys.stdin.isatty():
