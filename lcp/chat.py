@@ -7,6 +7,7 @@ turn. It parses no command line and owns none of the rooms' work.
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lcp.engine.context import Progress
 from lcp.engine.engine import Engine, Loading
 from lcp.engine.reply import Reply, Request, Stats
 from lcp.engine.worker import Task
-from lcp.errors import LcpError
+from lcp.errors import LcpError, TooLong
 from lcp.overflow import Overflow, slid
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -73,6 +74,7 @@ class Chat:
                     elif line.strip():
                         self.ask(line)
                         self.say_status()
+                        self.make_room()
                 except EOFError:
                     return
                 except KeyboardInterrupt:
@@ -131,6 +133,15 @@ class Chat:
         """Leave a turn out of what the model sees; what follows it is moved, not read again."""
         self.keep(self.conversation.forget(id, on))
         self._may_move = on and self.settings.slide == "move"
+
+    def make_room(self) -> None:
+        """Condense early what the next question would push out, so that the turns behind the
+        note are read again while the person types, and not after Enter."""
+        if self.settings.overflow != "summarize":
+            return
+        with stopping(self.engine.stop), suppress(TooLong):
+            spare = self.engine.size // 8
+            self.overflow.fit(self.settings, self._condense, spare=spare)
 
     def keep(self, event: Event, sync: bool = False) -> None:
         """Write an event to the log; when that fails, say so once and go on."""
@@ -225,14 +236,18 @@ class Chat:
             except BrokenPipeError:  # the reader of our output has left
                 asked.append(SIGPIPE)
                 self.engine.stop()
-        reply.stats = reply.stats.dropping(len(window.out))
+        reply.stats = reply.stats.dropping(self.overflow.dropped())
         return reply
 
     def _condense(self, messages: list[Plain], covers: frozenset[str]) -> bool:
         """Ask for a note on turns that leave the window, and keep it."""
         self.screen.progress("condensing what leaves the window")
         sampling = replace(self.settings.sampling, temp=0)
-        reply = self.engine.reply(Request(messages, sampling, max_tokens=NOTE_TOKENS, think=False))
+        reply = self.engine.reply(
+            Request(
+                messages, sampling, max_tokens=min(NOTE_TOKENS, self.engine.size // 8), think=False
+            )
+        )
         for _ in reply:
             pass
         text = reply.text.strip()
@@ -280,7 +295,11 @@ class Chat:
             return
         if window.newly_out or progress.moved:
             again = self.engine.seconds_to_read(progress.moved)
-            self.screen.notice(slid(window, progress, time.perf_counter() - started, again))
+            self.screen.notice(
+                slid(
+                    window, self.overflow.dropped(), progress, time.perf_counter() - started, again
+                )
+            )
         elif self.stats and progress.kept + REREAD < self.stats.ctx_used:
             history = self.engine.count(window.messages[:-1])
             if progress.kept + REREAD < history:

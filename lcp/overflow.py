@@ -68,6 +68,11 @@ class Overflow:
             ("kept for the answer", max(0, self._engine.size - max(room, used))),
         ]
 
+    def dropped(self) -> int:
+        """How many turns of this branch the model does not see."""
+        shown = sum(t.user.id not in self._out for t in self.turns())
+        return len(self._conversation.turns()) - shown
+
     def out(self) -> frozenset[str]:
         """The turns that left the window."""
         return self._out
@@ -77,8 +82,10 @@ class Overflow:
         settings: Settings,
         condense: Condense,
         begun: Message | None = None,
+        spare: int = 0,
     ) -> Window:
-        """Make room for the last question, or for going on with the answer `begun`."""
+        """Make room for the last question, or for going on with the answer `begun`; and leave
+        `spare` tokens of it free."""
         policy = settings.overflow
         turns = self.turns()
         if begun:
@@ -86,6 +93,7 @@ class Overflow:
         room, size = self._engine.room(settings.max_tokens), self._engine.size
         if begun:  # it may go on until little is left
             room = max(room, size - size // 8)
+        room -= spare
         window = self._fit(turns, room, 0 if policy == "truncate" else size // 8)
         if window.newly_out:
             if policy == "stop":
@@ -173,11 +181,11 @@ def _cut(message: Message, end: str) -> Message:
     return replace(message, content="…" + end, tokens=())
 
 
-def slid(window: Window, progress: Progress, seconds: float, again: float) -> str:
+def slid(window: Window, dropped: int, progress: Progress, seconds: float, again: float) -> str:
     """One line: what left the window, what was moved or read, and what the other would cost."""
     left = len(window.newly_out)
     turns = "turn" if left == 1 else f"{left} turns"
-    said = f"The oldest {turns} left the window ({len(window.out)} in all). " if left else ""
+    said = f"The oldest {turns} left the window ({dropped} in all). " if left else ""
     ms = f"{1000 * seconds:,.0f} ms"
     if not progress.moved:
         return f"{said}{progress.total} tokens read again in {ms}; {progress.kept} reused."

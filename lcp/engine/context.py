@@ -131,9 +131,10 @@ class Context:
         # 2) Read the rest, batch by batch.
         if moved:
             # The moved cells are turned within the next decode; an abort in the middle of that
-            # would leave some layers turned and some not.
+            # would leave some layers turned and some not. A question that is short goes along.
             with self._unstoppable():
-                self._decode(wanted[kept : kept + 1])
+                self._decode(wanted[kept : kept + (total if total <= SHORT // 2 else 1)])
+            yield Progress(kept, moved, len(self.tokens) - kept, total)
         snapshot_at = boundary or -1
         while (start := len(self.tokens)) < len(wanted):
             end = min(start + self._n_batch, len(wanted))
