@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lcp.errors import TooLong
 from lcp.session.message import Message, Turn
-from lcp.session.window import Window, fit
+from lcp.session.window import Window, fit, messages
 
 
 def turn(n, words=1, answered=True):
@@ -20,6 +20,10 @@ def words(messages):
     return sum(len(message["content"].split()) for message in messages)
 
 
+def ids(*numbers):
+    return frozenset(f"u{n}" for n in numbers)
+
+
 def test_what_fits_is_whole():
     turns = [turn(1), turn(2, answered=False)]
     assert fit("Be brief.", turns, words, room=5) == Window(
@@ -29,9 +33,8 @@ def test_what_fits_is_whole():
             {"role": "assistant", "content": "answer "},
             {"role": "user", "content": "question "},
         ],
-        dropped=0,
-        newly_dropped=0,
-        start="u1",
+        out=frozenset(),
+        newly_out=(),
         tokens=5,
     )
 
@@ -46,44 +49,89 @@ def test_what_was_sampled_goes_along():
     ]
 
 
+def test_an_answer_stopped_before_its_first_word_is_no_message():
+    stopped = Turn(Message("u", "user", "Hello"), Message("a", "assistant", "", thinking="Hm."))
+    assert messages("", [stopped]) == [{"role": "user", "content": "Hello"}]
+
+
 def test_the_oldest_turns_go_first():
     window = fit("System", [turn(n) for n in range(5)], words, room=5)
-    assert (window.dropped, window.newly_dropped, window.start) == (3, 3, "u3")
+    assert (window.out, window.newly_out) == (ids(0, 1, 2), ("u0", "u1", "u2"))
     assert window.tokens == words(window.messages) == 5
 
 
-def test_a_slide_frees_the_slack_too_so_that_the_next_turn_needs_none():
+def test_a_note_stands_as_the_first_turn_behind_the_system_text():
+    window = fit("System", [turn(1)], words, room=20, note="They said hello.")
+    assert window.messages == [
+        {"role": "system", "content": "System"},
+        {"role": "user", "content": "What have we talked about so far?"},
+        {"role": "assistant", "content": "They said hello."},
+        {"role": "user", "content": "question "},
+        {"role": "assistant", "content": "answer "},
+    ]
+    assert window.tokens == 13
+
+
+def test_a_note_takes_room_and_never_leaves():
+    turns = [turn(n) for n in range(9)]
+    window = fit("", turns, words, room=15, note="Note.")
+    assert window.out == ids(0, 1, 2, 3, 4)
+    assert [m["content"] for m in window.messages[:2]][1] == "Note."
+
+
+def test_a_slide_frees_the_slack_too_so_that_the_next_turns_need_none():
     turns = [turn(n) for n in range(20)]
     first = fit("", turns[:10], words, room=18, slack=6)
-    assert (first.dropped, first.tokens) == (4, 12)
+    assert (first.out, first.tokens) == (ids(0, 1, 2, 3), 12)
 
     slides = 0
-    start = first.start
+    out = first.out
     for n in range(11, 21):
-        window = fit("", turns[:n], words, room=18, start=start, slack=6)
-        slides += window.newly_dropped > 0
-        start = window.start
+        window = fit("", turns[:n], words, room=18, out=out, slack=6)
+        slides += bool(window.newly_out)
+        out = window.out
     assert slides == 2
 
 
 def test_slack_drops_nothing_while_everything_fits():
-    assert fit("", [turn(n) for n in range(9)], words, room=18, slack=6).dropped == 0
+    assert fit("", [turn(n) for n in range(9)], words, room=18, slack=6).out == frozenset()
 
 
-def test_a_dropped_turn_does_not_come_back_when_there_is_room_again():
+def test_what_is_out_stays_out_until_all_of_it_fits_with_slack():
     turns = [turn(n) for n in range(6)]
-    window = fit("", turns, words, room=99, start="u4")
-    assert (window.dropped, window.newly_dropped, window.start) == (4, 0, "u4")
+    tight = fit("", turns, words, room=17, out=ids(0, 1), slack=6)
+    assert (tight.out, tight.newly_out, tight.tokens) == (ids(0, 1), (), 8)
+    wide = fit("", turns, words, room=18, out=ids(0, 1), slack=6)
+    assert (wide.out, wide.newly_out, wide.tokens) == (frozenset(), (), 12)
 
 
-def test_a_start_that_is_on_another_branch_is_forgotten():
-    window = fit("", [turn(1), turn(2)], words, room=99, start="u7")
-    assert (window.dropped, window.start) == (0, "u1")
+def test_what_is_out_on_another_branch_is_of_no_concern():
+    window = fit("", [turn(1), turn(2)], words, room=4, out=ids(7, 8), slack=4)
+    assert (window.out, window.tokens) == (frozenset(), 4)
+
+
+def test_the_last_turn_comes_back_even_if_it_was_out():
+    """The person went back to a turn that had left the window."""
+    window = fit("", [turn(1), turn(2)], words, room=2, out=ids(1, 2))
+    assert (window.out, window.newly_out, window.tokens) == (ids(1), (), 2)
+
+
+def test_a_pinned_turn_stays_where_it_was_said():
+    turns = [turn(n, n + 1) for n in range(4)]
+    window = fit("", turns, words, room=14, pinned=["u1"])
+    assert window.out == ids(0, 2)
+    assert [len(m["content"].split()) for m in window.messages] == [2, 2, 4, 4]
+
+
+def test_a_turn_that_is_pinned_while_it_is_out_comes_back():
+    turns = [turn(n) for n in range(6)]
+    window = fit("", turns, words, room=8, out=ids(0, 1), pinned=["u0"])
+    assert (window.out, window.newly_out, window.tokens) == (ids(1, 2), ("u2",), 8)
 
 
 def test_without_turns_the_system_text_is_the_window():
     assert fit("Be brief.", [], words, room=2) == Window(
-        [{"role": "system", "content": "Be brief."}], 0, 0, None, 2
+        [{"role": "system", "content": "Be brief."}], frozenset(), (), 2
     )
 
 
@@ -91,16 +139,30 @@ def test_nothing_is_counted_where_there_is_nothing():
     def never(messages):
         raise AssertionError("templates cannot render an empty list")
 
-    assert fit("", [], never, room=0) == Window([], 0, 0, None, 0)
+    assert fit("", [], never, room=0) == Window([], frozenset(), (), 0)
 
 
-def test_a_message_larger_than_the_window_is_refused_with_numbers():
+@pytest.mark.parametrize(
+    ("turns", "pinned", "sentence"),
+    [
+        (
+            [turn(1), turn(2, 50, answered=False)],
+            [],
+            "This message, with the system text, takes 52 tokens and the window has room for 40; "
+            "shorten it, or start with a larger --ctx-size.",
+        ),
+        (
+            [turn(1, 20), turn(2, 9, answered=False)],
+            ["u1"],
+            "This message, with the system text and the pinned turns, takes 51 tokens and the "
+            "window has room for 40; shorten it, or start with a larger --ctx-size.",
+        ),
+    ],
+)
+def test_a_message_larger_than_the_window_is_refused_with_numbers(turns, pinned, sentence):
     with pytest.raises(TooLong) as caught:
-        fit("Be brief.", [turn(1), turn(2, 50, answered=False)], words, room=40)
-    assert str(caught.value) == (
-        "This message, with the system text, takes 52 tokens and the window has room for 40; "
-        "shorten it, or start with a larger --ctx-size."
-    )
+        fit("Be brief.", turns, words, room=40, pinned=pinned)
+    assert str(caught.value) == sentence
 
 
 def test_a_system_text_larger_than_the_window_is_refused_with_numbers():
@@ -110,7 +172,7 @@ def test_a_system_text_larger_than_the_window_is_refused_with_numbers():
 
 def test_the_last_turn_stays_where_the_slack_cannot_be_had():
     window = fit("", [turn(1), turn(2, 9)], words, room=19, slack=5)
-    assert (window.start, window.tokens) == ("u2", 18)
+    assert (window.out, window.tokens) == (ids(1), 18)
 
 
 def test_a_thousand_turns_are_counted_a_dozen_times():
@@ -120,7 +182,8 @@ def test_a_thousand_turns_are_counted_a_dozen_times():
         next(calls)
         return words(messages)
 
-    assert fit("", [turn(n) for n in range(1000)], counted, room=100).dropped == 950
+    turns = [turn(n) for n in range(1000)]
+    assert len(fit("", turns, counted, room=100).out) == 950
     assert next(calls) <= 12
 
 
@@ -129,6 +192,7 @@ TURNS = st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1, max_s
 )
 ROOM = st.integers(1, 400)
 SLACK = st.integers(0, 60)
+SOME = st.frozensets(st.integers(0, 24).map("u{}".format), max_size=8)
 
 
 def fits_or_skips(system, turns, room, **more):
@@ -139,34 +203,47 @@ def fits_or_skips(system, turns, room, **more):
 
 
 @settings(max_examples=80, deadline=None)
-@given(TURNS, ROOM, SLACK, st.sampled_from(["", "Be brief."]))
-def test_a_window_never_exceeds_its_room_nor_drops_the_ends(turns, room, slack, system):
-    window = fits_or_skips(system, turns, room, slack=slack)
+@given(TURNS, ROOM, SLACK, SOME, SOME, st.sampled_from(["", "Be brief."]), st.text(max_size=9))
+def test_a_window_never_exceeds_its_room_nor_drops_what_must_stay(
+    turns, room, slack, out, pinned, system, note
+):
+    window = fits_or_skips(system, turns, room, slack=slack, out=out, pinned=pinned, note=note)
     assert words(window.messages) == window.tokens <= room
-    whole = fit(system, turns, words, room=10**6).messages
-    kept = len(window.messages) - bool(system)
-    assert window.messages == whole[: bool(system)] + whole[-kept:]
-    assert window.start == turns[window.dropped].user.id
+    must_stay = {turns[-1].user.id} | pinned
+    assert not window.out & must_stay
+    assert window.messages == messages(
+        system, [t for t in turns if t.user.id not in window.out], note
+    )
+    assert set(window.newly_out) == window.out - out
+
+
+@settings(max_examples=60, deadline=None)
+@given(TURNS, ROOM, SLACK, SOME, SOME)
+def test_of_what_was_in_the_window_the_oldest_goes_first(turns, room, slack, out, pinned):
+    window = fits_or_skips("", turns, room, slack=slack, out=out, pinned=pinned)
+    could_go = [t.user.id for t in turns[:-1] if t.user.id not in out | pinned]
+    assert list(window.newly_out) == could_go[: len(window.newly_out)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(TURNS, ROOM)
 def test_no_turn_is_dropped_that_would_fit(turns, room):
     window = fits_or_skips("", turns, room)
-    if window.dropped:
-        one_more = fit("", turns[window.dropped - 1 :], words, room=10**6)
+    if window.out:
+        one_more = fit("", turns[len(window.out) - 1 :], words, room=10**6)
         assert one_more.tokens > room
 
 
 @settings(max_examples=60, deadline=None)
-@given(TURNS, ROOM, SLACK)
-def test_only_a_last_turn_too_large_is_refused(turns, room, slack):
-    alone = fit("", turns[-1:], words, room=10**6).tokens
-    if alone <= room:
-        fit("", turns, words, room, slack=slack)
+@given(TURNS, ROOM, SLACK, SOME, SOME)
+def test_only_what_must_stay_can_be_too_long(turns, room, slack, out, pinned):
+    last = turns[-1].user.id
+    alone = [t for t in turns if t.user.id in pinned | {last}]
+    if words(messages("", alone)) <= room:
+        fit("", turns, words, room, slack=slack, out=out, pinned=pinned)
     else:
         with pytest.raises(TooLong):
-            fit("", turns, words, room, slack=slack)
+            fit("", turns, words, room, slack=slack, out=out, pinned=pinned)
 
 
 @settings(max_examples=60, deadline=None)
@@ -174,19 +251,28 @@ def test_only_a_last_turn_too_large_is_refused(turns, room, slack):
 def test_a_smaller_room_never_drops_less(turns, one, other, slack):
     small, large = sorted((one, other))
     tight = fits_or_skips("", turns, small, slack=slack)
-    assert fit("", turns, words, large, slack=slack).dropped <= tight.dropped
+    assert fit("", turns, words, large, slack=slack).out <= tight.out
 
 
 @settings(max_examples=60, deadline=None)
-@given(TURNS, ROOM, SLACK)
-def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack):
-    start, dropped = None, 0
+@given(TURNS, ROOM, SLACK, SOME)
+def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack, pinned):
+    out = frozenset()
     for n in range(1, len(turns) + 1):
-        window = fits_or_skips("", turns[:n], room, start=start, slack=slack)
-        assert window.dropped == dropped + window.newly_dropped >= dropped
-        if window.newly_dropped and window.dropped < n - 1:
+        window = fits_or_skips("", turns[:n], room, out=out, slack=slack, pinned=pinned)
+        assert window.out == out | set(window.newly_out)
+        may_go = {t.user.id for t in turns[: n - 1]} - pinned
+        if window.newly_out and window.out < may_go:
             assert window.tokens <= room - slack
-        start, dropped = window.start, window.dropped
+        out = window.out
+
+
+@settings(max_examples=60, deadline=None)
+@given(TURNS, ROOM, SLACK, SOME)
+def test_the_window_of_a_window_is_itself(turns, room, slack, pinned):
+    once = fits_or_skips("", turns, room, slack=slack, pinned=pinned)
+    again = fit("", turns, words, room, slack=slack, pinned=pinned, out=once.out)
+    assert (again.messages, again.out, again.newly_out) == (once.messages, once.out, ())
 
 
 @settings(max_examples=60, deadline=None)
