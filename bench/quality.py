@@ -2,9 +2,9 @@
 
     python -m bench.quality MODEL.gguf [-n CONVERSATIONS] [--json FILE]
 
-20 conversations of 9 turns: a person tells the facts below and asks; the model's own answers (lcp's
+20 conversations of 9 turns: a person tells the facts below and asks, the model's own answers (lcp's
 default sampling, seeded) are the other half. Then the 2, 3 or 4 oldest turns after the system text
-go, and a last question is put to these caches:
+leave, and a last question is put to these caches:
 
 full     nothing is dropped: the cache as it grew during the talk
 full'    the same text read in an empty cache: what rounding does
@@ -13,13 +13,13 @@ move     the cache as it grew, the turns cut out, the rest moved down: Context.f
 hole     cut out but not moved, positions run on: what M-RoPE models get
 
 All read one answer: what re-read says greedily, at most 48 tokens. At each of its positions
-KL(P || Q) = sum P ln(P / Q) over the vocabulary, in nats; se is the standard error over the means
-of conversations. top-1: how often P and Q put the same token first. same: tokens until they do not
-(median), beside re-read the place where greedy answers part; never: conversations where they do
-not part; count: partings where re-read's two best logits are over 0.01 apart. Slide n: a window of
-4 turns slid n times by one turn, each time in the cache that the slide before left; slide 0 is
-reading twice and must be 0. These and full' are of the first 6 conversations. All goes through
-lcp's own prompts and Context; only for the hole this script reaches in, for the kind of memory.
+KL(P || Q) = sum P ln(P / Q) over the vocabulary, in nats; se: the standard error over the means of
+conversations. top-1: how often P and Q put the same token first. same: tokens until they do not
+(median; beside re-read, where greedy answers part); never: conversations where they do not part;
+count: partings where re-read's two best logits are over 0.01 apart. Slide n: a window of 4 turns
+slid n times by one turn, each time in the cache that the slide before left; slide 0 is reading
+twice and must be 0. These and full' are of the first 6 conversations. All goes through lcp's own
+prompts and Context; only for the hole this script reaches in, for the kind of memory.
 """
 
 from __future__ import annotations
@@ -52,52 +52,33 @@ ANSWER, SIZE, MARGIN = 48, 1536, 1e-2
 DEEP, WINDOW, SLIDES = 6, 4, 5  # drift: conversations, turns that fit, slides
 PAIRS = {"full": ("full'", "re-read", "move", "hole"), "re-read": ("move", "hole")}
 SYSTEM = {"role": "system", "content": "You are a helpful assistant. Answer in two sentences."}
-ASK = "What does that mean for me?/What would you do about that?/How do I deal with it?/Is it bad?"
-AGAIN = "Can you give me an example?/Why is that so?/What comes first?/Say that in simpler words."
-LAST = "What should I do first, and why?/Please sum up our plan./What have we forgotten?"
-TOPICS = """a garden in the north: The soil is heavy clay. My plot is forty square metres. The
-last frost comes in May. My neighbour keeps eleven hens. I want to grow leeks and red cabbage.
-* a trip to Lisbon: We are two adults and a girl of six. We fly on the third of April. Our hotel is
-in Alfama, up many stairs. My wife wants to see the tiles. We have 900 euros for four days.
-* baking bread: My sourdough is nine days old. The kitchen is at seventeen degrees. My oven goes up
-to 230 degrees. The last loaf was flat and sour. I use rye flour.
-* learning the cello: I am fifty-two years old. My teacher is Mrs Novak. I practise twenty minutes
-before breakfast. My left hand hurts after scales. In June I play at my sister's wedding.
-* an old bicycle: It is a Peugeot from 1983. The rear wheel has lost two spokes. The chain jumps in
-the third gear. My way to work is fourteen kilometres. I have no tools but a hammer.
-* a school project on volcanoes: My class is in the sixth year. We chose Mount Etna in Sicily. The
-poster is one metre wide. Tom wants to build a model with vinegar. We show it on Thursday.
-* a shy cat: Her name is Pepper and she is four. She came from a shelter in Leeds. She hides under
-the bath. She eats only tuna. At night she sits on the window sill and cries.
-* writing a crime novel: The detective is a retired baker named Ada. A clock was stolen from the
-town hall. The thief is the mayor's brother. The story plays in winter. I have 80 pages.
-* running a half marathon: I have run for two years. My best over ten kilometres is 58 minutes. The
-race is in Bristol in September. My right knee hurts downhill. I can train four times a week.
-* a small bakery: We sell two hundred rolls a day. The rent goes up to 1,400 pounds in March. Most
-people come before eight. A supermarket opens across the street. My son wants to sell coffee.
-* solar panels on a roof: The roof looks south-west. We use 3,200 kilowatt hours a year. A tall oak
-shades it in the evening. The firm asks 7,800 euros. Our electric car charges at night.
-* a chess club: We are fourteen people and meet on Tuesdays. The youngest is Mira, who is nine. Our
-room at the library has five tables. We own three clocks. In autumn we play against Oxford.
-* a talk on tea: It lasts fifteen minutes. The listeners are gardeners. I begin with China and the
-emperor Shennong. Robert Fortune smuggled plants in 1848. I have ten pictures.
-* a damp cellar: The house was built in 1911. The walls are bare brick. After rain there is water in
-the north corner. The washing machine stands there. A builder asks 12,000 pounds.
-* moving to Norway: My new job is in Bergen. I start on the first of August. My furniture is in a
-van. I speak no Norwegian yet. My dog is a beagle and needs papers.
-* a birthday for a grandmother: She turns ninety on a Sunday. Thirty guests come. She loves Schubert
-and lemon cake. She cannot climb stairs. Uncle Paul wants to give a speech.
-* bees on a balcony: I live on the fourth floor in Berlin. The balcony looks east. My first hive is
-made of larch. A neighbour is afraid of stings. Lime trees in the street bloom in June.
-* photographs of stars: My camera is twelve years old. I have a lens of 24 millimetres. The nearest
-dark place is an hour away. My tripod shakes. In August I want to see the Perseids.
-* a sailing boat: She is called Heron and is seven metres long. The hull is wood from 1968. There is
-a crack under the mast. My berth in Whitby ends in October. I have never sailed at night.
-* saving money: I earn 2,100 pounds a month. The rent takes 850 of it. I owe my brother 600. My
-phone contract ends in May. I would like to buy a piano for 3,000 pounds next year."""
+LAST = ("What should I do first, and why?", "Please sum up our plan.", "What have we forgotten?")
+ASK = ("What does that mean for me?", "What would you do about it?", "Is that bad?", "And now?")
+AGAIN = """Can you give me an example?/Why is that so?/What comes first?/Are you sure about it?/What
+would go wrong without it?/How long does it take?/Is there another way?/Who can help me?"""
+TOPICS = """a garden in the north: The soil is heavy clay. The last frost is in May. I love leeks
+a trip to Lisbon: We are two adults and a girl of six. We have 900 euros. The hotel is in Alfama
+baking bread: My sourdough is nine days old. My oven goes up to 230 degrees. I use rye flour
+learning the cello: I am fifty-two. My left hand hurts. In June I play at my sister's wedding
+an old bicycle: It is a Peugeot from 1983. Two spokes are broken. I have no tools but a hammer
+a school project: We chose the volcano Etna. Tom builds a model with vinegar. It is due on Thursday
+a shy cat: Her name is Pepper and she is four. She hides under the bath. She eats only tuna
+writing a crime novel: The detective is a baker named Ada. A clock was stolen. It plays in winter
+running a half marathon: My best is 2 hours 9 minutes. My right knee hurts. It is in September
+a small bakery: We sell 200 rolls a day. A supermarket opens next door. My son wants to sell coffee
+solar panels: The roof looks south-west. A tall oak shades it. The firm asks 7,800 euros
+a chess club: We are fourteen people. The youngest is Mira, who is nine. We own three clocks
+a talk on tea: It lasts fifteen minutes. I begin with China. Robert Fortune smuggled plants in 1848
+a damp cellar: The house is from 1911. Water comes in after rain. A builder asks 12,000 pounds
+moving to Norway: My new job is in Bergen. I speak no Norwegian. My dog is a beagle
+a birthday party: My grandmother turns ninety. She loves Schubert. Uncle Paul wants to give a speech
+bees on a balcony: I live on the fourth floor in Berlin. It looks east. A neighbour fears stings
+photographs of stars: My camera is twelve years old. My tripod shakes. I live in a bright city
+a sailing boat: She is called Heron and is of wood. There is a crack under the mast. I sail alone
+saving money: I earn 2,100 pounds a month. The rent takes 850. I owe my brother 600"""
 
-Turns = list[list[dict[str, Any]]]
-Rows = Iterator[tuple[str, dict[str, Any]]]  # a row's name, and two caches along one answer
+
+Row = tuple[str, dict[str, Any]]  # its name, and what two caches are along one answer
 
 
 class Answer(NamedTuple):
@@ -114,10 +95,10 @@ class Bench:
     def __init__(self, path: Path) -> None:
         self.model = m = Model.load(path, n_gpu_layers=0)
         self._writer = PromptWriter(Template(m.chat_template, now=datetime(2026, 1, 1)), m)
-        cores, stop = physical_cores(), StopByte()
-        self._cache = partial(Context, m, SIZE, stop, threads=cores, offloaded=False)
+        stop = StopByte()
+        self._cache = partial(Context, m, SIZE, stop, threads=physical_cores(), offloaded=False)
 
-    def measure(self, lines: list[str], seed: int) -> Rows:
+    def measure(self, lines: list[str], seed: int) -> Iterator[Row]:
         """Hold a conversation and let its window slide: once, then again and again."""
         turns, grown = self._talk(lines[:-1], seed)
         whole, kept = (self._prompt(turns[out:], lines[-1]) for out in (0, 2 + seed % 3))
@@ -133,21 +114,21 @@ class Bench:
             held = {how: answers[how].after for how in held}
             yield from _compare(answers, f"slide {n}: ")
 
-    def _prompt(self, turns: Turns, question: str) -> list[int]:
+    def _prompt(self, turns: list[Any], question: str) -> list[int]:
         asked = {"role": "user", "content": question}
         return self._writer.write([SYSTEM, *chain(*turns), asked]).tokens
 
-    def _talk(self, lines: list[str], seed: int) -> tuple[Turns, State | None]:
-        """The turns of a conversation, and the cache as it grew. An answer ends at the first full
-        stop behind 50 tokens."""
-        turns: Turns = []
+    def _talk(self, lines: list[str], seed: int) -> tuple[list[Any], State | None]:
+        """A conversation, its answers ended at a full stop behind 50 tokens; the cache of it."""
+        turns: list[Any] = []
         with closing(self._cache()) as cache:
             for line in lines:
                 list(cache.feed(prompt := self._prompt(turns, line)))
+                said: list[int] = []
                 with closing(Sampler(self.model, Sampling(), seed, prompt)) as sampler:
                     while not self.model.is_end(token := sampler.sample(cache)):
                         cache.append(token)
-                        said = cache.tokens[len(prompt) :]
+                        said.append(token)
                         if len(said) > 50 and self.model.piece(token).endswith(b"."):
                             break
                 own = {"tokens": said, "fingerprint": self.model.fingerprint}
@@ -168,11 +149,10 @@ class Bench:
         "hole"; then the answer `like`, or the greedy one."""
         with closing(self._cache()) as cache:
             cache._cells.kind = replace(cache.kind, slide=slide or "reread")
-            if held and not cache.restore(held):
-                raise SystemExit("llama.cpp does not take back what it saved.")
+            usable = not held or cache.restore(held)
             *_, progress = cache.feed(prompt, move=bool(slide))
-            if held and bool(progress.moved) != bool(slide):
-                raise SystemExit("The window did not slide as it was told.")
+            if not usable or (held and slide and not progress.moved):
+                raise SystemExit("This model's cache cannot slide, or cannot be put back.")
             after, tokens, rows = cache.save(), [], []
             for i in range(len(like.tokens) if like else ANSWER):
                 logits = library().llama_get_logits_ith(cache.handle, -1)
@@ -185,7 +165,7 @@ class Bench:
             return Answer(tokens, np.array(rows), after)
 
 
-def _compare(answers: dict[str, Answer], title: str = "") -> Rows:
+def _compare(answers: dict[str, Answer], title: str = "") -> Iterator[Row]:
     """All pairs of caches that are there."""
     for one, other in ((p, q) for p in PAIRS for q in PAIRS[p] if {p, q} <= answers.keys()):
         p, q = answers[one].logp, answers[other].logp
@@ -198,14 +178,15 @@ def _compare(answers: dict[str, Answer], title: str = "") -> Rows:
 
 def conversations() -> Iterator[list[str]]:
     """What the person says, turn by turn; the last line comes after the slide."""
-    for seed, topic in enumerate(" ".join(TOPICS.split()).split(" * ")):
+    for seed, topic in enumerate(TOPICS.split("\n")):
         draw = random.Random(seed)
-        subject, told = topic.rstrip(".").split(": ")
-        first, *facts = told.split(". ")
-        ask, again = (draw.sample(lines.split("/"), 4) for lines in (ASK, AGAIN))
-        middle = ((f"{fact}. {ask[i]}", again[i]) for i, fact in enumerate(facts))
-        begin = f"I need some advice about {subject}. {first}. Where should I begin?"
-        yield [begin, *chain(*middle), LAST.split("/")[seed // 3 % 3]]
+        subject, told = topic.split(": ")
+        facts, ask = told.split(". "), draw.sample(ASK, 2)
+        lines = draw.sample(AGAIN.replace("\n", " ").split("/"), 6)
+        lines.insert(0, f"I need some advice about {subject}. {facts[0]}. Where should I begin?")
+        lines.insert(2, f"{facts[1]}. {ask[0]}")
+        lines.insert(5, f"{facts[2]}. {ask[1]}")
+        yield [*lines, LAST[seed // 3 % 3]]
 
 
 def _row(name: str, found: list[dict[str, Any]]) -> str:

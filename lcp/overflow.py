@@ -6,7 +6,8 @@ truncate   as slide, but the newest turn that left is kept in part, its beginnin
 stop       nothing leaves; a sentence says so
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 
 from lcp.engine.context import Progress
@@ -34,7 +35,7 @@ class Overflow:
     def __init__(self, engine: Engine, conversation: Conversation) -> None:
         self._engine = engine
         self._conversation = conversation
-        self._out: frozenset[str] = frozenset()  # turns that left the window
+        self._out = self._left()  # turns that left the window
 
     def visible(self) -> list[Plain]:
         """The messages as they are now, without making room for more."""
@@ -49,15 +50,16 @@ class Overflow:
         gone = chat.forgotten | covered
         turns = chat.turns()
         # the question at hand is never gone
-        return [t for t in turns if t.user.id not in gone or t is turns[-1]]
+        return [t for t in turns if t.user.id not in gone or (t is turns[-1] and not t.answer)]
 
     def shares(self, settings: Settings) -> list[tuple[str, int]]:
         """What fills the window: (name, tokens), what is kept free for the answer last."""
         chat, count = self._conversation, self._engine.count
         turns = [t for t in self.turns() if t.user.id not in self._out]
-        system = count(messages(chat.system, [], self._note())) if chat.system else 0
+        front = self._all([])
+        system = count(front) if front else 0
         pinned = [t for t in turns if t.user.id in chat.pinned]
-        with_pinned = count(messages(chat.system, pinned, self._note())) if pinned else system
+        with_pinned = count(self._all(pinned)) if pinned else system
         used = count(self._all(turns)) if turns else system
         room = self._engine.room(settings.max_tokens)
         return [
@@ -88,13 +90,20 @@ class Overflow:
         `spare` tokens of it free."""
         policy = settings.overflow
         turns = self.turns()
+        said = begun.thinking + begun.content if begun else ""
         if begun:
-            turns[-1] = replace(turns[-1], answer=begun)
+            counted = replace(begun, content=said, thinking="", tokens=())
+            turns[-1] = replace(turns[-1], answer=counted)
         room, size = self._engine.room(settings.max_tokens), self._engine.size
         if begun:  # it may go on until little is left
             room = max(room, size - size // 8)
         room -= spare
-        window = self._fit(turns, room, 0 if policy == "truncate" else size // 8)
+        if policy == "truncate":  # always full: what is out comes back turn by turn
+            window = self._fit(turns, room, 0, ())
+            newly_out = tuple(id for id in window.newly_out if id not in self._out)
+            window = replace(window, newly_out=newly_out)
+        else:
+            window = self._fit(turns, room, size // 8, self._out)
         if window.newly_out:
             if policy == "stop":
                 raise TooLong(
@@ -106,22 +115,32 @@ class Overflow:
         self._out = window.out
         if policy == "truncate" and window.out:
             window = self._truncated(window, turns, room)
-        if begun:  # the engine goes on with it; it is no message of the prompt
+        if said:  # the engine goes on with it; it is no message of the prompt
             window.messages.pop()
         return window
 
-    def _fit(self, turns: list[Turn], room: int, slack: int) -> Window:
+    def _fit(self, turns: list[Turn], room: int, slack: int, out: Collection[str]) -> Window:
         chat = self._conversation
         return fit(
             chat.system,
             turns,
             self._engine.count,
             room,
-            out=self._out,
+            out=out,
             pinned=chat.pinned,
             slack=slack,
             note=self._note(),
         )
+
+    def _left(self) -> frozenset[str]:
+        """The turns that were out at the last answer, of a chat that is resumed."""
+        all, here = self._conversation.turns(), self.turns()
+        answers = [t.answer for t in all if t.answer]
+        dropped = answers[-1].stats.get("dropped_turns") if answers else 0
+        if not isinstance(dropped, int):
+            return frozenset()
+        may_go = [t.user.id for t in here[:-1] if t.user.id not in self._conversation.pinned]
+        return frozenset(may_go[: max(0, dropped - (len(all) - len(here)))])
 
     def _all(self, turns: list[Turn]) -> list[Plain]:
         return messages(self._conversation.system, turns, self._note())
@@ -137,15 +156,15 @@ class Overflow:
         leaving = [t for t in turns if t.user.id in window.out]
         summary = self._conversation.summary()
         covers = window.out | (summary.covers if summary else frozenset())
-        question: Plain = {"role": "user", "content": CONDENSE}
-        # What leaves stands at the front of the cache: nothing is read for this but the question.
-        while self._engine.count(asked := [*self._all(leaving), question]) > room:
-            leaving = leaving[1:]
-        if not condense(asked, covers):
-            return window  # stopped: it slides without a note
-        self._out = frozenset()
-        rest = [t for t in turns if t.user.id not in covers]
-        return replace(self._fit(rest, room, 0), newly_out=window.newly_out)
+        question = Turn(Message("", "user", CONDENSE), None)
+        size = self._engine.size
+        with suppress(TooLong):  # then it slides without a note, as when that is stopped
+            # What leaves stands at the front of the cache: only the question is read for this.
+            asked = self._fit([*leaving, question], size - size // 8, 0, ())
+            if len(asked.out) < len(leaving) and condense(asked.messages, covers):
+                rest = [t for t in turns if t.user.id not in covers]
+                return replace(self._fit(rest, room, 0, ()), newly_out=window.newly_out)
+        return window
 
     def _truncated(self, window: Window, turns: list[Turn], room: int) -> Window:
         """The window with the end of the newest turn that left it."""

@@ -48,6 +48,7 @@ def test_the_events_are_the_documented_lines():
     chat = begin(file="smol.gguf")
     events = [chat.opening, chat.set_system("Be brief."), chat.set(temp=0.2), chat.ask("Hi.")]
     events += [reply(chat, stats={"reused": 3}), chat.retry()]
+    events += [chat.pin("id3"), chat.forget("id3", False), chat.summarize("A greeting.", ["id3"])]
 
     at = "2026-11-22T08:31:00.250+00:00"
     assert events == [
@@ -60,6 +61,12 @@ def test_the_events_are_the_documented_lines():
         | {"ended": "end", "model": "smollm2", "sampling": {"temp": 0.8}, "seed": 7}
         | {"stats": {"reused": 3}},
         {"v": 1, "id": "id5", "parent": None, "at": at, "type": "head", "to": "id3"},
+        {"v": 1, "id": "id6", "parent": None, "at": at, "type": "pin"}
+        | {"message": "id3", "on": True},
+        {"v": 1, "id": "id7", "parent": None, "at": at, "type": "forget"}
+        | {"message": "id3", "on": False},
+        {"v": 1, "id": "id8", "parent": None, "at": at, "type": "summary"}
+        | {"text": "A greeting.", "covers": ["id3"]},
     ]
 
 
@@ -128,6 +135,98 @@ def test_the_last_system_text_and_the_last_value_of_each_setting_hold():
     assert chat.settings == {"temp": 0.9, "seed": 1}
 
 
+def test_a_setting_of_many_values_is_what_it_will_be_when_the_chat_is_resumed():
+    chat = begin()
+    event = chat.set(stop=("END", "###"))
+    again = Conversation.from_events(json.loads(json.dumps([chat.opening, event])))
+    assert again.settings == chat.settings
+
+
+def test_what_was_sampled_is_kept_with_the_answer():
+    chat = begin()
+    chat.ask("Hi.")
+    event = reply(chat, "Hello.", thinking="A greeting.", tokens=[5], sampled=[1, 2, 5])
+    assert chat.nodes[event["id"]].sampled == (1, 2, 5)
+    assert "sampled" not in reply_again(chat, tokens=[5])
+
+
+def reply_again(chat, **facts):
+    chat.retry()
+    return reply(chat, **facts)
+
+
+@pytest.mark.parametrize("change", ["pin", "forget"])
+def test_a_mark_on_a_turn_holds_until_it_is_taken_away(change):
+    chat = begin()
+    marked = {"pin": chat.pinned, "forget": chat.forgotten}[change]
+    question = chat.ask("Hi.")["id"]
+    other = chat.ask("Again.")["id"]
+    getattr(chat, change)(question)
+    getattr(chat, change)(question)
+    getattr(chat, change)(other)
+    assert marked == {question, other}
+    getattr(chat, change)(question, False)
+    getattr(chat, change)(question, False)
+    assert marked == {other}
+    assert [t.user.id for t in chat.turns()] == [question, other], "the log keeps what was said"
+
+
+def test_a_note_counts_only_where_all_that_it_covers_was_said():
+    chat = begin()
+    questions = []
+    for text in ("One?", "Two?", "Three?"):
+        questions.append(chat.ask(text)["id"])
+        reply(chat)
+    before, end = chat.nodes[questions[1]].parent, chat.head
+    chat.summarize("On one.", questions[:1])
+    chat.summarize("On one and two.", questions[:2])
+    assert chat.summary().text == "On one and two."
+    assert chat.summary().covers == set(questions[:2])
+
+    chat.go(before)
+    assert chat.summary().text == "On one."
+    chat.ask("Something else?")
+    assert chat.summary().text == "On one."
+    chat.clear()
+    assert chat.summary() is None
+    chat.go(end)
+    assert chat.summary().text == "On one and two."
+
+
+def test_of_two_notes_on_the_same_turns_the_newer_one_stands():
+    chat = begin()
+    question = chat.ask("One?")["id"]
+    chat.summarize("First note.", [question])
+    chat.summarize("Second note.", [question])
+    assert chat.summary().text == "Second note."
+
+
+def test_every_last_message_is_a_branch():
+    chat = begin()
+    assert chat.branches() == []
+    root = chat.ask("Hi.")["id"]
+    first = reply(chat, "Hello.")["id"]
+    assert chat.branches() == [first]
+    chat.go(root)
+    second = reply(chat, "Good day.")["id"]
+    assert chat.branches() == [first, second]
+    chat.go(first)
+    third = chat.ask("And now?")["id"]
+    chat.clear()
+    fourth = chat.ask("Again.")["id"]
+    assert chat.branches() == [second, third, fourth]
+
+
+def test_what_follows_a_message_is_listed_oldest_first():
+    chat = begin()
+    root = chat.ask("Hi.")["id"]
+    answers = [reply(chat, "Hello.")["id"], reply_again(chat)["id"]]
+    assert [m.id for m in chat.children(root)] == answers
+    assert chat.children(answers[0]) == []
+    following = chat.ask("And now?")["id"]
+    assert [m.id for m in chat.children(answers[1])] == [following]
+
+
 def test_an_answer_needs_a_question():
     chat = begin()
     with pytest.raises(ValueError, match="needs a user message"):
@@ -177,6 +276,14 @@ def test_the_title_is_the_beginning_of_the_first_question(text, title):
 STRANGE = [
     {"type": "begin", "model": "another", "created": "2001-01-01T00:00:00+00:00"},
     {"type": "pin", "id": "p1", "parent": "id1", "target": "id1"},
+    {"type": "pin", "message": "lost", "on": True},
+    {"type": "pin", "message": "id1", "on": "yes"},
+    {"type": "forget", "message": ["id1"], "on": True},
+    {"type": "forget", "message": "id1"},
+    {"type": "summary", "text": "A note on nothing.", "covers": []},
+    {"type": "summary", "text": "A note on what was lost.", "covers": ["lost", ["id1"], {}]},
+    {"type": "summary", "text": "A note.", "covers": "id1"},
+    {"type": "summary", "covers": ["id1"]},
     {"type": "user", "id": "x1", "parent": "lost", "text": "Nobody said this."},
     {"type": "answer", "id": "x2", "parent": "lost", "text": "To nobody."},
     {"type": "answer", "id": "x3", "parent": "id2", "text": "An answer to an answer."},
@@ -231,6 +338,8 @@ OPERATIONS = st.lists(
         st.tuples(st.just("system"), st.text()),
         st.tuples(st.just("set"), st.sampled_from(["temp", "seed", "top_k"])),
         st.tuples(st.just("go"), st.integers(0, 20)),
+        st.tuples(st.sampled_from(["pin", "forget"]), st.integers(0, 20)),
+        st.tuples(st.just("summarize"), st.text()),
         st.tuples(st.sampled_from(["retry", "clear"]), st.none()),
     ),
     max_size=30,
@@ -251,6 +360,12 @@ def perform(chat, operations):
             events.append(chat.set(**{value: len(events)}))
         elif name == "go" and chat.nodes:
             events.append(chat.go(list(chat.nodes)[value % len(chat.nodes)]))
+        elif name in ("pin", "forget") and chat.turns():
+            turn = chat.turns()[value % len(chat.turns())]
+            events.append(getattr(chat, name)(turn.user.id, value % 3 > 0))
+        elif name == "summarize" and chat.turns():
+            covers = [turn.user.id for turn in chat.turns()[: len(value)]]
+            events.append(chat.summarize(value, covers))
         elif name in ("retry", "clear"):
             events.append(getattr(chat, name)())
     return [event for event in events if event]
@@ -264,6 +379,32 @@ def test_a_conversation_is_made_again_by_its_own_events(operations):
     again = Conversation.from_events(json.loads(json.dumps(events)))
     assert again == chat
     assert again.turns() == chat.turns()
+    assert again.summary() == chat.summary()
+    assert again.branches() == chat.branches()
+
+
+@settings(max_examples=40, deadline=None)
+@given(OPERATIONS)
+def test_the_branches_lead_to_all_that_was_said(operations):
+    chat = begin()
+    perform(chat, operations)
+    seen = set()
+    for leaf in chat.branches():
+        assert chat.children(leaf) == []
+        chat.go(leaf)
+        seen |= {m.id for turn in chat.turns() for m in (turn.user, turn.answer) if m}
+    assert seen == set(chat.nodes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(OPERATIONS)
+def test_a_note_never_covers_what_the_path_does_not_have(operations):
+    chat = begin()
+    perform(chat, operations)
+    note = chat.summary()
+    if note:
+        assert note.covers
+        assert note.covers <= {turn.user.id for turn in chat.turns()}
 
 
 @settings(max_examples=40, deadline=None)

@@ -95,15 +95,17 @@ class Conversation:
             case {"type": "system", "text": str(text)}:
                 self.system = text
             case {"type": "set"}:
-                values = {name: value for name, value in event.items() if name not in ENVELOPE}
-                self.settings.update(values)
+                for name, value in event.items():
+                    if name not in ENVELOPE:  # several values are a tuple here, a list in JSON
+                        self.settings[name] = tuple(value) if isinstance(value, list) else value
             case {"type": "pin", "message": str(id), "on": bool(on)} if id in self.nodes:
                 (self.pinned.add if on else self.pinned.discard)(id)
             case {"type": "forget", "message": str(id), "on": bool(on)} if id in self.nodes:
                 (self.forgotten.add if on else self.forgotten.discard)(id)
             case {"type": "summary", "text": str(text), "covers": [*ids]}:
-                covers = frozenset(id for id in ids if id in self.nodes)
-                self.summaries.append(Summary(text, covers))
+                known = (id for id in ids if isinstance(id, str) and id in self.nodes)
+                if covers := frozenset(known):  # a note on nothing would stand everywhere
+                    self.summaries.append(Summary(text, covers))
             case {"type": "head", "to": None | str() as to} if to is None or to in self.nodes:
                 self.head = to
             case {"type": "user" | "answer", "id": str(id), "text": str()} if self._fits(event):

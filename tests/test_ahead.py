@@ -1,0 +1,137 @@
+"""What is read while a person types."""
+
+import time
+from datetime import datetime, timezone
+
+import pytest
+
+from lcp.engine.ahead import HELD_BACK
+from lcp.engine.engine import Engine
+from lcp.engine.plan import common_prefix
+from lcp.engine.reply import Request
+from lcp.settings import Sampling, Settings
+
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
+GREEDY = Sampling(temp=0)
+SAID = [
+    {"role": "user", "content": "Tell me of the sea. " * 20},
+    {"role": "assistant", "content": "It is wide. " * 20},
+]
+
+
+@pytest.fixture
+def engine(tiny):
+    with Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=1024), now=NOW) as one:
+        one.load().result()
+        yield one
+
+
+def settle(engine):
+    """Wait until the engine thread has nothing more to read."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        done, total = engine.ahead
+        if engine._ahead._planned is engine._ahead._wish and done >= total:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"read {engine.ahead} tokens in 20 s")
+
+
+def held(engine):
+    return engine.model.text(engine._context.tokens)
+
+
+def answer(engine, messages):
+    reply = engine.reply(Request(messages, GREEDY, max_tokens=4))
+    for _ in reply:
+        pass
+    return reply
+
+
+def test_the_conversation_is_read_before_anything_is_typed(engine):
+    engine.look_ahead(SAID, "", 100)
+    settle(engine)
+    assert held(engine).endswith("It is wide. It is wide. \n[user] ")
+
+
+def test_what_is_typed_is_read_but_for_its_end(engine):
+    typed = "And what of the mountains, are they as wide as the sea?"
+    engine.look_ahead(SAID, typed, 100)
+    settle(engine)
+    read = held(engine).rpartition("[user] ")[2]
+    assert typed.startswith(read)
+    assert len(read) == len(typed) - HELD_BACK  # a token is a byte here
+
+
+def test_enter_finds_it_read(engine):
+    typed = "And what of the mountains? " * 5
+    engine.look_ahead(SAID, typed, 100)
+    settle(engine)
+    reply = answer(engine, [*SAID, {"role": "user", "content": typed}])
+    assert reply.stats.read <= HELD_BACK + len("\n[assistant] ")
+    assert reply.stats.prompt_tokens == reply.stats.read + reply.stats.reused
+
+
+def test_reading_ahead_changes_no_answer(engine, tiny):
+    question = {"role": "user", "content": "And what of the mountains? " * 3}
+    for typed in ("And what", "And what of the rivers?", "", question["content"]):
+        engine.look_ahead(SAID, typed, 100)
+        settle(engine)
+    ahead = answer(engine, [*SAID, question])
+    with Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=1024), now=NOW) as fresh:
+        fresh.load().result()
+        assert answer(fresh, [*SAID, question]).sampled == ahead.sampled
+
+
+def test_a_text_that_changes_is_read_as_far_as_it_stands(engine):
+    for typed in ("one two three four five six", "one two thr", "one two three and seven"):
+        engine.look_ahead(SAID, typed, 100)
+        settle(engine)
+    assert "one two three and s".startswith(held(engine).rpartition("[user] ")[2])
+
+
+def test_it_fills_free_room_only(engine):
+    engine.look_ahead(SAID, "word " * 400, 100)
+    settle(engine)
+    assert len(engine._context.tokens) <= engine.room(100)
+
+
+def test_what_was_typed_before_the_model_was_loaded_is_read_after(tiny):
+    with Engine(tiny("dense"), Settings(ctx_size=1024), now=NOW) as engine:
+        engine.look_ahead(SAID, "", 100)
+        assert engine.ahead == (0, 0)
+        engine.load().result()
+        settle(engine)
+        assert "[user] Tell me" in held(engine)
+
+
+def test_enter_takes_over_in_the_middle(engine):
+    long = [{"role": "user", "content": "x" * 700}]
+    engine.look_ahead(long, "", 100)
+    reply = answer(engine, [{"role": "user", "content": "short"}])
+    assert reply.ended in ("length", "end")
+    assert engine.model.text(engine._context.tokens).startswith("<s>[user] short")
+
+
+def test_a_stop_while_reading_ahead_is_for_the_next_answer_only(engine):
+    engine.look_ahead(SAID, "", 100)
+    engine.stop()
+    assert answer(engine, [*SAID, {"role": "user", "content": "?"}]).ended == "length"
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "hybrid", "hybrid_mrope", "swa", "mrope"])
+def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):
+    path = tiny(kind, quant="Q8_0")
+    question = {"role": "user", "content": "And what of the mountains?"}
+    with Engine(path, Settings(ctx_size=1024), now=NOW) as engine:
+        engine.load().result()
+        for typed in ("And wh", "And who is there?", "And what of the"):
+            engine.look_ahead(SAID, typed, 100)
+            settle(engine)
+        done = common_prefix(engine._context.tokens, engine._writer.write([*SAID, question]).tokens)
+        assert done > 400
+        ahead = answer(engine, [*SAID, question])
+        assert ahead.stats.read < 100
+    with Engine(path, Settings(ctx_size=1024), now=NOW) as fresh:
+        fresh.load().result()
+        assert answer(fresh, [*SAID, question]).sampled == ahead.sampled

@@ -1,0 +1,91 @@
+"""The KV cache in a file: trusted only when every byte is right."""
+
+import ctypes
+import os
+import random
+
+import pytest
+
+from lcp.engine import statefile
+from lcp.engine.context import State
+from lcp.engine.statefile import Unusable, prune, read, write
+
+MADE_BY = {"model": "m", "kv_type": "f16"}
+
+
+def a_state(size=3000, seed=0):
+    blob = random.Random(seed).randbytes(size)
+    return State([1, 2, 3], [0, 1, 2], (ctypes.c_uint8 * size).from_buffer_copy(blob))
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "chats" / "a.kv"
+    size = write(path, a_state(), MADE_BY)
+    state = read(path, MADE_BY)
+    assert (state.tokens, state.positions) == ([1, 2, 3], [0, 1, 2])
+    assert bytes(state.blob) == bytes(a_state().blob)
+    assert path.stat().st_size == size
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["a.kv"]
+
+
+def test_no_file_is_no_state(tmp_path):
+    assert read(tmp_path / "none.kv", MADE_BY) is None
+
+
+@pytest.mark.parametrize("other", [{"model": "n"}, {"kv_type": "q8_0"}, {"new": "fact"}])
+def test_what_something_else_made_is_not_used_and_why(tmp_path, other):
+    path = tmp_path / "a.kv"
+    write(path, a_state(), MADE_BY)
+    assert read(path, MADE_BY | other) == Unusable(f"was made with another {next(iter(other))}")
+
+
+def test_900_cut_or_altered_files_are_never_trusted(tmp_path):
+    path = tmp_path / "a.kv"
+    write(path, a_state(), MADE_BY)
+    whole = path.read_bytes()
+    random_ = random.Random(1)
+    for n in range(900):
+        data = bytearray(whole)
+        if n % 3 == 0:
+            del data[random_.randrange(len(data)) :]
+        elif n % 3 == 1:
+            data[random_.randrange(len(data))] ^= 1 << random_.randrange(8)
+        else:
+            begin = random_.randrange(len(data))
+            data[begin : begin + 40] = random_.randbytes(random_.randrange(1, 80))
+        assert bytes(data) != whole
+        path.write_bytes(data)
+        assert read(path, MADE_BY) == Unusable("is damaged"), n
+
+
+def test_a_write_that_is_cancelled_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.kv"
+    write(path, a_state(seed=1), MADE_BY)
+    monkeypatch.setattr(statefile, "_PIECE", 100)
+    asked = iter([False] * 10 + [True])
+    assert write(path, a_state(seed=2), MADE_BY, lambda: next(asked)) == 0
+    assert bytes(read(path, MADE_BY).blob) == bytes(a_state(seed=1).blob)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.kv"]
+
+
+def test_a_write_that_fails_leaves_no_part(tmp_path):
+    path = tmp_path / "a.kv"
+
+    def fails():
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        write(path, a_state(), MADE_BY, fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_oldest_go_first_when_all_together_are_too_large(tmp_path):
+    for n in range(5):
+        write(tmp_path / f"{n}.kv", a_state(1000), MADE_BY)
+        os.utime(tmp_path / f"{n}.kv", (n, n))
+    (tmp_path / "log.jsonl").write_text("stays")
+    size = (tmp_path / "0.kv").stat().st_size
+    assert prune(tmp_path, 3 * size) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2.kv", "3.kv", "4.kv", "log.jsonl"]
+    assert prune(tmp_path, 0) == 3
