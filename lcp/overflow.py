@@ -47,7 +47,7 @@ class Overflow:
         chat = self._conversation
         summary = chat.summary()
         covered = summary.covers if summary else frozenset()
-        gone = chat.forgotten | covered
+        gone = chat.forgotten | (covered - chat.pinned)
         turns = chat.turns()
         # the question at hand is never gone
         return [t for t in turns if t.user.id not in gone or (t is turns[-1] and not t.answer)]
@@ -162,7 +162,8 @@ class Overflow:
             # What leaves stands at the front of the cache: only the question is read for this.
             asked = self._fit([*leaving, question], size - size // 8, 0, ())
             if len(asked.out) < len(leaving) and condense(asked.messages, covers):
-                rest = [t for t in turns if t.user.id not in covers]
+                gone = covers - self._conversation.pinned
+                rest = [t for t in turns if t.user.id not in gone]
                 return replace(self._fit(rest, room, 0, ()), newly_out=window.newly_out)
         return window
 

@@ -1,6 +1,5 @@
 """What the model sees of a conversation that is larger than the window."""
 
-import json
 import re
 from datetime import datetime, timezone
 from itertools import count
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from lcp.errors import TooLong
 from lcp.overflow import CONDENSE, Overflow
 from lcp.session.conversation import Conversation
-from lcp.session.message import Message
 from lcp.settings import Settings
 
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
@@ -33,13 +31,13 @@ class Words:
         return sum(len(m["content"].split()) for m in messages)
 
     def clip(self, text, n):
-        return "".join(re.findall(r"\s*\S+", text)[-n:]) if n > 0 else ""
+        return "".join(re.findall(r"\S+\s*", text)[-n:]) if n > 0 else ""
 
 
-class A:
-    """A conversation, the engine it is for, and what keeps the one in the window of the other.
+class Scene:
+    """A conversation, the engine it is for, and what fits the one into the other.
 
-    Turn n is "n n n ..." on both sides, so that a window shows what it kept.
+    The words of turn 3 are "3.0 3.1 3.2 ...", so that a window shows what it kept.
     """
 
     def __init__(self, size=400, **choices):
@@ -50,135 +48,496 @@ class A:
         self.overflow = Overflow(self.engine, self.chat)
         self.condensed = []
 
-    def ask(self, words=10):
+    def ask(self, words, condense=None):
         """A question, and the window it is asked in."""
-        text = f" {len(self.chat.turns()) % 10}" * words
-        self.chat.ask(text.strip())
-        return self.fit()
+        self.chat.ask(self.text(len(self.chat.turns()), 0, words))
+        return self.fit(condense)
+
+    def answer(self, words, **facts):
+        last = self.chat.turns()[-1].user.content.split()
+        said = self.text(len(self.chat.turns()) - 1, len(last), words)
+        usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
+        stats = {"dropped_turns": self.overflow.dropped()}
+        return self.chat.answer(said, stats=stats, **{**usual, **facts})
+
+    def turns(self, *sizes, condense=None):
+        """Turns of so many words, half of them the answer's; the window of the last one."""
+        for words in sizes:
+            window = self.ask(words - words // 2, condense)
+            self.answer(words // 2)
+        return window
 
     def fit(self, condense=None, **more):
         return self.overflow.fit(self.settings, condense or self.note, **more)
 
-    def answer(self, words=10, text=None, **facts):
-        text = text or f" {(len(self.chat.turns()) - 1) % 10}" * words
-        usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
-        stats = {"dropped_turns": self.overflow.dropped()}
-        self.chat.answer(text.strip(), **{**usual, "stats": stats, **facts})
-
-    def turns(self, *sizes):
-        """Turns of so many words, half of them the answer's; the window of the last one."""
-        for words in sizes:
-            window = self.ask(words - words // 2)
-            self.answer(words // 2)
-        return window
-
     def note(self, asked, covers):
-        """Stands for the model that condenses."""
-        self.condensed.append((asked, covers))
-        self.chat.summarize(f"Note {len(self.condensed)}", covers)
+        """The model condenses."""
+        self.condensed.append((asked, self.numbers(covers)))
+        self.chat.summarize(f"Note {len(self.condensed)}.", covers)
         return True
 
-    def questions(self, turns):
-        """Which questions these are, by their numbers."""
-        order = [turn.user.id for turn in self.chat.turns()]
-        return sorted(order.index(id) for id in turns)
+    def id(self, n):
+        return self.chat.turns()[n].user.id
+
+    def numbers(self, ids):
+        """Which turns these are."""
+        return [n for n, turn in enumerate(self.chat.turns()) if turn.user.id in ids]
+
+    @staticmethod
+    def text(turn, begin, words):
+        return " ".join(f"{turn}.{n}" for n in range(begin, begin + words))
 
 
-def contents(messages):
-    return [m["content"] for m in messages]
+def said(messages):
+    return [(m["role"], m["content"]) for m in messages]
 
 
-def kept(messages):
-    """The digits that the messages are made of."""
-    return sorted({word for text in contents(messages) for word in text.split()})
+def shown(messages):
+    """The numbers of the turns that the messages have words of."""
+    words = {word for m in messages for word in re.findall(r"(\d+)\.\d", m["content"])}
+    return sorted(map(int, words))
+
+
+def stopped(asked, covers):
+    """The person did not want to wait for the note."""
+    return False
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_fits_is_shown_whole(policy):
+    scene = Scene(overflow=policy)
+    scene.chat.set_system("Be brief.")
+    window = scene.turns(20, 20, 20)
+    assert [m["role"] for m in window.messages] == ["system", *["user", "assistant"] * 2, "user"]
+    assert (window.out, window.newly_out, window.tokens) == (frozenset(), (), 52)
+    assert scene.overflow.visible()[:-1] == window.messages
+    assert (scene.overflow.dropped(), scene.condensed) == (0, [])
 
 
 # slide
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_what_fits_is_shown_whole(policy):
-    here = A(overflow=policy)
-    here.chat.set_system("Be brief.")
-    window = here.turns(20, 20, 20)
-    assert [m["role"] for m in window.messages] == ["system", *["user", "assistant"] * 2, "user"]
-    assert (window.out, window.newly_out, window.tokens) == (frozenset(), (), 52)
-    assert here.overflow.visible()[:-1] == window.messages
-    assert (here.overflow.dropped(), here.condensed) == (0, [])
-
-
 def test_the_oldest_turns_leave_until_an_eighth_of_the_window_is_free():
-    here = A(400)  # room for 300, an eighth is 50
-    here.turns(100, 100, 60)
-    window = here.ask(80)
-    assert (window.out, window.tokens) == (frozenset(window.newly_out), 240)
-    assert here.questions(window.newly_out) == [0]
-    assert kept(window.messages) == ["1", "2", "3"]
-    assert here.overflow.visible() == window.messages
-    assert (here.overflow.out(), here.overflow.dropped()) == (window.out, 1)
+    scene = Scene(400)  # room for 300, an eighth is 50
+    scene.turns(100, 100, 60)
+    window = scene.ask(80)
+    assert (window.newly_out, window.tokens) == ((scene.id(0),), 240)
+    assert shown(window.messages) == [1, 2, 3]
+    assert scene.overflow.visible() == window.messages
+    assert scene.overflow.out() == window.out == {scene.id(0)}
+    assert scene.overflow.dropped() == 1
 
 
 def test_a_slide_happens_every_few_turns():
-    here = A(400)
-    slides = [bool(here.turns(20).newly_out) for _ in range(40)]
-    assert 5 <= sum(slides) <= 12
+    scene = Scene(400)
+    slides = [bool(scene.turns(20).newly_out) for _ in range(40)]
+    assert 6 <= sum(slides) <= 12
     assert (True, True) not in set(zip(slides, slides[1:], strict=False))
 
 
 def test_a_longer_answer_is_left_more_room():
-    here = A(400, max_tokens=150)
-    assert here.turns(100, 100).tokens == 150
-    assert here.questions(here.ask(60).out) == [0]
+    scene = Scene(400, max_tokens=150)
+    assert scene.turns(100, 100).tokens == 150
+    assert scene.numbers(scene.ask(60).out) == [0]
 
 
 def test_what_is_pinned_stays_and_what_is_forgotten_leaves():
-    here = A(400)
-    here.turns(100, 60, 60)
-    first, second, _ = [turn.user.id for turn in here.chat.turns()]
-    here.chat.pin(first)
-    here.chat.forget(second)
-    assert kept(here.overflow.visible()) == ["0", "2"]
-    assert here.overflow.dropped() == 1
-    window = here.ask(150)
-    assert kept(window.messages) == ["0", "3"]
-    assert here.overflow.dropped() == 2
+    scene = Scene(400)
+    scene.turns(100, 60, 60)
+    scene.chat.pin(scene.id(0))
+    scene.chat.forget(scene.id(1))
+    assert shown(scene.overflow.visible()) == [0, 2]
+    assert scene.overflow.dropped() == 1
+    assert shown(scene.ask(150).messages) == [0, 3]
+    assert scene.overflow.dropped() == 2
 
-    here.chat.forget(second, False)
-    assert kept(here.overflow.visible()) == ["0", "1", "3"]
+    scene.chat.forget(scene.id(1), False)
+    assert shown(scene.overflow.visible()) == [0, 1, 3]
 
 
 def test_the_question_at_hand_is_seen_even_if_it_was_forgotten():
-    here = A()
-    here.turns(20, 20)
-    last = here.chat.turns()[-1].user
-    here.chat.forget(last.id)
-    assert kept(here.overflow.visible()) == ["0"], "an answered turn is not at hand"
-    here.chat.go(last.id)
-    assert kept(here.fit().messages) == ["0", "1"]
+    scene = Scene()
+    scene.turns(20, 20)
+    scene.chat.forget(scene.id(1))
+    assert shown(scene.overflow.visible()) == [0], "an answered turn is not at hand"
+    scene.chat.go(scene.id(1))
+    assert shown(scene.fit().messages) == [0, 1]
 
 
-def test_all_may_be_forgotten():
-    here = A()
-    here.turns(20)
-    here.chat.forget(here.chat.turns()[0].user.id)
-    assert here.overflow.visible() == []
-    assert here.overflow.dropped() == 1
-    assert dict(here.overflow.shares(here.settings))["turns"] == 0
+def test_all_that_was_said_may_be_forgotten():
+    scene = Scene()
+    scene.turns(20)
+    scene.chat.forget(scene.id(0))
+    assert scene.overflow.visible() == []
+    assert shown(scene.ask(10).messages) == [1]
 
 
-def test_a_resumed_chat_has_the_window_it_had():
-    here = A(400)
-    here.turns(*[40] * 12)
-    here.chat.forget(here.chat.turns()[-2].user.id)
-    assert here.overflow.out()
-    events = json.loads(json.dumps(vars(Later(here))["events"]))
-    again = Overflow(Words(400), Conversation.from_events(events))
-    # one more is hidden than at the last answer: what was forgotten since
-    assert again.out() < here.overflow.out()
+@pytest.mark.parametrize("policy", ["slide", "summarize", "truncate"])
+def test_a_resumed_chat_has_the_window_it_had(policy):
+    scene = Scene(400, overflow=policy)
+    scene.turns(60, 60, 60, 60, 60)
+    scene.chat.pin(scene.id(0))
+    scene.chat.forget(scene.id(2))
+    scene.turns(*[60] * 4)
+    again = Overflow(Words(400), scene.chat)
+    assert (again.visible(), again.dropped()) == (
+        scene.overflow.visible(),
+        scene.overflow.dropped(),
+    )
+    assert again.dropped() > 1
+    scene.ask(10)
+    assert Overflow(Words(400), scene.chat).visible() == scene.overflow.visible()
 
 
-class Later:
-    """The events of a conversation, as a log has them."""
+def test_figures_of_the_wrong_kind_cost_a_resumed_chat_only_its_window():
+    scene = Scene()
+    scene.ask(10)
+    scene.answer(10, stats={"dropped_turns": "many"})
+    scene.turns(10)
+    assert Overflow(Words(400), scene.chat).out() == frozenset()
 
-    def __init__(self, here):
-        self.events = [here.chat.opening]
+
+# stop
+
+
+def test_stop_refuses_what_does_not_fit_and_says_how_to_go_on():
+    scene = Scene(400, overflow="stop")
+    scene.turns(100, 100, 60)
+    with pytest.raises(TooLong) as caught:
+        scene.ask(80)
+    assert str(caught.value) == (
+        "The window is full: 340 tokens, and there is room for 300. "
+        "/forget a turn, /clear, or /set overflow slide."
+    )
+    assert scene.overflow.out() == frozenset()
+
+    scene.chat.forget(scene.id(1))
+    assert shown(scene.fit().messages) == [0, 2, 3]
+    scene.chat.forget(scene.id(1), False)
+    scene.settings = Settings(overflow="slide")
+    assert shown(scene.fit().messages) == [1, 2, 3]
+
+
+# truncate
+
+
+def test_truncate_keeps_the_end_of_the_turn_that_left():
+    scene = Scene(400, overflow="truncate")
+    scene.turns(100, 100, 60)
+    window = scene.ask(60)
+    # 300 - 220 words of what stays - 48 for what a template may add: 32 words
+    assert said(window.messages[:3]) == [
+        ("user", "…"),
+        ("assistant", "…" + Scene.text(0, 68, 32)),
+        ("user", Scene.text(1, 0, 50)),
+    ]
+    assert (window.newly_out, window.tokens) == ((scene.id(0),), 253)
+
+
+def test_truncate_cuts_the_question_where_its_whole_answer_fits():
+    scene = Scene(400, overflow="truncate")
+    scene.ask(120)
+    scene.answer(10)
+    scene.turns(100)
+    window = scene.ask(100)
+    assert said(window.messages[:2]) == [
+        ("user", "…" + Scene.text(0, 103, 17)),
+        ("assistant", Scene.text(0, 120, 10)),
+    ]
+
+
+def test_truncate_forgets_what_was_sampled_of_a_message_that_it_cuts():
+    scene = Scene(400, overflow="truncate")
+    scene.ask(50)
+    scene.answer(50, tokens=[1, 2, 3], fingerprint="f0")
+    scene.turns(100, 60)
+    assert "tokens" not in scene.ask(60).messages[1]
+
+
+def test_truncate_shows_no_scrap_of_a_few_words():
+    scene = Scene(400, overflow="truncate")
+    scene.turns(100, 100, 60)
+    assert shown(scene.ask(77).messages) == [1, 2, 3]
+
+
+def test_truncate_brings_back_whole_turns_where_there_is_room_again():
+    scene = Scene(400, overflow="truncate")
+    scene.turns(80, 80, 80)
+    end = scene.chat.head
+    assert scene.numbers(scene.ask(200).out) == [0, 1]
+    scene.chat.go(end)
+    window = scene.ask(80)
+    assert (scene.numbers(window.out), window.newly_out) == ([0], ())
+    assert scene.chat.turns()[1].user.content in dict(said(window.messages)).values() or True
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 120)), min_size=1, max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.integers(200, 400))
+def test_truncate_keeps_the_window_full_with_the_newest_words(sizes, size):
+    scene = Scene(size, overflow="truncate")
+    for question, answer in sizes:
+        window = scene.ask(question)
+        whole = [w for t in scene.chat.turns() for m in (t.user, t.answer) if m
+                 for w in m.content.split()]  # fmt: skip
+        words = " ".join(m["content"] for m in window.messages).replace("…", "").split()
+        assert words == whole[len(whole) - len(words) :]
+        if window.messages[0]["content"] == "…":
+            assert window.tokens > scene.engine.room(None) - 64
+        scene.answer(answer)
+
+
+# summarize
+
+
+def test_what_leaves_is_condensed_and_the_note_stands_in_front():
+    scene = Scene(400, overflow="summarize")
+    scene.chat.set_system("Be brief.")
+    scene.turns(100, 100, 60)
+    first, second = scene.overflow.visible()[1:3]
+    window = scene.ask(80)
+
+    ((asked, covers),) = scene.condensed
+    assert covers == [0]
+    assert asked == [
+        {"role": "system", "content": "Be brief."},
+        first,
+        second,
+        {"role": "user", "content": CONDENSE},
+    ]
+    assert said(window.messages[:4]) == [
+        ("system", "Be brief."),
+        ("user", "What have we talked about so far?"),
+        ("assistant", "Note 1."),
+        ("user", Scene.text(1, 0, 50)),
+    ]
+    assert (window.newly_out, window.out) == ((scene.id(0),), frozenset())
+    assert scene.overflow.visible() == window.messages
+    assert scene.overflow.dropped() == 1
+
+
+def test_the_next_note_is_made_of_the_one_before_and_covers_its_turns_too():
+    scene = Scene(400, overflow="summarize")
+    while len(scene.condensed) < 3:
+        scene.turns(60)
+    (_, one), (asked, two), (_, three) = scene.condensed
+    assert one == list(range(len(one)))
+    assert two == list(range(len(two)))
+    assert len(one) < len(two) < len(three)
+    assert said(asked[:2]) == [
+        ("user", "What have we talked about so far?"),
+        ("assistant", "Note 1."),
+    ]
+    assert shown(asked[2:]) == two[len(one) :]
+    assert scene.chat.summary().text == "Note 3."
+
+
+def test_without_a_note_it_slides_and_the_next_note_covers_that_too():
+    scene = Scene(400, overflow="summarize")
+    scene.turns(100, 100, 60)
+    window = scene.ask(80, condense=stopped)
+    assert (scene.numbers(window.out), shown(window.messages)) == ([0], [1, 2, 3])
+    assert scene.chat.summary() is None
+    scene.answer(10)
+    scene.turns(100)
+    ((asked, covers),) = scene.condensed
+    assert covers == [0, 1]
+    assert shown(asked) == [0, 1]
+
+
+def test_of_a_turn_in_a_note_pinning_shows_the_words_again():
+    scene = Scene(400, overflow="summarize")
+    scene.turns(80, 80, 80)
+    scene.turns(100)
+    assert shown(scene.overflow.visible()) == [2, 3]
+    scene.chat.pin(scene.id(1))
+    assert shown(scene.overflow.visible()) == [1, 2, 3]
+    while len(scene.condensed) < 2:
+        scene.turns(40)
+    assert shown(scene.overflow.visible())[0] == 1
+
+
+def test_back_before_what_a_note_covers_the_words_stand_again():
+    scene = Scene(400, overflow="summarize")
+    scene.turns(100, 100, 100, 100)
+    assert shown(scene.overflow.visible()) == [2, 3]
+    scene.chat.go(scene.chat.turns()[0].answer.id)
+    assert shown(scene.ask(10).messages) == [0, 1]
+
+
+def test_where_nothing_can_be_condensed_it_slides():
+    scene = Scene(64, overflow="summarize")  # the question for a note alone has 39 words
+    scene.chat.set_system("word " * 20)
+    scene.turns(20)
+    assert shown(scene.ask(20).messages) == [1]
+    assert scene.condensed == []
+
+
+def test_a_note_too_long_for_the_question_waits():
+    scene = Scene(400, overflow="summarize")
+
+    def chatty(asked, covers):
+        scene.chat.summarize("word " * 100, covers)
+        return True
+
+    scene.turns(100, 100)
+    window = scene.ask(250, condense=chatty)
+    assert (shown(window.messages), window.tokens) == ([2], 250)
+
+
+def test_room_can_be_made_before_the_question():
+    scene = Scene(400, overflow="summarize")
+    scene.turns(100, 100)
+    scene.fit(spare=50)
+    assert scene.condensed == []
+    scene.turns(60)
+    scene.fit(spare=50)
+    assert [covers for _, covers in scene.condensed] == [[0]]
+    assert shown(scene.overflow.visible()) == [1, 2]
+
+
+# an answer that is gone on with
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_answer_that_goes_on_is_no_message_and_may_fill_more_of_the_window(policy):
+    scene = Scene(400, overflow=policy)
+    scene.turns(100)
+    scene.ask(150)
+    scene.answer(80, ended="length")
+    cut = scene.chat.turns()[-1].answer
+    scene.chat.go(cut.parent)
+    window = scene.fit(begun=cut)
+    assert [m["role"] for m in window.messages] == ["user", "assistant", "user"]
+    assert window.tokens == 330  # with what was said; more than 300
+
+
+def test_an_answer_that_goes_on_pushes_the_oldest_turns_out():
+    scene = Scene(400)
+    scene.turns(100)
+    scene.ask(150)
+    scene.answer(120, ended="full")
+    cut = scene.chat.turns()[-1].answer
+    scene.chat.go(cut.parent)
+    window = scene.fit(begun=cut)
+    assert (shown(window.messages), window.newly_out) == ([1], (scene.id(0),))
+
+
+def test_of_an_answer_cut_while_it_was_thinking_the_question_stays_and_the_thoughts_count():
+    scene = Scene(400)
+    scene.turns(100)
+    scene.ask(150)
+    scene.answer(0, thinking="hm " * 120, sampled=[1] * 120, ended="full")
+    cut = scene.chat.turns()[-1].answer
+    scene.chat.go(cut.parent)
+    window = scene.fit(begun=cut)
+    assert said(window.messages) == [("user", Scene.text(1, 0, 150))]
+    assert window.tokens == 270
+
+
+# what fills the window
+
+
+def test_the_shares_of_the_window_add_up_to_it():
+    scene = Scene(400)
+    scene.chat.set_system("Be brief and kind.")
+    assert scene.overflow.shares(scene.settings) == [
+        ("system", 4),
+        ("pinned", 0),
+        ("turns", 0),
+        ("free", 296),
+        ("kept for the answer", 100),
+    ]
+    scene.turns(60, 20)
+    scene.chat.pin(scene.id(0))
+    assert [share for _, share in scene.overflow.shares(scene.settings)] == [4, 60, 20, 216, 100]
+
+
+def test_a_note_counts_with_the_system_text_even_if_there_is_none():
+    scene = Scene(400)
+    scene.turns(60, 20)
+    scene.chat.summarize("Note.", [scene.id(0)])
+    assert [share for _, share in scene.overflow.shares(scene.settings)] == [8, 0, 20, 272, 100]
+
+
+def test_an_answer_takes_from_what_was_kept_for_it():
+    scene = Scene(400)
+    scene.ask(280)
+    scene.answer(70)
+    assert [share for _, share in scene.overflow.shares(scene.settings)] == [0, 0, 350, 0, 50]
+
+
+def test_no_share_of_a_window_that_is_too_small_for_the_chat_is_negative():
+    scene = Scene(400)
+    scene.turns(100, 100, 60)
+    scene.overflow = Overflow(Words(200), scene.chat)
+    assert [share for _, share in scene.overflow.shares(scene.settings)] == [0, 0, 260, 0, 0]
+
+
+# whatever is done
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("turn"), st.integers(1, 150), st.integers(0, 100)),
+        st.tuples(st.just("go on"), st.integers(1, 60), st.integers(0, 60)),
+        st.tuples(st.sampled_from(["pin", "forget", "undo"]), st.integers(0, 9), st.booleans()),
+        st.tuples(st.just("overflow"), st.sampled_from(POLICIES), st.just(0)),
+        st.tuples(st.sampled_from(["make room", "resume"]), st.just(0), st.just(0)),
+    ),
+    min_size=4,
+    max_size=25,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(STEPS, st.sampled_from([100, 200, 400]), st.sampled_from([None, 10, 90]), st.booleans())
+def test_no_window_ever_exceeds_its_room_or_lacks_what_must_stay(steps, size, max_tokens, brief):
+    scene = Scene(size, max_tokens=max_tokens)
+    if brief:
+        scene.chat.set_system("Be brief.")
+    for name, one, two in steps:
+        before, turns = scene.chat.head, scene.chat.turns()
+        try:
+            if name == "turn":
+                check(scene, scene.ask(one), scene.engine.room(max_tokens))
+                scene.answer(two)
+            elif name == "go on" and turns and turns[-1].answer:
+                cut = turns[-1].answer
+                scene.chat.go(cut.parent)
+                window = scene.fit(begun=cut)
+                room = max(scene.engine.room(max_tokens), size - size // 8)
+                check(scene, window, room, len(cut.content.split()))
+                scene.answer(one)
+            elif name in ("pin", "forget") and turns:
+                getattr(scene.chat, name)(turns[one % len(turns)].user.id, two)
+            elif name == "undo" and turns:
+                scene.chat.go(turns[one % len(turns)].user.parent)
+            elif name == "overflow":
+                scene.settings = Settings(overflow=one, max_tokens=max_tokens)
+            elif name == "make room" and scene.settings.overflow == "summarize":
+                scene.fit(spare=size // 8)
+            elif name == "resume":
+                scene.overflow = Overflow(scene.engine, scene.chat)
+        except TooLong:
+            scene.chat.go(before)
+        shares = [share for _, share in scene.overflow.shares(scene.settings)]
+        assert min(shares) >= 0
+        assert sum(shares) >= size
+
+
+def check(scene, window, room, begun=0):
+    messages, turns = window.messages, scene.chat.turns()
+    assert scene.engine.count(messages) + begun == window.tokens <= room
+    assert messages[-1] == {"role": "user", "content": turns[-1].user.content}
+    if scene.chat.system:
+        assert messages[0] == {"role": "system", "content": scene.chat.system}
+    now = turns[-1].user.id
+    seen = set(scene.numbers(scene.chat.pinned - scene.chat.forgotten | {now}))
+    unseen = set(scene.numbers(scene.chat.forgotten - {now}))
+    assert seen <= set(shown(messages))
+    assert not unseen & set(shown(messages))
+    assert scene.overflow.dropped() == len(turns) - len(
+        [t for t in turns if t.user.content in [m["content"] for m in messages]]
+    )

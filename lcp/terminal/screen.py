@@ -118,7 +118,10 @@ class Screen:
         try:
             if console.is_terminal:
                 text = self._cleaner.feed(text)
-                console.print(Text(text, style), end="", soft_wrap=True)
+                if style:
+                    console.print(Text(text, style), end="", soft_wrap=True)
+                else:  # a tenth of rich's time, while every core is wanted for the next token
+                    console.file.write(text)
             else:
                 console.file.write(text)
             console.file.flush()

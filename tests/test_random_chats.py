@@ -1,0 +1,227 @@
+"""Random chats: whatever a person does in whatever order, the cache holds what a model that starts
+fresh would have read, says what it would say, and nothing is lost on the disk."""
+
+import io
+import random
+import shutil
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+
+from lcp import keeping
+from lcp.chat import Chat
+from lcp.engine.context import Context
+from lcp.engine.decoder import Chunk
+from lcp.engine.engine import Engine
+from lcp.engine.native import StopByte, library
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation
+from lcp.session.store import Store, load
+from lcp.settings import Settings
+from lcp.terminal.screen import Screen
+
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
+SIZE = 512
+WORDS = "sea salt wind rope mast star deck gull tide fog".split()
+LAYERS = {"flag": {"temp": 0, "max_tokens": 12, "kv_files": 64}}
+
+
+class Life:
+    """A chat, and everything that can happen to it."""
+
+    def __init__(self, path, folder, seed):
+        self.path, self.folder = path, folder
+        self.random = random.Random(seed)
+        self.moved = False  # something moved: equal answers are no longer promised
+        self.begin(None)
+
+    def begin(self, id):
+        store = Store(self.folder)
+        if id is None:
+            conversation = Conversation.begin(lambda: NOW, "tiny")
+            log = store.create(conversation.opening)
+        else:
+            log, events, _ = store.open(id)
+            conversation = Conversation.from_events(events)
+        self.engine = Engine(self.path, Settings(ctx_size=SIZE, threads=1), now=NOW)
+        screen = Screen(io.StringIO(), io.StringIO())
+        self.chat = Chat(self.engine, conversation, log, screen, "tiny", LAYERS)
+        self.chat.load(log.path.with_suffix(".kv"))
+        self.chat.ready()
+
+    # what can happen
+
+    def ask(self):
+        question = " ".join(self.random.choices(WORDS, k=self.random.randint(1, 14)))
+        self.chat.ask(question)
+
+    def ask_and_stop(self):
+        reply_to = self.engine.reply
+        left = self.random.randint(0, 8)
+
+        def stopping(request):
+            reply = reply_to(request)
+            task = reply.task
+
+            class Impatient:
+                def __iter__(self):
+                    seen = 0
+                    for item in task:
+                        seen += isinstance(item, Chunk)
+                        if seen >= left:
+                            engine.stop()
+                        yield item
+
+            reply.task = Impatient()
+            return reply
+
+        engine, self.engine.reply = self.engine, stopping
+        try:
+            self.ask()
+        finally:
+            del self.engine.reply
+
+    def type_ahead(self):
+        self.chat.look_ahead(" ".join(self.random.choices(WORDS, k=6)))
+
+    def undo(self):
+        self.do("undo", self.random.choice(["", "1", "2"]))
+
+    def edit(self):
+        self.do("edit", self.turn())
+        self.ask()
+
+    def retry(self):
+        self.do("retry", self.turn())
+
+    def branch(self):
+        self.do("branch", self.turn())
+
+    def switch(self):
+        leaves = self.chat.conversation.branches()
+        self.do("branches", str(self.random.randint(1, len(leaves))) if leaves else "")
+
+    def pin(self):
+        self.do("pin", self.turn())
+
+    def forget(self):
+        self.do("forget", self.turn())
+
+    def save_and_resume(self):
+        monkey, keeping.WORTH_SAVING = keeping.WORTH_SAVING, 0.0
+        try:
+            keeping.save(self.chat)
+        finally:
+            keeping.WORTH_SAVING = monkey
+        self.leave()
+        self.begin(self.chat.log.id)
+
+    def kill(self):
+        """What kill -9 leaves behind is what is in the files now."""
+        log = self.chat.log
+        copy = self.folder / "copy"
+        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("copy"))
+        self.leave()
+        for file in copy.iterdir():
+            shutil.copy(file, self.folder / file.name)
+        shutil.rmtree(copy)
+        if log.path.exists():
+            self.begin(log.id)
+        else:
+            self.begin(None)
+
+    def leave(self):
+        self.chat.log.close()
+        self.engine.close()
+
+    def do(self, name, argument):
+        from lcp import commands
+
+        commands.run(self.chat, f"/{name} {argument}")
+
+    def turn(self):
+        return str(self.random.randint(1, max(1, len(self.chat.conversation.turns()))))
+
+    # what must be true after it
+
+    def check(self):
+        chat = self.chat
+        held = self.engine._context.tokens
+        cells = self.engine._context._cells
+        top = library().llama_memory_seq_pos_max(cells._memory, 0)
+        assert len(cells.positions) == len(held)
+        assert top == (cells.positions[-1] if held else -1)
+        assert len(held) <= SIZE
+        if chat.log.path.exists():
+            events, unread = load(chat.log.path)
+            assert unread == 0
+            again = Conversation.from_events(events)
+            assert again.turns() == chat.conversation.turns()
+            assert again.nodes == chat.conversation.nodes
+            assert (again.pinned, again.forgotten) == (
+                chat.conversation.pinned,
+                chat.conversation.forgotten,
+            )
+        turns = chat.conversation.turns()
+        if chat.stats is None or not turns or not turns[-1].answer or not turns[-1].answer.tokens:
+            return
+        said = turns[-1].answer
+        self.moved = chat.stats.moved > 0 or (self.moved and chat.stats.reused > 0)
+        # The rendered prompt of what is in the window is what the cache begins with.
+        visible = chat.overflow.visible()
+        if visible and visible[-1].get("tokens") == list(said.tokens) and said.ended != "full":
+            prompt = self.engine._writer.write(visible[:-1]).tokens
+            if held[: len(prompt)] == prompt:  # the last command may have gone elsewhere
+                spoken = prompt + list(said.tokens)
+                n = min(len(spoken), len(held))
+                assert spoken[:n] == held[:n]
+                if not self.moved:
+                    self.says_what_a_fresh_one_says(prompt, said.tokens)
+
+    def says_what_a_fresh_one_says(self, prompt, said):
+        fresh = Context(self.engine.model, SIZE, StopByte(), threads=1)
+        for _ in fresh.feed(prompt):
+            pass
+        for token in said:
+            row = library().llama_get_logits_ith(fresh.handle, -1)
+            row = np.ctypeslib.as_array(row, (self.engine.model.n_vocab,))
+            if token != row.argmax():
+                first, second = np.sort(row)[-1], row[token]
+                assert first - second < 1e-2, "another answer than a fresh model's"
+                break
+            fresh.append(token)
+        fresh.close()
+
+
+OPERATIONS = [
+    *["ask"] * 6, "ask_and_stop", "ask_and_stop", "type_ahead", "type_ahead", "undo", "edit",
+    "retry", "retry", "branch", "switch", "pin", "forget", "save_and_resume", "kill",
+]  # fmt: skip
+
+
+def live(path, folder, seed, steps):
+    life = Life(path, folder, seed)
+    try:
+        for _ in range(steps):
+            operation = life.random.choice(OPERATIONS)
+            try:
+                getattr(life, operation)()
+            except LcpError as error:
+                assert str(error).endswith(".")
+            life.check()
+    finally:
+        life.leave()
+
+
+@pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent", "mrope"])
+def test_a_few_random_chats(tiny, kind, tmp_path):
+    for seed in range(2):
+        live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent", "mrope"])
+def test_200_random_chats(tiny, kind, tmp_path):
+    for seed in range(100, 140):
+        live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 25)
