@@ -2,15 +2,17 @@
 
     python -m bench.window [MODEL.gguf] [-t N] [--pairs N] [--json FILE]
 
-One conversation of questions of equal length, in a window of 2048 tokens (`lcp chat --lines
---json -n 48`), that goes on until the window has slid `--pairs` times (12: about 60 turns). A pair
-is a sliding turn's `ttft_s` and the mean of the ordinary turns' right before and after it. Once
-with `--slide move`, once with `--slide reread`.
+One conversation of questions of equal length, in a window of 2048 tokens (`lcp chat --lines --json
+-n 48`), that goes on until the window has slid `--pairs` times (12: about 60 turns); once with
+`--slide move`, once with `--slide reread`. A turn slides when `moved` is above 0 or `dropped_turns`
+grew. A pair is a sliding turn and the mean of the ordinary turns right before and after it.
 
-Sliding: `moved` is above 0 or `dropped_turns` grew. "Read too much": turns that read over 16 tokens
-more than were new while no notice on stderr says "read again". New are prompt_tokens - the turn
-before's ctx_used; in a sliding turn, where that has no meaning, what an ordinary turn reads (the
-median: the questions are of equal length). Moving is held to that in every turn.
+said  `ttft_s` of the stats
+seen  seconds from the question into the pipe to its JSON line, less `decode_s`: with all that is
+      done before the model is asked, as choosing what leaves
+read too much  turns that read over 16 tokens more than were new, with no "read again" on stderr.
+      New are prompt_tokens - the turn before's ctx_used; in a sliding turn, where that has no
+      meaning, what an ordinary turn reads (median): the questions are of equal length
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 from bench.measure import BenchError, Row, report
 from bench.sides import Model, arguments, facts, lcp_chat, lcp_env
@@ -35,17 +38,7 @@ WHAT = "boat horse house table book ring lamp coat clock garden piano bicycle".s
 WHERE = "town school church market river station village forest island harbour".split()
 FELT = "sad glad tired proud angry afraid happy quiet worried surprised".split()
 
-
-class Turn(NamedTuple):
-    """The stats of one turn that are looked at, and what stderr said during it."""
-
-    first: float  # ttft_s
-    prompt: int
-    read: int
-    moved: int
-    out: int
-    used: int
-    notice: str
+Turn = dict[str, Any]  # the stats of a turn, and of it `notice` (stderr) and `wait`
 
 
 def questions() -> Iterator[str]:
@@ -62,51 +55,52 @@ def questions() -> Iterator[str]:
 def talk(model: Model, slide: str, slides: int) -> list[Turn]:
     """A conversation that ends with the ordinary turn after the last of so many slides."""
     flags = ("--lines", "--json", "-c", str(SIZE), "-n", str(ANSWER), "--slide", slide)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     turns: list[Turn] = []
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as stderr:
         line, env = lcp_chat(model, *flags), lcp_env(home)
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(line, env=env, stdin=pipe, stdout=pipe, stderr=stderr, bufsize=0)
-        assert process.stdin and process.stdout
-        with process:
+        with subprocess.Popen(line, env=env, stderr=stderr, **pipes) as process:
+            assert process.stdin and process.stdout
             for question in itertools.islice(questions(), MOST_TURNS):
-                said = stderr.seek(0, 2)
+                said, begun = stderr.seek(0, 2), time.perf_counter()
                 process.stdin.write(f"{question}\n".encode())
-                answer = process.stdout.readline()
+                process.stdin.flush()
+                answer, ended = process.stdout.readline(), time.perf_counter()
                 stderr.seek(said)
                 notice = stderr.read().decode(errors="replace").strip()
                 if not answer:
                     raise BenchError(f"lcp chat --lines ended: {notice}")
-                s = json.loads(answer)["stats"]
-                names = ("ttft_s", "prompt_tokens", "read", "moved", "dropped_turns", "ctx_used")
-                turns.append(Turn(*(s[name] for name in names), notice))
+                stats = json.loads(answer)["stats"]
+                wait = ended - begun - stats["decode_s"]
+                turns.append(stats | {"notice": notice, "wait": wait})
                 print(f"\r  {slide}: {len(turns)} turns", end="", file=sys.stderr, flush=True)
-                if len(slid(turns)) >= slides and slid(turns)[-1] < len(turns) - 1:
-                    break
-            process.stdin.close()
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    return turns
+                at = slid(turns)
+                if len(at) >= slides and at[-1] < len(turns) - 1:
+                    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+                    return turns
+    raise BenchError(f"{MOST_TURNS} turns slid the window {len(slid(turns))} times.")
 
 
 def slid(turns: list[Turn]) -> list[int]:
     """Which turns made the window slide."""
     pairs = enumerate(itertools.pairwise(turns), 1)
-    return [i for i, (before, turn) in pairs if turn.moved or turn.out > before.out]
+    return [i for i, (a, b) in pairs if b["moved"] or b["dropped_turns"] > a["dropped_turns"]]
 
 
-def compared(turns: list[Turn]) -> list[tuple[float, float]]:
-    """The first token of each sliding turn, and of the ordinary turns beside it, in seconds."""
+def compared(turns: list[Turn], what: str) -> list[tuple[float, float]]:
+    """That time of each sliding turn, and of the ordinary turns beside it, in seconds."""
     at = slid(turns)
-    beside = {i: [turns[j].first for j in (i - 1, i + 1) if j not in at] for i in at}
-    return [(turns[i].first, statistics.mean(found)) for i, found in beside.items() if found]
+    beside = {i: [turns[j][what] for j in (i - 1, i + 1) if j not in at] for i in at}
+    return [(turns[i][what], statistics.mean(times)) for i, times in beside.items() if times]
 
 
-def unsaid(turns: list[Turn], usual: float) -> list[int]:
-    """Which turns read more than what was new, and did not say so."""
-    at, used = set(slid(turns)), [0, *(turn.used for turn in turns)]
-    new = [usual if i in at else turn.prompt - used[i] for i, turn in enumerate(turns)]
-    too_much = [i for i, turn in enumerate(turns) if turn.read > new[i] + SPARE]
-    return [i for i in too_much if "read again" not in turns[i].notice]
+def unsaid(turns: list[Turn]) -> int:
+    """How many turns read more than what was new, and did not say so."""
+    at, used = slid(turns), [0, *(turn["ctx_used"] for turn in turns)]
+    usual = statistics.median(t["read"] for i, t in enumerate(turns) if i and i not in at)
+    new = [usual if i in at else t["prompt_tokens"] - used[i] for i, t in enumerate(turns)]
+    too_much = (t for t, fair in zip(turns, new, strict=True) if t["read"] > fair + SPARE)
+    return sum("read again" not in turn["notice"] for turn in too_much)
 
 
 def main() -> int:
@@ -121,10 +115,10 @@ def main() -> int:
     try:
         for slide, target in (("move", "<= 1.3"), ("reread", "")):
             turns = talk(model, slide, options.pairs)
-            at = slid(turns)
-            usual = statistics.median(t.read for i, t in enumerate(turns) if i and i not in at)
-            rows.append(Row(f"first token, slide / ordinary, {slide}", "s", compared(turns), target))
-            known[f"read too much, {slide}"] = f"{len(unsaid(turns, usual))} of {len(turns)} turns"
+            for name, what in (("said", "ttft_s"), ("seen", "wait")):
+                pairs = compared(turns, what)
+                rows.append(Row(f"slide / ordinary, {slide}, {name}", "s", pairs, target))
+            known[f"read too much, {slide}"] = f"{unsaid(turns)} of {len(turns)} turns"
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -96,9 +96,11 @@ class Chat:
             # An answer that reaches the end of the window: the window slides and it goes on.
             while reply.ended == "full" and self.settings.overflow != "stop" and not asked:
                 try:
-                    reply = self._reply(self._cut(reply), asked)
+                    rest = self._reply(self._cut(reply), asked, reply.stats.reply_tokens)
                 except LcpError:
                     break  # nothing more can leave: it stays full
+                rest.stats = reply.stats.followed_by(rest.stats)
+                reply = rest
         self.stats = reply.stats
         self._keep_answer(reply)
         for number in asked:
@@ -208,14 +210,15 @@ class Chat:
 
     # inside an answer
 
-    def _reply(self, begun: Message | None, asked: list[int]) -> Reply:
+    def _reply(self, begun: Message | None, asked: list[int], said: int = 0) -> Reply:
+        limit = self.settings.max_tokens
         window = self.overflow.fit(self.settings, self._condense, begun)
         started = time.perf_counter()
         reply = self.engine.reply(
             Request(
                 window.messages,
                 self.settings.sampling,
-                max_tokens=self.settings.max_tokens,
+                max_tokens=limit and limit - said,
                 stop=self.settings.stop,
                 think=self.settings.think != "off",
                 begun=vars(begun) if begun else None,
@@ -270,22 +273,14 @@ class Chat:
         )
 
     def _keep_answer(self, reply: Reply) -> None:
-        sampled = reply.sampled if reply.sampled != reply.tokens else []
-        self.keep(
-            self.conversation.answer(
-                reply.text,
-                thinking=reply.thinking,
-                tokens=reply.tokens,
-                sampled=sampled,
-                fingerprint=self.engine.model.fingerprint,
-                ended=reply.ended,
-                model=self.model,
-                sampling=vars(self.settings.sampling),
-                seed=reply.seed,
-                stats=reply.stats.as_dict(),
-            ),
-            sync=True,
+        event = self.conversation.answer(
+            reply.text,
+            **reply.facts(),
+            fingerprint=self.engine.model.fingerprint,
+            model=self.model,
+            sampling=vars(self.settings.sampling),
         )
+        self.keep(event, sync=True)
 
     def _say_progress(self, progress: Progress, window: Window, started: float) -> None:
         if progress.total > 64:  # less is read before a person could see it

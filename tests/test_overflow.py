@@ -57,8 +57,8 @@ class Scene:
         last = self.chat.turns()[-1].user.content.split()
         said = self.text(len(self.chat.turns()) - 1, len(last), words)
         usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
-        stats = {"dropped_turns": self.overflow.dropped()}
-        return self.chat.answer(said, stats=stats, **{**usual, **facts})
+        usual |= {"stats": {"dropped_turns": self.overflow.dropped()}}
+        return self.chat.answer(said, **{**usual, **facts})
 
     def turns(self, *sizes, condense=None):
         """Turns of so many words, half of them the answer's; the window of the last one."""
@@ -185,7 +185,13 @@ def test_a_resumed_chat_has_the_window_it_had(policy):
         scene.overflow.dropped(),
     )
     assert again.dropped() > 1
+
+
+def test_a_chat_resumed_before_its_last_answer_has_the_window_of_the_one_before():
+    scene = Scene(400)
+    scene.turns(*[60] * 8)
     scene.ask(10)
+    assert scene.overflow.out()
     assert Overflow(Words(400), scene.chat).visible() == scene.overflow.visible()
 
 
@@ -241,7 +247,7 @@ def test_truncate_cuts_the_question_where_its_whole_answer_fits():
     scene.turns(100)
     window = scene.ask(100)
     assert said(window.messages[:2]) == [
-        ("user", "…" + Scene.text(0, 103, 17)),
+        ("user", "…" + Scene.text(0, 97, 23)),
         ("assistant", Scene.text(0, 120, 10)),
     ]
 
@@ -268,7 +274,7 @@ def test_truncate_brings_back_whole_turns_where_there_is_room_again():
     scene.chat.go(end)
     window = scene.ask(80)
     assert (scene.numbers(window.out), window.newly_out) == ([0], ())
-    assert scene.chat.turns()[1].user.content in dict(said(window.messages)).values() or True
+    assert ("user", Scene.text(1, 0, 40)) in said(window.messages)
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 120)), min_size=1, max_size=12)
@@ -284,7 +290,7 @@ def test_truncate_keeps_the_window_full_with_the_newest_words(sizes, size):
                  for w in m.content.split()]  # fmt: skip
         words = " ".join(m["content"] for m in window.messages).replace("…", "").split()
         assert words == whole[len(whole) - len(words) :]
-        if window.messages[0]["content"] == "…":
+        if window.messages[1:] and window.messages[1]["content"].startswith("…"):
             assert window.tokens > scene.engine.room(None) - 64
         scene.answer(answer)
 
@@ -341,7 +347,7 @@ def test_without_a_note_it_slides_and_the_next_note_covers_that_too():
     assert (scene.numbers(window.out), shown(window.messages)) == ([0], [1, 2, 3])
     assert scene.chat.summary() is None
     scene.answer(10)
-    scene.turns(100)
+    scene.turns(120)
     ((asked, covers),) = scene.condensed
     assert covers == [0, 1]
     assert shown(asked) == [0, 1]
@@ -349,19 +355,19 @@ def test_without_a_note_it_slides_and_the_next_note_covers_that_too():
 
 def test_of_a_turn_in_a_note_pinning_shows_the_words_again():
     scene = Scene(400, overflow="summarize")
-    scene.turns(80, 80, 80)
-    scene.turns(100)
-    assert shown(scene.overflow.visible()) == [2, 3]
-    scene.chat.pin(scene.id(1))
+    scene.turns(100, 100, 60, 120)
     assert shown(scene.overflow.visible()) == [1, 2, 3]
+    scene.chat.pin(scene.id(0))
+    assert shown(scene.overflow.visible()) == [0, 1, 2, 3]
     while len(scene.condensed) < 2:
-        scene.turns(40)
-    assert shown(scene.overflow.visible())[0] == 1
+        scene.turns(20)
+    assert scene.numbers(scene.chat.summary().covers) == [0, 1, 2]
+    assert shown(scene.overflow.visible()) == [0, 3, 4]
 
 
 def test_back_before_what_a_note_covers_the_words_stand_again():
     scene = Scene(400, overflow="summarize")
-    scene.turns(100, 100, 100, 100)
+    scene.turns(40, 40, 150, 160)
     assert shown(scene.overflow.visible()) == [2, 3]
     scene.chat.go(scene.chat.turns()[0].answer.id)
     assert shown(scene.ask(10).messages) == [0, 1]

@@ -53,7 +53,7 @@ class Life:
     # what can happen
 
     def ask(self):
-        question = " ".join(self.random.choices(WORDS, k=self.random.randint(1, 14)))
+        question = " ".join(self.random.choices(WORDS, k=self.random.randint(1, 30)))
         self.chat.ask(question)
 
     def ask_and_stop(self):

@@ -37,6 +37,17 @@ class MemoryKind:
     slide: Literal["move", "hole", "reread"]
     window: int = 0  # tokens the sliding-window layers look back
 
+    def told(self) -> str:
+        """What a person should know of it, "" when nothing is missing."""
+        if self.cut == "snapshot":
+            return "This model's memory cannot be moved: when the window slides, it is read again."
+        if self.window and self.slide == "reread":
+            return (
+                f"To save memory, only the last {self.window} tokens stay in this model's "
+                "sliding-window layers: when the window slides, it is read again."
+            )
+        return ""
+
 
 def memory_kind(model: Model, memory: Any) -> MemoryKind:
     """The row for a model and the memory made for it.

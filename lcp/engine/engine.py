@@ -146,16 +146,8 @@ class Engine:
                 "This model has no chat template; ChatML is used. "
                 "--chat-template FILE gives another."
             )
-        kind = self._held().kind
-        if kind.cut == "snapshot":
-            said.append(
-                "This model's memory cannot be moved: when the window slides, it is read again."
-            )
-        elif kind.window and kind.slide == "reread":
-            said.append(
-                f"To save memory, only the last {kind.window} tokens stay in this model's "
-                "sliding-window layers: when the window slides, it is read again."
-            )
+        if told := self._held().kind.told():
+            said.append(told)
         return said
 
     def room(self, max_tokens: int | None) -> int:

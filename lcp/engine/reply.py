@@ -54,6 +54,20 @@ class Stats:
         """For JSON; seconds to a tenth of a millisecond."""
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
+    def followed_by(self, rest: "Stats") -> "Stats":
+        """Of an answer that went on after the window slid in the middle of it."""
+        tokens = self.reply_tokens + rest.reply_tokens
+        seconds = self.decode_s + rest.decode_s
+        return replace(
+            self,
+            moved=self.moved + rest.moved,
+            reply_tokens=tokens,
+            decode_s=seconds,
+            tokens_per_second=(tokens - 2) / seconds if seconds else 0.0,
+            ctx_used=rest.ctx_used,
+            dropped_turns=rest.dropped_turns,
+        )
+
     def dropping(self, turns: int) -> "Stats":
         """The same with the number of turns that are out of the window."""
         return replace(self, dropped_turns=turns)
@@ -93,6 +107,17 @@ class Reply:
         self.stats = Stats()
         self.stop_asked = False
         self.task: Task[None]
+
+    def facts(self) -> dict[str, Any]:
+        """What is worth keeping of it beside its text, as plain values."""
+        return {
+            "thinking": self.thinking,
+            "tokens": self.tokens,
+            "sampled": self.sampled if self.sampled != self.tokens else [],
+            "ended": self.ended,
+            "seed": self.seed,
+            "stats": self.stats.as_dict(),
+        }
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
         return iter(self.task)
