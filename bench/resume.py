@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, run
 
 from bench.measure import BenchError, Row, abba, report
 from bench.sides import Model, arguments, facts, failed, lcp_chat, lcp_env, prose
@@ -39,7 +39,7 @@ def build(model: Model, home: Path, tokens: int) -> tuple[int, float]:
     said = [f"{turn}. {prose(tokens // TURNS - 40 + turn)}\n" for turn in range(TURNS)]
     line = command(model, "--lines", "-n", str(ANSWER))
     env = lcp_env(str(home))
-    done = subprocess.run(line, env=env, input="".join(said), text=True, capture_output=True)
+    done = run(line, env=env, input="".join(said), text=True, capture_output=True)
     if done.returncode:
         raise failed("lcp chat --lines", done)
     if not (saved := list(home.rglob("*.kv"))):
@@ -54,12 +54,10 @@ def resume(model: Model, home: Path, used: int, cached: bool) -> float:
         copy = shutil.copytree(home, Path(folder) / "home")
         for file in () if cached else copy.rglob("*.kv"):
             file.unlink()
-        line, env = command(model, "--resume", "last", "-p", QUESTION, "-n", "1"), lcp_env(str(copy))
+        line = command(model, "--resume", "last", "-p", QUESTION, "-n", "1")
         with tempfile.TemporaryFile("w+") as stderr:
             begun = time.perf_counter()
-            process = subprocess.Popen(
-                line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
-            )
+            process = Popen(line, env=lcp_env(str(copy)), stdin=DEVNULL, stdout=PIPE, stderr=stderr)
             assert process.stdout
             first = process.stdout.read(1)
             seconds = time.perf_counter() - begun

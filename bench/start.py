@@ -22,7 +22,8 @@ from functools import partial
 
 from bench.build_tools import BuildError, tool
 from bench.measure import BenchError, Row, Terminal, abba, report
-from bench.sides import READY, SPIN, Model, arguments, extra_bufts, facts, lcp_chat, lcp_env
+from bench.sides import READY, SPIN, Model, arguments, facts, lcp_chat, lcp_env
+from lcp.engine.native import extra_bufts
 
 LIMIT = 0.5  # seconds, the target
 LETTER = "z"  # in no banner and no line about what is going on

@@ -8,11 +8,11 @@ One conversation of questions of equal length, in a window of 2048 tokens (`lcp 
 grew. A pair is a sliding turn and the mean of the ordinary turns right before and after it.
 
 said  `ttft_s` of the stats
-seen  seconds from the question into the pipe to its JSON line, less `decode_s`: with all that is
-      done before the model is asked, as choosing what leaves
+seen  seconds from the question into the pipe to its JSON line, less `decode_s`: with what is done
+      before the model is asked, as choosing what leaves
 read too much  turns that read over 16 tokens more than were new, with no "read again" on stderr.
-      New are prompt_tokens - the turn before's ctx_used; in a sliding turn, where that has no
-      meaning, what an ordinary turn reads (median): the questions are of equal length
+      New are prompt_tokens - the turn before's ctx_used; in a sliding turn, where that means
+      nothing, what an ordinary turn reads (median): the questions are of equal length
 """
 
 from __future__ import annotations
@@ -21,45 +21,36 @@ import itertools
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from subprocess import PIPE, Popen
 from typing import Any
 
 from bench.measure import BenchError, Row, report
 from bench.sides import Model, arguments, facts, lcp_chat, lcp_env
 
 SIZE, ANSWER, SPARE, MOST_TURNS = 2048, 48, 16, 400
-WHO = "aunt uncle friend boss cousin teacher doctor sister brother father mother child".split()
-DID = "sold lost found made saw took bought gave left kept broke built".split()
-WHAT = "boat horse house table book ring lamp coat clock garden piano bicycle".split()
-WHERE = "town school church market river station village forest island harbour".split()
-FELT = "sad glad tired proud angry afraid happy quiet worried surprised".split()
-
+QUESTION = "My friend lost a {} near the {} and found it behind the {}. What of the {}, I ask you?"
+NOUNS = "boat horse house table book ring lamp coat clock garden piano stone town school church"
 Turn = dict[str, Any]  # the stats of a turn, and of it `notice` (stderr) and `wait`
 
 
 def questions() -> Iterator[str]:
-    """Questions of 24 words, without end, the same ones every time."""
+    """Questions of equal length, without end, the same ones every time."""
     draw = random.Random(1)
     while True:
-        who, did, what, where, felt = (draw.choice(w) for w in (WHO, DID, WHAT, WHERE, FELT))
-        yield (
-            f"My {who} {did} an old {what} near the {where} last week and is very {felt} now, "
-            f"so what should I say about the {draw.choice(WHAT)}?"
-        )
+        yield QUESTION.format(*draw.sample(NOUNS.split(), k=4))
 
 
 def talk(model: Model, slide: str, slides: int) -> list[Turn]:
     """A conversation that ends with the ordinary turn after the last of so many slides."""
     flags = ("--lines", "--json", "-c", str(SIZE), "-n", str(ANSWER), "--slide", slide)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     turns: list[Turn] = []
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as stderr:
-        line, env = lcp_chat(model, *flags), lcp_env(home)
-        with subprocess.Popen(line, env=env, stderr=stderr, **pipes) as process:
+        line = lcp_chat(model, *flags)
+        with Popen(line, env=lcp_env(home), stdin=PIPE, stdout=PIPE, stderr=stderr) as process:
             assert process.stdin and process.stdout
             for question in itertools.islice(questions(), MOST_TURNS):
                 said, begun = stderr.seek(0, 2), time.perf_counter()
@@ -67,16 +58,13 @@ def talk(model: Model, slide: str, slides: int) -> list[Turn]:
                 process.stdin.flush()
                 answer, ended = process.stdout.readline(), time.perf_counter()
                 stderr.seek(said)
-                notice = stderr.read().decode(errors="replace").strip()
+                notice = stderr.read().decode(errors="replace")
                 if not answer:
                     raise BenchError(f"lcp chat --lines ended: {notice}")
                 stats = json.loads(answer)["stats"]
-                wait = ended - begun - stats["decode_s"]
-                turns.append(stats | {"notice": notice, "wait": wait})
-                print(f"\r  {slide}: {len(turns)} turns", end="", file=sys.stderr, flush=True)
+                turns.append(stats | {"notice": notice, "wait": ended - begun - stats["decode_s"]})
                 at = slid(turns)
                 if len(at) >= slides and at[-1] < len(turns) - 1:
-                    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
                     return turns
     raise BenchError(f"{MOST_TURNS} turns slid the window {len(slid(turns))} times.")
 
@@ -115,9 +103,9 @@ def main() -> int:
     try:
         for slide, target in (("move", "<= 1.3"), ("reread", "")):
             turns = talk(model, slide, options.pairs)
-            for name, what in (("said", "ttft_s"), ("seen", "wait")):
-                pairs = compared(turns, what)
-                rows.append(Row(f"slide / ordinary, {slide}, {name}", "s", pairs, target))
+            for how, what in (("said", "ttft_s"), ("seen", "wait")):
+                name = f"slide / ordinary, {slide}, {how}"
+                rows.append(Row(name, "s", compared(turns, what), target))
             known[f"read too much, {slide}"] = f"{unsaid(turns)} of {len(turns)} turns"
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

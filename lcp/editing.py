@@ -12,9 +12,9 @@ from lcp.session.message import Message, Turn
 def undo(chat: Chat, argument: str) -> None:
     """Take back the last n turns."""
     turns = chat.conversation.turns()
-    n = _number(argument, 1, len(turns), "turns to take back") if argument else 1
     if not turns:
         raise LcpError("There is no turn to take back. Ask something first.")
+    n = _number(argument, 1, len(turns), "a number of turns to take back") if argument else 1
     chat.keep(chat.conversation.go(turns[-n].user.parent))
     taken = "1 turn" if n == 1 else f"{n} turns"
     chat.screen.notice(f"{taken} taken back; /branches has what was there.")
@@ -29,12 +29,16 @@ def edit(chat: Chat, argument: str) -> str:
 
 def retry(chat: Chat, argument: str) -> None:
     """Answer the n-th question (the last) once more; the answers before stay."""
-    turn = _turn(chat, argument)
-    variants = len(chat.conversation.children(turn.user.id)) + 1
+    turn, before = _turn(chat, argument), chat.conversation.head
+    variants = _answers(chat, turn) + 1
     if variants > 1:
         chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
     chat.keep(chat.conversation.go(turn.user.id))
-    chat.answer()
+    try:
+        chat.answer()
+    except LcpError:  # the answers before stay where they were
+        chat.keep(chat.conversation.go(before))
+        raise
     chat.say_status()
 
 
@@ -124,6 +128,10 @@ def _turn(chat: Chat, argument: str) -> Turn:
     return turns[n - 1]
 
 
+def _answers(chat: Chat, turn: Turn) -> int:
+    return sum(m.role == "assistant" for m in chat.conversation.children(turn.user.id))
+
+
 def _number(text: str, low: int, high: int, what: str) -> int:
     if text.isdecimal() and low <= int(text) <= high:
         return int(text)
@@ -145,7 +153,7 @@ def _marks(chat: Chat, turn: Turn) -> str:
         "forgotten": id in conversation.forgotten,
         "in the note": bool(summary and id in summary.covers),
         "out": id in chat.overflow.out(),
-        f"{len(conversation.children(id))} answers": len(conversation.children(id)) > 1,
+        f"{_answers(chat, turn)} answers": _answers(chat, turn) > 1,
         turn.answer.ended if turn.answer else "": bool(turn.answer and turn.answer.ended != "end"),
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)

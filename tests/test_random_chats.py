@@ -4,6 +4,7 @@ fresh would have read, says what it would say, and nothing is lost on the disk."
 import io
 import random
 import shutil
+import time
 from datetime import datetime, timezone
 
 import numpy as np
@@ -23,7 +24,7 @@ from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
 SIZE = 512
-WORDS = "sea salt wind rope mast star deck gull tide fog".split()
+WORDS = ["sea", "salt", "wind", "rope", "mast", "star", "deck", "gull", "tide", "fog"]
 LAYERS = {"flag": {"temp": 0, "max_tokens": 12, "kv_files": 64}}
 
 
@@ -84,6 +85,7 @@ class Life:
 
     def type_ahead(self):
         self.chat.look_ahead(" ".join(self.random.choices(WORDS, k=6)))
+        time.sleep(self.random.random() / 20)
 
     def undo(self):
         self.do("undo", self.random.choice(["", "1", "2"]))
@@ -147,6 +149,8 @@ class Life:
 
     def check(self):
         chat = self.chat
+        self.engine._ahead.rest()  # llama.cpp is asked below: nothing may run meanwhile
+        self.engine._worker.submit(lambda emit: None).result()
         held = self.engine._context.tokens
         cells = self.engine._context._cells
         top = library().llama_memory_seq_pos_max(cells._memory, 0)

@@ -31,7 +31,10 @@ def sessions(ctx: typer.Context) -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the saved chats, the one last used first."""
-    _print(_store().list(), as_json)
+    saved = _store().list()
+    _print(saved, as_json)
+    if not saved and not as_json:
+        sys.stderr.write("There is no saved chat yet; `lcp chat` begins one.\n")
 
 
 @app.command()
@@ -54,7 +57,7 @@ def search(
 @app.command()
 def show(id: Id) -> None:
     """Print a chat as text."""
-    sys.stdout.write(_clean(_markdown(_load(_store().find(id)))))
+    _write(_markdown(_load(_store().find(id))))
 
 
 @app.command()
@@ -69,7 +72,7 @@ def export(
     as_json = file is not None and file.suffix == ".json"
     text = _json(conversation) if as_json else _markdown(conversation)
     if file is None:
-        sys.stdout.write(text)
+        _write(text)
         return
     try:
         with file.open("x", encoding="utf-8", errors="replace") as out:
@@ -77,7 +80,8 @@ def export(
     except FileExistsError:
         raise SessionError(f"{file} exists already. Give another name.") from None
     except OSError as error:
-        raise SessionError(f"{file} cannot be written: {error.strerror}.") from error
+        sentence = f"{file} cannot be written: {error.strerror}. Give another name."
+        raise SessionError(sentence) from error
 
 
 @app.command()
@@ -85,14 +89,27 @@ def rm(
     id: Id, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
     """Remove a chat, and what was saved of its KV cache."""
+    from lcp.session.log import Log
+    from lcp.terminal.clean import clean
+
     path = _store().find(id)
+    try:
+        Log.of(path).close()
+    except BlockingIOError:
+        raise SessionError(
+            f"The chat {path.stem} is open in another lcp. Leave it first."
+        ) from None
     files = [f for f in (path, path.with_suffix(".kv")) if f.exists()]
     size = sum(f.stat().st_size for f in files) / 2**20
-    title = _clean(_load(path).title())
-    if not yes:
-        typer.confirm(f"Remove {path.stem} ({title}, {size:.1f} MiB)?", abort=True, err=True)
-    for file in files:
-        file.unlink()
+    question = f"Remove {path.stem} ({_load(path).title()}, {size:.1f} MiB)?"
+    if not yes and not typer.confirm(clean(question), err=True):
+        return
+    try:
+        for file in files:
+            file.unlink()
+    except OSError as error:
+        sentence = f"{file} cannot be removed: {error.strerror}. Remove it by hand."
+        raise SessionError(sentence) from error
 
 
 def _store() -> "Store":
@@ -127,9 +144,8 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
             when = f"{saved.modified:%Y-%m-%d %H:%M}"
             cache = f" +{size / 2**20:.0f} MiB KV" if size else ""
             turns = "1 turn" if saved.turns == 1 else f"{saved.turns} turns"
-            model = Path(saved.model).stem
-            line = f"{saved.id}  {when}  {turns:>8}  {model}  {saved.title}{cache}\n"
-            sys.stdout.write(_clean(line))
+            model = _name(saved.model)
+            _write(f"{saved.id}  {when}  {turns:>8}  {model}  {saved.title}{cache}\n")
 
 
 def _markdown(conversation: "Conversation") -> str:
@@ -139,7 +155,7 @@ def _markdown(conversation: "Conversation") -> str:
     for turn in conversation.turns():
         parts.append(f"## You\n\n{turn.user.content}\n")
         if turn.answer:
-            parts.append(f"## {Path(conversation.model).stem}\n\n{turn.answer.content}\n")
+            parts.append(f"## {_name(conversation.model)}\n\n{turn.answer.content}\n")
     return "\n".join(parts)
 
 
@@ -151,6 +167,17 @@ def _json(conversation: "Conversation") -> str:
             said.append({"role": "assistant", "content": turn.answer.content})
     facts = {"model": conversation.model, "created": conversation.created.isoformat()}
     return json.dumps(facts | {"messages": said}, ensure_ascii=False, indent=2) + "\n"
+
+
+def _name(model: str) -> str:
+    """A model's name or file, without folder and ending; qwen2.5-0.5b has none."""
+    return Path(model).name.removesuffix(".gguf")
+
+
+def _write(text: str) -> None:
+    # A pipe may have an encoding that cannot spell everything; better a "?" than no text.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stdout.write(_clean(text))
 
 
 def _clean(text: str) -> str:

@@ -14,7 +14,6 @@ from lcp.engine.model import Model
 from lcp.engine.worker import Emit, Task
 from lcp.settings import Sampling
 
-
 # Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
 # all compute, that stops one of them at every token.
 PACE_S = 0.03

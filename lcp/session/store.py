@@ -88,7 +88,7 @@ class Store:
             if not paths:
                 raise SessionError("There is no saved chat yet; `lcp chat` begins one.")
             return paths[0]
-        found = [path for path in paths if path.stem.startswith(name)]
+        found = [path for path in paths if name and path.stem.startswith(name)]
         found = [path for path in found if path.stem == name] or found
         if not found:
             last = ", ".join(path.stem for path in paths[:SHOWN]) or "none yet"

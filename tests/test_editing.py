@@ -1,0 +1,464 @@
+"""The slash commands that go back in a conversation, and what the model and the log see of it."""
+
+import io
+import re
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcp import commands
+from lcp.chat import Chat
+from lcp.engine.context import Progress
+from lcp.engine.decoder import Chunk
+from lcp.engine.reply import Reply, Stats
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation
+from lcp.session.store import Store, load
+from lcp.terminal.screen import Screen
+
+NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
+
+
+class Scripted:
+    """An engine that says what a script says, then "Answer 1.", "Answer 2." and so on.
+
+    A word is a token. What the script has with an ellipsis at its end was cut there.
+    """
+
+    def __init__(self, *answers, size=4096):
+        self.size = size
+        self.model = SimpleNamespace(fingerprint="scripted")
+        self.asked = []
+        self._answers = iter(answers)
+        self._others = count(1)
+
+    def room(self, max_tokens):
+        return self.size - min(max_tokens or self.size // 4, self.size // 2)
+
+    def count(self, messages):
+        assert messages, "templates cannot render an empty list"
+        return sum(len(m["content"].split()) for m in messages)
+
+    def clip(self, text, n):
+        return "".join(re.findall(r"\S+\s*", text)[-n:]) if n > 0 else ""
+
+    def seconds_to_read(self, n):
+        return 0.0
+
+    def reply(self, request):
+        self.asked.append(request)
+        text = next(self._answers, None) or f"Answer {next(self._others)}."
+        return Answer(request, text, self.count(request.messages), self.size)
+
+    def stop(self):
+        """Nothing here takes long."""
+
+
+class Answer(Reply):
+    """A Reply that is all there at once."""
+
+    def __init__(self, request, text, read, size):
+        super().__init__(seed=7)
+        begun = request.begun or {"content": "", "tokens": ()}
+        self._new = text.removesuffix("…")
+        self.text = begun["content"] + self._new
+        self.tokens = self.sampled = [*begun["tokens"], *range(len(self._new.split()))]
+        self.ended = "length" if text.endswith("…") else "end"
+        used = read + len(self.tokens)
+        self.stats = Stats(prompt_tokens=read, read=read, ctx_used=used, ctx_size=size)
+
+    def __iter__(self):
+        read = self.stats.read
+        yield Progress(0, 0, read, read)
+        yield Chunk("answer", self._new)
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    logs = []
+
+    def begin(*answers, **more):
+        chat = a_chat(tmp_path, *answers, **more)
+        logs.append(chat.log)
+        return chat
+
+    yield begin
+    for log in logs:
+        log.close()
+
+
+def a_chat(folder, *answers, size=4096, **flags):
+    ids = (f"id{n}" for n in count())
+    conversation = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
+    log = Store(folder, now=lambda: NOW, new_tail=lambda: "tail").create(conversation.opening)
+    screen = Screen(io.StringIO(), io.StringIO())
+    engine = Scripted(*answers, size=size)
+    return Chat(engine, conversation, log, screen, "scripted", {"flag": flags})
+
+
+def ask(chat, *questions):
+    for question in questions:
+        chat.ask(question)
+
+
+def does(chat, line):
+    """What a command says beside the conversation."""
+    chat.screen._err.file.seek(0)
+    chat.screen._err.file.truncate()
+    assert commands.run(chat, line) is None
+    return chat.screen._err.file.getvalue()
+
+
+def refuses(chat, line):
+    """The sentence with which a command is refused; nothing has changed then."""
+    before = said(chat)
+    with pytest.raises(LcpError) as error:
+        commands.run(chat, line)
+    assert said(chat) == before
+    return str(error.value)
+
+
+def said(chat):
+    """Question and answer of each turn of this branch."""
+    return [(t.user.content, t.answer and t.answer.content) for t in chat.conversation.turns()]
+
+
+def seen(chat):
+    """What the model saw the last time."""
+    return [m["content"] for m in chat.engine.asked[-1].messages]
+
+
+def resumed(chat):
+    return Conversation.from_events(load(chat.log.path)[0])
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("/undo", "There is no turn to take back. Ask something first."),
+        ("/undo 2", "There is no turn to take back. Ask something first."),
+        ("/edit", "Nothing was said yet. Ask something first."),
+        ("/retry", "Nothing was said yet. Ask something first."),
+        ("/branch 1", "Nothing was said yet. Ask something first."),
+        ("/branches", "There are no branches yet. Ask something first."),
+        ("/branches 1", "There are no branches yet. Ask something first."),
+        ("/pin 1", "Nothing was said yet. Ask something first."),
+        ("/pin", "Say which turn: /pin 1. /history counts them."),
+        ("/forget 1", "Nothing was said yet. Ask something first."),
+        ("/forget", "Say which turn: /forget 1. /history counts them."),
+        ("/history", "Nothing was said yet. Ask something first."),
+        ("/continue", "There is no cut answer to continue. Ask something first."),
+    ],
+)
+def test_before_anything_was_said_there_is_nothing_to_go_back_to(begin, command, sentence):
+    assert refuses(begin(), command) == sentence
+
+
+@pytest.mark.parametrize("number", ["0", "4", "-1", "1.5", "one", "²", "1 2"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("/undo", "a number of turns to take back"),
+        ("/edit", "a turn"),
+        ("/retry", "a turn"),
+        ("/branch", "a turn"),
+        ("/pin", "a turn"),
+        ("/forget", "a turn"),
+    ],
+)
+def test_a_number_that_is_no_turn_is_refused_with_those_that_are(begin, command, number, what):
+    chat = begin()
+    ask(chat, "One?", "Two?", "Three?")
+    expected = f"{number} is not {what}. Give a number from 1 to 3."
+    assert refuses(chat, f"{command} {number}") == expected
+
+
+# undo
+
+
+def test_undo_takes_the_last_turn_back(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?")
+    assert does(chat, "/undo") == "1 turn taken back; /branches has what was there.\n"
+    assert said(chat) == [("One?", "Answer 1.")]
+    chat.ask("Something else?")
+    assert seen(chat) == ["One?", "Answer 1.", "Something else?"]
+
+
+def test_undo_takes_back_as_many_turns_as_are_named(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?", "Three?")
+    assert does(chat, "/undo 2") == "2 turns taken back; /branches has what was there.\n"
+    assert said(chat) == [("One?", "Answer 1.")]
+    does(chat, "/undo 1")
+    assert said(chat) == []
+    chat.ask("Anew?")
+    assert seen(chat) == ["Anew?"]
+
+
+# edit
+
+
+def test_edit_puts_the_question_back_into_the_line(begin):
+    chat = begin()
+    ask(chat, "One?", "Two\nlines?")
+    assert commands.run(chat, "/edit") == "Two\nlines?"
+    assert said(chat) == [("One?", "Answer 1.")]
+    chat.ask("Two words?")
+    assert seen(chat) == ["One?", "Answer 1.", "Two words?"]
+    assert [m.content for m in chat.conversation.siblings("id3")] == ["Two\nlines?", "Two words?"]
+
+
+def test_edit_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?", "Three?")
+    assert commands.run(chat, "/edit 1") == "One?"
+    chat.ask("Uno?")
+    assert said(chat) == [("Uno?", "Answer 4.")]
+    does(chat, "/branches 1")
+    assert [question for question, _ in said(chat)] == ["One?", "Two?", "Three?"]
+
+
+# retry
+
+
+def test_retry_answers_the_last_question_once_more(begin):
+    chat = begin("No.", "Yes.", "Maybe.")
+    chat.ask("Really?")
+    assert does(chat, "/retry").startswith("Variant 2 of this answer; /branches has the others.\n")
+    assert (seen(chat), said(chat)) == (["Really?"], [("Really?", "Yes.")])
+    assert does(chat, "/retry").startswith("Variant 3 ")
+    assert [m.content for m in chat.conversation.children("id1")] == ["No.", "Yes.", "Maybe."]
+    assert chat.screen._out.file.getvalue() == "No.\nYes.\nMaybe.\n"
+
+
+def test_retry_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?", "Three?")
+    does(chat, "/retry 2")
+    assert seen(chat) == ["One?", "Answer 1.", "Two?"]
+    assert said(chat) == [("One?", "Answer 1."), ("Two?", "Answer 4.")]
+
+
+def test_a_question_that_was_never_answered_has_no_variants(begin):
+    chat = begin()
+    chat.keep(chat.conversation.ask("Are you there?"))  # killed here
+    chat.ask("Still?")
+    does(chat, "/undo")
+    assert "Variant" not in does(chat, "/retry")
+    assert said(chat) == [("Are you there?", "Answer 2.")]
+
+
+def test_where_nothing_stands_before_a_question_nothing_is_read_again(begin):
+    chat = begin("word " * 99)
+    chat.ask("One?")
+    assert "read again" not in does(chat, "/retry")
+    does(chat, "/clear")
+    chat.ask("Anew?")
+    assert seen(chat) == ["Anew?"]
+
+
+def test_a_retry_that_fails_leaves_the_answer_where_it_was(begin):
+    chat = begin(size=64)
+    ask(chat, "One?", "Two?")
+    does(chat, "/system " + "word " * 60)
+    assert "shorten it" in refuses(chat, "/retry 1")
+    assert resumed(chat).turns() == chat.conversation.turns()
+
+
+# continue
+
+
+def test_continue_goes_on_with_an_answer_that_was_cut(begin):
+    chat = begin("Once upon…", " a time.")
+    chat.ask("A story.")
+    assert does(chat, "/continue").startswith("…Once upon\n")
+    request = chat.engine.asked[-1]
+    assert (request.begun["content"], seen(chat)) == ("Once upon", ["A story."])
+    assert said(chat) == [("A story.", "Once upon a time.")]
+    assert chat.conversation.turns()[-1].answer.tokens == (0, 1, 0, 1)
+    assert refuses(chat, "/continue").startswith("There is no cut answer to continue.")
+
+
+# branches
+
+
+def test_branch_goes_back_to_after_a_turn(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?", "Three?")
+    assert does(chat, "/branch 1") == "A new branch begins here; /branches has the others.\n"
+    chat.ask("Zwei?")
+    assert seen(chat) == ["One?", "Answer 1.", "Zwei?"]
+    assert does(chat, "/branches") == "   1  Answer 3.\n*  2  Answer 4.\n"
+
+
+def test_branch_needs_an_answer_to_go_back_to(begin):
+    chat = begin()
+    chat.keep(chat.conversation.ask("Are you there?"))
+    expected = "This question has no answer yet. /retry answers it."
+    assert refuses(chat, "/branch") == expected
+
+
+def test_branches_switches_to_the_one_that_is_named(begin):
+    chat = begin("No.", "Yes.")
+    chat.ask("Really?")
+    does(chat, "/retry")
+    assert does(chat, "/branches") == "   1  No.\n*  2  Yes.\n"
+    assert does(chat, "/branches 1") == "On branch 1: No.\n"
+    assert said(chat) == [("Really?", "No.")]
+    assert does(chat, "/branches") == "*  1  No.\n   2  Yes.\n"
+    assert refuses(chat, "/branches 3") == "3 is not a branch. Give a number from 1 to 2."
+
+
+def test_a_branch_is_shown_by_the_beginning_of_its_last_message(begin):
+    chat = begin("A\n\nlong answer " + "word " * 20)
+    chat.ask("One?")
+    (line,) = does(chat, "/branches").splitlines()
+    assert line == "*  1  A long answer word word word word word …"
+
+
+# pin and forget
+
+
+def test_a_pinned_turn_stays_when_the_window_slides(begin):
+    chat = begin(size=64)
+    ask(chat, "one " * 10)
+    assert does(chat, "/pin 1") == "Turn 1 is pinned.\n"
+    ask(chat, *["more " * 10] * 5)
+    assert seen(chat)[0] == "one " * 10
+    assert chat.overflow.dropped() > 0
+    assert does(chat, "/pin 1") == "Turn 1 is no longer pinned.\n"
+    ask(chat, *["more " * 10] * 3)
+    assert "one " * 10 not in seen(chat)
+
+
+def test_a_forgotten_turn_is_not_seen_until_it_is_shown_again(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?")
+    expected = "The model no longer sees turn 1; the log keeps it.\n"
+    assert does(chat, "/forget 1") == expected
+    chat.ask("Three?")
+    assert seen(chat) == ["Two?", "Answer 2.", "Three?"]
+    assert chat.engine.asked[-1].move, "what follows it is moved, not read again"
+    assert chat.stats.dropped_turns == 1
+    assert len(said(chat)) == 3
+
+    assert does(chat, "/forget 1") == "The model sees turn 1 again.\n"
+    chat.ask("Four?")
+    assert seen(chat)[0] == "One?"
+    assert not chat.engine.asked[-1].move
+
+
+def test_what_is_not_to_be_moved_is_read_again_after_forget(begin):
+    chat = begin(slide="reread")
+    ask(chat, "One?", "Two?")
+    does(chat, "/forget 1")
+    chat.ask("Three?")
+    assert not chat.engine.asked[-1].move
+
+
+# history
+
+
+def test_history_shows_every_turn_with_its_marks(begin):
+    chat = begin("Yes.", "No…", size=64)
+    ask(chat, "One?", "Two?", "three " * 30, "Four?")
+    does(chat, "/retry")
+    chat.keep(chat.conversation.pin("id1"))
+    chat.keep(chat.conversation.forget("id3"))
+    ask(chat, "five " * 20)
+    assert does(chat, "/history") == (
+        "1  pinned             One?                                      Yes.\n"
+        "2  forgotten, length  Two?                                      No\n"
+        "3  out                three three three three three three thr…  Answer 1.\n"
+        "4  2 answers          Four?                                     Answer 3.\n"
+        "5                     five five five five five five five five…  Answer 4.\n"
+    )
+
+
+def test_history_shows_what_stands_in_a_note(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?")
+    chat.keep(chat.conversation.summarize("A note.", ["id1"]))
+    assert (
+        does(chat, "/history")
+        == "1  in the note  One?  Answer 1.\n2               Two?  Answer 2.\n"
+    )
+
+
+def test_history_shows_a_question_without_an_answer(begin):
+    chat = begin()
+    chat.keep(chat.conversation.ask("Are you there?"))
+    assert does(chat, "/history") == "1    Are you there?  (no answer)\n"
+
+
+def test_history_is_of_this_branch_only(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?")
+    does(chat, "/undo")
+    ask(chat, "Zwei?")
+    assert does(chat, "/history") == "1    One?   Answer 1.\n2    Zwei?  Answer 3.\n"
+
+
+# context
+
+
+def test_context_shows_what_fills_the_window(begin):
+    chat = begin("word " * 9, size=72)
+    does(chat, "/system Be brief and to the point, please.")  # 7 words
+    chat.ask("one " * 9)
+    does(chat, "/pin 1")
+    chat.ask("two " * 7)
+    bar = "█" * 7 + "▓" * 18 + "▒" * 9 + "·" * 20 + "░" * 18
+    assert does(chat, "/context") == (
+        f"{bar}\nsystem 7  pinned 18  turns 9  free 20  kept for the answer 18  \n"
+    )
+
+
+# whatever is done
+
+LINES = st.lists(
+    st.one_of(
+        st.text(st.sampled_from("one two\n…"), min_size=1, max_size=90).filter(str.strip),
+        st.builds(
+            "/{} {}".format,
+            st.sampled_from(["undo", "edit", "retry", "branch", "branches", "pin", "forget"]),
+            st.one_of(st.integers(0, 4).map(str), st.just("")),
+        ),
+        st.sampled_from(
+            ["/continue", "/clear", "/history", "/context", "/system Be brief.", "/set temp 0"]
+        ),
+        st.sampled_from(["slide", "summarize", "truncate", "stop"]).map("/set overflow {}".format),
+        st.just("/set stop END"),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LINES, st.sampled_from([64, 160, 4096]))
+def test_whatever_is_done_the_log_keeps_everything(lines, size):
+    answers = ["Cut…", " and gone on with. ", "word " * 40, None] * 10
+    with TemporaryDirectory() as folder:
+        chat = a_chat(Path(folder), *answers, size=size)
+        with chat.log:
+            chat.ask("Hi.")
+            ever = dict(chat.conversation.nodes)
+            for line in lines:
+                try:
+                    text = commands.run(chat, line) if line.startswith("/") else chat.ask(line)
+                    if line.startswith("/edit"):
+                        chat.ask(text)
+                except LcpError:
+                    pass
+                chat.make_room()
+                assert ever.items() <= chat.conversation.nodes.items()
+                ever = dict(chat.conversation.nodes)
+                assert resumed(chat) == chat.conversation

@@ -1,0 +1,351 @@
+"""lcp sessions: saved chats from the command line."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lcp.cli import main
+from lcp.session.conversation import Conversation
+from lcp.session.store import Store, load
+from lcp.terminal.signals import LEAVING, handling
+
+START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
+ROOT = Path(__file__).parents[1]
+
+
+class Chats:
+    """Saved chats, and the command line that looks at them."""
+
+    def __init__(self, home, monkeypatch, capsys):
+        self.sessions = home / "data" / "sessions"
+        tails = (f"{n:04x}" for n in count(1))
+        self.store = Store(self.sessions, now=lambda: START, new_tail=lambda: next(tails))
+        self._ages = count(1_800_000_000, 60)
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def chat(self, *turns, model="smollm2", system="", kv=0):
+        """A saved chat; its id. A later one was used a minute later."""
+        ids = (f"id{n}" for n in count())
+        chat = Conversation.begin(lambda: START, model, new_id=lambda: next(ids))
+        with self.store.create(chat.opening) as log:
+            if system:
+                log.append(chat.set_system(system))
+            for question, answer in turns:
+                log.append(chat.ask(question))
+                if answer is not None:
+                    facts = {"ended": "end", "sampling": {}, "seed": 1, "stats": {}}
+                    log.append(chat.answer(answer, model=model, **facts))
+        if kv:
+            log.path.with_suffix(".kv").write_bytes(bytes(kv))
+        os.utime(log.path, (age := next(self._ages), age))
+        return log.id
+
+    def file(self, id, ending="jsonl"):
+        return self.sessions / f"{id}.{ending}"
+
+    def used(self, id):
+        """When a chat was last used, as it is listed."""
+        return f"{datetime.fromtimestamp(self.file(id).stat().st_mtime):%Y-%m-%d %H:%M}"
+
+    def lcp(self, *words, typed=""):
+        """Run lcp sessions with these words: its exit code, stdout and stderr."""
+        self._monkeypatch.setattr(sys, "argv", ["lcp", "sessions", *words])
+        self._monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        code = 0
+        with handling({number: signal.getsignal(number) for number in LEAVING}):
+            try:
+                main()
+            except SystemExit as left:
+                code = left.code
+        return (code, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def chats(home, monkeypatch, capsys):
+    return Chats(home, monkeypatch, capsys)
+
+
+def refused(sentence, code=1):
+    return code, "", f"lcp: {sentence}\n"
+
+
+# list
+
+
+def test_the_list_has_the_chat_last_used_first(chats):
+    one = chats.chat(("Hi.", "Hello."))
+    two = chats.chat(("Why is the sky blue?", "Light."), ("Is it?", "Yes."), kv=3 << 20)
+    assert chats.lcp("list") == (
+        0,
+        f"{two}  {chats.used(two)}   2 turns  smollm2  Why is the sky blue? +3 MiB KV\n"
+        f"{one}  {chats.used(one)}    1 turn  smollm2  Hi.\n",
+        "",
+    )
+    assert chats.lcp() == chats.lcp("list")
+
+
+def test_the_list_in_json_has_one_object_a_line(chats):
+    one = chats.chat(("Grüße, 世界", "Hello."), model="/models/smol.gguf", kv=5)
+    two = chats.chat(("Hi.", None))
+    code, out, err = chats.lcp("list", "--json")
+    first, second = map(json.loads, out.splitlines())
+    modified = first.pop("modified")
+    assert datetime.fromisoformat(modified).timestamp() == chats.file(two).stat().st_mtime
+    assert first == {
+        "id": two,
+        "created": "2026-11-22T09:31:00+01:00",
+        "model": "smollm2",
+        "turns": 1,
+        "title": "Hi.",
+        "kv_bytes": 0,
+    }
+    assert (second["id"], second["title"], second["kv_bytes"]) == (one, "Grüße, 世界", 5)
+    assert second["model"] == "/models/smol.gguf"
+    assert (code, err) == (0, "")
+
+
+def test_without_chats_the_list_says_how_one_begins(chats):
+    assert chats.lcp("list") == (0, "", "There is no saved chat yet; `lcp chat` begins one.\n")
+    assert chats.lcp("list", "--json") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("smollm2-135m", "smollm2-135m"),
+        ("qwen2.5-0.5b", "qwen2.5-0.5b"),
+        ("/models/Llama-3.2-1B.Q4_K_M.gguf", "Llama-3.2-1B.Q4_K_M"),
+        ("owner/repo:Q4_K_M", "repo:Q4_K_M"),
+    ],
+)
+def test_a_model_is_shown_by_its_name_without_folder_and_ending(chats, model, name):
+    id = chats.chat(("Hi.", "Hello."), model=model)
+    assert chats.lcp("list")[1] == f"{id}  {chats.used(id)}    1 turn  {name}  Hi.\n"
+    assert f"\n## {name}\n" in chats.lcp("show", id)[1]
+
+
+# search
+
+
+def test_search_finds_the_chats_in_which_all_words_were_said(chats):
+    one = chats.chat(("Why is the SKY blue?", "Because of Rayleigh."))
+    two = chats.chat(("Is the sky red?", "In the evening."))
+    chats.chat(("Hi.", "Hello."))
+    assert [line.split()[0] for line in chats.lcp("search", "sky")[1].splitlines()] == [two, one]
+    assert chats.lcp("search", "Sky", "rayleigh")[1].split()[0] == one
+    assert json.loads(chats.lcp("search", "--json", "RED?")[1])["id"] == two
+
+
+def test_search_looks_into_every_branch(chats):
+    id = chats.chat(("Hi.", "Hello."))
+    log, events, _ = chats.store.open(id)
+    with log:
+        log.append(Conversation.from_events(events).clear())
+    assert chats.lcp("search", "hello")[1].startswith(id)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_search_that_finds_nothing_says_so(chats, more):
+    chats.chat(("Hi.", "Hello."))
+    expected = refused("No saved chat contains that. lcp sessions lists them all.")
+    assert chats.lcp("search", "sky", *more) == expected
+
+
+def test_search_needs_a_word(chats):
+    code, out, err = chats.lcp("search")
+    assert (code, out) == (2, "")
+    assert "Missing argument" in err
+
+
+# show and export
+
+MARKDOWN = """\
+# Why is the sky blue?
+
+> Be brief.
+> Be kind.
+
+## You
+
+Why is the sky blue?
+Tell me.
+
+## smol
+
+Light.
+
+## You
+
+Is it?
+"""
+
+
+def a_long_chat(chats, **more):
+    turns = ("Why is the sky blue?\nTell me.", "Light."), ("Is it?", None)
+    return chats.chat(*turns, model="/m/smol.gguf", system="Be brief.\nBe kind.", **more)
+
+
+@pytest.mark.parametrize("command", ["show", "export"])
+def test_a_chat_is_printed_as_markdown(chats, command):
+    id = a_long_chat(chats)
+    assert chats.lcp(command, id) == (0, MARKDOWN, "")
+    assert chats.lcp(command, "last") == (0, MARKDOWN, "")
+    assert chats.lcp(command, id[:4]) == (0, MARKDOWN, "")
+
+
+def test_a_chat_is_exported_to_a_file(chats, tmp_path):
+    id, file = a_long_chat(chats), tmp_path / "chat.md"
+    assert chats.lcp("export", id, str(file)) == (0, "", "")
+    assert file.read_text("utf-8") == MARKDOWN
+
+
+def test_a_chat_is_exported_as_json(chats, tmp_path):
+    id, file = a_long_chat(chats), tmp_path / "chat.json"
+    assert chats.lcp("export", id, str(file)) == (0, "", "")
+    assert json.loads(file.read_text("utf-8")) == {
+        "model": "/m/smol.gguf",
+        "created": "2026-11-22T09:31:00+01:00",
+        "messages": [
+            {"role": "system", "content": "Be brief.\nBe kind."},
+            {"role": "user", "content": "Why is the sky blue?\nTell me."},
+            {"role": "assistant", "content": "Light."},
+            {"role": "user", "content": "Is it?"},
+        ],
+    }
+
+
+def test_an_export_overwrites_nothing(chats, tmp_path):
+    id, file = a_long_chat(chats), tmp_path / "chat.md"
+    file.write_text("mine")
+    expected = refused(f"{file} exists already. Give another name.")
+    assert chats.lcp("export", id, str(file)) == expected
+    assert file.read_text() == "mine"
+
+
+def test_an_export_that_cannot_be_written_says_why(chats, tmp_path):
+    id, file = a_long_chat(chats), tmp_path / "nowhere" / "chat.md"
+    expected = refused(f"{file} cannot be written: No such file or directory. Give another name.")
+    assert chats.lcp("export", id, str(file)) == expected
+
+
+class Window(io.TextIOWrapper):
+    """A stdout that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("command", [["show", "last"], ["export", "last"], ["list"]])
+def test_what_a_model_said_does_not_reach_the_terminal_as_an_escape(chats, monkeypatch, command):
+    chats.chat(("\x1b]0;title\x07", "\x1b[31mred\u202e"))
+    with monkeypatch.context() as patch, Window(io.BytesIO(), encoding="utf-8") as window:
+        patch.setattr(sys, "stdout", window)
+        chats.lcp(*command)
+        window.flush()
+        text = window.buffer.getvalue().decode()
+    assert "␛]0;title␇" in text
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+
+
+def test_into_a_pipe_goes_what_it_can_spell(chats):
+    chats.chat(("Grüße, \ud800!", "Hello."))
+    run = subprocess.run(
+        [sys.executable, "-m", "lcp", "sessions", "show", "last"],
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.startswith(b"# Gr??e, ?!\n")
+
+
+# rm
+
+
+def test_rm_removes_a_chat_and_its_cache(chats):
+    one, two = chats.chat(("Hi.", "Hello."), kv=10), chats.chat(("Ho.", "Hello."), kv=10)
+    assert chats.lcp("rm", "--yes", one) == (0, "", "")
+    left = sorted(path.name for path in chats.sessions.iterdir())
+    assert left == [f"{two}.jsonl", f"{two}.kv"]
+    assert chats.lcp("rm", "-y", "last") == (0, "", "")
+    assert list(chats.sessions.iterdir()) == []
+
+
+@pytest.mark.parametrize(("typed", "removed"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_rm_asks_before_it_removes(chats, typed, removed):
+    id = chats.chat(("Hi \x1b[31m.", "Hello."), kv=3 << 20)
+    code, out, err = chats.lcp("rm", id, typed=typed)
+    assert err == f"Remove {id} (Hi ␛[31m., 3.0 MiB)? [y/N]:"
+    assert (code, out.strip()) == (0, "")
+    assert chats.file(id).exists() is chats.file(id, "kv").exists() is not removed
+
+
+def test_where_nobody_can_be_asked_nothing_is_removed(chats):
+    id = chats.chat(("Hi.", "Hello."))
+    assert chats.lcp("rm", id)[0] == 130
+    assert chats.file(id).exists()
+
+
+def test_a_chat_that_is_open_is_not_removed(chats):
+    id = chats.chat(("Hi.", "Hello."))
+    log, events, _ = chats.store.open(id)
+    with log:
+        expected = refused(f"The chat {id} is open in another lcp. Leave it first.")
+        assert chats.lcp("rm", "--yes", id) == expected
+        log.append(Conversation.from_events(events).ask("Still here?"))
+    assert len(load(chats.file(id))[0]) == 4
+
+
+def test_what_cannot_be_removed_says_why(chats):
+    id = chats.chat(("Hi.", "Hello."))
+    chats.file(id, "kv").mkdir()
+    code, _, err = chats.lcp("rm", "--yes", id)
+    assert code == 1
+    assert err.startswith(f"lcp: {chats.file(id, 'kv')} cannot be removed: ")
+    assert err.endswith(". Remove it by hand.\n")
+
+
+# which chat
+
+
+@pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
+def test_a_chat_that_is_not_there_is_not_found(chats, command):
+    expected = refused("There is no saved chat yet; `lcp chat` begins one.")
+    assert chats.lcp(*command, "last") == expected
+    expected = refused("There is no saved chat 'x'. The last ones are: none yet.")
+    assert chats.lcp(*command, "x") == expected
+    one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
+    for name in ("x", "../secret", ""):
+        expected = refused(f"There is no saved chat {name!r}. The last ones are: {two}, {one}.")
+        assert chats.lcp(*command, name) == expected
+
+
+@pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
+def test_the_beginning_of_several_ids_is_refused(chats, command):
+    one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
+    expected = refused(f"'2026' fits several chats: {two}, {one}; type more of the id.")
+    assert chats.lcp(*command, "2026") == expected
+    assert len(list(chats.sessions.iterdir())) == 2
+
+
+def test_an_empty_name_never_stands_for_the_only_chat(chats):
+    """As from an empty variable of a script."""
+    id = chats.chat(("Hi.", "Hello."))
+    assert chats.lcp("rm", "--yes", "")[0] == 1
+    assert chats.file(id).exists()
+
+
+def test_a_chat_with_damaged_lines_is_shown_as_far_as_it_can_be_read(chats):
+    id = a_long_chat(chats)
+    with chats.file(id).open("ab") as file:
+        file.write(b'{"half": \n\x00\xff\n{"type":"later","v":9}\n')
+    assert chats.lcp("show", id) == (0, MARKDOWN, "")
