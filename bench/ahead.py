@@ -14,7 +14,6 @@ echo   seconds from a key to its letter, 60 letters at 20 a second: while the pa
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import sys
 import tempfile
@@ -25,9 +24,8 @@ from pathlib import Path
 from bench import sides
 from bench.measure import ESCAPES, BenchError, Row, Terminal, abba, report
 
-KEYS, PAUSE, LIMIT = 60, 0.05, 0.02  # letters, seconds between two, seconds the target allows
+KEYS, PAUSE, LIMIT, OFF = 60, 0.05, 0.02, "--no-ahead"  # letters, s between two, s allowed
 LETTERS = (b"z", b"q", b"x", b"j")  # in no word of prose(), nor in a line about what is going on
-OFF = "--no-ahead"
 
 
 class Typist(Terminal):
@@ -35,9 +33,8 @@ class Typist(Terminal):
 
     def __init__(self, model: sides.Model, text: str, *flags: str) -> None:
         self.home = tempfile.TemporaryDirectory()
-        command = sides.lcp_chat(model, "-n", "16", *flags)
-        command.remove("--no-save")
-        super().__init__(command, sides.lcp_env(self.home.name))
+        line = [w for w in sides.lcp_chat(model, "-n", "16", *flags) if w != "--no-save"]
+        super().__init__(line, sides.lcp_env(self.home.name))
         self.expect(sides.READY)
         self.watch(2)
         self.send(b"\x1b[200~" + text.encode() + b"\x1b[201~")
@@ -72,8 +69,7 @@ def enter(model: sides.Model, text: str, wait: float, *flags: str) -> tuple[floa
         seen = typist.expect(sides.FIRST_TEXT, 600).time - entered
         typist.expect(sides.STATS)  # the answer stands in the log by now
         log = next(Path(typist.home.name, "data", "sessions").glob("*.jsonl")).read_text()
-    events = map(json.loads, log.splitlines())
-    stats = next(event["stats"] for event in events if event["type"] == "answer")
+    stats = json.loads(log.splitlines()[-1])["stats"]
     return stats["ttft_s"], seen, stats["read"]
 
 
@@ -84,7 +80,7 @@ def echo(model: sides.Model, text: str, *flags: str) -> tuple[float, float, floa
         for i in range(KEYS):
             typist.watch(begun + i * PAUSE - time.perf_counter())
             found.append(typist.key(LETTERS[i % len(LETTERS)]))
-        if OFF not in flags and not re.search(rb"\d", typist.watch(1)):  # of "reading ahead"
+        if OFF not in flags and not typist.watch(1).strip():  # the line "reading ahead"
             raise BenchError("The paste was read before the typing ended: give more --tokens.")
     return statistics.median(found), statistics.quantiles(found, n=20)[-1], max(found)
 

@@ -114,12 +114,7 @@ class Chat:
         """One turn: the question is on disk before the model reads it."""
         before = self.conversation.head
         self.keep(self.conversation.ask(text), sync=True)
-        try:
-            return self.answer()
-        except LcpError:
-            # It stays in the log, but the next question does not stand behind it.
-            self.keep(self.conversation.go(before))
-            raise
+        return self.answer_or_go(before)
 
     def go_on(self) -> Reply:
         """Continue the last answer, which was cut."""
@@ -128,13 +123,27 @@ class Chat:
         if cut is None or cut.ended in ("end", "stop") or not cut.content:
             raise LcpError("There is no cut answer to continue. Ask something first.")
         self.screen.notice("…" + cut.content[-60:])
-        self.keep(self.conversation.go(cut.parent))
-        return self.answer(cut)
+        self.go(cut.parent)
+        return self.answer_or_go(cut.id, cut)
+
+    def answer_or_go(self, back: str | None, begun: Message | None = None) -> Reply:
+        """Answer; where that cannot be, stand at `back` again. The log keeps the question, but
+        the next one does not stand behind it."""
+        try:
+            return self.answer(begun)
+        except LcpError:
+            self.keep(self.conversation.go(back))
+            raise
 
     def forget(self, id: str, on: bool = True) -> None:
         """Leave a turn out of what the model sees; what follows it is moved, not read again."""
         self.keep(self.conversation.forget(id, on))
         self._may_move = on and self.settings.slide == "move"
+
+    def go(self, to: str | None) -> None:
+        """Stand at another message; what is behind it there is read, never moved."""
+        self.keep(self.conversation.go(to))
+        self._may_move = False
 
     def make_room(self) -> None:
         """Condense early what the next question would push out, so that the turns behind the
@@ -193,7 +202,7 @@ class Chat:
 
     def look_ahead(self, typed: str) -> None:
         """Let the engine read what will be needed, as far as it is known."""
-        if not self.read_ahead:
+        if not self.read_ahead or self._may_move:  # to read ahead would be to read again
             return
         if typed.startswith("/"):
             typed = ""
@@ -296,7 +305,7 @@ class Chat:
                 )
             )
         elif self.stats and progress.kept + REREAD < self.stats.ctx_used:
-            history = self.engine.count(window.messages[:-1])
+            history = window.tokens - self.engine.count(window.messages[-1:])
             if progress.kept + REREAD < history:
                 self.screen.notice(
                     f"{history - progress.kept} tokens of the conversation were read again: "

@@ -15,7 +15,7 @@ def undo(chat: Chat, argument: str) -> None:
     if not turns:
         raise LcpError("There is no turn to take back. Ask something first.")
     n = _number(argument, 1, len(turns), "a number of turns to take back") if argument else 1
-    chat.keep(chat.conversation.go(turns[-n].user.parent))
+    chat.go(turns[-n].user.parent)
     taken = "1 turn" if n == 1 else f"{n} turns"
     chat.screen.notice(f"{taken} taken back; /branches has what was there.")
 
@@ -23,7 +23,7 @@ def undo(chat: Chat, argument: str) -> None:
 def edit(chat: Chat, argument: str) -> str:
     """The n-th question (the last) back into the line; what follows it stays in its branch."""
     turn = _turn(chat, argument)
-    chat.keep(chat.conversation.go(turn.user.parent))
+    chat.go(turn.user.parent)
     return turn.user.content
 
 
@@ -33,12 +33,8 @@ def retry(chat: Chat, argument: str) -> None:
     variants = _answers(chat, turn) + 1
     if variants > 1:
         chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
-    chat.keep(chat.conversation.go(turn.user.id))
-    try:
-        chat.answer()
-    except LcpError:  # the answers before stay where they were
-        chat.keep(chat.conversation.go(before))
-        raise
+    chat.go(turn.user.id)
+    chat.answer_or_go(before)  # the answers before stay where they were
     chat.say_status()
 
 
@@ -53,7 +49,7 @@ def branch(chat: Chat, argument: str) -> None:
     turn = _turn(chat, argument)
     if turn.answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
-    chat.keep(chat.conversation.go(turn.answer.id))
+    chat.go(turn.answer.id)
     chat.screen.notice("A new branch begins here; /branches has the others.")
 
 
@@ -65,7 +61,7 @@ def branches(chat: Chat, argument: str) -> None:
         raise LcpError("There are no branches yet. Ask something first.")
     if argument:
         leaf = leaves[_number(argument, 1, len(leaves), "a branch") - 1]
-        chat.keep(conversation.go(leaf))
+        chat.go(leaf)
         chat.screen.notice(f"On branch {argument}: {_short(conversation.nodes[leaf])}")
         return
     path = {m.id for t in conversation.turns() for m in (t.user, t.answer) if m}

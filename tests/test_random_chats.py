@@ -16,7 +16,7 @@ from lcp.engine.context import Context
 from lcp.engine.decoder import Chunk
 from lcp.engine.engine import Engine
 from lcp.engine.native import StopByte, library
-from lcp.errors import LcpError
+from lcp.errors import LcpError, SessionError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.settings import Settings
@@ -117,21 +117,22 @@ class Life:
         finally:
             keeping.WORTH_SAVING = monkey
         self.leave()
-        self.begin(self.chat.log.id)
+        self.resume()
 
     def kill(self):
         """What kill -9 leaves behind is what is in the files now."""
-        log = self.chat.log
+        self.folder.mkdir(exist_ok=True)
         copy = self.folder / "copy"
         shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("copy"))
         self.leave()
         for file in copy.iterdir():
             shutil.copy(file, self.folder / file.name)
         shutil.rmtree(copy)
-        if log.path.exists():
-            self.begin(log.id)
-        else:
-            self.begin(None)
+        self.resume()
+
+    def resume(self):
+        log = self.chat.log  # without a question there is no file
+        self.begin(log.id if log.path.exists() else None)
 
     def leave(self):
         self.chat.log.close()
@@ -147,7 +148,8 @@ class Life:
 
     # what must be true after it
 
-    def check(self):
+    def check(self, answered):
+        """`answered`: the last thing that happened was an answer."""
         chat = self.chat
         self.engine._ahead.rest()  # llama.cpp is asked below: nothing may run meanwhile
         self.engine._worker.submit(lambda emit: None).result()
@@ -168,7 +170,7 @@ class Life:
                 chat.conversation.forgotten,
             )
         turns = chat.conversation.turns()
-        if chat.stats is None or not turns or not turns[-1].answer or not turns[-1].answer.tokens:
+        if not answered or not turns or not turns[-1].answer or not turns[-1].answer.tokens:
             return
         said = turns[-1].answer
         self.moved = chat.stats.moved > 0 or (self.moved and chat.stats.reused > 0)
@@ -203,6 +205,8 @@ OPERATIONS = [
     "retry", "retry", "branch", "switch", "pin", "forget", "save_and_resume", "kill",
 ]  # fmt: skip
 
+ANSWERS = ("ask", "ask_and_stop", "edit", "retry")
+
 
 def live(path, folder, seed, steps):
     life = Life(path, folder, seed)
@@ -211,9 +215,10 @@ def live(path, folder, seed, steps):
             operation = life.random.choice(OPERATIONS)
             try:
                 getattr(life, operation)()
-            except LcpError as error:
+            except (TooLong, LcpError) as error:
+                assert not isinstance(error, SessionError), error
                 assert str(error).endswith(".")
-            life.check()
+            life.check(operation in ANSWERS)
     finally:
         life.leave()
 

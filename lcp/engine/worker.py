@@ -77,6 +77,8 @@ class Worker:
 
     def submit(self, job: Callable[[Emit], Result]) -> Task[Result]:
         """Queue a job; it is called with a function that emits items to whoever iterates."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the engine thread has ended")
         task = Task(job)
         self._tasks.put(task)
         return task
