@@ -1,0 +1,1 @@
+"""Benchmarks of lcp against llama.cpp's own tools; see README.md."""
