@@ -51,25 +51,26 @@ class Chat:
         """Lines of a person until Ctrl-D; `command` runs one that begins with a slash and
         answers whether to go on."""
         text = ""
-        while True:
-            line = ""
-            try:
-                line, text = keyboard.read(text), ""
-                if line.startswith("/"):
-                    if not command(self, line):
-                        return
-                elif line.strip():
-                    self.ask(line)
-                    self.say_status()
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                text = ""
-                self.screen.notice("Ctrl-D or /exit leaves.")
-            except LcpError as error:
-                self.screen.error(str(error))
-                # what could not be answered is offered again, to be shortened or sent later
-                text = "" if line.startswith("/") else line
+        with quiet():  # between two prompts, too
+            while True:
+                line = ""
+                try:
+                    line, text = keyboard.read(text), ""
+                    if line.startswith("/"):
+                        if not command(self, line):
+                            return
+                    elif line.strip():
+                        self.ask(line)
+                        self.say_status()
+                except EOFError:
+                    return
+                except KeyboardInterrupt:
+                    text = ""
+                    self.screen.notice("Ctrl-D or /exit leaves.")
+                except LcpError as error:
+                    self.screen.error(str(error))
+                    # what could not be answered is offered again, to be shortened or sent later
+                    text = "" if line.startswith("/") else line
 
     def answer(self) -> Reply:
         """Answer the question at the head of the conversation; its answer is then on disk."""
@@ -89,6 +90,8 @@ class Chat:
             for item in reply:
                 if isinstance(item, Progress):
                     self._say_progress(item)
+                    continue
+                if item.kind == "thinking" and self.settings.think == "hide":
                     continue
                 try:
                     self.screen.write(item.text, thinking=item.kind == "thinking")

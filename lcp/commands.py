@@ -33,7 +33,8 @@ def run(chat: Chat, line: str) -> bool:
 def _help(chat: Chat, _: str) -> None:
     chat.screen.table([(f"/{c.name} {c.arguments}".rstrip(), c.meaning) for c in TABLE])
     chat.screen.notice(
-        "Enter sends, Alt-Enter or Ctrl-J makes a new line, Ctrl-C stops an answer, Ctrl-D leaves."
+        "Enter sends; Alt-Enter or Ctrl-J makes a new line.\n"
+        "Ctrl-C stops an answer; Ctrl-D leaves."
     )
 
 
@@ -58,6 +59,8 @@ def _set(chat: Chat, argument: str) -> None:
     if not name:
         chat.screen.table([_row(chat, n) for n in names])
         return
+    if name == "system":
+        raise LcpError("The system text has a command of its own: /system TEXT.")
     if name in OPTIONS and name not in names:
         raise LcpError(
             f"{name} is fixed while the model is loaded. Start again with "

@@ -131,7 +131,7 @@ def check(name: str, raw: Any, source: str) -> Any:
     """The value `raw` stands for under `name`, as text or typed; SettingsError when none."""
     option = OPTIONS.get(name)
     if option is None:
-        near = difflib.get_close_matches(name, OPTIONS, 1)
+        near = difflib.get_close_matches(name, OPTIONS, 1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIONS)}."
         raise SettingsError(f"There is no setting called {name} ({source}). {hint}")
     rule = option.metadata
@@ -144,14 +144,16 @@ def check(name: str, raw: Any, source: str) -> Any:
             f"{name} = {raw} ({source}) has no meaning. Choose {_either(rule['choices'])}."
         )
     if isinstance(option.default, tuple):
-        return (raw,) if isinstance(raw, str) else tuple(map(str, raw))
+        return tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
     return None if raw is None else str(raw)
 
 
 def _check_number(name: str, raw: Any, source: str, rule: Mapping[str, Any], integer: bool) -> Any:
     words, low, high = rule["words"], rule["low"], rule["high"]
-    if raw is None or (isinstance(raw, str) and raw in words) or raw in words.values():
-        return words[raw] if isinstance(raw, str) else raw
+    if isinstance(raw, str) and raw in words:
+        return words[raw]
+    if raw in words.values() and isinstance(raw, int | None):
+        return raw
     kind = int if integer else float
     try:
         # bool is an int to Python, not to a person; 0.5 layers are not 0 layers
@@ -159,7 +161,7 @@ def _check_number(name: str, raw: Any, source: str, rule: Mapping[str, Any], int
         if isinstance(raw, bool) or value != float(raw) or not low <= value <= high:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        range_ = f"a {'whole ' if integer else ''}number from {low:g} to {high:g}"
+        range_ = f"a {'whole ' if integer else ''}number from {low:,} to {high:,}"
         raise SettingsError(
             f"{name} = {raw} ({source}) has no meaning. Give {_either([range_, *words])}."
         ) from None

@@ -3,9 +3,11 @@
 Heavy packages are imported inside the command that needs them: `lcp --help` pays for typer only.
 """
 
+import errno
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +27,7 @@ app = typer.Typer(
 app.command()(chat)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")
@@ -39,26 +41,36 @@ def options(
 
 def main() -> None:
     """Run a command line; the exit codes are listed in docs/usage.md."""
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # closed by whoever started us
+            setattr(sys, stream, Path(os.devnull).open(mode))  # noqa: SIM115
     for name in ("SIGTERM", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, lambda n, _: sys.exit(128 + n))
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))  # what typer.Exit carries, and 130 after Ctrl-C
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer makes it a 1
+            sys.exit(141)
+        raise
     except LcpError as error:
         _say(str(error))
         sys.exit(error.exit_code)
     except typer.TyperException as error:  # a usage error, with the usage line
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _say(f"The output cannot be written: {error.strerror}. Make room and run it again.")
+        sys.exit(1)
     finally:
         # Where the reader of our output has left, what is still buffered has nowhere to go.
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

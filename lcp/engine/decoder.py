@@ -98,10 +98,11 @@ class Decoder:
             self._begun = True
             if self._after_thinking:
                 text = word  # the blank lines between thinking and answer belong to neither
-        at = min((i for s in self._stops if (i := text.find(s)) >= 0), default=-1)
-        if at >= 0:
+        # the one that is complete first, and the longest of those that end together
+        found = [(i + len(s), i) for s in self._stops if (i := text.find(s)) >= 0]
+        if found:
             self._text, self.stopped = "", True
-            return text[:at]
+            return text[: min(found)[1]]
         held = 0 if final else _half(text, self._stops)
         self._text = text[len(text) - held :]
         return text[: len(text) - held]

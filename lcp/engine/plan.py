@@ -29,4 +29,4 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     # whole-slice comparison runs in C: the common case, a conversation that only grew
     if a[:n] == b[:n]:
         return n
-    return next(i for i in range(n) if a[i] != b[i])
+    return next((i for i in range(n) if a[i] != b[i]), n)

@@ -1,26 +1,38 @@
 """Sandbox: Jinja for programs out of downloaded files.
 
-No way out through attributes (Jinja's own sandbox), a limit on time, checked in every turn of a
-loop and in every macro, and a limit on size: every operation that can multiply sizes is priced
-before it runs, every result that can add them up is measured after it. It knows no chat.
+No way out through attributes (Jinja's own sandbox), and limits on time, memory and size: whatever
+can multiply sizes is priced before it runs, and all that is made or printed passes `measured`,
+which looks at the clock, at the value and at the sum of all text so far. Nothing is computed while
+compiling. It knows no chat.
 """
 
 import functools
 import json
-import math
 import re
 import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from string import Formatter
+from types import GeneratorType
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.runtime import Macro
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-_SIZE_FLOOR = 1 << 22
+_SIZE_FLOOR = 1 << 20  # characters
 _ITEMS = 1 << 17
+_ITEM = 8  # an item in characters: a pointer
+_INT_BITS = 60  # beyond, arithmetic takes time and hashes collide
+_BOUNDLESS = 1 << 62
+_TEXT = (str, bytes)
+
+# slow or pointless in a prompt
+_NO_FILTERS = ("urlize", "wordwrap", "striptags", "pprint", "random", "round", "sum")
+# those whose result can be larger than what goes in
+_MULTIPLY = frozenset(["batch", "center", "format", "indent", "join", "replace", "slice"])
 
 
 class Exceeded(Exception):
@@ -30,117 +42,178 @@ class Exceeded(Exception):
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja as model makers use it (the options of transformers), with limits."""
 
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    intercepted_binops = frozenset(["+", "*", "//", "**", "%"])
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-        )
+        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False)
+        self.add_extension(loopcontrols)
+        self.add_extension(_Generation)
         self._seconds = seconds
-        self._deadline = math.inf
-        self._limit = _SIZE_FLOOR
-        for name in ("urlize", "wordwrap", "striptags", "pprint", "random"):
-            del self.filters[name]  # slow or pointless in a prompt
-        self.filters["tojson"] = _tojson
-        self.filters = {name: self._priced(f) for name, f in self.filters.items()}
-        self.filters["measured"] = self.measured
-        self.finalize = self.measured
-        del self.globals["lipsum"]
+        for name in _NO_FILTERS:
+            del self.filters[name]
+        self.filters["tojson"] = self._tojson
+        self.filters = {name: self._filter(f, name) for name, f in self.filters.items()}
+        self.filters |= {"checked": self.checked, "measured": self.measured, "joined": self.joined}
+        self.tests = {name: self._test(t) for name, t in self.tests.items()}
+        self.finalize = self._printed
+        for name in ("lipsum", "cycler", "joiner"):
+            del self.globals[name]
+
+    def start(self, messages: Sequence[Any]) -> None:
+        """Begin the time and the room for all that is compiled and rendered from here on."""
+        # some templates look at every message for every message
+        self._deadline = time.monotonic() + self._seconds * (1 + len(messages) / 100)
+        self._limit = _SIZE_FLOOR + 16 * _size(messages)  # of one value, in characters
+        self._left = 128 * self._limit  # of all text that is made
 
     def render(self, template: jinja2.Template, **names: Any) -> str:
-        self._deadline = time.monotonic() + self._seconds
-        self._limit = _SIZE_FLOOR + 16 * _size(names["messages"])
-        parts: list[str] = []
-        total = 0
-        for part in template.generate(**names):
-            total += len(part)
-            if total > self._limit:
-                raise Exceeded("room")
-            parts.append(part)
-        return "".join(parts)
+        return str(self.checked(template.render(**names)))
 
-    def tick(self) -> str:
-        """Called in every turn of a loop."""
+    # what the program's values go through
+
+    def checked(self, value: Any) -> Any:
+        """What is worked on."""
         if time.monotonic() > self._deadline:
             raise Exceeded("time")
-        return ""
-
-    def concat_all(self, *parts: Any) -> str:
-        """The ~ operator."""
-        return self.measured("".join(str(self.measured(part)) for part in parts))
-
-    def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = getattr(getattr(function, "__wrapped__", function), "__self__", None)
-        # a macro is made of operations that are looked at themselves
-        if bound is not self and not isinstance(function, Macro):
-            self._price([bound, *args, *kwargs.values()], bound)
-        return self.measured(super().call(context, function, *args, **kwargs))
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if isinstance(left, int) and isinstance(right, int):
-            bits = left.bit_length() * (abs(right) if operator == "**" else 1) + right.bit_length()
-            if bits > 4096:
-                raise Exceeded("room")
-        elif operator != "+":
-            self._price([left, right], left if operator == "%" else None)
-        return self.measured(super().call_binop(context, operator, left, right))
-
-    def _priced(self, function: Any) -> Any:
-        @functools.wraps(function)  # keeps Jinja's marks on filters that take the environment
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            self._price([*args, *kwargs.values()], args[0])
-            return self.measured(function(*args, **kwargs))
-
-        return guarded
-
-    def _price(self, values: list[Any], pattern: Any) -> None:
-        """No product of all sizes and numbers that is out of proportion, no field as wide."""
-        if isinstance(pattern, str) and len(pattern) < 256 and _WIDE.search(pattern):
-            raise Exceeded("room")
-        sizes = (abs(v) if isinstance(v, int) else _size(v) for v in values)
-        if math.prod(max(1, size) for size in sizes) > 64 * self._limit:
-            raise Exceeded("room")
-
-    def measured(self, value: Any) -> Any:
         if _size(value) > self._limit:
             raise Exceeded("room")
         return value
 
+    def measured(self, value: Any) -> Any:
+        """What was made, or is printed."""
+        if isinstance(self.checked(value), str):
+            self._left -= len(value)
+            if self._left < 0:
+                raise Exceeded("room")
+        if isinstance(value, Iterator) and not isinstance(value, LoopContext):
+            return self._watched(value)
+        return value
+
+    def _watched(self, items: Iterable[Any]) -> Iterator[Any]:
+        """A lazy result, checked while it is drawn."""
+        size = 0
+        for item in items:
+            size += _size(self.checked(item))
+            if size > self._limit:
+                raise Exceeded("room")
+            yield item
+
+    def joined(self, *parts: Any) -> Any:
+        """The ~ operator."""
+        return self.measured("".join(map(str, self.checked(parts))))
+
+    @jinja2.pass_context  # nothing that asks for the context is computed while compiling
+    def _printed(self, context: Any, value: Any) -> Any:
+        return self.measured(value)
+
+    # operations, before and after they run
+
+    def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = getattr(getattr(function, "__wrapped__", function), "__self__", None)
+        if bound is not None:
+            args = tuple(map(_drawn, args))
+            if isinstance(bound, str) and function.__name__ in ("format", "format_map"):
+                self._check_columns(" ".join(f[2] or "" for f in Formatter().parse(bound)))
+            self._price(bound, [*args, *kwargs.values()])
+        self.checked((args, kwargs))  # a macro finds them in one list
+        return self.measured(super().call(context, function, *args, **kwargs))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        self.checked((left, right))
+        integers = isinstance(left, int) and isinstance(right, int)
+        if operator == "**" and integers and left.bit_length() * abs(right) > _INT_BITS:
+            raise Exceeded("room")
+        if operator == "*" and not integers:
+            value, number = (right, left) if isinstance(left, int) else (left, right)
+            self._price(value, [number])
+        if operator == "%" and not integers:
+            self._check_columns(" ".join(_PERCENT.findall(repr(left))))
+            self._price(left, [right])
+        return self.measured(super().call_binop(context, operator, left, right))
+
+    def _filter(self, function: Any, name: str) -> Any:
+        first = 1 if hasattr(function, "jinja_pass_arg") else 0  # behind Jinja's own argument
+
+        @functools.wraps(function)  # keeps Jinja's mark of that
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            args = tuple(map(_drawn, args))
+            if name == "format":
+                self._check_columns(" ".join(_PERCENT.findall(str(args[first]))))
+            if name in _MULTIPLY:
+                self._price(args[first], [*args[first + 1 :], *kwargs.values()])
+            return self.measured(function(*args, **kwargs))
+
+        return guarded
+
+    def _test(self, function: Any) -> Any:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            return self.checked(function(*args, **kwargs))
+
+        return guarded
+
+    def _price(self, value: Any, by: list[Any]) -> None:
+        """No product of sizes and numbers that is out of proportion."""
+        factor = sum(abs(b) if isinstance(b, int) else _size(b) for b in by)
+        if _size(value) * factor > 64 * self._limit:
+            raise Exceeded("room")
+
+    def _check_columns(self, fields: str) -> None:
+        """No format with fields of a million columns, nor as wide as an argument says."""
+        if re.search("[*{]", fields) or sum(map(int, re.findall("[0-9]+", fields))) > self._limit:
+            raise Exceeded("room")
+
+    def _tojson(
+        self, value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any
+    ) -> str:
+        """As transformers': no HTML escapes."""
+        indent = None if indent is None else min(int(indent), 16)
+        encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent)
+        return "".join(self._watched(encoder.iterencode(value)))
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        tick = nodes.Output([_call("tick", [])])
-        for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            node.body.insert(0, tick)  # type: ignore[attr-defined]
+        for loop in tree.find_all(nodes.For):
+            loop.body.insert(0, nodes.Output([nodes.Const("")]))  # is printed: a look at the clock
         for block in tree.find_all(nodes.AssignBlock):
-            block.filter = nodes.Filter(block.filter, "measured", [], [], None, None)
-        return _watched(tree)
+            block.filter = _through("measured", block.filter)
+        return _rewritten(tree)
 
 
-# A printf or format field of a million columns.
-_WIDE = re.compile(r"[%:{][^a-zA-Z]{0,9}\d{6}")
+# The flags and the width of the fields in "%-20s, %(name)*d".
+_PERCENT = re.compile(r"%(?:\([^)]*\))?([^a-zA-Z%]*)")
 
 
-def _watched(node: Any) -> Any:
-    """The tree with every ~ as a call of concat_all and every list built under a measure.
+def _rewritten(node: Any) -> Any:
+    """The tree with the operations that Jinja compiles to bare Python under a look.
 
-    A list of twice the same list of twice the same list is small in memory, not when printed.
+    A list of twice the same list of twice the same list is small in memory, not when printed or
+    compared. Literal text becomes a constant: only those are looked at when they are printed.
     """
     for name, value in node.iter_fields():
         if isinstance(value, list):
-            setattr(node, name, [_watched(v) if isinstance(v, nodes.Node) else v for v in value])
+            setattr(node, name, [_rewritten(v) if isinstance(v, nodes.Node) else v for v in value])
         elif isinstance(value, nodes.Node):
-            setattr(node, name, _watched(value))
+            setattr(node, name, _rewritten(value))
+    if isinstance(node, nodes.TemplateData):
+        return nodes.Const(node.data)
     if isinstance(node, nodes.Concat):
-        return _call("concat_all", node.nodes)
-    if isinstance(node, nodes.List | nodes.Dict) or (
-        isinstance(node, nodes.Tuple) and node.ctx == "load"
-    ):
-        return _call("measured", [node])
+        return _through("joined", *node.nodes)
+    if isinstance(node, nodes.Compare):
+        node.expr = _through("checked", node.expr)
+    made = isinstance(node, nodes.List | nodes.Dict | nodes.Tuple | nodes.Getitem)
+    if made and getattr(node, "ctx", "load") == "load":
+        return _through("measured", node)
     return node
 
 
-def _call(method: str, arguments: list[Any]) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
+def _through(name: str, value: Any, *more: Any) -> nodes.Filter:
+    return nodes.Filter(value, name, list(more), [], None, None)
+
+
+def _drawn(value: Any) -> Any:
+    """A lazy result (all are watched) as a list: its size counts."""
+    return list(value) if isinstance(value, GeneratorType) else value
 
 
 class _Generation(Extension):
@@ -153,29 +226,26 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:
-    """As transformers': no HTML escapes."""
-    if indent is not None:
-        indent = min(int(indent), 16)
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-
 def _size(value: Any) -> int:
-    """Characters and items, nested ones as often as they would be printed; boundless
-    past _ITEMS items."""
+    """Characters and items, nested ones as often as they would be printed; boundless past _ITEMS
+    items, and for numbers that take time to compute with."""
     total = seen = 0
     stack = [value]
     while stack:
         item = stack.pop()
         seen += 1
-        if isinstance(item, str | bytes):
+        if isinstance(item, _TEXT):
             total += len(item)
+        elif isinstance(item, int):
+            if item.bit_length() > _INT_BITS:
+                return _BOUNDLESS
         elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, list | tuple):
             stack.extend(item)
+            stack.extend(item.values())
         elif isinstance(item, Namespace):
             stack.extend(item._Namespace__attrs.values())
-        if seen > _ITEMS:
-            return 1 << 62
-    return total + seen
+        elif isinstance(item, Collection):
+            stack.extend(item)
+        if seen + len(stack) > _ITEMS:
+            return _BOUNDLESS
+    return total + _ITEM * seen

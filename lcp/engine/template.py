@@ -17,7 +17,7 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SECONDS = 2.0
-SOURCE_LIMIT = 1 << 20  # characters; the longest in use are near 20,000
+SOURCE_LIMIT = 1 << 16  # characters; the longest in use are near 20,000
 
 
 class Refused(Exception):
@@ -46,11 +46,12 @@ class Template:
             "bos_token": bos,
             "eos_token": eos,
             "raise_exception": _refuse,
-            "strftime_now": now.strftime,
+            # its fields can be given any width
+            "strftime_now": lambda pattern: now.strftime(pattern[:100]),
         }
         if len(source or "") > SOURCE_LIMIT:
             raise TemplateError(f"The chat template of {name} is too long. {_OWN}")
-        self._compiled = self._guarded(lambda: self._env.from_string(source or CHATML))
+        self._compiled = self._guarded([], lambda: self._env.from_string(source or CHATML))
 
     def render(
         self, messages: Sequence[dict[str, Any]], *, ask: bool = True, think: bool = True
@@ -60,7 +61,8 @@ class Template:
         Messages are {"role", "content"} with an optional "reasoning_content". A template that
         takes no system message, or wants roles to alternate, gets them folded so that it does.
         """
-        return self._guarded(lambda: self._render([dict(m) for m in messages], ask, think))
+        copies = [dict(m) for m in messages]
+        return self._guarded(copies, lambda: self._render(copies, ask, think))
 
     def _render(self, messages: list[dict[str, Any]], ask: bool, think: bool) -> str:
         if messages and messages[0]["role"] == "system" and not self._takes_system:
@@ -90,8 +92,9 @@ class Template:
         except Refused:
             return False
 
-    def _guarded(self, work: Callable[[], Any]) -> Any:
+    def _guarded(self, messages: list[dict[str, Any]], work: Callable[[], Any]) -> Any:
         """Whatever goes wrong inside somebody else's program, as one sentence."""
+        self._env.start(messages)
         try:
             return work()
         except Refused as error:
@@ -104,7 +107,7 @@ class Template:
             ) from error
         # a template can raise anything: MemoryError, RecursionError, its own TypeError
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
             raise TemplateError(
                 f"The chat template of {self._name} does not work: {reason}. {_OWN}"
             ) from error
@@ -123,7 +126,7 @@ def _system_into_user(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if message["role"] == "user":
             joined = f"{system['content']}\n\n{message['content']}"
             return [*rest[:i], message | {"content": joined}, *rest[i + 1 :]]
-    return rest
+    return [system | {"role": "user"}, *rest]
 
 
 def _alternating(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

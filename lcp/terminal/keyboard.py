@@ -18,7 +18,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import Output
+from prompt_toolkit.output import Output, create_output
 
 if sys.platform == "win32":
     termios = None
@@ -43,7 +43,7 @@ class Keyboard:
             key_bindings=_bindings(),
             enable_suspend=True,
             input=input,
-            output=output,
+            output=output or create_output(always_prefer_tty=True),  # not into `| tee answers`
         )
 
     def read(self, text: str = "") -> str:
@@ -67,9 +67,11 @@ class Keyboard:
                 raise SystemExit(128 + number)
 
         def repaint(number: int, frame: FrameType | None) -> None:
-            # Back from fg after a stop that did not come from the Ctrl-Z key.
-            app.renderer.reset()
-            app.invalidate()
+            # Back from fg; after a stop that did not come from the Ctrl-Z key, in its modes.
+            if app.is_running:
+                app.input.raw_mode().__enter__()
+                app.renderer.reset()
+                app.invalidate()
 
         handlers: dict[int, Any] = dict.fromkeys(LEAVING, leave)
         if hasattr(signal, "SIGCONT"):
@@ -91,7 +93,7 @@ def handling(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> Ite
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While an answer runs: no echo, no line buffering, Ctrl-C and Ctrl-Z work; keys wait.
+    """Between two prompts: no echo, no line buffering, Ctrl-C and Ctrl-Z work; keys wait.
 
     NOFLSH, or a Ctrl-C would throw away what was typed ahead; restored with TCSADRAIN, which
     keeps it. A stop and fg in between leaves the shell's modes: set again on SIGCONT.
@@ -102,19 +104,21 @@ def quiet() -> Iterator[None]:
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     during = termios.tcgetattr(fd)
+    during[0] &= ~termios.ICRNL  # Enter stays Enter for the line editor; Ctrl-J is a new line
     during[3] &= ~(termios.ECHO | termios.ICANON)
     during[3] |= termios.ISIG | termios.NOFLSH
 
-    def again(number: int, frame: FrameType | None) -> None:
-        termios.tcsetattr(fd, termios.TCSADRAIN, during)
+    def put(modes: list[Any]) -> None:
+        with suppress(OSError, termios.error):  # the terminal may be gone
+            if os.tcgetpgrp(fd) == os.getpgrp():  # in the background it is not ours: SIGTTOU
+                termios.tcsetattr(fd, termios.TCSADRAIN, modes)
 
-    termios.tcsetattr(fd, termios.TCSADRAIN, during)
+    put(during)
     try:
-        with handling({signal.SIGCONT: again}):
+        with handling({signal.SIGCONT: lambda number, frame: put(during)}):
             yield
     finally:
-        with suppress(termios.error):  # the terminal may be gone
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        put(before)
 
 
 class FileOfLines(History):

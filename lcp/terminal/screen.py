@@ -6,8 +6,8 @@ In a terminal, text of strangers is cleaned first; into a pipe it goes as it is.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.control import Control
@@ -28,15 +28,13 @@ class Screen:
         err: TextIO | None = None,
         *,
         answers: bool = True,
-        thinking: bool = True,
     ) -> None:
-        """`answers` off: they are printed elsewhere, as JSON. `thinking` off: it is hidden."""
+        """`answers` off: they are printed elsewhere, as JSON."""
         self._out = _console(out or sys.stdout)
         self._err = _console(err or sys.stderr)
         self._answers = answers
-        self._show_thinking = thinking
+        self._closed = False
         self._transient = False
-        self._column_0 = True
         self._last = ""
 
     @contextmanager
@@ -52,7 +50,7 @@ class Screen:
 
     def write(self, text: str, thinking: bool = False) -> None:
         """A piece of the answer, or (dim) of the thinking before it."""
-        if not (self._show_thinking if thinking else self._answers):
+        if self._closed or not (thinking or self._answers):
             return
         self.clear_progress()
         kind = "thinking" if thinking else "answer"
@@ -93,7 +91,11 @@ class Screen:
         table = Table.grid(padding=(0, 2))
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
-        self._err.print(table)
+        with self._err.capture() as drawn:
+            self._err.print(table)
+        # no blanks at line ends: a window that gets narrower would wrap them
+        lines = drawn.get().splitlines()
+        self._err.file.write("".join(f"{line.rstrip()}\n" for line in lines))
 
     def blank(self) -> None:
         self._err.print()
@@ -101,12 +103,13 @@ class Screen:
     def _print(self, console: Console, text: str, style: str) -> None:
         try:
             if console.is_terminal:
-                console.print(Text(self._cleaner.feed(text), style), end="", soft_wrap=True)
+                text = self._cleaner.feed(text)
+                console.print(Text(text, style), end="", soft_wrap=True)
             else:
                 console.file.write(text)
             console.file.flush()
         except BrokenPipeError:
-            self._answers = self._show_thinking = False  # said once; the rest goes nowhere
+            self._closed = True  # said once; the rest goes nowhere
             self._last = ""
             raise
         self._last = text or self._last
@@ -120,11 +123,32 @@ class Screen:
         self._last = ""
 
 
+class _Terminal:
+    """A terminal that may be closed in the middle of an answer, which is to be kept all the same;
+    a pipe that is closed ends the program."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def _console(file: TextIO) -> Console:
     # A pipe may have an encoding that cannot spell everything; better a "?" than no answer.
     if isinstance(file, type(sys.__stdout__)) and hasattr(file, "reconfigure"):
         file.reconfigure(errors="replace")
     return Console(
-        file=file, highlight=False, markup=False, emoji=False,
+        file=cast(TextIO, _Terminal(file)) if file.isatty() else file,
+        highlight=False, markup=False, emoji=False,
         no_color="NO_COLOR" in os.environ or None,
     )  # fmt: skip

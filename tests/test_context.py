@@ -1,0 +1,532 @@
+"""The KV cache: whatever was in it, it then says what a fresh one would say.
+
+Tiny models of every kind of memory. A fresh context reads the tokens in batches cut at the same
+places, so that what both say can be compared to the third digit.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import KINDS, WINDOW
+
+from lcp.engine.context import N_BATCH, Context, Progress, Stopped
+from lcp.engine.model import Model
+from lcp.engine.native import StopByte, library
+from lcp.errors import ContextFull, NotEnoughMemory, SettingsError
+
+SIZE = 2048
+# Kinds by what can be cut from their memory.
+CUT_FREELY = ["dense", "mrope", "mla", "moe"]
+RECURRENT = ["recurrent", "hybrid", "hybrid_mrope"]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    """A function: a kind to its loaded model."""
+    loaded = {}
+
+    def load(kind, **options):
+        key = (kind, *options.items())
+        if key not in loaded:
+            loaded[key] = Model.load(tiny(kind, **options))
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LCP_EXTRA_BUFTS", "0")
+        yield load
+    for one in loaded.values():
+        one.close()
+
+
+class Watched(Context):
+    """A Context that remembers where the batches ended in which its tokens were read."""
+
+    edges = ()
+
+    def feed(self, wanted, boundary=None):
+        for progress in super().feed(wanted, boundary):
+            self._note_edge()
+            yield progress
+
+    def append(self, token):
+        super().append(token)
+        self._note_edge()
+
+    def _note_edge(self):
+        n = len(self.tokens)
+        self.edges = [*(edge for edge in self.edges if edge < n), *([n] if n else [])]
+
+
+@contextmanager
+def context(model, size=SIZE, stop=None, **options):
+    one = Watched(model, size, stop or StopByte(), threads=1, **options)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def tokens(n, seed=0):
+    """`n` random tokens that are text."""
+    return random.Random(seed).choices(range(3, 259), k=n)
+
+
+def feed(one, wanted, boundary=None):
+    """Feed it; the last Progress."""
+    *_, progress = one.feed(wanted, boundary)
+    return progress
+
+
+def logits(one, model):
+    return np.ctypeslib.as_array(
+        library().llama_get_logits_ith(one.handle, -1), (model.n_vocab,)
+    ).copy()
+
+
+def say(one, model, n=4):
+    """The next `n` tokens, always the likeliest, and the logits they were taken from."""
+    said, seen = [], []
+    for i in range(n):
+        if i:
+            one.append(said[-1])
+        seen.append(logits(one, model))
+        said.append(int(seen[-1].argmax()))
+    return said, seen
+
+
+def holds_what_it_says(one):
+    c = library()
+    return c.llama_memory_seq_pos_max(c.llama_get_memory(one.handle), 0) + 1 == len(one.tokens)
+
+
+def assert_says_what_a_fresh_one_says(one, model, wanted, close=1e-3):
+    """The same tokens, but where the fresh one wavers; and nearly the same logits."""
+    assert one.tokens == wanted
+    assert holds_what_it_says(one)
+    edges = one.edges
+    said, seen = say(one, model)
+    with context(model) as fresh:
+        for edge in edges:
+            feed(fresh, wanted[:edge])
+        fresh_said, fresh_seen = say(fresh, model)
+    # at most 0.0001, where cells lie in another order; a wrong state is off by 0.003 to 9
+    assert np.abs(seen[0] - fresh_seen[0]).max() < close
+    for token, fresh_token, scores in zip(said, fresh_said, fresh_seen, strict=True):
+        if token != fresh_token:
+            second, first = np.sort(scores)[-2:]
+            assert first - second < 0.01
+            break
+
+
+# what is kept, and that it is right
+
+
+def turns(boundary):
+    """Prompts as a chat makes them, named: [(name, tokens, boundary), ...]."""
+    first, question, other = tokens(60, 1), tokens(40, 2), tokens(45, 3)
+    long = tokens(2 * N_BATCH + 100, 4)
+    prompts = [
+        ("first", first),
+        ("extended", first + question),
+        ("repeated", first + question),
+        ("another end", first + other),
+        ("cut back", first + other[:5]),
+        ("beyond a batch", first + other + long),
+        ("another end again", first + other + long[:-9] + question),
+        ("cut back by one", first + other + long[:-9] + question[:-1]),
+        ("cut deep", first + question),
+        ("something else", tokens(30, 5)),
+        ("one token", tokens(1, 5)),
+    ]
+    return [(name, wanted, len(wanted) - 3 if boundary else None) for name, wanted in prompts]
+
+
+@every_kind
+@pytest.mark.parametrize("boundary", [True, False], ids=["boundary", "no boundary"])
+def test_a_reused_cache_says_what_a_fresh_one_says(model, kind, boundary):
+    m = model(kind)
+    with context(m) as one:
+        for _name, wanted, at in turns(boundary):
+            feed(one, wanted, at if at and at > 0 else None)
+            assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+@every_kind
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_0"])
+def test_quantised_weights_change_nothing_of_that(model, kind, quant):
+    m = model(kind, quant=quant)
+    with context(m) as one:
+        for _name, wanted, boundary in turns(boundary=True)[:5]:
+            feed(one, wanted, boundary)
+            assert_says_what_a_fresh_one_says(one, m, wanted, close=0.2)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["extend", "extend", "cut", "diverge", "diverge", "repeat", "other"]),
+        st.floats(0, 1),  # where
+        st.sampled_from([1, 2, WINDOW - 1, WINDOW, WINDOW + 1, 100, N_BATCH, N_BATCH + 1]),
+        st.sampled_from([None, 0.0, 0.5, 0.99, 1.0]),  # the boundary
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+def prompts(steps):
+    """Each a change of the one before: [(tokens, boundary), ...]."""
+    wanted = tokens(50)
+    for seed, (step, where, n, boundary) in enumerate(steps):
+        place = 1 + int(where * (len(wanted) - 1))
+        if step == "extend":
+            wanted = wanted + tokens(n, seed)
+        elif step == "cut":
+            wanted = wanted[:place]
+        elif step == "diverge":
+            wanted = wanted[:place] + tokens(n, seed)
+        elif step == "other":
+            wanted = tokens(n, seed)
+        wanted = wanted[: SIZE - 10]
+        yield wanted, None if boundary is None else int(boundary * len(wanted))
+
+
+def check_steps(m, steps):
+    with context(m) as one:
+        for wanted, boundary in prompts(steps):
+            progress = feed(one, wanted, boundary)
+            assert progress.kept + progress.done == len(wanted) and progress.done == progress.total
+            assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+@every_kind
+@given(steps=steps)
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+def test_any_order_of_prompts_says_what_fresh_ones_say(model, kind, steps):
+    check_steps(model(kind), steps)
+
+
+@pytest.mark.slow
+@every_kind
+@given(steps=steps)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+def test_many_orders_of_prompts_say_what_fresh_ones_say(model, kind, steps):
+    check_steps(model(kind), steps)
+
+
+@every_kind
+def test_the_next_turn_reads_only_what_is_new(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        feed(one, tokens(100))
+        said, _ = say(one, m, n=20)
+        held = list(one.tokens)
+        assert held == tokens(100) + said[:-1]
+        progress = feed(one, held + tokens(30, 1))
+    assert progress == Progress(kept=len(held), done=30, total=30)
+
+
+@pytest.mark.parametrize("kind", [*CUT_FREELY, "swa"])
+def test_attention_keeps_the_common_prefix_to_the_token(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        feed(one, tokens(300))
+        assert feed(one, tokens(250) + tokens(10, 1)).kept == 250
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_state_goes_back_to_the_boundary(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        feed(one, tokens(300), boundary=290)
+        say(one, m, n=20)
+        wanted = tokens(295) + tokens(10, 1)
+        assert feed(one, wanted).kept == 290
+        assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_state_without_a_boundary_is_read_again(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        feed(one, tokens(300))
+        assert feed(one, tokens(299)).kept == 0
+
+
+@pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
+def test_the_last_turns_can_all_be_gone_back_to(model, kind):
+    """Undo, several times: snapshots are kept at the ends of the last four turns."""
+    m = model(kind)
+    with context(m) as one:
+        ends = [300, 700, 1100, 1500, 1900]
+        for end in ends:
+            feed(one, tokens(end), boundary=end - 3)
+        for end in reversed(ends[1:]):
+            wanted = tokens(end - 3) + tokens(5, end)
+            assert feed(one, wanted).kept == end - 3
+            assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+def test_a_sliding_window_can_be_cut_deeper_than_it_sees(model):
+    m = model("swa")
+    for boundary, kept in ((900, 900), (None, 0)):
+        with context(m) as one:
+            feed(one, tokens(1000), boundary)
+            feed(one, tokens(1900))
+            wanted = tokens(950) + tokens(20, 1)
+            assert feed(one, wanted).kept == kept
+            assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+@pytest.mark.parametrize("short", [0, 1, 2])
+def test_the_edge_of_a_sliding_window_is_exact(model, short):
+    """A cut to n tokens needs the window before n; one token less is read again."""
+    c, m = library(), model("swa")
+    with context(m) as one:
+        feed(one, tokens(1900))
+        oldest = c.llama_memory_seq_pos_min(c.llama_get_memory(one.handle), 0)
+        assert oldest > 0
+        wanted = tokens(oldest + WINDOW - short) + tokens(5, 1)
+        assert feed(one, wanted).kept == (0 if short else oldest + WINDOW)
+        assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+def test_progress_comes_with_every_batch(model):
+    with context(model("dense")) as one:
+        feed(one, tokens(100))
+        steps = list(one.feed(tokens(100) + tokens(2 * N_BATCH + 1, 1)))
+    total = 2 * N_BATCH + 1
+    assert steps == [
+        Progress(100, done, total) for done in (0, N_BATCH, 2 * N_BATCH, 2 * N_BATCH + 1)
+    ]
+
+
+def test_a_context_smaller_than_a_batch_computes(model):
+    m = model("dense")
+    with context(m, size=300) as one:
+        feed(one, tokens(one.size - 10))
+        assert_says_what_a_fresh_one_says(one, m, tokens(one.size - 10))
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_a_quantised_cache_is_reused_exactly_too(model, kv_type):
+    m = model("dense", head=32)
+    wanted = tokens(40) + tokens(30, 1)
+    with context(m, kv_type=kv_type) as one, context(m, kv_type=kv_type) as fresh:
+        feed(one, tokens(60))
+        assert feed(one, wanted).kept == 40
+        feed(fresh, wanted)
+        assert say(one, m)[0] == say(fresh, m)[0]
+
+
+# interrupts
+
+
+@every_kind
+def test_a_feed_that_is_stopped_before_it_began_reads_nothing(model, kind):
+    m, stop = model(kind), StopByte()
+    with context(m, stop=stop) as one:
+        feed(one, tokens(60), boundary=50)
+        stop.set()
+        with pytest.raises(Stopped):
+            feed(one, tokens(60) + tokens(600, 1))
+        assert one.tokens == tokens(50 if kind in RECURRENT else 60)
+        assert holds_what_it_says(one)
+        stop.clear()
+        wanted = tokens(60) + tokens(600, 1)
+        feed(one, wanted)
+        assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+@every_kind
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_feed_that_is_stopped_between_batches_goes_on_where_it_can(model, kind, batches):
+    m, stop = model(kind), StopByte()
+    wanted = tokens(3 * N_BATCH)
+    with context(m, stop=stop) as one:
+        reading = one.feed(wanted, boundary=N_BATCH)
+        for _ in range(batches + 1):  # the first report comes before the first batch
+            next(reading)
+        stop.set()
+        with pytest.raises(Stopped):
+            list(reading)
+        assert one.tokens == wanted[: N_BATCH if kind in RECURRENT else batches * N_BATCH]
+        assert holds_what_it_says(one)
+        stop.clear()
+        assert feed(one, wanted).kept >= N_BATCH
+        assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
+@every_kind
+def test_a_feed_that_is_left_between_batches_is_valid(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        reading = one.feed(tokens(1200))
+        next(reading), next(reading)
+        reading.close()
+        assert one.tokens == tokens(N_BATCH)
+        feed(one, tokens(1200))
+        assert_says_what_a_fresh_one_says(one, m, tokens(1200))
+
+
+@every_kind
+def test_a_stop_at_any_moment_of_a_feed_leaves_a_valid_context(model, kind):
+    m, stop = model(kind), StopByte()
+    chance = random.Random(kind)
+    stopped = 0
+    with context(m, stop=stop) as one:
+        for seed in range(4):
+            held = list(one.tokens)
+            kept = chance.randrange(len(held) + 1)
+            wanted = (held[:kept] + tokens(1100, seed))[: SIZE - 10]
+            timer = threading.Timer(chance.uniform(0, 0.05), stop.set)
+            timer.start()
+            try:
+                feed(one, wanted, boundary=chance.choice([None, len(wanted) // 3]))
+            except Stopped:
+                stopped += 1
+            timer.join()
+            stop.clear()
+            assert one.tokens == wanted[: len(one.tokens)]
+            assert holds_what_it_says(one)
+            feed(one, wanted)
+            assert_says_what_a_fresh_one_says(one, m, wanted)
+    assert stopped
+
+
+@every_kind
+def test_a_stop_during_a_step_leaves_a_valid_context(model, kind):
+    m, stop = model(kind), StopByte()
+    with context(m, stop=stop) as one:
+        feed(one, tokens(80), boundary=70)
+        stop.set()
+        if kind in RECURRENT:  # the step is finished: half of it would spoil the state
+            one.append(7)
+        else:
+            with pytest.raises(Stopped):
+                one.append(7)
+        held = tokens(80) + ([7] if kind in RECURRENT else [])
+        assert one.tokens == held
+        assert holds_what_it_says(one)
+        stop.clear()
+        feed(one, [*held, 8, 9])
+        assert_says_what_a_fresh_one_says(one, m, [*held, 8, 9])
+
+
+@every_kind
+def test_a_stop_at_any_moment_of_an_answer_leaves_a_valid_context(model, kind):
+    m, stop = model(kind), StopByte()
+    chance = random.Random(kind)
+    with context(m, stop=stop) as one:
+        feed(one, tokens(80), boundary=70)
+        for _ in range(4):
+            timer = threading.Timer(chance.uniform(0, 0.02), stop.set)
+            timer.start()
+            try:
+                while not stop.is_set() and len(one.tokens) < SIZE:
+                    one.append(int(logits(one, m).argmax()))
+            except Stopped:
+                pass
+            timer.join()
+            stop.clear()
+            assert holds_what_it_says(one)
+            held = [*one.tokens, 8]
+            feed(one, held)
+            assert_says_what_a_fresh_one_says(one, m, held)
+
+
+def test_a_stop_takes_effect_within_a_batch(model):
+    m, stop = model("dense"), StopByte()
+    with context(m, stop=stop) as one:
+        reading = one.feed(tokens(1500))
+        next(reading)
+        stop.set()
+        begun = time.perf_counter()
+        with pytest.raises(Stopped):
+            next(reading)
+        assert time.perf_counter() - begun < 0.02  # a batch takes 0.03 s and more
+    assert not one.tokens
+
+
+# full
+
+
+@every_kind
+def test_a_prompt_larger_than_the_context_changes_nothing(model, kind):
+    m = model(kind)
+    with context(m, size=256) as one:
+        feed(one, tokens(100))
+        before = logits(one, m)
+        with pytest.raises(ContextFull, match=r"has 257 tokens, the context 256\. .*--ctx-size"):
+            feed(one, tokens(257))
+        assert one.tokens == tokens(100)
+        assert holds_what_it_says(one)
+        assert (logits(one, m) == before).all()
+
+
+@every_kind
+def test_a_step_beyond_the_context_changes_nothing(model, kind):
+    m = model(kind)
+    with context(m, size=256) as one:
+        feed(one, tokens(255), boundary=200)
+        one.append(7)
+        before = logits(one, m)
+        with pytest.raises(ContextFull):
+            one.append(8)
+        assert one.tokens == [*tokens(255), 7]
+        assert holds_what_it_says(one)
+        assert (logits(one, m) == before).all()
+        feed(one, tokens(100))
+        assert_says_what_a_fresh_one_says(one, m, tokens(100))
+
+
+# settings that cannot be
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kv_type": "q8_0"}, {"kv_type": "q4_0"}, {"kv_type": "q8_0", "flash_attn": "off"}],
+    ids=str,
+)
+def test_a_cache_type_the_model_cannot_use_is_one_sentence(model, options):
+    with pytest.raises(SettingsError) as raised:
+        Context(model("dense"), 256, StopByte(), threads=1, **options)
+    sentence = str(raised.value)
+    assert f"cannot use a {options['kv_type']} KV cache" in sentence
+    assert sentence.endswith("Use --kv-type f16, or --flash-attn auto.")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("kind", ["dense", "swa"])
+def test_a_context_larger_than_memory_is_one_sentence(tiny, kind):
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from lcp.engine.context import Context\n"
+        "from lcp.engine.model import Model\n"
+        "from lcp.engine.native import StopByte\n"
+        "from lcp.errors import NotEnoughMemory\n"
+        "model = Model.load(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "try: Context(model, 1 << 30, StopByte(), threads=1)\n"
+        "except NotEnoughMemory as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny(kind))],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert done.stdout.startswith("There is not enough memory for a context of 1073741824 tokens (")
+    assert done.stdout.endswith("Give a smaller --ctx-size or --kv-type q8_0.\n")
+    assert issubclass(NotEnoughMemory, Exception)

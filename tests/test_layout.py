@@ -1,0 +1,149 @@
+"""The tree of DESIGN.md: which way imports point, who owns which package, how large a file is."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+LCP = Path(__file__).parents[1] / "lcp"
+FILES = sorted(LCP.rglob("*.py"))
+ROOMS = ("engine", "modelfile", "session", "terminal", "look", "downloads")
+# An import points to a lower number, or stays in its own folder.
+LEVELS = {
+    "__main__": 6,
+    "cli": 5,
+    "commands": 4,
+    "chat": 3,
+    **dict.fromkeys(ROOMS, 2),
+    "settings": 1,
+    "paths": 0,
+    "errors": 0,
+    "__init__": 0,
+}
+# A foreign package -> the only files or folders that import it.
+OWNERS = {
+    "llama_cpp": ("engine",),
+    "jinja2": ("engine",),
+    "gguf": ("modelfile",),
+    "numpy": ("engine/observe.py", "modelfile/tensors.py", "look"),
+    "huggingface_hub": ("downloads",),
+    "rich": ("terminal",),
+    "prompt_toolkit": ("terminal/keyboard.py",),
+    "typer": ("cli",),
+    "platformdirs": ("paths.py",),
+    "tomllib": ("settings.py", "downloads/catalog.py"),  # foreign to Python 3.10
+    "tomli": ("settings.py", "downloads/catalog.py"),
+}
+# What the front door may import before it knows what is wanted.
+LIGHT = {"typer", "lcp"}
+
+
+def name(path):
+    return path.relative_to(LCP).as_posix()
+
+
+def imports(tree):
+    """The modules an import statement anywhere in the file asks for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where an arrow points"
+            assert node.module
+            if node.module in ("lcp", "lcp.cli", *(f"lcp.{room}" for room in ROOMS)):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def top_level(tree):
+    """The tree without functions, and without what only a type checker reads."""
+    kept = [
+        node
+        for node in tree.body
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return ast.Module(kept, [])
+
+
+def part(module):
+    """The piece of the tree a module of lcp belongs to: a room, or a file at the top."""
+    first = module.split(".")[1:2]
+    return first[0] if first and first[0] in LEVELS else "__init__"
+
+
+@pytest.fixture(scope="module")
+def trees():
+    return {path: ast.parse(path.read_text("utf-8")) for path in FILES}
+
+
+def test_every_part_has_its_level():
+    assert {name(p).split("/")[0].removesuffix(".py") for p in FILES} <= set(LEVELS)
+
+
+def test_arrows_go_down_and_rooms_do_not_know_each_other(trees):
+    wrong = []
+    for path, tree in trees.items():
+        own = name(path).split("/")[0].removesuffix(".py")
+        for module in imports(tree):
+            ours = module.split(".")[0] == "lcp" and part(module) != own
+            if ours and LEVELS[part(module)] >= LEVELS[own]:
+                wrong.append(f"{name(path)} imports {module}")
+    assert not wrong
+
+
+def test_every_foreign_package_has_its_owner(trees):
+    wrong = []
+    for path, tree in trees.items():
+        for module in imports(tree):
+            package = module.split(".")[0]
+            if package in sys.stdlib_module_names or package == "lcp":
+                continue
+            places = OWNERS.get(package, ())
+            if not any(
+                name(path) == place or name(path).startswith(f"{place}/") for place in places
+            ):
+                wrong.append(f"{name(path)} imports {module}")
+    assert not wrong
+
+
+def test_the_front_door_imports_nothing_heavy_before_it_must(trees):
+    wrong = []
+    for path, tree in trees.items():
+        if name(path).startswith("cli/"):
+            for module in imports(top_level(tree)):
+                package = module.split(".")[0]
+                heavy = package not in sys.stdlib_module_names and package not in LIGHT
+                if heavy or (package == "lcp" and part(module) in (*ROOMS, "chat", "commands")):
+                    wrong.append(f"{name(path)} imports {module}")
+    assert not wrong
+
+
+def test_no_import_does_any_work(trees):
+    """At the top of a module: definitions, names and imports, and what depends on the platform."""
+    allowed = (
+        ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign,
+        ast.If, ast.Expr,
+    )  # fmt: skip
+    for path, tree in trees.items():
+        for node in tree.body:
+            assert isinstance(node, allowed), f"{name(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_says_what_it_is_and_is_not_long(path, trees):
+    docstring = ast.get_docstring(trees[path])
+    assert docstring and len(docstring) > 10
+    assert len(path.read_text("utf-8").splitlines()) <= 300
+
+
+def test_no_line_is_longer_than_a_hundred_characters():
+    long = [
+        f"{name(path)}:{number}"
+        for path in FILES
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
+    assert not long

@@ -1,0 +1,53 @@
+"""From the tokens held to the tokens wanted."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcp.engine.plan import Plan, common_prefix, plan
+
+tokens = st.lists(st.integers(0, 2), max_size=12)  # few different ones: many common prefixes
+wanted = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+
+
+@given(tokens, wanted)
+def test_the_plan_reproduces_what_is_wanted(held, wanted):
+    steps = plan(held, wanted)
+    assert held[: steps.keep] + wanted[len(wanted) - steps.read :] == wanted
+
+
+@given(tokens, wanted)
+def test_at_least_one_token_is_read_for_its_logits(held, wanted):
+    steps = plan(held, wanted)
+    assert steps.read >= 1
+    assert steps.keep + steps.read == len(wanted)
+
+
+@given(tokens, wanted)
+def test_nothing_is_read_that_could_be_kept(held, wanted):
+    keep = plan(held, wanted).keep
+    assert keep == len(wanted) - 1 or held[keep : keep + 1] != wanted[keep : keep + 1]
+
+
+def test_an_example_by_hand():
+    assert plan([1, 2, 3, 9], [1, 2, 3, 4, 5]) == Plan(keep=3, read=2)
+    assert plan([], [1]) == Plan(keep=0, read=1)
+    assert plan([1, 2, 3], [1, 2, 3]) == Plan(keep=2, read=1)
+    assert plan([1, 2, 3], [1, 2]) == Plan(keep=1, read=1)
+
+
+def test_a_prompt_has_at_least_one_token():
+    with pytest.raises(ValueError, match="at least one token"):
+        plan([1], [])
+
+
+@given(tokens, tokens)
+def test_the_common_prefix_is_the_longest(a, b):
+    n = common_prefix(a, b)
+    assert a[:n] == b[:n]
+    assert n in (len(a), len(b)) or a[n] != b[n]
+
+
+@given(tokens)
+def test_a_prefix_does_not_depend_on_the_kind_of_sequence(a):
+    assert common_prefix(a, tuple(a)) == len(a)
