@@ -80,7 +80,7 @@ def echo(model: sides.Model, text: str, *flags: str) -> tuple[float, float, floa
         for i in range(KEYS):
             typist.watch(begun + i * PAUSE - time.perf_counter())
             found.append(typist.key(LETTERS[i % len(LETTERS)]))
-        if OFF not in flags and not typist.watch(1).strip():  # the line "reading ahead"
+        if OFF not in flags and not typist.watch(3).strip():  # the line "reading ahead"
             raise BenchError("The paste was read before the typing ended: give more --tokens.")
     return statistics.median(found), statistics.quantiles(found, n=20)[-1], max(found)
 

@@ -32,6 +32,7 @@ OWNERS = {
     "prompt_toolkit": ("terminal/keyboard.py",),
     "typer": ("cli",),
     "platformdirs": ("paths.py",),
+    "tomllib": ("settings.py", "downloads/catalog.py"),  # foreign to Python 3.10
     "tomli": ("settings.py", "downloads/catalog.py"),
 }
 # What the front door may import before it knows what is wanted.

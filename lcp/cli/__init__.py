@@ -50,15 +50,17 @@ def main() -> None:
         if number := getattr(signal, name, None):
             signal.signal(number, lambda n, _: sys.exit(128 + n))
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))  # what typer.Exit carries, and 130 after Ctrl-C
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer makes it a 1
+            sys.exit(141)
+        raise
     except LcpError as error:
         _say(str(error))
         sys.exit(error.exit_code)
     except typer.TyperException as error:  # a usage error, with the usage line
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except OSError as error:

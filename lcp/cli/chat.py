@@ -215,7 +215,8 @@ def _conversation(
     log, events, notices = store.open(resume)
     conversation = Conversation.from_events(events)
     turns = len(conversation.turns())
-    notices.append(f"Resumed {log.id} ({turns} turns): {conversation.title()}")
+    plural = "turn" if turns == 1 else "turns"
+    notices.append(f"Resumed {log.id} ({turns} {plural}): {conversation.title()}")
     if turns and conversation.turns()[-1].answer is None:
         notices.append("Its last question has no answer yet; /retry answers it.")
     if no_save:

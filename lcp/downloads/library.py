@@ -81,10 +81,9 @@ def names_model(word: str) -> bool:
         return True
     if _file(word):
         return True
-    near = difflib.get_close_matches(word, known, 1, cutoff=0.75)
-    if near and " " not in word:
+    if near := _near(word, known):
         raise UsageError(
-            f"There is no model called {word}. Did you mean {near[0]}? "
+            f"There is no model called {word}. Did you mean {near}? "
             f"To ask just that: lcp chat -p {word}"
         )
     return False
@@ -93,6 +92,15 @@ def names_model(word: str) -> bool:
 def is_remote(name: str) -> bool:
     """Whether a name is a repository or an address on the Hugging Face Hub."""
     return bool(_REMOTE.match(name)) and not _file(name)
+
+
+def _near(word: str, known: set[str]) -> str | None:
+    """The known name that a word misspells or begins, if it does."""
+    names = {name.lower(): name for name in sorted(known)}
+    word = word.lower()
+    close = difflib.get_close_matches(word, names, 1, cutoff=0.75)
+    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
+    return names[(close or begun)[0]] if " " not in word and (close or begun) else None
 
 
 def _file(name: str) -> Path | None:

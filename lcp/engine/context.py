@@ -247,7 +247,7 @@ def _flash_attn(asked: str, kv_type: str, offloaded: bool) -> str:
 
 
 def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:
-    if line := log.find("quantization requires", "requires flash_attn", "block size", "V cache"):
+    if line := log.find("quantization requires", "requires flash_attn", "block size"):
         return SettingsError(
             f"{model.path.name} cannot use a {kv_type} KV cache so ({line.strip()}). "
             "Use --kv-type f16, or --flash-attn auto."

@@ -193,15 +193,17 @@ class Model:
 
 def _look_before(path: Path) -> None:
     """Raise for what llama.cpp would only answer with a null pointer."""
-    if path.is_dir():
-        raise ModelNotFound(f"{path} is a folder. Name the .gguf file in it.")
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except FileNotFoundError:
         raise ModelNotFound(f"There is no file {path}. Check the path.") from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+        if isinstance(error, IsADirectoryError | PermissionError) and path.is_dir():
+            raise ModelNotFound(f"{path} is a folder. Name the .gguf file in it.") from None
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}. Check the path and its permissions."
+        ) from error
     if magic != b"GGUF":
         raise ModelError(f"{path} is not a GGUF file. lcp reads models in the GGUF format only.")
 
@@ -214,6 +216,14 @@ def _why_not(path: Path) -> ModelError:
             f"{path.name} has the architecture {arch!r}, which this llama.cpp does not know. "
             "Upgrade: pip install --upgrade llama-cpp-python"
         )
+    if log.find("cancelled model load"):
+        return ModelError(f"Loading {path.name} was stopped. Start again to load it.")
+    if line := log.find("only supports up to version"):
+        return ModelError(
+            f"{path.name} has a GGUF header that this llama.cpp does not know "
+            f"({line.partition(': ')[2]}). "
+            "Download it again, or upgrade: pip install --upgrade llama-cpp-python"
+        )
     if log.find("not within the file bounds", "failed to read", "unexpectedly reached end"):
         return ModelError(
             f"{path.name} is incomplete: the file ends before its last tensor. Download it again."
@@ -223,5 +233,6 @@ def _why_not(path: Path) -> ModelError:
             f"There is not enough memory to load {path.name} "
             f"({path.stat().st_size / 2**30:.1f} GiB). Choose a smaller model or quant."
         )
-    said = log.find("error", "failed") or "no reason given"
-    return ModelError(f"llama.cpp cannot load {path.name}: {said.strip()}. Download it again.")
+    said = log.find("error loading model") or log.find("failed") or "no reason given"
+    reason = said.rpartition("error loading model: ")[2].strip()
+    return ModelError(f"llama.cpp cannot load {path.name}: {reason}. Download it again.")

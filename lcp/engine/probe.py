@@ -58,12 +58,13 @@ _REINSTALL = (
 
 def _sentence(status: int, stderr: str) -> str:
     if status < 0:
-        name = signal.Signals(-status).name
+        name = next((s.name for s in signal.Signals if s == -status), f"signal {-status}")
         why = "it was built for another CPU" if name == "SIGILL" else "its computation crashed"
         return f"llama.cpp cannot run on this CPU ({name}: {why}). {_REINSTALL}"
     last = (stderr.strip().splitlines() or [f"exit code {status}"])[-1]
-    # the child's own sentence, without the name of its class
-    return last.removeprefix("lcp.errors.NativeError: ")
+    if last.startswith("lcp.errors."):  # the child's own sentence, behind the name of its class
+        return last.partition(": ")[2]
+    return f"llama.cpp does not compute here ({last[:200]}). {_REINSTALL}"
 
 
 def _fingerprint() -> str:

@@ -7,17 +7,15 @@ What a person or a file says is text: "<|im_end|>" in it does not become the con
 """
 
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from lcp.engine.model import Model
 from lcp.engine.plan import common_prefix
 from lcp.engine.template import Template
-
-# Private-use characters mark where message i's text begins and ends in the rendered prompt.
-_MARKS = 0xF0000
-_MAX_MARKS = 0x7FFE
 
 Message = dict[str, Any]
 Messages = Sequence[Message]
@@ -66,60 +64,56 @@ class PromptWriter:
     def _write(self, messages: Messages, ask: bool, think: bool) -> tuple[str, list[int]]:
         shown = [_for_template(m) for m in messages]
         text = self._template.render(shown, ask=ask, think=think)
-        stretches = self._stretches(messages, shown, text, ask, think)
-        return text, self._splice(text, stretches) or self._whole(text)
-
-    def _stretches(
-        self, messages: Messages, shown: list[Message], text: str, ask: bool, think: bool
-    ) -> list[_Stretch]:
-        """Where contents stand in the text, for those that must not be tokenised with it."""
-        own = {
-            i: tokens
-            for i, m in enumerate(messages[:_MAX_MARKS])
-            if (tokens := self._own_tokens(m)) is not None
-        }
+        # Contents with tokens of their own: as sampled, or because they spell a control token.
+        own = [i for i, m in enumerate(messages) if self._sampled(m) or self._as_text(m)]
         if not own:
-            return []
-        marked = [_marked(m, i) if i in own else m for i, m in enumerate(shown)]
+            return text, self._whole(text)
+        # A character that is nowhere else marks where in the prompt each of them begins.
+        marks = dict(zip(own, _unused_characters(text), strict=False))
+        marked = [_marked(m, marks[i]) if i in marks else m for i, m in enumerate(shown)]
         rendered = self._template.render(marked, ask=ask, think=think)
-        if _unmarked(rendered) != text:
-            return []  # the template looks into the contents; marks change what it does
-        stretches, position = [], 0
-        for i, tokens in own.items():
-            opening, closing = _marks(i)
-            start, end = rendered.find(opening, position), rendered.find(closing, position)
-            if not position <= start < end or rendered.count(opening) != 1:
-                continue  # not printed, twice, or elsewhere
-            before = len(_unmarked(rendered[:start]))
-            lead, core, trail = _parts(messages[i]["content"])
-            begin, finish = before - len(lead), before + len(core) + len(trail)
-            position = end
-            if text[begin:finish] == lead + core + trail:
-                stretches.append(_Stretch(begin, finish, tokens))
-        return stretches
+        between = re.split(f"([{''.join(marks.values())}])", rendered)
+        pieces, found = between[::2], between[1::2]
+        if "".join(pieces) != text:  # the template looks into the contents; marks mislead it
+            return text, self._whole(text)
+        places = dict(zip(found, accumulate(map(len, pieces)), strict=False))
+        stretches: list[_Stretch] = []
+        for i, mark in marks.items():
+            if found.count(mark) == 1:  # printed, and once
+                stretch = self._stretch(messages[i], text, places[mark])
+                if stretch and stretch.start >= (stretches[-1].end if stretches else 0):
+                    stretches.append(stretch)
+        return text, self._splice(text, stretches)
 
-    def _own_tokens(self, message: Message) -> Sequence[int] | None:
-        """Ids a message brings along, or needs so that its text stays text; else None."""
-        content = message["content"]
-        if not content.strip():
-            return None
-        if message.get("tokens") and message.get("fingerprint") == self._model.fingerprint:
-            return list(message["tokens"])
-        as_text = self._ids(content, False)
-        return as_text if as_text != self._ids(content, True) else None
+    def _stretch(self, message: Message, text: str, at: int) -> _Stretch | None:
+        """A message whose content stands in the text, its first visible character at `at`."""
+        content: str = message["content"]
+        lead, core, _ = _parts(content)
+        begin = at - len(lead)
+        sampled, as_text = self._sampled(message), self._as_text(message)
+        if sampled and begin >= 0 and text.startswith(content, begin):
+            return _Stretch(begin, begin + len(content), sampled)
+        if as_text and text.startswith(core, at):
+            return _Stretch(at, at + len(core), as_text)
+        return None
 
-    def _splice(self, text: str, stretches: list[_Stretch]) -> list[int] | None:
-        """The text tokenised around the stretches; None where pieces do not add up to it."""
-        if not stretches:
-            return None
-        tokens = self._whole(text[: stretches[0].start])
-        for stretch, next_start in zip(
-            stretches, [s.start for s in stretches[1:]] + [len(text)], strict=True
-        ):
-            between = self._ids(text[stretch.end : next_start], True)
-            if between is None:
-                return None
-            tokens += [*stretch.tokens, *between]
+    def _sampled(self, message: Message) -> Sequence[int] | None:
+        """The ids that this model sampled for the content; None where there are none."""
+        own = message.get("fingerprint") == self._model.fingerprint
+        return message.get("tokens") if own and message["content"].strip() else None
+
+    def _as_text(self, message: Message) -> Sequence[int] | None:
+        """The ids of a content that would else be read as structure; None where it would not."""
+        _, core, _ = _parts(message["content"])
+        as_text = self._ids(core, False)
+        return as_text if as_text != self._ids(core, True) else None
+
+    def _splice(self, text: str, stretches: list[_Stretch]) -> list[int]:
+        """The text tokenised around the stretches."""
+        ends = [*(s.start for s in stretches), len(text)]
+        tokens = self._whole(text[: ends[0]])
+        for stretch, next_start in zip(stretches, ends[1:], strict=True):
+            tokens += [*stretch.tokens, *self._ids(text[stretch.end : next_start], True)]
         return tokens
 
     def _whole(self, text: str) -> list[int]:
@@ -130,15 +124,19 @@ class PromptWriter:
             return [model.bos, *tokens]
         return tokens
 
-    def _tokenize_middle(self, text: str, special: bool) -> tuple[int, ...] | None:
-        """Tokens of a text in the middle of a prompt, None when they do not spell it."""
-        tokens = self._model.tokenize(text, special)
-        spelled = b"".join(self._model.piece(t, special=True) for t in tokens)
-        raw = text.encode("utf-8", "replace")
-        # sentencepiece vocabularies put a space in front of whatever they tokenise
-        if spelled == b" " + raw and self._model.piece(tokens[0]) == b" ":
-            return tuple(tokens[1:])
-        return tuple(tokens) if spelled == raw else None
+    def _tokenize_middle(self, text: str, special: bool) -> tuple[int, ...]:
+        """Tokens of a text in the middle of a prompt."""
+        if not self._puts_space:
+            return tuple(self._model.tokenize(text, special))
+        # The space merges with the first word, but not with a line break.
+        tokens = self._model.tokenize("\n" + text, special)
+        skip = next((n for n in (1, 2) if self._model.text(tokens[:n]).endswith("\n")), 0)
+        return tuple(tokens[skip:])
+
+    @functools.cached_property
+    def _puts_space(self) -> bool:
+        """Some sentencepiece vocabularies put a space in front of whatever they tokenise."""
+        return self._model.text(self._model.tokenize("a")) == " a"
 
 
 def _for_template(message: Message) -> Message:
@@ -148,22 +146,20 @@ def _for_template(message: Message) -> Message:
     return shown
 
 
-def _marks(i: int) -> tuple[str, str]:
-    return chr(_MARKS + 2 * i), chr(_MARKS + 2 * i + 1)
+def _unused_characters(text: str) -> Iterator[str]:
+    """Private-use characters that are not in the text."""
+    used = set(text)
+    return (c for c in map(chr, range(0xF0000, 0x10FFFE)) if c not in used)
 
 
-def _marked(message: Message, i: int) -> Message:
-    """Marks inside the white space at the ends: nearly half of all templates trim contents."""
-    opening, closing = _marks(i)
+def _marked(message: Message, mark: str) -> Message:
+    """A mark behind the white space it begins with: nearly half of all templates trim contents."""
     lead, core, trail = _parts(message["content"])
-    return message | {"content": lead + opening + core + closing + trail}
+    return message | {"content": lead + mark + core + trail}
 
 
 def _parts(content: str) -> tuple[str, str, str]:
+    """White space, what is between, white space."""
     core = content.strip()
     at = content.index(core)
     return content[:at], core, content[at + len(core) :]
-
-
-def _unmarked(text: str) -> str:
-    return "".join(c for c in text if not _MARKS <= ord(c) < _MARKS + 0x10000)

@@ -126,7 +126,7 @@ def _system_into_user(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if message["role"] == "user":
             joined = f"{system['content']}\n\n{message['content']}"
             return [*rest[:i], message | {"content": joined}, *rest[i + 1 :]]
-    return rest
+    return [system | {"role": "user"}, *rest]
 
 
 def _alternating(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,382 @@
+"""Two terminals to chat in, with one surface: `type`, `sees`, `screen`, `resize`, `exit_code`.
+
+InProcess: the chat runs in this process, on a prompt_toolkit pipe and a rich Console that both
+draw on a pyte screen. Pty: a child runs in a real pseudo-terminal, which pyte reads. `in_both`
+makes of one test body a test in each. Run as a program, this file is the child: the same chat.
+"""
+
+import codecs
+import fcntl
+import inspect
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+
+import pyte
+import pytest
+from fakes import Said, ScriptedEngine
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from lcp import commands
+from lcp.chat import Chat
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.session.store import Store
+from lcp.terminal.keyboard import Keyboard
+from lcp.terminal.screen import Screen
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_S = 60  # the machine may be busy; nothing that works takes so long
+NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
+ENTER, ALT_ENTER, CTRL_J, UP = "\r", "\x1b\r", "\n", "\x1b[A"
+CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
+
+
+@dataclass
+class Scene:
+    """What a scripted chat starts with."""
+
+    answers: list[Said | str]
+    size: int = 4096
+    layers: dict = field(default_factory=dict)
+    saved: bool = True
+
+
+def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, keyboard: Keyboard):
+    """The chat of `lcp chat`, with a script for a model; its times and ids are always the same."""
+    ids = (f"id{n}" for n in count())
+    chat = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
+    store = Store(home / "data" / "sessions", now=lambda: NOW, new_tail=lambda: "tail")
+    with store.create(chat.opening) if scene.saved else Log.nowhere() as log:
+        Chat(engine, chat, log, screen, "scripted", scene.layers).talk(keyboard, commands.run)
+
+
+def in_both(*answers: Said | str, **scene):
+    """Makes a test of one body, whose `chat` is a terminal, and runs it in both kinds."""
+
+    def decorate(body: Callable[..., None]):
+        def test(place, tmp_path, **more):
+            place(Scene(list(answers), **scene), tmp_path).live(lambda chat: body(chat, **more))
+
+        own = inspect.signature(body).parameters
+        names = ["place", "tmp_path", *list(own)[1:]]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        test.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])
+        test.__name__ = body.__name__
+        places = [InProcess, pytest.param(ScriptedPty, marks=pytest.mark.slow)]
+        return pytest.mark.parametrize("place", places)(test)
+
+    return decorate
+
+
+class Glass:
+    """A screen with its scrollback, and every character that was written to it."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self.raw = ""
+        self._screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self._stream = pyte.Stream(self._screen)
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> None:
+        with self._lock:
+            self.raw += text
+            self._stream.feed(text)
+
+    def resize(self, columns: int, rows: int) -> None:
+        with self._lock:
+            self._screen.resize(rows, columns)
+
+    def text(self) -> str:
+        with self._lock:
+            screen = self._screen
+            lines = [*screen.history.top, *(screen.buffer[y] for y in range(screen.lines))]
+            rows = ("".join(row[x].data for x in range(screen.columns)) for row in lines)
+            return "\n".join(row.rstrip() for row in rows).rstrip()
+
+
+class Terminal:
+    """What the person in a test can do in either terminal."""
+
+    glass: Glass
+    home: Path
+    exit_code: int | None = None
+
+    def sees(self, text: str) -> None:
+        """Wait until the text stands on the screen or in its scrollback."""
+        self.waits(lambda: text in self.screen(), f"{text!r} was not seen")
+
+    def waits(self, until: Callable[[], bool], otherwise: str) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not until():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{otherwise}; exit code {self.exit_code}:\n{self.screen()}")
+            self._pass_time(0.01)
+
+    def ends(self) -> None:
+        """Leave by Ctrl-D; what was said is then on disk."""
+        self.type(CTRL_D)
+        assert self.leaves() == 0
+
+    def screen(self) -> str:
+        """The text on the screen, with what has scrolled out of it."""
+        return self.glass.text()
+
+    @property
+    def raw(self) -> str:
+        """Everything that was written to the terminal."""
+        return self.glass.raw
+
+    def events(self) -> list[dict]:
+        """The lines of the chat's log."""
+        return [json.loads(line) for line in self.log().split("\n") if line]
+
+    def log(self) -> str:
+        (path,) = (self.home / "data" / "sessions").glob("*.jsonl")
+        return path.read_text("utf-8")
+
+    def type(self, text: str) -> None:
+        raise NotImplementedError
+
+    def leaves(self) -> int | None:
+        raise NotImplementedError
+
+    def _pass_time(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Paper:
+    """A file that is a terminal, or a pipe to one: what is written stands on the glass."""
+
+    encoding = "utf-8"
+
+    def __init__(self, glass: Glass, piped: bool = False) -> None:
+        self.glass = glass
+        self.piped = piped
+        self.written = ""
+
+    def write(self, text: str) -> int:
+        self.written += text
+        self.glass.write(text.replace("\n", "\r\n"))  # as the line discipline does
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return not self.piped
+
+
+class InProcess(Terminal):
+    """The person is a thread, the chat has the main thread, where signals go."""
+
+    def __init__(self, scene: Scene, home: Path, piped: bool = False) -> None:
+        """`piped`: stdout and stderr are no terminals."""
+        self.scene = scene
+        self.home = home
+        self.size = (80, 24)
+        self.glass = Glass(*self.size)
+        self.out, self.err = Paper(self.glass, piped), Paper(self.glass, piped)
+        self.edited = Paper(self.glass)
+        self.engine = ScriptedEngine(*scene.answers, size=scene.size)
+        self._raw = self._left = False
+        self._failure: BaseException | None = None
+
+    def live(self, body: Callable[["InProcess"], None]) -> None:
+        with create_pipe_input() as self._keys, pytest.MonkeyPatch.context() as environment:
+            self._keys.raw_mode = self._raw_mode
+            output = Vt100_Output(
+                self.edited, lambda: Size(self.size[1], self.size[0]), enable_cpr=False
+            )
+            history = self.home / "data" / "history.jsonl"
+            keyboard = Keyboard(history, input=self._keys, output=output)
+            environment.setenv("TERM", "xterm-256color")
+            environment.delenv("COLUMNS", raising=False)  # it would fix the width for good
+            screen = Screen(self.out, self.err)
+            environment.setenv("COLUMNS", "80")  # what rich goes by without a real terminal
+            person = threading.Thread(target=self._act, args=(body,))
+            person.start()
+            try:
+                talk(self.scene, self.engine, self.home, screen, keyboard)
+                self.exit_code = 0
+            finally:
+                self._left = True
+                person.join()
+        if self._failure:
+            raise self._failure
+
+    def type(self, text: str) -> None:
+        """As a terminal does it: only in raw mode is Ctrl-C a key."""
+        if text == CTRL_C and not self._raw:
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            self._keys.send_text(text)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.size = (columns, rows)
+        os.environ["COLUMNS"] = str(columns)
+        self.glass.resize(columns, rows)
+        os.kill(os.getpid(), signal.SIGWINCH)
+
+    def leaves(self) -> int | None:
+        """Wait until the chat has ended; its exit code."""
+        self.waits(lambda: self._left, "the chat goes on")
+        return self.exit_code
+
+    def _act(self, body: Callable[["InProcess"], None]) -> None:
+        try:
+            body(self)
+        except BaseException as failure:
+            self._failure = failure
+        while not self._left:  # whatever the body left it in
+            self.engine.stop()
+            self._keys.send_text(CTRL_C + CTRL_D)
+            time.sleep(0.05)
+
+    @contextmanager
+    def _raw_mode(self):
+        self._raw = True
+        try:
+            yield
+        finally:
+            self._raw = False
+
+
+# A session leader gets its controlling terminal, then becomes the command.
+_IN_CHARGE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+_IN_CHARGE += "os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+class Pty(Terminal):
+    """A command in a real terminal; `with` ends it, whatever happened."""
+
+    def __init__(
+        self, *command: str, home: Path, env: dict[str, str] | None = None, cwd: Path = ROOT
+    ) -> None:
+        self.home = home
+        self.glass = Glass(80, 24)
+        self.master, self.slave = os.openpty()
+        self._set_size(80, 24)
+        self.modes_before = termios.tcgetattr(self.slave)
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _IN_CHARGE, *command],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
+            cwd=cwd,
+            env=terminal_environment(home) | (env or {}),
+        )
+
+    def __enter__(self) -> "Pty":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for fd in (self.master, self.slave):
+            if fd >= 0:
+                os.close(fd)
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def screen(self) -> str:
+        self._pass_time(0)
+        return super().screen()
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._pass_time(0)
+        self.glass.resize(columns, rows)
+        self._set_size(columns, rows)  # the kernel sends SIGWINCH
+
+    def kill(self, number: int) -> None:
+        """Send a signal to the command alone."""
+        self.process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a window is closed."""
+        self._pass_time(0)
+        os.close(self.slave)
+        os.close(self.master)
+        self.master = self.slave = -1
+
+    def leaves(self) -> int:
+        """Wait until the command has ended; its exit code, negative for a signal."""
+        self.waits(lambda: self.process.poll() is not None, "the command goes on")
+        self._pass_time(0)
+        self.exit_code = self.process.returncode
+        return self.exit_code
+
+    def modes(self) -> list:
+        """The terminal's modes now, to compare with `modes_before`."""
+        return termios.tcgetattr(self.slave)
+
+    def _set_size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _pass_time(self, seconds: float) -> None:
+        if self.master < 0:
+            time.sleep(seconds)
+            return
+        while select.select([self.master], [], [], seconds)[0]:
+            self.glass.write(self._decode(os.read(self.master, 65536)))
+            seconds = 0
+
+
+class ScriptedPty(Pty):
+    """The scripted chat in a child, in a real terminal."""
+
+    def __init__(self, scene: Scene, home: Path) -> None:
+        super().__init__(*self.command(scene, home), home=home)
+
+    @staticmethod
+    def command(scene: Scene, home: Path) -> list[str]:
+        """The command that runs the scene's chat."""
+        (home / "scene.json").write_text(json.dumps(asdict(scene)))
+        return [sys.executable, __file__, str(home)]
+
+    def live(self, body: Callable[["ScriptedPty"], None]) -> None:
+        with self:
+            self.sees(">")
+            body(self)
+
+
+def terminal_environment(home: Path) -> dict[str, str]:
+    """What a program in a test's terminal inherits."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return kept | {
+        "LCP_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "TERM": "xterm-256color",
+        "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody here answers where the cursor is
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    script = json.loads((home / "scene.json").read_text())
+    script["answers"] = [Said(**a) if isinstance(a, dict) else a for a in script["answers"]]
+    scene = Scene(**script)
+    engine = ScriptedEngine(*scene.answers, size=scene.size)
+    talk(scene, engine, home, Screen(), Keyboard(home / "data" / "history.jsonl"))

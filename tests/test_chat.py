@@ -1,0 +1,399 @@
+"""A chat, as the person at the keyboard lives it: each test in process and in a real terminal."""
+
+import json
+import os
+import signal
+
+import pytest
+from fakes import Said, ScriptedEngine
+from terminal import (
+    ALT_ENTER,
+    CTRL_C,
+    CTRL_D,
+    CTRL_J,
+    ENTER,
+    NOW,
+    InProcess,
+    Scene,
+    ScriptedPty,
+    in_both,
+)
+
+from lcp.chat import Chat
+from lcp.engine.engine import Engine
+from lcp.engine.reply import Reply
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.terminal.screen import Screen
+
+ENDLESS = Said("Once upon a time", forever=True)
+PASTE = "\x1b[200~{}\x1b[201~"
+
+
+def said(terminal, type="answer"):
+    return [event["text"] for event in terminal.events() if event["type"] == type]
+
+
+@in_both("Hello there.", "I am fine.")
+def test_a_question_gets_its_answer_and_the_chat_goes_on(chat):
+    chat.type("Hi." + ENTER)
+    chat.sees("Hello there.")
+    chat.type("How are you?" + ENTER)
+    chat.sees("I am fine.")
+    chat.ends()
+    assert said(chat, "user") == ["Hi.", "How are you?"]
+    assert said(chat) == ["Hello there.", "I am fine."]
+
+
+@in_both()
+def test_ctrl_d_on_an_empty_line_leaves(chat):
+    chat.type(CTRL_D)
+    assert chat.leaves() == 0
+
+
+@in_both()
+def test_exit_leaves(chat):
+    chat.type("/exit" + ENTER)
+    assert chat.leaves() == 0
+
+
+@in_both("Never asked.")
+def test_an_empty_line_is_no_question(chat):
+    chat.type(ENTER + "   " + ENTER + "/stats" + ENTER)
+    chat.sees("There is no answer yet.")
+
+
+@in_both(ENDLESS, "Here again.")
+def test_ctrl_c_in_the_middle_of_an_answer_keeps_the_chat_and_what_was_said(chat):
+    chat.type("A story." + ENTER)
+    chat.sees("Once upon a time")
+    chat.type(CTRL_C)
+    chat.type("Still here?" + ENTER)
+    chat.sees("Here again.")
+    chat.ends()
+    answer = next(event for event in chat.events() if event["type"] == "answer")
+    assert (answer["text"], answer["ended"]) == ("Once upon a time", "interrupted")
+
+
+@in_both(Said(reading=True, forever=True), "Here again.")
+def test_ctrl_c_while_the_prompt_is_read_keeps_the_chat(chat):
+    chat.type("word " * 100 + ENTER)
+    chat.sees("reading 50/100 tokens (50 %)")
+    chat.type(CTRL_C)
+    chat.type("Still here?" + ENTER)
+    chat.sees("Here again.")
+    assert "reading" not in chat.screen()
+    chat.ends()
+    assert said(chat) == ["", "Here again."]
+
+
+@in_both(ENDLESS, "You typed ahead.")
+def test_what_is_typed_during_an_answer_stands_in_the_next_line(chat):
+    chat.type("A story." + ENTER)
+    chat.sees("Once upon a time")
+    chat.type("before, ")
+    chat.type(CTRL_C)
+    chat.type("and after")
+    chat.sees("> before, and after")
+    chat.type(ENTER)
+    chat.sees("You typed ahead.")
+    chat.ends()
+    assert said(chat, "user") == ["A story.", "before, and after"]
+
+
+@in_both(ENDLESS, "You typed ahead.")
+def test_a_line_that_was_finished_during_an_answer_is_sent_after_it(chat):
+    chat.type("A story." + ENTER)
+    chat.sees("Once upon a time")
+    chat.type("Next!" + ENTER)
+    chat.type(CTRL_C)
+    chat.sees("You typed ahead.")
+    assert chat.screen().count("Next!") == 1
+    chat.ends()
+    assert said(chat, "user") == ["A story.", "Next!"]
+
+
+@pytest.mark.parametrize("new_line", [ALT_ENTER, CTRL_J], ids=["Alt-Enter", "Ctrl-J"])
+@in_both("Two lines.")
+def test_a_new_line_that_does_not_send(chat, new_line):
+    chat.type("one" + new_line + "two" + ENTER)
+    chat.sees("Two lines.")
+    chat.ends()
+    assert said(chat, "user") == ["one\ntwo"]
+
+
+@in_both("Pasted.")
+def test_pasted_lines_are_not_sent(chat):
+    chat.type(PASTE.format("def f():\r    return 1\r"))
+    chat.sees("return 1")
+    chat.type("What is this?" + ENTER)
+    chat.sees("Pasted.")
+    chat.ends()
+    assert said(chat, "user") == ["def f():\n    return 1\nWhat is this?"]
+
+
+@in_both("Asked.")
+def test_ctrl_c_at_the_prompt_clears_the_line(chat):
+    chat.type("not this")
+    chat.sees("> not this")
+    chat.type(CTRL_C)
+    chat.sees("Ctrl-D or /exit leaves.")
+    chat.type("but this" + ENTER)
+    chat.sees("Asked.")
+    chat.ends()
+    assert said(chat, "user") == ["but this"]
+
+
+@in_both("Asked.")
+def test_ctrl_d_on_a_line_with_text_does_not_leave(chat):
+    chat.type("still here" + CTRL_D + ENTER)
+    chat.sees("Asked.")
+    chat.ends()
+    assert said(chat, "user") == ["still here"]
+
+
+@in_both(Said("Four.", thinking="Two and two."), Said("Nine.", thinking="Three times three."))
+def test_thinking_stands_above_the_answer_until_it_is_hidden(chat):
+    chat.type("2 + 2?" + ENTER)
+    chat.sees("Two and two.\n\nFour.")
+    chat.type("/set think hide" + ENTER)
+    chat.sees("hide")
+    chat.type("3 * 3?" + ENTER)
+    chat.sees("Nine.")
+    assert "Three times three." not in chat.screen()
+    chat.ends()
+    assert chat.events()[-1]["thinking"] == "Three times three."
+
+
+@in_both("Short enough.", size=64)
+def test_a_question_that_is_too_long_is_offered_again(chat):
+    chat.type("word " * 60 + ENTER)
+    chat.sees("takes 60 tokens and the window has room for")
+    chat.waits(lambda: chat.screen().count("> word word") == 2, "it is not offered again")
+    chat.type(CTRL_C)
+    chat.sees("Ctrl-D or /exit leaves.")
+    chat.type("word" + ENTER)
+    chat.sees("Short enough.")
+    chat.ends()
+    assert said(chat, "user")[-1] == "word"
+
+
+@in_both("a " * 20, "b " * 20, "c.", size=64)
+def test_turns_that_leave_the_window_are_announced(chat):
+    chat.type("one" + ENTER + "two" + ENTER)
+    chat.sees("b b b")
+    chat.type(("three " * 10) + ENTER)
+    chat.sees("c.")
+    chat.sees("The window is full: the oldest 1 turn left it (1 in all).")
+    chat.ends()
+    assert chat.events()[-1]["stats"]["dropped_turns"] == 1
+
+
+@in_both("Wide.", "Narrow.")
+def test_a_narrower_terminal_gets_narrower_tables(chat):
+    chat.type("Hi." + ENTER)
+    chat.sees("Wide.")
+    chat.resize(40, 24)
+    chat.type("/help" + ENTER)
+    chat.sees("/exit")
+    chat.type("Hi." + ENTER)
+    chat.sees("Narrow.")
+    assert "answer the last\n" in chat.screen()  # the meaning of /retry, wrapped
+
+
+@in_both("First.", "Second.")
+def test_a_folder_that_cannot_be_written_is_said_once_and_the_chat_goes_on(chat):
+    (chat.home / "data").write_text("a file where the folder should be")
+    chat.type("One?" + ENTER)
+    chat.sees("First.")
+    chat.type("Two?" + ENTER)
+    chat.sees("Second.")
+    chat.ends()
+    assert chat.screen().count("This chat is no longer saved") == 1
+
+
+@in_both("First.", saved=False)
+def test_a_chat_that_is_not_saved_leaves_no_file(chat):
+    chat.type("One?" + ENTER)
+    chat.sees("First.")
+    chat.ends()
+    assert not (chat.home / "data" / "sessions").exists()
+
+
+def test_a_full_disk_is_said_once_and_the_chat_goes_on(tmp_path):
+    import resource
+
+    def body(chat):
+        chat.type("One?" + ENTER)
+        chat.sees("First.")
+        chat.type("Two?" + ENTER)
+        chat.sees("Second.")
+        chat.ends()
+        assert chat.screen().count("This chat is no longer saved (File too large") == 1
+        assert "Two?" not in chat.log()
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # room for the first question; its answer is larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        InProcess(Scene(["First. " * 100, "Second."]), tmp_path).live(body)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# what the engine is asked
+
+
+def a_chat(*answers, layers=None, **scene):
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    engine = ScriptedEngine(*answers, **scene)
+    return Chat(engine, conversation, Log.nowhere(), Screen(), "scripted", layers or {})
+
+
+def asked(chat):
+    return [(m["role"], m["content"]) for m in chat.engine.asked[-1].messages]
+
+
+def test_the_model_sees_all_that_was_said():
+    chat = a_chat("Hello.", "Good.")
+    chat.conversation.set_system("Be kind.")
+    chat.ask("Hi.")
+    chat.ask("How are you?")
+    assert asked(chat) == [
+        ("system", "Be kind."),
+        ("user", "Hi."),
+        ("assistant", "Hello."),
+        ("user", "How are you?"),
+    ]
+    assert chat.engine.asked[-1].messages[2]["tokens"] == [0]  # as it was sampled
+
+
+def test_the_request_carries_what_was_chosen():
+    flags = {"temp": "0", "seed": "5", "max_tokens": "9", "stop": ["END"], "think": "off"}
+    chat = a_chat("Hello.", layers={"flag": flags})
+    chat.ask("Hi.")
+    request = chat.engine.asked[-1]
+    assert (request.sampling.temp, request.sampling.seed) == (0, 5)
+    assert (request.max_tokens, request.stop, request.think) == (9, ("END",), False)
+
+
+def test_a_retry_asks_the_same_again_and_keeps_both_answers():
+    chat = a_chat("No.", "Yes.")
+    chat.ask("Really?")
+    chat.retry()
+    assert asked(chat) == [("user", "Really?")]
+    assert [m.content for m in chat.conversation.nodes.values()] == ["Really?", "No.", "Yes."]
+    assert chat.conversation.turns()[-1].answer.content == "Yes."
+
+
+def test_a_retry_needs_a_question():
+    with pytest.raises(LcpError, match=r"no question to answer again. Ask one first\."):
+        a_chat().retry()
+
+
+def test_what_could_not_be_asked_does_not_stand_before_the_next_question():
+    chat = a_chat("Fine.", size=64)
+    with pytest.raises(LcpError, match="shorten it"):
+        chat.ask("word " * 60)
+    assert chat.conversation.turns() == []
+    chat.ask("word")
+    assert asked(chat) == [("user", "word")]
+
+
+def test_the_stop_comes_back_to_who_asked_for_the_answer(monkeypatch):
+    chat = a_chat(ENDLESS)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)  # a person, a moment later
+    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        reply = chat.ask("A story.")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (reply.text, reply.ended) == ("Once upon a time", "interrupted")
+
+
+def test_the_fake_has_nothing_that_the_engine_lacks():
+    chat = a_chat("Hi.")
+    reply = chat.ask("Hi.")
+    own = {"asked", "stopped"}  # for the tests that look at it
+    assert public(chat.engine) - own <= public(Engine)
+    assert public(reply) <= public(Reply(0))
+
+
+def public(thing):
+    return {name for name in dir(thing) if not name.startswith("_")}
+
+
+# signals, in a real terminal
+
+TERMINATING = [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), TERMINATING)
+def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(tmp_path, number, code):
+    with ScriptedPty(Scene([]), tmp_path) as chat:
+        chat.sees(">")
+        chat.type("half a line")
+        chat.sees("half a line")
+        assert chat.modes() != chat.modes_before
+        chat.kill(number)
+        assert chat.leaves() == code
+        assert chat.modes() == chat.modes_before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), TERMINATING)
+def test_a_signal_during_an_answer_keeps_what_was_said(tmp_path, number, code):
+    with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
+        chat.sees(">")
+        chat.type("A story." + ENTER)
+        chat.sees("Once upon a time")
+        assert chat.modes() != chat.modes_before
+        chat.kill(number)
+        assert chat.leaves() == code
+        assert chat.modes() == chat.modes_before
+        assert said(chat) == ["Once upon a time"]
+        assert chat.events()[-1]["ended"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leave", [CTRL_D, "/exit" + ENTER, "A story." + ENTER])
+def test_the_terminal_is_as_it_was_afterwards(tmp_path, leave):
+    with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
+        chat.sees(">")
+        chat.type(leave)
+        if "story" in leave:
+            chat.sees("Once upon a time")
+            chat.type(CTRL_C + CTRL_D)
+        assert chat.leaves() == 0
+        assert chat.modes() == chat.modes_before
+
+
+@pytest.mark.slow
+def test_closing_the_window_during_an_answer_keeps_what_was_said(tmp_path):
+    with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
+        chat.sees(">")
+        chat.type("A story." + ENTER)
+        chat.sees("Once upon a time")
+        chat.hang_up()
+        chat.leaves()
+        assert said(chat) == ["Once upon a time"]
+
+
+@pytest.mark.slow
+def test_a_kill_costs_only_the_answer_under_way(tmp_path):
+    with ScriptedPty(Scene(["Hello.", ENDLESS]), tmp_path) as chat:
+        chat.sees(">")
+        chat.type("Hi." + ENTER)
+        chat.sees("Hello.")
+        chat.type("A story." + ENTER)
+        chat.sees("Once upon a time")
+        chat.kill(signal.SIGKILL)
+        assert chat.leaves() == -signal.SIGKILL
+        kept = [json.dumps(event) for event in chat.events()]
+    assert said(chat, "user") == ["Hi.", "A story."]
+    assert said(chat) == ["Hello."]
+    conversation = Conversation.from_events(map(json.loads, kept))
+    assert conversation.turns()[-1].user.content == "A story."
+    assert conversation.turns()[-1].answer is None

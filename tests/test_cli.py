@@ -1,0 +1,505 @@
+"""The command line, as a script or a person sees it: `python -m lcp` in a process of its own."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from terminal import CTRL_C, CTRL_D, ENTER, UP, Pty, terminal_environment
+
+from lcp.cli import main
+from lcp.terminal.keyboard import handling
+
+COMMAND = [sys.executable, "-m", "lcp"]
+FRANCE = "What is the capital of France?"
+STORY = "Tell me a very long story about a cat."
+STATS = [
+    "prompt_tokens", "reused", "moved", "read", "reply_tokens", "dropped_turns", "ttft_s",
+    "read_s", "decode_s", "tokens_per_second", "ctx_used", "ctx_size",
+]  # fmt: skip
+
+
+@pytest.fixture
+def lcp(home):
+    """A function that runs a command line to its end."""
+
+    def run(*words, stdin="", **environment):
+        return subprocess.run(
+            [*COMMAND, *words],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env=terminal_environment(home) | environment,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def lcp_here(monkeypatch, capsys):
+    """A function that runs a command line in this process; `says()` has its output."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["lcp", *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        leaving = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        with pytest.raises(SystemExit) as left, handling(leaving):
+            main()
+        return left.value.code or 0
+
+    run.says = capsys.readouterr
+    return run
+
+
+@pytest.fixture
+def in_terminal(home):
+    """A function that runs `lcp chat` with the real model in a real terminal."""
+    home.mkdir()
+    return lambda *words: Pty(*COMMAND, "chat", "smollm2-135m", *words, home=home)
+
+
+def log_of(home):
+    """The events of the only saved chat."""
+    (path,) = (home / "data" / "sessions").glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def texts(home, type):
+    return [event["text"] for event in log_of(home) if event["type"] == type]
+
+
+# without a model
+
+
+def test_the_version(lcp):
+    done = lcp("--version")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"lcp 0.")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["chat", "--help"], ["chat", "-h"]])
+def test_help_goes_to_stdout(lcp_here, words):
+    assert lcp_here(*words) == 0
+    out, err = lcp_here.says()
+    assert (out.startswith("Usage:"), err) == (True, "")
+
+
+def test_lcp_alone_shows_the_commands(lcp_here):
+    lcp_here()
+    assert "chat  Talk with a model." in "".join(lcp_here.says())
+
+
+WHOLE = "Give a whole number from"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--temp", "hot"], 2, "temp = hot (flag) has no meaning. Give a number from 0 to 10."),
+        (["--ctx-size", "3"], 2, f"ctx_size = 3 (flag) has no meaning. {WHOLE} 64 to 2,147,"),
+        (["-c", "big"], 2, f"ctx_size = big (flag) has no meaning. {WHOLE}"),
+        (["-n", "0"], 2, f"max_tokens = 0 (flag) has no meaning. {WHOLE}"),
+        (["--predict", "0"], 2, f"max_tokens = 0 (flag) has no meaning. {WHOLE}"),
+        (["-ngl", "-1"], 2, f"n_gpu_layers = -1 (flag) has no meaning. {WHOLE}"),
+        (["-t", "0"], 2, f"threads = 0 (flag) has no meaning. {WHOLE}"),
+        (["-ctk", "f64"], 2, "kv_type = f64 (flag) has no meaning. Choose f16, q8_0 or q4_0."),
+        (["--think", "hard"], 2, "think = hard (flag) has no meaning. Choose on, off or hide."),
+        (["--seed", "x"], 2, f"seed = x (flag) has no meaning. {WHOLE} 0 to 4,294,967,294 or"),
+        (["smollm2-135n"], 2, "There is no model called smollm2-135n. Did you mean smollm2-135m?"),
+        (["missing.gguf"], 1, "There is no file missing.gguf. Here are: smollm2-135m."),
+        (["missing.gguf", "Hi."], 1, "There is no file missing.gguf."),
+        (["-m", "gemma", "Hi."], 1, "There is no model called gemma. Here are: smollm2-135m."),
+        (["owner/repo", "Hi."], 1, "owner/repo is a model on the Hugging Face Hub and is not here"),
+        (["--resume", "20", "Hi."], 1, "There is no saved chat '20'. The last ones are: none yet."),
+        (["--continue", "Hi."], 1, "There is no saved chat yet; `lcp chat` begins one."),
+        (["-s", "@nowhere", "Hi."], 2, "The system text nowhere cannot be read: "),
+        (["--chat-template", "nowhere", "Hi."], 2, "The template nowhere cannot be read: "),
+        (["-m", "\x1b]0;owned\x07", "Hi."], 1, "There is no model called ␛]0;owned␇."),
+    ],
+)
+def test_what_cannot_be_is_one_line_on_stderr(lcp_here, words, code, sentence):
+    assert lcp_here("chat", *words) == code
+    out, err = lcp_here.says()
+    assert out == ""
+    assert err.startswith(f"lcp: {sentence}")
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_option_is_a_usage_error(lcp_here):
+    assert lcp_here("chat", "--bogus") == 2
+    assert "No such option: --bogus" in lcp_here.says().err
+
+
+def test_a_wrong_variable_is_a_usage_error(lcp_here, monkeypatch):
+    monkeypatch.setenv("LCP_TEMP", "hot")
+    assert lcp_here("chat", "Hi.") == 2
+    assert lcp_here.says().err.startswith("lcp: temp = hot (environment) has no meaning.")
+
+
+def test_a_broken_config_file_is_a_usage_error(lcp_here, home):
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text("temp = ")
+    assert lcp_here("chat", "Hi.") == 2
+    sentence = lcp_here.says().err
+    assert sentence.startswith(f"lcp: {home}/config/config.toml cannot be read: ")
+    assert sentence.endswith("Mend or remove it.\n")
+
+
+# with a tiny model: what is asked, and what is kept
+
+
+def test_an_empty_stdin_and_no_question_is_a_usage_error(lcp, tiny):
+    done = lcp("chat", str(tiny()), stdin="  \n\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"lcp: There is no question and stdin is empty. Ask one:")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "stdin", "question"),
+    [
+        (["one", "two", "three"], "", "one two three"),
+        (["one two"], "", "one two"),
+        (["-p", "one two"], "", "one two"),
+        (["-p", "smollm2-135n"], "", "smollm2-135n"),
+        ([], "piped\n", "piped"),
+        (["Sum it up."], "piped\ntext\n", "piped\ntext\n\nSum it up."),
+        (["-p", "Sum it up."], "  indented\n", "  indented\n\nSum it up."),
+        (["~5", "apples"], "", "~5 apples"),
+        (["x" * 300], "", "x" * 300),
+    ],
+)
+def test_the_question_is_made_of_words_and_stdin(lcp, tiny, home, words, stdin, question):
+    done = lcp("chat", str(tiny()), "-n", "1", *words, stdin=stdin)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert texts(home, "user") == [question]
+    assert log_of(home)[0]["model"] == str(tiny())
+
+
+def test_with_m_all_words_are_the_question(lcp, tiny, home):
+    done = lcp("chat", "-m", str(tiny()), "-n", "1", "smollm2-135n", "missing.gguf")
+    assert done.returncode == 0
+    assert texts(home, "user") == ["smollm2-135n missing.gguf"]
+
+
+def test_the_default_model_is_asked_where_none_is_named(lcp, tiny, home):
+    done = lcp("chat", "Hi.", "there.", "-n", "1", LCP_MODEL=str(tiny()))
+    assert done.returncode == 0
+    assert log_of(home)[0]["model"] == str(tiny())
+
+
+@pytest.mark.slow
+def test_bytes_that_are_no_text_are_still_a_question(lcp, tiny, home):
+    done = lcp(
+        "chat", str(tiny()), "-n", "1", stdin=b"caf\xe9\n", PYTHONIOENCODING="utf-8:strict"
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert texts(home, "user") == ["caf\ufffd"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_stream_that_is_closed_is_an_empty_one(home, tiny, closed):
+    command = f"{' '.join(COMMAND)} chat {tiny()} -n 1 Hi. {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, env=terminal_environment(home), check=False
+    )
+    assert done.returncode == 0
+    assert texts(home, "user") == ["Hi."]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_behind_stdout_is_an_error(home, tiny):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "chat", str(tiny()), "-n", "9", "Hi."],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=terminal_environment(home),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"lcp: The output cannot be written: No space left on device.")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.slow
+def test_a_question_that_is_too_long_is_an_error(lcp, tiny):
+    done = lcp("chat", str(tiny()), "-c", "256", "x" * 500)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"tokens and the window has room for 192; shorten it" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_costs_only_the_log(lcp, tiny, home):
+    home.mkdir()
+    (home / "data").touch()
+    done = lcp("chat", str(tiny()), "-n", "3", "Hi.")
+    assert done.returncode == 0
+    assert done.stdout
+    assert done.stderr.startswith(b"This chat is no longer saved (Not a directory")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.slow
+def test_no_save_leaves_no_file(lcp, tiny, home):
+    assert lcp("chat", str(tiny()), "-n", "1", "Hi.", "--no-save").returncode == 0
+    assert [path.name for path in home.rglob("*") if path.is_file()] == [
+        path.name for path in home.rglob("probe-*.json")
+    ]
+
+
+@pytest.mark.slow
+def test_a_setting_is_taken_from_the_strongest_layer(lcp, tiny, home):
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text("temp = 0.1\ntop_k = 1\nseed = 1\nmax_tokens = 2")
+    lcp("chat", str(tiny()), "Hi.", "--seed", "3", LCP_SEED="2", LCP_TOP_K="2")
+    answer = log_of(home)[-1]
+    assert (answer["sampling"]["temp"], answer["sampling"]["top_k"]) == (0.1, 2)
+    assert (answer["seed"], answer["stats"]["reply_tokens"]) == (3, 2)
+
+
+@pytest.mark.slow
+def test_a_saved_chat_goes_on_with_its_own_model_whatever_the_config_says(lcp, tiny, home):
+    lcp("chat", str(tiny()), "-n", "1", "Hi.")
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text('model = "missing.gguf"')
+    assert lcp("chat", "-n", "1", "--continue", "And now?").returncode == 0
+    assert texts(home, "user") == ["Hi.", "And now?"]
+    assert {event["model"] for event in log_of(home) if "model" in event} == {str(tiny())}
+    done = lcp("chat", "-n", "1", "--continue", "And now?", LCP_MODEL="other.gguf")
+    assert done.stderr.startswith(b"lcp: There is no file other.gguf.")
+
+
+@pytest.mark.slow
+def test_the_system_text_comes_from_words_or_a_file(lcp, tiny, home, tmp_path):
+    (tmp_path / "system.txt").write_text("Be brief.")
+    lcp("chat", str(tiny()), "-n", "1", "-s", f"@{tmp_path}/system.txt", "Hi.")
+    lcp("chat", "-n", "1", "--continue", "-s", "Be kind.", "Hi.")
+    lcp("chat", "-n", "1", "--continue", "Hi.")
+    assert texts(home, "system") == ["Be brief.", "Be kind."]
+
+
+# the real model
+
+slow = pytest.mark.slow
+
+
+@slow
+def test_a_question_is_answered_on_stdout_and_nothing_else_is_said(lcp, home):
+    done = lcp("chat", "smollm2-135m", FRANCE, "--temp", "0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"The capital of France is Paris.\n"
+    assert texts(home, "user") == [FRANCE]
+    assert texts(home, "answer") == ["The capital of France is Paris."]
+
+
+@slow
+def test_json_is_one_object_with_the_documented_keys(lcp):
+    done = lcp("chat", "smollm2-135m", "--json", "-n", "20", stdin="hello\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"\n") == 1
+    said = json.loads(done.stdout)
+    assert list(said) == ["answer", "thinking", "ended", "stats"]
+    assert list(said["stats"]) == STATS
+    assert said["stats"]["read"] == said["stats"]["prompt_tokens"]
+    assert said["stats"]["ctx_size"] == 8192
+
+
+@slow
+def test_lines_are_turns_of_one_conversation(lcp, home):
+    questions = f"{FRANCE}\n\nAnd of Italy?\n"
+    done = lcp("chat", "smollm2-135m", "--lines", "--json", "-n", "20", stdin=questions)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["stats"]["reused"] == 0
+    assert second["stats"]["reused"] > first["stats"]["prompt_tokens"]
+    assert second["stats"]["reused"] + second["stats"]["read"] == second["stats"]["prompt_tokens"]
+    assert texts(home, "user") == [FRANCE, "And of Italy?"]
+
+
+@slow
+def test_lines_without_json_are_answers(lcp):
+    done = lcp("chat", "smollm2-135m", "--lines", "--stats", "--temp", "0", stdin=f"{FRANCE}\n" * 2)
+    assert done.stdout.splitlines()[0] == b"The capital of France is Paris."
+    assert len(done.stderr.splitlines()) == 2
+    assert b"tokens/s" in done.stderr
+
+
+@slow
+def test_an_answer_ends_at_a_stop_text(lcp):
+    words = [FRANCE, "--temp", "0", "--stop", "Paris", "--stop", "London", "--json"]
+    said = json.loads(lcp("chat", "smollm2-135m", *words).stdout)
+    assert (said["answer"], said["ended"]) == ("The capital of France is ", "stop")
+
+
+@slow
+def test_an_answer_ends_at_its_length(lcp):
+    said = json.loads(lcp("chat", "smollm2-135m", "-p", FRANCE, "-n", "1", "--json").stdout)
+    assert (said["ended"], said["stats"]["reply_tokens"]) == ("length", 1)
+
+
+@slow
+def test_the_same_seed_gives_the_same_answer(lcp):
+    words = ["chat", "smollm2-135m", "Name a colour.", "--seed", "5", "--temp", "1", "-n", "12"]
+    assert lcp(*words).stdout == lcp(*words).stdout
+
+
+@slow
+@pytest.mark.parametrize("flags", [["--continue"], ["--resume", "last"]])
+def test_a_chat_that_goes_on_knows_what_was_said(lcp, home, flags):
+    name = lcp("chat", "smollm2-135m", "-s", "", "My name is Bartholomew.", "-n", "20")
+    assert name.returncode == 0
+    done = lcp("chat", *flags, "What is my name?", "--temp", "0", "--json")
+    assert done.stderr.decode().endswith("(1 turn): My name is Bartholomew.\n")
+    assert "Bartholomew" in json.loads(done.stdout)["answer"]
+    first, second = (event for event in log_of(home) if event["type"] == "user")
+    assert second["parent"] == log_of(home)[2]["id"] != first["id"]
+
+
+def started(home, *words):
+    """An answer under way, of which the first bytes have come."""
+    process = subprocess.Popen(
+        [*COMMAND, "chat", "smollm2-135m", "--temp", "0", *words],
+        bufsize=0,  # nothing is read but these bytes
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=terminal_environment(home),
+    )
+    return process, process.stdout.read(5)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_an_answer_and_what_was_said_is_kept(home, number, code):
+    process, begun = started(home, STORY)
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (code, b"")
+    answer = log_of(home)[-1]
+    assert answer["ended"] == "interrupted"
+    assert (begun + out).decode() == answer["text"] + "\n"
+
+
+@slow
+def test_a_reader_that_leaves_ends_the_answer_silently(home):
+    command = f"{' '.join(COMMAND)} chat smollm2-135m --temp 0 '{STORY}' | head -c 5"
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=terminal_environment(home),
+        check=False,
+    )
+    assert done.stdout[5:] == b"141\n"
+    assert done.stderr == b""
+    assert log_of(home)[-1]["ended"] == "interrupted"
+
+
+@slow
+def test_a_reader_of_json_that_leaves_ends_the_lines_silently(home, tiny):
+    command = f"{' '.join(COMMAND)} chat {tiny()} -n 9 --lines --json | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
+        input=b"Hi.\n" * 50,
+        capture_output=True,
+        env=terminal_environment(home),
+        check=False,
+    )
+    assert done.stdout.splitlines()[1:] == [b"141"]
+    assert done.stderr == b""
+
+
+@slow
+def test_a_killed_chat_can_be_resumed(lcp, home):
+    process, _ = started(home, FRANCE + " " + STORY)
+    process.kill()
+    process.communicate()
+    assert [event["type"] for event in log_of(home)] == ["begin", "system", "user"]
+    with Pty(*COMMAND, "chat", "--resume", "last", home=home) as chat:
+        chat.sees("Its last question has no answer yet; /retry answers it.")
+        chat.sees(">")
+        chat.type("/set max_tokens 5" + ENTER + "/retry" + ENTER)
+        chat.sees("tokens/s")
+        chat.type(CTRL_D)
+        assert chat.leaves() == 0
+    assert [event["type"] for event in log_of(home)][3:] == ["set", "head", "answer"]
+
+
+# the real model, in a real terminal
+
+
+@slow
+def test_a_chat_with_the_real_model(in_terminal, home):
+    with in_terminal("--temp", "0", "-n", "100") as chat:
+        chat.sees("smollm2-135m · context 8192 tokens · /help lists commands, Ctrl-D leaves")
+        chat.sees("\n>")
+        chat.type(FRANCE + ENTER)
+        chat.sees("\nThe capital of France is Paris.\n")
+        # in the middle of an answer
+        chat.type(STORY + ENTER)
+        chat.sees(f"> {STORY}\n")
+        before = len(chat.screen())
+        chat.waits(lambda: len(chat.screen()) > before + 40, "no story is told")
+        chat.type("Typed ahead: what is ")
+        chat.type(CTRL_C)
+        chat.sees("> Typed ahead: what is")
+        chat.type("2 + 2?" + ENTER)
+        chat.sees("> Typed ahead: what is 2 + 2?\n")
+        chat.waits(lambda: chat.screen().count("tokens/s") == 3, "no third answer")
+        chat.type(CTRL_D)
+        assert chat.leaves() == 0
+        assert chat.modes() == chat.modes_before
+        assert "Go on with this chat: lcp chat --resume 20" in chat.screen()
+    ended = [event["ended"] for event in log_of(home) if event["type"] == "answer"]
+    assert ended == ["end", "interrupted", "end"]
+    history = home / "data" / "history.jsonl"
+    assert history.stat().st_mode & 0o777 == 0o600
+    with in_terminal() as chat:
+        chat.sees("\n>")
+        chat.type(UP)
+        chat.sees("> Typed ahead: what is 2 + 2?")
+
+
+@slow
+def test_ctrl_c_in_the_middle_of_a_long_prompt(in_terminal, home):
+    with in_terminal("--temp", "0") as chat:
+        chat.sees("\n>")
+        chat.type("\x1b[200~" + "All work and no play makes Jack a dull boy.\r" * 400 + "\x1b[201~")
+        chat.sees("boy.\n")
+        chat.type(ENTER)
+        chat.sees("reading ")
+        chat.type(CTRL_C)
+        chat.sees("tokens/s")
+        chat.type("/clear" + ENTER + FRANCE + ENTER)
+        chat.sees("\nThe capital of France is Paris.\n")
+    answers = [event for event in log_of(home) if event["type"] == "answer"]
+    assert (answers[0]["ended"], answers[0]["text"]) == ("interrupted", "")
+    assert answers[0]["stats"]["read"] < answers[0]["stats"]["prompt_tokens"]
+
+
+@slow
+def test_lines_need_a_pipe(in_terminal):
+    with in_terminal("--lines") as chat:
+        assert chat.leaves() == 2
+        chat.sees("lcp: --lines reads stdin. Pipe questions in: lcp chat --lines < FILE")
+
+
+@slow
+def test_an_answer_in_the_background_does_not_stop_for_the_terminal(home, tiny):
+    home.mkdir()
+    answer = home / "answer"
+    with Pty("bash", "--norc", "--noprofile", "-i", home=home, env={"PS1": "$ "}) as shell:
+        shell.sees("$")
+        command = f"{' '.join(COMMAND)} chat {tiny()} -n 9 Hi. > {answer} &"
+        shell.type(f"{command}{ENTER}wait; jobs; echo waited $?{ENTER}")
+        shell.sees("waited 0")
+        assert "Stopped" not in shell.screen()
+    assert answer.read_bytes()

@@ -1,0 +1,186 @@
+"""The slash commands: what each says and does."""
+
+import io
+
+import pytest
+from fakes import Said, ScriptedEngine
+from terminal import NOW
+
+from lcp import commands
+from lcp.chat import LIVE, Chat
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.settings import OPTIONS, Sampling
+from lcp.terminal.screen import Screen
+
+
+@pytest.fixture
+def chat(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    engine = ScriptedEngine("One.", Said("Two.", thinking="Hm."), "Three.")
+    screen = Screen(io.StringIO(), io.StringIO())
+    layers = {"flag": {"temp": "0.2"}, "models.toml": {"top_p": 0.9}}
+    return Chat(engine, conversation, Log.nowhere(), screen, "scripted", layers)
+
+
+def shown(chat, line):
+    """What a command writes to stderr."""
+    chat.screen._err.file.seek(0)
+    chat.screen._err.file.truncate()
+    assert commands.run(chat, line) is True
+    return chat.screen._err.file.getvalue()
+
+
+def refused(chat, line):
+    """The sentence with which a command is refused."""
+    with pytest.raises(LcpError) as error:
+        commands.run(chat, line)
+    return str(error.value)
+
+
+def test_help_lists_every_command(chat):
+    text = shown(chat, "/help")
+    for command in commands.TABLE:
+        assert f"/{command.name}" in text
+        assert command.meaning in text
+    assert "Alt-Enter" in text
+
+
+def test_only_exit_ends_the_chat(chat):
+    chat.ask("Hi.")
+    assert commands.run(chat, "/exit") is False
+    assert all(commands.run(chat, f"/{c.name}") for c in commands.TABLE if c.name != "exit")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("/exti", "Did you mean /exit?"),
+        ("/sets temp 0.5", "Did you mean /set?"),
+        ("/wxyz", "/help lists the commands."),
+        ("/", "/help lists the commands."),
+        ("/etc/hosts is a file", "/help lists the commands."),
+    ],
+)
+def test_an_unknown_command_gets_a_hint(chat, line, hint):
+    assert refused(chat, line).endswith(hint)
+
+
+def test_blanks_around_a_command_do_not_matter(chat):
+    assert shown(chat, "/system   Be brief.  ") == "System text: Be brief.\n"
+
+
+def test_set_shows_every_setting_with_its_source(chat):
+    rows = [line.split() for line in shown(chat, "/set").splitlines()]
+    assert [row[0] for row in rows] == [*Sampling.__dataclass_fields__, *LIVE]
+    assert rows[0][:3] == ["temp", "0.2", "flag"]
+    assert rows[2][:3] == ["top_p", "0.9", "models.toml"]
+    assert rows[3][:3] == ["min_p", "0.05", "default"]
+
+
+def test_set_shows_one_setting(chat):
+    text = shown(chat, "/set temp")
+    assert text == f"temp  0.2  flag  {OPTIONS['temp'].metadata['meaning']}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value", "word"),
+    [
+        ("/set temp 0", "temp", 0, "0.0"),
+        ("/set seed 7", "seed", 7, "7"),
+        ("/set seed random", "seed", None, "random"),
+        ("/set max_tokens 9", "max_tokens", 9, "9"),
+        ("/set max_tokens auto", "max_tokens", None, "auto"),
+        ("/set stop THE END", "stop", ("THE END",), "THE END"),
+        ("/set think off", "think", "off", "off"),
+    ],
+)
+def test_set_changes_the_next_answer(chat, line, name, value, word):
+    assert shown(chat, line).startswith(f"{name}  {word}  /set  ")
+    assert chat.settings.value(name) == value
+    assert chat.settings.sources[name] == "/set"
+    assert chat.conversation.settings == {name: value}
+
+
+def test_a_setting_that_was_set_twice_has_the_last_value(chat):
+    commands.run(chat, "/set temp 0.5")
+    commands.run(chat, "/set top_k 3")
+    commands.run(chat, "/set temp 0.6")
+    chat.ask("Hi.")
+    sampling = chat.engine.asked[-1].sampling
+    assert (sampling.temp, sampling.top_k) == (0.6, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("/set temp hot", "temp = hot (/set) has no meaning. Give a number from 0 to 10."),
+        ("/set think maybe", "think = maybe (/set) has no meaning. Choose on, off or hide."),
+        ("/set tmep 1", "There is no setting called tmep (/set). Did you mean temp?"),
+        ("/set tmep", "There is no setting called tmep (/set). Did you mean temp?"),
+        (
+            "/set ctx_size 64",
+            "ctx_size is fixed while the model is loaded. Start again with --ctx-size.",
+        ),
+        ("/set model other", "model is fixed while the model is loaded. Start again with --model."),
+        ("/set system Be brief.", "The system text has a command of its own: /system TEXT."),
+    ],
+)
+def test_a_setting_that_cannot_be_set_stays_as_it_is(chat, line, sentence):
+    before = chat.settings
+    assert refused(chat, line) == sentence
+    assert chat.settings == before
+    assert chat.conversation.settings == {}
+
+
+def test_a_wrong_value_does_not_spoil_the_next_right_one(chat):
+    refused(chat, "/set temp hot")
+    commands.run(chat, "/set top_k 3")
+    assert (chat.settings.sampling.temp, chat.settings.sampling.top_k) == (0.2, 3)
+
+
+def test_the_system_text_is_shown_and_changed(chat):
+    assert shown(chat, "/system") == "System text: (none)\n"
+    assert shown(chat, "/system Be brief.") == "System text: Be brief.\n"
+    assert shown(chat, "/system") == "System text: Be brief.\n"
+    chat.ask("Hi.")
+    assert chat.engine.asked[-1].messages[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_a_system_text_of_many_lines_is_kept(chat):
+    commands.run(chat, "/system Be brief.\nBe kind.")
+    assert chat.conversation.system == "Be brief.\nBe kind."
+
+
+def test_retry_answers_once_more(chat):
+    chat.ask("Hi.")
+    text = shown(chat, "/retry")
+    assert text.startswith("Hm.\n")
+    assert "20.0 tokens/s" in text
+    assert chat.screen._out.file.getvalue() == "One.\nTwo.\n"
+
+
+def test_retry_after_clear_has_nothing_to_answer(chat):
+    chat.ask("Hi.")
+    commands.run(chat, "/clear")
+    assert refused(chat, "/retry") == "There is no question to answer again. Ask one first."
+
+
+def test_clear_begins_anew_and_the_log_keeps_everything(chat):
+    chat.ask("Hi.")
+    commands.run(chat, "/system Be brief.")
+    assert "begins anew" in shown(chat, "/clear")
+    chat.ask("Who are you?")
+    assert [m["content"] for m in chat.engine.asked[-1].messages] == ["Be brief.", "Who are you?"]
+    assert len(chat.conversation.nodes) == 4
+
+
+def test_stats_are_the_figures_of_the_last_answer(chat):
+    assert refused(chat, "/stats") == "There is no answer yet. Ask something first."
+    chat.ask("Hi there.")
+    rows = dict(line.split() for line in shown(chat, "/stats").splitlines())
+    assert rows["prompt_tokens"] == "2"
+    assert rows["ctx_size"] == "4,096"
+    assert list(rows) == list(chat.stats.as_dict())

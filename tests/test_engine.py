@@ -1,0 +1,479 @@
+"""Messages in, a Reply out: the engine with everything in it, on tiny models and on a real one."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import KINDS
+
+from lcp.engine.context import Context, Progress
+from lcp.engine.decoder import Chunk, Decoder
+from lcp.engine.engine import Engine, Loading
+from lcp.engine.model import Model
+from lcp.engine.native import StopByte, library
+from lcp.engine.prompt import Prompt
+from lcp.engine.reply import Reply, Request, Speech, Stats, tag_tokens
+from lcp.errors import ContextFull, ModelError, ModelNotFound, SettingsError, TemplateError
+from lcp.settings import Sampling, Settings
+
+NOW = datetime(2026, 11, 22)
+GREEDY = Sampling(temp=0)
+SETTINGS = Settings(ctx_size=1024, threads=1)
+REPOSITORY = Path(__file__).parents[1]
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+FRANCE = [user("What is the capital of France?")]
+STORY = [user("Tell me a long story.")]
+
+
+@pytest.fixture
+def engine(tiny):
+    """A function: a model's path, or a kind of tiny model, to an engine that has loaded it."""
+    engines = []
+
+    def loaded(path="dense", settings=SETTINGS, **options):
+        path = path if isinstance(path, Path) else tiny(path)
+        engines.append(Engine(path, settings, now=NOW, **options))
+        engines[-1].load().result()
+        return engines[-1]
+
+    yield loaded
+    for one in engines:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def real(smollm2):
+    """An engine with the real model, shared: its cache holds what other tests left there."""
+    with Engine(smollm2, Settings(ctx_size=4096, threads=2), now=NOW) as one:
+        one.load().result()
+        yield one
+
+
+def ask(engine, messages, sampling=GREEDY, **request):
+    """The reply, ended."""
+    reply = engine.reply(Request(messages, sampling, **request))
+    items = list(reply)
+    assert (
+        "".join(i.text for i in items if i == Chunk("answer", getattr(i, "text", ""))) == reply.text
+    )
+    return reply
+
+
+def said(engine, reply):
+    """What the reply becomes in the next turn's messages."""
+    return {
+        "role": "assistant",
+        "content": reply.text,
+        "tokens": reply.tokens,
+        "fingerprint": engine.model.fingerprint,
+    }
+
+
+# how a reply ends
+
+
+def test_a_reply_ends_when_the_model_says_so(real):
+    reply = ask(real, FRANCE)
+    assert reply.ended == "end"
+    assert "Paris" in reply.text
+    assert not reply.thinking
+
+
+def test_a_reply_ends_after_the_most_tokens_it_may_have(real):
+    reply = ask(real, STORY, max_tokens=5)
+    assert (reply.ended, reply.stats.reply_tokens, len(reply.tokens)) == ("length", 5, 5)
+
+
+def test_a_reply_ends_before_a_stop_string(real):
+    reply = ask(real, FRANCE, stop=["nothing", "capital"])
+    assert (reply.ended, reply.text) == ("stop", "The ")
+
+
+def test_a_reply_that_is_stopped_keeps_what_was_said(real):
+    whole = ask(real, STORY, max_tokens=30)
+    reply = real.reply(Request(STORY, GREEDY))
+    for item in reply:
+        if isinstance(item, Chunk):
+            real.stop()
+    assert reply.ended == "interrupted"
+    assert reply.text and whole.text.startswith(reply.text)
+    assert 0 < reply.stats.reply_tokens < 30
+
+
+def test_a_reply_ends_when_the_context_is_full(engine):
+    one = engine(settings=replace(SETTINGS, ctx_size=256))
+    reply = ask(one, [user("x" * 150)])
+    assert reply.ended == "full"
+    assert reply.stats.ctx_used == reply.stats.ctx_size == one.size == 256
+    assert reply.stats.prompt_tokens + reply.stats.reply_tokens == 256 + 1  # the last is not read
+
+
+# what it tells
+
+
+def test_the_figures_add_up(real):
+    stats = ask(real, STORY, max_tokens=20).stats
+    assert stats.prompt_tokens == stats.reused + stats.read == real.count(STORY)
+    assert stats.ctx_used == stats.prompt_tokens + stats.reply_tokens - 1
+    assert stats.ctx_size == real.size == 4096
+    assert 0 < stats.read_s <= stats.ttft_s
+    assert stats.tokens_per_second == pytest.approx(19 / stats.decode_s)
+    assert (stats.moved, stats.dropped_turns) == (0, 0)
+    assert stats.as_dict().keys() == vars(Stats()).keys()
+
+
+def test_progress_comes_before_the_answer_and_reaches_its_total(engine):
+    items = list(engine().reply(Request([user("x" * 700)], GREEDY, max_tokens=3)))
+    steps = [item for item in items if isinstance(item, Progress)]
+    assert items[: len(steps)] == steps
+    assert [step.done for step in steps] == [0, 512, steps[-1].total]
+
+
+def test_the_tokens_spell_the_text(real):
+    reply = ask(real, STORY, Sampling(temp=1.5, seed=3), max_tokens=60)
+    assert real.model.text(reply.tokens) == reply.text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tokens_of_random_bytes_spell_the_text_too(engine, seed):
+    one = engine()
+    reply = ask(one, STORY, Sampling(temp=2, seed=seed), max_tokens=40)
+    assert reply.tokens
+    assert one.model.text(reply.tokens) == reply.text
+
+
+def test_the_next_turn_reads_only_what_is_new(real):
+    first = ask(real, FRANCE)
+    question = user("And of Italy? Answer in one word.")
+    messages = [*FRANCE, said(real, first), question]
+    second = ask(real, messages)
+    assert second.stats.reused >= first.stats.ctx_used
+    assert second.stats.read == second.stats.prompt_tokens - second.stats.reused < 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_random_answer_is_not_read_again_on_any_model(engine, kind):
+    one = engine(kind)
+    first = ask(one, STORY, Sampling(temp=2, seed=1), max_tokens=50)
+    second = ask(one, [*STORY, said(one, first), *STORY], max_tokens=2)
+    held = first.stats.prompt_tokens + len(first.tokens)
+    assert second.stats.reused >= min(held, first.stats.ctx_used)
+
+
+# seeds
+
+
+def test_the_same_seed_gives_the_same_answer(smollm2):
+    answers = []
+    for _ in range(2):
+        with Engine(smollm2, Settings(ctx_size=512, threads=2), now=NOW) as one:
+            one.load().result()
+            answers.append(ask(one, STORY, Sampling(temp=1.2, seed=42), max_tokens=25).tokens)
+    assert answers[0] == answers[1]
+
+
+def test_a_seed_that_was_drawn_is_told_and_gives_the_answer_again(real):
+    ask(real, STORY, max_tokens=1)  # both find the same cache
+    free = ask(real, STORY, Sampling(temp=1.5), max_tokens=25)
+    again = ask(real, STORY, Sampling(temp=1.5, seed=free.seed), max_tokens=25)
+    assert free.tokens == again.tokens
+    assert ask(real, STORY, Sampling(temp=1.5), max_tokens=25).seed != free.seed
+
+
+# interrupts
+
+
+def test_a_stop_before_a_reply_does_not_stop_it(engine):
+    one = engine()
+    one.stop()
+    assert ask(one, STORY, max_tokens=3).ended == "length"
+
+
+def test_a_stop_while_the_prompt_is_read_leaves_what_was_read(engine):
+    one = engine()
+    question = [user("x" * 900)]
+    reply = one.reply(Request(question, GREEDY))
+    for item in reply:
+        if item == Progress(0, 512, one.count(question)):
+            one.stop()
+    assert (reply.ended, reply.text, reply.stats.reply_tokens) == ("interrupted", "", 0)
+    again = ask(one, question, max_tokens=3)
+    assert again.stats.reused == 512
+
+
+def margin(path, tokens):
+    """How much likelier the likeliest token after these is than the second one."""
+    c, model = library(), Model.load(path)
+    context = Context(model, 4096, StopByte(), threads=2)
+    list(context.feed(tokens))
+    scores = np.ctypeslib.as_array(c.llama_get_logits_ith(context.handle, -1), (model.n_vocab,))
+    second, first = np.sort(scores)[-2:]
+    context.close()
+    model.close()
+    return first - second
+
+
+def assert_same_answer(one, fresh, messages, max_tokens):
+    """The same greedy tokens, but where the fresh engine wavers."""
+    reused, anew = (ask(e, messages, max_tokens=max_tokens) for e in (one, fresh))
+    assert anew.stats.reused == 0
+    for i, (token, other) in enumerate(zip(reused.tokens, anew.tokens, strict=False)):
+        if token != other:
+            prompt = fresh._writer.write(messages).tokens
+            assert margin(fresh.model.path, [*prompt, *anew.tokens[:i]]) < 0.01
+            break
+    return reused
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_interrupts_a_tiny_model_says_what_a_fresh_one_says(engine, kind):
+    chance = random.Random(kind)
+    one, messages = engine(kind), []
+    for turn in range(3):
+        messages = [*messages, user(f"{turn} " * 40)]
+        stop_after, seen = chance.randrange(1, 30), 0
+        reply = one.reply(Request(messages, GREEDY))
+        for _ in reply:
+            seen += 1
+            if seen == stop_after:
+                one.stop()
+        assert reply.ended in ("interrupted", "end", "full")
+        assert_same_answer(one, engine(kind), messages, max_tokens=8)
+        messages.append(said(one, reply))
+
+
+@pytest.mark.slow
+def test_after_interrupts_the_real_model_says_what_a_fresh_one_says(engine, smollm2):
+    chance = random.Random(1)
+    settings = Settings(ctx_size=2048, threads=2)
+    one = engine(smollm2, settings)
+    messages = [{"role": "system", "content": "You are a helpful assistant."}]
+    for question in ("Why is the sky blue?", "And at night?", "Name three stars.", "Thanks!"):
+        messages.append(user(question))
+        stopper = threading.Timer(chance.uniform(0, 1.5), one.stop)
+        stopped = one.reply(Request(messages, GREEDY, max_tokens=40))
+        stopper.start()
+        list(stopped)
+        stopper.join()
+        reply = assert_same_answer(one, engine(smollm2, settings), messages, max_tokens=30)
+        messages.append(said(one, reply))
+
+
+@pytest.mark.slow
+def test_a_stop_while_a_long_prompt_is_read_takes_effect_at_once(real):
+    """In the middle of a batch of 512 tokens, which takes seconds."""
+    long = [user("The quick brown fox jumps over the lazy dog. " * 220)]
+    assert real.count(long) > 2000
+    reply = real.reply(Request(long, GREEDY))
+    items = iter(reply)
+    next(items)
+    time.sleep(0.3)
+    stopped_at = time.perf_counter()
+    real.stop()
+    rest = list(items)
+    took = time.perf_counter() - stopped_at
+    print(f"a stop took effect after {took:.3f} s")
+    assert reply.ended == "interrupted" and not any(isinstance(i, Chunk) for i in rest)
+    assert took < 1  # 0.2 on a machine of its own
+    assert ask(real, FRANCE).ended == "end"
+
+
+# what goes wrong
+
+
+def test_a_template_that_refuses_is_told_and_the_engine_goes_on(engine):
+    source = (
+        "{% if messages|length > 1 %}{{ raise_exception('one question only') }}{% endif %}"
+        "{{ messages[0].content }}"
+    )
+    one = engine(template=source)
+    with pytest.raises(TemplateError, match="refuses these messages: one question only"):
+        ask(one, [*STORY, {"role": "assistant", "content": "No."}])
+    assert ask(one, STORY, max_tokens=2).ended == "length"
+
+
+def test_a_prompt_larger_than_the_context_is_told_and_the_engine_goes_on(engine):
+    one = engine(settings=replace(SETTINGS, ctx_size=256))
+    ask(one, STORY, max_tokens=2)
+    with pytest.raises(ContextFull):
+        ask(one, [user("x" * 300)])
+    again = ask(one, STORY, max_tokens=2)
+    assert again.stats.read == 1  # nothing was lost
+
+
+def load_error(path, settings=SETTINGS, **options):
+    with Engine(path, settings, now=NOW, **options) as one, pytest.raises(Exception) as raised:
+        one.load().result()
+    return raised.value
+
+
+def test_what_cannot_be_loaded_is_told_by_load(tiny, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    assert type(load_error(tmp_path / "no.gguf")) is ModelNotFound
+    assert type(load_error(tmp_path / "x.gguf")) is ModelError
+    assert type(load_error(tiny(), template="{% if %}")) is TemplateError
+    assert type(load_error(tiny(), replace(SETTINGS, kv_type="q8_0"))) is SettingsError
+
+
+# life
+
+
+def test_loading_is_told_up_to_one(tiny):
+    with Engine(tiny(), SETTINGS, now=NOW) as one:
+        steps = list(one.load())
+    assert all(isinstance(step, Loading) for step in steps)
+    assert steps[-1] == Loading(1.0)
+
+
+def test_the_context_is_as_large_as_the_model_was_trained_for(engine):
+    assert engine(settings=Settings(threads=1)).size == 4096
+
+
+def test_a_model_without_a_template_talks_chatml(engine, tiny):
+    one = engine(tiny(template=None))
+    assert not one.has_template
+    assert engine().has_template
+    assert ask(one, STORY, max_tokens=2).ended == "length"
+
+
+def test_an_engine_closes_twice_and_without_having_loaded(tiny):
+    for load in (True, False):
+        one = Engine(tiny(), SETTINGS, now=NOW)
+        if load:
+            one.load().result()
+        one.close()
+        one.close()
+
+
+def process(path, body):
+    """A program with an engine; its end is what is looked at."""
+    code = (
+        "import sys, time, threading\n"
+        "from datetime import datetime\n"
+        "from pathlib import Path\n"
+        "from lcp.engine.engine import Engine\n"
+        "from lcp.engine.reply import Request\n"
+        "from lcp.settings import Sampling, Settings\n"
+        "engine = Engine(Path(sys.argv[1]), Settings(ctx_size=2048), now=datetime.now())\n"
+        "loading = engine.load()\n"
+        "def reply():\n"
+        "    loading.result()\n"
+        "    question = {'role': 'user', 'content': 'a lazy dog, ' * 300}\n"
+        "    return engine.reply(Request([question], Sampling(temp=0)))\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code + body],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "items = iter(reply()); next(items); engine.close()",
+        "items = iter(reply()); next(items); time.sleep(0.3); engine.close(); print(len(list(items)))",
+        "items = iter(reply()); next(items); time.sleep(0.3)",  # ends without close
+        "engine.close()",  # while it loads
+        "pass",
+    ],
+)
+def test_a_process_ends_well_at_any_moment(smollm2, body):
+    done = process(smollm2, body)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_that_fails_while_the_model_computes_ends_with_its_error(smollm2):
+    done = process(smollm2, "items = iter(reply()); next(items); raise ValueError('mine')")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: mine\n")
+
+
+@pytest.mark.slow
+def test_a_process_that_closes_during_an_answer_ends_well(smollm2):
+    body = "for item in reply():\n    if type(item).__name__ == 'Chunk': break\nengine.close()\n"
+    done = process(smollm2, body)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# tokens to text
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny):
+    """A model whose words are <think>, as structure and as text, and a few more."""
+    path = tiny(words=("Hm.", "Yes", " no", "[THINK]"), controls=("<think>", "</think>", "<eot>"))
+    model = Model.load(path)
+    yield model
+    model.close()
+
+
+def speak(model, *words, stop=(), prompt_tail=""):
+    """A reply of the model that says these words, given as text or as bytes."""
+    reply, chunks = Reply(seed=0), []
+    speech = Speech(reply, Decoder(stop, prompt_tail), model, tag_tokens(model), chunks.append)
+    for word in words:
+        tokens = [3 + byte for byte in word] if isinstance(word, bytes) else model.tokenize(word)
+        for token in tokens:
+            if not speech.say(token):
+                break
+    speech.finish("end", Prompt([1], None, ""), Progress(0, 1, 1))
+    assert "".join(c.text for c in chunks) == reply.thinking + reply.text
+    return reply
+
+
+def test_thinking_is_told_from_the_answer_by_control_tokens(vocabulary):
+    reply = speak(vocabulary, "<think>", "Hm.", "</think>", "\n", "Yes", " no")
+    assert (reply.thinking, reply.text) == ("Hm.", "Yes no")
+    assert reply.tokens == vocabulary.tokenize("Yes no")
+
+
+def test_thinking_that_the_prompt_opened_is_no_part_of_the_tokens(vocabulary):
+    reply = speak(vocabulary, "Hm.", "</think>", "Yes", prompt_tail="<think>\n")
+    assert (reply.thinking, reply.text) == ("Hm.", "Yes")
+    assert vocabulary.text(reply.tokens) == "Yes"
+
+
+def test_other_control_tokens_are_no_text(vocabulary):
+    reply = speak(vocabulary, "Yes", "<eot>", " no")
+    assert reply.text == "Yes no"
+
+
+def test_half_a_character_at_the_end_is_no_part_of_the_tokens(vocabulary):
+    reply = speak(vocabulary, "Yes", b"\xf0\x9f")
+    assert reply.text == "Yes"
+    assert reply.tokens == vocabulary.tokenize("Yes")
+
+
+def test_bytes_that_are_no_text_keep_their_tokens(vocabulary):
+    reply = speak(vocabulary, "Yes", b"\xff", " no")
+    assert reply.text == "Yes\ufffd no"
+    assert vocabulary.text(reply.tokens) == reply.text
+
+
+def test_a_stop_string_that_cuts_a_token_leaves_text_without_tokens(vocabulary):
+    reply = speak(vocabulary, "Hm.", "Yes", stop=["es"])
+    assert (reply.text, reply.tokens) == ("Hm.Y", [])
+
+
+def test_nothing_said_is_nothing(vocabulary):
+    reply = speak(vocabulary)
+    assert (reply.text, reply.thinking, reply.tokens) == ("", "", [])
+    assert reply.stats.tokens_per_second == 0

@@ -1,0 +1,252 @@
+"""Keyboard: editing, the history, and the terminal's modes, also under a shell with jobs."""
+
+import json
+import os
+import signal
+import subprocess
+import termios
+
+import pytest
+from fakes import Said
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from terminal import (
+    CTRL_C,
+    CTRL_D,
+    CTRL_Z,
+    ENTER,
+    UP,
+    InProcess,
+    Pty,
+    Scene,
+    ScriptedPty,
+)
+
+from lcp.terminal.keyboard import FileOfLines, Keyboard, handling
+
+ENDLESS = Said("Once upon a time", forever=True)
+
+
+@pytest.fixture
+def press(tmp_path):
+    """The message that a person writes with these keys."""
+
+    def press(keys, text=""):
+        with create_pipe_input() as input:
+            input.send_text(keys)
+            path = tmp_path / "data" / "history.jsonl"
+            return Keyboard(path, input=input, output=DummyOutput()).read(text)
+
+    return press
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("Hi.\r", "Hi."),
+        ("Grüße, 世界\r", "Grüße, 世界"),
+        ("Hu\x7fi.\r", "Hi."),  # Backspace
+        ("two\x01one \r", "one two"),  # Ctrl-A
+        ("one\ntwo\r", "one\ntwo"),  # Ctrl-J
+        ("one\x1b\rtwo\r", "one\ntwo"),  # Alt-Enter
+        ("\x1b[200~a\rb\r\x1b[201~c\r", "a\nb\nc"),
+        ("\x1b[200~a\r\nb\x1b[201~\r", "a\nb"),
+        ("a b c\x17\x17\r", "a "),  # Ctrl-W
+        ("\r", ""),
+    ],
+)
+def test_a_message_is_what_was_written(press, keys, message):
+    assert press(keys) == message
+
+
+def test_a_message_may_begin_with_a_text(press):
+    assert press(" and more\r", text="This") == "This and more"
+
+
+def test_ctrl_d_on_an_empty_line_is_the_end(press):
+    with pytest.raises(EOFError):
+        press(CTRL_D)
+
+
+def test_ctrl_c_is_an_interrupt(press):
+    with pytest.raises(KeyboardInterrupt):
+        press("half a line" + CTRL_C)
+
+
+# history
+
+
+def test_what_was_typed_is_recalled_the_next_time(press):
+    press("first\r")
+    press("second,\nof two lines\r")
+    assert press(UP + "\r") == "second,\nof two lines"
+    assert press(UP + UP + UP + "\r") == "first"
+
+
+def test_only_the_owner_reads_the_history(press, tmp_path):
+    press("a secret\r")
+    path = tmp_path / "data" / "history.jsonl"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.read_text() == '"a secret"\n'
+
+
+def test_a_history_with_junk_gives_the_rest(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b'"one"\n{"a": 1}\nhalf a li\n\xff\xfe\n[]\n"two\\nlines"\n"cut')
+    assert list(FileOfLines(path).load_history_strings()) == ["two\nlines", "one"]
+
+
+def test_a_history_that_cannot_be_written_costs_nothing_else(tmp_path):
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with create_pipe_input() as input:
+        input.send_text("Hi.\r")
+        keyboard = Keyboard(tmp_path / "data" / "h.jsonl", input=input, output=DummyOutput())
+        assert keyboard.read() == "Hi."
+
+
+def test_signal_handlers_come_back():
+    def mine(number, frame):
+        raise AssertionError
+
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(ZeroDivisionError), handling({signal.SIGUSR1: mine}):
+        assert signal.getsignal(signal.SIGUSR1) is mine
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+@pytest.mark.parametrize("place", [InProcess, pytest.param(ScriptedPty, marks=pytest.mark.slow)])
+def test_the_second_run_recalls_what_was_typed_in_the_first(place, tmp_path):
+    def first(chat):
+        chat.type("What is a llama?" + ENTER)
+        chat.sees("An animal.")
+
+    def second(chat):
+        chat.type(UP)
+        chat.sees("> What is a llama?")
+        chat.type(ENTER)
+        chat.sees("Still an animal.")
+
+    place(Scene(["An animal."], saved=False), tmp_path).live(first)
+    place(Scene(["Still an animal."], saved=False), tmp_path).live(second)
+    lines = (tmp_path / "data" / "history.jsonl").read_text().splitlines()
+    # recalled and sent again, it is not kept twice
+    assert [json.loads(line) for line in lines] == ["What is a llama?"]
+
+
+# the terminal's modes
+
+
+def local_modes(terminal):
+    echo, canonical, signals = (
+        bool(terminal.modes()[3] & flag) for flag in (termios.ECHO, termios.ICANON, termios.ISIG)
+    )
+    return echo, canonical, signals
+
+
+@pytest.mark.slow
+def test_during_an_answer_nothing_is_echoed_and_ctrl_c_works(tmp_path):
+    with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
+        assert local_modes(chat) == (True, True, True)
+        chat.sees(">")
+        assert local_modes(chat) == (False, False, False)
+        chat.type("A story." + ENTER)
+        chat.sees("Once upon a time")
+        assert local_modes(chat) == (False, False, True)
+        chat.type("not seen yet")
+        chat.type(CTRL_C)
+        chat.sees("> not seen yet")
+        assert chat.screen().count("not seen yet") == 1
+
+
+@pytest.mark.slow
+def test_the_prompt_is_no_part_of_what_goes_into_a_pipe(tmp_path):
+    chat = " ".join(ScriptedPty.command(Scene(["The answer."]), tmp_path))
+    command = f"{chat} | tee {tmp_path}/answers"
+    with Pty("sh", "-c", command, home=tmp_path) as chat:
+        chat.sees(">")
+        chat.type("A question." + ENTER)
+        chat.sees("The answer.")
+        chat.type(CTRL_D)
+        assert chat.leaves() == 0
+    assert (tmp_path / "answers").read_text() == "The answer.\n"
+
+
+# a shell with job control
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """An interactive bash; `run` starts a scripted chat in it, `back` waits for its end."""
+    environment = {"PS1": "$ ", "HISTFILE": ""}
+    bash = ("bash", "--norc", "--noprofile", "-i")
+    with Pty(*bash, home=tmp_path, env=environment) as shell:
+        shell.sees("$")
+
+        def run(*answers):
+            command = ScriptedPty.command(Scene(list(answers)), tmp_path)
+            shell.type(f"clear; {' '.join(command)}{ENTER}")
+            shell.waits(lambda: shell.screen().endswith(">"), "no prompt was seen")
+
+        def back():
+            shell.type(CTRL_D)
+            shell.waits(lambda: shell.screen().endswith("$"), "the chat goes on")
+            shell.type("echo back $?" + ENTER)
+            shell.sees("back 0")
+
+        shell.run, shell.back = run, back
+        yield shell
+
+
+@pytest.mark.slow
+def test_ctrl_z_and_fg_at_the_prompt(shell):
+    shell.run("The answer.")
+    shell.type("half a question")
+    shell.sees("> half a question")
+    shell.type(CTRL_Z)
+    shell.sees("Stopped")
+    shell.type("echo between" + "'' ;fg" + ENTER)
+    shell.sees("between\n")
+    shell.type(", and the rest" + ENTER)
+    shell.sees("The answer.")
+    assert "half a question, and the rest" in shell.screen()
+    shell.back()
+
+
+@pytest.mark.slow
+def test_ctrl_z_and_fg_during_an_answer(shell):
+    shell.run(ENDLESS, "Another answer.")
+    shell.type("A story." + ENTER)
+    shell.sees("Once upon a time")
+    shell.type(CTRL_Z)
+    shell.sees("Stopped")
+    shell.type("echo between" + "'' ; stty -a | tr ' ' '\\n' | grep -x -e -*echo; fg" + ENTER)
+    shell.sees("between\necho\n")  # the shell has its echo
+    shell.type("typed ahead")
+    shell.waits(lambda: local_modes(shell) == (False, False, True), "the terminal is not quiet")
+    shell.type(CTRL_C)
+    shell.sees("> typed ahead")
+    shell.type(ENTER)
+    shell.sees("Another answer.")
+    shell.back()
+
+
+@pytest.mark.slow
+def test_a_stop_from_outside_and_fg_at_the_prompt(shell, tmp_path):
+    shell.run("The answer.")
+    shell.type("half a question")
+    shell.sees("> half a question")
+    os.kill(child_of(shell.process.pid), signal.SIGTSTP)
+    shell.sees("Stopped")
+    shell.type("echo between" + "'' ;fg" + ENTER)
+    shell.sees("between\n")
+    shell.waits(lambda: local_modes(shell) == (False, False, False), "the terminal is not raw")
+    shell.type(", and the rest" + ENTER)
+    shell.sees("The answer.")
+    shell.back()
+
+
+def child_of(pid):
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
+    return int(children.stdout.split()[0])

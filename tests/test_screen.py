@@ -1,0 +1,201 @@
+"""Screen: what goes to stdout, what to stderr, and how it looks in a terminal."""
+
+import errno
+import io
+import sys
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from terminal import Glass, Paper
+
+from lcp.terminal.clean import clean
+from lcp.terminal.screen import Screen
+
+
+@pytest.fixture(autouse=True)
+def _a_colourful_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def in_pipes(**more):
+    out, err = io.StringIO(), io.StringIO()
+    return Screen(out, err, **more), out, err
+
+
+def in_a_terminal():
+    glass = Glass(80, 24)
+    out, err = Paper(glass), Paper(glass)
+    return Screen(out, err), out, err
+
+
+def answer(screen, *pieces, thinking=()):
+    with screen.answer():
+        for piece in thinking:
+            screen.write(piece, thinking=True)
+        for piece in pieces:
+            screen.write(piece)
+
+
+def test_only_the_answer_goes_to_stdout():
+    screen, out, err = in_pipes()
+    screen.notice("A notice.")
+    screen.progress("reading")
+    answer(screen, "The ", "answer.", thinking=["Hm. "])
+    screen.error("An error.")
+    screen.table([("a", "1"), ("long name", "2")])
+    screen.blank()
+    assert out.getvalue() == "The answer.\n"
+    assert err.getvalue() == ("A notice.\nHm. \n\nAn error.\na          1\nlong name  2\n\n")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "written"),
+    [
+        (["Hi."], "Hi.\n"),
+        (["Hi.\n"], "Hi.\n"),
+        (["Hi.", "\n"], "Hi.\n"),
+        (["Hi.\n", ""], "Hi.\n"),
+        ([], ""),
+        ([""], ""),
+    ],
+)
+def test_an_answer_ends_with_one_line_end(pieces, written):
+    screen, out, _ = in_pipes()
+    answer(screen, *pieces)
+    assert out.getvalue() == written
+
+
+def test_answers_that_are_printed_elsewhere_are_not_printed_here():
+    screen, out, err = in_pipes(answers=False)
+    answer(screen, "The answer.", thinking=["Hm."])
+    assert (out.getvalue(), err.getvalue()) == ("", "Hm.\n")
+
+
+def test_an_answer_that_was_cut_off_ends_its_line():
+    screen, out, _ = in_pipes()
+    with pytest.raises(KeyboardInterrupt), screen.answer():
+        screen.write("It was a dark")
+        raise KeyboardInterrupt
+    assert out.getvalue() == "It was a dark\n"
+
+
+def test_markup_and_emoji_names_are_text():
+    screen, out, err = in_a_terminal()
+    answer(screen, "[red]x[/red] [/] :bomb: https://x.y 'quoted' 123")
+    screen.notice("[b]n[/b] [/] :bomb:")
+    assert out.written == "[red]x[/red] [/] :bomb: https://x.y 'quoted' 123\n"
+    assert "[b]n[/b] [/] :bomb:" in err.written
+
+
+plain = st.text(st.sampled_from("ab \n世é\u0301👩\r"), max_size=300)
+
+
+@settings(deadline=None, max_examples=50)
+@given(plain, st.lists(st.integers(0, 300)))
+def test_a_terminal_shows_the_text_however_it_is_cut(text, cuts):
+    edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
+    screen, out, _ = in_a_terminal()
+    answer(screen, *(text[a:b] for a, b in pairwise(edges)))
+    cleaned = clean(text)
+    assert out.written == cleaned + ("\n" if cleaned and not cleaned.endswith("\n") else "")
+
+
+def test_thinking_is_dim_and_stands_apart():
+    screen, out, err = in_a_terminal()
+    answer(screen, "Four.", thinking=["Two ", "and two."])
+    assert out.glass.text() == "Two and two.\n\nFour."
+    assert "\x1b[2m" in err.written
+    assert out.written == "Four.\n"
+
+
+def test_progress_is_one_line_that_goes_away():
+    screen, out, _ = in_a_terminal()
+    with screen.answer():
+        screen.progress("reading 1/9")
+        screen.progress("reading 5/9")
+        assert out.glass.text() == "reading 5/9"
+        screen.write("Here.")
+        assert out.glass.text() == "Here."
+    screen.progress("reading " + "long " * 40)
+    assert len(out.glass.text().splitlines()) == 2  # cut, not wrapped
+    screen.notice("Done.")
+    assert out.glass.text() == "Here.\nDone."
+
+
+def test_progress_in_a_dumb_terminal_is_silent(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    screen, _, err = in_a_terminal()
+    screen.progress("reading 1/9")
+    answer(screen, "Here.")
+    screen.notice("Done.")
+    assert "reading" not in err.written
+    assert "\x1b" not in err.written
+
+
+def test_no_color_means_no_colour(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen, _, err = in_a_terminal()
+    screen.error("An error.")
+    assert "\x1b[31m" not in err.written
+
+
+def test_an_error_is_red():
+    screen, _, err = in_a_terminal()
+    screen.error("An error.")
+    assert err.written == "\x1b[31mAn error.\x1b[0m\n"
+
+
+def test_a_long_notice_is_one_line_for_who_copies_it():
+    screen, _, err = in_a_terminal()
+    screen.notice("x" * 200)
+    assert "x" * 200 in err.written
+
+
+def test_a_table_has_no_blanks_at_line_ends():
+    screen, _, err = in_a_terminal()
+    screen.table([("a", "short"), ("b", "much longer than that " * 6)])
+    assert len(err.written.splitlines()) > 2
+    assert all(line == line.rstrip() for line in err.written.splitlines())
+
+
+def test_an_encoding_that_cannot_spell_it_gets_a_question_mark(monkeypatch):
+    data = io.BytesIO()
+    out = io.TextIOWrapper(data, encoding="ascii")
+    monkeypatch.setattr(sys, "__stdout__", out)
+    screen = Screen(out, io.StringIO())
+    answer(screen, "Gr\u00fc\u00dfe \ud83d")
+    assert data.getvalue() == b"Gr??e ?\n"
+
+
+class Closed(io.StringIO):
+    """A stream nobody reads any more."""
+
+    def __init__(self, tty, number):
+        super().__init__()
+        self.tty = tty
+        self.number = number
+
+    def isatty(self):
+        return self.tty
+
+    def write(self, text):
+        raise OSError(self.number, "closed")
+
+
+def test_a_terminal_that_was_closed_does_not_stop_an_answer():
+    gone = Closed(tty=True, number=errno.EIO)
+    screen = Screen(gone, gone)
+    answer(screen, "The answer.", thinking=["Hm."])
+    screen.notice("A notice.")
+    screen.table([("a", "b")])
+    screen.progress("reading")
+
+
+def test_a_pipe_that_was_closed_does():
+    screen = Screen(Closed(tty=False, number=errno.EPIPE), io.StringIO())
+    with pytest.raises(BrokenPipeError), screen.answer():
+        screen.write("The answer.")

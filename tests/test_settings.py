@@ -1,0 +1,218 @@
+"""Settings: which layer wins, where a value came from, what has no meaning."""
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcp.errors import SettingsError
+from lcp.settings import (
+    OPTIONS,
+    ORDER,
+    Sampling,
+    Settings,
+    check,
+    from_environment,
+    from_file,
+    resolve,
+)
+
+
+def test_without_layers_everything_is_a_default():
+    chosen = resolve({})
+    assert chosen == Settings()
+    assert chosen.sampling == Sampling(temp=0.8, top_k=40, top_p=0.95, min_p=0.05)
+    assert set(chosen.sources) == set(OPTIONS)
+    assert set(chosen.sources.values()) == {"default"}
+
+
+def test_the_order_of_the_layers():
+    assert ORDER == (
+        "default", "model file", "models.toml", "config.toml", "conversation", "persona",
+        "environment", "flag", "/set",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("weak", "strong"), list(combinations(ORDER, 2)))
+def test_the_stronger_layer_wins(weak, strong):
+    layers = {strong: {"temp": 0.5}, weak: {"temp": 0.25, "top_k": 3}}
+    chosen = resolve(layers)
+    assert (chosen.sampling.temp, chosen.sources["temp"]) == (0.5, strong)
+    assert (chosen.sampling.top_k, chosen.sources["top_k"]) == (3, weak)
+    assert chosen.sources["top_p"] == "default"
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(ORDER), st.integers(0, 10)), st.randoms())
+def test_the_strongest_layer_that_speaks_wins_in_whatever_order_they_come(temps, random):
+    layers = [(layer, {"temp": temp}) for layer, temp in temps.items()]
+    random.shuffle(layers)
+    strongest = max(temps, key=ORDER.index, default="default")
+    chosen = resolve(dict(layers))
+    assert chosen.sources["temp"] == strongest
+    assert chosen.sampling.temp == temps.get(strongest, 0.8)
+
+
+def test_a_layer_that_is_not_known_says_nothing():
+    assert resolve({"horoscope": {"temp": 9}}) == Settings()
+
+
+# what a value may be
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "value"),
+    [
+        ("temp", "0", 0.0),
+        ("temp", "0.5", 0.5),
+        ("temp", 1, 1.0),
+        ("temp", " 1 ", 1.0),
+        ("top_k", "40", 40),
+        ("top_k", 40.0, 40),
+        ("seed", "0", 0),
+        ("seed", "random", None),
+        ("max_tokens", "auto", None),
+        ("max_tokens", None, None),
+        ("ctx_size", "auto", None),
+        ("ctx_size", "64", 64),
+        ("n_gpu_layers", "auto", None),
+        ("n_gpu_layers", "all", -1),
+        ("n_gpu_layers", -1, -1),
+        ("n_gpu_layers", "0", 0),
+        ("threads", "4", 4),
+        ("kv_type", "q8_0", "q8_0"),
+        ("flash_attn", "off", "off"),
+        ("think", "hide", "hide"),
+        ("stop", "END", ("END",)),
+        ("stop", ["A", "B"], ("A", "B")),
+        ("stop", ("A",), ("A",)),
+        ("stop", 5, ("5",)),
+        ("system", "Be brief.", "Be brief."),
+        ("system", 5, "5"),
+        ("model", None, None),
+    ],
+)
+def test_a_value_as_text_or_typed(name, raw, value):
+    checked = check(name, raw, "flag")
+    assert checked == value
+    assert type(checked) is type(value)
+
+
+TEMP = "Give a number from 0 to 10."
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "sentence"),
+    [
+        ("temp", "hot", f"temp = hot (flag) has no meaning. {TEMP}"),
+        ("temp", "-1", f"temp = -1 (flag) has no meaning. {TEMP}"),
+        ("temp", "11", f"temp = 11 (flag) has no meaning. {TEMP}"),
+        ("temp", "nan", f"temp = nan (flag) has no meaning. {TEMP}"),
+        ("temp", "inf", f"temp = inf (flag) has no meaning. {TEMP}"),
+        ("temp", "", f"temp =  (flag) has no meaning. {TEMP}"),
+        ("temp", True, f"temp = True (flag) has no meaning. {TEMP}"),
+        ("temp", [1], f"temp = [1] (flag) has no meaning. {TEMP}"),
+        ("temp", None, f"temp = None (flag) has no meaning. {TEMP}"),
+        (
+            "ctx_size",
+            "3",
+            "ctx_size = 3 (flag) has no meaning. "
+            "Give a whole number from 64 to 2,147,483,647 or auto.",
+        ),
+        (
+            "top_k",
+            "2.5",
+            "top_k = 2.5 (flag) has no meaning. Give a whole number from 0 to 1,000,000.",
+        ),
+        (
+            "top_k",
+            2.5,
+            "top_k = 2.5 (flag) has no meaning. Give a whole number from 0 to 1,000,000.",
+        ),
+        (
+            "n_gpu_layers",
+            "some",
+            "n_gpu_layers = some (flag) has no meaning. "
+            "Give a whole number from 0 to 100,000, auto or all.",
+        ),
+        ("kv_type", "f32", "kv_type = f32 (flag) has no meaning. Choose f16, q8_0 or q4_0."),
+        ("kv_type", ["f16"], "kv_type = ['f16'] (flag) has no meaning. Choose f16, q8_0 or q4_0."),
+        ("temperature", 1, "There is no setting called temperature (flag). Did you mean temp?"),
+        ("maxtokens", 1, "There is no setting called maxtokens (flag). Did you mean max_tokens?"),
+    ],
+)
+def test_a_value_with_no_meaning_is_a_sentence(name, raw, sentence):
+    with pytest.raises(SettingsError) as error:
+        check(name, raw, "flag")
+    assert str(error.value) == sentence
+
+
+def test_a_name_like_no_other_lists_them_all():
+    with pytest.raises(SettingsError, match=r"Known are: temp, top_k, .*think\."):
+        check("xyzzy", 1, "config.toml")
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(list(OPTIONS)),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
+)
+def test_any_value_is_taken_or_refused_with_a_sentence(name, raw):
+    try:
+        value = check(name, raw, "config.toml")
+    except SettingsError as error:
+        assert str(error).startswith(f"{name} = ")
+        assert str(error).endswith(".")
+    else:
+        assert check(name, value, "conversation") == value  # as it comes back from a log
+
+
+# environment and file
+
+
+def test_the_environment_gives_what_is_not_empty():
+    environ = {"LCP_TEMP": "0.1", "LCP_MODEL": "m", "LCP_TOP_K": "", "LCP_HOME": "/x", "TEMP": "/t"}
+    assert from_environment(environ) == {"temp": "0.1", "model": "m"}
+
+
+def test_a_wrong_variable_says_where_it_stands():
+    with pytest.raises(SettingsError, match=r"temp = hot \(environment\) has no meaning"):
+        resolve({"environment": from_environment({"LCP_TEMP": "hot"})})
+
+
+def test_an_absent_file_is_an_empty_one(tmp_path):
+    assert from_file(tmp_path / "none" / "config.toml") == {}
+
+
+def test_a_file_gives_its_top_level(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('temp = 0.3\nstop = ["A", "B"]\nmodel = "m"\n[persona.cook]\ntemp = 1\n')
+    layer = from_file(path)
+    assert layer == {"temp": 0.3, "stop": ["A", "B"], "model": "m"}
+    chosen = resolve({"config.toml": layer})
+    assert (chosen.sampling.temp, chosen.stop, chosen.model) == (0.3, ("A", "B"), "m")
+
+
+@pytest.mark.parametrize("content", [b"temp = ", b"\xff\xfe", b"temp 0.3", b"temp = 1\ntemp = 2"])
+def test_a_broken_file_is_a_sentence(tmp_path, content):
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as error:
+        from_file(path)
+    assert str(error.value).startswith(f"{path} cannot be read: ")
+    assert str(error.value).endswith(" Mend or remove it.")
+    assert error.value.exit_code == 2
+
+
+def test_a_file_that_is_a_folder_is_a_sentence(tmp_path):
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        from_file(tmp_path / "config.toml")
+
+
+def test_a_setting_the_file_misspells_is_a_sentence(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("tmep = 0.3\n")
+    with pytest.raises(SettingsError, match=r"tmep \(config.toml\)\. Did you mean temp\?"):
+        resolve({"config.toml": from_file(path)})

@@ -1,0 +1,53 @@
+"""What starting costs: `lcp --help` imports nothing that only a chat needs."""
+
+import subprocess
+import sys
+
+import pytest
+from terminal import terminal_environment
+
+HEAVY = ("rich", "numpy", "llama_cpp", "gguf", "huggingface_hub", "prompt_toolkit", "jinja2")
+
+
+def imported_by(*words, home):
+    """The modules that a command line imports, in all their depth."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lcp", *words],
+        capture_output=True,
+        text=True,
+        env=terminal_environment(home),
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["chat", "--help"], ["--version"], ["chat", "--bogus"], []]
+)
+def test_help_imports_nothing_heavy(words, home):
+    modules = imported_by(*words, home=home)
+    assert "typer" in modules
+    heavy = [m for m in modules if m.split(".")[0] in HEAVY]
+    assert not heavy
+
+
+def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):
+    modules = imported_by("chat", "--temp", "hot", home=home)
+    assert not [m for m in modules if m.split(".")[0] in ("llama_cpp", "prompt_toolkit", "jinja2")]
+
+
+@pytest.mark.parametrize("module", ["lcp", "lcp.engine", "lcp.engine.engine", "lcp.chat"])
+def test_importing_does_not_start_llama_cpp(module, home):
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=terminal_environment(home),
+        check=True,
+    )
+    assert "llama_cpp" not in done.stdout.split()
+    assert done.stderr == ""
+    assert not home.exists()
