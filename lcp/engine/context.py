@@ -127,14 +127,14 @@ class Context:
         # 1) Take out what is not wanted.
         kept, moved = self._take_out(plan(self.tokens, wanted, move), wanted)
         total = len(wanted) - kept
-        yield Progress(kept, moved, 0, total)
-        # 2) Read the rest, batch by batch.
         if moved:
-            # The moved cells are turned within the next decode; an abort in the middle of that
-            # would leave some layers turned and some not. A question that is short goes along.
+            # The keys of moved cells are turned within the next decode. An abort in the middle of
+            # it would leave some layers turned and some not, and a state saved before it would
+            # be wrong: it happens here, before anybody can stop. A short question goes along.
             with self._unstoppable():
                 self._decode(wanted[kept : kept + (total if total <= SHORT // 2 else 1)])
-            yield Progress(kept, moved, len(self.tokens) - kept, total)
+        yield Progress(kept, moved, len(self.tokens) - kept, total)
+        # 2) Read the rest, batch by batch.
         snapshot_at = boundary or -1
         while (start := len(self.tokens)) < len(wanted):
             end = min(start + self._n_batch, len(wanted))
@@ -178,7 +178,7 @@ class Context:
     def _take_out(self, todo: Plan, wanted: Sequence[int]) -> tuple[int, int]:
         """Execute a plan's cuts and drops; how many tokens are kept, how many of them moved."""
         if todo.drops:
-            if self._cut(todo.end) == todo.end and self._cells.drop(todo.drops, todo.read):
+            if self._cut(todo.end) == todo.end and self._cells.drop(todo.drops, self.size - todo.keep):
                 for begin, end in reversed(todo.drops):
                     del self.tokens[begin:end]
                 return todo.keep, todo.moved
