@@ -9,7 +9,7 @@ from typing import Any
 
 from lcp.engine.context import Progress
 from lcp.engine.decoder import Chunk
-from lcp.engine.reply import Request, Stats
+from lcp.engine.reply import Reply, Request, Stats
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,24 @@ class ScriptedEngine:
     def count(self, messages: Sequence[dict[str, Any]]) -> int:
         return sum(len(m["content"].split()) for m in messages)
 
+    def room(self, max_tokens: int | None) -> int:
+        return self.size - min(max_tokens or self.size // 4, self.size // 2)
+
+    def clip(self, text: str, n: int) -> str:
+        return " ".join(text.split()[-n:])
+
+    def seconds_to_read(self, n: int) -> float:
+        return 0.0
+
+    def look_ahead(
+        self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None
+    ) -> None:
+        self.looked = typed
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        return 0, 0
+
     def reply(self, request: Request) -> "ScriptedReply":
         self.stopped = False
         self.asked.append(request)
@@ -48,19 +66,22 @@ class ScriptedEngine:
 class ScriptedReply:
     """An answer that comes word by word."""
 
+    facts = Reply.facts
+
     def __init__(self, engine: ScriptedEngine, said: Said, read: int) -> None:
         self._engine = engine
         self._said = said
         self.text = self.thinking = self.ended = ""
         self.tokens: list[int] = []
+        self.sampled = self.tokens
         self.seed = engine.asked[-1].sampling.seed or 7
         self.stats = Stats(prompt_tokens=read, read=read, ctx_size=engine.size)
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
         said, total = self._said, self.stats.read
-        yield Progress(0, total // 2, total)
+        yield Progress(0, 0, total // 2, total)
         if not said.reading:
-            yield Progress(0, total, total)
+            yield Progress(0, 0, total, total)
             yield from self._words()
         while said.forever and not self._engine.stopped:
             time.sleep(0.005)  # a signal's handler runs in between
