@@ -33,8 +33,7 @@ def run(chat: Chat, line: str) -> bool:
 def _help(chat: Chat, _: str) -> None:
     chat.screen.table([(f"/{c.name} {c.arguments}".rstrip(), c.meaning) for c in TABLE])
     chat.screen.notice(
-        "Enter sends; Alt-Enter or Ctrl-J makes a new line.\n"
-        "Ctrl-C stops an answer; Ctrl-D leaves."
+        "Enter sends; Alt-Enter or Ctrl-J makes a new line.\nCtrl-C stops an answer; Ctrl-D leaves."
     )
 
 
