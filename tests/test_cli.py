@@ -277,6 +277,17 @@ def test_a_saved_chat_goes_on_with_its_own_model_whatever_the_config_says(lcp, t
 
 
 @pytest.mark.slow
+def test_a_saved_chat_keeps_what_was_set_in_it(lcp, tiny, home):
+    lcp("chat", str(tiny()), "-n", "1", "Hi.")
+    (path,) = (home / "data" / "sessions").glob("*.jsonl")
+    with path.open("a") as log:
+        log.write('{"v":1,"id":"x","parent":null,"type":"set","temp":0.25,"horoscope":"good"}\n')
+    done = lcp("chat", "--continue", "Hi.", "-n", "1")
+    assert done.returncode == 0
+    assert log_of(home)[-1]["sampling"]["temp"] == 0.25
+
+
+@pytest.mark.slow
 def test_the_system_text_comes_from_words_or_a_file(lcp, tiny, home, tmp_path):
     (tmp_path / "system.txt").write_text("Be brief.")
     lcp("chat", str(tiny()), "-n", "1", "-s", f"@{tmp_path}/system.txt", "Hi.")

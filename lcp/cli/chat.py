@@ -122,7 +122,8 @@ def chat(
     )
     found = library.find(conversation.model)
     layers["models.toml"] = dict(found.entry.settings) if found.entry else {}
-    layers["conversation"] = dict(conversation.settings)
+    # a newer lcp may have set what this one does not know
+    layers["conversation"] = {n: v for n, v in conversation.settings.items() if n in OPTIONS}
     screen = Screen(answers=not as_json)
     # 2) The model loads while stdin is read, or while the person already types.
     interactive = not (lines or piped or question)
