@@ -10,27 +10,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine, Loading
 from lcp.engine.reply import Reply, Request, Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError, TooLong
-from lcp.overflow import Overflow, slid
+from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window
 from lcp.settings import Settings, resolve
-from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import quiet, stopping
+
+if TYPE_CHECKING:
+    from lcp.terminal.keyboard import Keyboard
 
 SIGPIPE = 13  # signal has no name for it on Windows
 # What /set can change while a model is loaded; the rest is fixed with its context.
 LIVE = ("max_tokens", "stop", "think", "overflow", "slide")
-REREAD = 32  # tokens read again that are worth a word
 NOTE_TOKENS = 320  # at most, for a note of 120 words
 
 
@@ -59,7 +60,7 @@ class Chat:
 
     # the two loops
 
-    def talk(self, keyboard: Keyboard, command: Callable[["Chat", str], str | None]) -> None:
+    def talk(self, keyboard: "Keyboard", command: Callable[["Chat", str], str | None]) -> None:
         """Lines of a person until Ctrl-D; `command` runs one that begins with a slash, gives the
         text that the next line begins with, and raises EOFError to leave."""
         text = ""
@@ -88,8 +89,7 @@ class Chat:
                     text = "" if line.startswith("/") else line
 
     def answer(self, begun: Message | None = None) -> Reply:
-        """Answer the question at the head of the conversation, or go on with the answer `begun`;
-        its answer is then on disk."""
+        """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""
         self.ready()
         with self.screen.answer(), stopping(self.engine.stop) as asked:
             reply = self._reply(begun, asked)
@@ -146,13 +146,11 @@ class Chat:
         self._may_move = False
 
     def make_room(self) -> None:
-        """Condense early what the next question would push out, so that the turns behind the
-        note are read again while the person types, and not after Enter."""
+        """Condense early: the turns behind the note are then read while the person types."""
         if self.settings.overflow != "summarize":
             return
         with stopping(self.engine.stop), suppress(TooLong):
-            spare = self.engine.size // 8
-            self.overflow.fit(self.settings, self._condense, spare=spare)
+            self.overflow.fit(self.settings, self._condense, spare=self.engine.size // 8)
 
     def keep(self, event: Event, sync: bool = False) -> None:
         """Write an event to the log; when that fails, say so once and go on."""
@@ -171,7 +169,7 @@ class Chat:
     # the model, loaded while the person already types
 
     def load(self, saved: Path | None = None) -> None:
-        """Begin to load the model and what was saved of its KV cache; `ready` waits for both."""
+        """Begin to load the model and its saved KV cache; `ready` waits for both."""
         self._loading = self.engine.load()
         self._restoring = self.engine.restore(saved) if saved else None
 
@@ -271,15 +269,9 @@ class Chat:
 
     def _cut(self, reply: Reply) -> Message:
         """An answer that was cut, as a message to go on with."""
-        return Message(
-            id="",
-            role="assistant",
-            content=reply.text,
-            thinking=reply.thinking,
-            tokens=tuple(reply.tokens),
-            sampled=tuple(reply.sampled),
-            fingerprint=self.engine.model.fingerprint,
-        )
+        ids = (tuple(reply.tokens), tuple(reply.sampled))
+        made_by = self.engine.model.fingerprint
+        return Message("", "assistant", reply.text, reply.thinking, *ids, made_by)
 
     def _keep_answer(self, reply: Reply) -> None:
         event = self.conversation.answer(
@@ -293,24 +285,13 @@ class Chat:
 
     def _say_progress(self, progress: Progress, window: Window, started: float) -> None:
         if progress.total > 64:  # less is read before a person could see it
-            share = 100 * progress.done // progress.total
-            self.screen.progress(f"reading {progress.done}/{progress.total} tokens ({share} %)")
-        if progress.done < progress.total:
-            return
-        if window.newly_out or progress.moved:
-            again = self.engine.seconds_to_read(progress.moved)
-            self.screen.notice(
-                slid(
-                    window, self.overflow.dropped(), progress, time.perf_counter() - started, again
-                )
-            )
-        elif self.stats and progress.kept + REREAD < self.stats.ctx_used:
-            history = window.tokens - self.engine.count(window.messages[-1:])
-            if progress.kept + REREAD < history:
-                self.screen.notice(
-                    f"{history - progress.kept} tokens of the conversation were read again: "
-                    "what stands before them has changed."
-                )
+            share = f"({100 * progress.done // progress.total} %)"
+            self.screen.progress(f"reading {progress.done}/{progress.total} tokens {share}")
+        if progress.done == progress.total:
+            held = self.stats.ctx_used if self.stats else 0
+            seconds = time.perf_counter() - started
+            if told := self.overflow.told(window, progress, seconds, held):
+                self.screen.notice(told)
 
     def say_status(self) -> None:
         """The line after an answer."""

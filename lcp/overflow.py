@@ -18,6 +18,7 @@ from lcp.session.message import Message, Turn
 from lcp.session.window import Plain, Window, fit, messages
 from lcp.settings import Settings
 
+REREAD = 32  # tokens read again that are worth a word
 NOTE_WORDS = 120
 CONDENSE = (
     f"Write a note of at most {NOTE_WORDS} words on our conversation so far: the facts, names, "
@@ -69,6 +70,30 @@ class Overflow:
             ("free", max(0, room - used)),
             ("kept for the answer", max(0, self._engine.size - max(room, used))),
         ]
+
+    def told(self, window: Window, progress: Progress, seconds: float, held: int) -> str:
+        """One line when the prompt is read: what left the window, what was moved, what was read
+        again and what the other would cost; "" when only the question was read.
+
+        `held`: tokens the cache held before.
+        """
+        left, ms = len(window.newly_out), f"{1000 * seconds:,.0f} ms"
+        turns = "turn" if left == 1 else f"{left} turns"
+        gone = f"The oldest {turns} left the window ({self.dropped()} in all). " if left else ""
+        if progress.moved:
+            again = self._engine.seconds_to_read(progress.moved)
+            cost = f"; reading them again would take about {again:.1f} s" if again else ""
+            return f"{gone}{progress.moved} tokens moved, {progress.total} read in {ms}{cost}."
+        if left:
+            return f"{gone}{progress.total} tokens read again in {ms}; {progress.kept} reused."
+        if progress.kept + REREAD < held:
+            history = window.tokens - self._engine.count(window.messages[-1:])
+            if progress.kept + REREAD < history:
+                return (
+                    f"{history - progress.kept} tokens of the conversation were read again: "
+                    "what stands before them has changed."
+                )
+        return ""
 
     def dropped(self) -> int:
         """How many turns of this branch the model does not see."""
@@ -199,15 +224,3 @@ def _end_of(turn: Turn, free: int, clip: Callable[[str, int], str]) -> Turn:
 
 def _cut(message: Message, end: str) -> Message:
     return replace(message, content="…" + end, tokens=())
-
-
-def slid(window: Window, dropped: int, progress: Progress, seconds: float, again: float) -> str:
-    """One line: what left the window, what was moved or read, and what the other would cost."""
-    left = len(window.newly_out)
-    turns = "turn" if left == 1 else f"{left} turns"
-    said = f"The oldest {turns} left the window ({dropped} in all). " if left else ""
-    ms = f"{1000 * seconds:,.0f} ms"
-    if not progress.moved:
-        return f"{said}{progress.total} tokens read again in {ms}; {progress.kept} reused."
-    cost = f"; reading them again would take about {again:.1f} s" if again else ""
-    return f"{said}{progress.moved} tokens moved, {progress.total} read in {ms}{cost}."

@@ -19,6 +19,7 @@ from terminal import (
     in_both,
 )
 
+from lcp import commands
 from lcp.chat import Chat
 from lcp.engine.engine import Engine
 from lcp.engine.reply import Reply
@@ -185,7 +186,7 @@ def test_turns_that_leave_the_window_are_announced(chat):
     chat.sees("b b b")
     chat.type(("three " * 10) + ENTER)
     chat.sees("c.")
-    chat.sees("The window is full: the oldest 1 turn left it (1 in all).")
+    chat.sees("The oldest turn left the window (1 in all).")
     chat.ends()
     assert chat.events()[-1]["stats"]["dropped_turns"] == 1
 
@@ -281,15 +282,10 @@ def test_the_request_carries_what_was_chosen():
 def test_a_retry_asks_the_same_again_and_keeps_both_answers():
     chat = a_chat("No.", "Yes.")
     chat.ask("Really?")
-    chat.retry()
+    commands.run(chat, "/retry")
     assert asked(chat) == [("user", "Really?")]
     assert [m.content for m in chat.conversation.nodes.values()] == ["Really?", "No.", "Yes."]
     assert chat.conversation.turns()[-1].answer.content == "Yes."
-
-
-def test_a_retry_needs_a_question():
-    with pytest.raises(LcpError, match=r"no question to answer again. Ask one first\."):
-        a_chat().retry()
 
 
 def test_what_could_not_be_asked_does_not_stand_before_the_next_question():

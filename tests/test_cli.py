@@ -89,7 +89,7 @@ def test_help_goes_to_stdout(lcp_here, words):
 
 def test_lcp_alone_shows_the_commands(lcp_here):
     lcp_here()
-    assert "chat  Talk with a model." in "".join(lcp_here.says())
+    assert "chat      Talk with a model." in "".join(lcp_here.says())
 
 
 WHOLE = "Give a whole number from"

@@ -162,7 +162,7 @@ def test_a_system_text_of_many_lines_is_kept(chat):
 def test_retry_answers_once_more(chat):
     chat.ask("Hi.")
     text = shown(chat, "/retry")
-    assert text.startswith("Hm.\n")
+    assert text.startswith("Variant 2 of this answer; /branches has the others.\nHm.\n")
     assert "20.0 tokens/s" in text
     assert chat.screen._out.file.getvalue() == "One.\nTwo.\n"
 
@@ -170,7 +170,7 @@ def test_retry_answers_once_more(chat):
 def test_retry_after_clear_has_nothing_to_answer(chat):
     chat.ask("Hi.")
     commands.run(chat, "/clear")
-    assert refused(chat, "/retry") == "There is no question to answer again. Ask one first."
+    assert refused(chat, "/retry") == "Nothing was said yet. Ask something first."
 
 
 def test_clear_begins_anew_and_the_log_keeps_everything(chat):

@@ -53,8 +53,8 @@ class Watched(Context):
 
     edges = ()
 
-    def feed(self, wanted, boundary=None):
-        for progress in super().feed(wanted, boundary):
+    def feed(self, wanted, boundary=None, move=False):
+        for progress in super().feed(wanted, boundary, move):
             self._note_edge()
             yield progress
 
@@ -232,7 +232,7 @@ def test_the_next_turn_reads_only_what_is_new(model, kind):
         held = list(one.tokens)
         assert held == tokens(100) + said[:-1]
         progress = feed(one, held + tokens(30, 1))
-    assert progress == Progress(kept=len(held), done=30, total=30)
+    assert progress == Progress(kept=len(held), moved=0, done=30, total=30)
 
 
 @pytest.mark.parametrize("kind", [*CUT_FREELY, "swa"])
@@ -306,7 +306,7 @@ def test_progress_comes_with_every_batch(model):
         steps = list(one.feed(tokens(100) + tokens(2 * N_BATCH + 1, 1)))
     total = 2 * N_BATCH + 1
     assert steps == [
-        Progress(100, done, total) for done in (0, N_BATCH, 2 * N_BATCH, 2 * N_BATCH + 1)
+        Progress(100, 0, done, total) for done in (0, N_BATCH, 2 * N_BATCH, 2 * N_BATCH + 1)
     ]
 
 

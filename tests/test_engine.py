@@ -207,7 +207,7 @@ def test_a_stop_while_the_prompt_is_read_leaves_what_was_read(engine):
     question = [user("x" * 900)]
     reply = one.reply(Request(question, GREEDY))
     for item in reply:
-        if item == Progress(0, 512, one.count(question)):
+        if item == Progress(0, 0, 512, one.count(question)):
             one.stop()
     assert (reply.ended, reply.text, reply.stats.reply_tokens) == ("interrupted", "", 0)
     again = ask(one, question, max_tokens=3)
@@ -434,7 +434,7 @@ def speak(model, *words, stop=(), prompt_tail=""):
         for token in tokens:
             if not speech.say(token):
                 break
-    speech.finish("end", Prompt([1], None, ""), Progress(0, 1, 1))
+    speech.finish("end", 1, Progress(0, 0, 1, 1))
     assert "".join(c.text for c in chunks) == reply.thinking + reply.text
     return reply
 

@@ -11,10 +11,12 @@ FILES = sorted(LCP.rglob("*.py"))
 ROOMS = ("engine", "modelfile", "session", "terminal", "look", "downloads")
 # An import points to a lower number, or stays in its own folder.
 LEVELS = {
-    "__main__": 6,
-    "cli": 5,
-    "commands": 4,
-    "chat": 3,
+    "__main__": 8,
+    "cli": 7,
+    "commands": 6,
+    **dict.fromkeys(("editing", "keeping"), 5),
+    "chat": 4,
+    "overflow": 3,
     **dict.fromkeys(ROOMS, 2),
     "settings": 1,
     "paths": 0,

@@ -277,7 +277,7 @@ def test_shapes(dense):
 )
 def test_the_kind_of_memory_is_known(tiny, kind, recurrent, window):
     model = load(tiny(kind))
-    assert (model.memory_kind.recurrent, model.memory_kind.sliding_window) == (recurrent, window)
+    assert (model.memory.recurrent, model.memory.window) == (recurrent, window)
     model.close()
 
 

@@ -65,7 +65,7 @@ class Chats:
             try:
                 main()
             except SystemExit as left:
-                code = left.code
+                code = left.code or 0
         return (code, *self._capsys.readouterr())
 
 

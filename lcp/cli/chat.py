@@ -91,8 +91,6 @@ def chat(
 
     Text on stdin stands before the question: git diff | lcp chat "write a commit message"
     """
-    from lcp import keeping
-    from lcp.chat import Chat
     from lcp.downloads import library
     from lcp.settings import OPTIONS, from_environment, from_file, resolve
     from lcp.terminal.screen import Screen
@@ -125,6 +123,9 @@ def chat(
     # a newer lcp may have set what this one does not know
     layers["conversation"] = {n: v for n, v in conversation.settings.items() if n in OPTIONS}
     screen = Screen(answers=not as_json)
+    from lcp import keeping
+    from lcp.chat import Chat
+
     # 2) The model loads while stdin is read, or while the person already types.
     interactive = not (lines or piped or question)
     with log, _engine(found, layers, conversation, chat_template, verbose) as engine:

@@ -178,7 +178,9 @@ class Context:
     def _take_out(self, todo: Plan, wanted: Sequence[int]) -> tuple[int, int]:
         """Execute a plan's cuts and drops; how many tokens are kept, how many of them moved."""
         if todo.drops:
-            if self._cut(todo.end) == todo.end and self._cells.drop(todo.drops, self.size - todo.keep):
+            if self._cut(todo.end) == todo.end and self._cells.drop(
+                todo.drops, self.size - todo.keep
+            ):
                 for begin, end in reversed(todo.drops):
                     del self.tokens[begin:end]
                 return todo.keep, todo.moved
