@@ -15,9 +15,10 @@ def save(chat: Chat) -> None:
         return
     path = log.with_suffix(".kv")
     used, speed = chat.stats.ctx_used, chat.stats.tokens_per_second
-    # nothing long was read here: reading is several times as fast as writing
+    # Nothing long was read here: reading is several times as fast as writing. Nothing was written
+    # either: what was worth saving before is worth it now.
     again = chat.engine.seconds_to_read(used) or (used / (4 * speed) if speed else 0.0)
-    if again < WORTH_SAVING:
+    if again < WORTH_SAVING and (again or not path.exists()):
         path.unlink(missing_ok=True)  # of an older state of this chat
         return
     chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")

@@ -115,7 +115,7 @@ def chat(
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # any file may come
     if lines and not piped:
         raise UsageError("--lines reads stdin. Pipe questions in: lcp chat --lines < FILE")
-    log, conversation, notices = _conversation(
+    log, conversation, notices, saved = _conversation(
         "last" if go_on else resume, library, model, settings, no_save
     )
     found = library.find(conversation.model)
@@ -130,7 +130,7 @@ def chat(
     interactive = not (lines or piped or question)
     with log, _engine(found, layers, conversation, chat_template, verbose) as engine:
         chat = Chat(engine, conversation, log, screen, found.name, layers, not no_ahead)
-        chat.load(log.path.with_suffix(".kv") if log.path else None)
+        chat.load(saved)
         chat.begin_with_system()
         if piped and not lines:
             text = sys.stdin.read()
@@ -202,8 +202,9 @@ def _system_text(given: str) -> str:
 
 def _conversation(
     resume: str | None, library: Any, model: str | None, settings: "Settings", no_save: bool
-) -> tuple["Log", "Conversation", list[str]]:
-    """The saved conversation that was named, or a new one, with the log to write it to."""
+) -> tuple["Log", "Conversation", list[str], Path | None]:
+    """The saved conversation that was named, or a new one, with the log to write it to, what
+    should be said of it, and where its KV cache may lie."""
     from lcp.session.conversation import Conversation, local_now
     from lcp.session.log import Log
     from lcp.session.store import Store
@@ -213,7 +214,7 @@ def _conversation(
         name = model or settings.model or library.default().name
         conversation = Conversation.begin(local_now, _absolute(name))
         log = Log.nowhere() if no_save else store.create(conversation.opening)
-        return log, conversation, []
+        return log, conversation, [], None
     log, events, notices = store.open(resume)
     conversation = Conversation.from_events(events)
     turns = len(conversation.turns())
@@ -221,13 +222,14 @@ def _conversation(
     notices.append(f"Resumed {log.id} ({turns} {plural}): {conversation.title()}")
     if turns and conversation.turns()[-1].answer is None:
         notices.append("Its last question has no answer yet; /retry answers it.")
+    saved = log.path.with_suffix(".kv") if log.path else None
     if no_save:
         log.close()
         log = Log.nowhere()
     # what the chat was talking with is stronger than config.toml, as all its settings are
     if model := model or (settings.model if settings.sources["model"] == "environment" else None):
         conversation.model = _absolute(model)
-    return log, conversation, notices
+    return log, conversation, notices, saved
 
 
 def _absolute(model: str) -> str:
