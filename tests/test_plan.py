@@ -31,9 +31,9 @@ def test_nothing_is_read_that_could_be_kept(held, wanted):
 
 def test_an_example_by_hand():
     assert plan([1, 2, 3, 9], [1, 2, 3, 4, 5]) == Plan((), 3, 3, 0, 2)
-    assert plan([], [1]) == Plan(keep=0, read=1)
-    assert plan([1, 2, 3], [1, 2, 3]) == Plan(keep=2, read=1)
-    assert plan([1, 2, 3], [1, 2]) == Plan(keep=1, read=1)
+    assert plan([], [1]) == Plan((), 0, 0, 0, 1)
+    assert plan([1, 2, 3], [1, 2, 3]) == Plan((), 2, 2, 0, 1)
+    assert plan([1, 2, 3], [1, 2]) == Plan((), 1, 1, 0, 1)
 
 
 def test_a_prompt_has_at_least_one_token():
