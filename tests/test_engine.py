@@ -34,7 +34,8 @@ def user(content):
     return {"role": "user", "content": content}
 
 
-FRANCE = [user("What is the capital of France?")]
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+FRANCE = [SYSTEM, user("What is the capital of France?")]
 STORY = [user("Tell me a long story.")]
 
 
@@ -62,13 +63,11 @@ def real(smollm2):
         yield one
 
 
-def ask(engine, messages, sampling=GREEDY, **request):
+def ask(engine, messages, sampling=GREEDY, max_tokens=200, **request):
     """The reply, ended."""
-    reply = engine.reply(Request(messages, sampling, **request))
-    items = list(reply)
-    assert (
-        "".join(i.text for i in items if i == Chunk("answer", getattr(i, "text", ""))) == reply.text
-    )
+    reply = engine.reply(Request(messages, sampling, max_tokens, **request))
+    chunks = [item for item in reply if isinstance(item, Chunk)]
+    assert "".join(c.text for c in chunks if c.kind == "answer") == reply.text
     return reply
 
 
@@ -113,9 +112,9 @@ def test_a_reply_that_is_stopped_keeps_what_was_said(real):
     assert 0 < reply.stats.reply_tokens < 30
 
 
-def test_a_reply_ends_when_the_context_is_full(engine):
-    one = engine(settings=replace(SETTINGS, ctx_size=256))
-    reply = ask(one, [user("x" * 150)])
+def test_a_reply_ends_when_the_context_is_full(engine, smollm2):
+    one = engine(smollm2, Settings(ctx_size=256, threads=2))
+    reply = ask(one, [user("Tell me a long story. " * 30)])
     assert reply.ended == "full"
     assert reply.stats.ctx_used == reply.stats.ctx_size == one.size == 256
     assert reply.stats.prompt_tokens + reply.stats.reply_tokens == 256 + 1  # the last is not read
@@ -143,7 +142,7 @@ def test_progress_comes_before_the_answer_and_reaches_its_total(engine):
 
 
 def test_the_tokens_spell_the_text(real):
-    reply = ask(real, STORY, Sampling(temp=1.5, seed=3), max_tokens=60)
+    reply = ask(real, STORY, Sampling(temp=1.5, seed=3), max_tokens=25)
     assert real.model.text(reply.tokens) == reply.text
 
 
@@ -181,16 +180,16 @@ def test_the_same_seed_gives_the_same_answer(smollm2):
     for _ in range(2):
         with Engine(smollm2, Settings(ctx_size=512, threads=2), now=NOW) as one:
             one.load().result()
-            answers.append(ask(one, STORY, Sampling(temp=1.2, seed=42), max_tokens=25).tokens)
+            answers.append(ask(one, STORY, Sampling(temp=1.2, seed=42), max_tokens=10).tokens)
     assert answers[0] == answers[1]
 
 
 def test_a_seed_that_was_drawn_is_told_and_gives_the_answer_again(real):
     ask(real, STORY, max_tokens=1)  # both find the same cache
-    free = ask(real, STORY, Sampling(temp=1.5), max_tokens=25)
-    again = ask(real, STORY, Sampling(temp=1.5, seed=free.seed), max_tokens=25)
+    free = ask(real, STORY, Sampling(temp=1.5), max_tokens=12)
+    again = ask(real, STORY, Sampling(temp=1.5, seed=free.seed), max_tokens=12)
     assert free.tokens == again.tokens
-    assert ask(real, STORY, Sampling(temp=1.5), max_tokens=25).seed != free.seed
+    assert ask(real, STORY, Sampling(temp=1.5), max_tokens=12).seed != free.seed
 
 
 # interrupts
@@ -244,13 +243,11 @@ def test_after_interrupts_a_tiny_model_says_what_a_fresh_one_says(engine, kind):
     one, messages = engine(kind), []
     for turn in range(3):
         messages = [*messages, user(f"{turn} " * 40)]
-        stop_after, seen = chance.randrange(1, 30), 0
-        reply = one.reply(Request(messages, GREEDY))
-        for _ in reply:
-            seen += 1
+        stop_after = chance.randrange(1, 30)
+        reply = one.reply(Request(messages, GREEDY, max_tokens=40))
+        for seen, _ in enumerate(reply, 1):
             if seen == stop_after:
                 one.stop()
-        assert reply.ended in ("interrupted", "end", "full")
         assert_same_answer(one, engine(kind), messages, max_tokens=8)
         messages.append(said(one, reply))
 
@@ -260,7 +257,7 @@ def test_after_interrupts_the_real_model_says_what_a_fresh_one_says(engine, smol
     chance = random.Random(1)
     settings = Settings(ctx_size=2048, threads=2)
     one = engine(smollm2, settings)
-    messages = [{"role": "system", "content": "You are a helpful assistant."}]
+    messages = [SYSTEM]
     for question in ("Why is the sky blue?", "And at night?", "Name three stars.", "Thanks!"):
         messages.append(user(question))
         stopper = threading.Timer(chance.uniform(0, 1.5), one.stop)
@@ -375,8 +372,7 @@ def process(path, body):
         "    return engine.reply(Request([question], Sampling(temp=0)))\n"
     )
     return subprocess.run(
-        [sys.executable, "-c", code + body],
-        input="",
+        [sys.executable, "-c", code + body, str(path)],
         capture_output=True,
         text=True,
         check=False,
@@ -389,7 +385,7 @@ def process(path, body):
     "body",
     [
         "items = iter(reply()); next(items); engine.close()",
-        "items = iter(reply()); next(items); time.sleep(0.3); engine.close(); print(len(list(items)))",
+        "items = iter(reply()); next(items); time.sleep(0.3); engine.close(); list(items)",
         "items = iter(reply()); next(items); time.sleep(0.3)",  # ends without close
         "engine.close()",  # while it loads
         "pass",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lcp.engine.model import Model
@@ -162,32 +162,36 @@ texts = st.text(max_size=60)
 @given(texts)
 @example("")
 @example(" leading, and  double spaces\n\n\ttrailing ")
-@example("日本 🙂 é \0 \ufffd <0x41> ▁")
+@example("日本 🙂 é \0 \ufffd <0x41>")
 @settings(max_examples=200, deadline=None)
 def test_text_comes_back_from_tokens(dense, text):
-    assume_no_marks(text)
+    assume("▁" not in text)  # how sentencepiece spells a space
     assert dense.text(dense.tokenize(text)) == text.encode("utf-8", "replace").decode()
 
 
-def assume_no_marks(text):
-    """Sentencepiece writes a space as ▁ and cannot tell them apart."""
-    from hypothesis import assume
-
-    assume("▁" not in text)
+@pytest.fixture(scope="module")
+def unspeakable(real):
+    """Bytes that no token of the real model has; they are lost in its tokenizer."""
+    pieces = {real.piece(token) for token in range(real.n_vocab)}
+    return {byte for byte in range(256) if bytes([byte]) not in pieces}
 
 
 @given(texts)
 @settings(max_examples=200, deadline=None)
-def test_text_comes_back_from_tokens_of_the_real_model(real, text):
-    assert real.text(real.tokenize(text)) == text.encode("utf-8", "replace").decode()
+def test_text_comes_back_from_tokens_of_the_real_model(real, unspeakable, text):
+    raw = text.encode("utf-8", "replace")
+    assume(not unspeakable & set(raw))
+    assert real.text(real.tokenize(text)) == raw.decode()
 
 
 @given(texts)
 @settings(max_examples=100, deadline=None)
-def test_text_that_is_not_structure_has_no_control_tokens(real, text):
+def test_what_is_asked_for_as_text_has_no_control_tokens(real, unspeakable, text):
+    raw = text.encode("utf-8", "replace")
+    assume(not unspeakable & set(raw))
     tokens = real.tokenize(text, special=False)
     assert not any(real.is_control(token) for token in tokens)
-    assert b"".join(real.piece(token) for token in tokens) == text.encode("utf-8", "replace")
+    assert b"".join(real.piece(token) for token in tokens) == raw
 
 
 def test_a_control_token_is_read_as_one_only_when_asked(real):
