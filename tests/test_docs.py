@@ -1,4 +1,4 @@
-"""The docs say what the program does. `python tests/test_docs.py` writes the generated parts anew."""
+"""The docs say what the program does. Run as a program, this writes the generated parts anew."""
 
 import os
 import re
