@@ -179,7 +179,7 @@ class Chat:
             return
         for step in self._loading:
             if isinstance(step, Loading):
-                self.screen.progress(f"loading {self.model} {step.fraction:.0%}")
+                self.screen.progress(f"loading {Path(self.model).name} {step.fraction:.0%}")
         why = self._restoring.result() if self._restoring else ""
         self._loading = None
         self.screen.clear_progress()
@@ -209,7 +209,7 @@ class Chat:
     def state(self) -> str:
         """What goes on, for the line below the prompt; raises what went wrong."""
         if self._loading and not self._loading.done:
-            return f"loading {self.model}"
+            return f"loading {Path(self.model).name}"
         if self._loading:
             self._loading.result()
         done, total = self.engine.ahead

@@ -450,7 +450,7 @@ def test_a_killed_chat_can_be_resumed(lcp, home):
 @slow
 def test_a_chat_with_the_real_model(in_terminal, home):
     with in_terminal("--temp", "0", "-n", "100") as chat:
-        chat.sees("smollm2-135m · context 8192 tokens · /help lists commands, Ctrl-D leaves")
+        chat.sees("smollm2-135m · /help lists commands, Ctrl-D leaves")
         chat.sees("\n>")
         chat.type(FRANCE + ENTER)
         chat.sees("\nThe capital of France is Paris.\n")

@@ -129,7 +129,8 @@ def chat(
     # 2) The model loads while stdin is read, or while the person already types.
     interactive = not (lines or piped or question)
     with log, _engine(found, layers, conversation, chat_template, verbose) as engine:
-        chat = Chat(engine, conversation, log, screen, found.name, layers, not no_ahead)
+        model = conversation.model
+        chat = Chat(engine, conversation, log, screen, model, layers, not no_ahead)
         chat.load(saved)
         chat.begin_with_system()
         if piped and not lines:
@@ -145,7 +146,7 @@ def chat(
         # 3) The chat, run in one of its ways.
         report = _Report(screen, as_json, stats)
         if interactive:
-            _talk(chat)
+            _talk(chat, found)
         elif lines:
             for line in sys.stdin:
                 if line.strip():
@@ -179,11 +180,11 @@ class _Report:
             raise KeyboardInterrupt
 
 
-def _talk(chat: "Chat") -> None:
+def _talk(chat: "Chat", model: "Installed") -> None:
     from lcp import commands
     from lcp.terminal.keyboard import Keyboard
 
-    chat.screen.notice(f"{chat.model} · /help lists commands, Ctrl-D leaves")
+    chat.screen.notice(f"{model.name} · /help lists commands, Ctrl-D leaves")
     chat.screen.blank()
     history = paths.data() / "history.jsonl"
     chat.talk(Keyboard(history, on_text=chat.look_ahead, state=chat.state), commands.run)
