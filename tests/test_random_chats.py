@@ -169,11 +169,12 @@ class Life:
                 chat.conversation.pinned,
                 chat.conversation.forgotten,
             )
+        if answered and chat.stats:
+            self.moved = chat.stats.moved > 0 or (self.moved and chat.stats.reused > 0)
         turns = chat.conversation.turns()
         if not answered or not turns or not turns[-1].answer or not turns[-1].answer.tokens:
             return
         said = turns[-1].answer
-        self.moved = chat.stats.moved > 0 or (self.moved and chat.stats.reused > 0)
         # The rendered prompt of what is in the window is what the cache begins with.
         visible = chat.overflow.visible()
         if visible and visible[-1].get("tokens") == list(said.tokens) and said.ended != "full":
@@ -233,4 +234,4 @@ def test_a_few_random_chats(tiny, kind, tmp_path):
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent", "mrope"])
 def test_200_random_chats(tiny, kind, tmp_path):
     for seed in range(100, 140):
-        live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 25)
+        live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 15)
