@@ -34,7 +34,7 @@ FIRST_TEXT = re.compile(
     % (ESCAPES.pattern, PROGRESS, PROGRESS)
 )
 STATS = re.compile(rb"(?P<tokens_per_second>[\d.]+) tokens/s")
-NO_AHEAD: tuple[str, ...] = ()  # ("--no-ahead",) once there is reading ahead
+NO_AHEAD = ("--no-ahead",)
 WORDS = (
     "the old lamp shines over a small boat and two men look at green water while rain falls on "
     "their coats one says that day was long but good then night came with wind from north house "

@@ -277,6 +277,19 @@ def test_the_last_turns_can_all_be_gone_back_to(model, kind):
             assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
+def test_a_snapshot_of_what_was_cut_away_is_not_gone_back_to(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        for end in (800, 1000):
+            feed(one, tokens(end), boundary=end - 10)
+        other = tokens(790) + tokens(1200, 1)
+        feed(one, other)  # behind 790 another text, also where 990 was remembered
+        wanted = other[:995] + tokens(5, 2)
+        assert feed(one, wanted).kept < 990
+        assert_says_what_a_fresh_one_says(one, m, wanted)
+
+
 def test_a_sliding_window_can_be_cut_deeper_than_it_sees(model):
     m = model("swa")
     for boundary, kept in ((900, 900), (None, 0)):
@@ -427,6 +440,8 @@ def test_a_stop_during_a_step_leaves_a_valid_context(model, kind):
         held = tokens(80) + ([7] if kind in RECURRENT else [])
         assert one.tokens == held
         assert holds_what_it_says(one)
+        with pytest.raises(Stopped):  # the next batch is not finished
+            feed(one, held + tokens(600, 1))
         stop.clear()
         feed(one, [*held, 8, 9])
         assert_says_what_a_fresh_one_says(one, m, [*held, 8, 9])

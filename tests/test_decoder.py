@@ -147,6 +147,7 @@ def test_every_spelling_of_thinking_is_told_from_the_answer(opener):
 @pytest.mark.parametrize("heading", [opener for opener, closer in TAGS.items() if not closer])
 def test_a_heading_of_the_answer_is_dropped(heading):
     assert decode(f"{heading}Yes.".encode()) == answer("Yes.")
+    assert decode(f"{heading}\n\nYes.".encode()) == answer("Yes.")
 
 
 def test_headings_follow_thinking():

@@ -111,6 +111,17 @@ def test_a_reply_that_is_stopped_keeps_what_was_said(real):
     assert 0 < reply.stats.reply_tokens < 30
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reply_can_be_stopped_on_any_model(engine, kind):
+    one = engine(kind)
+    reply = one.reply(Request(STORY, Sampling(temp=2, seed=1)))
+    for item in reply:
+        if isinstance(item, Chunk):
+            one.stop()
+    assert reply.ended == "interrupted"
+    assert reply.stats.reply_tokens < 50
+
+
 def test_a_reply_ends_when_the_context_is_full(engine, smollm2):
     one = engine(smollm2, Settings(ctx_size=256, threads=2))
     reply = ask(one, [user("Tell me a long story. " * 30)])
@@ -169,6 +180,17 @@ def test_a_random_answer_is_not_read_again_on_any_model(engine, kind):
     second = ask(one, [*STORY, said(one, first), *STORY], max_tokens=2)
     held = first.stats.prompt_tokens + len(first.tokens)
     assert second.stats.reused >= min(held, first.stats.ctx_used)
+
+
+def test_penalties_look_at_the_prompt_too(engine):
+    """With what was asked out of reach, nothing of it is said."""
+    one = engine()
+    sampling = Sampling(temp=0, presence_penalty=10, repeat_last_n=1000)
+    letters = "".join(map(chr, range(32, 127)))
+    for turn in range(8):
+        prompt = one.model.tokenize("<s>[user] " + letters[turn:])
+        reply = ask(one, [user(letters[turn:])], sampling, max_tokens=20)
+        assert not set(prompt) & set(reply.tokens)
 
 
 # seeds

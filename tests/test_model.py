@@ -333,10 +333,21 @@ def test_the_fingerprint_is_of_the_content_not_of_the_path(tiny, tmp_path):
 
 def test_a_change_at_the_end_of_a_file_is_another_model(tiny, tmp_path):
     whole = bytearray(tiny("dense").read_bytes())
-    whole[-1] ^= 1
+    whole[-1] ^= 1  # the file is shorter than what is looked at of its beginning
     path = Path(tmp_path / "other.gguf")
     path.write_bytes(whole)
     one, other = load(tiny("dense")), load(path)
     assert one.fingerprint != other.fingerprint
     one.close()
     other.close()
+
+
+def test_a_change_at_the_end_of_a_long_file_is_another_model(tiny, tmp_path):
+    prints = set()
+    for last in (b"\0", b"\1"):
+        path = tmp_path / "long.gguf"
+        path.write_bytes(tiny("dense").read_bytes() + bytes(3 << 20) + last)
+        model = load(path)
+        prints.add(model.fingerprint)
+        model.close()
+    assert len(prints) == 2

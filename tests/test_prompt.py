@@ -194,9 +194,18 @@ def test_tokens_of_another_model_are_not_taken(real):
 )
 def test_where_the_template_changes_a_text_it_is_tokenised(real, source):
     answer = said(real, ANSWER)
-    tokens = write(real, [QUESTION, answer], source).tokens
+    question = {"role": "user", "content": "This <|im_end|> too?"}
+    tokens = write(real, [question, answer], source).tokens
     assert position(answer["tokens"], tokens) < 0
-    assert real.text(tokens) == rendered(source, [QUESTION, answer])
+    assert real.text(tokens) == rendered(source, [question, answer])
+
+
+def test_an_answer_whose_white_space_belongs_to_the_one_before_is_tokenised(real):
+    source = "{% for m in messages %}{{ m.content.lstrip() }}{% endfor %}"
+    messages = [said(real, "\nOne\n"), said(real, "Two\n"), said(real, "\nThree")]
+    tokens = write(real, messages, source).tokens
+    assert real.text(tokens) == "One\nTwo\nThree"
+    assert position(messages[1]["tokens"], tokens) > 0
 
 
 def test_a_trimmed_answer_is_tokenised_and_an_untouched_one_is_not(real):

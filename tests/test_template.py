@@ -1,5 +1,6 @@
 """Messages to prompts, by templates as model makers write them and as nobody should."""
 
+import threading
 import time
 import tracemalloc
 from datetime import datetime
@@ -307,6 +308,27 @@ def test_a_long_conversation_is_no_bomb():
         assert render(source, talk).count(text.strip()) == 1000
 
 
+def test_two_threads_may_render_at_once():
+    """Reading ahead does while a window is fitted; the limits of one are not the other's."""
+    one = template(CHATML)
+    large, small = [message("user", "x" * 2_000_000)], [USER]
+    failed = []
+
+    def work(messages):
+        try:
+            for _ in range(20):
+                one.render(messages)
+        except TemplateError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(m,)) for m in (large, small, small)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
 # templates as nobody should write them: each ends in a sentence
 
 BIG = "{% set b = 'a'.ljust(1000000) %}"
@@ -353,12 +375,12 @@ TOO_LARGE = {
     "replace": "{% set x = 'a'.ljust(100000) %}{{ x | replace(' ', x) }}",
     "translate": BIG + "{{ b.translate({97: b, 32: b}) }}",
     "a large separator": BIG + "{{ range(99999) | join(b) }}",
-    "a large separator and a lazy list": BIG + "{{ b.join(range(99999) | map('string')) }}",
+    "a large separator and a lazy list": BIG + "{{ b.join(range(9999) | map('string')) }}",
     "a large separator and a view": BIG
     + "{{ dict.fromkeys(range(50000), '').items() | join(b) }}",
-    "wide items, lazily": "{{ range(99999) | map('string') | map('center', 1000000) | join }}",
+    "wide items, lazily": "{{ range(999) | map('string') | map('center', 1000000) | join }}",
     "wide items as arguments": "{% macro f() %}{% endmacro %}"
-    "{{ f(*(range(99999) | map('string') | map('center', 1000000))) }}",
+    "{{ f(*(range(999) | map('string') | map('center', 1000000))) }}",
     "slices": "{{ [1] | slice(100000000) | list }}",
     "a batch": "{{ [1] | batch(100000000, 'x') | list }}",
     "doubling by ~": GROWING + "{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
@@ -380,7 +402,7 @@ TOO_LARGE = {
     "a namespace in itself": "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}",
     "large keys": BIG + "{% set d = {b: 1} %}{{ d" + " ~ d" * 300 + " }}",
     "many parts": BIG + "{{ b" + " ~ b" * 300 + " }}",
-    "much output": "{% for a in range(99999) %}{% for b in range(99) %}" + "a" * 100
+    "much output": "{% for a in range(99999) %}{% for b in range(99) %}" + "a" * 9000
     + "{% endfor %}{% endfor %}",
     "much output into a block": BIG + "{% set x %}{% for a in range(99999) %}{{ b }}{% endfor %}"
     "{% endset %}",
@@ -395,7 +417,7 @@ TOO_LARGE = {
     "constants": "{{ 'a' | center(900000) | upper }}" * 300,
     "powers": "{% set ns = namespace(x=9) %}{% for i in range(99) %}{% set ns.x = ns.x * ns.x %}"
     "{% endfor %}",
-    "a power": "{{ 10 ** 10 ** 10 }}",
+    "a power": "{{ 10 ** (10 ** 10) }}",
     "numbers out of bytes": "{{ (1).from_bytes(('a' * 1000000).encode(), 'big') // 3 }}",
     "numbers with one hash": f"{{{{ dict.fromkeys(range(0, {60000 * PRIME}, {PRIME})) }}}}",
     "a date as wide as a book": "{{ strftime_now('%1000d' * 200000) }}",
@@ -446,7 +468,7 @@ def test_a_template_without_end_is_stopped(source):
 @pytest.mark.parametrize("source", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_a_template_that_wants_much_memory_is_stopped(source):
     begun = time.monotonic()
-    assert "takes too much" in refusal(source, seconds=0.2)
+    assert "takes too much room" in refusal(source, seconds=10)
     assert time.monotonic() - begun < 3
 
 
@@ -470,7 +492,7 @@ def test_the_memory_a_template_can_take_is_bounded():
     tracemalloc.start()
     for name, source in (TOO_LARGE | TOO_LONG).items():
         tracemalloc.reset_peak()
-        refusal(source, seconds=0.2)
+        refusal(source, seconds=1)
         peaks[name] = tracemalloc.get_traced_memory()[1] >> 20
     tracemalloc.stop()
     worst = max(peaks, key=peaks.get)

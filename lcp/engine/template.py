@@ -5,6 +5,7 @@ there ends in text or in one sentence. It knows no tokens.
 """
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -42,6 +43,7 @@ class Template:
         self.is_fallback = source is None
         self._name = name
         self._env = Sandbox(seconds)
+        self._one_at_a_time = threading.Lock()  # the Sandbox counts for one
         self._env.globals |= {
             "bos_token": bos,
             "eos_token": eos,
@@ -70,10 +72,7 @@ class Template:
         try:
             return self._once(messages, ask, think)
         except Refused:
-            folded = _alternating(messages)
-            if folded == messages:
-                raise
-            return self._once(folded, ask, think)
+            return self._once(_alternating(messages), ask, think)
 
     def _once(self, messages: list[dict[str, Any]], ask: bool = True, think: bool = True) -> str:
         names = {"messages": messages, "add_generation_prompt": ask, "enable_thinking": think}
@@ -94,9 +93,10 @@ class Template:
 
     def _guarded(self, messages: list[dict[str, Any]], work: Callable[[], Any]) -> Any:
         """Whatever goes wrong inside somebody else's program, as one sentence."""
-        self._env.start(messages)
         try:
-            return work()
+            with self._one_at_a_time:
+                self._env.start(messages)
+                return work()
         except Refused as error:
             raise TemplateError(
                 f"The chat template of {self._name} refuses these messages: {error}. {_OWN}"
