@@ -16,7 +16,7 @@ from lcp.settings import Sampling
 
 # Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
 # all compute, that stops one of them at every token.
-PACE_S = 0.03
+PACE_S = 0.1
 
 
 @dataclass(frozen=True)
