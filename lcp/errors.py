@@ -5,11 +5,14 @@ LcpError                    a sentence that ends with what to do next
 ├── SettingsError           a setting has a value it cannot have
 ├── ModelError              a model cannot be found, read or loaded
 │   ├── ModelNotFound       no file, no installed model of that name
+│   │   └── NotHere         a model that `lcp pull` can bring
+│   ├── GgufError           a file is no GGUF, is cut off or damaged
 │   └── NotEnoughMemory     the weights or the KV cache do not fit
 ├── NativeError             llama.cpp itself cannot run here
 ├── TemplateError           the model's chat template cannot render these messages
 ├── TooLong                 a message is larger than the window
 ├── ContextFull             the KV cache has no cell left
+├── DownloadError           a file on a server cannot be had, or not be kept here
 └── SessionError            a saved chat cannot be found, read or written
 
 The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
@@ -40,6 +43,14 @@ class ModelNotFound(ModelError):
     """No file and no installed model has that name."""
 
 
+class NotHere(ModelNotFound):
+    """The model is not on this computer; `lcp pull` can bring it."""
+
+
+class GgufError(ModelError):
+    """A file is no GGUF, or its header is cut off, damaged or would mislead llama.cpp."""
+
+
 class NotEnoughMemory(ModelError):
     """The weights, the KV cache or the compute buffers could not be allocated."""
 
@@ -58,6 +69,25 @@ class TooLong(LcpError):
 
 class ContextFull(LcpError):
     """The KV cache has no free cell for the next token."""
+
+
+class DownloadError(LcpError):
+    """Something on a server cannot be had, or cannot be kept here.
+
+    retryable: whether the same may work a moment later. status: what the server answered, if it
+    did. retry_after: seconds that it wants to be left alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retryable, self.status, self.retry_after = retryable, status, retry_after
 
 
 class SessionError(LcpError):

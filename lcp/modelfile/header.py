@@ -1,0 +1,254 @@
+"""Header: what stands before the weights of a GGUF file, read strictly and without its lists.
+
+It is given `read(offset, n)`, so that a file may as well lie on a server. Every length is checked
+against a limit and against what is left of the file before anything is read or made; vocabularies
+are walked over, never built. It knows no model: values are what the file says.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; llama.cpp reads it in gguf.cpp.
+"""
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lcp.modelfile.ahead import MAX_KEPT, Ahead
+from lcp.modelfile.magic import begin
+from lcp.modelfile.quants import quants
+
+Read = Callable[[int, int], bytes]
+
+# Far above anything that is real.
+MAX_HEADER = 256 << 20
+MAX_KEYS, MAX_TENSORS = 65_536, 1_048_576
+MAX_KEY, MAX_STRING = 65_535, 16 << 20
+MAX_ALIGNMENT = 1 << 20
+MAX_DIMS, MAX_NAME = 4, 63  # ggml.h: GGML_MAX_DIMS, GGML_MAX_NAME - 1
+# What is kept of an array: all numbers of a short one, the first ones of any other.
+_SHORT, _FIRST = 1024, 8
+# GGUF value types -> struct's letter
+_NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
+_UINT32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
+# Left out of `Header.keys`: the vocabulary, and which part of a model the file is.
+_NOT_KEPT = ("tokenizer.", "split.")
+
+
+@dataclass(frozen=True)
+class Array:
+    """A GGUF array, without the elements of a long one."""
+
+    kind: int  # GGUF value type of its elements
+    count: int
+    first: tuple[Any, ...]  # numbers and bools: all up to 1024, else the first 8; strings: 8
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies and what it is. The first dimension is the one that is contiguous."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int  # within the tensor data
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def quant(self) -> str:
+        """ "Q4_K", "F32"; "type 99" where gguf has no name for it."""
+        return quants()[self.type][0] if self.type in quants() else f"type {self.type}"
+
+    @property
+    def n_bytes(self) -> int | None:
+        """Without padding; None where the type is not known."""
+        if self.type not in quants():
+            return None
+        _, block, size = quants()[self.type]
+        return self.elements // block * size
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a GGUF says of itself."""
+
+    version: int
+    endian: str  # "little" | "big"
+    alignment: int
+    values: dict[str, Any]  # key -> int | float | bool | str | Array
+    tensors: tuple[TensorInfo, ...]
+    data_start: int  # where the tensor data begins in the file
+    data_size: int  # bytes of tensor data, each tensor padded; those of unknown type count as 0
+    keys: bytes  # raw pairs, without tokenizer.* and split.*
+    n_keys: int  # how many pairs these are
+    infos: bytes  # raw tensor infos
+
+
+def read_header(read: Read, size: int | None, name: str, limit: int = MAX_HEADER) -> Header:
+    """The header of the file `name`; `size` is None where nobody knows it.
+
+    Raises GgufError for what is no GGUF, cut off, damaged, or would mislead llama.cpp.
+    """
+    ahead = Ahead(read, size, name, limit)
+    version, endian = begin(ahead)
+    parse = _Parser(ahead, "<" if endian == "little" else ">")
+    n_tensors = parse.count("tensors", MAX_TENSORS, least=24)
+    n_pairs = parse.count("keys", MAX_KEYS, least=13)
+    values, keys, n_keys = parse.pairs(n_pairs)
+    alignment = values.get("general.alignment", 32)
+    tensors, infos = parse.tensors(n_tensors)
+    data_size = _check_offsets(ahead, tensors, alignment)
+    start = _padded(ahead.at, alignment) if tensors else ahead.at
+    return Header(
+        version, endian, alignment, values, tensors, start, data_size, keys, n_keys, infos
+    )
+
+
+class _Parser:
+    """The parts of a header, in their order."""
+
+    def __init__(self, ahead: Ahead, order: str) -> None:
+        self._ahead = ahead
+        self._structs = {kind: struct.Struct(order + c) for kind, c in _NUMBERS.items()}
+        self._length = struct.Struct(order + "Q")
+
+    def count(self, what: str, most: int, least: int) -> int:
+        """How many things of `least` bytes each follow."""
+        n = self._u64(f"the number of {what}")
+        if n > most:
+            raise self._ahead.damaged(f"it claims {n:,} {what}")
+        self._ahead.check(n * least, f"the list of its {n:,} {what}")
+        return n
+
+    def pairs(self, n: int) -> tuple[dict[str, Any], bytes, int]:
+        """The metadata, the raw bytes of those pairs that are kept, and how many these are."""
+        values: dict[str, Any] = {}
+        seen: set[bytes] = set()
+        kept: list[bytes] = []
+        size = 0
+        for i in range(n):
+            self._ahead.mark()
+            raw = self._string(f"key {i + 1} of {n}", MAX_KEY)
+            key = raw.decode("utf-8", "replace")
+            if not raw or raw in seen:
+                raise self._ahead.damaged(f"the key {key} comes twice" if raw else "a key is empty")
+            seen.add(raw)
+            if key.startswith(_NOT_KEPT):
+                self._ahead.unmark()
+            kind = self._u32(key)
+            values[key] = self._value(key, kind)
+            if key == "general.alignment":
+                self._check_alignment(values[key], kind)
+            if not key.startswith(_NOT_KEPT):
+                kept.append(self._ahead.marked())
+                size += len(kept[-1])
+                if size > MAX_KEPT:
+                    raise self._ahead.damaged(f"its keys up to {key} have {size:,} bytes")
+        return values, b"".join(kept), len(kept)
+
+    def tensors(self, n: int) -> tuple[tuple[TensorInfo, ...], bytes]:
+        """The tensor infos, parsed and raw."""
+        infos: dict[str, TensorInfo] = {}
+        raw = []
+        for i in range(n):
+            self._ahead.mark()
+            info = self._tensor(f"tensor {i + 1} of {n}")
+            if info.name in infos:
+                raise self._ahead.damaged(f"the tensor {info.name} comes twice")
+            infos[info.name] = info
+            raw.append(self._ahead.marked())
+        return tuple(infos.values()), b"".join(raw)
+
+    def _tensor(self, which: str) -> TensorInfo:
+        damaged = self._ahead.damaged
+        name = self._string(f"the name of {which}", MAX_NAME).decode("utf-8", "replace")
+        n_dims = self._u32(f"the shape of {name}")
+        if n_dims > MAX_DIMS:
+            raise damaged(f"the tensor {name} has {n_dims:,} dimensions, at most 4 can be")
+        shape = tuple(self._u64(f"the shape of {name}") for _ in range(n_dims))
+        info = TensorInfo(
+            name, shape, self._u32(f"the type of {name}"), self._u64(f"the place of {name}")
+        )
+        if not 0 < info.elements < 2**63:
+            raise damaged(f"the tensor {name} has an impossible shape, {list(shape)}")
+        _, block, _ = quants().get(info.type, ("", 1, 0))
+        if (shape[0] if shape else 1) % block:
+            raise damaged(f"rows of the tensor {name} are no whole blocks of {info.quant}")
+        return info
+
+    def _value(self, key: str, kind: int) -> Any:
+        if kind in self._structs:
+            return self._number(kind, key)
+        if kind == _STRING:
+            return self._string(key, MAX_STRING).decode("utf-8", "replace")
+        if kind != _ARRAY:
+            raise self._ahead.damaged(f"{key} has a value of the unknown type {kind}")
+        kind, count = self._u32(key), self._u64(key)
+        if kind == _STRING:
+            return self._strings(key, count)
+        if kind == _ARRAY:
+            raise self._ahead.damaged(f"{key} is an array of arrays, which no model has")
+        if kind not in self._structs:
+            raise self._ahead.damaged(f"{key} is an array of the unknown type {kind}")
+        return self._numbers(key, kind, count)
+
+    def _numbers(self, key: str, kind: int, count: int) -> Array:
+        width = self._structs[kind].size
+        self._check_array(key, count, width)
+        shown = count if count <= _SHORT else _FIRST
+        first = tuple(self._number(kind, key) for _ in range(shown))
+        self._ahead.skip((count - shown) * width, key)
+        return Array(kind, count, first)
+
+    def _strings(self, key: str, count: int) -> Array:
+        self._check_array(key, count, 8)
+        shown = min(count, _FIRST)
+        raw = [self._string(key, MAX_STRING) for _ in range(shown)]
+        self._ahead.skip_strings(count - shown, key, self._length, MAX_STRING)
+        return Array(_STRING, count, tuple(text.decode("utf-8", "replace") for text in raw))
+
+    def _check_array(self, key: str, count: int, width: int) -> None:
+        if count * width > MAX_HEADER:
+            raise self._ahead.damaged(f"{key} claims to be an array of {count:,}")
+        self._ahead.check(count * width, f"the array {key} of {count:,}")
+
+    def _check_alignment(self, value: Any, kind: int) -> None:
+        if kind != _UINT32:
+            raise self._ahead.damaged("general.alignment is no 32-bit number")
+        if not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
+            raise self._ahead.damaged(f"its alignment is {value:,}, no power of two up to 2^20")
+
+    def _string(self, what: str, most: int) -> bytes:
+        n = self._u64(what)
+        if n > most:
+            raise self._ahead.damaged(f"{what} claims to be {n:,} bytes long")
+        return self._ahead.take(n, what)
+
+    def _number(self, kind: int, what: str) -> Any:
+        number = self._structs[kind]
+        return number.unpack(self._ahead.take(number.size, what))[0]
+
+    def _u32(self, what: str) -> int:
+        return self._number(_UINT32, what)
+
+    def _u64(self, what: str) -> int:
+        return self._length.unpack(self._ahead.take(8, what))[0]
+
+
+def _check_offsets(ahead: Ahead, tensors: tuple[TensorInfo, ...], alignment: int) -> int:
+    """The size of the data; tensors lie in it one after another, as llama.cpp demands."""
+    end: int = 0
+    known = True  # whether the size of the tensor before is known
+    for t in tensors:
+        if t.offset % alignment:
+            raise ahead.damaged(f"the data of {t.name} is not aligned to {alignment} bytes")
+        if t.offset != end and (known or not end <= t.offset < 2**63):
+            raise ahead.damaged(f"the data of {t.name} lies at {t.offset:,} and not at {end:,}")
+        known = t.n_bytes is not None
+        end = _padded(t.offset + (t.n_bytes or 0), alignment)
+    return end
+
+
+def _padded(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment

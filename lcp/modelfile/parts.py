@@ -1,0 +1,218 @@
+"""Parts: one model out of the file, or the several files, that it lies in.
+
+Whether all of it is there is found from names, headers and sizes; data is never read.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lcp.errors import GgufError, ModelNotFound
+from lcp.modelfile.header import MAX_HEADER, Header, Read, TensorInfo, read_header
+
+MAX_REMOTE_HEADER = 64 << 20
+_MAX_PARTS = 512
+# llama.h: llama_split_path; the second number counts the parts
+_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that can be read; `size` is None where nobody knows it."""
+
+    name: str
+    size: int | None
+    read: Read
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a model."""
+
+    name: str
+    size: int | None
+    header: Header
+
+    @property
+    def end(self) -> int:
+        """Where its last tensor ends; the padding after it may lack."""
+        if not self.header.tensors:
+            return self.header.data_start
+        last = self.header.tensors[-1]
+        return self.header.data_start + last.offset + (last.n_bytes or 0)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model as it lies in one or several files.
+
+    Its header has the values of the first part and the tensors of all parts, one after another
+    as if they lay in a single file; where they really are, the headers of the parts say.
+    """
+
+    name: str  # of the first part
+    path: Path | None  # of the first part; None where it is not on this computer
+    header: Header
+    parts: tuple[Part, ...]
+    missing: tuple[str, ...]  # file names of parts that are not there
+    size_present: int  # bytes of the parts that are there
+    size_expected: int  # bytes they should have
+    complete: bool
+
+    @property
+    def header_only(self) -> bool:
+        """Whether tensors are announced of which nothing is there."""
+        sizes = [(p.size, p.header) for p in self.parts if p.header.tensors]
+        return any(size is not None and size <= header.data_start for size, header in sizes)
+
+    @property
+    def trailing(self) -> int:
+        """Bytes behind the last tensor that belong to nothing."""
+        ends = [(p.size, p.header.data_start + p.header.data_size) for p in self.parts]
+        return sum(max(0, size - end) for size, end in ends if size is not None)
+
+
+def local(path: Path) -> ModelFile:
+    """The model in a file of this computer; of any of its parts. ModelNotFound, GgufError."""
+    if path.is_dir():
+        raise GgufError(_folder(path))
+    path = path.absolute()
+    model = open_model(path.name, lambda name: _file(path.with_name(name)), MAX_HEADER)
+    return replace(model, path=path.with_name(model.name))
+
+
+def open_model(
+    name: str, open: Callable[[str], Source], limit: int = MAX_REMOTE_HEADER
+) -> ModelFile:
+    """The model in the file `name`, or of which that is a part.
+
+    `open` gives the file of a name beside it, and raises ModelNotFound where there is none.
+    `limit`: the largest header, in bytes.
+    """
+    first = _part(open(name), limit)
+    count = _count(first)
+    if _number(first.header, "split.no"):
+        name = _sibling(name, 1, count)
+        try:
+            first = _part(open(name), limit)
+        except ModelNotFound as error:
+            raise GgufError(
+                f"{first.name} is a later part of a model, and {name}, which describes it, "
+                "is not there. Fetch all parts into one folder."
+            ) from error
+    parts, missing = [first], []
+    for number in range(2, count + 1):
+        sibling = _sibling(name, number, count)
+        try:
+            parts.append(_part(open(sibling), limit))
+        except ModelNotFound:
+            missing.append(sibling)
+    return _model(name, tuple(parts), tuple(missing))
+
+
+def _model(name: str, parts: tuple[Part, ...], missing: tuple[str, ...]) -> ModelFile:
+    header = _joined([part.header for part in parts])
+    announced = _number(header, "split.tensors.count")
+    if announced and not missing and announced != len(header.tensors):
+        raise GgufError(
+            f"The parts of {name} have {len(header.tensors):,} tensors together and should have "
+            f"{announced:,}: they are of different models. Fetch all parts anew."
+        )
+    whole = all(part.size is None or part.size >= part.end for part in parts)
+    return ModelFile(
+        name=name,
+        path=None,
+        header=header,
+        parts=parts,
+        missing=missing,
+        size_present=sum(part.end if part.size is None else part.size for part in parts),
+        size_expected=sum(part.end for part in parts),
+        complete=whole and not missing,
+    )
+
+
+def _joined(headers: list[Header]) -> Header:
+    """The header of a single file with all the tensors in it."""
+    first, *others = headers
+    if not others:
+        return first
+    tensors = list(first.tensors)
+    size = first.data_size
+    for header in others:
+        tensors += [replace(t, offset=t.offset + size) for t in header.tensors]
+        size += -(-header.data_size // first.alignment) * first.alignment
+    infos = b"".join(_packed(t, "<" if first.endian == "little" else ">") for t in tensors)
+    return replace(first, tensors=tuple(tensors), data_size=size, infos=infos)
+
+
+def _packed(t: TensorInfo, order: str) -> bytes:
+    """A tensor info as it stands in a file."""
+    name = t.name.encode()
+    n = len(t.shape)
+    shape = struct.pack(f"{order}I{n}Q", n, *t.shape)
+    return (
+        struct.pack(f"{order}Q", len(name)) + name + shape
+        + struct.pack(f"{order}IQ", t.type, t.offset)
+    )  # fmt: skip
+
+
+def _part(source: Source, limit: int) -> Part:
+    return Part(source.name, source.size, read_header(source.read, source.size, source.name, limit))
+
+
+def _count(part: Part) -> int:
+    """How many parts the model has."""
+    count = _number(part.header, "split.count") or 1
+    if count > _MAX_PARTS:
+        raise GgufError(f"{part.name} is damaged: it claims {count:,} parts. Fetch it again.")
+    return count
+
+
+def _sibling(name: str, number: int, count: int) -> str:
+    """The file name of another part, as llama.cpp spells it."""
+    match = _NAME.match(name)
+    stem = match[1] if match else name.removesuffix(".gguf")
+    return f"{stem}-{number:05}-of-{count:05}.gguf"
+
+
+def _number(header: Header, key: str) -> int:
+    value = header.values.get(key)
+    return value if type(value) is int and value > 0 else 0
+
+
+def _file(path: Path) -> Source:
+    """A file of this computer."""
+
+    def read(offset: int, n: int) -> bytes:
+        with _opened(path), path.open("rb") as file:
+            file.seek(offset)
+            return file.read(n)
+
+    with _opened(path):
+        return Source(path.name, path.stat().st_size, read)
+
+
+def _folder(path: Path) -> str:
+    found = sorted(p.name for p in path.glob("*.gguf"))
+    if not found:
+        return f"{path} is a folder without a .gguf file. Give the path of one."
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return f"{path} is a folder. Give one of its files: {', '.join(found[:8])}{more}."
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        link = f"{path} is a link to a file that is not there." if path.is_symlink() else ""
+        raise ModelNotFound(
+            (link or f"There is no file {path}.") + " Give the path of a .gguf file."
+        ) from error
+    except OSError as error:
+        raise GgufError(
+            f"{path} cannot be read: {error.strerror}. Check who may read it, and the disk."
+        ) from error

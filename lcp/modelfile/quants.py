@@ -1,0 +1,36 @@
+"""Quants: the number formats of tensors, by gguf's tables: names, and the bytes of a block."""
+
+import functools
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+from lcp.errors import GgufError
+
+
+@functools.cache
+def quants() -> dict[int, tuple[str, int, int]]:
+    """Type of a tensor -> its name, how many numbers a block has, and how many bytes."""
+    sizes = constants().GGML_QUANT_SIZES
+    return {int(quant): (quant.name, *block) for quant, block in sizes.items()}
+
+
+def file_quant(file_type: int) -> str:
+    """The quant that `general.file_type` stands for, as people name it: "Q4_K_M"; "" if none.
+
+    llama.h marks with 1024 what it has guessed.
+    """
+    names = {int(t): t.name for t in constants().LlamaFileType}
+    name: str = names.get(file_type & ~1024, "")
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE")
+
+
+def constants() -> Any:
+    """`gguf.constants` without running `gguf/__init__`, which imports numpy and more."""
+    if "gguf" not in sys.modules:
+        spec = importlib.util.find_spec("gguf")
+        if spec is None:
+            raise GgufError("The package gguf is missing. Install it: pip install gguf")
+        sys.modules["gguf"] = importlib.util.module_from_spec(spec)
+    return importlib.import_module("gguf.constants")
