@@ -1,7 +1,10 @@
-"""Work in a process that may die: `python -m lcp.engine.child probe` prints one line of JSON.
+"""Work in a process that may die: `python -m lcp.engine.child WHAT` prints one line of JSON.
 
-probe: compute once with a small quantised model of zeros, along the very code of a chat. What
-kills the native library on this CPU (an illegal instruction, a broken kernel) kills this process.
+probe    compute once with a small quantised model of zeros, along the very code of a chat. What
+         kills the native library on this CPU (an illegal instruction, a broken kernel) kills
+         this process
+devices  what llama.cpp can compute on here
+memory   what a model and its contexts would take; which ones is read from stdin as JSON
 """
 
 import json
@@ -84,5 +87,17 @@ def _value(value: int | float | str) -> bytes:
     return struct.pack("<II", _U32, value)
 
 
+def _answer(what: str) -> dict[str, Any]:
+    if what == "memory":
+        from lcp.engine.needs import needs
+
+        return needs(json.load(sys.stdin))
+    if what == "devices":
+        from lcp.engine.devices import devices
+
+        return devices()
+    return probe()
+
+
 if __name__ == "__main__":
-    print(json.dumps({"probe": probe}[sys.argv[1]]()), flush=True)
+    print(json.dumps(_answer(sys.argv[1])), flush=True)

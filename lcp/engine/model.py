@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcp.engine.native import extra_bufts, library, log
+from lcp.engine.native import library, log
+from lcp.engine.params import model_params
 from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
+from lcp.words import size
 
 # GGUF key -> name in Sampling (llama.cpp, src/llama-arch.cpp: LLM_KV_GENERAL_SAMPLING_*)
 _SAMPLING_KEYS = {
@@ -60,17 +62,17 @@ class Model:
         path: Path,
         n_gpu_layers: int = -1,
         on_progress: Callable[[float], bool] = lambda fraction: True,
+        repack: bool = True,
     ) -> "Model":
         """Map the file into memory; -1 layers means all of them on a GPU, if there is one.
 
-        `on_progress` gets fractions 0..1 and stops the load by answering False. Raises
-        ModelNotFound, NotEnoughMemory or ModelError, each with a sentence of its own.
+        `on_progress` gets fractions 0..1 and stops the load by answering False. `repack`: weights
+        may be copied in an order that suits this CPU. Raises ModelNotFound, NotEnoughMemory or
+        ModelError, each with a sentence of its own.
         """
         _look_before(path)
         c = library()
-        params = c.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
-        params.use_extra_bufts = extra_bufts()
+        params = model_params(n_gpu_layers, repack)
         progress = c.llama_progress_callback(lambda fraction, _: on_progress(fraction))
         params.progress_callback = progress
         log.lines.clear()
@@ -160,11 +162,6 @@ class Model:
         return int(told) if told else c.llama_model_n_embd(self.handle) // heads
 
     @functools.cached_property
-    def name(self) -> str:
-        """What the file calls itself."""
-        return self.meta("general.name") or self.path.stem
-
-    @functools.cached_property
     def chat_template(self) -> str | None:
         """The Jinja source of the model's own chat template."""
         source = library().llama_model_chat_template(self.handle, None)
@@ -231,7 +228,7 @@ def _why_not(path: Path) -> ModelError:
     if log.find("unable to allocate", "failed to allocate", "mmap failed", "out of memory"):
         return NotEnoughMemory(
             f"There is not enough memory to load {path.name} "
-            f"({path.stat().st_size / 2**30:.1f} GiB). Choose a smaller model or quant."
+            f"({size(path.stat().st_size)}). Choose a smaller model or quant."
         )
     said = log.find("error loading model") or log.find("failed") or "no reason given"
     reason = said.rpartition("error loading model: ")[2].strip()

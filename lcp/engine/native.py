@@ -108,6 +108,19 @@ def _bindings() -> Any:
     return importlib.import_module("llama_cpp.llama_cpp")
 
 
+def symbol(name: str) -> Any:
+    """A function of llama.cpp or ggml that llama-cpp-python does not bind; None when the libraries
+    do not have it. Its argument and result types are the caller's to set."""
+    return next((getattr(part, name) for part in _parts() if hasattr(part, name)), None)
+
+
+@functools.cache
+def _parts() -> list[Any]:
+    """The shared libraries by themselves: Windows does not look through one into the next."""
+    load = importlib.import_module("llama_cpp._ctypes_extensions").load_shared_library
+    return [load(name, library()._base_path) for name in ("llama", "ggml", "ggml-base")]
+
+
 def extra_bufts() -> bool:
     """Whether weights may be repacked for special CPU instructions.
 

@@ -8,27 +8,29 @@ import platform
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from lcp.errors import NativeError
+from lcp.paths import contents
 
 _TIMEOUT_S = 120  # a GPU's kernels may be compiled at first use
 
 
-def check_once(cache: Path) -> None:
-    """Raise NativeError with a sentence where the library would kill this process.
+def check_once(cache: Path) -> bool:
+    """Whether there is a GPU for llama.cpp; raises NativeError with a sentence where the library
+    would kill this process.
 
     A good answer is remembered in the folder `cache`, under the build's and the CPU's names.
     """
-    remembered = cache / f"probe-{_fingerprint()}.json"
-    if remembered.exists():
-        return
+    remembered = cache / f"probe-{fingerprint()}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return bool(json.loads(remembered.read_text())["gpu"])
     answer = run()
-    try:
+    with suppress(OSError):  # asked again next time; half a second
         cache.mkdir(parents=True, exist_ok=True)
         remembered.write_text(answer)
-    except OSError:
-        pass  # asked again next time; half a second
+    return bool(json.loads(answer)["gpu"])
 
 
 def run() -> str:
@@ -67,7 +69,7 @@ def _sentence(status: int, stderr: str) -> str:
     return f"llama.cpp does not compute here ({last[:200]}). {_REINSTALL}"
 
 
-def _fingerprint() -> str:
+def fingerprint() -> str:
     """Which library files on which CPU, without loading them. 16 hex digits."""
     digest = hashlib.blake2b(platform.machine().encode(), digest_size=8)
     digest.update(os.environ.get("LCP_EXTRA_BUFTS", "").encode())
@@ -81,9 +83,7 @@ def _fingerprint() -> str:
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
+    lines = contents(Path("/proc/cpuinfo")).splitlines()
     names = ("model name", "flags", "Features")
-    return "\n".join(sorted({line for line in lines if line.startswith(names)}))
+    told = sorted({line for line in lines if line.startswith(names)})
+    return "\n".join(told) or platform.processor()

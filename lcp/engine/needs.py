@@ -1,0 +1,207 @@
+"""Needs: the memory a model and its contexts would take, as llama.cpp says it, with none taken.
+
+llama.cpp lays out a model and a context without allocating them (`no_alloc`), from the very
+parameters of a chat. Some metadata makes it abort the process: only the child calls this.
+"""
+
+import contextlib
+import ctypes
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lcp.engine.cells import keep_all_cells
+from lcp.engine.devices import device_kind, device_name, devices
+from lcp.engine.model import Model
+from lcp.engine.native import library, log, supports_gpu, symbol
+from lcp.engine.params import context_params, flash_attention, model_params
+
+_MIB = 1 << 20
+_NOT_MAPPED = 0  # llama.h: LLAMA_LOAD_MODE_NONE; laying out a mapped model aborts
+# What llama.cpp logs of one context; each is a number of MiB, rounded to 0.01.
+_KV = re.compile(r"size = +([\d.]+) MiB \(.*, K \(")
+_STATE = re.compile(r"size = +([\d.]+) MiB \(.*, R \(|layers = \d+, size = +([\d.]+) MiB")
+_COMPUTE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
+_OUTPUT = re.compile(r"output buffer size = +([\d.]+) MiB")
+
+Buffers = list[dict[str, Any]]
+
+
+def needs(
+    wish: dict[str, Any], by_buffer: Callable[[Any], Buffers] | None = None
+) -> dict[str, Any]:
+    """What the model at wish["path"] takes, and a context for each of wish["rows"].
+
+    A row is (context, kv_type). Sizes are bytes, as `by_buffer` has them (by default
+    `breakdown`) where that agrees with the log, else the log's, to 0.01 MiB: then `weights` is
+    None, of which the log says nothing. `gpus` are the names of those that could take layers. A
+    row that llama.cpp refuses has an `error`.
+    """
+    c = library()
+    _limit_memory()
+    params = model_params(wish["n_gpu_layers"], wish["repack"])
+    params.no_alloc = True
+    params.load_mode = _NOT_MAPPED
+    path = Path(wish["path"])
+    log.lines.clear()
+    handle = c.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        return {"ok": False, "error": _said()}
+    model = Model(handle, path)
+    asked, offloaded = wish["flash_attn"], wish["n_gpu_layers"] != 0
+    rows = [
+        context_needs(model, size, kv_type, asked, offloaded, by_buffer or breakdown)
+        for size, kv_type in wish["rows"]
+    ]
+    weights = next((row["weights"] for row in rows if "weights" in row), None)
+    model.close()
+    gpus = [d["name"] for d in devices()["devices"] if d["kind"] in ("gpu", "igpu")]
+    return {"ok": True, "weights": weights, "gpus": gpus if supports_gpu() else [], "rows": rows}
+
+
+def context_needs(
+    model: Model, size: int, kv_type: str, asked: str, offloaded: bool,
+    by_buffer: Callable[[Any], Buffers],
+) -> dict[str, Any]:  # fmt: skip
+    """One row: a context made as a chat makes it, and gone again."""
+    c = library()
+    swa_full = keep_all_cells(model, size, kv_type)
+    flash = flash_attention(asked, kv_type, offloaded)
+    log.lines.clear()
+    ctx = c.llama_init_from_model(model.handle, context_params(size, kv_type, flash, swa_full))
+    if not ctx:
+        return {"context": size, "kv_type": kv_type, "error": _said()}
+    said = "\n".join(log.lines)
+    state = sum(_bytes(a or b) for a, b in _STATE.findall(said))
+    context = sum(_bytes(mib) for mib in _KV.findall(said)) + state
+    compute: dict[str, int] = defaultdict(int)
+    for name, mib in _COMPUTE.findall(said):
+        compute[name] += _bytes(mib)
+    output = sum(_bytes(mib) for mib in _OUTPUT.findall(said))
+    row: dict[str, Any] = {
+        "context": c.llama_n_ctx(ctx),
+        "kv_type": kv_type,
+        "kv": context,
+        "state": state,
+        "compute": sum(compute.values()),
+        # rows of logits, one of them (llama_context::output_reserve); the breakdown has it not
+        "output": model.n_vocab * 4 if _near(model.n_vocab * 4, output) else output,
+        "flash_attn": flash,
+        "swa_full": swa_full,
+        "devices": None,
+    }
+    buffers = by_buffer(ctx)
+    agrees = _near(sum(b["kv"] for b in buffers), context, len(_KV.findall(said)) + 2) and all(
+        _near(b["compute"], compute[b["buffer"]]) for b in buffers
+    )
+    if buffers and agrees:
+        row |= _by_device(buffers)
+    c.llama_free(ctx)
+    return row
+
+
+def _by_device(buffers: Buffers) -> dict[str, Any]:
+    """The figures to the byte, where the breakdown is understood."""
+    found: dict[str, dict[str, Any]] = {}
+    weights = {"file": 0, "anon": 0, "gpu": 0}
+    for b in buffers:
+        # A chat maps the file: what the CPU reads as it stands is the file's own pages, what it
+        # repacks is a copy. Buffers of a GPU that the host sees ("CUDA_Host") are the host's.
+        where = "file" if b["host"] else "anon" if b["kind"] in ("cpu", "accel") else "gpu"
+        weights[where] += b["weights"]
+        name = "CPU" if where != "gpu" else b["device"]
+        device = found.setdefault(name, {"name": name, "weights": 0, "kv": 0, "compute": 0})
+        for part in ("weights", "kv", "compute"):
+            device[part] += b[part]
+    return {
+        "kv": sum(b["kv"] for b in buffers),
+        "compute": sum(b["compute"] for b in buffers),
+        "devices": list(found.values()),
+        "weights": weights,
+    }
+
+
+class _Map(ctypes.Structure):
+    """libstdc++'s std::map: its comparison, the header node (colour, root, first, last), count."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("_", "colour", "root", "a", "b", "count")]
+
+
+class _Node(ctypes.Structure):
+    """A node of it: buffer type -> llama_memory_breakdown_data (src/llama-ext.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("colour", "parent", "left", "right", "buft", "weights", "kv", "compute")
+    ]
+
+
+def breakdown(ctx: Any) -> Buffers:
+    """Bytes per buffer type from `llama_get_memory_breakdown`, [] where its ABI is another one.
+
+    It returns a std::map by value, through a hidden pointer as any large structure. The map is
+    not freed; the child ends soon.
+    """
+    function = symbol("_Z26llama_get_memory_breakdownPK13llama_context")
+    if function is None or sys.platform != "linux":
+        return []
+    function.restype, function.argtypes = _Map, [ctypes.c_void_p]
+    tree = function(ctx)
+    nodes: list[_Node] = []
+    todo = [tree.root]
+    while todo and len(nodes) < tree.count:
+        if address := todo.pop():
+            node = _Node.from_address(address)
+            nodes.append(node)
+            todo += [node.right, node.left]
+    name, is_host = symbol("ggml_backend_buft_name"), symbol("ggml_backend_buft_is_host")
+    device_of = symbol("ggml_backend_buft_get_device")
+    name.restype, is_host.restype, device_of.restype = (
+        ctypes.c_char_p, ctypes.c_bool, ctypes.c_void_p,
+    )  # fmt: skip
+    buffers = []
+    for node in nodes:
+        buft = ctypes.c_void_p(node.buft)
+        device = device_of(buft)
+        buffers.append({
+            "buffer": name(buft).decode(),
+            "device": device_name(device) if device else "CPU",
+            "kind": device_kind(device) if device else "cpu",
+            "host": is_host(buft),
+            "weights": node.weights,
+            "kv": node.kv,
+            "compute": node.compute,
+        })  # fmt: skip
+    return buffers
+
+
+def _bytes(mib: str) -> int:
+    return round(float(mib) * _MIB)
+
+
+def _near(exact: int, logged: int, lines: int = 1) -> bool:
+    """Whether a size is what the log says in MiB with two decimals, in so many lines."""
+    return abs(exact - logged) <= 0.01 * _MIB * max(1, lines)
+
+
+def _said() -> str:
+    """Why llama.cpp refused, in its words."""
+    if line := log.find("error loading model: "):
+        return line.partition("error loading model: ")[2].strip()
+    line = log.find("requires", "failed", "error")
+    return line.partition(": ")[2].strip() or "no reason given"  # behind the function's name
+
+
+def _limit_memory() -> None:
+    """Hostile sizes end in a refusal, not in a full memory. A GPU's driver reserves addresses
+    without end, so not where there is one."""
+    if sys.platform == "win32" or supports_gpu():
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, hard))
