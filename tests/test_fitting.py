@@ -1,0 +1,100 @@
+"""The chat chooses by what fits, and refuses before it would run out of memory."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+from terminal import terminal_environment
+
+from bench.info import write
+from lcp.engine.loading import Fit
+from lcp.errors import ModelError, NotEnoughMemory
+from lcp.fitting import fitting
+from lcp.settings import Settings
+
+pytestmark = pytest.mark.slow  # processes, servers and time-outs
+
+GIB = 1 << 30
+
+
+def fit(path, tmp_path, **wishes):
+    return fitting(path, Settings(**wishes), tmp_path / "known", gpu=False)()
+
+
+def test_a_small_model_gets_all_it_was_trained_for(smollm2, tmp_path):
+    assert fit(smollm2, tmp_path) == Fit(8192, -1)
+    assert fit(smollm2, tmp_path, ctx_size=512) == Fit(512, -1)
+
+
+def test_what_was_asked_once_is_known(tiny, tmp_path, monkeypatch):
+    path = tiny("dense")
+    first = fit(path, tmp_path)
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    assert fit(path, tmp_path) == first
+    # without llama.cpp, formulas
+    assert fit(path, tmp_path, ctx_size=512) == Fit(512, -1)
+
+
+def test_what_cannot_fit_is_refused_with_what_would(smollm2, tmp_path):
+    with pytest.raises(NotEnoughMemory) as caught:
+        fit(smollm2, tmp_path, ctx_size=4_000_000)
+    sentence = str(caught.value)
+    assert "does not fit here. A context of 4000000 needs " in sentence
+    assert "What would fit: -c " in sentence
+
+
+def test_a_cut_off_file_is_incomplete(smollm2, tmp_path):
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(smollm2.read_bytes()[: 60 << 20])
+    with pytest.raises(ModelError, match=r"cut\.gguf is incomplete: 60 MiB of 9\d MiB are there"):
+        fit(cut, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["32768", "auto"])
+def test_under_a_memory_limit_a_chat_says_so_or_takes_less(smollm2, home, size):
+    """1 GiB of addresses, which file, cache, libraries and threads share."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (GIB, GIB))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "lcp", "chat", str(smollm2), "Hi", "-n", "3", "-c", size],
+        env=terminal_environment(home),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if size == "auto":
+        assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
+    else:
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "does not fit here. A context of 32768 needs" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+ASKS = """
+import resource, sys
+from pathlib import Path
+from lcp.fitting import fitting
+from lcp.settings import Settings
+
+resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
+print(fitting(Path(sys.argv[1]), Settings(ctx_size=512), Path(sys.argv[2]), gpu=False)())
+"""
+
+
+@pytest.mark.slow
+def test_weights_that_have_no_room_for_copies_are_mapped_as_they_are(tmp_path):
+    """4.3 GiB of Q4_0, which most CPUs repack, under a limit of 2 GiB."""
+    write(tmp_path / "large.gguf")
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS, str(tmp_path / "large.gguf"), str(tmp_path / "known")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "ctx_size=512" in done.stdout
+    assert "will page from disk: slow" in done.stdout
