@@ -1,0 +1,105 @@
+"""Far: models that are not on this computer: their headers over the network, the quants of a
+repository. Nothing is downloaded.
+"""
+
+import json
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from lcp.errors import DownloadError, ModelNotFound
+
+if TYPE_CHECKING:
+    from lcp.modelfile.parts import ModelFile, Source
+
+
+def at_address(url: str, files: ExitStack) -> "ModelFile":
+    """The model of a GGUF file anywhere on the web; its connections are closed with `files`."""
+    from lcp.modelfile.parts import open_model
+
+    split = urlsplit(url)
+    folder, _, first = split.path.rpartition("/")
+
+    def source(name: str) -> "Source":
+        beside = split._replace(path=f"{folder}/{quote(name, safe='%')}")
+        return _source(urlunsplit(beside), files)
+
+    return open_model(first, source)
+
+
+def on_hub(name: str, files: ExitStack) -> "ModelFile":
+    """The model of the Hugging Face Hub that a name means, as `lcp pull` would take it."""
+    from lcp.cli.pull import fits
+    from lcp.cli.pull import on_hub as meant
+    from lcp.downloads import hub
+    from lcp.modelfile.parts import open_model
+
+    repository, one, _ = meant(name, fits())
+    folder, slash, first = one.path.rpartition("/")
+
+    def source(part: str) -> "Source":
+        return _source(repository.url(folder + slash + part), files, hub.token())
+
+    return open_model(first, source)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name means all models of a repository, and not one of them."""
+    from lcp.downloads import library, names
+    from lcp.downloads.catalog import catalog
+
+    if name in {*catalog(), *library.installed()} or not names.is_remote(name):
+        return False
+    where = names.parse(name)
+    return where.quant is None and where.path is None
+
+
+def list_models(name: str, as_json: bool) -> None:
+    """The models of a repository, each with its size and whether it fits this machine."""
+    from lcp.cli.infopage import VERDICTS
+    from lcp.cli.pull import fits
+    from lcp.downloads import hub, names
+    from lcp.downloads.fetch import amount
+    from lcp.downloads.filenames import candidates, rank
+    from lcp.terminal.pages import Page
+
+    repository = hub.look_up(names.parse(name))
+    fit = fits()
+    found = sorted(candidates(repository.files), key=lambda one: (rank(one.quant), one.path))
+    if as_json:
+        told = [
+            {
+                "name": one.path,
+                "quant": one.quant,
+                "size": one.size,
+                "fits": fit(one.size) == "fits",
+            }
+            for one in found
+        ]
+        head = {"name": repository.name, "commit": repository.commit, "licence": repository.licence}
+        sys.stdout.write(json.dumps({"repository": head, "models": told}, indent=2) + "\n")
+        return
+    if not found:
+        raise ModelNotFound(f"{repository.name} has no GGUF files. Look for one that has: *-GGUF.")
+    page = Page()
+    page.title(repository.name, repository.licence)
+    rows = [(one.quant or "", amount(one.size), VERDICTS[fit(one.size)], one.path) for one in found]
+    page.listing([("quant", "size", "here", "file"), *rows])
+    first = next((one.quant for one in found if one.quant), None)
+    if first:
+        page.line(f"More of one: lcp info {repository.name}:{first}", style="dim", indent=0)
+
+
+def _source(url: str, files: ExitStack, token: str | None = None) -> "Source":
+    """A file on a server; ModelNotFound where there is none."""
+    from lcp.downloads.remote import RemoteFile
+    from lcp.modelfile.parts import Source
+
+    file = files.enter_context(RemoteFile(url, token))
+    try:
+        return Source(file.name, file.size, file.read)
+    except DownloadError as error:
+        if error.status == 404:
+            raise ModelNotFound(str(error)) from error
+        raise

@@ -1,0 +1,230 @@
+"""`lcp info`: what a model is, and what it needs, from the header of its file."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from lcp import paths
+from lcp.cli import options
+from lcp.errors import LcpError, ModelError, NotHere, UsageError
+
+if TYPE_CHECKING:
+    from lcp.modelfile.facts import Facts
+    from lcp.modelfile.outlook import Outlook
+    from lcp.modelfile.parts import ModelFile
+
+UNFIT = 3  # exit code of an incomplete file, and of --check
+
+
+def info(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="A .gguf file, a name, owner/repo[:QUANT] or an address."
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every key of the file.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Every tensor of the file.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Only the chat template.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object; bytes as numbers.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 3 if the model does not fit here.")
+    ] = False,
+    ctx_size: options.CtxSize = None,
+    kv_type: options.KvType = None,
+    cache_type: options.CacheType = None,
+    flash_attn: options.FlashAttn = None,
+    n_gpu_layers: options.NGpuLayers = None,
+    gpu_mem: Annotated[
+        str | None,
+        typer.Option("--gpu-mem", metavar="SIZE", help="As if a GPU of 24G, say, were here."),
+    ] = None,
+) -> None:
+    """Show what a model is and what memory it needs. Its weights are never read."""
+    from lcp.cli import far
+    from lcp.modelfile.facts import facts
+
+    given = ctx.params | {"kv_type": kv_type or cache_type}
+    settings = _settings(given)
+    card = None if gpu_mem is None else _bytes(gpu_mem)
+    if name and far.is_repository(name) and not Path(name).exists():
+        far.list_models(name, as_json)
+        return
+    with ExitStack() as files:
+        model = _open(name, files)
+    if template:
+        _show_template(model)
+        return
+    known = facts(model)
+    try:
+        needs: Outlook | str = _outlook(model, known, settings, card)
+    except LcpError as error:
+        needs = str(error)
+    if as_json:
+        told = _as_json(model, known, needs)
+        if every:
+            told["metadata"] = {k: _plain(v) for k, v in model.header.values.items()}
+        if tensors:
+            told["tensors"] = [_tensor(t) for t in model.header.tensors]
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        from lcp.cli import infopage
+        from lcp.terminal.pages import Page
+
+        page = Page()
+        infopage.show(page, model, known)
+        infopage.show_memory(page, known, needs)
+        if every:
+            infopage.show_keys(page, model.header)
+        if tensors:
+            infopage.show_tensors(page, model.header)
+    fits = not isinstance(needs, str) and needs.fits and not known.problems
+    if not model.complete or (check and not fits):
+        raise typer.Exit(UNFIT)
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    """What a chat would have been told: flags, environment, config.toml."""
+    from lcp.settings import OPTIONS, from_environment, from_file, resolve
+
+    return resolve({
+        "flag": {n: v for n, v in given.items() if n in OPTIONS and v},
+        "environment": from_environment(os.environ),
+        "config.toml": from_file(paths.config() / "config.toml"),
+    })  # fmt: skip
+
+
+def _bytes(given: str) -> int:
+    """24G, 8192M, 7.5GiB -> bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]?)(i?B)?", given.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"--gpu-mem {given} has no meaning. Give a size such as 24G or 8192M.")
+    return int(float(match[1]) * 2 ** {"M": 20, "T": 40}.get(match[2].upper(), 30))
+
+
+# where the file is
+
+
+def _open(name: str | None, files: ExitStack) -> "ModelFile":
+    from lcp.cli import far
+    from lcp.downloads import library, names
+    from lcp.modelfile.parts import local
+
+    if name is None:
+        return local(library.default().path)
+    path = Path(name).expanduser()
+    # A file by its own path, not by where a link leads: the other parts of a model lie beside it.
+    if path.exists() and name not in library.installed():
+        return local(path)
+    address = re.match(r"https?://", name) and urlsplit(name).path.lower().endswith(".gguf")
+    if address and not names.is_remote(name):
+        return far.at_address(name, files)
+    try:
+        return local(library.find(name).path)
+    except NotHere:
+        return far.on_hub(name, files)
+
+
+# what it needs
+
+
+def _outlook(model: "ModelFile", known: "Facts", settings: Any, card: int | None) -> "Outlook":
+    """The memory table; an LcpError says why there is none."""
+    from lcp.cli import reach
+    from lcp.modelfile.machine import machine
+    from lcp.modelfile.outlook import outlook
+
+    if model.missing:
+        raise ModelError("What it needs can be told when all of its parts are here.")
+    if known.bits_per_weight is None:
+        raise ModelError("What it needs cannot be told without the size of its tensors.")
+    found = reach.cards() if card is None else ()
+    return outlook(
+        model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
+        n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, card=card,
+        remembered=None if found else reach.known_figures(),
+    )  # fmt: skip
+
+
+# for scripts
+
+
+def _show_template(model: "ModelFile") -> None:
+    from lcp.terminal.pages import Page
+
+    source = model.header.values.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        raise ModelError(
+            f"{model.name} has no chat template. Give one: lcp chat --chat-template FILE"
+        )
+    Page().text(source)
+
+
+def _as_json(model: "ModelFile", known: "Facts", needs: "Outlook | str") -> dict[str, Any]:
+    return {
+        "file": {
+            "path": None if model.path is None else str(model.path),
+            "name": model.name,
+            "size": model.size_present,
+            "size_expected": model.size_expected,
+            "complete": model.complete,
+            "parts": [part.name for part in model.parts],
+            "missing": list(model.missing),
+            "gguf_version": model.header.version,
+            "endian": model.header.endian,
+        },
+        "model": dataclasses.asdict(known),
+        "memory": {"source": None, "why": needs, "rows": []} if isinstance(needs, str)
+        else _memory_json(needs),
+    }  # fmt: skip
+
+
+def _memory_json(needs: "Outlook") -> dict[str, Any]:
+    memory, machine = needs.memory, needs.machine
+    return {
+        "source": memory.source,
+        "why": memory.why or needs.refused or needs.choice.refusal,
+        "weights_file": memory.weights_file,
+        "weights_anon": memory.weights_anon,
+        "weights_gpu": memory.weights_gpu,
+        "free": machine.free,
+        "gpus": [{"name": g.description or g.name, "free": g.free} for g in machine.gpus],
+        "n_gpu_layers": needs.choice.n_gpu_layers,
+        "context": needs.choice.ctx_size,
+        "kv_type": needs.choice.kv_type,
+        "largest_context": needs.largest,
+        "fits": needs.fits,
+        "rows": [
+            {
+                "context": row.context, "kv_type": row.kv_type, "weights": memory.weights,
+                "kv": row.kv, "compute": row.compute, "output": row.output, "total": row.total,
+                "fits": verdict == "fits", "verdict": verdict,
+            }
+            for row, verdict in needs.rows
+        ],
+    }  # fmt: skip
+
+
+def _tensor(t: Any) -> dict[str, Any]:
+    return {"name": t.name, "shape": list(t.shape), "quant": t.quant, "bytes": t.n_bytes}
+
+
+def _plain(value: Any) -> Any:
+    """A value of the metadata as JSON has it; infinities and NaN as text."""
+    from lcp.modelfile.header import Array
+
+    if isinstance(value, Array):
+        return {"count": value.count, "first": [_plain(x) for x in value.first]}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

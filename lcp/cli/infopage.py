@@ -1,0 +1,183 @@
+"""The page of `lcp info`: facts and figures of a model, in words and columns for people."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lcp import words
+
+if TYPE_CHECKING:
+    from lcp.modelfile.facts import Facts
+    from lcp.modelfile.header import Header
+    from lcp.modelfile.outlook import Outlook
+    from lcp.modelfile.parts import ModelFile
+    from lcp.terminal.pages import Page
+
+size = partial(words.size, digits=1)
+VERDICTS = {"fits": "fits", "pages": "from disk", "no": "too large"}
+
+
+def show(page: "Page", model: "ModelFile", known: "Facts") -> None:
+    """What the file says, then what is wrong with it."""
+    page.title(known.name, model.name if model.name != known.name else "")
+    if model.path is None:
+        page.line(f"Not downloaded: {size(model.size_expected)} to fetch.")
+    parameters = f"{count(known.parameters)} parameters" if known.parameters else ""
+    active = f"{count(known.active_parameters)} active" if known.active_parameters else ""
+    bits = f" ({known.bits_per_weight:.2f} bits/weight)" if known.bits_per_weight else ""
+    page.items([
+        known.architecture, parameters, active, f"{known.quant}{bits}" if known.quant else "",
+        size(model.size_expected), known.licence,
+    ])  # fmt: skip
+    heads = "" if known.kv_heads in (None, known.heads) else f" ({known.kv_heads} kv)"
+    trained = known.context_length
+    page.items([
+        f"{known.layers} layers" if known.layers else "",
+        f"embedding {known.embedding:,}" if known.embedding else "",
+        f"{known.heads} heads{heads}" if known.heads else "",
+        f"trained for {trained:,} tokens" if trained else "",
+        f"vocabulary {known.vocabulary:,} ({known.tokenizer})" if known.vocabulary else "",
+    ])  # fmt: skip
+    tools, thinking = ("yes" if x else "no" for x in (known.tools, known.thinking))
+    whole = "complete" if model.complete else "incomplete"
+    parts = len(model.parts) + len(model.missing)
+    page.items([
+        f"chat template: yes (tools: {tools}, thinking: {thinking})" if known.template
+        else "chat template: no",
+        whole if parts == 1 else f"{parts} parts, {whole}",
+        f"GGUF v{model.header.version}",
+    ])  # fmt: skip
+    if len(known.mix) > 1:
+        page.items([f"{quant} {size(n)}" for quant, n in known.mix.items()])
+    for line in (*known.kinds, *_remarks(model), *known.problems):
+        page.line(line)
+
+
+def _remarks(model: "ModelFile") -> Iterator[str]:
+    """What is odd about the file, a sentence each."""
+    if model.missing:
+        yield f"Missing: {', '.join(model.missing)}. Fetch them into the same folder."
+    if model.header_only:
+        yield (
+            f"Only its header is here: {size(model.size_present)} of "
+            f"{size(model.size_expected)}. Download the rest."
+        )
+    elif model.size_present < model.size_expected:
+        yield (
+            f"{size(model.size_present)} of {size(model.size_expected)} are here: the download "
+            "was interrupted. Download the rest."
+        )
+    if model.trailing:
+        yield f"{model.trailing:,} bytes behind its last tensor belong to nothing."
+
+
+def show_memory(page: "Page", known: "Facts", needs: "Outlook | str") -> None:
+    """The table of contexts, and what follows from it; or why there is none."""
+    page.blank()
+    if isinstance(needs, str):
+        page.line(needs, indent=0)
+        return
+    memory, choice, free = needs.memory, needs.choice, needs.machine.free
+    exact = f"exact, by {_version()}" if memory.source == "exact" else "about"
+    page.line(f"Memory ({exact}; KV cache {choice.kv_type})", style="bold", indent=0)
+    if memory.why:
+        page.line(memory.why)
+    copied = f" ({size(memory.weights_anon)} repacked for this CPU)" * bool(memory.weights_anon)
+    on_gpu = f" ({size(memory.weights_gpu)} on the GPU)" * bool(memory.weights_gpu)
+    page.items([
+        f"weights {size(memory.weights)}{copied}{on_gpu}",
+        f"output {size(needs.chosen.output)}" if needs.chosen else "",
+        f"{size(free)} of memory free here" if free is not None else "",
+    ])  # fmt: skip
+    head, rows, marked = _table(known, needs)
+    page.table(head, rows, drop=range(len(head) - 3, 0, -1), marked=marked)
+    for line in (*choice.notices, needs.refused, choice.refusal):
+        if line:
+            page.line(line)
+    page.line(_largest(known, needs))
+    page.line(_gpu(known, needs), indent=0)
+    page.line("Not counted: the runtime, some 150 MiB, and what a GPU's driver takes.", indent=0)
+
+
+def _table(known: "Facts", needs: "Outlook") -> tuple[list[str], list[list[str]], int | None]:
+    """A line for each context: the caches of all KV types, the sum for the one chosen."""
+    kinds = sorted({row.kv_type for row, _ in needs.rows})
+    caches = {(row.context, row.kv_type): size(row.kv) for row, _ in needs.rows}
+    chosen = needs.chosen.context if needs.chosen else None
+    rows: list[list[str]] = []
+    marked = None
+    for row, verdict in needs.rows:
+        if row.kv_type != needs.choice.kv_type:
+            continue
+        note = VERDICTS[verdict]
+        if known.context_length and row.context >= known.context_length + 256:  # more than padded
+            note += ", beyond training"
+        if row.context == chosen:
+            marked = len(rows)
+            note += " ← -c" if needs.asked else " ← default"
+        each = [caches.get((row.context, kind), "-") for kind in kinds]
+        rows.append([f"{row.context:,}", *each, size(row.compute), words.size(row.total), note])
+    return ["context", *(f"KV {kind}" for kind in kinds), "compute", "total", ""], rows, marked
+
+
+def _largest(known: "Facts", needs: "Outlook") -> str:
+    if not needs.largest:
+        return "None of these contexts fits into the memory that is free."
+    limit = " (limited by training, not by memory)" * (needs.largest == known.context_length)
+    return f"Largest context that fits: {needs.largest:,}{limit}."
+
+
+def _gpu(known: "Facts", needs: "Outlook") -> str:
+    """What goes to which GPU."""
+
+    def layers(n: int) -> str:
+        total = (known.layers or 0) + 1
+        return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
+
+    if needs.on_small_card is not None:
+        return f"GPU: none found. On one of 8 GiB: {layers(needs.on_small_card)} (about)."
+    names = [f"{g.description or g.name} ({size(g.free)} free)" for g in needs.machine.gpus]
+    return f"{', '.join(names)}: {layers(needs.choice.n_gpu_layers)}."
+
+
+def show_keys(page: "Page", header: "Header") -> None:
+    """Every key and its value, cut at the margin."""
+    page.blank()
+    page.listing([(key, _short(value)) for key, value in header.values.items()])
+
+
+def show_tensors(page: "Page", header: "Header") -> None:
+    """Every tensor: name, quant, shape, bytes."""
+    page.blank()
+    page.listing([
+        (
+            t.name, t.quant, " x ".join(map(str, t.shape)) or "1",
+            "?" if t.n_bytes is None else f"{t.n_bytes:,} bytes",
+        )
+        for t in header.tensors
+    ])  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    from lcp.modelfile.header import Array
+
+    if isinstance(value, Array):
+        first = ", ".join(_short(x) for x in value.first[:8])
+        return f"[{value.count:,}] {first}{', …' if value.count > 8 else ''}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)[:1000]
+
+
+def count(n: int) -> str:
+    """Parameters as people write them: 134.5 M, 30.5 B."""
+    for letter, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if n >= unit:
+            return f"{n / unit:.1f} {letter}"
+    return f"{n:,}"
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"llama-cpp-python {version('llama-cpp-python')}"

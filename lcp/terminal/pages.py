@@ -1,0 +1,128 @@
+"""Pages: what a command prints at once: titles, lines and tables, in the width of the terminal.
+
+Plain strings in, rich out. All text is cleaned: names and values come from files of strangers.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from lcp.terminal.clean import clean
+
+_GAP = 2  # between columns, and before lines that belong to a title
+
+
+class Page:
+    """Printed to stdout from top to bottom. Colour only in a terminal; 80 columns elsewhere."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        out = out or sys.stdout
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="replace")  # better a "?" than no page
+        self._console = Console(
+            file=out, highlight=False, markup=False, emoji=False,
+            no_color="NO_COLOR" in os.environ or None,
+        )  # fmt: skip
+
+    def title(self, left: str, right: str = "") -> None:
+        """A name, and at the right margin what it stands for; below it where both do not fit."""
+        left, right = _one_line(left), _one_line(right)
+        room = self._console.width - cell_len(left) - cell_len(right)
+        if right and room < _GAP:
+            self.line(left, style="bold", indent=0)
+            self.line(right, style="dim", indent=_GAP)
+            return
+        self._console.print(
+            Text(left, "bold"),
+            Text(" " * room * bool(right) + right, "dim"),
+            sep="",
+            soft_wrap=True,
+        )
+
+    def items(self, items: Sequence[str]) -> None:
+        """Short things in a row, with dots between; a line ends between two of them."""
+        row = ""
+        for item in (_one_line(item) for item in items if item):
+            joined = f"{row} · {item}" if row else item
+            if row and cell_len(joined) > self._console.width - _GAP:
+                self.line(row)
+                joined = item
+            row = joined
+        if row:
+            self.line(row)
+
+    def line(self, text: str, *, style: str = "", indent: int = _GAP) -> None:
+        """A sentence, wrapped at words."""
+        width = max(10, self._console.width - indent)
+        for row in Text(clean(text), style).wrap(self._console, width):
+            row.rstrip()
+            self._console.print(Text(" " * indent) + row, soft_wrap=True)
+
+    def blank(self) -> None:
+        self._console.print()
+
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        drop: Sequence[int] = (),
+        marked: int | None = None,
+    ) -> None:
+        """Columns of numbers, right-aligned, but the last one, which is text.
+
+        Where they do not fit, the columns `drop` are left out, one after another; the last column
+        is cut. The row `marked` is bold.
+        """
+        cells = [[_one_line(cell) for cell in row] for row in (head, *rows)]
+        columns = list(range(len(head)))
+        for gone in (None, *drop):
+            columns = [i for i in columns if i != gone]
+            widths = {i: max(cell_len(row[i]) for row in cells) for i in columns}
+            if sum(widths.values()) + _GAP * len(columns) <= self._console.width:
+                break
+        last = columns[-1]
+        room = self._console.width - sum(widths[i] + _GAP for i in columns[:-1]) - _GAP
+        for number, row in enumerate(cells):
+            line = "".join(
+                " " * (_GAP + widths[i] - cell_len(row[i])) + row[i] for i in columns[:-1]
+            )
+            style = "dim" if number == 0 else "bold" if number - 1 == marked else ""
+            self._print(line + " " * _GAP + _cut(row[last], room), style)
+
+    def listing(self, rows: Sequence[Sequence[str]]) -> None:
+        """Rows of text in columns, left-aligned; lines are cut at the margin."""
+        cells = [[_one_line(cell) for cell in row] for row in rows]
+        widths = [
+            max((cell_len(cell) for cell in column), default=0)
+            for column in zip(*cells, strict=True)
+        ]
+        for row in cells:
+            line = (" " * _GAP).join(
+                set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True)
+            )
+            self._print(_cut(line.rstrip(), self._console.width), "")
+
+    def text(self, text: str) -> None:
+        """A longer text as it is."""
+        self._console.file.write(clean(text) if self._console.is_terminal else text)
+        if not text.endswith("\n"):
+            self._console.file.write("\n")
+
+    def _print(self, line: str, style: str) -> None:
+        self._console.print(Text(line.rstrip(), style), soft_wrap=True)
+
+
+def _one_line(text: str) -> str:
+    """Cleaned, and on a single line."""
+    return " ".join(clean(text).split())
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"

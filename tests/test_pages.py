@@ -1,0 +1,131 @@
+"""Pages: titles, lines and tables in any width, in colour only where there is a terminal."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from lcp.terminal.pages import Page
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """A function: the lines that `draw` prints on a page of so many columns."""
+
+    def lines(draw, width=40, out=None):
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = out or io.StringIO()
+        draw(Page(out))
+        return out.getvalue().splitlines()
+
+    return lines
+
+
+def test_a_title_has_its_right_side_at_the_margin(drawn):
+    (line,) = drawn(lambda page: page.title("left", "right"))
+    assert line == "left" + " " * 31 + "right"
+    assert drawn(lambda page: page.title("alone")) == ["alone"]
+
+
+def test_a_title_that_is_too_wide_has_two_lines(drawn):
+    assert drawn(lambda page: page.title("l" * 30, "r" * 30)) == ["l" * 30, "  " + "r" * 30]
+
+
+def test_items_are_kept_whole(drawn):
+    lines = drawn(lambda page: page.items(["one two", "", "three four", "five six", "seven"]), 24)
+    assert lines == ["  one two · three four", "  five six · seven"]
+    assert drawn(lambda page: page.items([])) == []
+
+
+def test_lines_are_wrapped_at_words(drawn):
+    assert drawn(lambda page: page.line("one two three four"), 12) == ["  one two", "  three four"]
+
+
+ROWS = (["context", "KV", "compute", "total", ""], [["1", "22", "333", "4444", "fits"]])
+
+
+def test_a_table(drawn):
+    assert drawn(lambda page: page.table(*ROWS), 60) == [
+        "  context  KV  compute  total",
+        "        1  22      333   4444  fits",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [(60, "context KV compute total"), (34, "context KV total"), (24, "context total")],
+)
+def test_columns_that_do_not_fit_are_left_out_in_their_order(drawn, width, head):
+    lines = drawn(lambda page: page.table(*ROWS, drop=(2, 1)), width)
+    assert lines[0].split() == head.split()
+    assert lines[1].endswith("fits")
+
+
+def test_the_last_column_is_cut(drawn):
+    lines = drawn(lambda page: page.table(["n", ""], [["1", "a long remark"]]), 14)
+    assert lines[1] == "  1  a long r…"
+
+
+def test_a_listing_is_cut_at_the_margin(drawn):
+    lines = drawn(lambda page: page.listing([["key", "x" * 50], ["longer key", "y"]]), 20)
+    assert lines == ["key         xxxxxxx…", "longer key  y"]
+    assert drawn(lambda page: page.listing([])) == []
+
+
+def test_colour_is_for_terminals(drawn, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+
+    def draw(page):
+        page.title("left", "right")
+        page.table(*ROWS, marked=0)
+
+    assert any("\x1b[1m" in line for line in drawn(draw, out=Terminal()))
+    assert not any("\x1b" in line for line in drawn(draw))
+
+
+@pytest.mark.parametrize("out", [io.StringIO, Terminal])
+def test_nothing_of_a_stranger_moves_the_cursor(drawn, out, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    evil = "a\x1b]0;x\x07\r\nb\u202e[red]\x9b"
+
+    def draw(page):
+        page.title(evil, evil)
+        page.items([evil])
+        page.line(evil)
+        page.table(["", ""], [[evil, evil]])
+        page.listing([[evil, evil]])
+
+    text = "\n".join(drawn(draw, 100, out()))
+    assert not set("\x1b\x07\r\u202e\x9b") & set(text)
+    assert "[red]" in text
+
+
+def test_a_long_text_is_cleaned_for_a_terminal_and_left_alone_in_a_pipe(drawn):
+    assert drawn(lambda page: page.text("a\x1bb\n\nc")) == ["a\x1bb", "", "c"]
+    assert drawn(lambda page: page.text("a\x1bb"), out=Terminal()) == ["a␛b"]
+
+
+@given(
+    st.integers(20, 120),
+    st.lists(st.text(max_size=30), max_size=8),
+    st.lists(st.lists(st.text(max_size=12), min_size=4, max_size=4), max_size=5),
+)
+def test_no_line_is_wider_than_the_page(width, items, rows):
+    out = io.StringIO()
+    page = Page(out)
+    page._console.width = width
+    page.items([item[: width - 2] for item in items])
+    page.line(" ".join(items))
+    page.table(["a", "b", "c", ""], rows, drop=(2, 1))
+    page.listing(rows)
+    first = {cell_len(row[0]) for row in rows}
+    room = width - max(first, default=0)
+    if room > 6:
+        assert all(cell_len(line) <= width for line in out.getvalue().split("\n"))
