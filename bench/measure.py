@@ -88,26 +88,32 @@ def abba(ours: Callable[[], A], theirs: Callable[[], B], pairs: int) -> list[tup
     return result
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], theirs: str = "llama.cpp") -> str:
     """The rows as lines of text: medians of both sides, the ratio and its spread."""
+    width = max(11, len(theirs) + 2)
     lines = [
-        f"{'':42}{'lcp':>8}{'llama.cpp':>11}{'ratio':>8}{'low':>7}{'high':>7}{'best':>7}  target"
+        f"{'':42}{'lcp':>8}{theirs:>{width}}{'ratio':>8}{'low':>7}{'high':>7}{'best':>7}  target"
     ]
     for row in rows:
-        ours, theirs = map(statistics.median, zip(*row.pairs, strict=True))
+        a, b = map(statistics.median, zip(*row.pairs, strict=True))
         low, high = min(row.ratios), max(row.ratios)
         verdict = f"{row.target} {'yes' if row.reached else 'NO'}" if row.target else ""
         lines.append(
-            f"{f'{row.name} [{row.unit}]':42}{ours:8.4g}{theirs:11.4g}"
+            f"{f'{row.name} [{row.unit}]':42}{a:8.4g}{b:{width}.4g}"
             f"{row.ratio:8.3f}{low:7.3f}{high:7.3f}{row.best:7.3f}  {verdict}"
         )
     return "\n".join(lines)
 
 
-def report(rows: Sequence[Row], facts: Mapping[str, object], file: Path | None) -> None:
+def report(
+    rows: Sequence[Row],
+    facts: Mapping[str, object],
+    file: Path | None,
+    theirs: str = "llama.cpp",
+) -> None:
     """Print the table; with a file, write every sample there as JSON too."""
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    print(table(rows))
+    print(table(rows, theirs))
     if file:
         found = [asdict(row) | {"ratio": row.ratio, "best": row.best} for row in rows]
         file.parent.mkdir(parents=True, exist_ok=True)
