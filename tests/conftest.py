@@ -1,25 +1,34 @@
 """What every test gets: a home of its own, no network, and models to compute with."""
 
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 import tiny as tiny_models
 
+from lcp.cli import main
 from lcp.downloads import library
+from lcp.terminal.signals import LEAVING, handling
 
 _HERE = ("127.0.0.1", "::1", "localhost")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """LCP_HOME of this test; no other LCP_ variable, and no connection but to this machine."""
+    """LCP_HOME of this test; no models of other programs, no other variable that lcp reads, and
+    no connection but to this machine."""
     for name in os.environ:
-        if name.startswith("LCP_") and name != "LCP_EXTRA_BUFTS":
+        theirs = name.startswith(("HF_", "HUGGING", "OLLAMA_")) or name == "XDG_CACHE_HOME"
+        ours = name.startswith("LCP_") and name != "LCP_EXTRA_BUFTS"
+        if ours or theirs or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
     monkeypatch.setenv("LCP_HOME", str(tmp_path / "home"))
     connect = socket.socket.connect
 
@@ -30,6 +39,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def lcp_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that runs a command line in this process; its exit code."""
+
+    def run(*words: str, typed: str = "") -> int:
+        leaving = {number: signal.getsignal(number) for number in LEAVING}
+        with TemporaryFile("w+", encoding="utf-8") as stdin, monkeypatch.context() as patch:
+            stdin.write(typed)
+            stdin.seek(0)
+            patch.setattr(sys, "argv", ["lcp", *words])
+            patch.setattr(sys, "stdin", stdin)
+            with pytest.raises(SystemExit) as left, handling(leaving):
+                main()
+        return left.value.code or 0
+
+    return run
 
 
 @pytest.fixture(scope="session")

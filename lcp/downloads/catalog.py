@@ -7,10 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lcp import paths
+from lcp.errors import SettingsError
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+# Field of a table -> what its value is; every other name is a setting of the chat.
+_FIELDS: dict[str, Any] = {
+    "repo": str,
+    "quant": str,
+    "wheel": str,
+    "size": (int, float),
+    "licence": str,
+    "context": int,
+    "good_for": str,
+}
 
 
 @dataclass(frozen=True)
@@ -18,18 +32,46 @@ class Entry:
     """One table of models.toml."""
 
     name: str
+    repo: str | None = None  # owner/name on the Hub
+    quant: str | None = None  # which file of it
     wheel: str | None = None  # a distribution that contains the GGUF
+    size: int | None = None  # bytes; see `about`
+    about: bool = False  # the size is known to a few percent
+    licence: str = ""
+    context: int | None = None  # tokens it was trained for
+    good_for: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)  # system text and sampling
 
 
 def catalog() -> dict[str, Entry]:
-    """The entries that come with lcp, by name."""
+    """The entries that come with lcp and a person's own, by name. Where both have a name, the
+    fields of the person's are taken and the others stay; SettingsError when theirs is broken."""
     tables = tomllib.loads(_models_toml().read_text(encoding="utf-8"))
-    return {name: _entry(name, dict(table)) for name, table in tables.items()}
+    own = paths.config() / "models.toml"
+    for name, table in _read(own).items():
+        if not isinstance(table, dict):
+            raise SettingsError(f"{own}: {name} stands in no table. Write it below a [name].")
+        tables[name] = tables.get(name, {}) | table
+    return {name: _entry(name, dict(table), own) for name, table in tables.items()}
 
 
-def _entry(name: str, table: dict[str, Any]) -> Entry:
-    return Entry(name, wheel=table.pop("wheel", None), settings=table)
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}. Mend or remove it.") from error
+
+
+def _entry(name: str, table: dict[str, Any], own: Path) -> Entry:
+    facts = {field: table.pop(field) for field in _FIELDS if field in table}
+    for field_, value in facts.items():
+        if isinstance(value, bool) or not isinstance(value, _FIELDS[field_]):
+            raise SettingsError(f"{own}: {field_} = {value} of {name} has no meaning. Mend it.")
+    if isinstance(size := facts.get("size"), float):  # GB
+        facts |= {"size": round(size * 1e9), "about": True}
+    return Entry(name, settings=table, **facts)
 
 
 def _models_toml() -> Any:

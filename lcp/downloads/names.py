@@ -1,0 +1,103 @@
+"""Names of models on the Hugging Face Hub: owner/repo, with a quant, a file or a revision.
+
+Pure: it knows the forms and asks nobody.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from lcp.errors import UsageError
+
+_OWNER_REPO = r"\w[\w.-]*/[\w.-]+"  # ./x.gguf and ../x.gguf are paths
+_REMOTE = re.compile(
+    rf"(https?://)?(www\.)?(hf\.co|huggingface\.co)/"
+    rf"|{_OWNER_REPO}(@[\w.-]+)?(:[\w.-]+)?(@[\w.-]+)?$"
+    rf"|{_OWNER_REPO}(@[\w.-]+)?(/[^/\n]+)*/[^/\n]+\.gguf(@[\w.-]+)?$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a name says; the Hub decides whether there is such a thing."""
+
+    repo: str  # owner/name
+    quant: str | None = None
+    path: str | None = None  # of a file in the repository
+    revision: str | None = None  # a branch, a tag or a commit
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        what = f"/{self.path}" if self.path else f":{self.quant}" if self.quant else ""
+        return f"{self.repo}{what}{at}"
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name has the form of a repository or an address on the Hub."""
+    return bool(_REMOTE.match(name)) or (bool(_mirror()) and name.startswith(f"{_mirror()}/"))
+
+
+def parse(name: str) -> Name:
+    """The parts of owner/repo, owner/repo:QUANT, owner/repo/file.gguf, each with or without
+    @revision, and of the addresses a browser shows; UsageError for another form."""
+    rest, address = _path_of(name.strip())
+    if address:
+        rest = unquote(rest.partition("?")[0].partition("#")[0]).strip("/")
+    owner, _, rest = rest.partition("/")
+    repo, slash, rest = rest.partition("/")
+    if slash and address and (found := re.match(r"(blob|resolve|raw|tree)/(.+)", rest)):
+        branch, path = _revision_and_path(found[2])
+        return _checked(name, Name(f"{owner}/{repo}", None, _file(path), branch))
+    repo, revision, quant = _suffixes(repo)
+    file, later, _ = _suffixes(rest)
+    if file and not _file(file):
+        raise UsageError(f"{name} is no file of a model. {_FORMS}")
+    return _checked(name, Name(f"{owner}/{repo}", quant, file or None, revision or later))
+
+
+_FORMS = "Write owner/repo, owner/repo:QUANT or owner/repo/file.gguf."
+
+
+def _path_of(name: str) -> tuple[str, bool]:
+    """What stands behind the host, and whether there was one."""
+    if (mirror := _mirror()) and name.startswith(f"{mirror}/"):
+        return name[len(mirror) + 1 :], True
+    hosted = re.match(r"(https?://)?(www\.)?(hf\.co|huggingface\.co)/", name, re.IGNORECASE)
+    return (name[hosted.end() :], True) if hosted else (name, False)
+
+
+def _mirror() -> str:
+    """The address in HF_ENDPOINT, if there is one."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    return endpoint if urlsplit(endpoint).netloc else ""
+
+
+def _suffixes(text: str) -> tuple[str, str | None, str | None]:
+    """The text, its @revision and its :QUANT, which may stand in either order."""
+    revision = quant = None
+    while found := re.search(r"([@:])([^@:]*)$", text):
+        if found[1] == "@":
+            revision = found[2]
+        else:
+            quant = found[2]
+        text = text[: found.start()]
+    return text, revision or None, quant or None
+
+
+def _revision_and_path(rest: str) -> tuple[str, str]:
+    """A revision of an address has no slash, but for refs/pr/N and refs/convert/x."""
+    found = re.match(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?$", rest)
+    return (found[1], found[2] or "") if found else (rest, "")
+
+
+def _file(path: str) -> str | None:
+    """A file that can be a model; a folder of a tree is none."""
+    return path if path.lower().endswith(".gguf") else None
+
+
+def _checked(given: str, name: Name) -> Name:
+    if not re.fullmatch(_OWNER_REPO, name.repo):
+        raise UsageError(f"{given} names no repository. {_FORMS}")
+    return name

@@ -1,0 +1,82 @@
+"""The catalogue: what comes with lcp can be used, and a person's own file adds and overrides."""
+
+import pytest
+
+from lcp import paths
+from lcp.downloads import names
+from lcp.downloads.catalog import catalog
+from lcp.downloads.filenames import normal, quant_of
+from lcp.errors import SettingsError
+from lcp.settings import OPTIONS, resolve
+
+
+@pytest.fixture
+def own():
+    """A function that writes a person's models.toml."""
+    paths.config().mkdir(parents=True)
+    return lambda text: (paths.config() / "models.toml").write_text(text)
+
+
+def test_the_catalogue_can_be_read_and_used():
+    entries = catalog()
+    assert len(entries) >= 30
+    for name, entry in entries.items():
+        assert entry.name == name
+        assert entry.name == entry.name.lower() and "/" not in name
+        where = names.parse(f"{entry.repo}:{entry.quant}")
+        assert (where.repo, where.quant) == (entry.repo, entry.quant)
+        assert entry.quant == normal(entry.quant) == quant_of(f"{entry.quant}.gguf")
+        assert entry.size and 10**8 < entry.size < 10**11
+        assert entry.licence and entry.good_for and len(entry.good_for) <= 36
+        assert entry.context is None or entry.context >= 8192
+        assert set(entry.settings) <= set(OPTIONS)
+        resolve({"models.toml": entry.settings})
+
+
+def test_no_two_names_stand_for_one_file():
+    files = [(entry.repo, entry.quant) for entry in catalog().values()]
+    assert len(set(files)) == len(files)
+
+
+def test_a_size_is_exact_in_bytes_and_about_in_gb(own):
+    entries = catalog()
+    llama, smol = entries["llama-3.2-3b"], entries["smollm2-135m"]
+    assert (llama.size, llama.about) == (2019377696, False)
+    assert (smol.size, smol.about) == (145_000_000, True)
+    own("[x]\nrepo = 'a/b'\nsize = 2.0")
+    assert (catalog()["x"].size, catalog()["x"].about) == (2 * 10**9, True)
+
+
+def test_ones_own_file_adds_names(own):
+    own("[mine]\nrepo = 'me/mine-GGUF'\nquant = 'Q8_0'\ntemp = 0.3\nsystem = 'Be brief.'")
+    mine = catalog()["mine"]
+    assert (mine.repo, mine.quant) == ("me/mine-GGUF", "Q8_0")
+    assert mine.settings == {"temp": 0.3, "system": "Be brief."}
+    assert "llama-3.2-3b" in catalog()
+
+
+def test_ones_own_file_is_stronger_field_by_field(own):
+    own("['llama-3.2-3b']\nquant = 'Q8_0'\ntemp = 0.1")
+    llama = catalog()["llama-3.2-3b"]
+    assert llama.quant == "Q8_0"
+    assert llama.repo == "bartowski/Llama-3.2-3B-Instruct-GGUF"
+    assert llama.settings == {"temp": 0.1, "top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[x", "cannot be read: "),
+        ("repo = 'a/b'", "repo stands in no table. Write it below a [name]."),
+        ("[x]\nrepo = 5", "repo = 5 of x has no meaning. Mend it."),
+        ("[x]\nsize = true", "size = True of x has no meaning. Mend it."),
+        ("[x]\ncontext = 'long'", "context = long of x has no meaning. Mend it."),
+    ],
+)
+def test_a_broken_file_is_a_usage_error(own, text, sentence):
+    own(text)
+    with pytest.raises(SettingsError) as error:
+        catalog()
+    assert sentence in str(error.value)
+    assert str(paths.config() / "models.toml") in str(error.value)
+    assert error.value.exit_code == 2

@@ -1,0 +1,252 @@
+"""Names, and what a repository on the Hub holds: huggingface_hub against a Hub on this machine."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from hub import NO_GRANT, TOKEN, Hub
+from hypothesis import given
+from hypothesis import strategies as st
+from terminal import terminal_environment
+
+from lcp.downloads import hub
+from lcp.downloads.names import Name, is_remote, parse
+from lcp.errors import DownloadError, ModelNotFound, UsageError
+
+BIG = bytes(20_000)
+FILES = {"README.md": b"small", "m-Q4_K_M.gguf": BIG, "q/m-Q8_0.gguf": BIG + b"8"}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A Hub with one repository, which huggingface_hub asks."""
+    with Hub() as running:
+        running.add("owner/model", FILES, info={"cardData": {"license": "mit"}})
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("owner/repo", Name("owner/repo")),
+        ("Owner.x/repo-1.5_GGUF", Name("Owner.x/repo-1.5_GGUF")),
+        ("owner/repo:Q4_K_M", Name("owner/repo", "Q4_K_M")),
+        ("owner/repo:UD-Q4_K_XL", Name("owner/repo", "UD-Q4_K_XL")),
+        ("owner/repo@v1.0", Name("owner/repo", None, None, "v1.0")),
+        ("owner/repo:Q8_0@v1", Name("owner/repo", "Q8_0", None, "v1")),
+        ("owner/repo@v1:Q8_0", Name("owner/repo", "Q8_0", None, "v1")),
+        ("owner/repo/a.gguf", Name("owner/repo", None, "a.gguf")),
+        ("owner/repo/b/c/a.gguf@v1", Name("owner/repo", None, "b/c/a.gguf", "v1")),
+        ("owner/repo@v1/b/a.gguf", Name("owner/repo", None, "b/a.gguf", "v1")),
+        ("hf.co/owner/repo", Name("owner/repo")),
+        ("hf.co/owner/repo:Q8_0", Name("owner/repo", "Q8_0")),
+        ("huggingface.co/owner/repo/", Name("owner/repo")),
+        ("https://www.huggingface.co/owner/repo", Name("owner/repo")),
+        ("https://huggingface.co/owner/repo?library=x#y", Name("owner/repo")),
+        ("https://huggingface.co/owner/repo/tree/main", Name("owner/repo", revision="main")),
+        ("https://huggingface.co/owner/repo/tree/main/Q8_0", Name("owner/repo", revision="main")),
+        ("https://huggingface.co/owner/repo/blob/main/a.gguf",
+         Name("owner/repo", None, "a.gguf", "main")),
+        ("https://huggingface.co/owner/repo/resolve/main/b/a.gguf?download=true",
+         Name("owner/repo", None, "b/a.gguf", "main")),
+        ("https://hf.co/owner/repo/blob/refs%2Fpr%2F3/a%20b.gguf",
+         Name("owner/repo", None, "a b.gguf", "refs/pr/3")),
+        ("https://hf.co/owner/repo/resolve/refs/pr/3/a.gguf",
+         Name("owner/repo", None, "a.gguf", "refs/pr/3")),
+        ("http://127.0.0.1:1/mirror/owner/repo/blob/main/a.gguf",
+         Name("owner/repo", None, "a.gguf", "main")),
+    ],
+)  # fmt: skip
+def test_the_forms_of_a_name(name, parts, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1/mirror/")
+    assert is_remote(name)
+    assert parse(name) == parts
+
+
+@pytest.mark.parametrize("name", ["hf.co/owner", "hf.co/", "https://huggingface.co/a b/c", "x/y/z"])
+def test_what_is_no_name_is_a_usage_error(name):
+    with pytest.raises(UsageError, match="Write owner/repo, owner/repo:QUANT or owner/repo/file"):
+        parse(name)
+
+
+@pytest.mark.parametrize("path", ["./a.gguf", "../a.gguf", "../a/b.gguf", "./a"])
+def test_a_path_that_begins_with_a_dot_is_no_name_of_the_hub(path):
+    assert not is_remote(path)
+
+
+WORD = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,12}", fullmatch=True)
+NAMES = st.builds(
+    lambda owner, repo, quant, path, revision: Name(
+        f"{owner}/{repo}", None if path else quant, path and f"{path}.gguf", revision
+    ),
+    WORD, WORD, st.none() | WORD, st.none() | WORD, st.none() | WORD,
+)  # fmt: skip
+
+
+@given(NAMES)
+def test_a_name_is_read_back_as_it_is_written(name):
+    assert is_remote(str(name))
+    assert parse(str(name)) == name
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_name_or_a_usage_error(text):
+    with contextlib.suppress(UsageError):
+        parse(text)
+
+
+# what a repository holds
+
+
+def test_a_repository_has_sizes_and_hashes_from_its_tree(server):
+    found = hub.look_up(Name("owner/model"))
+    assert (found.commit, found.revision) == (server.repos["owner/model"].commit, "main")
+    assert {file.path: file.size for file in found.files} == {
+        path: len(content) for path, content in FILES.items()
+    }
+    etags = {file.path: file.etag for file in found.files}
+    assert etags["m-Q4_K_M.gguf"] == hashlib.sha256(BIG).hexdigest()
+    assert len(etags["README.md"]) == 40
+    assert (found.licence, found.gated) == ("mit", False)
+    assert found.url("q/m-Q8_0.gguf") == (
+        f"{server.url}/owner/model/resolve/{found.commit}/q/m-Q8_0.gguf"
+    )
+    asked = [request.path.partition("?")[0] for request in server.log]
+    about = "/api/models/owner/model"
+    assert asked == [about, f"{about}/tree/{found.commit}"]
+
+
+@pytest.mark.parametrize(
+    ("info", "licence"),
+    [
+        ({"cardData": {"license": "other", "license_name": "lfm1.0"}}, "lfm1.0"),
+        ({"cardData": {"license": "other"}}, "other"),
+        ({"tags": ["gguf", "license:llama3.2"]}, "llama3.2"),
+        ({}, ""),
+    ],
+)
+def test_the_licence(server, info, licence):
+    server.add("owner/other", FILES, info=info)
+    assert hub.look_up(Name("owner/other")).licence == licence
+
+
+def test_a_large_tree_comes_whole(server):
+    server.add("owner/large", {f"{n}/x.gguf": b"%d" % n for n in range(1100)})
+    assert len(hub.look_up(Name("owner/large")).files) == 1100
+
+
+def test_a_renamed_repository_is_found(server):
+    server.renamed["old/name"] = "owner/model"
+    assert hub.look_up(Name("old/name")).files == hub.look_up(Name("owner/model")).files
+
+
+# what cannot be had
+
+
+def refusal(name, known=()):
+    with pytest.raises((DownloadError, ModelNotFound)) as error:
+        hub.look_up(name, known)
+    assert error.value.exit_code == 1
+    return str(error.value)
+
+
+def test_no_such_repository_suggests_one(server):
+    assert refusal(Name("owner/nothing")) == (
+        "There is no repository owner/nothing that everybody may see. "
+        "Check the spelling; for a private one, put a token into HF_TOKEN."
+    )
+    assert "Check the spelling" in refusal(Name("a/b"), ["a/b"])  # not itself
+    assert refusal(Name("owner/mode")).endswith("Did you mean owner/model?")  # the Hub's search
+    known = ["bartowski/Llama-3.2-3B-Instruct-GGUF"]
+    assert refusal(Name("bartowski/Llama-3.2-3B-Instrct-GGUF"), known).endswith(
+        "Did you mean bartowski/Llama-3.2-3B-Instruct-GGUF?"
+    )
+
+
+def test_a_private_repository_wants_a_token(server, monkeypatch):
+    server.add("owner/private", FILES, private=True)
+    assert "put a token into HF_TOKEN" in refusal(Name("owner/private"))
+    monkeypatch.setenv("HF_TOKEN", NO_GRANT)
+    assert "no repository owner/private that your token may see" in refusal(Name("owner/private"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert len(hub.look_up(Name("owner/private")).files) == 3
+
+
+def test_a_gated_repository_says_where_to_accept(server, monkeypatch):
+    server.add("owner/gated", FILES, gated=True)
+    assert refusal(Name("owner/gated")) == (
+        f"owner/gated is gated. Accept its terms at {server.url}/owner/gated, make a token at "
+        f"{server.url}/settings/tokens and put it into HF_TOKEN."
+    )
+    monkeypatch.setenv("HF_TOKEN", NO_GRANT)
+    assert refusal(Name("owner/gated")) == (
+        "owner/gated is gated and your token's account is not let in yet. "
+        f"Ask for access at {server.url}/owner/gated and run this again."
+    )
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert hub.look_up(Name("owner/gated")).gated
+
+
+def test_a_bad_token_is_said(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    sentence = refusal(Name("owner/model"))
+    assert "does not accept your token. Make another one at" in sentence
+    assert "hf_wrong" not in sentence
+
+
+def test_no_such_revision(server):
+    assert refusal(Name("owner/model", revision="v9")) == (
+        "owner/model has no revision v9. Leave it out to get the newest."
+    )
+
+
+def test_a_name_that_cannot_be(server):
+    assert "cannot be a repository" in refusal(Name("owner/--x"))
+    assert server.log == []
+
+
+def test_a_server_that_answers_wrongly(server):
+    server.fault("status", 500, where="api", times=1)
+    assert refusal(Name("owner/model")) == (
+        f"{server.url} answers 500 (Broken on purpose) when asked for owner/model. Try again later."
+    )
+    server.add("owner/odd", FILES, info={"id": None, "siblings": 5})
+    assert "does not answer as a Hub does" in refusal(Name("owner/odd"))
+
+
+def test_a_server_that_is_down(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    sentence = refusal(Name("owner/model"))
+    assert "cannot be reached: " in sentence
+    assert sentence.endswith("Check the connection, and HF_ENDPOINT if it is set.")
+
+
+@pytest.mark.slow
+def test_offline_nobody_is_asked(server, home):
+    code = (
+        "from lcp.downloads import hub; from lcp.downloads.names import Name\n"
+        "try: hub.look_up(Name('owner/model'))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = terminal_environment(home) | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("DownloadError HF_HUB_OFFLINE is set, so nobody is asked for")
+    assert (server.log, done.stderr) == ([], "")
+
+
+def test_nothing_is_reported_and_xet_is_off(server):
+    hub.look_up(Name("owner/model"))
+    assert os.environ["HF_HUB_DISABLE_XET"] == os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert not [r for r in server.log if "harness" in r.path or "telemetry" in r.path]
