@@ -1,5 +1,6 @@
 """Text of strangers: what must never reach a terminal as it is."""
 
+import re
 import unicodedata
 from itertools import pairwise
 
@@ -65,6 +66,13 @@ def test_what_was_there_is_shown():
     assert clean("\x9b \ud800 \U000e0041") == "� � �"
 
 
+def test_a_joiner_stays_where_writing_needs_it():
+    joined = ["می\u200cخواهم", "क्\u200dष", FAMILY, f"{HEART}\u200d\U0001f525"]
+    assert [clean(text) for text in joined] == joined
+    assert clean("pass\u200dword\u200c1") == "pass<200D>word<200C>1"
+    assert clean("\u200cا\u200c\u200c\u200dب") == "<200C>ا\u200c<200C><200D>ب"
+
+
 def test_every_line_end_is_a_line_feed():
     assert clean("a\r\nb\rc\nd") == "a\nb\nc\nd"
 
@@ -79,7 +87,7 @@ def test_whatever_is_cleaned_is_harmless(text):
 
 
 @settings(deadline=None)
-@given(texts, st.lists(st.integers(0, 50)))
+@given(texts | st.text("\u200c\u200dم👩a\r\n"), st.lists(st.integers(0, 50)))
 def test_a_cut_anywhere_changes_nothing(text, cuts):
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     cleaner = Cleaner()
@@ -118,10 +126,11 @@ def test_what_is_pasted_cannot_act_on_the_terminal(chat):
 
 @in_both()
 def test_a_system_text_cannot_act_on_the_terminal(chat):
-    pasted = EVERYTHING.replace("\ud83d", "").replace("\x1b", "")
-    chat.type(f"\x1b[200~/system {pasted} Seen.\x1b[201~{ENTER}")
-    chat.sees("System text: ")
-    chat.sees("Seen.")
+    pasted = re.sub("[\ud83d\x1b\r\n]", "", EVERYTHING)
+    chat.type(f"/system \x1b[200~Seen. {pasted}\x1b[201~{ENTER}")
+    chat.sees("System text: Seen.")
+    chat.type("/exit" + ENTER)
+    chat.leaves()
     assert "\u202e" not in chat.raw.partition("System text: ")[2]
 
 

@@ -26,10 +26,10 @@ def in_pipes(**more):
     return Screen(out, err, **more), out, err
 
 
-def in_a_terminal():
+def in_a_terminal(**more):
     glass = Glass(80, 24)
     out, err = Paper(glass), Paper(glass)
-    return Screen(out, err), out, err
+    return Screen(out, err, **more), out, err
 
 
 def answer(screen, *pieces, thinking=()):
@@ -83,11 +83,13 @@ def test_an_answer_that_was_cut_off_ends_its_line():
     assert out.getvalue() == "It was a dark\n"
 
 
-def test_markup_and_emoji_names_are_text():
-    screen, out, err = in_a_terminal()
+@pytest.mark.parametrize("plain", [True, False])
+def test_markup_and_emoji_names_are_text(plain):
+    screen, out, err = in_a_terminal(plain=plain)
     answer(screen, "[red]x[/red] [/] :bomb: https://x.y 'quoted' 123")
     screen.notice("[b]n[/b] [/] :bomb:")
-    assert out.written == "[red]x[/red] [/] :bomb: https://x.y 'quoted' 123\n"
+    written = out.written.replace("\x1b[K", "")
+    assert written == "[red]x[/red] [/] :bomb: https://x.y 'quoted' 123\n"
     assert "[b]n[/b] [/] :bomb:" in err.written
 
 
@@ -98,18 +100,27 @@ plain = st.text(st.sampled_from("ab \n世é\u0301👩\r"), max_size=300)
 @given(plain, st.lists(st.integers(0, 300)))
 def test_a_terminal_shows_the_text_however_it_is_cut(text, cuts):
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    screen, out, _ = in_a_terminal()
+    screen, out, _ = in_a_terminal(plain=True)
     answer(screen, *(text[a:b] for a, b in pairwise(edges)))
     cleaned = clean(text)
     assert out.written == cleaned + ("\n" if cleaned and not cleaned.endswith("\n") else "")
 
 
 def test_thinking_is_dim_and_stands_apart():
-    screen, out, err = in_a_terminal()
+    screen, out, err = in_a_terminal(plain=True)
     answer(screen, "Four.", thinking=["Two ", "and two."])
     assert out.glass.text() == "Two and two.\n\nFour."
     assert "\x1b[2m" in err.written
     assert out.written == "Four.\n"
+
+
+def test_an_answer_in_a_terminal_is_drawn_as_markdown():
+    screen, out, _ = in_a_terminal()
+    answer(screen, "# Title\n\nSome **bold**", " words.")
+    assert out.glass.text() == "Title\n\nSome bold words."
+    screen, out, _ = in_a_terminal(plain=True)
+    answer(screen, "# Title\n\nSome **bold**", " words.")
+    assert out.glass.text() == "# Title\n\nSome **bold** words."
 
 
 def test_progress_is_one_line_that_goes_away():
@@ -160,6 +171,23 @@ def test_a_table_has_no_blanks_at_line_ends():
     screen.table([("a", "short"), ("b", "much longer than that " * 6)])
     assert len(err.written.splitlines()) > 2
     assert all(line == line.rstrip() for line in err.written.splitlines())
+
+
+def test_nothing_of_a_table_is_cut_off():
+    screen, _, err = in_a_terminal()
+    screen.table([("frequency_penalty", "0.0", "less likely " * 20)] * 2 + [("x" * 60, "", "")])
+    assert err.written.replace("\n", "").count("x") == 60
+    assert "…" not in err.written
+
+
+def test_an_answer_that_goes_on_in_code_is_code():
+    screen, out, _ = in_a_terminal()
+    with screen.answer("```py\n"):
+        screen.write("    return __x__\n```\n*Done.*\n")
+    with screen.answer():
+        screen.write("__x__\n")
+    lines = [line.rstrip() for line in out.glass.text().splitlines()]
+    assert lines == ["─── py", "    return __x__", "───", "", "Done.", "x"]
 
 
 def test_an_encoding_that_cannot_spell_it_gets_a_question_mark(monkeypatch):

@@ -1,13 +1,16 @@
 """Screen: the only writer. Answers go to stdout, everything else to stderr.
 
-In a terminal, text of strangers is cleaned first; into a pipe it goes as it is.
+In a terminal, text of strangers is cleaned first, and an answer is drawn as Markdown; into a pipe
+it goes as it is.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 from rich.control import Control
@@ -15,6 +18,11 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from lcp.terminal.clean import Cleaner, clean
+from lcp.terminal.signals import handling
+
+if TYPE_CHECKING:
+    from lcp.terminal.painter import Painter
+    from lcp.terminal.thinking import Thinking
 
 _ERASE_LINE = Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2))
 # Parts differ in sign as well as in colour: colours may be off, or look alike to a person.
@@ -31,41 +39,84 @@ class Screen:
         err: TextIO | None = None,
         *,
         answers: bool = True,
+        plain: bool = False,
+        show_thinking: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`answers` off: they are printed elsewhere, as JSON."""
+        """`answers` off: they are printed elsewhere, as JSON. `plain`: no Markdown, in a terminal
+        either. With `show_thinking` all of the thinking stays, else one line says it was there."""
         self._out = _console(out or sys.stdout)
         self._err = _console(err or sys.stderr)
         self._answers = answers
+        self._plain = plain
+        self.show_thinking = show_thinking
+        self._clock = clock
         self._closed = False
         self._transient = False
-        self._last = ""
+        self._part: Painter | Thinking | _Plain | None = None
+        self._part_thinks = False
+        self._fence = ""
 
     @contextmanager
-    def answer(self) -> Iterator[None]:
-        """Around one answer: afterwards the cursor is at the beginning of a line."""
-        self._cleaner = Cleaner()
-        self._kind = ""
-        try:
-            yield
-        finally:
-            self.clear_progress()
-            self._end_line()
+    def answer(self, fence: str = "") -> Iterator[None]:
+        """Around one answer: afterwards the cursor is at the beginning of a line. `fence`: the
+        line that opened the block of code in which the answer goes on."""
+        self._fence = fence
 
-    def write(self, text: str, thinking: bool = False) -> None:
-        """A piece of the answer, or (dim) of the thinking before it."""
+        def displaced(number: int, frame: Any) -> None:
+            if self._part:
+                self._part.displaced()
+
+        # back from a stop by Ctrl-Z, the shell's lines stand below ours
+        with handling({signal.SIGCONT: displaced} if hasattr(signal, "SIGCONT") else {}):
+            try:
+                yield
+            finally:
+                self.clear_progress()
+                self._finish_part()
+
+    def write(self, text: str, thinking: bool = False, tokens: int = 0) -> None:
+        """A piece of the answer, or of the thinking before it; `tokens` are those of a piece of
+        thinking, where they are known."""
         if self._closed or not (thinking or self._answers):
             return
         self.clear_progress()
-        kind = "thinking" if thinking else "answer"
-        if self._kind == "thinking" and kind == "answer":
-            self._end_line()
-            self._err.print()
-        self._kind = kind
-        self._print(self._err if thinking else self._out, text, "dim" if thinking else "")
+        if self._part is None or thinking != self._part_thinks:
+            if isinstance(self._finish_part(), _Plain) and not thinking:
+                self._err.print()
+            self._part, self._part_thinks = self._begin_part(thinking), thinking
+        try:
+            self._part.feed(text, tokens)
+        except BrokenPipeError:
+            self._closed = True  # said once; the rest goes nowhere
+            self._part = None
+            raise
+
+    def _begin_part(self, thinking: bool) -> "Painter | Thinking | _Plain":
+        console = self._err if thinking else self._out
+        if console.is_terminal and not (self._plain or console.legacy_windows):
+            if not thinking:
+                from lcp.terminal.painter import Painter
+
+                painter, self._fence = Painter(console, clock=self._clock, begun=self._fence), ""
+                return painter
+            if not (self.show_thinking or console.is_dumb_terminal):
+                from lcp.terminal.thinking import Thinking
+
+                return Thinking(console, clock=self._clock)
+        return _Plain(console, thinking)
+
+    def _finish_part(self) -> "Painter | Thinking | _Plain | None":
+        part, self._part = self._part, None
+        if part:
+            part.finish()
+        return part
 
     def progress(self, text: str) -> None:
         """Show what is going on, until something else is written; only in a terminal."""
         if self._err.is_terminal and not self._err.is_dumb_terminal:
+            if self._part:
+                self._part.paint()
             self._err.control(_ERASE_LINE)
             line = Text(clean(text), "dim", no_wrap=True)
             line.truncate(self._err.width - 1, overflow="ellipsis")
@@ -79,19 +130,21 @@ class Screen:
 
     def notice(self, text: str) -> None:
         """A line of lcp's own, beside the conversation."""
-        self.clear_progress()
+        self._make_way()
         self._err.print(Text(clean(text), "dim"), soft_wrap=True)
 
     def error(self, text: str) -> None:
         """A sentence about what went wrong."""
-        self.clear_progress()
+        self._make_way()
         self._err.print(Text(clean(text), "red"), soft_wrap=True)
 
     def table(self, rows: list[tuple[str, ...]]) -> None:
-        """Rows in aligned columns; the last column wraps."""
+        """Rows in aligned columns, which wrap where there is no room; nothing is cut off."""
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
+        for _ in rows[0] if rows else ():
+            table.add_column(overflow="fold")
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
         with self._err.capture() as drawn:
@@ -104,40 +157,72 @@ class Screen:
         """A bar of parts of a whole, and under it their names and numbers."""
         width = max(20, min(72, self._err.width - 2))
         bar, legend = Text(), Text()
-        for (name, share), style in zip(shares, _BAR_STYLES, strict=False):
+        for (name, share), style, sign in zip(shares, _BAR_STYLES, _BAR_SIGNS, strict=False):
             cells = round(width * share / total) if total else 0
-            bar.append(_BAR_SIGNS[_BAR_STYLES.index(style)] * cells, style)
-            legend.append(f"{name} {share:,}  ", style)
+            bar.append(sign * cells, style)
+            legend.append(f"{sign} {name} {share:,}  ", style)
         self._err.print(bar)
         self._err.print(legend)
+
+    def show(self, drawing: Text) -> None:
+        """Something drawn (see charts.py)."""
+        self.clear_progress()
+        self._err.print(drawing, soft_wrap=True, end="")
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._err.width
 
     def blank(self) -> None:
         self._err.print()
 
-    def _print(self, console: Console, text: str, style: str) -> None:
-        try:
-            if console.is_terminal:
-                text = self._cleaner.feed(text)
-                if style:
-                    console.print(Text(text, style), end="", soft_wrap=True)
-                else:  # a tenth of rich's time, while every core is wanted for the next token
-                    console.file.write(text)
-            else:
-                console.file.write(text)
-            console.file.flush()
-        except BrokenPipeError:
-            self._closed = True  # said once; the rest goes nowhere
-            self._last = ""
-            raise
-        self._last = text or self._last
-        self._open = console
+    def send(self, sequence: str) -> bool:
+        """Write a control sequence of lcp's own to the terminal; False when there is none."""
+        for console in (self._err, self._out):
+            if console.is_terminal and not console.is_dumb_terminal:
+                console.file.write(sequence)
+                console.file.flush()
+                return True
+        return False
 
-    def _end_line(self) -> None:
-        """A line end, if the last piece had none; into the stream it went to."""
-        if self._last and not self._last.endswith("\n"):
-            self._open.file.write("\n")
-            self._open.file.flush()
+    def _make_way(self) -> None:
+        """For a line of lcp's own in the middle of an answer."""
+        self.clear_progress()
+        if self._part:
+            self._part.clear()
+
+
+class _Plain:
+    """Text that is written as it comes."""
+
+    def __init__(self, console: Console, thinking: bool) -> None:
+        self._console = console
+        self._style = "dim" if thinking else ""
+        self._cleaner = Cleaner()
         self._last = ""
+
+    def feed(self, text: str, tokens: int = 0) -> None:
+        console = self._console
+        if console.is_terminal:
+            text = self._cleaner.feed(text)
+        if console.is_terminal and self._style:
+            console.print(Text(text, self._style), end="", soft_wrap=True)
+        else:  # a tenth of rich's time, while every core is wanted for the next token
+            console.file.write(text)
+        console.file.flush()
+        self._last = text or self._last
+
+    def finish(self) -> None:
+        """A line end, if the last piece had none."""
+        if self._last and not self._last.endswith("\n"):
+            self._console.file.write("\n")
+            self._console.file.flush()
+
+    def paint(self) -> None:
+        """It is there already."""
+
+    clear = displaced = paint
 
 
 class _Terminal:

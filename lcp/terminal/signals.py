@@ -5,7 +5,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -51,9 +51,16 @@ def quiet() -> Iterator[None]:
             if os.tcgetpgrp(fd) == os.getpgrp():  # in the background it is not ours: SIGTTOU
                 termios.tcsetattr(fd, termios.TCSADRAIN, modes)
 
+    outer = signal.getsignal(signal.SIGCONT)
+
+    def back(number: int, frame: FrameType | None) -> None:
+        put(during)
+        if callable(outer):
+            outer(number, frame)
+
     put(during)
     try:
-        with handling({signal.SIGCONT: lambda number, frame: put(during)}):
+        with handling({signal.SIGCONT: back}):
             yield
     finally:
         put(before)
@@ -73,6 +80,13 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
 
     with quiet(), handling(dict.fromkeys((signal.SIGINT, *LEAVING), note)):
         yield asked
+
+
+def leave(asked: Sequence[int]) -> None:
+    """End the program where one of the signals that came was no Ctrl-C."""
+    for number in asked:
+        if number != signal.SIGINT:
+            raise SystemExit(128 + number)
 
 
 def pressed(key: bytes, seconds: float) -> bool:

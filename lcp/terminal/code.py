@@ -1,0 +1,163 @@
+"""Code as it streams: lines are coloured and finished while the fence is still open.
+
+A lexer is never run over everything again: it starts anew at a line from which it sees what it
+saw before. Lines become final by what stands in the text alone, however it arrived.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from rich.cells import cell_len, chop_cells
+from rich.segment import Segment
+from rich.style import Style
+
+Row = list[Segment]
+# Colours by the names a terminal gives them, which its owner chose: none that is hard to read on
+# white or on black. pygments' kinds of token; the longest name that fits counts.
+_STYLES = {
+    "Comment": "dim italic",
+    "Comment.Preproc": "magenta",
+    "Keyword": "magenta",
+    "Keyword.Type": "cyan",
+    "Operator.Word": "magenta",
+    "Name.Builtin": "cyan",
+    "Name.Class": "bold",
+    "Name.Decorator": "cyan",
+    "Name.Function": "bold",
+    "Name.Tag": "magenta",
+    "Literal.String": "green",
+    "Literal.Number": "cyan",
+    "Generic.Deleted": "red",
+    "Generic.Inserted": "green",
+    "Generic.Heading": "bold",
+    "Generic.Subheading": "bold",
+}
+_DIM = Style(dim=True)
+_RULE = "───"
+_STEP = 8  # so many new lines are lexed together
+_OPEN = 4  # so many lines may still change: a lexer looks ahead
+_LONGEST = 128  # after so many lines lexing starts anew in any case; colours may be off then
+_WIDEST = 1000  # a line with more characters has no colours: lexers can take very long
+_TAB = 4
+
+Line = list[tuple[Style | None, str]]
+
+
+class Code:
+    """The lines of one block of code; `take` has the rows finished since, `rest` the others."""
+
+    def __init__(self, info: str) -> None:
+        """`info` is what stands behind the fence's mark; its first word names the language."""
+        self._language = (info.split() or [""])[0].strip("{}.")
+        self._lexer = _lexer(self._language)
+        self._styles: dict[Any, Style | None] = {}
+        self._lines: list[str] = []  # not final
+        self._due = _STEP + _OPEN
+        self._done: list[Line] = [[(_DIM, f"{_RULE} {self._language}".rstrip())]]
+
+    def feed(self, line: str) -> None:
+        """One whole line, without its end."""
+        self._lines.append(line.expandtabs(_TAB))
+        if self._lexer is None:
+            self._finish(self._lex(self._lines))
+        elif len(self._lines) >= self._due:
+            self._settle()
+
+    def close(self) -> None:
+        """There are no more lines."""
+        self._finish(self._lex(self._lines))
+        self._done.append([(_DIM, _RULE)])
+
+    def take(self, width: int) -> list[Row]:
+        """The rows that became final since the last call."""
+        lines, self._done = self._done, []
+        return [row for line in lines for row in _fold(line, width)]
+
+    def rest(self, width: int, line: str) -> list[Row]:
+        """The rows that are not final, with a line that is not whole."""
+        lines = [*self._lines, line.expandtabs(_TAB)] if line else self._lines
+        return [row for found in self._lex(lines) for row in _fold(found, width)]
+
+    def _finish(self, lexed: list[Line]) -> None:
+        self._done += lexed
+        del self._lines[: len(lexed)]
+        self._due = len(self._lines) + _STEP
+
+    def _settle(self) -> None:
+        """Finish the lines before the last one where the lexer may start anew."""
+        lexed = self._lex(self._lines)
+        latest = len(lexed) - _OPEN
+        for start in range(latest, max(0, latest - _STEP), -1):
+            if self._lines[start].strip() and self._lex(self._lines[start:]) == lexed[start:]:
+                return self._finish(lexed[:start])
+        if len(lexed) >= _LONGEST:
+            return self._finish(lexed[:latest])
+        self._due *= 2
+
+    def _lex(self, lines: list[str]) -> list[Line]:
+        """The lines in styled pieces; in one each where the lexer fails, or changes the text."""
+        plain: list[Line] = [[(None, line)] for line in lines]
+        if self._lexer is None or max(map(len, lines), default=0) > _WIDEST:
+            return plain
+        found: list[Line] = [[]]
+        try:
+            for kind, text in self._lexer.get_tokens("".join(f"{line}\n" for line in lines)):
+                self._add(found, text, self._style(kind))
+        except Exception:  # a bug in one of five hundred lexers costs the colours, not the answer
+            return plain
+        same = ["".join(part for _, part in line) for line in found] == [*lines, ""]
+        return found[:-1] if same else plain
+
+    def _add(self, found: list[Line], text: str, style: Style | None) -> None:
+        for number, part in enumerate(text.split("\n")):
+            if number:
+                found.append([])
+            if found[-1] and found[-1][-1][0] == style:
+                part = found[-1].pop()[1] + part
+            if part:
+                found[-1].append((style, part))
+
+    def _style(self, kind: Any) -> Style | None:
+        if kind not in self._styles:
+            name, style = str(kind).removeprefix("Token."), ""
+            while name and not style:
+                style = _STYLES.get(name, "")
+                name = name.rpartition(".")[0]
+            self._styles[kind] = Style.parse(style) if style else None
+        return self._styles[kind]
+
+
+@cache
+def _lexer(language: str) -> Any:
+    """pygments' lexer of that name; None where it has none."""
+    from pygments.lexers import get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    if not language or language == "text":
+        return None
+    try:
+        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
+
+
+def _fold(line: Line, width: int) -> list[Row]:
+    """A line as rows no wider than `width` cells, cut anywhere: code is not words."""
+    text = "".join(part for _, part in line)
+    if cell_len(text) <= width:
+        return [[Segment(part, style) for style, part in line]]
+    rows: list[Row] = []
+    parts = iter(line)
+    style, part = next(parts)
+    for piece in chop_cells(text, width):
+        row: Row = []
+        missing = len(piece)
+        while missing:
+            while not part:
+                style, part = next(parts)
+            row.append(Segment(part[:missing], style))
+            part, missing = part[missing:], missing - len(part[:missing])
+        rows.append(row)
+    return rows

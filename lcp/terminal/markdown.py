@@ -1,0 +1,177 @@
+"""Markdown as it streams: which blocks are finished, and which one may still change.
+
+CommonMark is read from left to right: a new line changes the last block and no other. So all but
+the last are finished for good, and an item of a list is once the next one has begun. Knows no
+terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lcp.terminal.code import Code
+from lcp.terminal.dialect import Node, parser
+
+LISTS = ("bullet_list", "ordered_list")
+_LONG = 2000  # characters of an open block
+_OUTLIVE_BLANKS = ("list_item", "code_block", "fence")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A top-level block, an item of a list, or (`code`) a fence that grows line by line."""
+
+    node: Node
+    gap: bool  # a blank row before it
+    number: int | None = None  # of an ordered item
+    code: Code | None = None
+
+
+def blocks(root: Node, gap: bool = False, number: int | None = None) -> Iterator[Block]:
+    """The blocks of a text, its lists item by item. `gap` is the first one's, and `number`, where
+    the text begins in the middle of a list."""
+    for node in root.children:
+        if node.type in LISTS:
+            yield from items(node, gap, number)
+        else:
+            yield Block(node, gap)
+        gap, number = True, None
+
+
+def items(node: Node, gap: bool, number: int | None = None) -> Iterator[Block]:
+    """The items of a list. Behind one that is more than a paragraph there is a blank row: this
+    depends on no later item."""
+    if node.type == "ordered_list" and number is None:
+        number = int(node.attrs.get("start", 1))
+    for item in node.children:
+        yield Block(item, gap, number)
+        shown = [child for child in item.children if child.type not in LISTS]
+        gap = len(shown) > 1 or any(child.type != "paragraph" for child in shown)
+        if number is not None:
+            number += 1
+
+
+class Splitter:
+    """Give it text by `feed`; `take` has the blocks finished since, `open_blocks` the rest."""
+
+    def __init__(self) -> None:
+        self.code: Code | None = None  # the fence that is open
+        self._parser = parser()
+        self._rest = ""  # begins where a block, an item or a line of code begins
+        self._parsed = 0  # so much of it was parsed, in whole lines
+        self._gap = False
+        self._number: int | None = None
+
+    def feed(self, text: str) -> None:
+        self._rest += text
+
+    def take(self, final: bool = False) -> list[Block]:
+        """What will not change any more. A fence is among it once it begins."""
+        found: list[Block] = []
+        while True:
+            if self.code is None:
+                found += self._take_blocks(final)
+            if self.code is None or not self._take_code(final):
+                return found
+
+    def open_blocks(self, height: int) -> list[Block]:
+        """The last block, as it stands; none inside a fence. Of one that is many times `height`
+        lines long, only how it begins and ends."""
+        if self.code:
+            return []
+        step = 2 * height
+        if self._rest.count("\n") <= 2 * step:
+            return self._blocks(self._rest)
+        lines = self._rest.splitlines(keepends=True)
+        begin = (len(lines) // step - 1) * step  # it stays where it is for a while
+        marks = [line for line in lines[2:begin] if line.lstrip(" >").startswith(("```", "~~~"))]
+        inside = marks[-1:] if len(marks) % 2 else []  # a fence that is open there
+        return self._blocks("".join([*lines[:2], *inside, *lines[begin:]]))
+
+    def open_line(self) -> str:
+        """The last line of an open fence, unless it may become its end."""
+        line = self._inside(self._rest)
+        return line if line.strip(" ").strip(self._mark) else ""
+
+    def _take_blocks(self, final: bool) -> list[Block]:
+        end = len(self._rest) if final else self._rest.rfind("\n") + 1
+        # a long block is not read again for every line, or its cost would grow with its square
+        grown, enough = end - self._parsed, self._parsed // 16 if self._parsed > _LONG else 1
+        if not final and grown < enough:
+            return []
+        found = self._blocks(self._rest[:end])
+        if final:
+            self._rest, self._gap = "", self._gap or bool(found)
+            return found
+        self._parsed = end
+        if not found:
+            return []
+        if self._ended(found[-1]):
+            self._rest, self._parsed = self._rest[end:], 0
+            self._gap, self._number = True, None
+            return found
+        last = found.pop()
+        self._drop(last.node.map[0] if last.node.map else 0)
+        self._gap, self._number = last.gap, last.number
+        if last.node.type == "fence":
+            found.append(self._begin_code(last))
+        return found
+
+    def _ended(self, last: Block) -> bool:
+        """Whether a blank line has ended the last block, too."""
+        text = self._rest[: self._parsed]
+        blank = text[len(text.rstrip(" \t\n")) :].count("\n") > 1
+        return blank and last.node.type not in _OUTLIVE_BLANKS
+
+    def _blocks(self, text: str) -> list[Block]:
+        root = Node(self._parser.parse(text))
+        return list(blocks(root, self._gap, self._number))
+
+    def _drop(self, lines: int) -> None:
+        position = 0
+        for _ in range(lines):
+            position = self._rest.index("\n", position) + 1
+        self._rest = self._rest[position:]
+        self._parsed -= position
+
+    # an open fence: its lines are code until one closes it, whatever they look like
+
+    def _begin_code(self, block: Block) -> Block:
+        self._indent = len(self._rest) - len(self._rest.lstrip(" "))
+        self._mark, length = block.node.markup[0], len(block.node.markup)
+        self._close = re.compile(rf" {{0,3}}{re.escape(self._mark)}{{{length},}}[ \t]*")
+        self.code = Code(block.node.info)
+        self._drop(1)
+        self._gap, self._number = True, None
+        return Block(block.node, block.gap, code=self.code)
+
+    def _take_code(self, final: bool) -> bool:
+        """Whether the fence was closed."""
+        assert self.code
+        begin, closed = 0, final
+        while begin < len(self._rest):
+            end = self._rest.find("\n", begin)
+            if end < 0 and not final:
+                break
+            line = self._rest[begin : end if end >= 0 else None]
+            begin = end + 1 if end >= 0 else len(self._rest)
+            if self._close.fullmatch(line):
+                closed = True
+                break
+            self.code.feed(self._inside(line))
+        self._rest = self._rest[begin:]
+        self._parsed = 0
+        if closed:
+            self.code.close()
+            self.code = None
+        return closed
+
+    def _inside(self, line: str) -> str:
+        """The line without the indentation that the fence itself has."""
+        taken = column = 0
+        while taken < len(line) and column < self._indent and line[taken] in " \t":
+            column += 4 - column % 4 if line[taken] == "\t" else 1
+            taken += 1
+        return " " * max(0, column - self._indent) + line[taken:]
