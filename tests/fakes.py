@@ -1,15 +1,22 @@
 """The one fake, at the one seam: an engine that says what a script says."""
 
+import io
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from lcp import commands
+from lcp.chat import Chat
 from lcp.engine.context import Progress
 from lcp.engine.decoder import Chunk
 from lcp.engine.reply import Reply, Request, Stats
+from lcp.engine.worker import Task
+from lcp.errors import LcpError
 
 
 @dataclass(frozen=True)
@@ -23,27 +30,62 @@ class Said:
     reading: bool = False  # with `forever`: it is the prompt that is read for ever
 
 
-class ScriptedEngine:
-    """Answers in the order of the script; a word is a token. `asked` are the Requests it got."""
+class Words:
+    """An engine of which a word is a token, as far as numbers of tokens go."""
 
-    def __init__(self, *answers: Said | str, size: int = 4096) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        self.model = SimpleNamespace(fingerprint="scripted")
-        self.asked: list[Request] = []
-        self.stopped = False
-        self._answers = iter([Said(a) if isinstance(a, str) else a for a in answers])
 
     def count(self, messages: Sequence[dict[str, Any]]) -> int:
+        assert messages, "templates cannot render an empty list"
         return sum(len(m["content"].split()) for m in messages)
 
     def room(self, max_tokens: int | None) -> int:
         return self.size - min(max_tokens or self.size // 4, self.size // 2)
 
     def clip(self, text: str, n: int) -> str:
-        return " ".join(text.split()[-n:])
+        return "".join(re.findall(r"\S+\s*", text)[-n:]) if n > 0 else ""
+
+    def tokens(self, text: str) -> int:
+        return len(text.split())
 
     def seconds_to_read(self, n: int) -> float:
         return 0.0
+
+
+class ScriptedEngine(Words):
+    """Answers in the order of the script, then "Answer 1.", "Answer 2." and so on. `asked` are
+    the Requests it got."""
+
+    def __init__(
+        self, *answers: Said | str, size: int = 4096, fails: LcpError | None = None
+    ) -> None:
+        """`fails`: why it cannot be loaded."""
+        super().__init__(size)
+        self.model = SimpleNamespace(fingerprint="scripted", sampling={})
+        self.asked: list[Request] = []
+        self.stopped = self.closed = False
+        self.restored: Path | None = None
+        self._fails = fails
+        script = (Said(a) if isinstance(a, str) else a for a in answers)
+        self._answers = chain(script, (Said(f"Answer {n}.") for n in count(1)))
+
+    def load(self) -> Task[None]:
+        def job(_: object) -> None:
+            if self._fails:
+                raise self._fails
+
+        return _done(job)
+
+    def restore(self, path: Path) -> Task[str]:
+        self.restored = path
+        return _done(lambda _: "")
+
+    def notices(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        self.closed = True
 
     def look_ahead(
         self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None
@@ -63,16 +105,35 @@ class ScriptedEngine:
         self.stopped = True
 
 
+def does(chat: Chat, line: str) -> str:
+    """What a command says beside the conversation of a chat whose screen is a StringIO."""
+    said = chat.screen._err.file
+    assert isinstance(said, io.StringIO)
+    said.seek(0)
+    said.truncate()
+    assert commands.run(chat, line) is None
+    return said.getvalue()
+
+
+def _done(job: Callable[[object], Any]) -> Task[Any]:
+    """A task that was run at once."""
+    task = Task(job)
+    task.run()
+    return task
+
+
 class ScriptedReply:
     """An answer that comes word by word."""
 
     facts = Reply.facts
+    remark = ""
 
     def __init__(self, engine: ScriptedEngine, said: Said, read: int) -> None:
         self._engine = engine
         self._said = said
-        self.text = self.thinking = self.ended = ""
-        self.tokens: list[int] = []
+        begun = engine.asked[-1].begun or {"content": "", "tokens": ()}
+        self.text, self.thinking, self.ended = begun["content"], "", ""
+        self.tokens = list(begun["tokens"])
         self.sampled = self.tokens
         self.seed = engine.asked[-1].sampling.seed or 7
         self.stats = Stats(prompt_tokens=read, read=read, ctx_size=engine.size)
@@ -85,6 +146,8 @@ class ScriptedReply:
             yield from self._words()
         while said.forever and not self._engine.stopped:
             time.sleep(0.005)  # a signal's handler runs in between
+            if not said.reading:  # words that come all at once are painted with what comes next
+                yield Chunk("answer", "")
         self.ended = "interrupted" if self._engine.stopped else said.ended
         n = len(self.tokens)
         self.stats = Stats(

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -31,12 +32,14 @@ from fakes import Said, ScriptedEngine
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
+from rich.console import Console
 
-from lcp import commands
+from lcp import attach, commands
 from lcp.chat import Chat
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
+from lcp.status import Status
 from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
 
@@ -45,6 +48,14 @@ PATIENCE_S = 60  # the machine may be busy; nothing that works takes so long
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
 ENTER, ALT_ENTER, CTRL_J, UP = "\r", "\x1b\r", "\n", "\x1b[A"
 CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
+ESC, RIGHT, LEFT, TAB, BACKSPACE = "\x1b", "\x1b[C", "\x1b[D", "\t", "\x7f"
+CTRL_E, CTRL_R, CTRL_W = "\x05", "\x12", "\x17"
+OPEN_EDITOR, OPEN_PASTE = "\x18\x05", "\x18p"
+
+
+def paste(text: str) -> str:
+    """As a terminal sends what is pasted."""
+    return "\x1b[200~" + text.replace("\n", "\r") + "\x1b[201~"
 
 
 @dataclass
@@ -55,15 +66,31 @@ class Scene:
     size: int = 4096
     layers: dict = field(default_factory=dict)
     saved: bool = True
+    toolbar: bool = False
+    env: dict[str, str] = field(default_factory=dict)  # in their values, {home} is the home
+
+    def environment(self, home: Path) -> dict[str, str]:
+        return {name: value.format(home=home) for name, value in self.env.items()}
 
 
-def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, keyboard: Keyboard):
-    """The chat of `lcp chat`, with a script for a model; its times and ids are always the same."""
+def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **devices):
+    """The chat of `lcp chat`, with a script for a model; its times and ids are always the same.
+    `devices`: what the Keyboard reads from and draws on, where that is no terminal."""
     ids = (f"id{n}" for n in count())
     chat = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
     store = Store(home / "data" / "sessions", now=lambda: NOW, new_tail=lambda: "tail")
     with store.create(chat.opening) if scene.saved else Log.nowhere() as log:
-        Chat(engine, chat, log, screen, "scripted", scene.layers).talk(keyboard, commands.run)
+        talking = Chat(engine, chat, log, screen, "scripted", scene.layers)
+        keyboard = Keyboard(
+            home / "data" / "history.jsonl",
+            on_text=talking.look_ahead,
+            state=Status(talking) if scene.toolbar else lambda: (),
+            commands=commands.completions(),
+            paths=partial(attach.completions, folder=Path()),
+            keys=lambda: talking.settings.keys,
+            **devices,
+        )
+        talking.talk(keyboard, commands.run)
 
 
 def in_both(*answers: Said | str, **scene):
@@ -179,6 +206,14 @@ class Paper:
         return not self.piped
 
 
+def a_console(file, width: int, height: int, **more) -> Console:
+    """A terminal of that size, in which the sixteen colours can be seen."""
+    return Console(
+        file=file, width=width, height=height, force_terminal=True, legacy_windows=False,
+        color_system="standard", _environ={"TERM": "xterm-256color"}, **more,
+    )  # fmt: skip
+
+
 class InProcess(Terminal):
     """The person is a thread, the chat has the main thread, where signals go."""
 
@@ -197,11 +232,10 @@ class InProcess(Terminal):
     def live(self, body: Callable[["InProcess"], None]) -> None:
         with create_pipe_input() as self._keys, pytest.MonkeyPatch.context() as environment:
             self._keys.raw_mode = self._raw_mode
-            output = Vt100_Output(
-                self.edited, lambda: Size(self.size[1], self.size[0]), enable_cpr=False
-            )
-            history = self.home / "data" / "history.jsonl"
-            keyboard = Keyboard(history, input=self._keys, output=output)
+            output = Vt100_Output(self.edited, lambda: Size(self.size[1], self.size[0]))
+            environment.chdir(self.home)
+            for name, value in self.scene.environment(self.home).items():
+                environment.setenv(name, value)
             environment.setenv("TERM", "xterm-256color")
             environment.delenv("COLUMNS", raising=False)  # it would fix the width for good
             screen = Screen(self.out, self.err)
@@ -209,7 +243,7 @@ class InProcess(Terminal):
             person = threading.Thread(target=self._act, args=(body,))
             person.start()
             try:
-                talk(self.scene, self.engine, self.home, screen, keyboard)
+                talk(self.scene, self.engine, self.home, screen, input=self._keys, output=output)
                 self.exit_code = 0
             finally:
                 self._left = True
@@ -342,7 +376,8 @@ class ScriptedPty(Pty):
     """The scripted chat in a child, in a real terminal."""
 
     def __init__(self, scene: Scene, home: Path) -> None:
-        super().__init__(*self.command(scene, home), home=home)
+        env = scene.environment(home)
+        super().__init__(*self.command(scene, home), home=home, env=env, cwd=home)
 
     @staticmethod
     def command(scene: Scene, home: Path) -> list[str]:
@@ -364,7 +399,6 @@ def terminal_environment(home: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "error",
         "TERM": "xterm-256color",
-        "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody here answers where the cursor is
         "LC_ALL": "C.UTF-8",
     }
 
@@ -375,4 +409,4 @@ if __name__ == "__main__":
     script["answers"] = [Said(**a) if isinstance(a, dict) else a for a in script["answers"]]
     scene = Scene(**script)
     engine = ScriptedEngine(*scene.answers, size=scene.size)
-    talk(scene, engine, home, Screen(), Keyboard(home / "data" / "history.jsonl"))
+    talk(scene, engine, home, Screen())

@@ -22,7 +22,9 @@ from terminal import (
     ScriptedPty,
 )
 
-from lcp.terminal.keyboard import FileOfLines, Keyboard, handling
+from lcp.terminal.history import FileOfLines
+from lcp.terminal.keyboard import Keyboard
+from lcp.terminal.signals import handling
 
 ENDLESS = Said("Once upon a time", forever=True)
 
@@ -35,7 +37,7 @@ def press(tmp_path):
         with create_pipe_input() as input:
             input.send_text(keys)
             path = tmp_path / "data" / "history.jsonl"
-            return Keyboard(path, input=input, output=DummyOutput()).read(text)
+            return Keyboard(path, input=input, output=DummyOutput()).read(text).text
 
     return press
 
@@ -102,7 +104,7 @@ def test_a_history_that_cannot_be_written_costs_nothing_else(tmp_path):
     with create_pipe_input() as input:
         input.send_text("Hi.\r")
         keyboard = Keyboard(tmp_path / "data" / "h.jsonl", input=input, output=DummyOutput())
-        assert keyboard.read() == "Hi."
+        assert keyboard.read().text == "Hi."
 
 
 def test_signal_handlers_come_back():

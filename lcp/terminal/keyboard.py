@@ -4,27 +4,57 @@ A line editor with history while it is the person's turn; during an answer keys 
 and what is typed then stands in the next line. Knows no models and no commands.
 """
 
-import json
-import os
+import asyncio
+import re
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.history import History
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import vi_navigation_mode
 from prompt_toolkit.input import Input
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding import KeyPressEvent
 from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from lcp.errors import LcpError
+from lcp.terminal import toolbar
+from lcp.terminal.completion import Candidates, Words
+from lcp.terminal.editor import edit
+from lcp.terminal.history import FileOfLines, FromHistory
+from lcp.terminal.keys import bindings
+from lcp.terminal.paste import Pastes
 from lcp.terminal.signals import LEAVING, handling
 
 PROMPT = "> "
-_STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack"})
+PAUSE_S = 0.05  # without a key, before what is typed is told: nothing of that delays an echo
+REFRESH_S = 0.25
+_COMMAND = re.compile(r"/(?:[^\s/]+(?:[^\S\n][^\n]*)?)?")  # "/etc/hosts is a file" is a question
+_STYLE = Style.from_dict(
+    {
+        "state": "ansibrightblack",
+        "state.warn": "ansiyellow",
+        "state.bad": "ansired",
+        "auto-suggestion": "ansibrightblack italic",  # without colours, too, it looks different
+    }
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a person sent: a message, or one line that was typed as a command."""
+
+    text: str
+    is_command: bool = False
 
 
 class Keyboard:
@@ -35,43 +65,113 @@ class Keyboard:
         history: Path,
         *,
         on_text: Callable[[str], None] = lambda text: None,
-        state: Callable[[], str] = lambda: "",
+        state: Callable[[], Sequence[toolbar.Part]] = lambda: (),
+        commands: Mapping[str, Candidates] | None = None,
+        paths: Candidates = lambda begun: (),
+        keys: Callable[[], str] = lambda: "emacs",
         input: Input | None = None,
         output: Output | None = None,
     ) -> None:
-        """`on_text` is told what is typed so far. `state` is asked for the line below the
-        prompt; an LcpError of its is raised by `read`."""
+        """`on_text` is told what is typed so far of a message, soon after the last key. `state`
+        is asked for the line below the prompt; an LcpError of its is raised by `read`.
+        `commands` and `paths` are what Tab completes; `keys` says "emacs" or "vi"."""
+        self._on_text = on_text
         self._state = state
+        self._keys = keys
+        self._pastes = Pastes()
+        self._telling: asyncio.TimerHandle | None = None
+        self._editing = False
+        self._complaint = ""  # what went wrong in the editor, until the next change
+        earlier = FileOfLines(history, self._pastes.unfold)
+        if output is None and not is_dumb_terminal():  # for that, prompt_toolkit has a plain line
+            output = create_output(always_prefer_tty=True)  # not into `| tee answers`
+        if isinstance(output, Vt100_Output):
+            output.enable_cpr = False  # nobody has to wait for where the cursor is
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
             prompt_continuation="  ",
-            history=FileOfLines(history),
-            key_bindings=_bindings(),
+            history=earlier,
+            auto_suggest=FromHistory(earlier),
+            completer=Words(commands or {}, paths),
+            complete_while_typing=False,
+            key_bindings=bindings(self._pastes, self._edit),
             enable_suspend=True,
-            bottom_toolbar=self._toolbar,
-            refresh_interval=0.25,
             style=_STYLE,
             input=input,
-            output=output or create_output(always_prefer_tty=True),  # not into `| tee answers`
+            output=output,
         )
+        self._session.app.ttimeoutlen = 0.1  # Esc alone is a key of vi's
+        toolbar.place(self._session, self._parts)
+        self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 
-        self._session.default_buffer.on_text_changed += lambda buffer: on_text(buffer.text)
-
-    def read(self, text: str = "") -> str:
-        """The next message, beginning with `text`. Ctrl-C raises KeyboardInterrupt, Ctrl-D on an
-        empty line EOFError, SIGTERM and SIGHUP SystemExit with the terminal in order."""
+    def read(self, text: str = "") -> Line:
+        """What is sent next, the line beginning with `text`. Ctrl-C raises KeyboardInterrupt,
+        Ctrl-D on an empty line EOFError, SIGTERM and SIGHUP SystemExit with the terminal in
+        order."""
+        vi = self._keys() == "vi"
+        self._session.editing_mode = EditingMode.VI if vi else EditingMode.EMACS
+        text = self._pastes.refold(text)
         with self._signals():
-            return self._session.prompt(default=text)
+            text = " " + text if text.startswith("/") else text
+            line = self._session.prompt(default=text, pre_run=self._begin)
+        return self._line(line)
 
-    def _toolbar(self) -> str | None:
+    def _line(self, line: str) -> Line:
+        """What a line in the editor stands for. A blank before a slash makes it a message."""
+        text = self._pastes.unfold(line)
+        if _COMMAND.fullmatch(line):
+            return Line(text, is_command=True)
+        return Line(text[1:] if text.startswith(" /") else text)
+
+    def _changed(self) -> None:
+        self._complaint = ""
+        if self._telling:
+            self._telling.cancel()
+        if loop := self._session.app.loop:
+            self._telling = loop.call_later(PAUSE_S, self._tell)
+
+    def _tell(self) -> None:
+        line = self._line(self._session.default_buffer.text)
+        self._on_text("" if line.is_command else line.text)
+
+    def _parts(self) -> Sequence[toolbar.Part]:
+        if self._complaint:
+            return [(self._complaint, "bad")]
         try:
-            return self._state() or None
+            parts = self._state()
         except LcpError as error:
             app = self._session.app
             if app.is_running and not app.is_done:
                 app.exit(exception=error)
-            return None
+            return ()
+        return [("vi: normal", ""), *parts] if vi_navigation_mode() else parts
+
+    def _begin(self) -> None:
+        self._session.app.create_background_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Draw anew when what is below the prompt has changed; else nothing is written."""
+        while True:
+            shown = self._parts()
+            await asyncio.sleep(REFRESH_S)
+            if self._parts() != shown:
+                self._session.app.invalidate()
+
+    async def _edit(self, event: KeyPressEvent) -> None:
+        """The line, edited elsewhere; it comes back and is not sent."""
+        buffer = event.current_buffer
+        self._editing = True
+        try:
+            whole = self._pastes.unfold(buffer.text)
+            text = await run_in_terminal(lambda: edit(whole), in_executor=True)
+        except LcpError as error:
+            self._complaint = str(error)
+        else:
+            text = self._pastes.refold(text)
+            buffer.document = Document(text, len(text))
+        finally:
+            self._editing = False
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -89,7 +189,7 @@ class Keyboard:
 
         def repaint(number: int, frame: FrameType | None) -> None:
             # Back from fg; after a stop that did not come from the Ctrl-Z key, in its modes.
-            if app.is_running:
+            if app.is_running and not self._editing:  # then the terminal is the editor's
                 app.input.raw_mode().__enter__()
                 app.renderer.reset()
                 app.invalidate()
@@ -99,48 +199,3 @@ class Keyboard:
             handlers[signal.SIGCONT] = repaint
         with handling(handlers):
             yield
-
-
-class FileOfLines(History):
-    """What was typed, a JSON string a line, readable by its owner only."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def load_history_strings(self) -> Iterable[str]:
-        """Newest first. A line that is no JSON string is passed over."""
-        try:
-            lines = self._path.read_text("utf-8", "replace").splitlines()
-        except OSError:
-            return
-        for line in reversed(lines):
-            with suppress(ValueError):
-                text = json.loads(line)
-                if isinstance(text, str):
-                    yield text
-
-    def store_string(self, string: str) -> None:
-        """Append; a disk that fails costs the history, not the chat."""
-        with suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(json.dumps(string) + "\n")
-
-
-def _bindings() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    def send(event: KeyPressEvent) -> None:
-        """Send the message."""
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
-    def new_line(event: KeyPressEvent) -> None:
-        """Begin a new line."""
-        event.current_buffer.insert_text("\n")
-
-    return keys

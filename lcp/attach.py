@@ -1,0 +1,159 @@
+"""Attach: text files that a message names with an @ are put in front of it.
+
+A message and a folder in, the message with the files out; it knows no model and prints nothing.
+In front: the model can read them while the person still writes the question.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from lcp.errors import LcpError
+
+FILE_BYTES, ALL_BYTES = 1 << 20, 4 << 20  # at most, of one file and of all in a message
+MATCHES = 100  # files that one pattern may stand for
+# At the beginning of a word; user@example.com is none. The @ comes first in the pattern, because a
+# long text is searched for it at every pause in the typing.
+_MENTION = re.compile(r'@(?<![^\s(]@)(?:"([^"\n]+)"|([^\s"]+))')
+_AFTER = ".,;:!?)]}'`"  # ends a sentence, or belongs to the name; the files here say which
+
+_NO_PATH = (OSError, ValueError, RuntimeError)  # too long, with a NUL, "~nobody"
+
+
+@dataclass(frozen=True)
+class File:
+    """A text file as it stands in a message; `size` in bytes."""
+
+    path: str
+    size: int
+    block: str
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A message with its files in front; `problems` are sentences on those that cannot be."""
+
+    text: str
+    files: tuple[File, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def checked(self) -> "Attached":
+        """This one; LcpError where something cannot be attached."""
+        if self.problems:
+            raise LcpError("\n".join(self.problems))
+        return self
+
+    def told(self, count: Callable[[str], int], window: int) -> str:
+        """A line for each file, and what all take of the window; `count` gives a text's tokens."""
+        tokens = [count(file.block) for file in self.files]
+        lines = [
+            f"{file.path}: {_bytes(file.size)}, {n:,} tokens"
+            for file, n in zip(self.files, tokens, strict=True)
+        ]
+        share = f"{100 * sum(tokens) / window:.0f} % of the window of {window:,}"
+        if len(lines) == 1:
+            return f"{lines[0]}, {share}"
+        return "\n".join([*lines, f"{len(lines)} files: {sum(tokens):,} tokens, {share}"])
+
+
+def attach(text: str, folder: Path) -> Attached:
+    """The message with every file it names; relative names are looked for in `folder`."""
+    files: dict[str, File] = {}
+    problems: dict[str, None] = {}
+    for quoted, word in dict.fromkeys(_MENTION.findall(text)):
+        name = quoted or word
+        paths = _files(name, folder) or _files(name.rstrip(_AFTER), folder)
+        if len(paths) > MATCHES:
+            paths = []
+            problems[f"{name} stands for more than {MATCHES} files. Name fewer."] = None
+        for path in paths:
+            left = ALL_BYTES - sum(file.size for file in files.values())
+            try:
+                files.setdefault(path, _read(path, folder, left))
+            except LcpError as problem:
+                problems[str(problem)] = None
+    blocks = [file.block for file in files.values()]
+    return Attached("\n\n".join([*blocks, text]), tuple(files.values()), tuple(problems))
+
+
+def mention(path: str) -> str:
+    """What stands in a message for a file."""
+    return f'@"{path}"' if re.search(r"[\s(]", path) else f"@{path}"
+
+
+def completions(begun: str, folder: Path) -> Iterator[str]:
+    """What may stand behind an @ that is followed by `begun`, in quotes where it must."""
+    for path in paths(begun.lstrip('"'), folder):
+        if begun.startswith('"') or " " in path:
+            yield f'"{path}' if path.endswith("/") else f'"{path}"'
+        else:
+            yield path
+
+
+def paths(begun: str, folder: Path) -> Iterator[str]:
+    """The paths that begin so; folders end in "/", hidden files come only after a dot."""
+    if begun == "~":
+        yield "~/"
+    head, slash, name = begun.rpartition("/")
+    try:
+        entries = list(os.scandir(folder / Path(head + slash).expanduser()))
+    except _NO_PATH:
+        return
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        if entry.name.startswith(name) and (name[:1] == "." or entry.name[0] != "."):
+            yield head + slash + entry.name + ("/" if entry.is_dir() else "")
+
+
+def _files(name: str, folder: Path) -> list[str]:
+    """The files that a name or a pattern stands for; none for most words with an @."""
+    try:
+        path = Path(name).expanduser()
+        if (folder / path).is_file():
+            return [name]
+        if not glob.has_magic(name):
+            return []
+        # unlike Path.glob it takes absolute patterns, and ** does not walk through the whole disk
+        found = glob.iglob(str(path), root_dir=folder)  # noqa: PTH207
+        return sorted(islice((p for p in found if (folder / p).is_file()), MATCHES + 1))
+    except _NO_PATH:
+        return []
+
+
+def _read(path: str, folder: Path, left: int) -> File:
+    try:
+        with (folder / Path(path).expanduser()).open("rb") as file:
+            data = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise LcpError(f"{path} cannot be read ({error.strerror}). Leave it out.") from error
+    if len(data) > FILE_BYTES:
+        limit = _bytes(FILE_BYTES)
+        raise LcpError(f"{path} has more than {limit}. Paste the part of it that matters.")
+    if len(data) > left:
+        limit = _bytes(ALL_BYTES)
+        raise LcpError(f"{path} does not fit: at most {limit} in all. Name fewer files.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise LcpError(f"{path} is no UTF-8 text. Leave it out, or put a blank behind the @.")
+    return File(path, len(data), _block(path, text.replace("\r\n", "\n")))
+
+
+def _block(path: str, text: str) -> str:
+    """The text in a fence that is longer than any in it, under its path."""
+    title = "".join(c if c.isprintable() else "?" for c in path)  # a name may have line ends
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{title}\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
+
+
+def _bytes(n: int) -> str:
+    """A size for people."""
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n} bytes"

@@ -1,0 +1,74 @@
+"""History: what was typed, on disk, and suggested when a line begins as an earlier one did."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from prompt_toolkit.auto_suggest import AutoSuggest, Suggestion
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import History
+
+LONGEST = 50_000  # characters of a message that is kept on disk
+READ = 1 << 20  # bytes at the end of the file that are recalled
+SUGGESTED = 1_000  # newest messages that are looked at for a suggestion, at each key
+
+
+class FileOfLines(History):
+    """What was typed, a JSON string a line, readable by its owner only."""
+
+    def __init__(self, path: Path, unfold: Callable[[str], str] = str) -> None:
+        """`unfold` gives the text that a line stands for."""
+        super().__init__()
+        self._path = path
+        self._unfold = unfold
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Newest first. A line that is no JSON string is passed over."""
+        try:
+            with self._path.open("rb") as file:
+                start = max(0, file.seek(0, os.SEEK_END) - READ)
+                file.seek(start)
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return
+        for line in reversed(lines[1:] if start else lines):  # the first is cut
+            with suppress(ValueError):
+                text = json.loads(line)
+                if isinstance(text, str):
+                    yield text
+
+    def store_string(self, string: str) -> None:
+        """Append; a disk that fails costs the history, not the chat. What is very long stays in
+        memory alone: it would be no help in a line."""
+        text = self._unfold(string)
+        if len(text) > LONGEST:
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(json.dumps(text) + "\n")
+
+    def newest(self) -> Iterable[str]:
+        """What was typed last, the newest first, without a copy of the rest."""
+        return self._loaded_strings[:SUGGESTED]
+
+
+class FromHistory(AutoSuggest):
+    """Suggests the rest of the newest line that begins with what is typed."""
+
+    def __init__(self, history: FileOfLines) -> None:
+        self._history = history
+
+    def get_suggestion(self, buffer: Buffer, document: Document) -> Suggestion | None:
+        typed = document.text
+        if not typed.strip():
+            return None
+        for earlier in self._history.newest():
+            if earlier.startswith(typed):
+                rest, _, _ = earlier[len(typed) :].partition("\n")
+                return Suggestion(rest) if rest else None
+        return None

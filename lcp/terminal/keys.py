@@ -1,0 +1,83 @@
+"""Keys: what the keys of the line editor do, where prompt_toolkit's own meaning is not enough."""
+
+from collections.abc import Awaitable, Callable
+
+from prompt_toolkit.application import get_app
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_navigation_mode
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+
+from lcp.terminal.paste import Pastes
+
+# What a person should know: (keys, what they do). /help and the docs print it.
+TABLE = (
+    ("Enter", "sends"),
+    ("Alt-Enter, Ctrl-J", "begins a new line (with vi keys Ctrl-J)"),
+    ("Tab", "completes commands, their arguments, and paths after an @"),
+    ("Right, Ctrl-E", "at the end of the line: takes what is suggested from earlier messages"),
+    ("Up, Down, Ctrl-R", "earlier messages, searched with Ctrl-R"),
+    ("Ctrl-X Ctrl-E", "opens the text in $VISUAL or $EDITOR (with vi keys also v)"),
+    ("Ctrl-X p", "opens a long paste that stands folded; Backspace removes it"),
+    ("Ctrl-C", "stops an answer; at the prompt clears the line"),
+    ("Ctrl-D", "leaves, on an empty line"),
+    ("Ctrl-Z", "stops lcp; `fg` brings it back"),
+)
+
+
+def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -> KeyBindings:
+    """The keys; `edit` opens the line in an editor."""
+    keys = KeyBindings()
+    in_line = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
+
+    @Condition
+    def behind_paste() -> bool:
+        return bool(pastes.at_end(get_app().current_buffer.document.text_before_cursor))
+
+    @keys.add("enter", filter=in_line)
+    def send(event: KeyPressEvent) -> None:
+        """Take the completion that was chosen among several, or send the message."""
+        buffer = event.current_buffer
+        menu = buffer.complete_state
+        if menu and menu.current_completion and len(menu.completions) > 1:
+            buffer.complete_state = None
+        else:
+            buffer.validate_and_handle()
+
+    # Esc, then Enter, is what a vi person types to send.
+    @keys.add("escape", "enter", filter=in_line & emacs_mode)
+    @keys.add("c-j", filter=in_line)
+    def new_line(event: KeyPressEvent) -> None:
+        """Begin a new line."""
+        event.current_buffer.insert_text("\n")
+
+    @keys.add(Keys.BracketedPaste, filter=in_line)
+    def paste(event: KeyPressEvent) -> None:
+        """Insert what was pasted, folded when it is long. It is never a command: a blank before
+        its slash says so, and is not sent."""
+        buffer = event.current_buffer
+        text = pastes.fold(event.data.replace("\r\n", "\n").replace("\r", "\n"))
+        if text.startswith("/") and buffer.cursor_position == 0:
+            text = " " + text
+        buffer.insert_text(text)
+
+    @keys.add("backspace", filter=in_line & behind_paste)
+    @keys.add("c-w", filter=in_line & behind_paste)
+    @keys.add("escape", "backspace", filter=in_line & emacs_mode & behind_paste)
+    def remove_paste(event: KeyPressEvent) -> None:
+        """Remove a folded paste whole: half a placeholder stands for nothing."""
+        buffer = event.current_buffer
+        buffer.delete_before_cursor(len(pastes.at_end(buffer.document.text_before_cursor)))
+
+    @keys.add("c-x", "p", filter=in_line)
+    def open_paste(event: KeyPressEvent) -> None:
+        """Put the text of a folded paste in its place."""
+        buffer = event.current_buffer
+        if span := pastes.nearest(buffer.text, buffer.cursor_position):
+            buffer.cursor_position = span[1]
+            folded = buffer.delete_before_cursor(span[1] - span[0])
+            buffer.insert_text(pastes.unfold(folded))
+
+    keys.add("c-x", "c-e", filter=in_line)(edit)
+    keys.add("v", filter=in_line & vi_navigation_mode)(edit)
+    return keys

@@ -1,0 +1,59 @@
+"""Toolbar: the line below the prompt that says what goes on. It is given plain parts."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.filters import is_done, to_filter
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.layout import (
+    ConditionalContainer,
+    FormattedTextControl,
+    HSplit,
+    Window,
+)
+from prompt_toolkit.utils import get_cwidth
+
+from lcp.terminal.clean import clean
+
+# What is said and how: "", "warn" or "bad". The most important part comes first.
+Part = tuple[str, str]
+_BETWEEN = " · "
+
+
+def place(session: PromptSession[str], parts: Callable[[], Sequence[Part]]) -> None:
+    """Put the line right below the text.
+
+    prompt_toolkit's own one is at the bottom of the screen, and only once the terminal has said
+    where the cursor is.
+    """
+
+    def text() -> StyleAndTextTuples:
+        return fitting(parts(), session.app.output.get_size().columns)
+
+    line = Window(FormattedTextControl(text, style="class:state"), height=1)
+    rows = cast(HSplit, session.layout.container)
+    session.layout.current_window.dont_extend_height = to_filter(True)
+    rows.children.append(ConditionalContainer(line, ~is_done))
+
+
+def fitting(parts: Sequence[Part], columns: int) -> StyleAndTextTuples:
+    """The parts on one line, without the last ones where they do not all fit."""
+    shown: StyleAndTextTuples = []
+    left = columns - 1  # a full row would make some terminals wrap
+    for text, style in parts:
+        text = " ".join(clean(text).split())
+        before = _BETWEEN if shown else ""
+        left -= get_cwidth(before + text)
+        if left < 0 and shown:
+            break
+        shown += [("", before), (f"class:state.{style}" if style else "", _cut(text, columns - 1))]
+    return shown
+
+
+def _cut(text: str, columns: int) -> str:
+    if get_cwidth(text) <= columns:
+        return text
+    while text and get_cwidth(text) >= columns:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,234 @@
+"""Files that a message names with an @, and what is none."""
+
+import io
+import os
+import re
+
+import pytest
+from fakes import ScriptedEngine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from terminal import NOW
+
+from lcp import commands
+from lcp.attach import ALL_BYTES, FILE_BYTES, attach, completions, mention, paths
+from lcp.chat import Chat
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.terminal.screen import Screen
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with notes."""
+    for name, text in {
+        "notes.txt": "Llamas hum.\n",
+        "my notes.txt": "Tapirs do not.",
+        "src/a.py": "a = 1\n",
+        "src/b.py": "b = 2\r\n",
+        "src/.hidden.py": "h = 0\n",
+        "[id].ts": "let id",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
+    return tmp_path
+
+
+NOTES = "notes.txt\n```\nLlamas hum.\n```"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@notes.txt",
+        "Read @notes.txt and @notes.txt again.",
+        "What is in @notes.txt?",
+        "(see @notes.txt)",
+        "one\n@notes.txt\ntwo",
+        'in quotes: @"notes.txt"',
+    ],
+)
+def test_a_file_stands_once_in_front_of_the_message_as_it_was_typed(folder, text):
+    attached = attach(text, folder)
+    assert attached.text == f"{NOTES}\n\n{text}"
+    assert [(f.path, f.size) for f in attached.files] == [("notes.txt", 12)]
+    assert attached.problems == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mail user@notes.txt please",
+        "@someone and @nobody.txt",
+        "@src and @src/",  # a folder is no file
+        "@ notes.txt",
+        "@nothing/*.py",
+        "@~nobody/notes.txt",
+        "@" + "x" * 5_000,
+        "@bad\0name",
+        "@" * 100,
+        "@[",
+    ],
+)
+def test_what_is_no_file_stays_text(folder, text):
+    assert attach(text, folder).text == text
+    assert not attach(text, folder).problems
+
+
+def test_names_with_blanks_brackets_and_patterns(folder):
+    assert attach('@"my notes.txt"', folder).files[0].path == "my notes.txt"
+    assert attach("@[id].ts", folder).files[0].path == "[id].ts"
+    found = attach("@src/*.py", folder)
+    assert [f.path for f in found.files] == ["src/a.py", "src/b.py"]
+    assert found.text.startswith("src/a.py\n```\na = 1\n```\n\nsrc/b.py\n```\nb = 2\n```\n\n")
+    assert attach(f"@{folder}/notes.txt", folder / "src").files[0].size == 12
+    assert len(attach(f"@{folder}/*.txt", folder / "src").files) == 2
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert attach("@~/notes.txt", folder / "src").files[0].path == "~/notes.txt"
+    assert list(paths("~", folder)) == ["~/"]
+    assert list(paths("~/no", folder)) == ["~/notes.txt"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text("`\n a", max_size=60))
+def test_no_text_gets_out_of_its_fence(tmp_path, text):
+    (tmp_path / "f").write_bytes(text.encode())
+    title, fence, *lines = attach("@f", tmp_path).files[0].block.split("\n")
+    assert title == "f"
+    assert re.fullmatch("`{3,}", fence)
+    assert [line for line in lines if fence in line] == [fence]
+    assert "\n".join(lines[:-1]) == text.removesuffix("\n")
+
+
+def test_a_name_cannot_break_out_of_its_title(tmp_path):
+    (tmp_path / "a\n```\nb").write_text("text")
+    assert attach("@a*", tmp_path).files[0].block.startswith("a?```?b\n```\ntext\n")
+
+
+def test_what_cannot_be_attached_is_a_sentence(folder):
+    (folder / "photo").write_bytes(b"\x89PNG")
+    (folder / "nul").write_bytes(b"text\0")
+    (folder / "big").write_bytes(b"x" * (FILE_BYTES + 1))
+    (folder / "wide").write_bytes("ä".encode("utf-16"))
+    attached = attach("@photo @nul @big @wide @notes.txt", folder)
+    assert [f.path for f in attached.files] == ["notes.txt"]
+    assert [p.split(".")[0] for p in attached.problems] == [
+        "photo is no UTF-8 text",
+        "nul is no UTF-8 text",
+        "big has more than 1",
+        "wide is no UTF-8 text",
+    ]
+    with pytest.raises(LcpError, match=r"photo .*\nnul "):
+        attached.checked()
+
+
+def test_all_files_together_have_a_limit(folder):
+    (folder / "all").mkdir()
+    for n in range(5):
+        (folder / "all" / f"{n}").write_bytes(b"x" * FILE_BYTES)
+    attached = attach("@all/*", folder)
+    assert sum(f.size for f in attached.files) == ALL_BYTES
+    assert attached.problems == ("all/4 does not fit: at most 4.0 MiB in all. Name fewer files.",)
+
+
+def test_a_pattern_for_too_many_files_reads_none(folder):
+    for n in range(101):
+        (folder / "src" / f"{n}.md").touch()
+    attached = attach("@src/*.md", folder)
+    assert not attached.files
+    assert attached.problems == ("src/*.md stands for more than 100 files. Name fewer.",)
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe")
+    assert not attach("@pipe", folder).files
+
+
+def test_each_file_is_told_and_their_share_of_the_window(folder):
+    one = attach("@notes.txt", folder).told(len, 200)
+    assert one == "notes.txt: 12 bytes, 29 tokens, 14 % of the window of 200"
+    two = attach("@src/*.py", folder).told(len, 1_000)
+    assert two == (
+        "src/a.py: 6 bytes, 22 tokens\nsrc/b.py: 7 bytes, 22 tokens\n"
+        "2 files: 44 tokens, 4 % of the window of 1,000"
+    )
+
+
+# completion
+
+
+def test_paths_end_in_a_slash_and_hide_what_is_hidden(folder):
+    assert list(paths("", folder)) == ["[id].ts", "my notes.txt", "notes.txt", "src/"]
+    assert list(paths("src/", folder)) == ["src/a.py", "src/b.py"]
+    assert list(paths("src/.", folder)) == ["src/.hidden.py"]
+    assert list(paths("nothing/", folder)) == []
+    assert list(paths("bad\0/", folder)) == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "found"),
+    [
+        ("no", ["notes.txt"]),
+        ("my", ['"my notes.txt"']),
+        ('"no', ['"notes.txt"']),
+        ('"sr', ['"src/']),  # goes on in the quotes
+        ("s", ["src/"]),
+    ],
+)
+def test_what_tab_offers_is_quoted_where_it_must(folder, begun, found):
+    assert list(completions(begun, folder)) == found
+
+
+def test_what_is_offered_is_what_is_read(folder):
+    for name in paths("", folder):
+        if not name.endswith("/"):
+            assert attach(mention(name), folder).files[0].path == name
+
+
+# in the chat
+
+
+@pytest.fixture
+def chat(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    screen = Screen(io.StringIO(), io.StringIO())
+    return Chat(ScriptedEngine("Fine."), conversation, Log.nowhere(), screen, "scripted", {})
+
+
+def test_the_files_are_read_ahead_while_the_question_is_typed(chat):
+    chat.look_ahead("What is @notes.txt")
+    assert chat.engine.looked == f"{NOTES}\n\nWhat is @notes.txt"
+
+
+def test_the_title_and_the_history_show_what_was_typed(chat):
+    chat.ask_with_files("What is @notes.txt?")
+    assert chat.engine.asked[-1].messages[-1]["content"] == f"{NOTES}\n\nWhat is @notes.txt?"
+    assert chat.conversation.title() == "What is @notes.txt?"
+    commands.run(chat, "/history")
+    assert "1    What is @notes.txt?  Fine.\n" in chat.screen._err.file.getvalue()
+    assert commands.run(chat, "/edit") == "What is @notes.txt?"
+
+
+def test_what_nobody_typed_is_not_searched_for_files(chat):
+    chat.ask_with_files("Sum it up.", "see @notes.txt\n\n")
+    assert chat.engine.asked[-1].messages[-1]["content"] == "see @notes.txt\n\nSum it up."
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("notes.txt", "@notes.txt "), ("my notes.txt", '@"my notes.txt" '), ("src/*", "@src/* ")],
+)
+def test_read_begins_the_next_line_with_the_file(chat, name, line):
+    assert commands.run(chat, f"/read {name}") == line
+
+
+@pytest.mark.parametrize("name", ["", "nothing.txt", "src"])
+def test_read_without_a_file_says_so(chat, name):
+    with pytest.raises(LcpError, match=r"There is no file .*/read notes.txt"):
+        commands.run(chat, f"/read {name}")

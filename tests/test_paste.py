@@ -1,0 +1,155 @@
+"""Pastes that stand folded in a line."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+
+from lcp import commands
+from lcp.terminal.completion import Words
+from lcp.terminal.history import READ, FileOfLines, FromHistory
+from lcp.terminal.paste import CHARACTERS, HUGE, LINES, Pastes
+
+LONG = "line\n" * 20
+
+
+@pytest.mark.parametrize(
+    ("text", "placeholder"),
+    [
+        ("x\n" * LINES, None),
+        ("x\n" * (LINES + 1), "[paste 1: 9 lines]"),
+        ("x\n" * LINES + "x", "[paste 1: 9 lines]"),
+        ("x" * CHARACTERS, None),
+        ("x" * (CHARACTERS + 1), "[paste 1: 1,001 characters]"),
+        ("", None),
+    ],
+)
+def test_what_is_long_is_folded(text, placeholder):
+    assert Pastes().fold(text) == (placeholder or text)
+
+
+@given(st.lists(st.one_of(st.text("[paste 1:\n]lines", max_size=20), st.just(LONG))))
+def test_a_line_stands_for_what_was_typed_and_pasted(parts):
+    pastes = Pastes()
+    line = "".join(pastes.fold(part) for part in parts)
+    assert pastes.unfold(line) == "".join(parts)
+
+
+@given(st.text(), st.text(), st.text(max_size=10))
+def test_what_was_unfolded_folds_again(before, after, change):
+    pastes = Pastes()
+    placeholder = pastes.fold(LONG)
+    edited = pastes.unfold(before + placeholder + change + after)
+    line = pastes.refold(edited)
+    assert placeholder in line
+    assert pastes.unfold(line) == edited
+
+
+def test_what_is_huge_is_folded_wherever_it_comes_from():
+    pastes = Pastes()
+    assert pastes.refold("x" * (HUGE + 1)) == "[paste 1: 20,001 characters]"
+    assert pastes.refold("x" * HUGE) == "x" * HUGE
+
+
+def test_only_a_placeholder_of_ours_is_found():
+    pastes = Pastes()
+    one, two = pastes.fold(LONG), pastes.fold(LONG)
+    line = f"a {one} b {two}"
+    assert pastes.at_end(line) == two
+    assert pastes.at_end(line + " ") == ""
+    assert pastes.at_end("[paste 9: 20 lines]") == ""
+    spans = [pastes.nearest(line, cursor) for cursor in (0, 3, len(line) - 1, len(line))]
+    assert [line[a:b] for a, b in spans] == [one, one, two, two]
+    assert spans[0] != spans[-1]
+    assert pastes.nearest("[paste 9: 20 lines]", 3) is None
+
+
+# suggestions
+
+
+def suggested(history, typed):
+    suggestion = FromHistory(history).get_suggestion(None, Document(typed))
+    return suggestion.text if suggestion else None
+
+
+def test_the_newest_line_that_begins_so_is_suggested(tmp_path):
+    history = FileOfLines(tmp_path / "history.jsonl")
+    for text in ("What is old?", "What is new?\nSay.", "Else"):
+        history.append_string(text)
+    assert suggested(history, "What") == " is new?"
+    assert suggested(history, "What is o") == "ld?"
+    assert suggested(history, "What is new?") is None
+    assert suggested(history, " ") is None
+    assert suggested(history, "hat") is None
+
+
+def test_a_long_history_is_recalled_from_its_end(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(f'"{n:06} {"x" * 90}"\n' for n in range(20_000)))
+    recalled = list(FileOfLines(path).load_history_strings())
+    assert recalled[0].startswith("019999 ")
+    assert 10_000 < len(recalled) < 11_000
+
+
+def test_the_end_of_a_line_is_no_message(tmp_path):
+    path = tmp_path / "history.jsonl"
+    end = '" end"\n' + '"whole"\n' * 9
+    end += " " * (READ - len(end) - 1) + "\n"
+    path.write_text('"the begin and the \\' + end)  # the end of it would be JSON, too
+    assert list(FileOfLines(path).load_history_strings()) == ["whole"] * 9
+
+
+# completion
+
+
+def completed(line, **words):
+    """What may stand in the line."""
+    words = Words(words or commands.completions(), lambda begun: ["a b", "ab"])
+    event = CompleteEvent(completion_requested=True)
+    found = words.get_completions(Document(line), event)
+    return [line[: len(line) + c.start_position] + c.text for c in found]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("/he", ["/help"]),
+        ("/help", []),
+        ("/set top_", ["/set top_k", "/set top_p"]),
+        ("/set think ", ["/set think on", "/set think off", "/set think hide"]),
+        ("/set seed r", ["/set seed random"]),
+        ("/set nothing ", []),
+        ("/nothing x", []),
+        ("no /he", []),
+        ("see @a", ["see @a b", "see @ab"]),
+        ("see\n(@a", ["see\n(@a b", "see\n(@ab"]),
+        ('see @"a ', ["see @a b", "see @ab"]),
+        ("user@a", []),
+        ("@a b", []),
+    ],
+)
+def test_what_tab_completes(line, found):
+    assert completed(line) == found
+
+
+def test_every_command_is_offered():
+    assert completed("/") == [f"/{command.name}" for command in commands.TABLE]
+
+
+def test_the_candidates_are_asked_for_with_the_whole_argument():
+    asked = []
+    completed("/go to the ", go=lambda begun: asked.append(begun) or [])
+    assert asked == ["to the "]
+
+
+def test_what_is_done_at_each_key_does_not_grow_with_what_was_pasted(tmp_path):
+    pastes, history = Pastes(), FileOfLines(tmp_path / "history.jsonl")
+    line = pastes.fold("line\n" * 200_000)
+    started = time.perf_counter()
+    for n in range(1_000):
+        pastes.at_end(line + "x" * (n % 10))
+        suggested(history, line)
+    assert time.perf_counter() - started < 2  # reading the paste once takes a tenth of it

@@ -1,0 +1,109 @@
+"""The line below the prompt: what it says, and what of it fits."""
+
+import pytest
+from fakes import ScriptedEngine
+from hypothesis import given
+from hypothesis import strategies as st
+from prompt_toolkit.utils import get_cwidth
+from terminal import NOW
+
+from lcp import commands
+from lcp.chat import Chat
+from lcp.errors import TemplateError
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.status import Status
+from lcp.terminal.screen import Screen
+from lcp.terminal.toolbar import fitting
+
+
+class Reading(ScriptedEngine):
+    """It has read 3 of 12 tokens ahead."""
+
+    ahead = (3, 12)
+
+
+class Refusing(ScriptedEngine):
+    """Its template takes no messages."""
+
+    def count(self, messages):
+        raise TemplateError("It refuses.")
+
+
+def a_chat(*answers, engine=ScriptedEngine, size=100):
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    engine = engine(*answers, size=size)
+    return Chat(engine, conversation, Log.nowhere(), Screen(), "models/scripted", {})
+
+
+def test_it_says_what_is_so():
+    chat = a_chat("three words more", engine=Reading)
+    status = Status(chat)
+    assert status()[0] == ("context 0/100 (0 %)", "")
+    chat.ask("one two")
+    assert [text for text, _ in status()] == [
+        "context 5/100 (5 %)",
+        "reading ahead 3/12 tokens",
+        "scripted",
+        "20.0 tokens/s",
+    ]
+
+
+@pytest.mark.parametrize(("words", "style"), [(74, ""), (75, "warn"), (89, "warn"), (90, "bad")])
+def test_the_meter_has_another_colour_when_the_window_is_nearly_full(words, style):
+    chat = a_chat()
+    chat.keep(chat.conversation.set_system("word " * words))
+    assert Status(chat)()[0] == (f"context {words}/100 ({words} %)", style)
+
+
+def test_it_goes_back_with_the_conversation():
+    chat = a_chat("three words more")
+    status = Status(chat)
+    chat.ask("one two")
+    assert status()[0][0].startswith("context 5/100")
+    commands.run(chat, "/undo")
+    assert status()[0][0].startswith("context 0/100")
+
+
+def test_a_template_that_does_not_work_costs_only_the_number():
+    chat = a_chat(engine=Refusing)
+    chat.keep(chat.conversation.ask("Hi."))
+    assert Status(chat)()[0] == ("context 0/100 (0 %)", "")
+
+
+def test_tokens_are_counted_only_when_something_was_said():
+    chat = a_chat("Fine.")
+    status, counted = Status(chat), []
+    count = chat.engine.count
+    chat.engine.count = lambda messages: counted.append(1) or count(messages)
+    chat.keep(chat.conversation.ask("Hi."))
+    for _ in range(5):
+        status()
+    assert len(counted) == 1
+
+
+# what fits
+
+
+def shown(parts, columns):
+    return "".join(text for _, text in fitting(parts, columns))
+
+
+def test_the_last_parts_are_dropped_first():
+    parts = [("context 5/100", "warn"), ("a model", ""), ("20 tokens/s", "")]
+    assert shown(parts, 80) == "context 5/100 · a model · 20 tokens/s"
+    assert shown(parts, 38) == "context 5/100 · a model · 20 tokens/s"
+    assert shown(parts, 37) == "context 5/100 · a model"
+    assert shown(parts, 20) == "context 5/100"
+    assert shown(parts, 10) == "context …"
+    assert fitting(parts, 80)[0] == ("", "")
+    assert ("class:state.warn", "context 5/100") in fitting(parts, 80)
+
+
+def test_nothing_in_it_reaches_the_terminal_as_a_command():
+    assert shown([("\x1b[2J\nmodel", "")], 80) == "␛[2J model"
+
+
+@given(st.lists(st.tuples(st.text("ab 世界\n\x1b", max_size=30), st.just(""))), st.integers(2, 60))
+def test_it_is_never_wider_than_the_terminal(parts, columns):
+    assert get_cwidth(shown(parts, columns)) < columns

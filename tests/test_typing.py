@@ -1,0 +1,495 @@
+"""What a person types, pastes, completes and recalls: each test in process and in a real pty."""
+
+import json
+import signal
+import termios
+import time
+
+import pytest
+from fakes import Said
+from terminal import (
+    BACKSPACE,
+    CTRL_C,
+    CTRL_E,
+    CTRL_J,
+    CTRL_R,
+    CTRL_W,
+    ENTER,
+    ESC,
+    LEFT,
+    OPEN_EDITOR,
+    OPEN_PASTE,
+    RIGHT,
+    TAB,
+    UP,
+    InProcess,
+    Scene,
+    ScriptedPty,
+    in_both,
+    paste,
+)
+
+LONG = "\n".join(f"line {i}" for i in range(1, 2001))
+SHORT = "\n".join(f"line {i}" for i in range(1, 10))  # just long enough to be folded
+VI = {"layers": {"config.toml": {"keys": "vi"}}}
+EDITOR = {"env": {"VISUAL": "", "EDITOR": "{home}/editor"}}
+
+
+def asked(chat):
+    """The questions in the log, as the model gets them."""
+    return [event["text"] for event in chat.events() if event["type"] == "user"]
+
+
+def presses_escape(chat):
+    """As a person does it: a moment before the next key, or it would be Alt and that key."""
+    chat.type(ESC)
+    time.sleep(0.3)
+
+
+def has_editor(chat, script):
+    """The script of an editor that gets the file's name."""
+    path = chat.home / "editor"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+
+
+# pastes
+
+
+@in_both("Read.", size=8192)
+def test_a_paste_of_2000_lines_stands_folded_and_is_sent_whole(chat):
+    chat.type("What is this? " + paste(LONG) + " Say.")
+    chat.sees("> What is this? [paste 1: 2,000 lines] Say.")
+    assert "line 7" not in chat.screen()
+    chat.type(ENTER)
+    chat.sees("Read.")
+    chat.ends()
+    assert asked(chat) == [f"What is this? {LONG} Say."]
+
+
+@in_both("Read.")
+def test_escape_sequences_in_a_paste_are_text(chat):
+    text = "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b[2J"
+    chat.type(paste(text) + ENTER)
+    chat.sees("Read.")
+    assert "\x1b]0;" not in chat.raw
+    assert "\x1b[2J" not in chat.raw
+    chat.ends()
+    assert asked(chat) == [text]
+
+
+@in_both("Read.")
+def test_a_folded_paste_opens_and_can_be_edited(chat):
+    chat.type("Is " + paste(SHORT) + " good?")
+    chat.sees("> Is [paste 1: 9 lines] good?")
+    chat.type(OPEN_PASTE)
+    chat.sees("> Is line 1\n  line 2\n")
+    chat.sees("  line 9 good?")
+    chat.type("!" + ENTER)  # the cursor is behind what was opened
+    chat.sees("Read.")
+    chat.ends()
+    assert asked(chat) == [f"Is {SHORT}! good?"]
+
+
+@pytest.mark.parametrize("key", [BACKSPACE, CTRL_W], ids=["Backspace", "Ctrl-W"])
+@in_both("Fine.")
+def test_one_key_removes_a_folded_paste_whole(chat, key):
+    chat.type("not " + paste(SHORT))
+    chat.sees("> not [paste 1: 9 lines]")
+    chat.type(key + "this" + ENTER)
+    chat.sees("Fine.")
+    chat.ends()
+    assert asked(chat) == ["not this"]
+
+
+@in_both("Two.", "Again.")
+def test_folded_pastes_are_told_apart_and_recalled(chat):
+    other = SHORT.replace("line", "row")
+    chat.type(paste(SHORT) + " or " + paste(other) + "?")
+    chat.sees("[paste 1: 9 lines] or [paste 2: 9 lines]?")
+    chat.type(ENTER)
+    chat.sees("Two.")
+    chat.type(UP + ENTER)
+    chat.sees("Again.")
+    chat.ends()
+    assert asked(chat) == [f"{SHORT} or {other}?"] * 2
+
+
+@in_both("Short enough.", size=64)
+def test_what_is_too_long_is_offered_again_folded(chat):
+    chat.type("Hm: " + paste(SHORT.replace("\n", " word word word\n") * 9) + ENTER)
+    chat.sees("the window has room for")
+    chat.waits(lambda: chat.screen().count("> Hm: [paste 1: 73 lines]") == 2, "it is not offered")
+    chat.type(BACKSPACE + "fine" + ENTER)
+    chat.sees("Short enough.")
+    chat.ends()
+    assert asked(chat)[-1] == "Hm: fine"
+
+
+@pytest.mark.parametrize("place", [InProcess, pytest.param(ScriptedPty, marks=pytest.mark.slow)])
+def test_the_history_on_disk_has_the_pasted_text(place, tmp_path):
+    def first(chat):
+        chat.type("See " + paste(SHORT) + ENTER)
+        chat.sees("One.")
+        chat.type(paste("word " * 20_000) + ENTER)  # too long to be of use
+        chat.sees("Two.")
+
+    def second(chat):
+        chat.type(UP)
+        chat.sees("> See line 1\n  line 2\n")
+        chat.type(ENTER)
+        chat.sees("Three.")
+
+    place(Scene(["One.", "Two."], saved=False, size=1 << 17), tmp_path).live(first)
+    place(Scene(["Three."], saved=False), tmp_path).live(second)
+    lines = (tmp_path / "data" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [f"See {SHORT}"]
+
+
+# what is a command
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (paste("/exit"), "/exit"),
+        ("/exit" + CTRL_J + "or not?", "/exit\nor not?"),
+        ("/etc/passwd is what?", "/etc/passwd is what?"),
+        ("/ is the root?", "/ is the root?"),
+        (paste("/usr\n/bin"), "/usr\n/bin"),
+    ],
+    ids=["pasted", "several lines", "a path", "a blank behind it", "pasted lines"],
+)
+@in_both("Asked.", "Again.")
+def test_not_every_slash_is_a_command(chat, keys, text):
+    chat.type(keys + ENTER)
+    chat.sees("Asked.")
+    chat.type(UP + ENTER)  # nor is it when it is recalled
+    chat.sees("Again.")
+    chat.ends()
+    assert asked(chat) == [text, text]
+
+
+@in_both("Asked.", "Edited.")
+def test_an_edited_question_with_a_slash_is_a_question_again(chat):
+    chat.type(paste("/exit") + ENTER)
+    chat.sees("Asked.")
+    chat.type("/edit" + ENTER)
+    chat.waits(lambda: chat.screen().count(">  /exit") == 2, "it is not offered")
+    chat.type("?" + ENTER)
+    chat.sees("Edited.")
+    chat.ends()
+    assert asked(chat) == ["/exit", "/exit?"]
+
+
+@in_both()
+def test_a_pasted_argument_is_part_of_a_command(chat):
+    chat.type("/system " + paste("Be brief.") + ENTER)
+    chat.sees("System text: Be brief.")
+
+
+@in_both()
+def test_a_recalled_command_is_a_command(chat):
+    chat.type("/system Be brief." + ENTER)
+    chat.sees("System text: Be brief.")
+    chat.type(UP + ENTER)
+    chat.waits(lambda: chat.screen().count("System text: Be brief.") == 2, "it did not run")
+
+
+# the editor
+
+
+@in_both("Sent.", **EDITOR)
+def test_an_editor_gives_the_line_back_and_does_not_send(chat):
+    has_editor(chat, "printf ', edited\n' >> \"$1\"")
+    chat.type("a draft" + OPEN_EDITOR)
+    chat.sees("> a draft, edited")
+    assert not list((chat.home / "data").glob("sessions/*"))
+    chat.type(" and sent" + ENTER)
+    chat.sees("Sent.")
+    chat.ends()
+    assert asked(chat) == ["a draft, edited and sent"]
+
+
+@in_both("Sent.", **EDITOR)
+def test_an_editor_shows_a_folded_paste_whole(chat):
+    has_editor(chat, 'cp "$1" seen; chmod a+r seen; ls -l "$1" > mode; printf , >> "$1"')
+    chat.type("Is this: " + paste(SHORT) + OPEN_EDITOR)
+    chat.sees("[paste 1: 9 lines],")
+    assert (chat.home / "seen").read_text() == f"Is this: {SHORT}"
+    mode, *_, name = (chat.home / "mode").read_text().split()
+    assert mode.startswith("-rw-------")
+    assert not (chat.home / name).exists()
+    chat.type(ENTER)
+    chat.sees("Sent.")
+    chat.ends()
+    assert asked(chat) == [f"Is this: {SHORT},"]
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [(None, "cannot be run (No such file or directory)"), ("exit 3", "ended with code 3")],
+)
+@in_both("Sent.", **EDITOR)
+def test_an_editor_that_fails_is_told_and_the_line_stays(chat, script, told):
+    if script:
+        has_editor(chat, script)
+    chat.type("a draft" + OPEN_EDITOR)
+    chat.sees(told)
+    chat.type("!")
+    chat.waits(lambda: told not in chat.screen().split("> a draft!")[-1], "it is told for ever")
+    chat.type(ENTER)
+    chat.sees("Sent.")
+    chat.ends()
+    assert asked(chat) == ["a draft!"]
+
+
+@pytest.mark.slow
+def test_an_editor_that_was_stopped_still_has_the_terminal(tmp_path):
+    with ScriptedPty(Scene(["Sent."], **EDITOR), tmp_path) as chat:
+        has_editor(chat, 'touch open; until [ -e go ]; do sleep 0.05; done; printf ! >> "$1"')
+        chat.sees(">")
+        chat.type("a draft" + OPEN_EDITOR)
+        chat.waits(lambda: (tmp_path / "open").exists(), "it was not opened")
+        chat.kill(signal.SIGCONT)  # as fg sends it to both
+        time.sleep(0.3)
+        assert chat.modes()[3] & termios.ICANON
+        (tmp_path / "go").touch()
+        chat.sees("> a draft!")
+
+
+# vi
+
+
+@in_both("Moved.", **VI)
+def test_vi_keys(chat):
+    chat.type("three words here")
+    presses_escape(chat)
+    chat.type("0dwA!" + ENTER)
+    chat.sees("Moved.")
+    chat.ends()
+    assert asked(chat) == ["words here!"]
+
+
+@in_both("Sent.", **VI)
+def test_escape_and_enter_send_with_vi_keys(chat):
+    chat.type("one" + CTRL_J + "two" + ESC + ENTER)
+    chat.sees("Sent.")
+    chat.ends()
+    assert asked(chat) == ["one\ntwo"]
+
+
+@in_both("Sent.", **VI, **EDITOR)
+def test_v_opens_the_editor_with_vi_keys(chat):
+    has_editor(chat, "printf ', edited' >> \"$1\"")
+    chat.type("a draft")
+    presses_escape(chat)
+    chat.type("v")
+    chat.sees("> a draft, edited")
+    chat.type(ENTER)
+    chat.sees("Sent.")
+    chat.ends()
+    assert asked(chat) == ["a draft, edited"]
+
+
+@in_both("Sent.")
+def test_vi_keys_can_be_set_in_the_chat(chat):
+    chat.type("/set keys vi" + ENTER)
+    chat.sees("keys  vi  /set")
+    chat.type("one two")
+    presses_escape(chat)
+    chat.type("0dw" + ENTER)
+    chat.sees("Sent.")
+    chat.ends()
+    assert asked(chat) == ["two"]
+
+
+# history
+
+
+@in_both("An animal.", "Still an animal.")
+def test_an_earlier_message_is_suggested_and_right_takes_it(chat):
+    chat.type("What is a llama?" + ENTER)
+    chat.sees("An animal.")
+    chat.type("What")
+    chat.waits(lambda: chat.screen().count("> What is a llama?") == 2, "it is not suggested")
+    chat.type(RIGHT + ENTER)
+    chat.sees("Still an animal.")
+    chat.ends()
+    assert asked(chat) == ["What is a llama?"] * 2
+
+
+@in_both("An animal.", "Sure.")
+def test_what_is_only_suggested_is_not_sent(chat):
+    chat.type("What is a llama?" + ENTER)
+    chat.sees("An animal.")
+    chat.type("What")
+    chat.waits(lambda: chat.screen().count("> What is a llama?") == 2, "it is not suggested")
+    chat.type(ENTER)
+    chat.sees("Sure.")
+    assert chat.screen().count("llama") == 1
+    chat.ends()
+    assert asked(chat)[-1] == "What"
+
+
+@in_both("One.", "Two.", "Three.")
+def test_ctrl_r_finds_an_earlier_message_and_enter_takes_it(chat):
+    chat.type("What is a llama?" + ENTER)
+    chat.sees("One.")
+    chat.type("And a tapir?" + ENTER)
+    chat.sees("Two.")
+    chat.type(CTRL_R + "llama")
+    chat.waits(lambda: chat.screen().count("> What is a llama?") == 2, "it is not found")
+    chat.type(ENTER + CTRL_E + " Say." + ENTER)
+    chat.sees("Three.")
+    chat.ends()
+    assert asked(chat)[-1] == "What is a llama? Say."
+
+
+# completion
+
+
+@in_both()
+def test_tab_completes_a_command_and_what_it_takes(chat):
+    chat.type("/sy" + TAB)
+    chat.sees("> /system")
+    chat.type(" Hi." + ENTER)
+    chat.sees("System text: Hi.")
+    chat.type("/set thi" + TAB)
+    chat.sees("> /set think")
+    chat.type(" hi" + TAB)
+    chat.sees("> /set think hide")
+    chat.type(ENTER)
+    chat.sees("think  hide  /set")
+
+
+@in_both()
+def test_tab_shows_what_may_be_meant_and_enter_takes_the_chosen_one(chat):
+    chat.type("/st" + CTRL_C)
+    chat.sees("leaves.")
+    chat.type("/pi" + BACKSPACE * 2 + "bra" + TAB)
+    chat.sees("> /branch\n")
+    chat.sees("          branches")
+    chat.type(TAB * 2 + ENTER)
+    chat.sees("> /branches")
+    chat.type(" 1" + ENTER)  # the first Enter sent nothing
+    chat.sees("> /branches 1\nThere are no branches")
+
+
+@in_both("Read.")
+def test_tab_completes_paths_after_an_at(chat):
+    (chat.home / "papers").mkdir()
+    (chat.home / "papers" / "my notes.txt").write_text("Llamas hum.")
+    (chat.home / "papers" / ".secret").write_text("Hidden.")
+    chat.type("See @pap" + TAB)
+    chat.sees("> See @papers/")
+    chat.type(TAB)
+    chat.sees('> See @"papers/my notes.txt"')
+    chat.type(ENTER)
+    chat.sees("Read.")
+    chat.ends()
+    assert "Llamas hum." in asked(chat)[0]
+
+
+# files
+
+
+@in_both("They hum.")
+def test_a_file_is_put_in_front_of_the_message_and_told(chat):
+    (chat.home / "notes.txt").write_text("Llamas hum.\n")
+    chat.type("What do they do, @notes.txt?" + ENTER)
+    chat.sees("notes.txt: 12 bytes, 5 tokens, 0 % of the window of 4,096")
+    chat.sees("They hum.")
+    chat.ends()
+    (event,) = [event for event in chat.events() if event["type"] == "user"]
+    text = "notes.txt\n```\nLlamas hum.\n```\n\nWhat do they do, @notes.txt?"
+    assert event["text"] == text
+    assert event["typed"] == "What do they do, @notes.txt?"
+
+
+@in_both("Without it.")
+def test_a_file_that_is_no_text_is_refused_and_the_message_offered_again(chat):
+    (chat.home / "photo.png").write_bytes(b"\x89PNG\0")
+    chat.type("See @photo.png" + ENTER)
+    chat.sees("photo.png is no UTF-8 text. Leave it out")
+    chat.waits(lambda: chat.screen().count("> See @photo.png") == 2, "it is not offered")
+    chat.type(CTRL_W + "nothing" + ENTER)
+    chat.sees("Without it.")
+    chat.ends()
+    assert asked(chat) == ["See nothing"]
+
+
+@in_both("They hum.", "Again.")
+def test_read_and_edit_keep_the_line_short(chat):
+    (chat.home / "my notes.txt").write_text("Llamas hum.")
+    chat.type("/read my notes.txt" + ENTER)
+    chat.sees('> @"my notes.txt"')
+    chat.type("Do they?" + ENTER)
+    chat.sees("They hum.")
+    chat.type("/edit" + ENTER)
+    chat.waits(lambda: chat.screen().count('> @"my notes.txt" Do they?') == 2, "not offered")
+    chat.type(ENTER)
+    chat.sees("Again.")
+    chat.ends()
+    assert [text.count("Llamas hum.") for text in asked(chat)] == [1, 1]
+
+
+# the screen
+
+
+@in_both("Wide.")
+def test_wide_characters_take_their_place(chat):
+    chat.type("世界👍x" + LEFT * 2 + "!")
+    chat.sees("> 世界!👍x")
+    chat.type(BACKSPACE * 2 + ENTER)
+    chat.sees("Wide.")
+    chat.ends()
+    assert asked(chat) == ["世👍x"]
+
+
+@in_both("Wrapped.")
+def test_a_long_line_wraps_at_40_columns(chat):
+    chat.resize(40, 24)
+    chat.type("word " * 20)
+    chat.sees("> word word word word word word word wor\n  d word")
+    assert all(len(row) <= 40 for row in chat.screen().split("\n"))
+    chat.type(ENTER)
+    chat.sees("Wrapped.")
+
+
+@pytest.mark.slow
+def test_a_terminal_that_can_do_nothing_gets_a_plain_line(tmp_path):
+    scene = Scene(["Hello.", "Bye."], toolbar=True, env={"TERM": "dumb"})
+    with ScriptedPty(scene, tmp_path) as chat:
+        chat.sees(">")
+        chat.type("Hi." + ENTER)
+        chat.sees("> Hi.\nHello.")
+        chat.type("/stats" + ENTER)
+        chat.sees("ctx_used")
+        chat.ends()
+        assert "\x1b" not in chat.raw.partition(">")[2]
+
+
+@in_both("Hello.", Said("Bye."), toolbar=True)
+def test_the_line_below_the_prompt_is_below_the_prompt(chat):
+    chat.sees("\ncontext 0/4,096 (0 %) · scripted · 2")
+    assert "\x1b[6n" not in chat.raw  # nobody has to say where the cursor is
+    chat.type("one" + CTRL_J + "two")
+    chat.sees("> one\n  two\ncontext 0/4,096 (0 %)")
+    chat.type(BACKSPACE * 4)
+    chat.sees("> one\ncontext 0/4,096 (0 %)")
+    chat.type(CTRL_J + "two")
+    chat.type(ENTER)
+    chat.sees("20.0 tokens/s · first token 0.25 s · context 3/4096 (0 %)\n\n>\ncontext 3/4,096")
+    chat.sees("(0 %) · scripted · 20.0 tokens/s · 20261122-0931-tail")
+    assert chat.screen().count("scripted") == 1  # none stays above
+    chat.type("/undo" + ENTER)
+    chat.sees(">\ncontext 0/4,096")
+
+
+@in_both("Hello.", toolbar=True)
+def test_the_line_below_the_prompt_drops_what_does_not_fit(chat):
+    chat.resize(40, 24)
+    chat.type("Hi." + ENTER)
+    chat.sees("Hello.")
+    chat.waits(lambda: chat.screen().endswith("(0 %) · scripted"), "it does not end so")
