@@ -16,7 +16,8 @@ from tiny import KINDS
 
 from lcp.engine.context import Context, Progress
 from lcp.engine.decoder import Chunk, Decoder
-from lcp.engine.engine import Engine, Loading
+from lcp.engine.engine import Engine
+from lcp.engine.loading import Loading
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
 from lcp.engine.reply import Reply, Request, Speech, Stats, tag_tokens
@@ -100,6 +101,7 @@ def test_a_reply_ends_before_a_stop_string(real):
     assert (reply.ended, reply.text) == ("stop", "The ")
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_stopped_keeps_what_was_said(real):
     whole = ask(real, STORY, max_tokens=30)
     reply = real.reply(Request(STORY, GREEDY))
@@ -122,6 +124,7 @@ def test_a_reply_can_be_stopped_on_any_model(engine, kind):
     assert reply.stats.reply_tokens < 50
 
 
+@pytest.mark.slow
 def test_a_reply_ends_when_the_context_is_full(engine, smollm2):
     one = engine(smollm2, Settings(ctx_size=256, threads=2))
     reply = ask(one, [user("Tell me a long story. " * 30)])
@@ -196,6 +199,7 @@ def test_penalties_look_at_the_prompt_too(engine):
 # seeds
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer(smollm2):
     answers = []
     for _ in range(2):
@@ -205,6 +209,7 @@ def test_the_same_seed_gives_the_same_answer(smollm2):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_a_seed_that_was_drawn_is_told_and_gives_the_answer_again(real):
     ask(real, STORY, max_tokens=1)  # both find the same cache
     free = ask(real, STORY, Sampling(temp=1.5), max_tokens=12)
@@ -367,6 +372,18 @@ def test_a_model_without_a_template_talks_chatml(engine, tiny):
     assert ask(one, STORY, max_tokens=2).ended == "length"
 
 
+def test_chunks_say_how_many_tokens_they_are(engine):
+    one = engine()
+    reply = one.reply(Request(STORY, Sampling(seed=1), max_tokens=30))
+    tokens = [item.tokens for item in reply if isinstance(item, Chunk)]
+    assert sum(tokens) <= reply.stats.reply_tokens <= sum(tokens) + 4  # bytes of no character yet
+
+
+def test_a_context_that_llama_cpp_makes_larger_is_told(engine):
+    one = engine(settings=Settings(threads=1, ctx_size=300))
+    assert one.notices() == ["The context has 512 tokens, not 300: llama.cpp takes whole 256s."]
+
+
 def test_an_engine_closes_twice_and_without_having_loaded(tiny):
     for load in (True, False):
         one = Engine(tiny(), SETTINGS, now=NOW)
@@ -402,6 +419,7 @@ def process(path, body):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -8,7 +8,7 @@ import tiny as tiny_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcp.engine.context import Context, Stopped
+from lcp.engine.context import Context, Progress, Stopped
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
 from lcp.engine.plan import MIN_RUN, plan
@@ -223,3 +223,9 @@ def test_a_cut_state_is_refused(tiny):
     assert context.tokens == []
     context.close()
     model.close()
+
+
+def test_a_reading_says_how_far_it_is_and_how_long_it_will_take():
+    assert Progress(0, 0, 0, 2048).line(0.5) == "reading 0/2,048 tokens (0 %)"
+    told = Progress(0, 0, 512, 2048).line(2)
+    assert told == "reading 512/2,048 tokens (25 %), 256 tokens/s, 6 s left; Ctrl-C stops"

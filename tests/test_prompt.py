@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import TEMPLATE
 
 from lcp.engine.model import Model
-from lcp.engine.prompt import PromptWriter
+from lcp.engine.prompt import PromptWriter, Remembered
 from lcp.engine.template import CHATML, Template
 
 TRIMMING = (
@@ -108,6 +108,7 @@ def rendered(source, messages):
     return template(source).render(plain).encode("utf-8", "replace").decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [TEMPLATE, CHATML, TRIMMING], ids=["own", "chatml", "trimming"])
 @given(talk=talks)
 @settings(max_examples=60, deadline=None)
@@ -340,3 +341,24 @@ def test_thinking_can_be_asked_for_or_not(load):
     writer = PromptWriter(template(source), load())
     assert writer.write([QUESTION], think=True).tail.endswith("<think>")
     assert writer.write([QUESTION], think=False).tail.endswith("</think>")
+
+
+# what was tokenised lately
+
+
+def test_what_comes_again_is_not_tokenised_again():
+    asked = []
+    ids = Remembered(lambda text, flag: asked.append(text) or (len(text), flag), limit=10)
+    for text in ("four", "four", "five!", "four"):
+        assert ids(text, True) == (len(text), True)
+    assert asked == ["four", "five!"]
+    assert ids("four", False) == (4, False)
+    assert asked == ["four", "five!", "four"]
+
+
+@given(st.lists(st.text("ab", max_size=8), max_size=60))
+def test_what_is_remembered_never_grows_over_twice_the_limit(texts):
+    ids = Remembered(lambda text, flag: (len(text),), limit=20)
+    for text in texts:
+        assert ids(text, True) == (len(text),)
+        assert sum(len(key) for key, _ in (*ids._new, *ids._old)) <= 2 * (20 + 8)

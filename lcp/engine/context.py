@@ -6,6 +6,7 @@ decode succeeded, so an interrupt or an error anywhere leaves a valid Context.
 It knows no text and no turns; one thread owns it for its whole life.
 """
 
+import ctypes
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,14 @@ from typing import Any
 
 from lcp.engine.cells import Cells, MemoryKind
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, abort_callback, library, log, supports_gpu
+from lcp.engine.native import StopByte, abort_callback, library, log
+from lcp.engine.params import N_BATCH as N_BATCH
+from lcp.engine.params import context_params, flash_attention
 from lcp.engine.plan import Plan, plan
 from lcp.errors import ContextFull, ModelError, NativeError, NotEnoughMemory, SettingsError
 
-# Tokens per llama_decode: the physical batch, so that an abort or a progress report is never
-# more than one graph away. A multiple would save nothing: llama.cpp splits it again.
-N_BATCH = 512
 SHORT = 64
 _ABORTED = 2
-_FLASH_ATTN = {"off": 0, "on": 1, "auto": -1}
 
 
 class Stopped(Exception):
@@ -39,6 +38,15 @@ class Progress:
     moved: int
     done: int
     total: int
+
+    def line(self, seconds: float) -> str:
+        """For people: how far it is after so many seconds, how fast, how long it will take."""
+        share = f"reading {self.done:,}/{self.total:,} tokens ({100 * self.done // self.total} %)"
+        if not self.done or seconds <= 0:
+            return share
+        speed = self.done / seconds
+        left = (self.total - self.done) / speed
+        return f"{share}, {speed:.0f} tokens/s, {left:.0f} s left; Ctrl-C stops"
 
 
 @dataclass(frozen=True)
@@ -64,18 +72,16 @@ class Context:
         flash_attn: str = "auto",
         offloaded: bool = True,
         swa_full: bool = False,
+        rows: int = 1,
     ) -> None:
         """`swa_full`: sliding-window layers keep all cells; only then can such a cache be moved.
+        `rows`: tokens of a batch whose logits can be had (see `feed_rows`).
         Raises NotEnoughMemory, or SettingsError where the model cannot take these settings."""
         c = library()
-        params = c.llama_context_default_params()
-        params.n_ctx = size
-        params.n_batch = params.n_ubatch = min(N_BATCH, size)
-        params.n_outputs_max = 1  # logits of the last token only: 98 -> 21 MiB at 8k
+        flash_attn = flash_attention(flash_attn, kv_type, offloaded)
+        params = context_params(size, kv_type, flash_attn, swa_full)
+        params.n_outputs_max = rows
         params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = getattr(c, f"GGML_TYPE_{kv_type.upper()}")
-        params.flash_attn_type = _FLASH_ATTN[_flash_attn(flash_attn, kv_type, offloaded)]
-        params.swa_full = swa_full
         params.abort_callback = abort_callback()
         params.abort_callback_data = stop.address
         log.lines.clear()
@@ -90,7 +96,7 @@ class Context:
             "llama.cpp": importlib.metadata.version("llama-cpp-python"),
             "model": model.fingerprint,
             "kv_type": kv_type,
-            "flash_attn": _flash_attn(flash_attn, kv_type, offloaded),
+            "flash_attn": flash_attn,
             "swa_full": swa_full,
         }
         self._n_batch: int = c.llama_n_batch(self._ctx)
@@ -151,6 +157,14 @@ class Context:
             raise ContextFull(f"All {self.size} cells of the context are used.")
         self._one[0] = token
         self._run([token], self._batch_of_one)
+
+    def feed_rows(self, tokens: Sequence[int]) -> None:
+        """Read at most `rows` more tokens and leave the logits of each: the i-th in row i."""
+        c = library()
+        ids = (c.llama_token * len(tokens))(*tokens)  # the batch only points to them
+        batch = c.llama_batch_get_one(ids, len(tokens))
+        batch.logits = (ctypes.c_int8 * len(tokens))(*[1] * len(tokens))
+        self._run(tokens, batch)
 
     def save(self) -> State | None:
         """All that is held, for a file; None when there is nothing or llama.cpp cannot."""
@@ -236,16 +250,6 @@ class Context:
             yield
         finally:
             c.llama_set_abort_callback(self._ctx, abort_callback(), self._stop.address)
-
-
-def _flash_attn(asked: str, kv_type: str, offloaded: bool) -> str:
-    """llama.cpp's auto turns flash attention on; on a CPU that makes decoding up to 3x slower.
-
-    A quantised V needs it.
-    """
-    if asked != "auto" or (offloaded and supports_gpu()):
-        return asked
-    return "off" if kv_type == "f16" else "on"
 
 
 def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:

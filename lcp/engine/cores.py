@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lcp.paths import contents
+
 
 def physical_cores(root: Path = Path("/")) -> int:
     """Physical cores within the affinity mask and the cgroup's CPU quota, at least 1.
@@ -22,24 +24,24 @@ def physical_cores(root: Path = Path("/")) -> int:
         return max(1, (os.cpu_count() or 1) // 2)  # Windows: nearly every CPU has two a core
     cpus = os.sched_getaffinity(0)
     folder = root / "sys/devices/system/cpu"
-    cores = {_read(folder / f"cpu{cpu}/topology/core_cpus_list") or str(cpu) for cpu in cpus}
+    cores = {contents(folder / f"cpu{cpu}/topology/core_cpus_list") or str(cpu) for cpu in cpus}
     return max(1, math.ceil(min(len(cores), _quota(root))))
 
 
 def _quota(root: Path) -> float:
     """CPUs the cgroup allows (v2 cpu.max, v1 cfs quota), infinity when it sets no limit."""
     allowed = math.inf
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in contents(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         # v2 limits hold for all ancestors too; inside a container the path may not exist
         for group in (Path(path), *Path(path).parents):
             name = str(group).lstrip("/")
             if not controllers:
-                quota, _, period = _read(root / "sys/fs/cgroup" / name / "cpu.max").partition(" ")
+                quota, _, period = contents(root / f"sys/fs/cgroup/{name}/cpu.max").partition(" ")
             elif "cpu" in controllers.split(","):
                 folder = root / "sys/fs/cgroup/cpu" / name
-                quota = _read(folder / "cpu.cfs_quota_us")
-                period = _read(folder / "cpu.cfs_period_us")
+                quota = contents(folder / "cpu.cfs_quota_us")
+                period = contents(folder / "cpu.cfs_period_us")
             else:
                 continue
             if quota.isdigit() and period.isdigit() and int(period):
@@ -53,10 +55,3 @@ def _mac_performance_cores() -> int:
         if found.stdout.strip().isdigit():
             return max(1, int(found.stdout))
     return os.cpu_count() or 1
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

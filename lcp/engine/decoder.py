@@ -34,6 +34,7 @@ class Chunk:
 
     kind: Literal["thinking", "answer"]
     text: str
+    tokens: int = 0  # that it was sampled as, once it is given out
 
 
 class Decoder:
@@ -44,12 +45,22 @@ class Decoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(s for s in stop if s)
         self._text = ""  # arrived, not yet given out
-        self._closer = next(
+        # what will end the thinking that goes on; "" outside of it
+        self.closer = next(
             (c for o, c in TAGS.items() if c and prompt_tail.rstrip().endswith(o.rstrip())), ""
         )
         self._begun = False  # the answer has its first word
-        self._after_thinking = False
+        self.after_thinking = False  # there was thinking, or a heading, before the answer
         self.stopped = False  # a stop string was seen; nothing comes after it
+
+    @property
+    def half_tag(self) -> str:
+        """Text before the answer that may become a tag; "" where nothing visible waits."""
+        return "" if self._begun or self.closer else self._text.lstrip()
+
+    def begin_answer(self) -> None:
+        """Whatever comes now is the answer; blank lines before it are dropped."""
+        self._text, self._begun = "", True
 
     @property
     def whole(self) -> bool:
@@ -68,20 +79,20 @@ class Decoder:
     def _take(self, final: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
         while self._text and not self.stopped:
-            before = (len(self._text), self._closer)
-            text = self._thinking(final) if self._closer else self._answer(final)
+            before = (len(self._text), self.closer)
+            text = self._thinking(final) if self.closer else self._answer(final)
             if text:
                 chunks.append(Chunk("thinking" if before[1] else "answer", text))
-            if (len(self._text), self._closer) == before:
+            if (len(self._text), self.closer) == before:
                 break
         return chunks
 
     def _thinking(self, final: bool) -> str:
-        text, found, rest = self._text.partition(self._closer)
+        text, found, rest = self._text.partition(self.closer)
         if found:
-            self._closer, self._text, self._after_thinking = "", rest, True
+            self.closer, self._text, self.after_thinking = "", rest, True
             return text
-        held = 0 if final else _half(text, [self._closer])
+        held = 0 if final else _half(text, [self.closer])
         self._text = text[len(text) - held :]
         return text[: len(text) - held]
 
@@ -90,13 +101,13 @@ class Decoder:
         if not self._begun:
             word = text.lstrip()
             if opener := next((o for o in TAGS if word.startswith(o)), ""):
-                self._closer, self._text = TAGS[opener], word[len(opener) :]
-                self._after_thinking |= not self._closer
+                self.closer, self._text = TAGS[opener], word[len(opener) :]
+                self.after_thinking |= not self.closer
                 return ""
             if not final and any(o.startswith(word) for o in TAGS):
                 return ""  # blank so far, or perhaps the beginning of a tag
             self._begun = True
-            if self._after_thinking:
+            if self.after_thinking:
                 text = word  # the blank lines between thinking and answer belong to neither
         # the one that is complete first, and the longest of those that end together
         found = [(i + len(s), i) for s in self._stops if (i := text.find(s)) >= 0]

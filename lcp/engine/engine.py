@@ -6,48 +6,48 @@ It knows no turns, no terminal and no files but the model's.
 
 import atexit
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lcp.engine import statefile
+from lcp.engine import probs, statefile
 from lcp.engine.ahead import Ahead
+from lcp.engine.answering import Answering
 from lcp.engine.cells import keep_all_cells
-from lcp.engine.context import Context, Progress, Stopped
+from lcp.engine.context import Context
 from lcp.engine.cores import physical_cores
-from lcp.engine.decoder import Decoder
+from lcp.engine.loading import Fit, Loading, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
-from lcp.engine.reply import Reply, Request, Speech, tag_tokens
-from lcp.engine.sampler import Sampler
-from lcp.engine.template import Template
+from lcp.engine.reply import Reply, Request
 from lcp.engine.worker import Emit, Task, Worker
-from lcp.errors import ContextFull
 from lcp.settings import Settings
 
 MEASURED = 32  # tokens from which on a reading tells the speed
 AUTO_CTX = 8192  # -c auto: what the model was trained for, at most this
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How much of the model is mapped, 0..1."""
-
-    fraction: float
-
-
 class Engine:
     """One model ready to answer; close it before the program ends."""
 
     def __init__(
-        self, path: Path, settings: Settings, *, now: datetime, template: str | None = None
+        self,
+        path: Path,
+        settings: Settings,
+        *,
+        now: datetime,
+        template: str | None = None,
+        fit: Callable[[], Fit] | None = None,
     ) -> None:
-        """`now` is the conversation's beginning, `template` Jinja source instead of the GGUF's."""
+        """`now` is the conversation's beginning, `template` Jinja source instead of the GGUF's,
+        `fit` chooses the sizes, which else are what the settings say."""
         self._path = path
         self._settings = settings
+        self._choose = fit
+        self._fit: Fit | None = None
         self._now = now
         self._template_source = template
         self._stop = StopByte()
@@ -55,6 +55,7 @@ class Engine:
         self._ahead = Ahead()
         self._reply: Reply | None = None
         self._worker = Worker(idle=self._read_ahead)
+        self._measured: tuple[object, list[probs.TokenProb]] = (None, [])
         self._speed = 0.0  # tokens read per second, of the last prompt long enough to tell
         self._model: Model | None = None
         self._context: Context | None = None
@@ -73,14 +74,19 @@ class Engine:
         return self._worker.submit(self._load)
 
     def _load(self, emit: Emit) -> None:
+        from lcp.engine.template import Template  # jinja2, which the prompt does not wait for
+
         s = self._settings
 
         def on_progress(fraction: float) -> bool:
             emit(Loading(fraction))
             return not self._stop.is_set()
 
-        layers = -1 if s.n_gpu_layers is None else s.n_gpu_layers
-        self._model = model = Model.load(self._path, layers, on_progress)
+        fit = self._fit = self._choose() if self._choose else None
+        layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
+        self._model = model = Model.load(
+            self._path, layers, on_progress, fit.repack if fit else True
+        )
         self._template = Template(
             self._template_source or model.chat_template,
             now=self._now,
@@ -89,19 +95,25 @@ class Engine:
             name=model.path.name,
         )
         self._writer = PromptWriter(self._template, model)
-        size = s.ctx_size or min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
-        self._context = Context(
-            model,
+        auto = min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
+        size = fit.ctx_size if fit else s.ctx_size or auto
+        self._offloaded = layers != 0
+        self._context = self._new_context(size, swa_full=keep_all_cells(model, size, s.kv_type))
+        self._ahead.begin(self._context, self._writer)
+        self._answering = Answering(model, self._context, self._writer, self._stop)
+
+    def _new_context(self, size: int, **more: Any) -> Context:
+        s = self._settings
+        return Context(
+            self.model,
             size,
             self._stop,
             threads=s.threads or physical_cores(),
             kv_type=s.kv_type,
             flash_attn=s.flash_attn,
-            offloaded=layers != 0,
-            swa_full=keep_all_cells(model, size, s.kv_type),
+            offloaded=self._offloaded,
+            **more,
         )
-        self._ahead.begin(self._context, self._writer)
-        self._tag_tokens = tag_tokens(model)
 
     def close(self) -> None:
         """Stop what runs, then free everything, in the order llama.cpp needs."""
@@ -140,15 +152,14 @@ class Engine:
 
     def notices(self) -> list[str]:
         """What a person should know of this model here."""
-        said = []
-        if self._template.is_fallback:
-            said.append(
-                "This model has no chat template; ChatML is used. "
-                "--chat-template FILE gives another."
-            )
-        if told := self._held().kind.told():
-            said.append(told)
-        return said
+        fallback, asked = self._template.is_fallback, self._settings.ctx_size
+        said = [*told(self._fit, fallback, asked, self.size), self._held().kind.told()]
+        return [sentence for sentence in said if sentence]
+
+    @property
+    def leaves_holes(self) -> bool:
+        """Whether a slide leaves a hole in the positions, and what is kept stays in its place."""
+        return self._held().kind.slide == "hole"
 
     def room(self, max_tokens: int | None) -> int:
         """Tokens a prompt may have, so that an answer fits behind it."""
@@ -157,6 +168,10 @@ class Engine:
     def count(self, messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens the prompt of these messages has."""
         return len(self._writer.write(messages, self._settings.think != "off").tokens)
+
+    def tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.model.tokenize(text, special=False))
 
     def clip(self, text: str, n: int) -> str:
         """The end of a text, of at most n tokens."""
@@ -173,6 +188,7 @@ class Engine:
     ) -> None:
         """Read these messages, and what is typed of the next one, when there is time."""
         self._ahead.look(messages, typed, self._settings.think != "off", max_tokens)
+        self._stop.clear()  # what stopped an answer does not stop this
         self._worker.nudge()
 
     @property
@@ -212,6 +228,42 @@ class Engine:
 
         return self._worker.submit(job)
 
+    # the last prompt and answer, looked at
+
+    def prompt(self, messages: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+        """The tokens of the prompt of these messages: ids and what they spell."""
+        model = self.model
+        tokens = self._writer.write(messages, self._settings.think != "off").tokens
+        return [(t, model.piece(t, special=True).decode("utf-8", "replace")) for t in tokens]
+
+    def probs(
+        self,
+        messages: Sequence[dict[str, Any]],
+        answer: Sequence[int],
+        free: Callable[[], int | None] = lambda: None,
+    ) -> Task[list[probs.TokenProb]]:
+        """How likely the tokens of an answer were; iterate for Progress. `free` tells the bytes
+        that are free. What was measured last is not measured again. Ends early, with what there
+        is, when `stop` is called."""
+
+        def job(emit: Emit) -> list[probs.TokenProb]:
+            self._stop.clear()
+            prompt = self._writer.write(messages, self._settings.think != "off").tokens
+            key = (tuple(prompt), tuple(answer))
+            if self._measured[0] != key:
+                kv_type = self._settings.kv_type
+                size = probs.check_room(self.model, len(prompt) + len(answer), kv_type, free())
+                with closing(self._new_context(size, rows=probs.ROWS)) as context:
+                    found = probs.measure(self.model, context, prompt, answer, emit)
+                if len(found) < len(answer):
+                    return found
+                self._measured = (key, found)
+            return self._measured[1]
+
+        self._ahead.rest()
+        self._stop.set()  # ends a step of reading ahead
+        return self._worker.submit(job)
+
     # answers
 
     def reply(self, request: Request) -> Reply:
@@ -224,71 +276,14 @@ class Engine:
         return reply
 
     def _answer(self, reply: Reply, request: Request, emit: Emit) -> None:
-        context, model = self._held(), self.model
         self._stop.clear()
         if reply.stop_asked:
             self._stop.set()
-        # 1) Messages to tokens.
-        prompt = self._writer.write(request.messages, request.think)
-        speech = Speech(reply, Decoder(request.stop, prompt.tail), model, self._tag_tokens, emit)
-        speech.resume(self._said(request.begun))
-        wanted = prompt.tokens + speech.tokens
-        progress = Progress(0, 0, 0, len(wanted))
-        speech.clock.reading = speech.clock.now()
-        try:
-            # 2) Make the cache hold them; what stands there already is not read again.
-            for progress in context.feed(wanted, prompt.boundary, request.move):
-                emit(progress)
-                if self._stop.is_set():
-                    raise Stopped
-            speech.clock.read = speech.clock.now()
-            self._time(progress, speech.clock.read - speech.clock.reading)
-            sampler = Sampler(model, request.sampling, reply.seed, wanted)
-            try:
-                ended = self._decode(context, sampler, speech, request.max_tokens)
-            finally:
-                sampler.close()
-        except Stopped:
-            ended = "interrupted"
-        speech.finish(ended, len(wanted), progress)
-        reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
-
-    def _decode(
-        self, context: Context, sampler: Sampler, speech: Speech, max_tokens: int | None
-    ) -> str:
-        """The loop of inference; returns why it ended."""
-        while True:
-            # 3) Draw a token from the logits of the last one.
-            token = sampler.sample(context)
-            if self.model.is_end(token):
-                return "end"
-            # 4) Its bytes become text.
-            if not speech.say(token):
-                return "stop"
-            if speech.new == max_tokens:
-                return "length"
-            if self._stop.is_set():
-                return "interrupted"
-            # 5) Read it: the next logits.
-            try:
-                context.append(token)
-            except ContextFull:
-                return "full"
-
-    def _said(self, begun: dict[str, Any] | None) -> list[int]:
-        """The ids of an answer that is gone on with."""
-        if begun is None:
-            return []
-        if begun.get("fingerprint") == self.model.fingerprint:
-            ids = begun.get("sampled") or begun.get("tokens")
-            if ids:
-                return list(ids)
-        return self.model.tokenize(begun["content"], special=False)
+        self._answering.run(reply, request, emit)
+        stats = reply.stats
+        if stats.read >= MEASURED and stats.read_s > 0:
+            self._speed = stats.read / stats.read_s
 
     def _held(self) -> Context:
         assert self._context, "load() has not ended"
         return self._context
-
-    def _time(self, progress: Progress, seconds: float) -> None:
-        if progress.done >= MEASURED and seconds > 0:
-            self._speed = progress.done / seconds

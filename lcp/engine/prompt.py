@@ -8,17 +8,20 @@ What a person or a file says is text: "<|im_end|>" in it does not become the con
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcp.engine.model import Model
 from lcp.engine.plan import common_prefix
-from lcp.engine.template import Template
+
+if TYPE_CHECKING:
+    from lcp.engine.template import Template
 
 Message = dict[str, Any]
 Messages = Sequence[Message]
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class _Stretch:
 class PromptWriter:
     """Writes prompts of one template for one model."""
 
-    def __init__(self, template: Template, model: Model) -> None:
+    def __init__(self, template: "Template", model: Model) -> None:
         self._template = template
         self._model = model
-        # a conversation's earlier stretches come again with every turn
-        self._ids = functools.lru_cache(maxsize=4096)(self._tokenize_middle)
+        # A conversation's earlier stretches come again with every turn; what was typed on the way
+        # to a question does not.
+        self._ids = Remembered(self._tokenize_middle)
 
     def write(self, messages: Messages, think: bool = True) -> Prompt:
         """The prompt for an answer to `messages`.
@@ -124,7 +128,7 @@ class PromptWriter:
             return [model.bos, *tokens]
         return tokens
 
-    def _tokenize_middle(self, text: str, special: bool) -> tuple[int, ...]:
+    def _tokenize_middle(self, text: str, special: bool) -> Tokens:
         """Tokens of a text in the middle of a prompt."""
         if not self._puts_space:
             return tuple(self._model.tokenize(text, special))
@@ -137,6 +141,28 @@ class PromptWriter:
     def _puts_space(self) -> bool:
         """Some sentencepiece vocabularies put a space in front of whatever they tokenise."""
         return self._model.text(self._model.tokenize("a")) == " a"
+
+
+class Remembered:
+    """A function of (text, flag) that remembers what it was asked lately: the last `limit`
+    characters at least, twice that at most."""
+
+    def __init__(self, function: Callable[[str, bool], Tokens], limit: int = 1 << 20) -> None:
+        self._function = function
+        self._limit = limit
+        self._new: dict[tuple[str, bool], Tokens] = {}
+        self._old: dict[tuple[str, bool], Tokens] = {}
+        self._size = 0  # characters in the new ones
+
+    def __call__(self, text: str, flag: bool) -> Tokens:
+        key = text, flag
+        if (known := self._new.get(key)) is not None:
+            return known
+        found = self._new[key] = self._old.get(key) or self._function(text, flag)
+        self._size += len(text)
+        if self._size > self._limit:
+            self._new, self._old, self._size = {}, self._new, 0
+        return found
 
 
 def _for_template(message: Message) -> Message:

@@ -4,7 +4,7 @@ It knows how tokens become text, what they cost and why they ended; it draws no 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,8 +12,14 @@ from lcp.engine.context import Progress
 from lcp.engine.decoder import TAGS, Chunk, Decoder
 from lcp.engine.model import Model
 from lcp.engine.worker import Emit, Task
-from lcp.settings import Sampling
+from lcp.settings import Sampling, Settings
 
+# What is said of an answer that did not come to its end.
+CUT = {
+    "interrupted": " · stopped (/continue)",
+    "length": " · cut (/continue)",
+    "full": " · the window is full",
+}
 # Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
 # all compute, that stops one of them at every token.
 PACE_S = 0.1
@@ -30,6 +36,24 @@ class Request:
     think: bool = True
     begun: dict[str, Any] | None = None  # an answer that was cut, to go on with
     move: bool = False  # whether cached tokens may be moved over a dropped middle
+    grammar: str | None = None  # GBNF that the answer keeps to, its thinking not
+    loop_guard: bool = False  # whether an answer that repeats itself is cut
+
+    @classmethod
+    def by(
+        cls, settings: Settings, messages: Sequence[dict[str, Any]], said: int = 0, **more: Any
+    ) -> "Request":
+        """As the settings say; `said` tokens of the answer are there already."""
+        limit = settings.max_tokens
+        return cls(
+            messages,
+            settings.sampling,
+            max_tokens=limit and limit - said,
+            stop=settings.stop,
+            think=settings.think != "off",
+            loop_guard=settings.loop_guard == "on",
+            **more,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,13 +95,13 @@ class Stats:
         """The same with the number of turns that are out of the window."""
         return replace(self, dropped_turns=turns)
 
-    def line(self) -> str:
-        """For people, in one line."""
-        used = 100 * self.ctx_used // self.ctx_size if self.ctx_size else 0
-        return (
-            f"{self.tokens_per_second:.1f} tokens/s · first token {self.ttft_s:.2f} s · "
-            f"context {self.ctx_used}/{self.ctx_size} ({used} %)"
-        )
+    def line(self, ended: str = "end") -> str:
+        """For people, in one line, with how the answer `ended`."""
+        used = 100 * self.ctx_used / self.ctx_size if self.ctx_size else 0
+        speed = f"{self.tokens_per_second:.1f} tokens/s · " if self.tokens_per_second else ""
+        first = f"first token {self.ttft_s:.2f} s · " if self.reply_tokens else ""
+        context = f"context {self.ctx_used}/{self.ctx_size} ({used:.0f} %)"
+        return f"{speed}{first}{context}{CUT.get(ended, '')}"
 
     def long_line(self) -> str:
         """For people, all of it in one line."""
@@ -91,9 +115,11 @@ class Reply:
     """An answer being made. Iterate it for Progress (while the prompt is read) and Chunks.
 
     Afterwards `text`, `thinking`, `sampled` (all its ids), `tokens` (of these, the ids of the
-    text, empty when they do not spell it), `seed`, `stats` and
-    `ended`: end | length | stop | interrupted | full.
+    text, empty when they do not spell it), `seed`, `stats`, `remark` (a sentence, where
+    something is to be said) and `ended`: end | length | stop | interrupted | full.
     """
+
+    remark = ""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -150,10 +176,15 @@ class Speech:
         self._pieces: list[bytes] = []
         self._waiting: Chunk | None = None
         self._sent = 0.0
+        self._given = 0  # tokens that were given out
         self._before = 0  # tokens of an answer that is gone on with
         self._whole = 0  # tokens up to the last one that ended a character
 
-    def resume(self, tokens: Sequence[int]) -> None:
+    def remark(self, sentence: str) -> None:
+        """What a person should know of this answer."""
+        self._reply.remark = sentence
+
+    def resume(self, tokens: Iterable[int]) -> None:
         """What was said before the answer was cut; it is not given out again."""
         emit, self._emit = self._emit, lambda _: None
         for token in tokens:
@@ -217,7 +248,8 @@ class Speech:
 
     def _send(self) -> None:
         if self._waiting:
-            self._emit(self._waiting)
+            self._emit(replace(self._waiting, tokens=len(self.tokens) - self._given))
+            self._given = len(self.tokens)
             self._waiting, self._sent = None, time.perf_counter()
 
     def _tokens_of_text(self) -> list[int]:
@@ -240,3 +272,13 @@ def tag_tokens(model: Model) -> frozenset[int]:
     """The control tokens that spell thinking tags; all others stay out of the text."""
     tags = [tag for pair in TAGS.items() for tag in pair if tag]
     return frozenset(t for tag in tags for t in model.tokenize(tag) if model.is_control(t))
+
+
+def said_before(begun: dict[str, Any] | None, model: Model) -> list[int]:
+    """The ids of an answer that is gone on with."""
+    if begun is None:
+        return []
+    ids = begun.get("sampled") or begun.get("tokens")
+    if ids and begun.get("fingerprint") == model.fingerprint:
+        return list(ids)
+    return model.tokenize(begun["content"], special=False)

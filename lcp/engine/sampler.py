@@ -3,6 +3,8 @@
 Nothing of it is re-implemented; one Sampler lives for one reply.
 """
 
+import ctypes
+from array import array
 from collections.abc import Sequence
 
 from lcp.engine.context import Context
@@ -45,12 +47,71 @@ class Sampler:
         for stage in stages:
             c.llama_sampler_chain_add(self._chain, stage)
         for token in said[-s.repeat_last_n :] if s.repeat_last_n else ():
-            c.llama_sampler_accept(self._chain, token)
+            self.accept(token)
 
     def sample(self, context: Context) -> int:
-        """Draw a token from the logits of the last token the context read."""
+        """Draw a token from the logits of the last token the context read, and accept it."""
         return int(library().llama_sampler_sample(self._chain, context.handle, -1))
+
+    def draw(self, candidates: "Candidates") -> int:
+        """Draw one of the candidates, some of which are gone afterwards; -1 where all are
+        impossible."""
+        candidates.apply(self._chain)
+        drawn = candidates.array.data[candidates.array.selected]
+        return int(drawn.id) if drawn.logit > -float("inf") else -1
+
+    def accept(self, token: int) -> None:
+        """The token was said: the penalties count it."""
+        library().llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
         """Free the chain and its samplers."""
         library().llama_sampler_free(self._chain)
+
+
+class Candidates:
+    """Tokens with their logits, as llama.cpp's samplers take them: to look at one by one."""
+
+    def __init__(self, n: int) -> None:
+        c = library()
+        self._n = n
+        self._data = (c.llama_token_data * n)()
+        self.array = c.llama_token_data_array()
+        # The fields are written as strided views, in C: a token_data is an id, a logit, a p.
+        raw = memoryview(self._data).cast("B")
+        self._ids = raw.cast("i")[0::3]
+        self._logits, self._p = raw.cast("f")[1::3], raw.cast("f")[2::3]
+        self._all = memoryview(array("i", range(n)))
+
+    def fill(self, context: Context, row: int = -1) -> None:
+        """All tokens, with the logits of one of the last tokens the context read."""
+        logits = library().llama_get_logits_ith(context.handle, row)
+        floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
+        self._ids[:] = self._all
+        self._logits[:] = memoryview(floats).cast("B").cast("f")
+        self._reset(self._n)
+
+    def put(self, token: int) -> None:
+        """This token alone."""
+        self._data[0].id, self._data[0].logit = token, 1.0
+        self._reset(1)
+
+    def forbid(self, token: int) -> None:
+        """Make a token impossible; right after `fill`, while token i is the i-th."""
+        self._logits[token] = -float("inf")
+
+    def possible(self, index: int = 0) -> bool:
+        """Whether a candidate has not been refused."""
+        return self._logits[index] > -float("inf")
+
+    def p(self, index: int) -> float:
+        """The probability of a candidate, after a sampler that computes it."""
+        return self._p[index]
+
+    def apply(self, sampler: object) -> None:
+        """Let a sampler of llama.cpp work on them."""
+        library().llama_sampler_apply(sampler, ctypes.byref(self.array))
+
+    def _reset(self, size: int) -> None:
+        a = self.array
+        a.data, a.size, a.selected, a.sorted = self._data, size, -1, False

@@ -23,7 +23,7 @@ class Task(Generic[Result]):
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._result: Result | None = None
         self._error: BaseException | None = None
-        self._done = False
+        self.done = False  # the job has ended
 
     def run(self) -> None:
         """Do the job; on the engine thread."""
@@ -31,7 +31,7 @@ class Task(Generic[Result]):
             self._result = self._job(self._items.put)
         except BaseException as error:
             self._error = error
-        self._done = True
+        self.done = True
         self._items.put(_END)
 
     def __iter__(self) -> Iterator[Any]:
@@ -41,11 +41,6 @@ class Task(Generic[Result]):
         self._items.put(_END)  # a task may be iterated, or waited for, again
         if self._error:
             raise self._error
-
-    @property
-    def done(self) -> bool:
-        """Whether the job has ended."""
-        return self._done
 
     def result(self) -> Result:
         """What the job returned, once it has ended."""

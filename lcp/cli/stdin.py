@@ -1,0 +1,90 @@
+"""Stdin: the text that is piped in, and the terminal behind it where a person goes on talking."""
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from lcp.errors import UsageError
+
+MOST = 16 << 20  # characters; no window holds so many, and a stdin without end takes all memory
+GRACE_S = 1.0  # a pipe may be silent for so long before it is looked at who holds its other end
+
+
+def read(asked: bool, say: Callable[[str], None]) -> str:
+    """All that is piped in, without line ends behind it. UsageError for what has no end.
+
+    Where a question was `asked` already, a pipe that is silent is waited for only while another
+    command can write into it: what ssh, cron or a test runner holds open for ever gives nothing.
+    """
+    if asked and not _comes(sys.stdin.fileno()):
+        say("Nothing came on stdin: the question is asked without it. < /dev/null says so at once.")
+        return ""
+    text = sys.stdin.read(MOST + 1)
+    if len(text) > MOST:
+        raise UsageError(
+            f"More than {MOST:,} characters came on stdin, and no window holds them. "
+            "Give a part of it, with head -c 20000 for instance."
+        )
+    return text.rstrip("\n")
+
+
+def terminal() -> int:
+    """The terminal of this process, opened, for when stdin is something else."""
+    try:
+        return os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        raise UsageError(
+            "-i goes on with a person, and there is no terminal here. Leave out -i."
+        ) from None
+
+
+def become(fd: int) -> None:
+    """Make this terminal the stdin of this process."""
+    os.dup2(fd, 0)
+    os.close(fd)
+    sys.stdin = os.fdopen(0, closefd=False)
+
+
+def _comes(fd: int) -> bool:
+    """Whether to wait for what may still come: text, or the end."""
+    mode = os.fstat(fd).st_mode
+    if sys.platform == "win32" or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return True  # a file, or /dev/null
+    if select.select([fd], [], [], GRACE_S)[0]:
+        return True
+    return not Path("/proc/self/fd").exists() or _is_written_to(fd)
+
+
+def _is_written_to(fd: int) -> bool:
+    """Whether a process that did not start this one holds the other end of the pipe (Linux)."""
+    pipe = Path(f"/proc/self/fd/{fd}").readlink()
+    known = {os.getpid()}
+    above = os.getppid()
+    while above:
+        known.add(above)
+        above = _parent(above)
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal() or int(process.name) in known:
+            continue
+        with suppress(OSError):  # of somebody else, or gone meanwhile
+            for link in (process / "fd").iterdir():
+                if link.readlink() == pipe and _writes(process / "fdinfo" / link.name):
+                    return True
+    return False
+
+
+def _parent(pid: int) -> int:
+    try:  # pid (name) state parent ...; a name may have anything in it
+        told = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return int(told.rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _writes(info: Path) -> bool:
+    flags = next(line for line in info.read_text().splitlines() if line.startswith("flags"))
+    return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY

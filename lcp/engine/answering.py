@@ -1,0 +1,103 @@
+"""Answering: the steps of inference: messages to tokens, tokens to logits, logits to a token, its
+bytes to text, until something ends it.
+
+It runs on the engine thread and knows no other answer than the one being made.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+from lcp.engine import loops
+from lcp.engine.constraint import Constraint
+from lcp.engine.context import Context, Progress, Stopped
+from lcp.engine.decoder import Decoder
+from lcp.engine.model import Model
+from lcp.engine.native import StopByte
+from lcp.engine.prompt import PromptWriter
+from lcp.engine.reply import Reply, Request, Speech, said_before, tag_tokens
+from lcp.engine.sampler import Sampler
+from lcp.engine.worker import Emit
+from lcp.errors import ContextFull
+
+
+class Answering:
+    """One model and its context, put to work for one answer after another."""
+
+    def __init__(
+        self, model: Model, context: Context, writer: PromptWriter, stop: StopByte
+    ) -> None:
+        self._model = model
+        self._context = context
+        self._writer = writer
+        self._stop = stop
+        self._shown = tag_tokens(model)
+
+    def run(self, reply: Reply, request: Request, emit: Emit) -> None:
+        """Make the reply; emits Progress and Chunks."""
+        with ExitStack() as stack:
+            self._run(reply, request, emit, stack)
+
+    def _run(self, reply: Reply, request: Request, emit: Emit, stack: ExitStack) -> None:
+        context, model = self._context, self._model
+        # 1) Messages to tokens; an answer that is gone on with stands behind them.
+        prompt = self._writer.write(request.messages, request.think)
+        decoder = Decoder(request.stop, prompt.tail)
+        speech = Speech(reply, decoder, model, self._shown, emit)
+        said = said_before(request.begun, model)
+        constraint = None
+        if request.grammar:
+            constraint = Constraint(request.grammar, model, decoder, self._shown)
+            stack.enter_context(closing(constraint))
+        speech.resume(constraint.follow(said) if constraint else said)
+        wanted = prompt.tokens + speech.tokens
+        progress = Progress(0, 0, 0, len(wanted))
+        speech.clock.reading = speech.clock.now()
+        try:
+            # 2) Make the cache hold them; what stands there already is not read again.
+            for progress in context.feed(wanted, prompt.boundary, request.move):
+                emit(progress)
+                if self._stop.is_set():
+                    raise Stopped
+            speech.clock.read = speech.clock.now()
+            sampler = Sampler(model, request.sampling, reply.seed, wanted)
+            stack.enter_context(closing(sampler))
+
+            def draw() -> int | None:
+                if constraint:
+                    return constraint.sample(sampler, context)
+                return sampler.sample(context)
+
+            ended = self._decode(draw, speech, request)
+        except Stopped:
+            ended = "interrupted"
+        speech.finish(ended, len(wanted), progress)
+        reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
+
+    def _decode(self, draw: Callable[[], int | None], speech: Speech, request: Request) -> str:
+        """The loop of inference; returns why it ended."""
+        while True:
+            # 3) Draw a token from the logits of the last one.
+            token = draw()
+            if token is None:
+                speech.remark("No token of this model fits the grammar here; mend it.")
+                return "stop"
+            if self._model.is_end(token):
+                return "end"
+            # 4) Its bytes become text.
+            if not speech.say(token):
+                return "stop"
+            if speech.new == request.max_tokens:
+                return "length"
+            if self._stop.is_set():
+                return "interrupted"
+            if request.loop_guard and speech.new % loops.EVERY == 0:
+                fresh = speech.tokens[-speech.new :]
+                if size := loops.period(fresh):
+                    speech.remark(loops.told(fresh, size))
+                    return "length"
+            # 5) Read it: the next logits.
+            try:
+                self._context.append(token)
+            except ContextFull:
+                return "full"

@@ -1,0 +1,111 @@
+"""Probs: how likely the tokens of an answer were, and what else could have stood there.
+
+The answer is read once more in a context of its own, so that the chat's cache stays as it is.
+Probabilities are the softmax of the raw logits: before temperature, top-k, penalties and grammar.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lcp.engine.context import N_BATCH, Context, Progress, Stopped
+from lcp.engine.model import Model
+from lcp.engine.native import library
+from lcp.engine.sampler import Candidates
+from lcp.engine.worker import Emit
+from lcp.errors import NotEnoughMemory
+
+ROWS = 32  # tokens of the answer read at once; each needs room for a whole vocabulary of logits
+OTHERS = 10  # alternatives kept for each token
+
+
+@dataclass(frozen=True)
+class TokenProb:
+    """A token of an answer, its text and its probability, 0..1; `others` are the likeliest
+    tokens there, best first, as (token, text, probability), itself included if among them."""
+
+    token: int
+    text: str
+    p: float
+    others: tuple[tuple[int, str, float], ...]
+
+
+def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int:
+    """The size of the context that is needed; NotEnoughMemory where it will not fit into `free`
+    bytes, as far as that is known."""
+    size = -(-tokens // 256) * 256
+    needed = about(model, size, kv_type)
+    if free is not None and needed > free:
+        raise NotEnoughMemory(
+            f"To look at the probabilities, the {tokens} tokens are read again in a context of "
+            f"their own: about {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free. "
+            "Close other programs, or look at a shorter conversation."
+        )
+    return size
+
+
+def about(model: Model, size: int, kv_type: str) -> int:
+    """Bytes of a context of `size` tokens with ROWS rows, about: cache, logits (computed and
+    handed out), and the attention scores of a batch with their mask."""
+    numbers = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}[kv_type]
+    cache = 2 * model.n_layers * model.n_head_kv * model.head_size * numbers * size
+    logits = 2 * ROWS * model.n_vocab * 4
+    heads = library().llama_model_n_head(model.handle)
+    scores = min(N_BATCH, size) * size * (heads + 1) * 4
+    return int(cache + logits + scores)
+
+
+def measure(
+    model: Model, context: Context, prompt: Sequence[int], answer: Sequence[int], emit: Emit
+) -> list[TokenProb]:
+    """The tokens of an answer to `prompt`, all of them unless it was stopped."""
+    found: list[TokenProb] = []
+    total = len(prompt) + len(answer) - 1
+    with _Softmax(model, context) as softmax:
+        try:
+            # 1) The prompt: its last logits are of the answer's first token.
+            for step in context.feed(prompt):
+                emit(Progress(0, 0, step.done, total))
+            found.append(softmax.row(-1, answer[0]))
+            # 2) The answer but for its last token: the i-th logits are of the token behind.
+            for start in range(0, len(answer) - 1, ROWS):
+                batch = answer[start : min(start + ROWS, len(answer) - 1)]
+                context.feed_rows(batch)
+                following = answer[start + 1 : start + 1 + len(batch)]
+                found += [softmax.row(i, token) for i, token in enumerate(following)]
+                emit(Progress(0, 0, len(context.tokens), total))
+        except Stopped:
+            pass
+    return found
+
+
+class _Softmax:
+    """Logits to probabilities, by llama.cpp's samplers: `dist` computes all, `top_k` finds the
+    best; the token that dist draws on the way is of no use."""
+
+    def __init__(self, model: Model, context: Context) -> None:
+        c = library()
+        self._model = model
+        self._context = context
+        self._candidates = Candidates(model.n_vocab)
+        self._dist = c.llama_sampler_init_dist(0)
+        self._best = c.llama_sampler_init_top_k(OTHERS)
+
+    def __enter__(self) -> "_Softmax":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        library().llama_sampler_free(self._dist)
+        library().llama_sampler_free(self._best)
+
+    def row(self, row: int, token: int) -> TokenProb:
+        candidates = self._candidates
+        candidates.fill(self._context, row)
+        candidates.apply(self._dist)
+        p = candidates.p(token)
+        candidates.apply(self._best)
+        best = candidates.array.data[: candidates.array.size]
+        others = tuple((d.id, self._text(d.id), d.p) for d in best)
+        return TokenProb(token, self._text(token), p, others)
+
+    def _text(self, token: int) -> str:
+        return self._model.piece(token, special=True).decode("utf-8", "replace")

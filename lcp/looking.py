@@ -1,0 +1,130 @@
+"""The slash commands that look at what the model saw and how sure it was; and go on from there.
+
+Tokens are counted from 1, as /probs shows them.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from lcp.chat import Chat
+from lcp.engine.context import Progress
+from lcp.engine.probs import TokenProb
+from lcp.errors import LcpError
+from lcp.session.message import Message
+from lcp.terminal import charts
+from lcp.terminal.signals import leave, stopping
+
+LEAST = 8  # of the tokens that were least likely are told
+
+
+def tokens(chat: Chat, _: str) -> None:
+    """The last prompt as the model read it."""
+    chat.ready()
+    messages = chat.overflow.visible()
+    if messages and messages[-1]["role"] == "assistant":
+        del messages[-1]
+    if not messages:
+        raise LcpError("Nothing was asked yet. Ask something first.")
+    rows = chat.engine.prompt(messages)
+    chat.screen.show(charts.tokens(rows))
+    chat.screen.notice(f"{len(rows):,} tokens")
+
+
+def probs(chat: Chat, argument: str) -> None:
+    """How sure the model was of each token of the last answer; of the n-th: what else it had."""
+    rows = _measured(chat, _answer(chat))
+    if argument:
+        n = _number(argument, len(rows), "a token of the last answer")
+        row = rows[n - 1]
+        before = "".join(r.text for r in rows[max(0, n - 12) : n - 1])
+        chat.screen.notice(f"…{before}")
+        chat.screen.show(charts.bars(_alternatives(row)))
+        chat.screen.notice(f"/fork {n} K goes on with alternative K in its place.")
+        return
+    chat.screen.show(charts.sureness([(row.text, row.p) for row in rows]))
+    least = sorted(range(len(rows)), key=lambda i: rows[i].p)[:LEAST]
+    chat.screen.show(charts.bars([(str(i + 1), rows[i].text, rows[i].p) for i in sorted(least)]))
+    chat.screen.notice(
+        f"The least likely of {len(rows)} tokens, numbered; before temperature and the other "
+        "settings. /probs N shows what else the model had."
+    )
+
+
+def fork(chat: Chat, argument: str) -> None:
+    """A variant of the last answer: as it was up to the n-th token, then the k-th alternative."""
+    numbers = argument.split()
+    if len(numbers) != 2:
+        raise LcpError("Say which token, and which alternative: /fork 12 2. /probs 12 lists them.")
+    answer = _answer(chat)
+    rows = _measured(chat, answer)
+    n = _number(numbers[0], len(rows), "a token of the last answer")
+    others = rows[n - 1].others
+    token, text, _ = others[_number(numbers[1], len(others), "an alternative") - 1]
+    if chat.engine.model.is_end(token):
+        raise LcpError("With that alternative the answer would end there. Choose another.")
+    kept = rows[: n - 1]
+    begun = replace(
+        answer,
+        content="".join(row.text for row in kept) + text,
+        thinking="",
+        tokens=(),
+        sampled=(*(row.token for row in kept), token),
+    )
+    before = chat.conversation.head
+    chat.screen.notice("…" + begun.content[-60:])
+    chat.go(answer.parent)
+    chat.answer_or_go(before, begun)
+    chat.say_status()
+
+
+def _answer(chat: Chat) -> Message:
+    """The last answer, if this model said it."""
+    chat.ready()
+    turns = chat.conversation.turns()
+    answer = turns[-1].answer if turns else None
+    if answer is None:
+        raise LcpError("There is no answer yet. Ask something first.")
+    if not _ids(answer) or answer.fingerprint != chat.engine.model.fingerprint:
+        raise LcpError("This answer has no tokens of this model. /retry answers with it.")
+    return answer
+
+
+def _ids(answer: Message) -> tuple[int, ...]:
+    return answer.sampled or answer.tokens
+
+
+def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
+    """The probabilities of the answer's tokens; read again in a context of its own."""
+    messages: list[dict[str, Any]] = chat.overflow.visible()
+    if messages and messages[-1]["content"] == answer.content:
+        del messages[-1]
+    task = chat.engine.probs(messages, _ids(answer), chat.around.free_memory)
+    with stopping(chat.engine.stop) as asked:
+        for step in task:
+            if asked:  # perhaps before it began
+                chat.engine.stop()
+            if isinstance(step, Progress):
+                share = f"({100 * step.done // step.total} %)"
+                chat.screen.progress(f"reading {step.done}/{step.total} tokens again {share}")
+        rows = task.result()
+    chat.screen.clear_progress()
+    leave(asked)
+    if len(rows) < len(_ids(answer)):
+        raise LcpError("Stopped. Ask again to read on.")
+    return rows
+
+
+def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
+    """Numbered; the token that was said, marked, where it is not among them."""
+    found = [
+        (f"{'*' if token == row.token else ''}{k}", text, p)
+        for k, (token, text, p) in enumerate(row.others, 1)
+    ]
+    among = any(token == row.token for token, _, _ in row.others)
+    return found if among else [*found, ("*", row.text, row.p)]
+
+
+def _number(text: str, high: int, what: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= high:
+        return int(text)
+    raise LcpError(f"{text} is not {what}. Give a number from 1 to {high}.")

@@ -1,0 +1,68 @@
+"""Charts: plain values in, drawings out, for Screen.show. They say nothing by colour alone."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from lcp.terminal.clean import clean
+
+# A probability from here on -> how its token looks.
+_STEPS = ((0.9, ""), (0.5, "green"), (0.2, "yellow"), (0.05, "red"), (0.0, "bold red underline"))
+_ALTERNATING = ("cyan", "yellow")
+_BAR = 30  # columns of a probability of 1
+_FOLDED = 300  # tokens that are shown of a long list, half from each end
+
+
+def sureness(rows: Sequence[tuple[str, float]]) -> Text:
+    """A text in its tokens, (piece, probability 0..1), the unlikely ones standing out, and what
+    the looks mean."""
+    drawing = Text()
+    for piece, p in rows:
+        drawing.append(clean(piece), _style(p))
+    drawing.append("\n")
+    for low, style in _STEPS:
+        drawing.append(f"{low:.0%}" if low else "less", style)
+        drawing.append(" ")
+    return drawing.append("\n")
+
+
+def bars(rows: Sequence[tuple[str, str, float]]) -> Text:
+    """Lines of (mark, piece, probability) with a bar each."""
+    drawing = Text()
+    wide = max((len(_visible(piece)) for _, piece, _ in rows), default=0)
+    for mark, piece, p in rows:
+        bar = "█" * max(1, round(_BAR * p))
+        drawing.append(f"{mark:>3} {_visible(piece):<{wide}} {p:>7.2%} ")
+        drawing.append(f"{bar}\n", _style(p) or "green")
+    return drawing
+
+
+def tokens(rows: Sequence[tuple[int, str]]) -> Text:
+    """Tokens, (id, piece), coloured in turn, each with its id; a long list without its middle."""
+    half = _FOLDED // 2
+    folded = len(rows) - _FOLDED
+    drawing = Text()
+    for i, (id, piece) in enumerate(rows):
+        if folded > 0 and half <= i < half + folded:
+            if i == half:
+                drawing.append(f"\n… {folded:,} tokens …\n", "dim")
+            continue
+        drawing.append(_visible(piece), _ALTERNATING[i % 2])
+        drawing.append(f"[{id}] ", "dim")
+        if "\n" in piece:
+            drawing.append("\n")
+    return drawing if drawing.plain.endswith("\n") else drawing.append("\n")
+
+
+def _style(p: float) -> str:
+    return next(style for low, style in _STEPS if p >= low)
+
+
+def _visible(piece: str) -> str:
+    """With signs for line ends, tabs and spaces at the edges."""
+    shown = clean(piece).replace("\n", "⏎").replace("\t", "⇥")
+    inner = shown.strip(" ")
+    if not inner:
+        return "␣" * len(shown) or "∅"
+    before, after = shown.split(inner, 1)
+    return "␣" * len(before) + inner + "␣" * len(after)

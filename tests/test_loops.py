@@ -1,0 +1,145 @@
+"""Whether an answer says the same for ever: truths about cycles, and what is none."""
+
+import io
+import re
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcp import commands
+from lcp.chat import Chat
+from lcp.engine import loops
+from lcp.engine.engine import Engine
+from lcp.engine.reply import Request
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.log import Log
+from lcp.settings import Sampling, Settings
+from lcp.terminal.screen import Screen
+
+ids = st.integers(0, 5)
+
+
+@given(st.lists(ids, max_size=300), st.lists(ids, min_size=1, max_size=100))
+def test_a_cycle_is_found_whatever_stands_before_it(before, cycle):
+    tokens = before + cycle * max(loops.TIMES, -(-loops.TOKENS // len(cycle)))
+    size = loops.period(tokens)
+    assert size and len(cycle) % size == 0
+    assert tokens[-size:] * loops.TIMES == tokens[-size * loops.TIMES :]
+
+
+@given(st.lists(ids, max_size=900))
+def test_what_is_found_is_a_cycle(tokens):
+    if size := loops.period(tokens):
+        filled = max(loops.TOKENS, loops.TIMES * size)
+        assert all(a == b for a, b in zip(tokens[-filled:], tokens[-filled + size :], strict=False))
+
+
+@given(st.lists(ids, min_size=1, max_size=200), st.integers(1, 1000))
+def test_nothing_short_is_a_loop(cycle, n):
+    assert loops.period((cycle * n)[: loops.TOKENS - 1]) == 0
+
+
+@given(st.lists(ids, min_size=1, max_size=40), ids, st.integers(0, loops.TOKENS - 1))
+def test_one_token_that_differs_breaks_a_loop(cycle, other, where):
+    tokens = (cycle * loops.TOKENS)[: loops.TOKENS]
+    if tokens[where] != other and where < loops.TOKENS - len(cycle):
+        tokens[where] = other
+        assert loops.period(tokens) == 0
+
+
+def test_the_longest_cycle():
+    longest = list(range(loops.PERIOD))
+    assert loops.period(longest * loops.TIMES) == loops.PERIOD
+    assert loops.period([*longest, 9999] * loops.TIMES) == 0
+
+
+# what models are asked for, and what they do then
+
+
+def words(text):
+    """About as a tokenizer cuts: words with a space, white space, signs."""
+    return re.findall(r" ?\w+|\s+|[^\w\s]", text)
+
+
+HARMLESS = {
+    "a table": "| name | age |\n|---|---|\n" + "".join(f"| {i} | 0 |\n" for i in range(60)),
+    "an empty table": "|   |   |   |\n" * 12,
+    "laughter": "ha " * 60,
+    "a rule": "-" * 80,
+    "code": "def f():\n" + "    x = x + 1\n" * 20 + "    return x\n",
+    "a zero matrix": "[0, 0, 0, 0, 0],\n" * 10,
+    "a poem": ("Row, row, row your boat,\nGently down the stream.\nMerrily, " * 3) * 3,
+    "a long refrain": "".join(f" word{i}" for i in range(100)) * 3,
+    "a list": "".join(f"{i}. An item of the list.\n" for i in range(100)),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_no_false_alarm(name):
+    tokens = words(HARMLESS[name])
+    assert not any(loops.period(tokens[:n]) for n in range(len(tokens) + 1))
+
+
+@pytest.mark.parametrize(
+    "text", [" and so on" * 100, "The same line again.\n" * 60, "no" + " no" * 300]
+)
+def test_an_alarm(text):
+    assert loops.period(words(text))
+
+
+def test_what_is_said_of_it():
+    tokens = [7, 8, 9] + [1, 2] * 110
+    assert loops.told(tokens, 2).startswith(
+        "The answer repeats itself (its last 2 tokens 110 times) and was stopped;"
+    )
+    assert "(its last token 200 times)" in loops.told([1] * 200, 1)
+
+
+# in an answer
+
+
+def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
+    def ask(**request):
+        reply = one.reply(
+            Request([question], Sampling(seed=1), 900, grammar=forced, loop_guard=True, **request)
+        )
+        list(reply)
+        return reply
+
+    question = {"role": "user", "content": "Tell me a story."}
+    forced = 'root ::= [a-z]{20} ("la"){900}'
+    with Engine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
+        one.load().result()
+        cut = ask()
+        assert (cut.ended, loops.period(cut.tokens)) == ("length", 2)
+        assert loops.TOKENS <= len(cut.tokens) <= 20 + loops.TOKENS + loops.EVERY
+        assert cut.remark == loops.told(cut.tokens, 2)
+        begun = {
+            "content": cut.text,
+            "tokens": cut.tokens,
+            "fingerprint": one.model.fingerprint,
+        }
+        more = ask(begun=begun)
+        assert more.text.startswith(cut.text)
+        assert len(more.tokens) >= len(cut.tokens) + loops.TOKENS
+
+
+def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
+    err = io.StringIO()
+    with Engine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
+        one.load().result()
+        conversation = Conversation.begin(local_now, "tiny")
+        layers = {"flag": {"seed": 1, "max_tokens": 500}}
+        forced = 'root ::= ("la"){900}'
+        screen = Screen(io.StringIO(), err)
+        chat = Chat(one, conversation, Log.nowhere(), screen, "tiny", layers, False, grammar=forced)
+        first = chat.ask("Sing.")
+        assert first.ended == "length" and len(first.tokens) < 300
+        assert "The answer repeats itself (its last 2 tokens" in err.getvalue()
+        commands.run(chat, "/continue")
+        second = conversation.turns()[-1].answer
+        assert second.content.startswith(first.text) and len(second.tokens) > len(first.tokens)
+        commands.run(chat, "/set loop_guard off")
+        assert len(chat.ask("Sing.").tokens) == 500

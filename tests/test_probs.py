@@ -1,0 +1,139 @@
+"""How likely the tokens of an answer were, by the engine and by a softmax of its own."""
+
+from datetime import datetime
+
+import numpy as np
+import pytest
+from tiny import KINDS
+
+from lcp.engine import probs
+from lcp.engine.context import Context, Progress
+from lcp.engine.engine import Engine
+from lcp.engine.native import StopByte, library
+from lcp.engine.reply import Request
+from lcp.errors import NotEnoughMemory
+from lcp.settings import Sampling, Settings
+
+STORY = [{"role": "user", "content": "Tell me a story of a cat and a mouse."}]
+
+
+@pytest.fixture
+def engine(tiny):
+    engines = []
+
+    def loaded(kind="dense", path=None, size=1024):
+        engines.append(
+            Engine(path or tiny(kind), Settings(ctx_size=size, threads=2), now=datetime.now())
+        )
+        engines[-1].load().result()
+        return engines[-1]
+
+    yield loaded
+    for one in engines:
+        one.close()
+
+
+def said(one, n=70, messages=STORY, seed=3):
+    forced = f"root ::= [ -~]{{{n}}}"
+    reply = one.reply(Request(messages, Sampling(temp=1.5, seed=seed), grammar=forced))
+    list(reply)
+    return reply.sampled
+
+
+def expected(one, answer):
+    """Rows of probabilities, one for each token of the answer, by a token at a time."""
+    model, stop = one.model, StopByte()
+    prompt = [token for token, _ in one.prompt(STORY)]
+    context = Context(model, 1024, stop, threads=2)
+    list(context.feed(prompt))
+    rows = []
+    for token in answer:
+        logits = library().llama_get_logits_ith(context.handle, -1)
+        scores = np.ctypeslib.as_array(logits, (model.n_vocab,)).astype(float)
+        rows.append(np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum())
+        context.append(token)
+    context.close()
+    return np.array(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_the_softmax_of_the_logits(engine, kind):
+    one = engine(kind)
+    answer = said(one)
+    assert len(answer) > 2 * probs.ROWS
+    rows = one.probs(STORY, answer).result()
+    right = expected(one, answer)
+    assert [row.token for row in rows] == answer
+    for i, (row, token) in enumerate(zip(rows, answer, strict=True)):
+        assert row.p == pytest.approx(right[i, token], rel=1e-2, abs=1e-5)
+        assert row.text == one.model.text([token])
+        assert len(row.others) == probs.OTHERS
+        best = [p for _, _, p in row.others]
+        assert best == sorted(best, reverse=True)
+        assert best == pytest.approx(np.sort(right[i])[::-1][: probs.OTHERS], rel=1e-2, abs=1e-5)
+        assert all(text == one.model.text([other]) for other, text, _ in row.others)
+
+
+@pytest.mark.parametrize("kind", ["dense", "swa", "recurrent"])
+def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
+    one, untouched = engine(kind), engine(kind)
+    for each in (one, untouched):
+        answer = said(each, 20)
+    held = list(one._context.tokens)
+    one.probs(STORY, answer).result()
+    assert one._context.tokens == held
+    assert said(one, 20, seed=4) == said(untouched, 20, seed=4)
+
+
+def test_what_was_measured_is_not_measured_again(engine):
+    one = engine()
+    answer = said(one)
+    first = one.probs(STORY, answer)
+    steps = [step for step in first if isinstance(step, Progress)]
+    assert steps[-1].done == steps[-1].total > 0
+    again = one.probs(STORY, answer)
+    assert list(again) == []
+    assert again.result() == first.result()
+
+
+def test_an_answer_of_one_token(engine):
+    one = engine()
+    answer = said(one, 1)
+    (row,) = one.probs(STORY, answer).result()
+    assert row.p == pytest.approx(expected(one, answer)[0, answer[0]], rel=1e-2)
+
+
+def test_it_can_be_stopped_and_then_be_asked_for_again(engine):
+    one = engine(size=4096)
+    long = [{"role": "user", "content": "x" * 3000}]
+    answer = said(one, 70, long)
+    task = one.probs(long, answer)
+    for step in task:
+        if step.done:
+            one.stop()
+    assert len(task.result()) < 70
+    assert len(one.probs(long, answer).result()) == 70
+
+
+def test_what_does_not_fit_is_refused_with_the_bytes(engine):
+    one = engine()
+    answer = said(one)
+    with pytest.raises(NotEnoughMemory, match=r"about [0-9,]+ MiB, and 0 MiB are free"):
+        one.probs(STORY, answer, lambda: 1).result()
+    assert one.probs(STORY, answer, lambda: 10 << 20).result()
+
+
+@pytest.mark.slow
+def test_the_real_model_is_sure_of_paris(engine, smollm2):
+    one = engine(path=smollm2)
+    question = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "What is the capital of France?"},
+    ]
+    reply = one.reply(Request(question, Sampling(temp=0), 20))
+    list(reply)
+    rows = one.probs(question, reply.sampled).result()
+    (paris,) = (row for row in rows if row.text == " Paris")
+    assert paris.p > 0.5
+    assert paris.others[0][1] == " Paris"

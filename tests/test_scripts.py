@@ -1,0 +1,264 @@
+"""lcp in pipes and scripts: what is read from stdin, grammars, -i, and every exit code."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from terminal import CTRL_D, ENTER, Pty, terminal_environment
+
+from lcp.cli.stdin import MOST
+
+COMMAND = [sys.executable, "-m", "lcp"]
+ROOT = Path(__file__).parents[1]
+slow = pytest.mark.slow
+
+
+@pytest.fixture
+def start(home, tiny):
+    """A function that starts `lcp chat` with a tiny model."""
+    processes = []
+
+    def started(*words, model=None, **options):
+        options = {"stdin": subprocess.PIPE, "bufsize": 0} | options
+        processes.append(
+            subprocess.Popen(
+                [*COMMAND, "chat", str(model or tiny()), "-n", "3", *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=terminal_environment(home),
+                **options,
+            )
+        )
+        return processes[-1]
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def shell(home, tiny):
+    """A function that runs a shell command, in which `lcp` is `lcp chat` with a tiny model."""
+    lcp = " ".join([*COMMAND, "chat", str(tiny()), "-n", "3"])
+
+    def run(script, **options):
+        return subprocess.run(
+            ["bash", "-c", f'lcp() {{ {lcp} "$@"; }}; {script}'],
+            capture_output=True,
+            env=terminal_environment(home),
+            check=False,
+            timeout=60,
+            **({"stdin": subprocess.DEVNULL} | options),
+        )
+
+    return run
+
+
+def asked(home):
+    (path,) = (home / "data" / "sessions").glob("*.jsonl")
+    events = map(json.loads, path.read_text("utf-8").splitlines())
+    return [event["text"] for event in events if event["type"] == "user"]
+
+
+# what is read from stdin
+
+NOTHING_CAME = "Nothing came on stdin: the question is asked without it."
+
+
+@slow
+def test_a_silent_stdin_that_nobody_else_writes_to_is_left_alone(start, home):
+    """As under ssh, cron and test runners: it stays open, and nothing comes."""
+    process = start("-p", "Hi.")
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read().decode().startswith(NOTHING_CAME)
+    assert asked(home) == ["Hi."]
+
+
+@slow
+def test_the_first_byte_decides_and_all_is_read_then(start, home):
+    process = start("-p", "Sum it up.")
+    process.stdin.write(b"The ")
+    time.sleep(3)
+    _, err = process.communicate(b"end.\n", timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert asked(home) == ["The end.\n\nSum it up."]
+
+
+@slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell")
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "(sleep 3; echo The end.) | lcp -p 'Sum it up.'",
+        # in a group of its own, as under timeout
+        "(sleep 3; echo The end.) | (set -m; lcp -p 'Sum it up.')",
+    ],
+)
+def test_a_slow_command_is_waited_for(shell, home, pipeline):
+    done = shell(pipeline)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert asked(home) == ["The end.\n\nSum it up."]
+
+
+@slow
+def test_without_a_question_it_is_waited_for_in_any_case(start, home):
+    process = start()
+    time.sleep(3)
+    assert process.poll() is None
+    _, err = process.communicate(b"Late.\n", timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert asked(home) == ["Late."]
+
+
+@slow
+@pytest.mark.parametrize("text", ["", "The end.\n"])
+def test_a_file_is_read_at_once(start, home, tmp_path, text):
+    (tmp_path / "text").write_text(text)
+    with (tmp_path / "text").open() as file:
+        process = start("-p", "Sum it up.", stdin=file)
+        assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")
+    assert asked(home) == [f"{text}\nSum it up." if text else "Sum it up."]
+
+
+@slow
+def test_more_than_any_window_holds_is_refused(start, tmp_path):
+    """Before a stdin without end has taken all memory."""
+    with (tmp_path / "zeros").open("w+b") as file:
+        file.truncate(MOST + 1)
+        process = start("-p", "Sum it up.", stdin=file)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith(b"lcp: More than 16,777,216 characters came on stdin")
+
+
+# grammars
+
+
+@slow
+def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
+    (tmp_path / "s.json").write_text('{"enum": ["red", "green"]}')
+    (tmp_path / "g.gbnf").write_text('root ::= "yes" | "no"')
+    done = shell(f"lcp Hi. -n 20 --json-schema {tmp_path}/s.json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout) in ("red", "green")
+    done = shell(f"echo One. | lcp Hi. -n 20 --json --grammar {tmp_path}/g.gbnf")
+    assert json.loads(done.stdout)["answer"] in ("yes", "no")
+    done = shell(f"printf 'One.\\nTwo.\\n' | lcp --lines -n 20 --grammar {tmp_path}/g.gbnf")
+    assert re.fullmatch(rb"(yes|no)\n(yes|no)\n", done.stdout)
+
+
+@slow
+def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
+    (tmp_path / "g.gbnf").write_text("root ::= [ab]{9}")
+    done = shell(f"lcp Hi. --grammar {tmp_path}/g.gbnf")
+    assert done.returncode == 1
+    assert re.fullmatch(rb"[ab]{3}\n", done.stdout)
+    assert done.stderr.startswith(b"lcp: An answer was cut before it was whole. Give a larger")
+    assert done.stderr.count(b"\n") == 1
+    done = shell(f"printf 'One.\\nTwo.\\n' | lcp --lines --json --grammar {tmp_path}/g.gbnf")
+    assert done.returncode == 1  # all lines were answered
+    assert [json.loads(line)["ended"] for line in done.stdout.splitlines()] == ["length"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--grammar", "{}/nowhere"], "The grammar {}/nowhere cannot be read: "),
+        (["--json-schema", "{}/nowhere"], "The schema {}/nowhere cannot be read: "),
+        (["--json-schema", "{}/g"], "{}/g is no JSON: "),
+        (["--grammar", "{}/g"], "The grammar is no grammar: expecting ::= at '= \"a\"' in line 1."),
+        (["--grammar", "{}/g", "--json-schema", "{}/g"], "--json-schema is made into a grammar."),
+        (["--json", "-i"], "--json is for scripts, -i for a person. Leave one of them out."),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_model_is_loaded(start, tmp_path, words, sentence):
+    (tmp_path / "g").write_text('root = "a"')
+    (tmp_path / "broken.gguf").write_bytes(b"no model")
+    process = start(
+        "Hi.",
+        *(w.format(tmp_path) for w in words),
+        model=tmp_path / "broken.gguf",
+        stdin=subprocess.DEVNULL,
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.decode().startswith("lcp: " + sentence.format(tmp_path, tmp_path))
+    assert err.count(b"\n") == 1
+
+
+# a person after all
+
+
+@slow
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("lcp -i 'The first.'", "The first."),
+        ("echo Piped. | lcp -i", "Piped."),
+        ("echo Piped. | lcp -i -p 'The first.'", "Piped.\n\nThe first."),
+        ("printf 'One.\\nTwo.\\n' | lcp --lines -i", "One."),
+    ],
+)
+def test_a_question_is_answered_and_a_chat_goes_on(home, tiny, command, first):
+    home.mkdir()
+    lcp = " ".join([*COMMAND, "chat", str(tiny()), "-n", "3"])
+    script = f'lcp() {{ {lcp} "$@"; }}; {command}'
+    with Pty("bash", "-c", script, home=home) as chat:
+        chat.sees("/help lists commands")
+        chat.sees("\n>")
+        chat.type("The next." + ENTER)
+        chat.sees("> The next.\n")
+        chat.waits(lambda: "tokens/s" in chat.screen().partition("> The next.")[2], "no answer")
+        chat.sees("\n>")
+        chat.type(CTRL_D)
+        assert chat.leaves() == 0
+        assert chat.modes() == chat.modes_before
+    assert asked(home)[0] == first
+    assert asked(home)[-1] == "The next."
+
+
+@slow
+def test_without_a_terminal_nobody_can_go_on(start):
+    process = start("-i", "-p", "Hi.", start_new_session=True)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == b"lcp: -i goes on with a person, and there is no terminal here. Leave out -i.\n"
+
+
+# exit codes
+
+
+@slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_while_stdin_is_awaited(start, number, code):
+    process = start()
+    time.sleep(2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, b"")
+
+
+@slow
+def test_a_reader_of_stderr_that_leaves(shell):
+    done = shell("{ lcp Hi. --stats 2>&1 >&3 | true; } 3>&1; echo ${PIPESTATUS[0]}")
+    assert (done.stdout.splitlines()[-1], done.stderr) == (b"141", b"")
+
+
+def codes():
+    table = (ROOT / "docs/usage.md").read_text("utf-8").split("### Exit codes")[1].split("\n## ")[0]
+    return {int(code) for cell in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in
+            cell.split(",")}  # fmt: skip
+
+
+def test_every_exit_code_is_documented():
+    """Each of them is tested: 130, 143, 129, 141 in test_cli.py, the others everywhere."""
+    assert codes() == {0, 1, 2, 3, 129, 130, 141, 143}
