@@ -4,9 +4,12 @@ the tree, and the next feed keeps what both paths share.
 Turns are counted from 1, as /history shows them.
 """
 
+from lcp import words
 from lcp.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
+
+SHOWN = 40  # characters of a message
 
 
 def undo(chat: Chat, argument: str) -> None:
@@ -16,15 +19,15 @@ def undo(chat: Chat, argument: str) -> None:
         raise LcpError("There is no turn to take back. Ask something first.")
     n = _number(argument, 1, len(turns), "a number of turns to take back") if argument else 1
     chat.go(turns[-n].user.parent)
-    taken = "1 turn" if n == 1 else f"{n} turns"
-    chat.screen.notice(f"{taken} taken back; /branches has what was there.")
+    chat.screen.notice(f"{words.count(n, 'turn')} taken back; /branches has what was there.")
 
 
 def edit(chat: Chat, argument: str) -> str:
     """The n-th question (the last) back into the line; what follows it stays in its branch."""
     turn = _turn(chat, argument)
     chat.go(turn.user.parent)
-    return turn.user.content
+    chat.screen.notice("Change it and press Enter; what was there stays a branch (/branches).")
+    return turn.user.written
 
 
 def retry(chat: Chat, argument: str) -> None:
@@ -64,10 +67,13 @@ def branches(chat: Chat, argument: str) -> None:
         chat.go(leaf)
         chat.screen.notice(f"On branch {argument}: {_short(conversation.nodes[leaf])}")
         return
-    path = {m.id for t in conversation.turns() for m in (t.user, t.answer) if m}
     chat.screen.table(
         [
-            ("*" if leaf in path else " ", str(i), _short(conversation.nodes[leaf]))
+            (
+                "*" if conversation.leads_to(leaf) else " ",
+                str(i),
+                _short(conversation.nodes[leaf]),
+            )
             for i, leaf in enumerate(leaves, 1)
         ]
     )
@@ -102,10 +108,13 @@ def history(chat: Chat, _: str) -> None:
     turns = chat.conversation.turns()
     if not turns:
         raise LcpError("Nothing was said yet. Ask something first.")
+    marks = [_marks(chat, turn) for turn in turns]
+    taken = len(str(len(turns))) + max(map(len, marks)) + 3 * len("  ")
+    each = max(16, min(40, (chat.screen.width - taken) // 2))  # a turn is one row where it can be
     chat.screen.table(
         [
-            (str(i), _marks(chat, turn), _short(turn.user), _short(turn.answer))
-            for i, turn in enumerate(turns, 1)
+            (str(i), mark, _short(turn.user, each), _short(turn.answer, each))
+            for i, (mark, turn) in enumerate(zip(marks, turns, strict=True), 1)
         ]
     )
 
@@ -134,11 +143,8 @@ def _number(text: str, low: int, high: int, what: str) -> int:
     raise LcpError(f"{text} is not {what}. Give a number from {low} to {high}.")
 
 
-def _short(message: Message | None, width: int = 40) -> str:
-    if message is None:
-        return "(no answer)"
-    line = " ".join(message.content.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+def _short(message: Message | None, width: int = SHOWN) -> str:
+    return words.short(message.written, width) if message else "(no answer)"
 
 
 def _marks(chat: Chat, turn: Turn) -> str:

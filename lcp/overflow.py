@@ -53,6 +53,16 @@ class Overflow:
         # the question at hand is never gone
         return [t for t in turns if t.user.id not in gone or (t is turns[-1] and not t.answer)]
 
+    def settle(self, settings: Settings) -> None:
+        """After a step back in the tree: turns that left come back where all of them fit again,
+        so that they are read ahead and not behind the next question."""
+        if self._out and settings.overflow != "truncate":
+            with suppress(TooLong):
+                room, size = self._engine.room(settings.max_tokens), self._engine.size
+                window = self._fit(self.turns(), room, size // 8, self._out)
+                if not window.newly_out:
+                    self._out = window.out
+
     def shares(self, settings: Settings) -> list[tuple[str, int]]:
         """What fills the window: (name, tokens), what is kept free for the answer last."""
         chat, count = self._conversation, self._engine.count
@@ -77,22 +87,27 @@ class Overflow:
 
         `held`: tokens the cache held before.
         """
-        left, ms = len(window.newly_out), f"{1000 * seconds:,.0f} ms"
+        left, total = len(window.newly_out), progress.total
+        took = f"{1000 * seconds:,.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
         turns = "turn" if left == 1 else f"{left} turns"
         gone = f"The oldest {turns} left the window ({self.dropped()} in all). " if left else ""
         if progress.moved:
             again = self._engine.seconds_to_read(progress.moved)
             cost = f"; reading them again would take about {again:.1f} s" if again else ""
-            return f"{gone}{progress.moved} tokens moved, {progress.total} read in {ms}{cost}."
+            how = "kept behind a gap" if self._engine.leaves_holes else "moved"
+            return f"{gone}{progress.moved:,} tokens {how}, {total:,} read in {took}{cost}."
+        if not left and progress.kept + REREAD >= held:
+            return ""
+        history = window.tokens - self._engine.count(window.messages[-1:])
+        twice = max(0, history - progress.kept)  # the question is new, long as it may be
         if left:
-            return f"{gone}{progress.total} tokens read again in {ms}; {progress.kept} reused."
-        if progress.kept + REREAD < held:
-            history = window.tokens - self._engine.count(window.messages[-1:])
-            if progress.kept + REREAD < history:
-                return (
-                    f"{history - progress.kept} tokens of the conversation were read again: "
-                    "what stands before them has changed."
-                )
+            part = f", {twice:,} of them again" if twice else ""
+            return f"{gone}{total:,} tokens read in {took}{part}; {progress.kept:,} reused."
+        if twice > REREAD:
+            return (
+                f"{twice:,} tokens of the conversation were read again: "
+                "what stands before them has changed."
+            )
         return ""
 
     def dropped(self) -> int:
@@ -159,13 +174,8 @@ class Overflow:
 
     def _left(self) -> frozenset[str]:
         """The turns that were out at the last answer, of a chat that is resumed."""
-        all, here = self._conversation.turns(), self.turns()
-        answers = [t.answer for t in all if t.answer]
-        dropped = answers[-1].stats.get("dropped_turns") if answers else 0
-        if not isinstance(dropped, int):
-            return frozenset()
-        may_go = [t.user.id for t in here[:-1] if t.user.id not in self._conversation.pinned]
-        return frozenset(may_go[: max(0, dropped - (len(all) - len(here)))])
+        answers = [t.answer for t in self._conversation.turns() if t.answer]
+        return frozenset(answers[-1].out if answers else ())
 
     def _all(self, turns: list[Turn]) -> list[Plain]:
         return messages(self._conversation.system, turns, self._note())

@@ -1,82 +1,24 @@
 """The slash commands that go back in a conversation, and what the model and the log see of it."""
 
 import io
-import re
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 import pytest
+from fakes import Said, ScriptedEngine, does
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp import commands
 from lcp.chat import Chat
-from lcp.engine.context import Progress
-from lcp.engine.decoder import Chunk
-from lcp.engine.reply import Reply, Stats
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
-
-
-class Scripted:
-    """An engine that says what a script says, then "Answer 1.", "Answer 2." and so on.
-
-    A word is a token. What the script has with an ellipsis at its end was cut there.
-    """
-
-    def __init__(self, *answers, size=4096):
-        self.size = size
-        self.model = SimpleNamespace(fingerprint="scripted")
-        self.asked = []
-        self._answers = iter(answers)
-        self._others = count(1)
-
-    def room(self, max_tokens):
-        return self.size - min(max_tokens or self.size // 4, self.size // 2)
-
-    def count(self, messages):
-        assert messages, "templates cannot render an empty list"
-        return sum(len(m["content"].split()) for m in messages)
-
-    def clip(self, text, n):
-        return "".join(re.findall(r"\S+\s*", text)[-n:]) if n > 0 else ""
-
-    def seconds_to_read(self, n):
-        return 0.0
-
-    def reply(self, request):
-        self.asked.append(request)
-        text = next(self._answers, None) or f"Answer {next(self._others)}."
-        return Answer(request, text, self.count(request.messages), self.size)
-
-    def stop(self):
-        """Nothing here takes long."""
-
-
-class Answer(Reply):
-    """A Reply that is all there at once."""
-
-    def __init__(self, request, text, read, size):
-        super().__init__(seed=7)
-        begun = request.begun or {"content": "", "tokens": ()}
-        self._new = text.removesuffix("…")
-        self.text = begun["content"] + self._new
-        self.tokens = self.sampled = [*begun["tokens"], *range(len(self._new.split()))]
-        self.ended = "length" if text.endswith("…") else "end"
-        used = read + len(self.tokens)
-        self.stats = Stats(prompt_tokens=read, read=read, ctx_used=used, ctx_size=size)
-
-    def __iter__(self):
-        read = self.stats.read
-        yield Progress(0, 0, read, read)
-        yield Chunk("answer", self._new)
 
 
 @pytest.fixture
@@ -94,26 +36,23 @@ def begin(tmp_path, monkeypatch):
         log.close()
 
 
+def said_so(text):
+    """What has an ellipsis at its end was cut there."""
+    return Said(text.removesuffix("…"), ended="length" if text.endswith("…") else "end")
+
+
 def a_chat(folder, *answers, size=4096, **flags):
     ids = (f"id{n}" for n in count())
     conversation = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
     log = Store(folder, now=lambda: NOW, new_tail=lambda: "tail").create(conversation.opening)
     screen = Screen(io.StringIO(), io.StringIO())
-    engine = Scripted(*answers, size=size)
+    engine = ScriptedEngine(*map(said_so, answers), size=size)
     return Chat(engine, conversation, log, screen, "scripted", {"flag": flags})
 
 
 def ask(chat, *questions):
     for question in questions:
         chat.ask(question)
-
-
-def does(chat, line):
-    """What a command says beside the conversation."""
-    chat.screen._err.file.seek(0)
-    chat.screen._err.file.truncate()
-    assert commands.run(chat, line) is None
-    return chat.screen._err.file.getvalue()
 
 
 def refuses(chat, line):
@@ -213,7 +152,7 @@ def test_edit_puts_the_question_back_into_the_line(begin):
     assert said(chat) == [("One?", "Answer 1.")]
     chat.ask("Two words?")
     assert seen(chat) == ["One?", "Answer 1.", "Two words?"]
-    assert [m.content for m in chat.conversation.siblings("id3")] == ["Two\nlines?", "Two words?"]
+    assert [m.content for m in chat.conversation.children("id2")] == ["Two\nlines?", "Two words?"]
 
 
 def test_edit_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
@@ -283,7 +222,7 @@ def test_continue_goes_on_with_an_answer_that_was_cut(begin):
     request = chat.engine.asked[-1]
     assert (request.begun["content"], seen(chat)) == ("Once upon", ["A story."])
     assert said(chat) == [("A story.", "Once upon a time.")]
-    assert chat.conversation.turns()[-1].answer.tokens == (0, 1, 0, 1)
+    assert chat.conversation.turns()[-1].answer.tokens == (0, 1, 2, 3)
     assert refuses(chat, "/continue").startswith("There is no cut answer to continue.")
 
 
@@ -317,11 +256,21 @@ def test_branches_switches_to_the_one_that_is_named(begin):
     assert refuses(chat, "/branches 3") == "3 is not a branch. Give a number from 1 to 2."
 
 
+def test_after_a_step_back_the_star_stands_at_what_may_still_follow(begin):
+    chat = begin("One.", "Two.", "Other.")
+    ask(chat, "One?", "Two?")
+    does(chat, "/branch 1")
+    chat.ask("Else?")
+    assert does(chat, "/branches") == "   1  Two.\n*  2  Other.\n"
+    does(chat, "/undo")
+    assert does(chat, "/branches") == "*  1  Two.\n*  2  Other.\n"
+
+
 def test_a_branch_is_shown_by_the_beginning_of_its_last_message(begin):
     chat = begin("A\n\nlong answer " + "word " * 20)
     chat.ask("One?")
     (line,) = does(chat, "/branches").splitlines()
-    assert line == "*  1  A long answer word word word word word …"
+    assert line == "*  1  A long answer word word word word word…"
 
 
 # pin and forget
@@ -383,6 +332,15 @@ def test_history_shows_every_turn_with_its_marks(begin):
     )
 
 
+def test_history_shows_a_turn_on_one_row_of_a_narrow_terminal(begin, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    chat = begin("seven " * 20)
+    ask(chat, "three " * 30)
+    row = does(chat, "/history")
+    assert row.count("\n") == 1
+    assert len(row) <= 61
+
+
 def test_history_shows_what_stands_in_a_note(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
@@ -418,7 +376,7 @@ def test_context_shows_what_fills_the_window(begin):
     chat.ask("two " * 7)
     bar = "█" * 7 + "▓" * 18 + "▒" * 9 + "·" * 20 + "░" * 18
     assert does(chat, "/context") == (
-        f"{bar}\nsystem 7  pinned 18  turns 9  free 20  kept for the answer 18  \n"
+        f"{bar}\n█ system 7  ▓ pinned 18  ▒ turns 9  · free 20  ░ kept for the answer 18  \n"
     )
 
 
@@ -445,7 +403,7 @@ LINES = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(LINES, st.sampled_from([64, 160, 4096]))
 def test_whatever_is_done_the_log_keeps_everything(lines, size):
-    answers = ["Cut…", " and gone on with. ", "word " * 40, None] * 10
+    answers = ["Cut…", " and gone on with. ", "word " * 40, "Fine."] * 10
     with TemporaryDirectory() as folder:
         chat = a_chat(Path(folder), *answers, size=size)
         with chat.log:

@@ -5,9 +5,11 @@ from datetime import datetime, timezone
 from itertools import count, pairwise
 
 import pytest
+from fakes import Words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcp.engine.context import Progress
 from lcp.errors import TooLong
 from lcp.overflow import CONDENSE, Overflow
 from lcp.session.conversation import Conversation
@@ -17,21 +19,13 @@ NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
 POLICIES = ["slide", "summarize", "truncate", "stop"]
 
 
-class Words:
-    """An engine of which a word is a token, as far as Overflow knows engines."""
+class Measured(Words):
+    """Which has read before, so that it knows how fast it is."""
 
-    def __init__(self, size):
-        self.size = size
+    leaves_holes = False
 
-    def room(self, max_tokens):
-        return self.size - min(max_tokens or self.size // 4, self.size // 2)
-
-    def count(self, messages):
-        assert messages, "templates cannot render an empty list"
-        return sum(len(m["content"].split()) for m in messages)
-
-    def clip(self, text, n):
-        return "".join(re.findall(r"\S+\s*", text)[-n:]) if n > 0 else ""
+    def seconds_to_read(self, n):
+        return n / 100
 
 
 class Scene:
@@ -43,7 +37,7 @@ class Scene:
     def __init__(self, size=400, **choices):
         ids = (f"id{n}" for n in count())
         self.chat = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
-        self.engine = Words(size)
+        self.engine = Measured(size)
         self.settings = Settings(**choices)
         self.overflow = Overflow(self.engine, self.chat)
         self.condensed = []
@@ -57,7 +51,7 @@ class Scene:
         last = self.chat.turns()[-1].user.content.split()
         said = self.text(len(self.chat.turns()) - 1, len(last), words)
         usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
-        usual |= {"stats": {"dropped_turns": self.overflow.dropped()}}
+        usual |= {"stats": {}, "out": self.overflow.out()}
         return self.chat.answer(said, **{**usual, **facts})
 
     def turns(self, *sizes, condense=None):
@@ -128,6 +122,33 @@ def test_the_oldest_turns_leave_until_an_eighth_of_the_window_is_free():
     assert scene.overflow.dropped() == 1
 
 
+def test_a_slide_is_told_as_what_it_was():
+    scene = Scene(400)
+    scene.turns(100, 100, 60)
+    window = scene.ask(80)
+    told = scene.overflow.told(window, Progress(160, 150, 80, 80), 0.2, 260)
+    assert told == (
+        "The oldest turn left the window (1 in all). 150 tokens moved, 80 read in 200 ms; "
+        "reading them again would take about 1.5 s."
+    )
+    scene.engine.leaves_holes = True
+    told = scene.overflow.told(window, Progress(160, 150, 80, 80), 0.2, 260)
+    assert "150 tokens kept behind a gap, 80 read" in told
+
+
+def test_what_is_read_behind_a_slide_is_told_with_what_was_read_before():
+    scene = Scene(400)
+    scene.turns(100, 100, 60)
+    window = scene.ask(80)  # 160 of history, 80 of question
+    told = scene.overflow.told(window, Progress(7, 0, 233, 233), 38.77, 260)
+    assert told == (
+        "The oldest turn left the window (1 in all). 233 tokens read in 38.8 s, 153 of them "
+        "again; 7 reused."
+    )
+    told = scene.overflow.told(window, Progress(160, 0, 80, 80), 0.2, 260)
+    assert told.endswith("80 tokens read in 200 ms; 160 reused."), "a question is new"
+
+
 def test_a_slide_happens_every_few_turns():
     scene = Scene(400)
     slides = [bool(scene.turns(20).newly_out) for _ in range(40)]
@@ -179,7 +200,7 @@ def test_a_resumed_chat_has_the_window_it_had(policy):
     scene.chat.pin(scene.id(0))
     scene.chat.forget(scene.id(2))
     scene.turns(*[60] * 4)
-    again = Overflow(Words(400), scene.chat)
+    again = Overflow(Measured(400), scene.chat)
     assert (again.visible(), again.dropped()) == (
         scene.overflow.visible(),
         scene.overflow.dropped(),
@@ -192,15 +213,39 @@ def test_a_chat_resumed_before_its_last_answer_has_the_window_of_the_one_before(
     scene.turns(*[60] * 8)
     scene.ask(10)
     assert scene.overflow.out()
-    assert Overflow(Words(400), scene.chat).visible() == scene.overflow.visible()
+    assert Overflow(Measured(400), scene.chat).visible() == scene.overflow.visible()
 
 
-def test_figures_of_the_wrong_kind_cost_a_resumed_chat_only_its_window():
-    scene = Scene()
-    scene.ask(10)
-    scene.answer(10, stats={"dropped_turns": "many"})
-    scene.turns(10)
-    assert Overflow(Words(400), scene.chat).out() == frozenset()
+def test_names_of_the_wrong_kind_cost_a_resumed_chat_only_its_window():
+    scene = Scene(400)
+    events = [scene.chat.opening, scene.chat.ask("One?"), scene.answer(10) | {"out": "many"}]
+    again = Conversation.from_events(events)
+    assert (len(again.turns()), Overflow(Measured(400), again).out()) == (1, frozenset())
+
+
+# a step back
+
+
+def test_after_a_step_back_turns_that_left_return_before_the_next_question():
+    scene = Scene(400)
+    scene.turns(100, 100, 60, 100)
+    assert scene.numbers(scene.overflow.out()) == [0]
+    scene.overflow.settle(scene.settings)
+    assert scene.numbers(scene.overflow.out()) == [0], "nothing has changed"
+    scene.chat.go(scene.chat.turns()[2].user.parent)
+    assert shown(scene.overflow.visible()) == [1]
+    scene.overflow.settle(scene.settings)
+    assert shown(scene.overflow.visible()) == [0, 1]
+    assert scene.ask(10).messages[:-1] == scene.overflow.visible()[:-1]
+
+
+def test_a_step_back_never_drops_a_turn():
+    scene = Scene(400)
+    scene.turns(100, 100, 60)
+    scene.turns(60, 200)  # the last answer is longer than the room that was left for it
+    out = scene.overflow.out()
+    scene.overflow.settle(scene.settings)
+    assert scene.overflow.out() == out
 
 
 # stop
@@ -478,7 +523,7 @@ def test_an_answer_takes_from_what_was_kept_for_it():
 def test_no_share_of_a_window_that_is_too_small_for_the_chat_is_negative():
     scene = Scene(400)
     scene.turns(100, 100, 60)
-    scene.overflow = Overflow(Words(200), scene.chat)
+    scene.overflow = Overflow(Measured(200), scene.chat)
     assert [share for _, share in scene.overflow.shares(scene.settings)] == [0, 0, 260, 0, 0]
 
 
@@ -528,6 +573,7 @@ def test_no_window_ever_exceeds_its_room_or_lacks_what_must_stay(steps, size, ma
                 scene.overflow = Overflow(scene.engine, scene.chat)
         except TooLong:
             scene.chat.go(before)
+        scene.overflow.settle(scene.settings)
         shares = [share for _, share in scene.overflow.shares(scene.settings)]
         assert min(shares) >= 0
         assert sum(shares) >= size

@@ -15,6 +15,7 @@ from typing import Any
 
 from lcp.errors import SessionError
 from lcp.session.message import Event, Message, Summary, Turn, from_event, moment
+from lcp.words import short
 
 VERSION = 1
 ENVELOPE = ("v", "id", "parent", "at", "type")
@@ -39,6 +40,7 @@ class Conversation:
     new_id: Callable[[], str] = field(default=random_id, compare=False, repr=False)
     created: datetime = field(init=False)
     model: str = field(init=False, default="")
+    name: str = field(init=False, default="")  # what a person calls this chat
     system: str = field(init=False, default="")
     settings: dict[str, Any] = field(init=False, default_factory=dict)
     head: str | None = field(init=False, default=None)
@@ -94,9 +96,13 @@ class Conversation:
                 self.model = model
             case {"type": "system", "text": str(text)}:
                 self.system = text
+            case {"type": "name", "name": str(name)}:
+                self.name = name
             case {"type": "set"}:
                 for name, value in event.items():
-                    if name not in ENVELOPE:  # several values are a tuple here, a list in JSON
+                    if name == "model" and isinstance(value, str):
+                        self.model = value
+                    elif name not in ENVELOPE:  # several values are a tuple here, a list in JSON
                         self.settings[name] = tuple(value) if isinstance(value, list) else value
             case {"type": "pin", "message": str(id), "on": bool(on)} if id in self.nodes:
                 (self.pinned.add if on else self.pinned.discard)(id)
@@ -112,9 +118,11 @@ class Conversation:
                 self.nodes[id] = from_event(event)
                 self.head = id
 
-    def ask(self, text: str) -> Event:
-        """The person says something, after what stands at the head."""
-        return self._record("user", self.head, {"text": text})
+    def ask(self, text: str, typed: str = "") -> Event:
+        """The person says something, after what stands at the head; `typed` is what was written
+        of it, where files were put in front."""
+        more = {"typed": typed} if typed not in ("", text) else {}
+        return self._record("user", self.head, {"text": text} | more)
 
     def answer(
         self,
@@ -124,13 +132,14 @@ class Conversation:
         tokens: Sequence[int] = (),
         sampled: Sequence[int] = (),
         fingerprint: str = "",
+        out: Iterable[str] = (),
         ended: str,
         model: str,
         sampling: Mapping[str, Any],
         seed: int | None,
         stats: Mapping[str, Any],
     ) -> Event:
-        """The model answers the user message at the head."""
+        """The model answers the user message at the head; turns `out` of the window it saw not."""
         if self.head is None or self.nodes[self.head].role != "user":
             raise ValueError("an answer needs a user message at the head")
         optional = {
@@ -138,6 +147,7 @@ class Conversation:
             "tokens": list(tokens),
             "sampled": list(sampled),
             "fingerprint": fingerprint,
+            "out": sorted(out),
         }
         facts: dict[str, Any] = {"text": text}
         facts |= {name: value for name, value in optional.items() if value}
@@ -152,6 +162,10 @@ class Conversation:
     def set(self, **values: Any) -> Event:
         """The person changed these settings in the chat."""
         return self._record("set", None, values)
+
+    def rename(self, name: str) -> Event:
+        """The person calls this chat so; "" takes the name away."""
+        return self._record("name", None, {"name": name})
 
     def go(self, to: str | None) -> Event:
         """Stand at another message, or (None) before the first."""
@@ -181,10 +195,12 @@ class Conversation:
         parents = {message.parent for message in self.nodes.values()}
         return [id for id in self.nodes if id not in parents]
 
-    def retry(self) -> Event | None:
-        """Go back to the last question, so that the next answer stands beside the old one."""
-        last = self.last_user()
-        return self.go(last.id) if last else None
+    def leads_to(self, id: str) -> bool:
+        """Whether the head stands on the path from the root to this message."""
+        at: str | None = id
+        while at is not None and at != self.head:
+            at = self.nodes[at].parent
+        return at is not None
 
     def clear(self) -> Event:
         """Go before the first message: the next question starts a new root."""
@@ -205,25 +221,14 @@ class Conversation:
                 turns[-1] = Turn(turns[-1].user, message)
         return turns
 
-    def last_user(self) -> Message | None:
-        """The last question on the path to the head."""
-        turns = self.turns()
-        return turns[-1].user if turns else None
-
-    def siblings(self, id: str) -> list[Message]:
-        """All messages with the same parent, itself among them, oldest first."""
-        parent = self.nodes[id].parent
-        return [message for message in self.nodes.values() if message.parent == parent]
-
-    def children(self, id: str) -> list[Message]:
-        """The messages that follow this one, oldest first: answers, or next questions."""
+    def children(self, id: str | None) -> list[Message]:
+        """The messages that follow this one (None: the first ones), oldest first."""
         return [message for message in self.nodes.values() if message.parent == id]
 
     def title(self) -> str:
         """The beginning of the first question, on one line; "" before there is one."""
-        first = next((m.content for m in self.nodes.values() if m.role == "user"), "")
-        line = " ".join(first.strip().partition("\n")[0].split())
-        return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+        first = next((m.written for m in self.nodes.values() if m.role == "user"), "")
+        return short(first.strip().partition("\n")[0], TITLE_LENGTH)
 
     def _fits(self, event: Event) -> bool:
         """A new message below one that is here; so the tree has no loops and no loose ends."""

@@ -27,7 +27,15 @@ class Message:
     fingerprint: str = ""
     ended: str = ""
     parent: str | None = None
+    out: tuple[str, ...] = ()  # of an answer: the turns that were out of its window
+    model: str = ""  # of an answer: the name of the model that gave it
     stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    typed: str = ""  # what the person wrote, where files were put in front of it
+
+    @property
+    def written(self) -> str:
+        """For a person: the text without the files in it."""
+        return self.typed or self.content
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,21 @@ def from_event(event: Event) -> Message:
         fingerprint=str(event.get("fingerprint", "")),
         ended=str(event.get("ended", "")),
         parent=event.get("parent"),
+        out=_strings(event.get("out")),
+        model=str(event.get("model", "")),
         stats=stats if isinstance(stats, dict) else {},
+        typed=str(event.get("typed", "")),
     )
 
 
 def _ids(value: object) -> tuple[int, ...]:
     if isinstance(value, list) and all(isinstance(token, int) for token in value):
+        return tuple(value)
+    return ()
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(id, str) for id in value):
         return tuple(value)
     return ()
 
