@@ -4,7 +4,6 @@ The only place where the rooms meet; two visible loops, `talk` for a person and 
 turn. It parses no command line and owns none of the rooms' work.
 """
 
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,26 +11,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcp.around import Around
+from lcp.attach import attach
 from lcp.engine.context import Progress
-from lcp.engine.engine import Engine, Loading
+from lcp.engine.engine import Engine
+from lcp.engine.loading import Loading
 from lcp.engine.reply import Reply, Request, Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError, TooLong
 from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
+from lcp.session.export import open_fence
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window
 from lcp.settings import Settings, resolve
 from lcp.terminal.screen import Screen
-from lcp.terminal.signals import quiet, stopping
+from lcp.terminal.signals import leave, quiet, stopping
 
 if TYPE_CHECKING:
     from lcp.terminal.keyboard import Keyboard
 
 SIGPIPE = 13  # signal has no name for it on Windows
-# What /set can change while a model is loaded; the rest is fixed with its context.
-LIVE = ("max_tokens", "stop", "think", "overflow", "slide")
 NOTE_TOKENS = 320  # at most, for a note of 120 words
 
 
@@ -46,10 +47,12 @@ class Chat:
     model: str  # the name it was asked for by
     layers: dict[str, dict[str, Any]]  # see lcp.settings.ORDER
     read_ahead: bool = True
+    around: Around = field(default_factory=Around)
+    grammar: str | None = None  # GBNF that all answers keep to
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
     overflow: Overflow = field(init=False)
-    _loading: Task[None] | None = None
+    loading: Task[None] | None = None  # until `ready` has waited for it
     _restoring: Task[str] | None = None
     _may_move: bool = False  # something was forgotten: what follows it may be moved
     _complained: bool = False
@@ -61,19 +64,22 @@ class Chat:
     # the two loops
 
     def talk(self, keyboard: "Keyboard", command: Callable[["Chat", str], str | None]) -> None:
-        """Lines of a person until Ctrl-D; `command` runs one that begins with a slash, gives the
-        text that the next line begins with, and raises EOFError to leave."""
+        """Lines of a person until Ctrl-D; `command` runs one that is a command, gives the text
+        that the next line begins with, and raises EOFError to leave."""
         text = ""
         with quiet():  # between two prompts, too
             while True:
-                line = ""
+                said = ""
                 try:
                     self.look_ahead(text)
                     line, text = keyboard.read(text), ""
-                    if line.startswith("/"):
-                        text = command(self, line) or ""
-                    elif line.strip():
-                        self.ask(line)
+                    if line.is_command:
+                        text = command(self, line.text) or ""
+                        if self.loading is None:
+                            self.overflow.settle(self.settings)
+                    elif line.text.strip():
+                        said = line.text
+                        self.ask_with_files(said)
                         self.say_status()
                         self.make_room()
                 except EOFError:
@@ -82,16 +88,17 @@ class Chat:
                     text = ""
                     self.screen.notice("Ctrl-D or /exit leaves.")
                 except LcpError as error:
-                    if self._loading:  # the model cannot be loaded
-                        raise
+                    if self.loading and self.loading.done:
+                        self.loading.result()  # a model that cannot be loaded ends the chat
                     self.screen.error(str(error))
                     # what could not be answered is offered again, to be shortened or sent later
-                    text = "" if line.startswith("/") else line
+                    text = said
 
     def answer(self, begun: Message | None = None) -> Reply:
         """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""
         self.ready()
-        with self.screen.answer(), stopping(self.engine.stop) as asked:
+        fence = open_fence(begun.content) if begun else ""
+        with self.screen.answer(fence), stopping(self.engine.stop) as asked:
             reply = self._reply(begun, asked)
             # An answer that reaches the end of the window: the window slides and it goes on.
             while reply.ended == "full" and self.settings.overflow != "stop" and not asked:
@@ -103,18 +110,26 @@ class Chat:
                 reply = rest
         self.stats = reply.stats
         self._keep_answer(reply)
-        for number in asked:
-            if number != signal.SIGINT:
-                raise SystemExit(128 + number)
+        if reply.remark:
+            self.screen.notice(reply.remark)
+        leave(asked)
         return reply
 
     # steps
 
-    def ask(self, text: str) -> Reply:
+    def ask(self, text: str, typed: str = "") -> Reply:
         """One turn: the question is on disk before the model reads it."""
         before = self.conversation.head
-        self.keep(self.conversation.ask(text), sync=True)
+        self.keep(self.conversation.ask(text, typed), sync=True)
         return self.answer_or_go(before)
+
+    def ask_with_files(self, typed: str, before: str = "") -> Reply:
+        """One turn with the files that `typed` names; `before` it stands what nobody typed."""
+        attached = attach(typed, Path.cwd()).checked()
+        if attached.files:
+            self.ready()
+            self.screen.notice(attached.told(self.engine.tokens, self.engine.size))
+        return self.ask(before + attached.text, before + typed)
 
     def go_on(self) -> Reply:
         """Continue the last answer, which was cut."""
@@ -170,18 +185,18 @@ class Chat:
 
     def load(self, saved: Path | None = None) -> None:
         """Begin to load the model and its saved KV cache; `ready` waits for both."""
-        self._loading = self.engine.load()
+        self.loading = self.engine.load()
         self._restoring = self.engine.restore(saved) if saved else None
 
     def ready(self) -> None:
         """Wait until the model is loaded; its own recommendations then count."""
-        if self._loading is None:
+        if self.loading is None:
             return
-        for step in self._loading:
+        for step in self.loading:
             if isinstance(step, Loading):
                 self.screen.progress(f"loading {Path(self.model).name} {step.fraction:.0%}")
         why = self._restoring.result() if self._restoring else ""
-        self._loading = None
+        self.loading = None
         self.screen.clear_progress()
         self.layers["model file"] = dict(self.engine.model.sampling)
         self.settings = resolve(self.layers)
@@ -190,44 +205,24 @@ class Chat:
         if why:
             self.screen.notice(f"The saved KV cache {why}; the conversation is read again.")
 
-    def begin_with_system(self) -> None:
-        """The system text of the settings counts for a new conversation, and where it was asked
-        for with a flag or the environment."""
-        text = self.settings.system or ""
-        asked = self.settings.sources["system"] in ("flag", "environment")
-        if text != self.conversation.system and (asked or not self.conversation.nodes):
-            self.keep(self.conversation.set_system(text))
-
     def look_ahead(self, typed: str) -> None:
         """Let the engine read what will be needed, as far as it is known."""
         if not self.read_ahead or self._may_move:  # to read ahead would be to read again
             return
-        if typed.startswith("/"):
-            typed = ""
-        self.engine.look_ahead(self.overflow.visible(), typed, self.settings.max_tokens)
-
-    def state(self) -> str:
-        """What goes on, for the line below the prompt; raises what went wrong."""
-        if self._loading and not self._loading.done:
-            return f"loading {Path(self.model).name}"
-        if self._loading:
-            self._loading.result()
-        done, total = self.engine.ahead
-        return f"reading ahead {done}/{total} tokens" if done < total else ""
+        asked = attach(typed, Path.cwd()).text
+        self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)
 
     # inside an answer
 
     def _reply(self, begun: Message | None, asked: list[int], said: int = 0) -> Reply:
-        limit = self.settings.max_tokens
         window = self.overflow.fit(self.settings, self._condense, begun)
         started = time.perf_counter()
         reply = self.engine.reply(
-            Request(
+            Request.by(
+                self.settings,
                 window.messages,
-                self.settings.sampling,
-                max_tokens=limit and limit - said,
-                stop=self.settings.stop,
-                think=self.settings.think != "off",
+                said,
+                grammar=self.grammar,
                 begun=vars(begun) if begun else None,
                 move=self._may_move or (bool(window.newly_out) and self.settings.slide == "move"),
             )
@@ -242,7 +237,7 @@ class Chat:
             if item.kind == "thinking" and self.settings.think == "hide":
                 continue
             try:
-                self.screen.write(item.text, thinking=item.kind == "thinking")
+                self.screen.write(item.text, item.kind == "thinking", item.tokens)
             except BrokenPipeError:  # the reader of our output has left
                 asked.append(SIGPIPE)
                 self.engine.stop()
@@ -253,11 +248,8 @@ class Chat:
         """Ask for a note on turns that leave the window, and keep it."""
         self.screen.progress("condensing what leaves the window")
         sampling = replace(self.settings.sampling, temp=0)
-        reply = self.engine.reply(
-            Request(
-                messages, sampling, max_tokens=min(NOTE_TOKENS, self.engine.size // 8), think=False
-            )
-        )
+        most = min(NOTE_TOKENS, self.engine.size // 8)
+        reply = self.engine.reply(Request(messages, sampling, max_tokens=most, think=False))
         for _ in reply:
             pass
         text = reply.text.strip()
@@ -269,9 +261,8 @@ class Chat:
 
     def _cut(self, reply: Reply) -> Message:
         """An answer that was cut, as a message to go on with."""
-        ids = (tuple(reply.tokens), tuple(reply.sampled))
-        made_by = self.engine.model.fingerprint
-        return Message("", "assistant", reply.text, reply.thinking, *ids, made_by)
+        ids = (tuple(reply.tokens), tuple(reply.sampled), self.engine.model.fingerprint)
+        return Message("", "assistant", reply.text, reply.thinking, *ids)
 
     def _keep_answer(self, reply: Reply) -> None:
         event = self.conversation.answer(
@@ -279,14 +270,14 @@ class Chat:
             **reply.facts(),
             fingerprint=self.engine.model.fingerprint,
             model=self.model,
+            out=self.overflow.out(),
             sampling=vars(self.settings.sampling),
         )
         self.keep(event, sync=True)
 
     def _say_progress(self, progress: Progress, window: Window, started: float) -> None:
         if progress.total > 64:  # less is read before a person could see it
-            share = f"({100 * progress.done // progress.total} %)"
-            self.screen.progress(f"reading {progress.done}/{progress.total} tokens {share}")
+            self.screen.progress(progress.line(time.perf_counter() - started))
         if progress.done == progress.total:
             held = self.stats.ctx_used if self.stats else 0
             seconds = time.perf_counter() - started
@@ -295,6 +286,7 @@ class Chat:
 
     def say_status(self) -> None:
         """The line after an answer."""
-        if self.stats:
-            self.screen.notice(self.stats.line())
+        turns = self.conversation.turns()
+        if self.stats and turns and turns[-1].answer:
+            self.screen.notice(self.stats.line(turns[-1].answer.ended))
             self.screen.blank()

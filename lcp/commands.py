@@ -1,24 +1,33 @@
 """The slash commands of the chat, as one table; /help is printed from it."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from lcp import editing
-from lcp.chat import LIVE, Chat
+from lcp import attach, choosing, editing, filing, looking, switching
+from lcp.chat import Chat
 from lcp.errors import LcpError, UsageError
-from lcp.settings import OPTIONS, Sampling
+from lcp.words import count
 
 
 @dataclass(frozen=True)
 class Command:
     """`run` gets the chat and the text after the name; it may give what the next line begins
-    with."""
+    with. `candidates` gives what that text may be, from its beginning."""
 
     name: str
     arguments: str
     meaning: str
     run: Callable[[Chat, str], str | None]
+    candidates: Callable[[str], Iterable[str]] = lambda begun: ()
+
+
+def completions() -> dict[str, Callable[[str], Iterable[str]]]:
+    """The name of each command, and what its argument may be."""
+    return {command.name: command.candidates for command in TABLE}
 
 
 def run(chat: Chat, line: str) -> str | None:
@@ -33,10 +42,21 @@ def run(chat: Chat, line: str) -> str | None:
 
 
 def _help(chat: Chat, _: str) -> None:
-    chat.screen.table([(f"/{c.name} {c.arguments}".rstrip(), c.meaning) for c in TABLE])
-    chat.screen.notice(
-        "Enter sends; Alt-Enter or Ctrl-J makes a new line.\nCtrl-C stops an answer; Ctrl-D leaves."
-    )
+    from lcp.terminal.keys import TABLE as KEYS
+
+    rows: list[tuple[str, ...]] = []
+    for title, group in GROUPS.items():
+        names = [(f"  /{c.name} {c.arguments}".rstrip(), c.meaning) for c in group]
+        rows += [(title, ""), *names]
+    rows += [("Keys", ""), *((f"  {key}", does) for key, does in KEYS), ("  @FILE", MENTION)]
+    chat.screen.table(rows)
+
+
+def _read(chat: Chat, name: str) -> str:
+    mention = attach.mention(name.strip('"'))
+    if not attach.attach(mention, Path.cwd()).checked().files:
+        raise LcpError(f"There is no file {name or 'without a name'}. Name one: /read notes.txt")
+    return mention + " "
 
 
 def _exit(chat: Chat, _: str) -> None:
@@ -48,61 +68,101 @@ def _clear(chat: Chat, _: str) -> None:
     chat.screen.notice("The conversation begins anew; the log keeps what was said.")
 
 
-def _system(chat: Chat, text: str) -> None:
-    if text:
-        chat.keep(chat.conversation.set_system(text))
-    chat.screen.notice(f"System text: {chat.conversation.system or '(none)'}")
-
-
-def _set(chat: Chat, argument: str) -> None:
-    names = (*Sampling.__dataclass_fields__, *LIVE)
-    name, _, value = argument.partition(" ")
-    if not name:
-        chat.screen.table([_row(chat, n) for n in names])
-        return
-    if name == "system":
-        raise LcpError("The system text has a command of its own: /system TEXT.")
-    if name in OPTIONS and name not in names:
-        raise LcpError(
-            f"{name} is fixed while the model is loaded. Start again with "
-            f"--{name.replace('_', '-')}."
-        )
-    if value:
-        chat.set(name, value.strip())
-    elif name not in OPTIONS:
-        chat.set(name, "")  # says which name was meant
-    chat.screen.table([_row(chat, name)])
-
-
-def _row(chat: Chat, name: str) -> tuple[str, ...]:
-    value = chat.settings.value(name)
-    words = OPTIONS[name].metadata.get("words", {})
-    shown = next((word for word, stands_for in words.items() if value == stands_for), value)
-    text = ", ".join(value) or "(none)" if isinstance(value, tuple) else str(shown)
-    return name, text, chat.settings.sources[name], OPTIONS[name].metadata["meaning"]
-
-
 def _stats(chat: Chat, _: str) -> None:
-    if chat.stats is None:
+    """The figures of the last answer, and the sums of all answers of this chat."""
+    answers = [m for m in chat.conversation.nodes.values() if m.role == "assistant"]
+    if not answers:
         raise LcpError("There is no answer yet. Ask something first.")
-    chat.screen.table([(name, f"{value:,}") for name, value in chat.stats.as_dict().items()])
+
+    def total(*names: str) -> Any:
+        values = [m.stats.get(name, 0) for m in answers for name in names]
+        return sum(value for value in values if isinstance(value, int | float))
+
+    if chat.stats:
+        chat.screen.table([(name, f"{value:,}") for name, value in chat.stats.as_dict().items()])
+    chat.screen.notice(
+        f"In this chat: {count(len(answers), 'answer')} of "
+        f"{total('reply_tokens'):,} tokens, {total('read'):,} tokens read, "
+        f"{total('read_s', 'decode_s'):,.1f} s."
+    )
 
 
-TABLE = (
-    Command("help", "", "list the commands", _help),
-    Command("set", "[NAME [VALUE]]", "show or change how answers are drawn", _set),
-    Command("system", "[TEXT]", "show or change the system text", _system),
-    Command("retry", "[N]", "answer the last question, or the Nth, once more", editing.retry),
-    Command("continue", "", "go on with an answer that was cut", editing.go_on),
-    Command("undo", "[N]", "take back the last turn, or N turns", editing.undo),
-    Command("edit", "[N]", "change the last question, or the Nth, and ask it again", editing.edit),
-    Command("history", "", "the turns of this branch, numbered", editing.history),
-    Command("branch", "[N]", "go back to after turn N; the rest stays a branch", editing.branch),
-    Command("branches", "[K]", "list the branches; go to branch K", editing.branches),
-    Command("pin", "N", "keep turn N in the window, or let it go again", editing.pin),
-    Command("forget", "N", "hide turn N from the model, or show it again", editing.forget),
-    Command("context", "", "what fills the window", editing.context),
-    Command("clear", "", "begin the conversation anew", _clear),
-    Command("stats", "", "the figures of the last answer", _stats),
-    Command("exit", "", "leave; Ctrl-D does the same", _exit),
-)
+def _doctor(chat: Chat, _: str) -> None:
+    from lcp import doctor
+
+    doctor.show(doctor.examine(), chat.screen)
+
+
+MENTION = 'in a message: puts that text file in front of it; also @folder/*.py, @"my file"'
+
+GROUPS = {
+    "The last turns": (
+        Command("retry", "[N]", "answer the last question, or the Nth, once more", editing.retry),
+        Command("continue", "", "go on with an answer that was cut", editing.go_on),
+        Command("undo", "[N]", "take back the last turn, or N turns", editing.undo),
+        Command(
+            "edit", "[N]", "change the last question, or the Nth, and ask it again", editing.edit
+        ),
+        Command(
+            "copy",
+            "[N|code]",
+            "the last answer, the Nth last or the last code block",
+            filing.copy,
+            lambda begun: ("code",),
+        ),
+        Command(
+            "read",
+            "FILE",
+            "put a text file in front of the next message",
+            _read,
+            partial(attach.paths, folder=Path()),
+        ),
+    ),
+    "The conversation": (
+        Command("history", "", "the turns of this branch, numbered", editing.history),
+        Command("branch", "[N]", "go back to after turn N; the rest stays", editing.branch),
+        Command("branches", "[K]", "list the branches; go to branch K", editing.branches),
+        Command("pin", "N", "keep turn N in the window, or let it go again", editing.pin),
+        Command("forget", "N", "hide turn N from the model, or show it again", editing.forget),
+        Command("context", "", "what fills the window", editing.context),
+        Command("clear", "", "begin the conversation anew", _clear),
+    ),
+    "How it answers": (
+        Command(
+            "set",
+            "[NAME [VALUE]]",
+            "show or change how answers are drawn",
+            choosing.set_,
+            choosing.candidates,
+        ),
+        Command("system", "[TEXT|none]", "show or change the system text", choosing.system),
+        Command("persona", "[NAME|none]", "list personas; take one on", choosing.choose_persona),
+        Command(
+            "think",
+            "[on|off|show|hide]",
+            "whether it thinks, and how much of it is shown",
+            choosing.think,
+            lambda begun: choosing.THINK,
+        ),
+        Command("model", "[NAME]", "list the models; go on with another", switching.model),
+    ),
+    "The last answer as numbers": (
+        Command("tokens", "", "the last prompt as the model reads it", looking.tokens),
+        Command("probs", "[N]", "how sure it was; what else token N could be", looking.probs),
+        Command("fork", "N K", "it anew, with alternative K at token N", looking.fork),
+        Command("stats", "", "the figures of the last answer, and of all", _stats),
+    ),
+    "Saved chats": (
+        Command("save", "[NAME]", "give this chat a name", filing.save),
+        Command("sessions", "[TEXT]", "list the saved chats, or those with TEXT", filing.sessions),
+        Command("open", "NAME|ID", "go on with another saved chat", switching.open_chat),
+        Command("export", "FILE", "write the chat to a .md, .html or .json file", filing.write),
+        Command("export!", "FILE", "the same, over a file that is there", filing.overwrite),
+    ),
+    "lcp": (
+        Command("help", "", "list the commands", _help),
+        Command("doctor", "", "what this computer can do, and what is wrong", _doctor),
+        Command("exit", "", "leave; Ctrl-D does the same", _exit),
+    ),
+}
+TABLE = tuple(command for group in GROUPS.values() for command in group)

@@ -1,5 +1,6 @@
 """Keeping the KV cache beside the log of a chat, so that resuming it reads nothing."""
 
+from lcp import words
 from lcp.chat import Chat
 from lcp.engine import statefile
 from lcp.terminal.signals import pressed, stopping
@@ -36,6 +37,6 @@ def save(chat: Chat) -> None:
     chat.screen.clear_progress()
     if size:
         chat.screen.notice(
-            f"The KV cache is saved ({size / 2**20:.0f} MiB): "
+            f"The KV cache is saved ({words.size(size)}): "
             f"resuming reads nothing, instead of {again:.0f} s."
         )

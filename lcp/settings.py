@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp.errors import SettingsError
+from lcp.words import either
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,8 +43,8 @@ def _choice(default: str, meaning: str, *choices: str) -> Any:
     return field(default=default, metadata=dict(meaning=meaning, choices=choices))
 
 
-def _text(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata=dict(meaning=meaning))
+def _text(default: Any, meaning: str, **words: Any) -> Any:
+    return field(default=default, metadata=dict(meaning=meaning, words=words))
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,14 @@ class Settings:
     """Everything that can be chosen for a chat. Sizes in tokens."""
 
     sampling: Sampling = Sampling()
+    persona: str | None = _text(None, "a table [persona.NAME] of config.toml, for a new chat")
     model: str | None = _text(None, "the model to talk with when none is named")
     system: str | None = _text(None, "the text that tells the model how to behave")
     max_tokens: int | None = _number(
         None, "longest answer, thinking included; auto ends with the window", 1, 2**31 - 1,
         auto=None,
     )  # fmt: skip
-    stop: tuple[str, ...] = _text((), "text that ends the answer when the model writes it")
+    stop: tuple[str, ...] = _text((), "text that ends the answer when the model writes it", none=())
     ctx_size: int | None = _number(
         None, "tokens the model can see at once", 64, 2**31 - 1, auto=None
     )
@@ -90,6 +92,8 @@ class Settings:
     kv_files: int = _number(
         2048, "MiB that saved KV caches may take in all; 0 saves none", 0, 1 << 30
     )
+    loop_guard: str = _choice("on", "stop an answer that repeats itself", "on", "off")
+    keys: str = _choice("emacs", "keys of the line editor", "emacs", "vi")
     think: str = _choice("on", "let thinking models think; hide: not shown", "on", "off", "hide")
     # name -> the layer its value came from
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -124,14 +128,43 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """The layer of a config.toml: its top-level values. An absent file is an empty one."""
+    """The layer of a config.toml: its top-level values. An absent file is an empty one.
+
+    TOML gives no key both a value and tables: `persona.default` is the setting `persona`.
+    """
+    tables = _toml(path)
+    chosen = _persona_tables(tables).get("default")
+    layer = {} if chosen is None or isinstance(chosen, dict) else {"persona": chosen}
+    return layer | {n: value for n, value in tables.items() if not isinstance(value, dict)}
+
+
+def personas(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables [persona.NAME] of a config.toml, by name; their values are checked when used."""
+    return {n: t for n, t in _persona_tables(_toml(path)).items() if isinstance(t, dict)}
+
+
+def _persona_tables(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = tables.get("persona")
+    return found if isinstance(found, dict) else {}
+
+
+def persona(tables: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """The layer of this persona; SettingsError says which was meant."""
+    if name in tables:
+        return tables[name]
+    near = difflib.get_close_matches(name, tables, 1, cutoff=0.5)
+    known = f"Known are: {', '.join(tables)}." if tables else "config.toml has no [persona.NAME]."
+    hint = f"Did you mean {near[0]}?" if near else known
+    raise SettingsError(f"There is no persona called {name}. {hint}")
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read: {error}. Mend or remove it.") from error
-    return {name: value for name, value in tables.items() if not isinstance(value, dict)}
 
 
 def check(name: str, raw: Any, source: str) -> Any:
@@ -148,10 +181,11 @@ def check(name: str, raw: Any, source: str) -> Any:
         if raw in rule["choices"]:
             return raw
         raise SettingsError(
-            f"{name} = {raw} ({source}) has no meaning. Choose {_either(rule['choices'])}."
+            f"{name} = {raw} ({source}) has no meaning. Choose {either(rule['choices'])}."
         )
     if isinstance(option.default, tuple):
-        return tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
+        given = tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
+        return () if given == ("none",) else given
     return None if raw is None else str(raw)
 
 
@@ -170,11 +204,6 @@ def _check_number(name: str, raw: Any, source: str, rule: Mapping[str, Any], int
     except (TypeError, ValueError, OverflowError):
         range_ = f"a {'whole ' if integer else ''}number from {low:,} to {high:,}"
         raise SettingsError(
-            f"{name} = {raw} ({source}) has no meaning. Give {_either([range_, *words])}."
+            f"{name} = {raw} ({source}) has no meaning. Give {either([range_, *words])}."
         ) from None
     return value
-
-
-def _either(options: Any) -> str:
-    *first, last = options
-    return f"{', '.join(first)} or {last}" if first else last

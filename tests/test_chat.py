@@ -23,9 +23,11 @@ from lcp import commands
 from lcp.chat import Chat
 from lcp.engine.engine import Engine
 from lcp.engine.reply import Reply
+from lcp.engine.worker import Task
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.terminal.keyboard import Line
 from lcp.terminal.screen import Screen
 
 ENDLESS = Said("Once upon a time", forever=True)
@@ -155,14 +157,16 @@ def test_ctrl_d_on_a_line_with_text_does_not_leave(chat):
 
 
 @in_both(Said("Four.", thinking="Two and two."), Said("Nine.", thinking="Three times three."))
-def test_thinking_stands_above_the_answer_until_it_is_hidden(chat):
+def test_thinking_folds_to_a_line_above_the_answer_until_it_is_hidden(chat):
     chat.type("2 + 2?" + ENTER)
-    chat.sees("Two and two.\n\nFour.")
+    chat.sees(" s\nFour.")
+    assert "\nthought for " in chat.screen()
+    assert "Two and two." not in chat.screen()
     chat.type("/set think hide" + ENTER)
     chat.sees("hide")
     chat.type("3 * 3?" + ENTER)
     chat.sees("Nine.")
-    assert "Three times three." not in chat.screen()
+    assert chat.screen().count("thought for ") == 1
     chat.ends()
     assert chat.events()[-1]["thinking"] == "Three times three."
 
@@ -308,10 +312,25 @@ def test_the_stop_comes_back_to_who_asked_for_the_answer(monkeypatch):
     assert (reply.text, reply.ended) == ("Once upon a time", "interrupted")
 
 
+def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
+    class Person:
+        lines = iter([Line("/nothing", is_command=True)])
+
+        def read(self, text):
+            for line in self.lines:
+                return line
+            raise EOFError
+
+    chat = a_chat()
+    chat.loading = Task(lambda emit: None)  # not begun yet
+    chat.talk(Person(), commands.run)
+    assert "There is no command /nothing." in capsys.readouterr().err
+
+
 def test_the_fake_has_nothing_that_the_engine_lacks():
     chat = a_chat("Hi.")
     reply = chat.ask("Hi.")
-    own = {"asked", "stopped"}  # for the tests that look at it
+    own = {"asked", "stopped", "closed", "restored"}  # for the tests that look at it
     assert public(chat.engine) - own <= public(Engine)
     assert public(reply) <= public(Reply(0))
 

@@ -4,11 +4,11 @@ import io
 from contextlib import suppress
 
 import pytest
-from fakes import Said, ScriptedEngine
+from fakes import Said, ScriptedEngine, does
 from terminal import NOW
 
-from lcp import commands
-from lcp.chat import LIVE, Chat
+from lcp import choosing, commands
+from lcp.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -26,14 +26,6 @@ def chat(monkeypatch):
     return Chat(engine, conversation, Log.nowhere(), screen, "scripted", layers)
 
 
-def shown(chat, line):
-    """What a command writes to stderr."""
-    chat.screen._err.file.seek(0)
-    chat.screen._err.file.truncate()
-    assert commands.run(chat, line) is None
-    return chat.screen._err.file.getvalue()
-
-
 def refused(chat, line):
     """The sentence with which a command is refused."""
     with pytest.raises(LcpError) as error:
@@ -42,7 +34,7 @@ def refused(chat, line):
 
 
 def test_help_lists_every_command(chat):
-    text = shown(chat, "/help")
+    text = does(chat, "/help")
     for command in commands.TABLE:
         assert f"/{command.name}" in text
         assert command.meaning in text
@@ -74,20 +66,23 @@ def test_an_unknown_command_gets_a_hint(chat, line, hint):
 
 
 def test_blanks_around_a_command_do_not_matter(chat):
-    assert shown(chat, "/system   Be brief.  ") == "System text: Be brief.\n"
+    assert does(chat, "/system   Be brief.  ") == "System text: Be brief.\n"
 
 
 def test_set_shows_every_setting_with_its_source(chat):
-    rows = [line.split() for line in shown(chat, "/set").splitlines()]
-    assert [row[0] for row in rows] == [*Sampling.__dataclass_fields__, *LIVE]
-    assert rows[0][:3] == ["temp", "0.2", "flag"]
-    assert rows[2][:3] == ["top_p", "0.9", "models.toml"]
-    assert rows[3][:3] == ["min_p", "0.05", "default"]
+    head, *rows = [line.split() for line in does(chat, "/set").splitlines()]
+    assert head == ["setting", "value", "from", "default", "meaning"]
+    assert [row[0] for row in rows] == [*Sampling.__dataclass_fields__, *choosing.LIVE]
+    assert rows[0][:4] == ["temp", "0.2", "flag", "0.8"]
+    assert rows[2][:4] == ["top_p", "0.9", "models.toml", "0.95"]
+    assert rows[3][:4] == ["min_p", "0.05", "default", "0.05"]
+    (stop,) = (row for row in rows if row[0] == "stop")
+    assert stop[:4] == ["stop", "none", "default", "none"]
 
 
 def test_set_shows_one_setting(chat):
-    text = shown(chat, "/set temp")
-    assert text == f"temp  0.2  flag  {OPTIONS['temp'].metadata['meaning']}\n"
+    text = does(chat, "/set temp")
+    assert text == f"temp  0.2  flag  default 0.8  {OPTIONS['temp'].metadata['meaning']}\n"
 
 
 @pytest.mark.parametrize(
@@ -99,11 +94,12 @@ def test_set_shows_one_setting(chat):
         ("/set max_tokens 9", "max_tokens", 9, "9"),
         ("/set max_tokens auto", "max_tokens", None, "auto"),
         ("/set stop THE END", "stop", ("THE END",), "THE END"),
+        ("/set stop none", "stop", (), "none"),
         ("/set think off", "think", "off", "off"),
     ],
 )
 def test_set_changes_the_next_answer(chat, line, name, value, word):
-    assert shown(chat, line).startswith(f"{name}  {word}  /set  ")
+    assert does(chat, line).startswith(f"{name}  {word}  /set  ")
     assert chat.settings.value(name) == value
     assert chat.settings.sources[name] == "/set"
     assert chat.conversation.settings == {name: value}
@@ -129,8 +125,9 @@ def test_a_setting_that_was_set_twice_has_the_last_value(chat):
             "/set ctx_size 64",
             "ctx_size is fixed while the model is loaded. Start again with --ctx-size.",
         ),
-        ("/set model other", "model is fixed while the model is loaded. Start again with --model."),
-        ("/set system Be brief.", "The system text has a command of its own: /system TEXT."),
+        ("/set model other", "The model has a command of its own: /model NAME."),
+        ("/set persona cook", "The persona has a command of its own: /persona NAME."),
+        ("/set system Be brief.", "The system has a command of its own: /system TEXT."),
     ],
 )
 def test_a_setting_that_cannot_be_set_stays_as_it_is(chat, line, sentence):
@@ -147,11 +144,18 @@ def test_a_wrong_value_does_not_spoil_the_next_right_one(chat):
 
 
 def test_the_system_text_is_shown_and_changed(chat):
-    assert shown(chat, "/system") == "System text: (none)\n"
-    assert shown(chat, "/system Be brief.") == "System text: Be brief.\n"
-    assert shown(chat, "/system") == "System text: Be brief.\n"
+    assert does(chat, "/system") == "System text: (none)\n"
+    assert does(chat, "/system Be brief.") == "System text: Be brief.\n"
+    assert does(chat, "/system") == "System text: Be brief.\n"
     chat.ask("Hi.")
     assert chat.engine.asked[-1].messages[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_the_system_text_is_taken_away(chat):
+    commands.run(chat, "/system Be brief.")
+    assert does(chat, "/system none") == "System text: (none)\n"
+    chat.ask("Hi.")
+    assert [m["role"] for m in chat.engine.asked[-1].messages] == ["user"]
 
 
 def test_a_system_text_of_many_lines_is_kept(chat):
@@ -161,7 +165,7 @@ def test_a_system_text_of_many_lines_is_kept(chat):
 
 def test_retry_answers_once_more(chat):
     chat.ask("Hi.")
-    text = shown(chat, "/retry")
+    text = does(chat, "/retry")
     assert text.startswith("Variant 2 of this answer; /branches has the others.\nHm.\n")
     assert "20.0 tokens/s" in text
     assert chat.screen._out.file.getvalue() == "One.\nTwo.\n"
@@ -176,7 +180,7 @@ def test_retry_after_clear_has_nothing_to_answer(chat):
 def test_clear_begins_anew_and_the_log_keeps_everything(chat):
     chat.ask("Hi.")
     commands.run(chat, "/system Be brief.")
-    assert "begins anew" in shown(chat, "/clear")
+    assert "begins anew" in does(chat, "/clear")
     chat.ask("Who are you?")
     assert [m["content"] for m in chat.engine.asked[-1].messages] == ["Be brief.", "Who are you?"]
     assert len(chat.conversation.nodes) == 4
@@ -185,7 +189,11 @@ def test_clear_begins_anew_and_the_log_keeps_everything(chat):
 def test_stats_are_the_figures_of_the_last_answer(chat):
     assert refused(chat, "/stats") == "There is no answer yet. Ask something first."
     chat.ask("Hi there.")
-    rows = dict(line.split() for line in shown(chat, "/stats").splitlines())
+    *rows, sums = does(chat, "/stats").splitlines()
+    rows = dict(line.split() for line in rows)
     assert rows["prompt_tokens"] == "2"
     assert rows["ctx_size"] == "4,096"
     assert list(rows) == list(chat.stats.as_dict())
+    assert sums == "In this chat: 1 answer of 1 tokens, 2 tokens read, 1.2 s."
+    chat.ask("And now?")
+    assert does(chat, "/stats").endswith("2 answers of 2 tokens, 7 tokens read, 2.4 s.\n")

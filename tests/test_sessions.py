@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -12,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lcp.cli import main
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
-from lcp.terminal.signals import LEAVING, handling
 
 START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
 ROOT = Path(__file__).parents[1]
@@ -24,12 +21,12 @@ ROOT = Path(__file__).parents[1]
 class Chats:
     """Saved chats, and the command line that looks at them."""
 
-    def __init__(self, home, monkeypatch, capsys):
+    def __init__(self, home, lcp_main, capsys):
         self.sessions = home / "data" / "sessions"
         tails = (f"{n:04x}" for n in count(1))
         self.store = Store(self.sessions, now=lambda: START, new_tail=lambda: next(tails))
         self._ages = count(1_800_000_000, 60)
-        self._monkeypatch = monkeypatch
+        self._main = lcp_main
         self._capsys = capsys
 
     def chat(self, *turns, model="smollm2", system="", kv=0):
@@ -58,20 +55,13 @@ class Chats:
 
     def lcp(self, *words, typed=""):
         """Run lcp sessions with these words: its exit code, stdout and stderr."""
-        self._monkeypatch.setattr(sys, "argv", ["lcp", "sessions", *words])
-        self._monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        code = 0
-        with handling({number: signal.getsignal(number) for number in LEAVING}):
-            try:
-                main()
-            except SystemExit as left:
-                code = left.code or 0
+        code = self._main("sessions", *words, typed=typed)
         return (code, *self._capsys.readouterr())
 
 
 @pytest.fixture
-def chats(home, monkeypatch, capsys):
-    return Chats(home, monkeypatch, capsys)
+def chats(home, lcp_main, capsys):
+    return Chats(home, lcp_main, capsys)
 
 
 def refused(sentence, code=1):
@@ -105,12 +95,31 @@ def test_the_list_in_json_has_one_object_a_line(chats):
         "created": "2026-11-22T09:31:00+01:00",
         "model": "smollm2",
         "turns": 1,
+        "name": "",
         "title": "Hi.",
         "kv_bytes": 0,
     }
     assert (second["id"], second["title"], second["kv_bytes"]) == (one, "Grüße, 世界", 5)
     assert second["model"] == "/models/smol.gguf"
     assert (code, err) == (0, "")
+
+
+def test_json_needs_no_word_list(chats):
+    chats.chat(("Hi.", "Hello."))
+    assert chats.lcp("--json") == chats.lcp("list", "--json")
+    assert json.loads(chats.lcp("--json")[1])["title"] == "Hi."
+
+
+def test_a_chat_with_a_name_is_listed_and_found_by_it(chats):
+    id = chats.chat(("Hi.", "Hello."))
+    log, events, _ = chats.store.open(id)
+    with log:
+        log.append(Conversation.from_events(events).rename("trip"))
+    used = chats.used(id)
+    assert chats.lcp("list")[1] == f"{id}  {used}    1 turn  smollm2  trip · Hi.\n"
+    assert json.loads(chats.lcp("--json")[1])["name"] == "trip"
+    assert chats.lcp("show", "trip") == chats.lcp("show", id)
+    assert chats.lcp("search", "TRIP")[1].startswith(id)
 
 
 def test_without_chats_the_list_says_how_one_begins(chats):
@@ -226,9 +235,16 @@ def test_a_chat_is_exported_as_json(chats, tmp_path):
 def test_an_export_overwrites_nothing(chats, tmp_path):
     id, file = a_long_chat(chats), tmp_path / "chat.md"
     file.write_text("mine")
-    expected = refused(f"{file} exists already. Give another name.")
+    expected = refused(f"{file} exists already. Give another name, or --force to replace it.")
     assert chats.lcp("export", id, str(file)) == expected
     assert file.read_text() == "mine"
+
+
+def test_an_export_overwrites_what_it_may(chats, tmp_path):
+    id, file = a_long_chat(chats), tmp_path / "chat.html"
+    file.write_text("mine")
+    assert chats.lcp("export", id, str(file), "--force") == (0, "", "")
+    assert file.read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_an_export_that_cannot_be_written_says_why(chats, tmp_path):

@@ -299,7 +299,7 @@ def test_a_chat_open_elsewhere_goes_on_in_a_copy(tmp_path):
         assert not log.path.exists(), "nothing is written before something is said"
         chat = Conversation.from_events(found)
         with log:
-            again = chat.retry()
+            again = chat.go(chat.turns()[-1].user.id)
             log.append(again, sync=True)
     assert found == [{**events[0], "from": name}, *events[1:]]
     assert load(log.path) == ([*found, again], 0)

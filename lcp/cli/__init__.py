@@ -13,8 +13,11 @@ from typing import Annotated
 import typer
 
 import lcp
-from lcp.cli import sessions
+from lcp.cli import models, sessions
 from lcp.cli.chat import chat
+from lcp.cli.doctor import doctor
+from lcp.cli.info import info
+from lcp.cli.pull import pull
 from lcp.errors import LcpError
 
 app = typer.Typer(
@@ -26,6 +29,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(chat)
+app.command()(doctor)
+app.command()(info)
+app.command()(pull)
+app.command("list")(models.list_)
+app.command()(models.rm)
+app.command()(models.verify)
 app.add_typer(sessions.app, name="sessions")
 
 
@@ -49,6 +58,8 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, lambda n, _: sys.exit(128 + n))
+    if "_LCP_COMPLETE" in os.environ:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # typer would load it for the shell
     try:
         sys.exit(app(standalone_mode=False))  # what typer.Exit carries, and 130 after Ctrl-C
     except SystemExit as error:
@@ -70,10 +81,11 @@ def main() -> None:
         sys.exit(1)
     finally:
         # Where the reader of our output has left, what is still buffered has nowhere to go.
-        try:
-            sys.stdout.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for output in (sys.stdout, sys.stderr):
+            try:
+                output.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 def _say(sentence: str) -> None:

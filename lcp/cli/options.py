@@ -3,9 +3,12 @@
 Values stay text here: lcp.settings knows what they may be. Spellings are llama.cpp's.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lcp.cli import completion
 
 
 def _flag(*names: str, help: str, metavar: str | None = None):  # type: ignore[no-untyped-def]
@@ -14,6 +17,16 @@ def _flag(*names: str, help: str, metavar: str | None = None):  # type: ignore[n
 
 System = Annotated[
     str | None, _flag("-s", "--system", metavar="TEXT|@FILE", help="How the model should behave.")
+]
+Persona = Annotated[
+    str | None,
+    typer.Option(
+        "--persona",
+        metavar="NAME",
+        help="A [persona.NAME] of config.toml.",
+        show_default=False,
+        autocompletion=completion.persona,
+    ),
 ]
 Temp = Annotated[
     str | None, _flag("--temp", metavar="N", help="Randomness; 0 takes the likeliest token.")
@@ -76,4 +89,17 @@ Slide = Annotated[
 ]
 Think = Annotated[
     str | None, _flag("--think", metavar="on|off|hide", help="Thinking, where the model can.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Show Markdown as the model typed it.")]
+LoopGuard = Annotated[
+    str | None,
+    _flag("--loop-guard", metavar="on|off", help="Stop an answer that repeats itself."),
+]
+JsonSchema = Annotated[
+    Path | None,
+    _flag("--json-schema", metavar="FILE", help="Answer in JSON that this schema allows."),
+]
+Grammar = Annotated[
+    Path | None,
+    _flag("--grammar", metavar="FILE", help="Answer in the language of this GBNF grammar."),
 ]

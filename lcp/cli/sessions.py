@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcp import paths
+from lcp import paths, words
+from lcp.cli import completion
 from lcp.errors import SessionError
 
 if TYPE_CHECKING:
@@ -17,15 +18,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Saved chats: list, search, show, export, remove.", rich_markup_mode=None)
 
-Id = Annotated[str, typer.Argument(help="A chat's id, the beginning of it, or last.")]
+Id = Annotated[
+    str,
+    typer.Argument(
+        help="A chat's id, its name, the beginning of its id, or last.",
+        autocompletion=completion.chats,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 @app.callback(invoke_without_command=True)
-def sessions(ctx: typer.Context) -> None:
+def sessions(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Saved chats: list, search, show, export, remove."""
     if ctx.invoked_subcommand is None:
-        list_()
+        list_(as_json)
 
 
 @app.command("list")
@@ -43,12 +50,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """List the chats in which all these words were said."""
-    wanted = [word.casefold() for word in words]
-    found = []
-    for saved in _store().list():
-        said = "\n".join(m.content for m in _load(saved.path).nodes.values()).casefold()
-        if all(word in said for word in wanted):
-            found.append(saved)
+    found = _store().list(words)
     _print(found, as_json)
     if not found:
         raise SessionError("No saved chat contains that. lcp sessions lists them all.")
@@ -57,31 +59,33 @@ def search(
 @app.command()
 def show(id: Id) -> None:
     """Print a chat as text."""
-    _write(_markdown(_load(_store().find(id))))
+    from lcp.session.export import as_markdown
+
+    _write(as_markdown(_load(_store().find(id))))
 
 
 @app.command()
 def export(
     id: Id,
     file: Annotated[
-        Path | None, typer.Argument(help="A .md or .json file; without one, Markdown on stdout.")
+        Path | None,
+        typer.Argument(help="A .md, .html or .json file; without one, Markdown on stdout."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file there.")] = False,
 ) -> None:
-    """Write a chat as Markdown or JSON."""
+    """Write a chat as Markdown, HTML or JSON."""
+    from lcp.session import export
+
     conversation = _load(_store().find(id))
-    as_json = file is not None and file.suffix == ".json"
-    text = _json(conversation) if as_json else _markdown(conversation)
     if file is None:
-        _write(text)
+        _write(export.as_markdown(conversation))
         return
     try:
-        with file.open("x", encoding="utf-8", errors="replace") as out:
-            out.write(text)
+        export.write(conversation, file, force)
     except FileExistsError:
-        raise SessionError(f"{file} exists already. Give another name.") from None
-    except OSError as error:
-        sentence = f"{file} cannot be written: {error.strerror}. Give another name."
-        raise SessionError(sentence) from error
+        raise SessionError(
+            f"{file} exists already. Give another name, or --force to replace it."
+        ) from None
 
 
 @app.command()
@@ -100,8 +104,8 @@ def rm(
             f"The chat {path.stem} is open in another lcp. Leave it first."
         ) from None
     files = [f for f in (path, path.with_suffix(".kv")) if f.exists()]
-    size = sum(f.stat().st_size for f in files) / 2**20
-    question = f"Remove {path.stem} ({_load(path).title()}, {size:.1f} MiB)?"
+    size = words.size(sum(f.stat().st_size for f in files), 1)
+    question = f"Remove {path.stem} ({_load(path).title()}, {size})?"
     if not yes and not typer.confirm(clean(question), err=True):
         return
     try:
@@ -126,6 +130,8 @@ def _load(path: Path) -> "Conversation":
 
 
 def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
+    from lcp.session.export import plain_name
+
     for saved in chats:
         kv = saved.path.with_suffix(".kv")
         size = kv.stat().st_size if kv.exists() else 0
@@ -136,42 +142,18 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
                 "modified": saved.modified.isoformat(),
                 "model": saved.model,
                 "turns": saved.turns,
+                "name": saved.name,
                 "title": saved.title,
                 "kv_bytes": size,
             }
             sys.stdout.write(json.dumps(row) + "\n")
         else:
             when = f"{saved.modified:%Y-%m-%d %H:%M}"
-            cache = f" +{size / 2**20:.0f} MiB KV" if size else ""
-            turns = "1 turn" if saved.turns == 1 else f"{saved.turns} turns"
-            model = _name(saved.model)
-            _write(f"{saved.id}  {when}  {turns:>8}  {model}  {saved.title}{cache}\n")
-
-
-def _markdown(conversation: "Conversation") -> str:
-    parts = [f"# {conversation.title()}\n"]
-    if conversation.system:
-        parts.append(f"> {conversation.system}\n".replace("\n", "\n> ").removesuffix("> "))
-    for turn in conversation.turns():
-        parts.append(f"## You\n\n{turn.user.content}\n")
-        if turn.answer:
-            parts.append(f"## {_name(conversation.model)}\n\n{turn.answer.content}\n")
-    return "\n".join(parts)
-
-
-def _json(conversation: "Conversation") -> str:
-    said = [{"role": "system", "content": conversation.system}] if conversation.system else []
-    for turn in conversation.turns():
-        said.append({"role": "user", "content": turn.user.content})
-        if turn.answer:
-            said.append({"role": "assistant", "content": turn.answer.content})
-    facts = {"model": conversation.model, "created": conversation.created.isoformat()}
-    return json.dumps(facts | {"messages": said}, ensure_ascii=False, indent=2) + "\n"
-
-
-def _name(model: str) -> str:
-    """A model's name or file, without folder and ending; qwen2.5-0.5b has none."""
-    return Path(model).name.removesuffix(".gguf")
+            cache = f" +{words.size(size)} KV" if size else ""
+            turns = words.count(saved.turns, "turn")
+            model = plain_name(saved.model)
+            title = " · ".join(filter(None, [saved.name, saved.title]))
+            _write(f"{saved.id}  {when}  {turns:>8}  {model}  {title}{cache}\n")
 
 
 def _write(text: str) -> None:

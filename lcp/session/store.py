@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from lcp.errors import SessionError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.message import Event
+from lcp.words import count
 
 Events = list[Event]
 Notices = list[str]
@@ -37,6 +38,7 @@ class Saved:
     id: str
     path: Path
     created: datetime
+    name: str  # what the person calls it; "" for most
     title: str
     turns: int
     model: str
@@ -82,14 +84,15 @@ class Store:
         return log, events, _unread(path, unread)
 
     def find(self, name: str) -> Path:
-        """The file of a chat, by its id, the beginning of its id, or "last"."""
-        paths = self._newest_first()
+        """The file of a chat, by its id, its name, the beginning of its id, or "last"."""
+        paths = self.newest()
         if name == "last":
             if not paths:
                 raise SessionError("There is no saved chat yet; `lcp chat` begins one.")
             return paths[0]
-        found = [path for path in paths if name and path.stem.startswith(name)]
-        found = [path for path in found if path.stem == name] or found
+        found = [path for path in paths if name and path.stem == name]
+        found = found or [path for path in paths if name and name_of(path) == name]
+        found = found or [path for path in paths if name and path.stem.startswith(name)]
         if not found:
             last = ", ".join(path.stem for path in paths[:SHOWN]) or "none yet"
             raise SessionError(f"There is no saved chat {name!r}. The last ones are: {last}.")
@@ -99,15 +102,22 @@ class Store:
             raise SessionError(f"{name!r} fits several chats: {names}{more}; type more of the id.")
         return found[0]
 
-    def list(self) -> Sequence[Saved]:
-        """Every saved chat, the one last used first; what cannot be read is not among them."""
+    def list(self, words: Iterable[str] = ()) -> Sequence[Saved]:
+        """The saved chats in which all these words were said, the one last used first; what
+        cannot be read is not among them."""
+        wanted = [word.casefold() for word in words]
         saved = []
-        for path in self._newest_first():
+        for path in self.newest():
             with suppress(OSError, SessionError):
-                saved.append(_saved(path))
+                chat = Conversation.from_events(load(path)[0])
+                said = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []
+                text = "\n".join(said).casefold()
+                if all(word in text for word in wanted):
+                    saved.append(_saved(path, chat))
         return saved
 
-    def _newest_first(self) -> Sequence[Path]:
+    def newest(self) -> Sequence[Path]:
+        """The files of the saved chats, the one last used first."""
         used: Dated = []
         for path in self._files():
             with suppress(OSError):  # another process removes it just now
@@ -133,6 +143,7 @@ class Store:
         """The same chat in a new file, which is written with the first thing said in it."""
         old, unread = load(path)
         events = [{**e, "from": path.stem} if e["type"] == "begin" else e for e in old]
+        events = [e for e in events if e["type"] != "name"]  # which stays the other one's
         log = Log.beginning(self._new_path(), events)
         busy = f"The chat {path.stem} is open in another lcp; this one goes on in a copy, {log.id}."
         return log, events, [busy, *_unread(path, unread)]
@@ -170,17 +181,26 @@ def _parse(data: bytes) -> tuple[Events, int]:
 
 
 def _unread(path: Path, unread: int) -> Notices:
-    lines = "1 line" if unread == 1 else f"{unread} lines"
+    lines = count(unread, "line")
     sentence = f"{lines} of {path.name} could not be read and stayed out; the rest is here."
     return [sentence] if unread else []
 
 
-def _saved(path: Path) -> Saved:
-    conversation = Conversation.from_events(load(path)[0])
+def name_of(path: Path) -> str:
+    """What a person calls this chat; "" for one without a name, or that cannot be read."""
+    with suppress(SessionError):
+        data = _read(path)
+        if b'"type":"name"' in data:  # few have one: the others need no parsing
+            return Conversation.from_events(_parse(data)[0]).name
+    return ""
+
+
+def _saved(path: Path, conversation: Conversation) -> Saved:
     return Saved(
         id=path.stem,
         path=path,
         created=conversation.created,
+        name=conversation.name,
         title=conversation.title(),
         turns=len(conversation.turns()),
         model=conversation.model,

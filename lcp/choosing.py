@@ -1,0 +1,127 @@
+"""The slash commands that choose how answers are made: settings, thinking, the system text,
+personas. They count from the next answer on.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from lcp.chat import Chat
+from lcp.errors import LcpError
+from lcp.settings import OPTIONS, Sampling, Settings, persona, resolve
+
+# What /set can change while a model is loaded; the rest is fixed with its context.
+LIVE = ("max_tokens", "stop", "loop_guard", "think", "overflow", "slide", "keys")
+# What has a command of its own.
+OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}
+THINK = ("on", "off", "show", "hide")
+_DEFAULTS = Settings()
+
+
+def set_(chat: Chat, argument: str) -> None:
+    """Show all settings, or one; or change one."""
+    names = settable()
+    name, _, value = argument.partition(" ")
+    if not name:
+        head = ("setting", "value", "from", "default", "meaning")
+        chat.screen.table([head, *(_row(chat, n) for n in names)])
+        return
+    if name in OWN:
+        raise LcpError(f"The {name} has a command of its own: {OWN[name]}.")
+    if name in OPTIONS and name not in names:
+        raise LcpError(
+            f"{name} is fixed while the model is loaded. Start again with "
+            f"--{name.replace('_', '-')}."
+        )
+    if value:
+        chat.set(name, value.strip())
+    elif name not in OPTIONS:
+        chat.set(name, "")  # says which name was meant
+    name, value, source, default, meaning = _row(chat, name)
+    chat.screen.table([(name, value, source, f"default {default}", meaning)])
+
+
+def settable() -> tuple[str, ...]:
+    """What /set can change."""
+    return (*Sampling.__dataclass_fields__, *LIVE)
+
+
+def candidates(begun: str) -> Iterable[str]:
+    """What may stand after /set, from its beginning."""
+    name, blank, _ = begun.partition(" ")
+    if not blank:
+        return settable()
+    choices = OPTIONS[name].metadata if name in OPTIONS else {}
+    return [f"{name} {word}" for word in choices.get("choices", choices.get("words", ()))]
+
+
+def system(chat: Chat, text: str) -> None:
+    """Show or change the system text; none takes it away."""
+    if text:
+        chat.keep(chat.conversation.set_system("" if text == "none" else text))
+    chat.screen.notice(f"System text: {chat.conversation.system or '(none)'}")
+
+
+def think(chat: Chat, word: str) -> None:
+    """Whether thinking models think, and how much of it is shown."""
+    if word and word not in THINK:
+        raise LcpError(f"/think {word} has no meaning. Choose on, off, show or hide.")
+    if word:
+        chat.set("think", "on" if word == "show" else word)
+        chat.screen.show_thinking = word == "show"
+    shown = " (shown whole)" if chat.screen.show_thinking else ""
+    chat.screen.notice(f"Thinking: {chat.settings.think}{shown}")
+
+
+def choose_persona(chat: Chat, name: str) -> None:
+    """Take on a persona, or none; without a name, list them."""
+    tables, now = chat.around.personas, chat.settings.persona
+    if not name:
+        if not tables:
+            raise LcpError("There is no persona yet. config.toml holds them: [persona.NAME]")
+        chat.screen.table(
+            [("*" if n == now else " ", n, _told(table)) for n, table in tables.items()]
+        )
+        return
+    old = tables.get(now or "", {})
+    new = {} if name == "none" else persona(tables, name)
+    # What the old one and the new one speak of: chosen before this, it counts no more.
+    changed = {*old, *new}
+    layers = dict(chat.layers)
+    for layer in ("/set", "conversation"):
+        layers[layer] = {n: v for n, v in layers.get(layer, {}).items() if n not in changed}
+    layers["persona"] = dict(new)
+    layers["/set"]["persona"] = None if name == "none" else name
+    chat.settings = resolve(layers)
+    chat.layers = layers
+    record(chat, changed)
+    if "system" in new or ("system" in old and chat.conversation.system == old["system"]):
+        chat.keep(chat.conversation.set_system(chat.settings.system or ""))
+    chat.screen.notice(f"Persona: {name}")
+    if "model" in new and new["model"] != chat.model:
+        chat.screen.notice(f"It wants the model {new['model']}: /model {new['model']}")
+
+
+def record(chat: Chat, names: Collection[str]) -> None:
+    """Write to the log what a persona made of these settings, so that the chat goes on with it
+    tomorrow, whatever config.toml then says."""
+    values = {n: chat.settings.value(n) for n in sorted(names) if n not in OWN}
+    chat.keep(chat.conversation.set(persona=chat.settings.persona, **values))
+
+
+def _row(chat: Chat, name: str) -> tuple[str, ...]:
+    option = OPTIONS[name]
+    value, default = _word(name, chat.settings.value(name)), _word(name, _DEFAULTS.value(name))
+    return name, value, chat.settings.sources[name], default, option.metadata["meaning"]
+
+
+def _word(name: str, value: Any) -> str:
+    """A value as a person writes it after /set."""
+    words = OPTIONS[name].metadata.get("words", {})
+    word = next((word for word, stands_for in words.items() if value == stands_for), value)
+    return ", ".join(word) if isinstance(word, tuple) else str(word)
+
+
+def _told(table: Any) -> str:
+    return ", ".join(
+        f"{name} = {' '.join(str(value).split())[:40]}" for name, value in table.items()
+    )

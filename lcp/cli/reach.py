@@ -1,0 +1,159 @@
+"""What a command line means by the names in it: texts, models, saved chats; and what a chat of it
+can turn to later.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcp import paths
+from lcp.errors import LcpError, SettingsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from lcp.around import Around, Found
+    from lcp.downloads.library import Installed
+    from lcp.engine.engine import Engine
+    from lcp.modelfile.machine import Gpu
+    from lcp.session.conversation import Conversation
+    from lcp.session.log import Log
+    from lcp.settings import Settings
+
+
+def around(template: str | None = None, verbose: bool = False) -> "Around":
+    """`template` is Jinja source for the model that the chat begins with, and for no other."""
+    from lcp.around import Around
+    from lcp.downloads import library
+    from lcp.settings import personas
+
+    first: list[Path] = []
+
+    def engine(found: "Found", settings: "Settings", now: "datetime") -> "Engine":
+        from lcp import fitting
+        from lcp.downloads import records
+        from lcp.engine import native, probe
+        from lcp.engine.engine import Engine
+
+        native.log.verbose = verbose
+        gpu = probe.check_once(paths.cache())
+        fit = fitting.fitting(found.path, settings, known_figures(), gpu)
+        if first:  # that one was noted when it was looked for
+            records.note_use(found.name)
+        first[:] = first or [found.path]
+        own = template if found.path == first[0] else None
+        return Engine(found.path, settings, now=now, template=own, fit=fit)
+
+    return Around(
+        find=find,
+        models=library.installed,
+        engine=engine,
+        free_memory=free_memory,
+        personas=personas(paths.config() / "config.toml"),
+    )
+
+
+def conversation(
+    resume: str | None, model: str | None, settings: "Settings", no_save: bool
+) -> tuple["Log", "Conversation", list[str], Path | None]:
+    """The saved conversation that was named, or a new one, with the log to write it to, what
+    should be said of it, and where its KV cache may lie."""
+    from lcp.cli import first
+    from lcp.session.conversation import Conversation, local_now
+    from lcp.session.log import Log
+    from lcp.session.store import Store
+
+    store = Store(paths.sessions())
+    if resume is None:
+        name = model or settings.model or first.model()
+        new = Conversation.begin(local_now, absolute(name))
+        log = Log.nowhere() if no_save else store.create(new.opening)
+        return log, new, [], None
+    # what the chat was talking with is stronger than config.toml, as all its settings are
+    chosen = settings.model if settings.sources["model"] in ("environment", "persona") else None
+    found = find(model or chosen or "") if model or chosen else None
+    log, events, notices = store.open(resume)
+    old = Conversation.from_events(events)
+    saved = log.path.with_suffix(".kv") if log.path else None
+    if no_save:
+        log.close()
+        log = Log.nowhere()
+    if found and found.name != old.model:
+        log.append(old.set(model=found.name))
+    return log, old, notices, saved
+
+
+def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found":
+    """The model of this name or path, as `look` finds it; ModelNotFound says what to type."""
+    from lcp.around import Found
+    from lcp.downloads import library
+
+    model = (look or library.find)(name)
+    return Found(absolute(name), model.path, model.entry.settings if model.entry else {})
+
+
+def absolute(model: str) -> str:
+    """A path is kept so that it is found from any folder; a name as it is."""
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.is_file() else model
+
+
+def grammar(schema: Path | None, file: Path | None) -> tuple[str | None, list[str]]:
+    """The grammar that was asked for, as GBNF, and what should be said of it."""
+    if schema and file:
+        raise UsageError("--json-schema is made into a grammar. Give it or --grammar.")
+    from lcp.engine import grammar as gbnf
+    from lcp.engine import probe
+
+    not_held: list[str] = []
+    if file:
+        made = gbnf.read(file, "grammar")
+    elif schema:
+        made, not_held = gbnf.from_schema(gbnf.read(schema, "schema"), str(schema))
+    else:
+        return None, []
+    probe.check_once(paths.cache())  # llama.cpp parses it
+    gbnf.check(made, "The grammar")
+    words = ", ".join(not_held)
+    return made, [f"The answer is not held to the schema's {words}; check it."] if words else []
+
+
+def free_memory() -> int | None:
+    """Bytes that a model may still take here, on the fullest GPU where there are any; None where
+    nobody says."""
+    from lcp.modelfile import machine
+
+    gpus = cards()
+    here = machine.machine(gpus=gpus).free
+    return min([here, *(gpu.free for gpu in gpus)]) if here is not None else None
+
+
+def cards() -> "tuple[Gpu, ...]":
+    """The GPUs that llama.cpp can use here; none where it does not run."""
+    from lcp.engine import probe
+    from lcp.modelfile import machine
+
+    try:
+        return machine.gpus() if probe.check_once(paths.cache()) else ()
+    except LcpError:
+        return ()
+
+
+def known_figures() -> Path:
+    """The folder of what this llama.cpp has said of models on this CPU."""
+    from lcp.engine import probe
+
+    return paths.cache() / f"memory-{probe.fingerprint()}"
+
+
+def system(given: str) -> str:
+    """A system text, or the file @FILE it stands in."""
+    return text(Path(given[1:]).expanduser(), "system text") or "" if given[:1] == "@" else given
+
+
+def text(file: Path | None, what: str) -> str | None:
+    """What stands in a file that was named; None where none was."""
+    try:
+        return file.read_text("utf-8") if file else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The {what} {file} cannot be read: {error}.") from error

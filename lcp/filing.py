@@ -1,0 +1,135 @@
+"""The slash commands for what is kept: the chat's name, saved chats, files, the clipboard."""
+
+import shlex
+from pathlib import Path
+
+from lcp.chat import Chat
+from lcp.errors import LcpError, SessionError
+from lcp.session import export
+from lcp.session.message import Message
+from lcp.terminal import clipboard
+
+LONGEST_NAME = 60
+LISTED = 40  # chats; more scroll away
+SHOWN_LINES, SHOWN = 12, 1200  # of the last answer of a chat that is gone on with
+
+
+def save(chat: Chat, name: str) -> None:
+    """Give this chat a name that --resume and /open know."""
+    name, own = " ".join(name.split()), chat.log.path
+    if own is None:
+        raise LcpError("This chat is not kept (--no-save). /export FILE writes it to a file.")
+    if not name:
+        called = chat.conversation.name or "no name yet: /save NAME gives one"
+        chat.screen.notice(f"This chat is kept as {own.stem}; it has {called}.")
+        return
+    if name == "last" or len(name) > LONGEST_NAME or not name.isprintable():
+        raise SessionError(
+            f"A chat cannot be called that. Give a name of up to {LONGEST_NAME} letters; "
+            "last is the one used last."
+        )
+    taken = [s.id for s in chat.around.store.list() if name in (s.id, s.name) and s.path != own]
+    if taken:
+        raise SessionError(f"{taken[0]} is called {name} already. Give another name.")
+    chat.keep(chat.conversation.rename(name))
+    chat.screen.notice(f"This chat is now called {name}: {resuming(chat)}")
+
+
+def sessions(chat: Chat, text: str) -> None:
+    """The saved chats; with words, those in which all of them were said."""
+    found = chat.around.store.list(text.split())
+    if not found:
+        raise LcpError("No saved chat contains that." if text else "There is no saved chat yet.")
+    chat.screen.table(
+        [
+            (
+                "*" if saved.path == chat.log.path else " ",
+                saved.id,
+                saved.name,
+                f"{saved.modified:%Y-%m-%d %H:%M}",
+                "1 turn" if saved.turns == 1 else f"{saved.turns} turns",
+                saved.title,
+            )
+            for saved in found[:LISTED]
+        ]
+    )
+    more = f"{len(found) - LISTED} more: /sessions TEXT searches. " if len(found) > LISTED else ""
+    chat.screen.notice(f"{more}/open NAME or ID goes on with one.")
+
+
+def write(chat: Chat, name: str) -> None:
+    """The chat into a new file."""
+    _write(chat, name, replace=False)
+
+
+def overwrite(chat: Chat, name: str) -> None:
+    """The chat into a file, whatever was in it."""
+    _write(chat, name, replace=True)
+
+
+def copy(chat: Chat, argument: str) -> None:
+    """The last answer, the n-th from the end, or the last code block into the clipboard."""
+    answers = [turn.answer.content for turn in chat.conversation.turns() if turn.answer]
+    if not answers:
+        raise LcpError("There is no answer to copy. Ask something first.")
+    if argument == "code":
+        blocks = [block for answer in answers for block in export.code_blocks(answer)]
+        if not blocks:
+            raise LcpError("No answer has a code block. /copy takes the last answer.")
+        text, what = blocks[-1], "The last code block"
+    elif not argument or (argument.isdecimal() and 1 <= int(argument) <= len(answers)):
+        n = int(argument or 1)
+        text, what = answers[-n], "The last answer" if n == 1 else f"Answer {n} from the end"
+    else:
+        raise LcpError(
+            f"{argument} is no answer. Give a number from 1 (the last) to {len(answers)}, or code."
+        )
+    how = clipboard.copy(text, chat.screen.send)
+    chat.screen.notice(f"{what}, {len(text):,} characters: {how}.")
+
+
+def resuming(chat: Chat) -> str:
+    """The command that goes on with this chat."""
+    return f"lcp chat --resume {shlex.quote(chat.conversation.name or chat.log.id)}"
+
+
+def tell(chat: Chat) -> None:
+    """Which saved chat goes on."""
+    talk, turns = chat.conversation, chat.conversation.turns()
+    plural = "turn" if len(turns) == 1 else "turns"
+    called = " · ".join(filter(None, [f"({len(turns)} {plural})", talk.name, talk.title()]))
+    chat.screen.notice(f"Resumed {chat.log.id or 'a chat'} {called}")
+    if turns and turns[-1].answer is None:
+        chat.screen.notice("Its last question has no answer yet; /retry answers it.")
+
+
+def show_last(chat: Chat) -> None:
+    """The turn that a resumed chat goes on from; of long texts the end."""
+    for turn in chat.conversation.turns()[-1:]:
+        chat.screen.notice(f"\n> {_end(turn.user)}\n")
+        if turn.answer:
+            with chat.screen.answer():
+                chat.screen.write(_end(turn.answer))
+            chat.screen.blank()
+
+
+def _write(chat: Chat, name: str, replace: bool) -> None:
+    if not name:
+        raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
+    file = Path(name).expanduser()
+    if not chat.conversation.turns():
+        raise LcpError("Nothing was said yet. Ask something first.")
+    try:
+        export.write(chat.conversation, file, replace)
+    except FileExistsError:
+        raise SessionError(
+            f"{file} exists already. Give another name, or replace it: /export! {name}"
+        ) from None
+    chat.screen.notice(f"Written to {file.resolve()}.")
+
+
+def _end(message: Message) -> str:
+    """The end of what was said; all of it when it is short."""
+    text = message.written.strip()
+    end = "\n".join(text.splitlines()[-SHOWN_LINES:])[-SHOWN:]
+    return end if end == text else f"…{end}"

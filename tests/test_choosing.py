@@ -1,0 +1,294 @@
+"""What is chosen in a chat: personas and thinking; settings and the system text are in
+test_commands."""
+
+import io
+import json
+
+import pytest
+from fakes import Said, ScriptedEngine, does
+from terminal import NOW
+
+from lcp import choosing, commands
+from lcp.around import Around
+from lcp.chat import Chat
+from lcp.errors import LcpError, SettingsError
+from lcp.session.conversation import Conversation
+from lcp.session.store import Store, load
+from lcp.settings import from_file, persona, personas, resolve
+from lcp.terminal.screen import Screen
+
+CONFIG = """\
+temp = 0.3
+persona.default = "cook"
+
+[persona.cook]
+system = "You are a cook."
+temp = 0.9
+top_k = 5
+
+[persona.judge]
+system = "You are a judge."
+top_p = 0.5
+model = "other"
+
+[persona.plain]
+seed = 3
+"""
+TABLES = {
+    "cook": {"system": "You are a cook.", "temp": 0.9, "top_k": 5},
+    "judge": {"system": "You are a judge.", "top_p": 0.5, "model": "other"},
+    "plain": {"seed": 3},
+}
+
+
+@pytest.fixture
+def chat(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    engine = ScriptedEngine(*[Said("Yes.", thinking="Hm.")] * 5)
+    screen = Screen(io.StringIO(), io.StringIO())
+    layers = {"config.toml": {"temp": 0.3}, "flag": {"min_p": 0.2}}
+    around = Around(personas=TABLES, store=Store(tmp_path))
+    with around.store.create(conversation.opening) as log:
+        yield Chat(engine, conversation, log, screen, "scripted", layers, around=around)
+
+
+def refuses(chat, line):
+    before = (chat.settings, dict(chat.layers), chat.conversation.events)
+    with pytest.raises(LcpError) as error:
+        commands.run(chat, line)
+    assert (chat.settings, dict(chat.layers), chat.conversation.events) == before
+    return str(error.value)
+
+
+def asked(chat):
+    """System text and sampling of the next answer."""
+    chat.ask("Hi.")
+    request = chat.engine.asked[-1]
+    system = [m["content"] for m in request.messages if m["role"] == "system"]
+    return (system or [""])[0], request.sampling
+
+
+# the file
+
+
+def test_the_tables_and_the_default_stand_in_one_file(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG)
+    assert from_file(path) == {"temp": 0.3, "persona": "cook"}
+    assert personas(path) == TABLES
+    assert personas(tmp_path / "absent.toml") == {}
+    path.write_text('persona = "cook"')
+    assert (from_file(path), personas(path)) == ({"persona": "cook"}, {})
+
+
+@pytest.mark.parametrize(
+    ("tables", "hint"),
+    [
+        (TABLES, "Did you mean judge?"),
+        ({"cook": {}, "plain": {}}, "Known are: cook, plain."),
+        ({}, "config.toml has no [persona.NAME]."),
+    ],
+)
+def test_an_unknown_persona_gets_a_hint(tables, hint):
+    with pytest.raises(SettingsError) as error:
+        persona(tables, "juge")
+    assert str(error.value) == f"There is no persona called juge. {hint}"
+
+
+# /persona
+
+
+def test_a_persona_brings_its_system_text_and_sampling(chat):
+    assert does(chat, "/persona cook") == "Persona: cook\n"
+    system, sampling = asked(chat)
+    assert system == "You are a cook."
+    assert (sampling.temp, sampling.top_k, sampling.min_p) == (0.9, 5, 0.2)
+    assert chat.settings.sources["temp"] == "persona"
+
+
+def test_the_next_persona_leaves_nothing_of_the_last(chat):
+    does(chat, "/persona cook")
+    assert "It wants the model other: /model other" in does(chat, "/persona judge")
+    system, sampling = asked(chat)
+    assert system == "You are a judge."
+    assert (sampling.temp, sampling.top_k, sampling.top_p) == (0.3, 40, 0.5)
+    does(chat, "/persona none")
+    system, sampling = asked(chat)
+    assert (system, sampling.top_p, chat.settings.persona) == ("", 0.95, None)
+
+
+def test_a_persona_without_a_system_text_takes_away_only_that_of_the_last_one(chat):
+    does(chat, "/persona cook")
+    does(chat, "/persona plain")
+    assert asked(chat)[0] == ""
+    does(chat, "/system Be brief.")
+    does(chat, "/persona none")
+    assert asked(chat)[0] == "Be brief."
+
+
+def test_what_is_chosen_later_counts(chat):
+    does(chat, "/set temp 0.1")
+    does(chat, "/persona cook")
+    assert asked(chat)[1].temp == 0.9
+    does(chat, "/set temp 0.2")
+    assert asked(chat)[1].temp == 0.2
+    does(chat, "/persona plain")
+    assert asked(chat)[1].temp == 0.3
+
+
+def test_a_flag_is_stronger_than_a_persona(chat):
+    chat.layers["flag"]["top_k"] = 11
+    does(chat, "/persona cook")
+    assert asked(chat)[1].top_k == 11
+
+
+def test_tomorrow_the_chat_is_as_the_persona_made_it(chat):
+    does(chat, "/persona cook")
+    does(chat, "/set temp 0.2")
+    chat.ask("Hi.")
+    again = Conversation.from_events(load(chat.log.path)[0])
+    assert (again.system, again.settings) == (
+        "You are a cook.",
+        {"persona": "cook", "temp": 0.2, "top_k": 5},
+    )
+    chat.layers = {"config.toml": {"temp": 0.3}, "conversation": dict(again.settings)}
+    chat.settings = resolve(chat.layers)
+    assert "*  cook" in does(chat, "/persona")
+    does(chat, "/persona none")
+    system, sampling = asked(chat)
+    assert (system, sampling.temp, sampling.top_k) == ("", 0.3, 40)
+
+
+def test_personas_are_listed_and_the_one_that_counts_is_marked(chat):
+    does(chat, "/persona judge")
+    assert does(chat, "/persona").splitlines() == [
+        "   cook   system = You are a cook., temp = 0.9, top_k = 5",
+        "*  judge  system = You are a judge., top_p = 0.5, model = other",
+        "   plain  seed = 3",
+    ]
+
+
+def test_a_persona_that_cannot_be_changes_nothing(chat):
+    assert refuses(chat, "/persona cok") == ("There is no persona called cok. Did you mean cook?")
+    TABLES_BAD = {"bad": {"tmep": 1}, "hot": {"temp": "hot"}}
+    chat.around = Around(personas=TABLES_BAD)
+    assert "There is no setting called tmep (persona). Did you mean temp?" in (
+        refuses(chat, "/persona bad")
+    )
+    assert refuses(chat, "/persona hot").startswith("temp = hot (persona) has no meaning.")
+    chat.around = Around()
+    assert refuses(chat, "/persona") == (
+        "There is no persona yet. config.toml holds them: [persona.NAME]"
+    )
+
+
+# /think
+
+
+@pytest.mark.parametrize(
+    ("word", "think", "whole"),
+    [("on", "on", False), ("off", "off", False), ("show", "on", True), ("hide", "hide", False)],
+)
+def test_thinking_is_chosen(chat, word, think, whole):
+    assert does(chat, f"/think {word}").startswith(f"Thinking: {think}")
+    assert (chat.settings.think, chat.screen.show_thinking) == (think, whole)
+    chat.ask("Hi.")
+    assert chat.engine.asked[-1].think == (think != "off")
+    assert does(chat, "/think") == f"Thinking: {think}{' (shown whole)' if whole else ''}\n"
+
+
+def test_another_word_is_no_way_to_think(chat):
+    assert refuses(chat, "/think deep") == (
+        "/think deep has no meaning. Choose on, off, show or hide."
+    )
+
+
+def test_the_candidates_of_set_are_names_and_then_words():
+    assert "temp" in choosing.candidates("te")
+    assert list(choosing.candidates("stop ")) == ["stop none"]
+    assert list(choosing.candidates("max_tokens a")) == ["max_tokens auto"]
+    assert "think hide" in choosing.candidates("think ")
+
+
+# the command line
+
+
+@pytest.fixture
+def lcp(home, tiny, lcp_main, capsys):
+    """Runs `lcp chat` with a tiny model in this process; the events of the last used chat."""
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text(CONFIG.replace('model = "other"', ""))
+
+    def run(*words):
+        code = lcp_main("chat", *words, "-n", "1", "Hi.")
+        said = capsys.readouterr().err
+        if code:
+            return said
+        newest = Store(home / "data" / "sessions").newest()[0]
+        return [json.loads(line) for line in newest.read_text("utf-8").splitlines()]
+
+    run.model = str(tiny())
+    return run
+
+
+def of(events, type):
+    return [e for e in events if e["type"] == type]
+
+
+def test_the_default_persona_counts_for_a_new_chat(lcp):
+    events = lcp(lcp.model)
+    assert [e["text"] for e in of(events, "system")] == ["You are a cook."]
+    assert of(events, "answer")[0]["sampling"]["temp"] == 0.9
+    (chosen,) = of(events, "set")
+    assert (chosen["persona"], chosen["temp"], chosen["top_k"]) == ("cook", 0.9, 5)
+
+
+def test_a_persona_is_named_by_a_flag_or_the_environment(lcp, monkeypatch):
+    events = lcp(lcp.model, "--persona", "judge", "--temp", "0.1")
+    answer = of(events, "answer")[0]["sampling"]
+    assert (of(events, "system")[0]["text"], answer["top_p"]) == ("You are a judge.", 0.5)
+    assert answer["temp"] == 0.1
+    monkeypatch.setenv("LCP_PERSONA", "plain")
+    assert of(lcp(lcp.model), "answer")[0]["seed"] == 3
+    assert lcp(lcp.model, "--persona", "coock") == (
+        "lcp: There is no persona called coock. Did you mean cook?\n"
+    )
+
+
+def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
+    lcp(lcp.model, "--persona", "judge")
+    (home / "config" / "config.toml").write_text(CONFIG.replace("0.5", "0.6").replace("other", ""))
+    events = lcp("--continue")
+    assert of(events, "answer")[-1]["sampling"]["top_p"] == 0.5
+    assert [e["text"] for e in of(events, "system")] == ["You are a judge."]
+    events = lcp("--continue", "--persona", "cook")
+    assert [e["text"] for e in of(events, "system")] == ["You are a judge.", "You are a cook."]
+    assert of(events, "answer")[-1]["sampling"]["temp"] == 0.9
+    assert of(lcp("--continue"), "answer")[-1]["sampling"]["temp"] == 0.9
+
+
+def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home, monkeypatch):
+    lcp(lcp.model, "--persona", "cook")
+    (log,) = (home / "data" / "sessions").glob("*.jsonl")
+    with log.open("a") as file:
+        file.write('{"v":1,"id":"x","parent":null,"type":"set","temp":0.2}\n')
+    monkeypatch.setenv("LCP_PERSONA", "cook")
+    sampling = of(lcp("--continue"), "answer")[-1]["sampling"]
+    assert (sampling["temp"], sampling["top_k"]) == (0.2, 5)
+
+
+def test_a_persona_may_name_the_model(lcp, home):
+    config = f'[persona.small]\nmodel = "{lcp.model}"\n'
+    (home / "config" / "config.toml").write_text(config)
+    assert lcp("--persona", "small")[0]["model"] == lcp.model
+
+
+def test_a_saved_chat_that_gets_another_model_keeps_it(lcp, tiny):
+    lcp(lcp.model)
+    other = str(tiny("swa"))
+    events = lcp("--continue", "-m", other)
+    assert [e["model"] for e in of(events, "answer")] == [lcp.model, other]
+    assert of(lcp("--continue"), "answer")[-1]["model"] == other
+    assert "There is no model called nothing" in lcp("--continue", "-m", "nothing")
+    assert of(lcp("--continue"), "answer")[-1]["model"] == other

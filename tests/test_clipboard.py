@@ -1,0 +1,140 @@
+"""The clipboard: tools that lie on PATH, and terminals that are asked by OSC 52."""
+
+import base64
+import os
+import re
+import time
+
+import pytest
+from fakes import Said
+from terminal import ENTER, Scene, ScriptedPty, terminal_environment
+
+from lcp.errors import LcpError
+from lcp.terminal import clipboard
+
+TEXT = "Grüße, 世界\n\x1b[31mred\n"
+FAR = {"SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 22"}
+NEVER = "#!/bin/sh\nexit 1\n"
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """Makes a tool that is alone on PATH with its like, and writes what it gets to a file."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def make(name, script="", got="got"):
+        path = folder / name
+        default = f'#!/bin/sh\necho "$0 $*" > {tmp_path}/call\n/bin/cat > {tmp_path}/{got}\n'
+        path.write_text(script or default)
+        path.chmod(0o755)
+        return tmp_path / got
+
+    return make
+
+
+class Terminal:
+    """Takes control sequences, or is none."""
+
+    def __init__(self, there=True):
+        self.there = there
+        self.sent = ""
+
+    def __call__(self, sequence):
+        self.sent += sequence if self.there else ""
+        return self.there
+
+    def text(self):
+        (data,) = re.fullmatch(r"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07", self.sent).groups()
+        return base64.b64decode(data).decode()
+
+
+@pytest.mark.parametrize("name", ["pbcopy", "wl-copy", "xclip", "xsel"])
+def test_a_tool_gets_the_text_as_it_is(tool, name):
+    got, terminal = tool(name), Terminal()
+    assert clipboard.copy(TEXT, terminal, {}) == f"copied with {name}"
+    assert (got.read_text("utf-8"), terminal.sent) == (TEXT, "")
+
+
+def test_the_clipboard_and_not_the_selection_is_meant(tool, tmp_path):
+    for name, arguments in (("xclip", "-selection clipboard"), ("xsel", "--clipboard --input")):
+        tool(name)
+        clipboard.copy(TEXT, Terminal(), {})
+        assert (tmp_path / "call").read_text().split(" ", 1)[1] == f"{arguments}\n"
+        (tmp_path / "bin" / name).unlink()
+
+
+def test_windows_gets_the_text_in_its_own_encoding(tool):
+    got = tool("clip.exe")
+    assert clipboard.copy(TEXT, Terminal(), {}) == "copied with clip.exe"
+    assert got.read_bytes().decode("utf-16") == TEXT
+
+
+def test_a_tool_that_fails_is_followed_by_the_next_and_then_by_the_terminal(tool):
+    tool("wl-copy", NEVER)
+    got, terminal = tool("xclip"), Terminal()
+    assert clipboard.copy(TEXT, terminal, {}) == "copied with xclip"
+    assert got.read_text("utf-8") == TEXT
+    tool("xclip", NEVER)
+    assert clipboard.copy(TEXT, terminal, {}) == clipboard.ASKED
+    assert terminal.text() == TEXT
+
+
+def test_a_tool_that_stays_to_serve_the_text_is_not_waited_for(tool):
+    """As xclip does, in the background, with its output still open."""
+    tool("xclip", "#!/bin/sh\n/bin/cat > /dev/null\n/bin/sleep 30 &\nexit 0\n")
+    began = time.monotonic()
+    assert clipboard.copy(TEXT, Terminal(), {}) == "copied with xclip"
+    assert time.monotonic() - began < 20
+
+
+def test_over_ssh_the_terminal_is_asked_first(tool):
+    got, terminal = tool("xclip"), Terminal()
+    assert clipboard.copy(TEXT, terminal, FAR).startswith("sent to the terminal")
+    assert (terminal.text(), got.exists()) == (TEXT, False)
+    assert clipboard.copy(TEXT, Terminal(there=False), FAR) == "copied with xclip"
+
+
+def test_in_tmux_it_passes_the_text_on(tool, tmp_path):
+    got = tool("tmux")
+    assert clipboard.copy(TEXT, Terminal(), {**FAR, "TMUX": "/tmp/x,1,0"}) == "copied with tmux"
+    assert got.read_text("utf-8") == TEXT
+    assert (tmp_path / "call").read_text().endswith("load-buffer -w -\n")
+    tool("wl-copy")  # on the person's own computer its clipboard is nearer
+    assert clipboard.copy(TEXT, Terminal(), {"TMUX": "/tmp/x,1,0"}) == "copied with wl-copy"
+
+
+def test_what_is_too_long_for_a_terminal_is_not_cut_in_silence(tool):
+    terminal = Terminal()
+    long = "x" * (clipboard.MOST + 1)
+    with pytest.raises(LcpError, match=r"74,995 bytes are too many .* /export FILE"):
+        clipboard.copy(long, terminal, FAR)
+    assert terminal.sent == ""
+    got = tool("xsel")
+    assert clipboard.copy(long, terminal, FAR) == "copied with xsel"
+    assert got.read_text() == long
+    assert clipboard.copy(long[1:], terminal, FAR).startswith("sent to the terminal")
+    assert len(terminal.text()) == clipboard.MOST
+
+
+def test_without_tool_and_terminal_the_next_step_is_told(tool):
+    with pytest.raises(LcpError, match="Install wl-copy, xclip or xsel, or use /export FILE"):
+        clipboard.copy(TEXT, Terminal(there=False), {})
+
+
+@pytest.mark.slow
+def test_a_real_terminal_gets_the_answer(home, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    home.mkdir()
+    with ScriptedPty(Scene([Said("Paris, 世界.")]), home) as chat:
+        assert terminal_environment(home)["PATH"] == os.environ["PATH"]
+        chat.sees(">")
+        chat.type("Where?" + ENTER)
+        chat.sees("tokens/s")
+        chat.type("/copy" + ENTER)
+        chat.sees("The last answer, 10 characters: sent to the terminal")
+        (data,) = re.findall(r"\x1b\]52;c;([^\x07]*)\x07", chat.raw)
+        assert base64.b64decode(data).decode() == "Paris, 世界."
+        chat.ends()

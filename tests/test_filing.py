@@ -1,0 +1,356 @@
+"""What is kept of a chat: its name, the saved chats, files, the clipboard, the last turn."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from fakes import ScriptedEngine, does
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from terminal import NOW
+
+from lcp import commands, filing
+from lcp.around import Around
+from lcp.chat import Chat
+from lcp.errors import LcpError
+from lcp.session import export
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.session.store import Store, load
+from lcp.terminal.screen import Screen
+
+CODE = "Run:\n\n```sh\nls -l\n```\n\nor\n\n1. this\n   ```python\n   if x:\n       pass\n   ```\n"
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    logs = []
+
+    def begin(*answers, saved=True):
+        conversation = Conversation.begin(lambda: NOW, "scripted")
+        store = Store(tmp_path / "sessions", now=lambda: NOW)
+        logs.append(store.create(conversation.opening) if saved else Log.nowhere())
+        screen = Screen(io.StringIO(), io.StringIO())
+        engine = ScriptedEngine(*answers, *["Answer."] * 5)
+        around = Around(store=store)
+        return Chat(engine, conversation, logs[-1], screen, "scripted", {}, around=around)
+
+    yield begin
+    for log in logs:
+        log.close()
+
+
+def refuses(chat, line):
+    with pytest.raises(LcpError) as error:
+        commands.run(chat, line)
+    return str(error.value)
+
+
+# /save, /sessions
+
+
+def test_a_named_chat_is_found_by_its_name(begin):
+    chat = begin()
+    said = does(chat, "/save  my   trip ")
+    assert said == "This chat is now called my trip: lcp chat --resume 'my trip'\n"
+    assert not chat.log.path.exists()  # still worth no file
+    chat.ask("Where to?")
+    store = chat.around.store
+    assert store.find("my trip") == chat.log.path
+    assert [(s.name, s.title) for s in store.list()] == [("my trip", "Where to?")]
+    assert "it has my trip." in does(chat, "/save")
+    does(chat, "/save harbour")
+    assert store.find("harbour") == chat.log.path
+    with pytest.raises(LcpError, match="There is no saved chat 'my trip'"):
+        store.find("my trip")
+
+
+def test_an_id_is_stronger_than_a_name_and_a_name_than_the_beginning_of_an_id(begin):
+    one, two = begin(), begin()
+    one.ask("Hi.")
+    two.ask("Hi.")
+    two.keep(two.conversation.rename(one.log.id))
+    store = one.around.store
+    assert store.find(one.log.id) == one.log.path
+    does(two, "/save 2026")
+    assert store.find("2026") == two.log.path
+
+
+def test_two_chats_of_one_name_are_told_apart_by_their_ids(begin):
+    one, two = begin(), begin()
+    for chat in (one, two):
+        chat.ask("Hi.")
+        chat.keep(chat.conversation.rename("same"))
+    with pytest.raises(LcpError, match=r"'same' fits several chats: .*; type more of the id"):
+        one.around.store.find("same")
+
+
+@pytest.mark.parametrize("name", ["last", "x" * 61, "a\x1b]0;b", "two\nlines\x00"])
+def test_some_names_cannot_be(begin, name):
+    chat = begin()
+    assert refuses(chat, f"/save {name}").startswith("A chat cannot be called that.")
+    assert chat.conversation.name == ""
+
+
+def test_the_name_of_another_chat_is_refused(begin):
+    one, two = begin(), begin()
+    does(one, "/save trip")
+    one.ask("Hi.")
+    assert refuses(two, "/save trip") == f"{one.log.id} is called trip already. Give another name."
+    does(one, "/save trip")  # its own again
+
+
+def test_a_chat_that_is_not_kept_has_no_name(begin):
+    assert "(--no-save)" in refuses(begin(saved=False), "/save trip")
+
+
+def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
+    one, two = begin(), begin("It is blue.")
+    assert refuses(one, "/sessions") == "There is no saved chat yet."
+    does(one, "/save trip")
+    one.ask("Where to?")
+    one.ask("And then?")
+    two.ask("Why is the sky so?")
+    rows = sorted(does(two, "/sessions").splitlines()[:2])
+    assert re.fullmatch(rf"\*  {two.log.id} +[\d-]+ [\d:]+  1 turn   Why is the sky so\?", rows[1])
+    assert re.fullmatch(rf"   {one.log.id}  trip  [\d-]+ [\d:]+  2 turns  Where to\?", rows[0])
+
+
+def test_of_many_chats_the_last_used_are_listed(begin, monkeypatch):
+    chats = [begin() for _ in range(filing.LISTED + 2)]
+    for chat in chats:
+        chat.keep(chat.conversation.ask("Hi."))
+    lines = does(chats[0], "/sessions").splitlines()
+    assert len(lines) == filing.LISTED + 1
+    assert lines[-1] == "2 more: /sessions TEXT searches. /open NAME or ID goes on with one."
+
+
+def test_sessions_searches_what_was_said_and_names(begin):
+    one, two = begin("It is blue."), begin()
+    one.ask("The sky?")
+    two.ask("The sea?")
+    does(two, "/save Voyage")
+    assert one.log.id in does(two, "/sessions BLUE sky")
+    assert two.log.id not in does(two, "/sessions blue sky")
+    assert two.log.id in does(one, "/sessions voyage")
+    assert refuses(one, "/sessions blue sea") == "No saved chat contains that."
+
+
+# /export
+
+
+@pytest.mark.parametrize("ending", ["md", "json", "html", "HTML", "txt"])
+def test_a_chat_is_written_as_the_ending_says(begin, tmp_path, ending):
+    chat = begin("Light <b>.")
+    does(chat, "/system Be brief.")
+    chat.ask("Why is the sky blue?")
+    file = tmp_path / f"chat.{ending}"
+    assert does(chat, f"/export {file}") == f"Written to {file}.\n"
+    form = {"json": export.as_json, "html": export.as_html}.get(ending.lower(), export.as_markdown)
+    assert file.read_text("utf-8") == form(chat.conversation)
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked_for(begin, tmp_path):
+    chat = begin()
+    chat.ask("Hi.")
+    file = tmp_path / "my chat.md"
+    file.write_text("mine")
+    expected = f"{file} exists already. Give another name, or replace it: /export! {file}"
+    assert refuses(chat, f"/export {file}") == expected
+    assert file.read_text() == "mine"
+    does(chat, f"/export! {file}")
+    assert file.read_text().startswith("# Hi.")
+
+
+def test_an_export_that_cannot_be_says_why(begin, tmp_path):
+    chat = begin()
+    assert refuses(chat, "/export chat.md") == "Nothing was said yet. Ask something first."
+    chat.ask("Hi.")
+    assert refuses(chat, "/export").startswith("Say where: /export chat.md")
+    assert "cannot be written: Is a directory" in refuses(chat, f"/export! {tmp_path}")
+
+
+def test_each_answer_is_told_as_that_of_its_model(begin):
+    chat = begin("One.", "Two.")
+    chat.ask("Hi.")
+    chat.model = "/models/other.gguf"
+    chat.ask("And?")
+    text = export.as_markdown(chat.conversation)
+    assert "## scripted\n\nOne." in text
+    assert "## other\n\nTwo." in text
+    assert "<h2>other</h2>" in export.as_html(chat.conversation)
+
+
+class Page(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.shown = [], [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.shown += data
+
+
+OURS = {
+    "html", "meta", "title", "style", "h1", "h2", "div", "pre", "code", "blockquote", "details",
+    "summary", "footer",
+}  # fmt: skip
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=4, max_size=4))
+def test_nothing_that_was_said_becomes_markup(texts):
+    question, answer, thinking, system = texts
+    chat = a_conversation(question, answer + "</pre><script>x()</script>", thinking, system)
+    page = Page(export.as_html(chat))
+    assert set(page.tags) <= OURS
+    assert "<script>x()</script>" in page.shown
+    assert {name for name, _ in page.attributes} <= {
+        "lang", "charset", "name", "content", "http-equiv", "dir"
+    }  # fmt: skip
+
+
+def a_conversation(question, answer, thinking="", system=""):
+    chat = Conversation.begin(lambda: NOW, "scripted")
+    if system:
+        chat.set_system(system)
+    chat.ask(question)
+    chat.answer(
+        answer, thinking=thinking, ended="end", model="scripted", sampling={}, seed=1, stats={}
+    )
+    return chat
+
+
+def test_a_page_needs_nothing_else_and_has_the_colours_of_the_reader():
+    text = export.as_html(a_conversation("Hi.", CODE, "Hm."))
+    assert "color-scheme: light dark" in text
+    assert "default-src 'none'" in text
+    assert not re.search(r"(src|href|url)\s*[=(]", text)
+    assert "<pre><code>ls -l\n</code></pre>" in text
+    assert '<summary>Thinking</summary>\n<div dir="auto">Hm.</div>' in text
+
+
+# /copy
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        (CODE, ["ls -l\n", "if x:\n    pass\n"]),
+        ("none `a` here", []),
+        ("~~~\na\n```\nb\n~~~\n", ["a\n```\nb\n"]),
+        ("````md\n```\na\n```\n````", ["```\na\n```\n"]),
+        ("```py\nnot closed", ["not closed"]),
+        ("```\n```\nafter", [""]),
+        ("```one line```", []),
+    ],
+)
+def test_code_stands_between_fences(text, blocks):
+    assert export.code_blocks(text) == blocks
+
+
+@pytest.mark.parametrize(
+    ("text", "opens"),
+    [
+        ("So:\n```py\nif x:\n    ", "```py\n"),
+        ("1. a\n   ~~~\n   b", "   ~~~\n"),
+        ("```py\n1\n```\n```\n2", "```\n"),
+        ("```py\n1\n```", ""),
+        ("```py\n1\n```\nmore", ""),
+        ("- a\n  - b\n    ```\n    c", ""),
+        ("none", ""),
+    ],
+)
+def test_the_block_of_code_that_an_answer_was_cut_in(text, opens):
+    assert export.open_fence(text) == opens
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("`~ ab\n")))
+def test_the_pieces_of_a_text_hold_all_its_letters(text):
+    kept = "".join(piece for piece, _ in export._pieces(text))
+    fences = sum(1 for _, is_code in export._pieces(text) if is_code)
+    assert kept.count("a") + kept.count("b") <= text.count("a") + text.count("b")
+    if not fences:
+        assert kept == text
+
+
+@pytest.mark.parametrize(
+    ("argument", "text", "what"),
+    [
+        ("", "Last.", "The last answer"),
+        ("1", "Last.", "The last answer"),
+        ("3", "First.", "Answer 3 from the end"),
+        ("code", "if x:\n    pass\n", "The last code block"),
+    ],
+)
+def test_an_answer_or_its_code_is_copied(begin, tmp_path, monkeypatch, argument, text, what):
+    (tmp_path / "xsel").write_text(f"#!/bin/sh\n/bin/cat > {tmp_path}/got\n")
+    (tmp_path / "xsel").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    chat = begin("First.", CODE, "Last.")
+    for question in "123":
+        chat.ask(question)
+    said = does(chat, f"/copy {argument}".strip())
+    assert said == f"{what}, {len(text)} characters: copied with xsel.\n"
+    assert (tmp_path / "got").read_text() == text
+
+
+def test_what_is_not_there_is_not_copied(begin):
+    chat = begin()
+    assert refuses(chat, "/copy") == "There is no answer to copy. Ask something first."
+    chat.ask("Hi.")
+    assert refuses(chat, "/copy code").startswith("No answer has a code block.")
+    for argument in ("2", "0", "-1", "all", "²"):
+        assert refuses(chat, f"/copy {argument}").startswith(f"{argument} is no answer.")
+
+
+# the last turn
+
+
+def test_the_end_of_a_long_last_turn_is_shown(begin):
+    chat = begin("\n".join(f"line {n}" for n in range(40)), "x" * 3000 + "end")
+    out, err = chat.screen._out.file, chat.screen._err.file
+    chat.ask("Count.")
+    out.truncate(0)
+    filing.show_last(chat)
+    assert err.getvalue().endswith("\n> Count.\n\n\n")
+    text = out.getvalue().lstrip("\0")
+    assert text.startswith("…line 28\n")
+    assert text.endswith("line 39\n")
+    chat.ask("Again " * 500)
+    out.truncate(0)
+    filing.show_last(chat)
+    assert out.getvalue().count("x") == filing.SHOWN - 3
+    assert (out.getvalue() + err.getvalue()).count("…") == 2
+
+
+def test_which_chat_goes_on_is_told(begin):
+    chat = begin()
+    does(chat, "/save trip")
+    chat.keep(chat.conversation.ask("Why?"))
+    chat.screen._err.file.truncate(0)
+    filing.tell(chat)
+    assert chat.screen._err.file.getvalue().lstrip("\0").splitlines() == [
+        f"Resumed {chat.log.id} (1 turn) · trip · Why?",
+        "Its last question has no answer yet; /retry answers it.",
+    ]
+
+
+def test_the_log_has_the_name(begin):
+    chat = begin()
+    chat.ask("Hi.")
+    does(chat, "/save trip")
+    event = load(chat.log.path)[0][-1]
+    assert (event["type"], event["name"]) == ("name", "trip")
+    assert json.loads(chat.log.path.read_text().splitlines()[-1])["v"] == 1
