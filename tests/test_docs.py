@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from terminal import terminal_environment
+
 import lcp
 from lcp.commands import TABLE
 from lcp.settings import OPTIONS, Settings
+from lcp.terminal.keys import TABLE as KEYS
 
 ROOT = Path(__file__).parents[1]
 USAGE = ROOT / "docs/usage.md"
@@ -18,8 +22,11 @@ def generated() -> dict[str, str]:
     """Name of a generated part -> what stands between its markers."""
     return {
         "help": f"```\n{help_text('chat')}```",
+        "info": f"```\n{help_text('info')}```",
+        "pull": f"```\n{help_text('pull')}```",
         "settings": settings_table(),
         "commands": commands_table(),
+        "keys": keys_table(),
     }
 
 
@@ -47,8 +54,14 @@ def settings_table() -> str:
 
 
 def commands_table() -> str:
-    rows = [f"| `/{f'{c.name} {c.arguments}'.strip()}` | {c.meaning} |" for c in TABLE]
+    names = [f"/{c.name} {c.arguments}".strip().replace("|", r"\|") for c in TABLE]
+    rows = [f"| `{name}` | {c.meaning} |" for name, c in zip(names, TABLE, strict=True)]
     return "\n".join(["| command | does |", "|---|---|", *rows])
+
+
+def keys_table() -> str:
+    rows = [f"| {keys} | {meaning} |" for keys, meaning in KEYS]
+    return "\n".join(["| key | does |", "|---|---|", *rows])
 
 
 def marked(name: str) -> re.Pattern[str]:
@@ -63,13 +76,16 @@ def test_the_generated_parts_of_usage_are_what_the_program_prints():
         assert found.group(0) == f"<!-- {name} -->\n{part}\n<!-- end -->"
 
 
-def test_the_tree_in_the_readme_is_the_tree():
-    block = (ROOT / "README.md").read_text("utf-8").split("```\nlcp/\n")[1].split("```")[0]
+def test_the_tree_in_the_tour_is_the_tree():
+    block = (ROOT / "docs/tour.md").read_text("utf-8").split("```\nlcp/\n")[1].split("```")[0]
     told = set(re.findall(r"[├└]── ([\w.]+/?)", block))
-    files = {p.name for p in (ROOT / "lcp").rglob("*.py") if not p.name.startswith("__")}
+    files = {
+        p.name
+        for p in (ROOT / "lcp").rglob("*.py")
+        if not p.name.startswith("__") and p.parent.name != "cli"
+    }
     rooms = {f"{p.name}/" for p in (ROOT / "lcp").iterdir() if (p / "__init__.py").exists()}
-    inside_cli = {p.name for p in (ROOT / "lcp/cli").glob("*.py")} - {"chat.py"}
-    assert told == (files - inside_cli) | rooms
+    assert told == files | rooms
 
 
 def test_the_changelog_begins_with_this_version():
@@ -100,6 +116,27 @@ def test_the_make_targets_of_the_readme_exist():
     for page in (ROOT / "README.md", ROOT / "docs/contributing.md"):
         for target in re.findall(r"\bmake ([a-z]+)", page.read_text("utf-8")):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+
+
+@pytest.mark.slow
+def test_the_blocks_of_scripts_md_run(home, tmp_path):
+    (tmp_path / "bin").mkdir()
+    lcp = tmp_path / "bin/lcp"
+    lcp.write_text(f'#!/bin/sh\nexec {sys.executable} -m lcp "$@"\n')
+    lcp.chmod(0o755)
+    environment = terminal_environment(home) | {
+        "PATH": f"{lcp.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs/scripts.md").read_text(), re.DOTALL):
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", block],
+            cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        if "--lines" in block:
+            assert re.fullmatch("(yes|no)\\n(yes|no)\\n", done.stdout)
 
 
 if __name__ == "__main__":
