@@ -15,8 +15,8 @@ chat: export ASK := $(value ASK)
 test: $(READY)  ## the whole suite
 	$(BIN)/pytest
 
-fast: $(READY)  ## the suite without real terminals and long answers
-	$(BIN)/pytest -m "not slow"
+fast: $(READY)  ## the suite without real terminals, downloads and long answers
+	$(BIN)/pytest -m "not slow" --numprocesses auto
 
 lint: $(READY)
 	$(BIN)/ruff check .

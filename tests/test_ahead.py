@@ -119,6 +119,19 @@ def test_a_stop_while_reading_ahead_is_for_the_next_answer_only(engine):
     assert answer(engine, [*SAID, {"role": "user", "content": "?"}]).ended == "length"
 
 
+def test_after_a_stopped_answer_it_reads_ahead_again(engine):
+    engine.look_ahead(SAID, "", 100)
+    settle(engine)
+    reply = engine.reply(Request([*SAID, {"role": "user", "content": "?"}], GREEDY))
+    for _ in reply:
+        engine.stop()
+    assert reply.ended == "interrupted"
+    engine.look_ahead(SAID, "And what of the mountains, are they as wide as the sea?", 100)
+    settle(engine)
+    assert "And what of the mountains" in held(engine)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid", "hybrid_mrope", "swa", "mrope"])
 def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):
     path = tiny(kind, quant="Q8_0")

@@ -209,6 +209,7 @@ def check_steps(m, steps):
             assert_says_what_a_fresh_one_says(one, m, wanted, close=0.03)
 
 
+@pytest.mark.slow
 @every_kind
 @given(steps=steps)
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
@@ -361,6 +362,7 @@ def test_a_feed_that_is_stopped_before_it_began_reads_nothing(model, kind):
         assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_feed_that_is_stopped_between_batches_goes_on_where_it_can(model, kind, batches):
@@ -447,6 +449,7 @@ def test_a_stop_during_a_step_leaves_a_valid_context(model, kind):
         assert_says_what_a_fresh_one_says(one, m, [*held, 8, 9])
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_stop_at_any_moment_of_an_answer_leaves_a_valid_context(model, kind):
     m, stop = model(kind), StopByte()

@@ -11,18 +11,21 @@ FILES = sorted(LCP.rglob("*.py"))
 ROOMS = ("engine", "modelfile", "session", "terminal", "look", "downloads")
 # An import points to a lower number, or stays in its own folder.
 LEVELS = {
-    "__main__": 8,
-    "cli": 7,
-    "commands": 6,
-    **dict.fromkeys(("editing", "keeping"), 5),
+    "__main__": 9,
+    "cli": 8,
+    "commands": 7,
+    "switching": 6,
+    **dict.fromkeys(("editing", "keeping", "looking", "status", "filing", "choosing"), 5),
     "chat": 4,
-    "overflow": 3,
+    **dict.fromkeys(("overflow", "around", "doctor", "fitting", "attach"), 3),
     **dict.fromkeys(ROOMS, 2),
     "settings": 1,
     "paths": 0,
     "errors": 0,
+    "words": 0,
     "__init__": 0,
 }
+PARTS_OF_THE_KEYBOARD = ("keyboard", "keys", "history", "completion", "toolbar")
 # A foreign package -> the only files or folders that import it.
 OWNERS = {
     "llama_cpp": ("engine",),
@@ -30,8 +33,12 @@ OWNERS = {
     "gguf": ("modelfile",),
     "numpy": ("engine/observe.py", "modelfile/tensors.py", "look"),
     "huggingface_hub": ("downloads",),
+    "filelock": ("downloads/cache.py",),
+    "truststore": ("downloads/http.py",),
     "rich": ("terminal",),
-    "prompt_toolkit": ("terminal/keyboard.py",),
+    "markdown_it": ("terminal/dialect.py",),
+    "pygments": ("terminal/code.py",),
+    "prompt_toolkit": tuple(f"terminal/{part}.py" for part in PARTS_OF_THE_KEYBOARD),
     "typer": ("cli",),
     "platformdirs": ("paths.py",),
     "tomllib": ("settings.py", "downloads/catalog.py"),  # foreign to Python 3.10

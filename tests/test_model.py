@@ -259,7 +259,7 @@ def test_long_metadata_is_whole(tiny):
 
 
 def test_the_name_is_the_files_own(dense):
-    assert dense.name == "tiny llama"
+    assert dense.meta("general.name") == "tiny llama"
 
 
 def test_shapes(dense):

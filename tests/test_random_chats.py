@@ -224,6 +224,7 @@ def live(path, folder, seed, steps):
         life.leave()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent", "mrope"])
 def test_a_few_random_chats(tiny, kind, tmp_path):
     for seed in range(2):

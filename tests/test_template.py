@@ -465,6 +465,7 @@ def test_a_template_without_end_is_stopped(source):
     assert time.monotonic() - begun < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_a_template_that_wants_much_memory_is_stopped(source):
     begun = time.monotonic()
