@@ -212,6 +212,7 @@ def _places(environ: Mapping[str, str]) -> dict[str, Path]:
         "settings": paths.config(),
         "chats": paths.sessions(),
         "cache": paths.cache(),
+        "own models": paths.models(),
         "models": Path(environ.get("HF_HUB_CACHE") or f"{hub}/hub").expanduser(),
     }
 

@@ -1,4 +1,4 @@
-"""The tree of docs/tour.md: which way imports point, who owns which package, how large a file is."""
+"""The tree of docs/tour.md: where imports point, who owns which package, how large a file is."""
 
 import ast
 import sys

@@ -127,11 +127,12 @@ def test_a_file_is_read_at_once(start, home, tmp_path, text):
 
 
 @slow
-def test_more_than_any_window_holds_is_refused(start, tmp_path):
+@pytest.mark.parametrize("flags", [("-p", "Sum it up."), ("--lines",)])
+def test_more_than_any_window_holds_is_refused(start, tmp_path, flags):
     """Before a stdin without end has taken all memory."""
     with (tmp_path / "zeros").open("w+b") as file:
         file.truncate(MOST + 1)
-        process = start("-p", "Sum it up.", stdin=file)
+        process = start(*flags, stdin=file)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err.startswith(b"lcp: More than 16,777,216 characters came on stdin")

@@ -184,9 +184,8 @@ def chat(
         if conversation.nodes and not person:
             filing.tell(chat)
         if lines:
-            for line in sys.stdin:
-                if line.strip():
-                    report(chat.ask(line.rstrip("\n")))
+            for line in stdin.lines():
+                report(chat.ask(line))
         if tty is not None:
             stdin.become(tty)
         # @FILE counts in what the person wrote, not in what came out of a pipe

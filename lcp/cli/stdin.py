@@ -4,7 +4,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,13 +23,24 @@ def read(asked: bool, say: Callable[[str], None]) -> str:
     if asked and not _comes(sys.stdin.fileno()):
         say("Nothing came on stdin: the question is asked without it. < /dev/null says so at once.")
         return ""
-    text = sys.stdin.read(MOST + 1)
+    return _bounded(sys.stdin.read(MOST + 1)).rstrip("\n")
+
+
+def lines() -> Iterator[str]:
+    """The lines that are piped in, one after another; blank ones are passed over."""
+    while line := _bounded(sys.stdin.readline(MOST + 1)):
+        if line.strip():
+            yield line.rstrip("\n")
+
+
+def _bounded(text: str) -> str:
+    """The text; UsageError for one that no window holds."""
     if len(text) > MOST:
         raise UsageError(
             f"More than {MOST:,} characters came on stdin, and no window holds them. "
             "Give a part of it, with head -c 20000 for instance."
         )
-    return text.rstrip("\n")
+    return text
 
 
 def terminal() -> int:
