@@ -11,6 +11,16 @@ from pathlib import Path
 import platformdirs
 
 
+def at(name: str) -> Path | None:
+    """What is at this path; None for nothing, and for what is no path: a whole question may stand
+    in its place."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, "~nobody", with a NUL
+        return None
+
+
 def config() -> Path:
     """The folder of config.toml, which a person edits."""
     return _home("config", platformdirs.user_config_path)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from lcp import paths
 from lcp.cli import app
+from lcp.errors import ModelNotFound
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
@@ -451,3 +452,8 @@ def test_the_docs_show_this_page_and_name_every_key(info):
     assert shown.partition("Memory (")[0] == printed.partition("Memory (")[0]
     for key in [*FILE, *MODEL, *MEMORY, *ROW]:
         assert re.search(rf"[`.]{key}`", docs), key
+
+
+@pytest.mark.parametrize("name", ["m" * 999, "m" * 999 + ".gguf", "a\0b"])
+def test_what_is_too_long_to_be_a_name_is_a_sentence(info, name):
+    assert isinstance(info(name).exception, ModelNotFound)

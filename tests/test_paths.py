@@ -46,3 +46,9 @@ def test_asking_for_a_path_makes_no_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LCP_HOME", str(tmp_path / "home"))
     assert not any(path().exists() for path in EVERY)
     assert not (tmp_path / "home").exists()
+
+
+def test_what_is_at_a_path_and_what_is_no_path(tmp_path):
+    assert paths.at(str(tmp_path)) == tmp_path
+    for name in (str(tmp_path / "none"), "m" * 999, "~nobody-here/m.gguf", "a\0b", "What is this?"):
+        assert paths.at(name) is None

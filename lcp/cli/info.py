@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -59,7 +58,7 @@ def info(
     given = ctx.params | {"kv_type": kv_type or cache_type}
     settings = _settings(given)
     card = None if gpu_mem is None else _bytes(gpu_mem)
-    if name and far.is_repository(name) and not Path(name).exists():
+    if name and far.is_repository(name) and paths.at(name) is None:
         far.list_models(name, as_json)
         return
     with ExitStack() as files:
@@ -124,9 +123,9 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
 
     if name is None:
         return local(library.default().path)
-    path = Path(name).expanduser()
+    path = paths.at(name)
     # A file by its own path, not by where a link leads: the other parts of a model lie beside it.
-    if path.exists() and name not in library.installed():
+    if path and name not in library.installed():
         return local(path)
     address = re.match(r"https?://", name) and urlsplit(name).path.lower().endswith(".gguf")
     if address and not names.is_remote(name):

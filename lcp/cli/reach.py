@@ -94,8 +94,8 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found"
 
 def absolute(model: str) -> str:
     """A path is kept so that it is found from any folder; a name as it is."""
-    path = Path(model).expanduser()
-    return str(path.absolute()) if path.is_file() else model
+    path = paths.at(model)
+    return str(path.absolute()) if path and path.is_file() else model
 
 
 def grammar(schema: Path | None, file: Path | None) -> tuple[str | None, list[str]]:

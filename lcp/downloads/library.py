@@ -163,12 +163,9 @@ def _near(word: str, known: set[str]) -> str | None:
 
 
 def _file(name: str) -> Path | None:
-    """The file at this path, if there is one; a whole question may stand in its place."""
-    try:
-        path = Path(name).expanduser()
-        return path if path.is_file() else None
-    except (OSError, RuntimeError):  # "File name too long", "~nobody"
-        return None
+    """The file at this path, if there is one."""
+    path = paths.at(name)
+    return path if path and path.is_file() else None
 
 
 def _folder(name: str) -> bool:

@@ -77,8 +77,9 @@ class ModelFile:
 
 def local(path: Path) -> ModelFile:
     """The model in a file of this computer; of any of its parts. ModelNotFound, GgufError."""
-    if path.is_dir():
-        raise GgufError(_folder(path))
+    with _opened(path):
+        if path.is_dir():
+            raise GgufError(_folder(path))
     path = path.absolute()
     model = open_model(path.name, lambda name: _file(path.with_name(name)), MAX_HEADER)
     return replace(model, path=path.with_name(model.name))
