@@ -132,7 +132,7 @@ def from_file(path: Path) -> dict[str, Any]:
 
     TOML gives no key both a value and tables: `persona.default` is the setting `persona`.
     """
-    tables = _toml(path)
+    tables = toml_file(path)
     chosen = _persona_tables(tables).get("default")
     layer = {} if chosen is None or isinstance(chosen, dict) else {"persona": chosen}
     return layer | {n: value for n, value in tables.items() if not isinstance(value, dict)}
@@ -140,7 +140,7 @@ def from_file(path: Path) -> dict[str, Any]:
 
 def personas(path: Path) -> dict[str, dict[str, Any]]:
     """The tables [persona.NAME] of a config.toml, by name; their values are checked when used."""
-    return {n: t for n, t in _persona_tables(_toml(path)).items() if isinstance(t, dict)}
+    return {n: t for n, t in _persona_tables(toml_file(path)).items() if isinstance(t, dict)}
 
 
 def _persona_tables(tables: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,7 +158,8 @@ def persona(tables: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, 
     raise SettingsError(f"There is no persona called {name}. {hint}")
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def toml_file(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, none of an absent one; SettingsError when it cannot be read."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

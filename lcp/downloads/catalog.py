@@ -9,6 +9,7 @@ from typing import Any
 
 from lcp import paths
 from lcp.errors import SettingsError
+from lcp.settings import toml_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,20 +49,11 @@ def catalog() -> dict[str, Entry]:
     fields of the person's are taken and the others stay; SettingsError when theirs is broken."""
     tables = tomllib.loads(_models_toml().read_text(encoding="utf-8"))
     own = paths.config() / "models.toml"
-    for name, table in _read(own).items():
+    for name, table in toml_file(own).items():
         if not isinstance(table, dict):
             raise SettingsError(f"{own}: {name} stands in no table. Write it below a [name].")
         tables[name] = tables.get(name, {}) | table
     return {name: _entry(name, dict(table), own) for name, table in tables.items()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}. Mend or remove it.") from error
 
 
 def _entry(name: str, table: dict[str, Any], own: Path) -> Entry:
