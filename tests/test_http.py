@@ -3,16 +3,15 @@
 import base64
 import contextlib
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import time
 
 import pytest
+import trustme
 from hub import TOKEN, Hub, pattern
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -111,17 +110,11 @@ def servers():
 @pytest.fixture
 def tls(tmp_path, monkeypatch):
     """A certificate for localhost that is trusted here, as a context for a server."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificate")
-    pem = tmp_path / "localhost.pem"
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 "
-        f"-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {pem} -out {pem}.crt",
-        shell=True, check=True, capture_output=True,
-    )  # fmt: skip
-    monkeypatch.setenv("SSL_CERT_FILE", f"{pem}.crt")
+    authority, trusted = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{pem}.crt", pem)
+    authority.issue_cert("localhost").configure_cert(context)
     return context
 
 

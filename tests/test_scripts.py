@@ -72,6 +72,7 @@ NOTHING_CAME = "Nothing came on stdin: the question is asked without it."
 
 
 @slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell")
 def test_a_silent_stdin_that_nobody_else_writes_to_is_left_alone(start, home):
     """As under ssh, cron and test runners: it stays open, and nothing comes."""
     process = start("-p", "Hi.")
@@ -91,7 +92,6 @@ def test_the_first_byte_decides_and_all_is_read_then(start, home):
 
 
 @slow
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell")
 @pytest.mark.parametrize(
     "pipeline",
     [

@@ -114,17 +114,24 @@ def place(file: RemoteBlob, new: bool) -> Path:
     """
     pointer, fresh = file.pointer, file.pointer.with_name(f"{file.pointer.name}.lcp-new")
     fresh.unlink(missing_ok=True)
-    try:
-        if is_set("HF_HUB_DISABLE_SYMLINKS"):
-            raise OSError
-        fresh.symlink_to(os.path.relpath(file.blob, pointer.parent))
-    except (OSError, NotImplementedError):
+    if not _linked(fresh, os.path.relpath(file.blob, pointer.parent)):
         if new:
             file.blob.replace(fresh)
         else:
             shutil.copyfile(file.blob, fresh)
     fresh.replace(pointer)
     return pointer
+
+
+def _linked(path: Path, target: str) -> bool:
+    """Make a symbolic link, where the person allows it and the system can."""
+    if is_set("HF_HUB_DISABLE_SYMLINKS"):
+        return False
+    try:
+        path.symlink_to(target)
+    except OSError:  # Windows without the right to, or a disk that has no links
+        return False
+    return True
 
 
 def remember(file: RemoteBlob) -> None:
