@@ -58,7 +58,7 @@ class Chat:
     _complained: bool = False
 
     def __post_init__(self) -> None:
-        self.settings = resolve(self.layers)
+        self.use(self.layers)
         self.overflow = Overflow(self.engine, self.conversation)
 
     # the two loops
@@ -174,11 +174,15 @@ class Chat:
             self._complained = True
             self.screen.error(self.log.problem)
 
+    def use(self, layers: dict[str, dict[str, Any]]) -> None:
+        """Choose settings anew, from these layers; SettingsError changes nothing."""
+        self.settings = resolve(layers)
+        self.layers = layers
+        self.engine.variables = self.settings.template_variables
+
     def set(self, name: str, value: str) -> None:
         """Change a setting from the next answer on; SettingsError when it cannot be."""
-        changed = {**self.layers, "/set": {**self.layers.get("/set", {}), name: value}}
-        self.settings = resolve(changed)
-        self.layers = changed
+        self.use({**self.layers, "/set": {**self.layers.get("/set", {}), name: value}})
         self.keep(self.conversation.set(**{name: self.settings.value(name)}))
 
     # the model, loaded while the person already types
@@ -199,7 +203,7 @@ class Chat:
         self.loading = None
         self.screen.clear_progress()
         self.layers["model file"] = dict(self.engine.model.sampling)
-        self.settings = resolve(self.layers)
+        self.use(self.layers)
         for notice in self.engine.notices():
             self.screen.notice(notice)
         if why:
@@ -249,7 +253,7 @@ class Chat:
         self.screen.progress("condensing what leaves the window")
         sampling = replace(self.settings.sampling, temp=0)
         most = min(NOTE_TOKENS, self.engine.size // 8)
-        reply = self.engine.reply(Request(messages, sampling, max_tokens=most, think=False))
+        reply = self.engine.reply(Request(messages, sampling, max_tokens=most, thinking_tokens=0))
         for _ in reply:
             pass
         text = reply.text.strip()

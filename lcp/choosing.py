@@ -7,13 +7,17 @@ from typing import Any
 
 from lcp.chat import Chat
 from lcp.errors import LcpError
-from lcp.settings import OPTIONS, Sampling, Settings, persona, resolve
+from lcp.settings import EFFORTS, OPTIONS, Sampling, Settings, persona
+from lcp.words import either
 
 # What /set can change while a model is loaded; the rest is fixed with its context.
-LIVE = ("max_tokens", "stop", "loop_guard", "think", "overflow", "slide", "keys")
+LIVE = (
+    "max_tokens", "stop", "loop_guard", "think", "reasoning_effort", "reasoning_budget",
+    "chat_template_kwargs", "overflow", "slide", "keys",
+)  # fmt: skip
 # What has a command of its own.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}
-THINK = ("on", "off", "show", "hide")
+THINK = ("on", "off", "show", "hide", "low", "medium", "high")
 _DEFAULTS = Settings()
 
 
@@ -62,14 +66,33 @@ def system(chat: Chat, text: str) -> None:
 
 
 def think(chat: Chat, word: str) -> None:
-    """Whether thinking models think, and how much of it is shown."""
-    if word and word not in THINK:
-        raise LcpError(f"/think {word} has no meaning. Choose on, off, show or hide.")
-    if word:
+    """Whether thinking models think, how hard, for how long, and how much of it is shown."""
+    if word.isdecimal():
+        chat.set("reasoning_budget", word)
+    elif word in THINK[4:]:
+        chat.set("reasoning_effort", word)
+    elif word in THINK:
         chat.set("think", "on" if word == "show" else word)
         chat.screen.show_thinking = word == "show"
-    shown = " (shown whole)" if chat.screen.show_thinking else ""
-    chat.screen.notice(f"Thinking: {chat.settings.think}{shown}")
+    elif word:
+        raise LcpError(
+            f"/think {word} has no meaning. Choose {either([*THINK, 'a number of tokens'])}."
+        )
+    if chat.settings.think == "off" and (word.isdecimal() or word in THINK[4:]):
+        chat.set("think", "on")
+    chat.screen.notice(f"Thinking: {_thinking(chat)}")
+
+
+def _thinking(chat: Chat) -> str:
+    settings = chat.settings
+    parts = [settings.think + (" (shown whole)" if chat.screen.show_thinking else "")]
+    if settings.reasoning_effort != "auto":
+        chat.ready()
+        told = "" if chat.engine.looks_at(*EFFORTS) else " (this model cannot be told)"
+        parts.append(f"effort {settings.reasoning_effort}{told}")
+    if settings.reasoning_budget is not None:
+        parts.append(f"at most {settings.reasoning_budget:,} tokens")
+    return " · ".join(parts if settings.think != "off" else parts[:1])
 
 
 def choose_persona(chat: Chat, name: str) -> None:
@@ -91,8 +114,7 @@ def choose_persona(chat: Chat, name: str) -> None:
         layers[layer] = {n: v for n, v in layers.get(layer, {}).items() if n not in changed}
     layers["persona"] = dict(new)
     layers["/set"]["persona"] = None if name == "none" else name
-    chat.settings = resolve(layers)
-    chat.layers = layers
+    chat.use(layers)
     record(chat, changed)
     if "system" in new or ("system" in old and chat.conversation.system == old["system"]):
         chat.keep(chat.conversation.set_system(chat.settings.system or ""))

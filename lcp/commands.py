@@ -139,8 +139,8 @@ GROUPS = {
         Command("persona", "[NAME|none]", "list personas; take one on", choosing.choose_persona),
         Command(
             "think",
-            "[on|off|show|hide]",
-            "whether it thinks, and how much of it is shown",
+            "[on|off|show|hide|low|medium|high|N]",
+            "whether it thinks, how hard, for at most N tokens; what is shown",
             choosing.think,
             lambda begun: choosing.THINK,
         ),

@@ -6,6 +6,7 @@ the strongest one winning for each name. It knows neither flags' spelling nor th
 
 import dataclasses
 import difflib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ ORDER = (
 )
 
 
+# A template's variables for how hard to think.
+EFFORTS = ("reasoning_effort", "thinking_effort", "reasoning_strength")
+
+
 def _number(default: Any, meaning: str, low: float, high: float, **words: Any) -> Any:
     """A numeric option; `words` are spellings with a meaning of their own, as auto."""
     return field(default=default, metadata=dict(meaning=meaning, low=low, high=high, words=words))
@@ -45,6 +50,10 @@ def _choice(default: str, meaning: str, *choices: str) -> Any:
 
 def _text(default: Any, meaning: str, **words: Any) -> Any:
     return field(default=default, metadata=dict(meaning=meaning, words=words))
+
+
+def _json(meaning: str) -> Any:
+    return field(default="{}", metadata=dict(meaning=meaning, json=True))
 
 
 @dataclass(frozen=True)
@@ -95,12 +104,38 @@ class Settings:
     loop_guard: str = _choice("on", "stop an answer that repeats itself", "on", "off")
     keys: str = _choice("emacs", "keys of the line editor", "emacs", "vi")
     think: str = _choice("on", "let thinking models think; hide: not shown", "on", "off", "hide")
+    reasoning_effort: str = _choice(
+        "auto", "how hard models think that can be told; auto: as they like",
+        "auto", "minimal", "low", "medium", "high", "xhigh", "max",
+    )  # fmt: skip
+    reasoning_budget: int | None = _number(
+        None, "tokens of thinking, then the answer is asked for", 0, 2**31 - 1, auto=None
+    )
+    chat_template_kwargs: str = _json("further variables of the chat template, a JSON object")
     # name -> the layer its value came from
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def value(self, name: str) -> Any:
         """The value of an option by its flat name."""
         return getattr(self.sampling if name in _SAMPLING else self, name)
+
+    @property
+    def thinking_tokens(self) -> int | None:
+        """The most tokens of thinking; None lets the model end it."""
+        return 0 if self.think == "off" else self.reasoning_budget
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the chat template is told beside the messages, by the names that templates in use
+        have for it. Not told, a template does as its model was made for."""
+        told: dict[str, Any] = {"enable_thinking": self.think != "off"}
+        if self.think == "off":
+            told["thinking"] = False
+        if self.thinking_tokens is not None:
+            told["thinking_budget"] = self.thinking_tokens
+        if self.reasoning_effort != "auto":
+            told |= dict.fromkeys(EFFORTS, self.reasoning_effort)
+        return told | json.loads(self.chat_template_kwargs)
 
 
 _SAMPLING = {f.name: f for f in dataclasses.fields(Sampling)}
@@ -135,7 +170,12 @@ def from_file(path: Path) -> dict[str, Any]:
     tables = toml_file(path)
     chosen = _persona_tables(tables).get("default")
     layer = {} if chosen is None or isinstance(chosen, dict) else {"persona": chosen}
-    return layer | {n: value for n, value in tables.items() if not isinstance(value, dict)}
+    values = (n for n, v in tables.items() if not isinstance(v, dict) or _is_json(n))
+    return layer | {name: tables[name] for name in values}
+
+
+def _is_json(name: str) -> bool:
+    return name in OPTIONS and "json" in OPTIONS[name].metadata
 
 
 def personas(path: Path) -> dict[str, dict[str, Any]]:
@@ -184,10 +224,25 @@ def check(name: str, raw: Any, source: str) -> Any:
         raise SettingsError(
             f"{name} = {raw} ({source}) has no meaning. Choose {either(rule['choices'])}."
         )
+    if "json" in rule:
+        return _check_json(name, raw, source)
     if isinstance(option.default, tuple):
         given = tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
         return () if given == ("none",) else given
     return None if raw is None else str(raw)
+
+
+def _check_json(name: str, raw: Any, source: str) -> str:
+    try:
+        value = raw if isinstance(raw, dict) else json.loads(raw)
+        if isinstance(value, dict):
+            return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise SettingsError(
+        f"{name} = {raw} ({source}) has no meaning. Give a JSON object, as "
+        '{"reasoning_effort": "low"}.'
+    )
 
 
 def _check_number(name: str, raw: Any, source: str, rule: Mapping[str, Any], integer: bool) -> Any:

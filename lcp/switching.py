@@ -125,8 +125,8 @@ def _change(
 
 def _load(chat: Chat, found: Found, saved: Path | None) -> None:
     """Load this model for the chat, and what was saved of its KV cache; Ctrl-C stops it."""
-    chat.settings = resolve(chat.layers)
-    chat.engine = chat.around.engine(found, chat.settings, chat.conversation.created)
+    chat.engine = chat.around.engine(found, resolve(chat.layers), chat.conversation.created)
+    chat.use(chat.layers)
     chat.model, chat.stats = found.name, None
     with stopping(chat.engine.stop) as asked:
         chat.load(saved)

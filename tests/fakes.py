@@ -64,6 +64,7 @@ class ScriptedEngine(Words):
         super().__init__(size)
         self.model = SimpleNamespace(fingerprint="scripted", sampling={})
         self.asked: list[Request] = []
+        self.variables: dict[str, Any] = {}
         self.stopped = self.closed = False
         self.restored: Path | None = None
         self._fails = fails
@@ -83,6 +84,9 @@ class ScriptedEngine(Words):
 
     def notices(self) -> list[str]:
         return []
+
+    def looks_at(self, *variables: str) -> bool:
+        return "reasoning_effort" in variables
 
     def close(self) -> None:
         self.closed = True

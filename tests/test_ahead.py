@@ -131,6 +131,22 @@ def test_after_a_stopped_answer_it_reads_ahead_again(engine):
     assert "And what of the mountains" in held(engine)
 
 
+def test_what_the_template_is_told_meanwhile_is_read_ahead_too(tiny):
+    """Thinking that is turned off, or its effort, may stand in front of everything."""
+    source = "{{ enable_thinking }} {% for m in messages %}[{{ m.content }}]{% endfor %}[answer]"
+    path = tiny("dense", quant="Q8_0", template=source)
+    question = {"role": "user", "content": "And what of the mountains?"}
+    with Engine(path, Settings(ctx_size=1024), now=NOW) as engine:
+        engine.load().result()
+        for think in (True, False):
+            engine.variables = {"enable_thinking": think}
+            engine.look_ahead(SAID, "And what of", 100)
+            settle(engine)
+            assert held(engine).startswith(f"<s>{think}")
+            reply = answer(engine, [*SAID, question])
+            assert reply.stats.read < 40 < 400 < reply.stats.reused
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid", "hybrid_mrope", "swa", "mrope"])
 def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):

@@ -194,14 +194,45 @@ def test_thinking_is_chosen(chat, word, think, whole):
     assert does(chat, f"/think {word}").startswith(f"Thinking: {think}")
     assert (chat.settings.think, chat.screen.show_thinking) == (think, whole)
     chat.ask("Hi.")
-    assert chat.engine.asked[-1].think == (think != "off")
+    assert chat.engine.asked[-1].thinking_tokens == (0 if think == "off" else None)
+    assert chat.engine.variables["enable_thinking"] == (think != "off")
     assert does(chat, "/think") == f"Thinking: {think}{' (shown whole)' if whole else ''}\n"
 
 
 def test_another_word_is_no_way_to_think(chat):
     assert refuses(chat, "/think deep") == (
-        "/think deep has no meaning. Choose on, off, show or hide."
+        "/think deep has no meaning. "
+        "Choose on, off, show, hide, low, medium, high or a number of tokens."
     )
+
+
+def test_a_number_is_the_most_tokens_of_thinking(chat):
+    assert does(chat, "/think 1500") == "Thinking: on · at most 1,500 tokens\n"
+    chat.ask("Hi.")
+    assert chat.engine.asked[-1].thinking_tokens == 1500
+    assert does(chat, "/think off") == "Thinking: off\n"
+    assert does(chat, "/think on") == "Thinking: on · at most 1,500 tokens\n"
+    does(chat, "/set reasoning_budget auto")
+    assert does(chat, "/think") == "Thinking: on\n"
+
+
+def test_how_hard_it_thinks_is_told_to_the_template(chat):
+    assert does(chat, "/think low") == "Thinking: on · effort low\n"
+    assert chat.engine.variables["reasoning_effort"] == "low"
+    does(chat, "/set reasoning_effort auto")
+    assert "reasoning_effort" not in chat.engine.variables
+
+
+def test_an_effort_that_a_model_cannot_be_told_is_said(chat):
+    chat.engine.looks_at = lambda *_: False
+    assert does(chat, "/think high") == "Thinking: on · effort high (this model cannot be told)\n"
+
+
+@pytest.mark.parametrize("word", ["high", "300"])
+def test_to_choose_how_it_thinks_lets_it_think(chat, word):
+    does(chat, "/think off")
+    does(chat, f"/think {word}")
+    assert chat.settings.think == "on"
 
 
 def test_the_candidates_of_set_are_names_and_then_words():

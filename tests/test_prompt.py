@@ -338,9 +338,11 @@ def test_a_template_that_never_asks_has_its_boundary_at_the_end(load):
 
 def test_thinking_can_be_asked_for_or_not(load):
     source = "{{ messages[0].content }}{{ '<think>' if enable_thinking else '</think>' }}"
-    writer = PromptWriter(template(source), load())
-    assert writer.write([QUESTION], think=True).tail.endswith("<think>")
-    assert writer.write([QUESTION], think=False).tail.endswith("</think>")
+    told = {"enable_thinking": True}
+    writer = PromptWriter(template(source), load(), lambda: told)
+    assert writer.write([QUESTION]).tail.endswith("<think>")
+    told = {"enable_thinking": False}
+    assert writer.write([QUESTION]).tail.endswith("</think>")
 
 
 # what was tokenised lately

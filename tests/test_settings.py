@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lcp.errors import SettingsError
 from lcp.settings import (
+    EFFORTS,
     OPTIONS,
     ORDER,
     Sampling,
@@ -91,6 +92,8 @@ def test_a_layer_that_is_not_known_says_nothing():
         ("system", "Be brief.", "Be brief."),
         ("system", 5, "5"),
         ("model", None, None),
+        ("chat_template_kwargs", '{"a": [1]}', '{"a": [1]}'),
+        ("chat_template_kwargs", {"ä": 1}, '{"ä": 1}'),
     ],
 )
 def test_a_value_as_text_or_typed(name, raw, value):
@@ -138,6 +141,15 @@ TEMP = "Give a number from 0 to 10."
         ),
         ("kv_type", "f32", "kv_type = f32 (flag) has no meaning. Choose f16, q8_0 or q4_0."),
         ("kv_type", ["f16"], "kv_type = ['f16'] (flag) has no meaning. Choose f16, q8_0 or q4_0."),
+        *(
+            (
+                "chat_template_kwargs",
+                raw,
+                f"chat_template_kwargs = {raw} (flag) has no meaning. "
+                'Give a JSON object, as {"reasoning_effort": "low"}.',
+            )
+            for raw in ("low", "[1]", "{", None, 5, '{"a": ' * 10_000)
+        ),
         ("temperature", 1, "There is no setting called temperature (flag). Did you mean temp?"),
         ("maxtokens", 1, "There is no setting called maxtokens (flag). Did you mean max_tokens?"),
     ],
@@ -149,7 +161,7 @@ def test_a_value_with_no_meaning_is_a_sentence(name, raw, sentence):
 
 
 def test_a_name_like_no_other_lists_them_all():
-    with pytest.raises(SettingsError, match=r"Known are: temp, top_k, .*think\."):
+    with pytest.raises(SettingsError, match=r"Known are: temp, top_k, .*think, .*"):
         check("xyzzy", 1, "config.toml")
 
 
@@ -216,3 +228,37 @@ def test_a_setting_the_file_misspells_is_a_sentence(tmp_path):
     path.write_text("tmep = 0.3\n")
     with pytest.raises(SettingsError, match=r"tmep \(config.toml\)\. Did you mean temp\?"):
         resolve({"config.toml": from_file(path)})
+
+
+# what a chat template is told
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({}, {"enable_thinking": True}),
+        ({"think": "hide"}, {"enable_thinking": True}),
+        (
+            {"think": "off", "reasoning_budget": 50},
+            {"enable_thinking": False, "thinking": False, "thinking_budget": 0},
+        ),
+        ({"reasoning_budget": 50}, {"enable_thinking": True, "thinking_budget": 50}),
+        (
+            {"reasoning_effort": "low"},
+            {"enable_thinking": True} | dict.fromkeys(EFFORTS, "low"),
+        ),
+        (
+            {"chat_template_kwargs": '{"enable_thinking": "yes", "x": null}'},
+            {"enable_thinking": "yes", "x": None},
+        ),
+    ],
+)
+def test_what_the_template_is_told(chosen, told):
+    assert resolve({"flag": chosen}).template_variables == told
+
+
+def test_the_configuration_holds_template_variables_as_a_table(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text("temp = 1\n[chat_template_kwargs]\ndeep = true\n[other]\nx = 1\n")
+    chosen = resolve({"config.toml": from_file(file)})
+    assert chosen.template_variables == {"enable_thinking": True, "deep": True}

@@ -216,8 +216,18 @@ def test_thinking_of_earlier_turns_is_stripped_and_of_this_one_is_kept():
 
 
 def test_thinking_can_be_turned_off():
-    assert render(QWEN_3, [USER], think=False).endswith("<think>\n\n</think>\n\n")
-    assert render(QWEN_3, [USER], think=True).endswith("assistant\n")
+    off, on = ({"enable_thinking": think} for think in (False, True))
+    assert render(QWEN_3, [USER], variables=off).endswith("<think>\n\n</think>\n\n")
+    assert render(QWEN_3, [USER], variables=on).endswith("assistant\n")
+
+
+def test_a_variable_is_told_and_never_the_messages():
+    source = "{{ messages | length }} {{ reasoning_effort is defined }} {{ reasoning_effort }}"
+    assert render(source, [USER]) == "1 False "
+    assert render(source, [USER], variables={"reasoning_effort": "low"}) == "1 True low"
+    assert render(source, [USER], variables={"messages": []}) == "1 False "
+    assert template(source).uses("reasoning_effort")
+    assert not template(source).uses("enable_thinking")
 
 
 def test_without_asking_there_is_no_tail():

@@ -79,6 +79,8 @@ def chat(
     cache_type: options.CacheType = None,
     flash_attn: options.FlashAttn = None,
     think: options.Think = None,
+    reasoning_effort: options.ReasoningEffort = None,
+    reasoning_budget: options.ReasoningBudget = None,
     loop_guard: options.LoopGuard = None,
     json_schema: options.JsonSchema = None,
     grammar: options.Grammar = None,
@@ -91,6 +93,7 @@ def chat(
     chat_template: Annotated[
         Path | None, typer.Option("--chat-template", metavar="FILE", help="A Jinja chat template.")
     ] = None,
+    chat_template_kwargs: options.ChatTemplateKwargs = None,
     resume: Annotated[
         str | None,
         typer.Option(

@@ -90,6 +90,18 @@ Slide = Annotated[
 Think = Annotated[
     str | None, _flag("--think", metavar="on|off|hide", help="Thinking, where the model can.")
 ]
+ReasoningEffort = Annotated[
+    str | None,
+    _flag("--reasoning-effort", metavar="low|medium|high", help="How hard it thinks."),
+]
+ReasoningBudget = Annotated[
+    str | None,
+    _flag("--reasoning-budget", metavar="N|auto", help="Tokens of thinking, at most."),
+]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    _flag("--chat-template-kwargs", metavar="JSON", help="More variables for the chat template."),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Show Markdown as the model typed it.")]
 LoopGuard = Annotated[
     str | None,

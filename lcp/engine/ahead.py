@@ -25,7 +25,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._context: Context | None = None
-        self._wish: tuple[Sequence[dict[str, Any]], str, bool, int | None] | None = None
+        self._wish: tuple[Sequence[dict[str, Any]], str, int | None] | None = None
         self._asked = 0.0  # when, in seconds of the monotonic clock
         self._planned: object = None  # the wish that `_target` was made of
         self._target: list[int] = []
@@ -36,12 +36,10 @@ class Ahead:
         self._writer = writer
         self._context = context
 
-    def look(
-        self, messages: Sequence[dict[str, Any]], typed: str, think: bool, max_tokens: int | None
-    ) -> None:
+    def look(self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None) -> None:
         """What will probably be asked; from any thread."""
         self._asked = time.monotonic()
-        self._wish = (messages, typed, think, max_tokens)
+        self._wish = (messages, typed, max_tokens)
 
     def rest(self) -> None:
         """Nothing more is worth reading; from any thread."""
@@ -85,14 +83,13 @@ class Ahead:
         context: Context,
         messages: Sequence[dict[str, Any]],
         typed: str,
-        think: bool,
         max_tokens: int | None,
     ) -> None:
         """The tokens that every continuation of `typed` begins with."""
 
         def with_question(text: str) -> list[int]:
             question = {"role": "user", "content": text}
-            return self._writer.write([*messages, question], think).tokens
+            return self._writer.write([*messages, question]).tokens
 
         a, b = with_question("a"), with_question("1")
         self._history = common_prefix(a, b)

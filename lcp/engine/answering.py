@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from lcp.engine import loops
+from lcp.engine.budget import Budget
 from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context, Progress, Stopped
 from lcp.engine.decoder import Decoder
@@ -41,10 +42,11 @@ class Answering:
     def _run(self, reply: Reply, request: Request, emit: Emit, stack: ExitStack) -> None:
         context, model = self._context, self._model
         # 1) Messages to tokens; an answer that is gone on with stands behind them.
-        prompt = self._writer.write(request.messages, request.think)
+        prompt = self._writer.write(request.messages)
         decoder = Decoder(request.stop, prompt.tail)
         speech = Speech(reply, decoder, model, self._shown, emit)
         said = said_before(request.begun, model)
+        budget = Budget(request.thinking_tokens, model, decoder, speech)
         constraint = None
         if request.grammar:
             constraint = Constraint(request.grammar, model, decoder, self._shown)
@@ -64,6 +66,9 @@ class Answering:
             stack.enter_context(closing(sampler))
 
             def draw() -> int | None:
+                if (token := budget.due()) is not None:
+                    sampler.accept(token)
+                    return token
                 if constraint:
                     return constraint.sample(sampler, context)
                 return sampler.sample(context)

@@ -6,7 +6,7 @@ It knows no turns, no terminal and no files but the model's.
 
 import atexit
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import Reply, Request
 from lcp.engine.worker import Emit, Task, Worker
-from lcp.settings import Settings
+from lcp.settings import EFFORTS, Settings
 
 MEASURED = 32  # tokens from which on a reading tells the speed
 AUTO_CTX = 8192  # -c auto: what the model was trained for, at most this
@@ -32,6 +32,8 @@ AUTO_CTX = 8192  # -c auto: what the model was trained for, at most this
 
 class Engine:
     """One model ready to answer; close it before the program ends."""
+
+    variables: Mapping[str, Any]  # what the chat template is told, from the next prompt on
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Engine:
         self._fit: Fit | None = None
         self._now = now
         self._template_source = template
+        self.variables = settings.template_variables
         self._stop = StopByte()
         self._closing = False
         self._ahead = Ahead()
@@ -94,7 +97,7 @@ class Engine:
             eos=model.text([model.eos]) if model.eos >= 0 else "",
             name=model.path.name,
         )
-        self._writer = PromptWriter(self._template, model)
+        self._writer = PromptWriter(self._template, model, lambda: self.variables)
         auto = min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
         size = fit.ctx_size if fit else s.ctx_size or auto
         self._offloaded = layers != 0
@@ -154,7 +157,13 @@ class Engine:
         """What a person should know of this model here."""
         fallback, asked = self._template.is_fallback, self._settings.ctx_size
         said = [*told(self._fit, fallback, asked, self.size), self._held().kind.told()]
+        if any(name in self.variables for name in EFFORTS) and not self.looks_at(*EFFORTS):
+            said.append("This model's chat template takes no reasoning effort.")
         return [sentence for sentence in said if sentence]
+
+    def looks_at(self, *variables: str) -> bool:
+        """Whether the chat template looks at one of these variables."""
+        return self._template.uses(*variables)
 
     @property
     def leaves_holes(self) -> bool:
@@ -167,7 +176,7 @@ class Engine:
 
     def count(self, messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens the prompt of these messages has."""
-        return len(self._writer.write(messages, self._settings.think != "off").tokens)
+        return len(self._writer.write(messages).tokens)
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""
@@ -187,7 +196,7 @@ class Engine:
         self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None
     ) -> None:
         """Read these messages, and what is typed of the next one, when there is time."""
-        self._ahead.look(messages, typed, self._settings.think != "off", max_tokens)
+        self._ahead.look(messages, typed, max_tokens)
         self._stop.clear()  # what stopped an answer does not stop this
         self._worker.nudge()
 
@@ -233,7 +242,7 @@ class Engine:
     def prompt(self, messages: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
         """The tokens of the prompt of these messages: ids and what they spell."""
         model = self.model
-        tokens = self._writer.write(messages, self._settings.think != "off").tokens
+        tokens = self._writer.write(messages).tokens
         return [(t, model.piece(t, special=True).decode("utf-8", "replace")) for t in tokens]
 
     def probs(
@@ -248,7 +257,7 @@ class Engine:
 
         def job(emit: Emit) -> list[probs.TokenProb]:
             self._stop.clear()
-            prompt = self._writer.write(messages, self._settings.think != "off").tokens
+            prompt = self._writer.write(messages).tokens
             key = (tuple(prompt), tuple(answer))
             if self._measured[0] != key:
                 kv_type = self._settings.kv_type

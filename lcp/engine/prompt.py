@@ -8,7 +8,7 @@ What a person or a file says is text: "<|im_end|>" in it does not become the con
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -45,29 +45,39 @@ class _Stretch:
 class PromptWriter:
     """Writes prompts of one template for one model."""
 
-    def __init__(self, template: "Template", model: Model) -> None:
+    def __init__(
+        self,
+        template: "Template",
+        model: Model,
+        variables: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """`variables` gives what the template is told beside the messages."""
         self._template = template
+        self._variables = variables
         self._model = model
         # A conversation's earlier stretches come again with every turn; what was typed on the way
         # to a question does not.
         self._ids = Remembered(self._tokenize_middle)
 
-    def write(self, messages: Messages, think: bool = True) -> Prompt:
+    def write(self, messages: Messages) -> Prompt:
         """The prompt for an answer to `messages`.
 
         A message is {"role", "content"}, and may carry "thinking" (text), "tokens" (ids as
         sampled) and "fingerprint" (of the model that sampled them).
         """
-        text, tokens = self._write(messages, ask=True, think=think)
+        told = self._variables()
+        text, tokens = self._write(messages, told, ask=True)
         boundary = None
         if self._model.memory.recurrent or self._model.memory.window:
-            _, without_tail = self._write(messages, ask=False, think=think)
+            _, without_tail = self._write(messages, told, ask=False)
             boundary = common_prefix(tokens, without_tail)
         return Prompt(tokens, boundary, text[-64:])
 
-    def _write(self, messages: Messages, ask: bool, think: bool) -> tuple[str, list[int]]:
+    def _write(
+        self, messages: Messages, told: Mapping[str, Any], ask: bool
+    ) -> tuple[str, list[int]]:
         shown = [_for_template(m) for m in messages]
-        text = self._template.render(shown, ask=ask, think=think)
+        text = self._template.render(shown, told, ask=ask)
         # Contents with tokens of their own: as sampled, or because they spell a control token.
         own = [i for i, m in enumerate(messages) if self._sampled(m) or self._as_text(m)]
         if not own:
@@ -75,7 +85,7 @@ class PromptWriter:
         # A character that is nowhere else marks where in the prompt each of them begins.
         marks = dict(zip(own, _unused_characters(text), strict=False))
         marked = [_marked(m, marks[i]) if i in marks else m for i, m in enumerate(shown)]
-        rendered = self._template.render(marked, ask=ask, think=think)
+        rendered = self._template.render(marked, told, ask=ask)
         between = re.split(f"([{''.join(marks.values())}])", rendered)
         pieces, found = between[::2], between[1::2]
         if "".join(pieces) != text:  # the template looks into the contents; marks mislead it

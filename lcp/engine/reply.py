@@ -33,7 +33,7 @@ class Request:
     sampling: Sampling
     max_tokens: int | None = None
     stop: Sequence[str] = ()
-    think: bool = True
+    thinking_tokens: int | None = None  # then its thinking is ended
     begun: dict[str, Any] | None = None  # an answer that was cut, to go on with
     move: bool = False  # whether cached tokens may be moved over a dropped middle
     grammar: str | None = None  # GBNF that the answer keeps to, its thinking not
@@ -50,7 +50,7 @@ class Request:
             settings.sampling,
             max_tokens=limit and limit - said,
             stop=settings.stop,
-            think=settings.think != "off",
+            thinking_tokens=settings.thinking_tokens,
             loop_guard=settings.loop_guard == "on",
             **more,
         )
@@ -178,6 +178,7 @@ class Speech:
         self._sent = 0.0
         self._given = 0  # tokens that were given out
         self._before = 0  # tokens of an answer that is gone on with
+        self.thought = 0  # tokens of the thinking
         self._whole = 0  # tokens up to the last one that ended a character
 
     def remark(self, sentence: str) -> None:
@@ -205,6 +206,7 @@ class Speech:
         piece = self._model.piece(token, special=token in self._shown)
         self.tokens.append(token)
         self._pieces.append(piece)
+        self.thought += bool(self._decoder.closer)
         self._give(self._decoder.feed(piece))
         if self._decoder.whole:
             self._whole = len(self.tokens)

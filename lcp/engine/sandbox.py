@@ -10,7 +10,7 @@ import functools
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from types import GeneratorType
 from typing import Any
@@ -66,8 +66,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._limit = _SIZE_FLOOR + 16 * _size(messages)  # of one value, in characters
         self._left = 128 * self._limit  # of all text that is made
 
-    def render(self, template: jinja2.Template, **names: Any) -> str:
-        return str(self.checked(template.render(**names)))
+    def render(self, template: jinja2.Template, names: Mapping[str, Any]) -> str:
+        return str(self.checked(template.render(names)))
 
     # what the program's values go through
 

@@ -6,8 +6,9 @@ there ends in text or in one sentence. It knows no tokens.
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from lcp.engine.sandbox import Exceeded, Sandbox
@@ -41,6 +42,7 @@ class Template:
         """`now` is what strftime_now answers: the moment the conversation began, or the next
         day's resume would change the prompt's first lines. Without a source ChatML is used."""
         self.is_fallback = source is None
+        self._source = source or CHATML
         self._name = name
         self._env = Sandbox(seconds)
         self._one_at_a_time = threading.Lock()  # the Sandbox counts for one
@@ -53,41 +55,54 @@ class Template:
         }
         if len(source or "") > SOURCE_LIMIT:
             raise TemplateError(f"The chat template of {name} is too long. {_OWN}")
-        self._compiled = self._guarded([], lambda: self._env.from_string(source or CHATML))
+        self._compiled = self._guarded([], lambda: self._env.from_string(self._source))
 
     def render(
-        self, messages: Sequence[dict[str, Any]], *, ask: bool = True, think: bool = True
+        self,
+        messages: Sequence[dict[str, Any]],
+        variables: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        ask: bool = True,
     ) -> str:
-        """The prompt text; with `ask` it ends where the model's answer begins.
+        """The prompt text; with `ask` it ends where the model's answer begins. `variables` are
+        what else the template is told.
 
         Messages are {"role", "content"} with an optional "reasoning_content". A template that
         takes no system message, or wants roles to alternate, gets them folded so that it does.
         """
         copies = [dict(m) for m in messages]
-        return self._guarded(copies, lambda: self._render(copies, ask, think))
+        return self._guarded(copies, lambda: self._render(copies, ask, variables))
 
-    def _render(self, messages: list[dict[str, Any]], ask: bool, think: bool) -> str:
+    def uses(self, *names: str) -> bool:
+        """Whether the template looks at one of these variables."""
+        return any(name in self._source for name in names)
+
+    def _render(
+        self, messages: list[dict[str, Any]], ask: bool, variables: Mapping[str, Any]
+    ) -> str:
         if messages and messages[0]["role"] == "system" and not self._takes_system:
             messages = _system_into_user(messages)
         try:
-            return self._once(messages, ask, think)
+            return self._once(messages, variables, ask)
         except Refused:
-            return self._once(_alternating(messages), ask, think)
+            return self._once(_alternating(messages), variables, ask)
 
-    def _once(self, messages: list[dict[str, Any]], ask: bool = True, think: bool = True) -> str:
-        names = {"messages": messages, "add_generation_prompt": ask, "enable_thinking": think}
+    def _once(
+        self, messages: list[dict[str, Any]], variables: Mapping[str, Any], ask: bool = True
+    ) -> str:
+        names = {**variables, "messages": messages, "add_generation_prompt": ask}
         try:
             # templates ask "if tools" or "tools is not none" ...
-            return self._env.render(self._compiled, **names, tools=None, documents=None)
+            return self._env.render(self._compiled, {"tools": None, "documents": None} | names)
         except TypeError:
             # ... or loop over them without asking
-            return self._env.render(self._compiled, **names, tools=[], documents=[])
+            return self._env.render(self._compiled, {"tools": [], "documents": []} | names)
 
     @functools.cached_property
     def _takes_system(self) -> bool:
         probe = [{"role": "system", "content": "sYsTeM"}, {"role": "user", "content": "uSeR"}]
         try:
-            return "sYsTeM" in self._once(probe)
+            return "sYsTeM" in self._once(probe, {})
         except Refused:
             return False
 

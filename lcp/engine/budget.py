@@ -1,0 +1,49 @@
+"""Budget: the most tokens of thinking; behind them the thinking is closed, and the answer begins.
+
+A model that was told not to think, and does, has a budget of 0.
+"""
+
+from lcp.engine.decoder import Decoder
+from lcp.engine.model import Model
+from lcp.engine.reply import Speech
+
+# Read by the model as its own words: cut without any, a model goes on thinking in the answer.
+LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
+# What a model says between such a tag and its answer.
+_THEN = {
+    "<|end|>": "<|start|>assistant<|channel|>final<|message|>",
+    "<|END_THINKING|>": "<|START_RESPONSE|>",
+}
+
+
+class Budget:
+    """The tokens that end the thinking of one answer, when its time has come."""
+
+    def __init__(self, limit: int | None, model: Model, decoder: Decoder, speech: Speech) -> None:
+        """`limit` in tokens; None leaves it to the model."""
+        self._limit = limit
+        self._model = model
+        self._decoder = decoder
+        self._speech = speech
+        self._due: list[int] = []
+
+    def due(self) -> int | None:
+        """The token that must come next; None where the model may draw one."""
+        if not self._due and self._is_spent():
+            self._due = self._model.tokenize(self._ending())
+        return self._due.pop(0) if self._due else None
+
+    def _is_spent(self) -> bool:
+        decoder, limit = self._decoder, self._limit
+        thinks = bool(decoder.closer) and decoder.whole  # no character is cut in half
+        return thinks and limit is not None and self._speech.thought >= limit
+
+    def _ending(self) -> str:
+        closer, said = self._decoder.closer, ""
+        if self._limit:
+            said = LAST_WORDS
+            self._speech.remark(
+                f"Its thinking was ended after {self._limit:,} tokens; "
+                "/set reasoning_budget auto leaves that to the model."
+            )
+        return said + closer + _THEN.get(closer, "")

@@ -1,0 +1,147 @@
+"""The most tokens of thinking: behind them the thinking is closed and the answer begins."""
+
+import re
+from datetime import datetime
+
+import pytest
+
+from lcp.engine.budget import LAST_WORDS, Budget
+from lcp.engine.decoder import Decoder
+from lcp.engine.engine import Engine
+from lcp.engine.model import Model
+from lcp.engine.reply import Reply, Request, Speech, tag_tokens
+from lcp.settings import Sampling, Settings
+
+OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
+STORY = [{"role": "user", "content": "Tell me a story."}]
+CONTROLS = ("<think>", "</think>", "[THINK]", "[/THINK]")
+HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    path = tiny("dense", controls=CONTROLS, template=OPENED)
+    with Engine(path, Settings(ctx_size=1024), now=datetime(2026, 11, 22)) as one:
+        one.load().result()
+        yield one
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    one = Model.load(tiny(controls=(*CONTROLS, *HARMONY), words=("Hm.", "Yes", "assistant")))
+    yield one
+    one.close()
+
+
+def ask(engine, seed=0, **more):
+    reply = engine.reply(Request(STORY, Sampling(seed=seed), **more))
+    for _ in reply:
+        pass
+    return reply
+
+
+def thought(engine, reply):
+    """How many tokens come before the last words."""
+    closer = engine.model.tokenize(LAST_WORDS + "</think>")
+    ids = reply.sampled
+    return next(i for i in range(len(ids)) if ids[i : i + len(closer)] == closer)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4, 5])  # a random model closes it early with 1 and 2
+def test_thinking_ends_with_its_budget_and_the_answer_begins(engine, seed):
+    free = ask(engine, seed, max_tokens=20)
+    assert free.thinking and not free.text
+    reply = ask(engine, seed, thinking_tokens=12, max_tokens=90)
+    # a character that is not whole yet is not cut
+    assert 12 <= thought(engine, reply) <= 15
+    assert reply.sampled[:12] == free.sampled[:12]
+    assert reply.thinking.endswith(LAST_WORDS)
+    assert reply.text
+    assert reply.remark.startswith("Its thinking was ended after 12 tokens; ")
+
+
+def test_without_a_budget_the_model_ends_it(engine):
+    assert "ended after" not in ask(engine, max_tokens=50).remark
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_thinks_though_it_was_told_not_to_is_stopped_at_once(engine, seed):
+    reply = ask(engine, seed, thinking_tokens=0, max_tokens=20)
+    assert (reply.thinking, reply.remark) == ("", "")
+    assert reply.sampled[:1] == engine.model.tokenize("</think>")
+    assert reply.text
+
+
+def test_the_engine_reads_on_from_what_was_put_in(engine):
+    """What the cache holds is what was said, last words and all."""
+    reply = ask(engine, thinking_tokens=5, max_tokens=90)
+    held = engine._context.tokens
+    assert held[-(len(reply.sampled) - 1) :] == reply.sampled[:-1]
+
+
+def test_the_answer_behind_a_budget_keeps_to_its_grammar(engine):
+    reply = ask(engine, thinking_tokens=8, grammar='root ::= "yes" | "no"')
+    assert reply.thinking.endswith(LAST_WORDS)
+    assert (reply.text in ("yes", "no"), reply.ended) == (True, "end")
+
+
+def test_a_cut_answer_that_goes_on_has_used_a_part_of_its_budget(engine):
+    cut = ask(engine, thinking_tokens=20, max_tokens=15)
+    assert cut.ended == "length" and not cut.text
+    begun = {"content": "", "sampled": cut.sampled, "fingerprint": engine.model.fingerprint}
+    rest = ask(engine, thinking_tokens=20, max_tokens=80, begun=begun)
+    assert rest.sampled[:15] == cut.sampled
+    assert 20 <= thought(engine, rest) <= 23
+
+
+# every way to close it
+
+
+def spoken(model, limit, *words, tail=""):
+    """What the decoder makes of a model that wants to say these words, and thinks on for ever."""
+    reply, chunks, shown = Reply(seed=0), [], tag_tokens(model)
+    decoder = Decoder(prompt_tail=tail)
+    speech = Speech(reply, decoder, model, shown, chunks.append)
+    budget = Budget(limit, model, decoder, speech)
+    ids = {model.piece(token): [token] for token in range(model.n_vocab)}
+    wanted = [t for word in words if word for t in ids.get(word.encode()) or model.tokenize(word)]
+    for _ in range(400):
+        token = budget.due()
+        if token is None:
+            if not wanted:
+                break
+            token = wanted.pop(0)
+        speech.say(token)
+    speech._give(decoder.flush())
+    return reply.thinking, reply.text
+
+
+@pytest.mark.parametrize(
+    ("opener", "tail"),
+    [
+        ("<think>", ""),
+        ("", "<think>\n"),
+        ("[THINK]", ""),
+        ("<thinking>", ""),  # spelled in letters
+        ("<|channel|>analysis<|message|>", ""),
+        ("", "<|start|>assistant<|channel|>analysis<|message|>"),
+    ],
+)
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_each_kind_of_thinking_is_closed_in_its_own_way(model, opener, tail, limit):
+    thinking, text = spoken(model, limit, opener, *["Hm."] * limit, "Yes", "Yes", tail=tail)
+    assert thinking == "Hm." * limit + (LAST_WORDS if limit else "")
+    assert text == "YesYes"
+
+
+def test_an_answer_that_does_not_think_has_all_the_tokens_it_wants(model):
+    assert spoken(model, 0, *["Yes"] * 9) == ("", "Yes" * 9)
+
+
+def test_thinking_within_its_budget_is_left_alone(model):
+    assert spoken(model, 2, "<think>", "Hm.", "</think>", "Yes") == ("Hm.", "Yes")
+
+
+def test_a_character_is_whole_before_the_thinking_ends(model):
+    thinking, _ = spoken(model, 1, "<think>", "ü", "Yes")  # two tokens, a byte each
+    assert re.fullmatch("ü" + re.escape(LAST_WORDS), thinking)
