@@ -64,11 +64,7 @@ def fitting(path: Path, settings: Settings, known: Path, gpu: bool) -> Callable[
                 bits_per_weight=known_facts.bits_per_weight or 0.0,
             )
 
-        # Weights that are copied for the CPU must stay in memory; mapped as they are, the system
-        # can drop them and read them again.
-        repack, chosen = True, choice(True)
-        if chosen.refusal and not (mapped := choice(False)).refusal:
-            repack, chosen = False, mapped
+        repack, chosen = fit.with_copies_or_without(choice)
         if chosen.refusal:
             raise NotEnoughMemory(f"{path.name} does not fit here. {chosen.refusal}")
         return Fit(chosen.ctx_size, chosen.n_gpu_layers, repack, chosen.notices)

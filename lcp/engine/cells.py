@@ -82,8 +82,12 @@ def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
     """
     if not model.memory.window:
         return False
-    numbers = model.n_layers * model.n_head_kv * model.head_size * 2 * size
-    return numbers * _BYTES[kv_type] <= _physical_memory() / 8
+    return kv_bytes(model, size, kv_type) <= _physical_memory() / 8
+
+
+def kv_bytes(model: Model, size: int, kv_type: str) -> float:
+    """About what keys and values of `size` cells take, where all layers keep all of them."""
+    return 2 * model.n_layers * model.n_head_kv * model.head_size * size * _BYTES[kv_type]
 
 
 def _physical_memory() -> int:

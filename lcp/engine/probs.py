@@ -7,6 +7,7 @@ Probabilities are the softmax of the raw logits: before temperature, top-k, pena
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lcp.engine.cells import kv_bytes
 from lcp.engine.context import N_BATCH, Context, Progress, Stopped
 from lcp.engine.model import Model
 from lcp.engine.native import library
@@ -46,12 +47,10 @@ def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int
 def about(model: Model, size: int, kv_type: str) -> int:
     """Bytes of a context of `size` tokens with ROWS rows, about: cache, logits (computed and
     handed out), and the attention scores of a batch with their mask."""
-    numbers = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}[kv_type]
-    cache = 2 * model.n_layers * model.n_head_kv * model.head_size * numbers * size
     logits = 2 * ROWS * model.n_vocab * 4
     heads = library().llama_model_n_head(model.handle)
     scores = min(N_BATCH, size) * size * (heads + 1) * 4
-    return int(cache + logits + scores)
+    return int(kv_bytes(model, size, kv_type) + logits + scores)
 
 
 def measure(

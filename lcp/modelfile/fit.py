@@ -113,6 +113,16 @@ def largest_number(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
+def with_copies_or_without(choose: Callable[[bool], Choice]) -> tuple[bool, Choice]:
+    """Whether weights should be copied in an order that suits the CPU, and what to choose then:
+    where the copies have no room, weights that are mapped as they are may be dropped by the
+    system and read again. `choose` is asked with and, if it must be, without them."""
+    chosen = choose(True)
+    if chosen.refusal and not (mapped := choose(False)).refusal:
+        return False, mapped
+    return True, chosen
+
+
 def choose(
     estimate: Estimate,
     machine: Machine,

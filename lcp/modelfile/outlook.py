@@ -15,6 +15,7 @@ from lcp.modelfile.fit import (
     largest_number,
     places,
     verdict,
+    with_copies_or_without,
 )
 from lcp.modelfile.machine import Gpu, Machine
 from lcp.modelfile.memory import ALL, CARD, Memory, Row, Wish, estimate, on_card
@@ -52,35 +53,35 @@ def outlook(
     n_gpu_layers: int | None = None,
     flash_attn: str = "auto",
     card: int | None = None,
-    repack: bool = True,
     remembered: Path | None = None,
 ) -> Outlook:
     """What this model would take here; None is what `auto` means to the chat.
 
-    `card`: bytes of a GPU that is not here but might be. `repack`: weights may be copied for the
-    CPU; where these copies have no room, they are not. `remembered`: the folder of answers that
+    `card`: bytes of a GPU that is not here but might be. `remembered`: the folder of answers that
     were had before. Raises what `estimate` does.
     """
     offloads = card is None and bool(machine.gpus)
-    figures = Figures(model, flash_attn, offloads, repack, remembered)
-    estimate: Estimate = figures
     trained, blocks = known.context_length or 0, known.layers or 0
     wishes = [(n, kv) for n in contexts(trained, ctx_size) for kv in sorted({*KV_TYPES, kv_type})]
-    if not machine.gpus or card is not None:
-        figures(wishes, ALL)  # one question for all: later ones find these rows
+    in_one_question = not machine.gpus or card is not None
     if card is not None:
-        machine, estimate = _with_card(machine, card), figures.on_card
-    choice = choose(
-        estimate, machine, trained=trained, layers=blocks, ctx_size=ctx_size,
-        n_gpu_layers=n_gpu_layers, kv_type=kv_type, bits_per_weight=known.bits_per_weight or 0,
-    )  # fmt: skip
-    if choice.refusal and repack:
-        mapped = outlook(
-            model, known, machine, ctx_size=ctx_size, kv_type=kv_type, n_gpu_layers=n_gpu_layers,
-            flash_attn=flash_attn, card=card, repack=False, remembered=remembered,
+        machine = _with_card(machine, card)
+    asked: dict[bool, Figures] = {}
+
+    def estimate_of(figures: Figures) -> Estimate:
+        return figures if card is None else figures.on_card
+
+    def choice_for(repack: bool) -> Choice:
+        figures = asked[repack] = Figures(model, flash_attn, offloads, repack, remembered)
+        if in_one_question:  # later ones find these rows
+            figures(wishes, ALL)
+        return choose(
+            estimate_of(figures), machine, trained=trained, layers=blocks, ctx_size=ctx_size,
+            n_gpu_layers=n_gpu_layers, kv_type=kv_type, bits_per_weight=known.bits_per_weight or 0,
         )  # fmt: skip
-        if not mapped.choice.refusal:
-            return mapped
+
+    repack, choice = with_copies_or_without(choice_for)
+    figures, estimate = asked[repack], estimate_of(asked[repack])
     wish, layers = (choice.ctx_size, kv_type), choice.n_gpu_layers
     memory = estimate([*wishes, wish], layers)
     chosen = next(iter(estimate([wish], layers).rows), None)
