@@ -45,7 +45,7 @@ def probs(chat: Chat, argument: str) -> None:
     least = sorted(range(len(rows)), key=lambda i: rows[i].p)[:LEAST]
     chat.screen.show(charts.bars([(str(i + 1), rows[i].text, rows[i].p) for i in sorted(least)]))
     chat.screen.notice(
-        f"The least likely of {len(rows)} tokens, numbered; before temperature and the other "
+        f"The least likely of {len(rows):,} tokens, numbered; before temperature and the other "
         "settings. /probs N shows what else the model had."
     )
 
@@ -105,7 +105,7 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
                 chat.engine.stop()
             if isinstance(step, Progress):
                 share = f"({100 * step.done // step.total} %)"
-                chat.screen.progress(f"reading {step.done}/{step.total} tokens again {share}")
+                chat.screen.progress(f"reading {step.done:,}/{step.total:,} tokens again {share}")
         rows = task.result()
     chat.screen.clear_progress()
     leave(asked)

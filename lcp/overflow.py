@@ -147,8 +147,8 @@ class Overflow:
         if window.newly_out:
             if policy == "stop":
                 raise TooLong(
-                    f"The window is full: {self._engine.count(self._all(turns))} tokens, and "
-                    f"there is room for {room}. /forget a turn, /clear, or /set overflow slide."
+                    f"The window is full: {self._engine.count(self._all(turns)):,} tokens, and "
+                    f"there is room for {room:,}. /forget a turn, /clear, or /set overflow slide."
                 )
             if policy == "summarize":
                 window = self._condensed(window, turns, room, condense)

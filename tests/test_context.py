@@ -555,6 +555,8 @@ def test_a_context_larger_than_memory_is_one_sentence(tiny, kind):
         check=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-    assert done.stdout.startswith("There is not enough memory for a context of 1073741824 tokens (")
+    assert done.stdout.startswith(
+        "There is not enough memory for a context of 1,073,741,824 tokens ("
+    )
     assert done.stdout.endswith("Give a smaller --ctx-size or --kv-type q8_0.\n")
     assert issubclass(NotEnoughMemory, Exception)

@@ -9,6 +9,7 @@ from terminal import NOW
 
 from lcp import commands
 from lcp.chat import Chat
+from lcp.engine.reply import Stats
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -54,6 +55,13 @@ def test_the_meter_has_another_colour_when_the_window_is_nearly_full(words, styl
     chat = a_chat()
     chat.keep(chat.conversation.set_system("word " * words))
     assert Status(chat)()[0] == (f"context {words}/100 ({words} %)", style)
+
+
+def test_the_line_after_an_answer_has_the_same_form():
+    line = Stats(ctx_used=2977, ctx_size=8192).line()
+    assert line == "context 2,977/8,192 (36 %)"
+    long = Stats(reply_tokens=1234, read=56789, reused=4321).long_line()
+    assert "1,234 tokens in" in long and "read 56,789 in" in long and "reused 4,321" in long
 
 
 def test_it_goes_back_with_the_conversation():

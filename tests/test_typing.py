@@ -480,7 +480,7 @@ def test_the_line_below_the_prompt_is_below_the_prompt(chat):
     chat.sees("> one\ncontext 0/4,096 (0 %)")
     chat.type(CTRL_J + "two")
     chat.type(ENTER)
-    chat.sees("20.0 tokens/s · first token 0.25 s · context 3/4096 (0 %)\n\n>\ncontext 3/4,096")
+    chat.sees("20.0 tokens/s · first token 0.25 s · context 3/4,096 (0 %)\n\n>\ncontext 3/4,096")
     chat.sees("(0 %) · scripted · 20.0 tokens/s · 20261122-0931-tail")
     assert chat.screen().count("scripted") == 1  # none stays above
     chat.type("/undo" + ENTER)

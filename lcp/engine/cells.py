@@ -43,7 +43,7 @@ class MemoryKind:
             return "This model's memory cannot be moved: when the window slides, it is read again."
         if self.window and self.slide == "reread":
             return (
-                f"To save memory, only the last {self.window} tokens stay in this model's "
+                f"To save memory, only the last {self.window:,} tokens stay in this model's "
                 "sliding-window layers: when the window slides, it is read again."
             )
         return ""

@@ -127,7 +127,7 @@ class Context:
         """
         if len(wanted) > self.size:
             raise ContextFull(
-                f"The prompt has {len(wanted)} tokens, the context {self.size}. "
+                f"The prompt has {len(wanted):,} tokens, the context {self.size:,}. "
                 "Shorten it or give a larger --ctx-size."
             )
         # 1) Take out what is not wanted.
@@ -260,7 +260,7 @@ def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsErro
         )
     if line := log.find("failed to allocate", "unable to allocate", "alloc", "out of memory"):
         return NotEnoughMemory(
-            f"There is not enough memory for a context of {size} tokens ({line.strip()}). "
+            f"There is not enough memory for a context of {size:,} tokens ({line.strip()}). "
             "Give a smaller --ctx-size or --kv-type q8_0."
         )
     said = log.find("error", "failed") or "no reason given"

@@ -33,4 +33,4 @@ def told(fit: Fit | None, fallback: bool, asked: int | None, size: int) -> Itera
             "This model has no chat template; ChatML is used. --chat-template FILE gives another."
         )
     if asked and asked != size:
-        yield f"The context has {size} tokens, not {asked}: llama.cpp takes whole 256s."
+        yield f"The context has {size:,} tokens, not {asked:,}: llama.cpp takes whole 256s."

@@ -37,7 +37,7 @@ def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int
     needed = about(model, size, kv_type)
     if free is not None and needed > free:
         raise NotEnoughMemory(
-            f"To look at the probabilities, the {tokens} tokens are read again in a context of "
+            f"To look at the probabilities, the {tokens:,} tokens are read again in a context of "
             f"their own: about {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free. "
             "Close other programs, or look at a shorter conversation."
         )

@@ -100,14 +100,14 @@ class Stats:
         used = 100 * self.ctx_used / self.ctx_size if self.ctx_size else 0
         speed = f"{self.tokens_per_second:.1f} tokens/s · " if self.tokens_per_second else ""
         first = f"first token {self.ttft_s:.2f} s · " if self.reply_tokens else ""
-        context = f"context {self.ctx_used}/{self.ctx_size} ({used:.0f} %)"
+        context = f"context {self.ctx_used:,}/{self.ctx_size:,} ({used:.0f} %)"
         return f"{speed}{first}{context}{CUT.get(ended, '')}"
 
     def long_line(self) -> str:
         """For people, all of it in one line."""
         return (
-            f"{self.reply_tokens} tokens in {self.decode_s:.3f} s · {self.line()} · "
-            f"read {self.read} in {self.read_s:.3f} s, reused {self.reused}"
+            f"{self.reply_tokens:,} tokens in {self.decode_s:.3f} s · {self.line()} · "
+            f"read {self.read:,} in {self.read_s:.3f} s, reused {self.reused:,}"
         )
 
 

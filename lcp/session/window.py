@@ -114,6 +114,6 @@ def _too_long(tokens: int, room: int, asked: bool, pinned: bool) -> str:
     others = "the system text and the pinned turns" if pinned else "the system text"
     what = f"This message, with {others}," if asked else "The system text"
     return (
-        f"{what} takes {tokens} tokens and the window has room for {room}; "
+        f"{what} takes {tokens:,} tokens and the window has room for {room:,}; "
         "shorten it, or start with a larger --ctx-size."
     )
