@@ -2,12 +2,14 @@
 
 import errno
 import io
+import re
 import sys
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from terminal import Glass, Paper
 
 from lcp.terminal.clean import clean
@@ -160,10 +162,35 @@ def test_an_error_is_red():
     assert err.written == "\x1b[31mAn error.\x1b[0m\n"
 
 
-def test_a_long_notice_is_one_line_for_who_copies_it():
+SENTENCE = "One two " + "世界 " * 8 + "three" * 30 + " end of a sentence that goes on and on."
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+@pytest.mark.parametrize("say", [Screen.notice, Screen.error])
+def test_what_lcp_says_is_wrapped_at_words(monkeypatch, say, width):
+    monkeypatch.setenv("COLUMNS", str(width))
     screen, _, err = in_a_terminal()
-    screen.notice("x" * 200)
-    assert "x" * 200 in err.written
+    say(screen, SENTENCE)
+    rows = re.sub(r"\x1b\[\d*m", "", err.written).splitlines()
+    assert [word for row in rows for word in row.split()] == SENTENCE.split()  # none is cut
+    assert len(rows) > 2
+    for row, following in pairwise(rows):
+        assert cell_len(row) < width or row == "three" * 30  # copies whole
+        assert cell_len(f"{row} {following.split()[0]}") >= width
+        assert row == row.strip()
+
+
+def test_what_lcp_says_is_one_line_in_a_pipe():
+    screen, _, err = in_pipes()
+    screen.notice(SENTENCE)
+    screen.error(SENTENCE)
+    assert err.getvalue() == f"{SENTENCE}\n" * 2
+
+
+def test_lines_of_what_lcp_says_stay_lines():
+    screen, out, _ = in_a_terminal()
+    screen.notice("one\n  two\n\nthree")
+    assert out.glass.text() == "one\n  two\n\nthree"
 
 
 def test_a_table_has_no_blanks_at_line_ends():

@@ -18,7 +18,7 @@ ANSWERS = [
 SCREEN = """\
 > What is the capital of France?
 The capital of France is Paris.
-20.0 tokens/s · first token 0.25 s · context 12/4096 (0 %)
+20.0 tokens/s · first token 0.25 s · context 12/4,096 (0 %)
 
 > /system Be brief.
 System text: Be brief.
@@ -27,12 +27,12 @@ temp  0.5  /set  default 0.8  randomness; 0 always takes the likeliest token
 > And of Italy?
 thought for 0 s
 Rome.
-20.0 tokens/s · first token 0.25 s · context 18/4096 (0 %)
+20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
 > /retry
 Variant 2 of this answer; /branches has the others.
 Roma.
-20.0 tokens/s · first token 0.25 s · context 18/4096 (0 %)
+20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
 > /stats
 prompt_tokens      17
@@ -50,7 +50,8 @@ ctx_size           4,096
 In this chat: 3 answers of 8 tokens, 40 tokens read, 3.6 s.
 > Tell me a story.
 It was a dark and stormy night
-20.0 tokens/s · first token 0.25 s · context 29/4096 (1 %) · stopped (/continue)
+20.0 tokens/s · first token 0.25 s · context 29/4,096 (1 %) · stopped
+(/continue)
 
 > /exit"""
 
@@ -62,16 +63,16 @@ It was a dark and stormy night
 """
 
 STDERR = """\
-20.0 tokens/s · first token 0.25 s · context 12/4096 (0 %)
+20.0 tokens/s · first token 0.25 s · context 12/4,096 (0 %)
 
 System text: Be brief.
 temp  0.5  /set  default 0.8  randomness; 0 always takes the likeliest token
 France was Paris. So Italy is
 
-20.0 tokens/s · first token 0.25 s · context 18/4096 (0 %)
+20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
 Variant 2 of this answer; /branches has the others.
-20.0 tokens/s · first token 0.25 s · context 18/4096 (0 %)
+20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
 prompt_tokens      17
 reused             0
@@ -86,7 +87,7 @@ tokens_per_second  20.0
 ctx_used           18
 ctx_size           4,096
 In this chat: 3 answers of 8 tokens, 40 tokens read, 3.6 s.
-20.0 tokens/s · first token 0.25 s · context 29/4096 (1 %) · stopped (/continue)
+20.0 tokens/s · first token 0.25 s · context 29/4,096 (1 %) · stopped (/continue)
 
 """
 

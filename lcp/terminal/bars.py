@@ -17,9 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.text import Text
 
 from lcp.terminal.clean import clean
+from lcp.terminal.screen import say
 
 _COLUMNS = 52  # cells that the bar itself and its numbers need
 
@@ -50,7 +50,7 @@ class Bar:
     def notice(self, sentence: str) -> None:
         """A line above the bar."""
         console = self._progress.console if self._progress else self._console
-        console.print(Text(clean(sentence), "dim"), soft_wrap=True)
+        say(console, sentence, "dim")
 
     def __enter__(self) -> "Bar":
         return self

@@ -5,6 +5,7 @@ it goes as it is.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
@@ -131,12 +133,12 @@ class Screen:
     def notice(self, text: str) -> None:
         """A line of lcp's own, beside the conversation."""
         self._make_way()
-        self._err.print(Text(clean(text), "dim"), soft_wrap=True)
+        say(self._err, text, "dim")
 
     def error(self, text: str) -> None:
         """A sentence about what went wrong."""
         self._make_way()
-        self._err.print(Text(clean(text), "red"), soft_wrap=True)
+        say(self._err, text, "red")
 
     def table(self, rows: list[tuple[str, ...]]) -> None:
         """Rows in aligned columns, which wrap where there is no room; nothing is cut off."""
@@ -243,6 +245,20 @@ class _Terminal:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """A sentence of lcp's own: on one line in a pipe, wrapped at words in a terminal. A word that
+    is longer than a row is left to the terminal, which copies it whole."""
+    for line in clean(text).split("\n"):
+        row = ""
+        for word in re.findall(r"\s*\S+", line):
+            if row and console.is_terminal and cell_len(row + word) >= console.width:
+                console.print(Text(row, style), soft_wrap=True)
+                row = word.lstrip()
+            else:
+                row += word
+        console.print(Text(row, style), soft_wrap=True)
 
 
 def _console(file: TextIO) -> Console:
