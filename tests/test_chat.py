@@ -140,10 +140,13 @@ def test_pasted_lines_are_not_sent(chat):
 def test_ctrl_c_at_the_prompt_clears_the_line(chat):
     chat.type("not this")
     chat.sees("> not this")
+    chat.type(CTRL_C + "but this" + ENTER)
+    chat.sees("> but this")
+    assert "not this" not in chat.screen()
+    chat.sees("Asked.")
+    assert "leaves." not in chat.screen()
     chat.type(CTRL_C)
     chat.sees("Ctrl-D or /exit leaves.")
-    chat.type("but this" + ENTER)
-    chat.sees("Asked.")
     chat.ends()
     assert said(chat, "user") == ["but this"]
 
@@ -176,9 +179,7 @@ def test_a_question_that_is_too_long_is_offered_again(chat):
     chat.type("word " * 60 + ENTER)
     chat.sees("takes 60 tokens and the window has room for")
     chat.waits(lambda: chat.screen().count("> word word") == 2, "it is not offered again")
-    chat.type(CTRL_C)
-    chat.sees("Ctrl-D or /exit leaves.")
-    chat.type("word" + ENTER)
+    chat.type(CTRL_C + "word" + ENTER)
     chat.sees("Short enough.")
     chat.ends()
     assert said(chat, "user")[-1] == "word"

@@ -15,6 +15,7 @@ from terminal import (
     CTRL_D,
     CTRL_Z,
     ENTER,
+    UNDO,
     UP,
     InProcess,
     Pty,
@@ -70,9 +71,11 @@ def test_ctrl_d_on_an_empty_line_is_the_end(press):
         press(CTRL_D)
 
 
-def test_ctrl_c_is_an_interrupt(press):
+def test_ctrl_c_clears_the_line_and_is_an_interrupt_on_an_empty_one(press):
+    assert press("half a line" + CTRL_C + "another\r") == "another"
+    assert press("two\nlines" + CTRL_C + "another" + CTRL_C + UNDO + "!\r") == "another!"
     with pytest.raises(KeyboardInterrupt):
-        press("half a line" + CTRL_C)
+        press("half a line" + CTRL_C + CTRL_C)
 
 
 # history

@@ -106,8 +106,8 @@ class Keyboard:
         self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 
     def read(self, text: str = "") -> Line:
-        """What is sent next, the line beginning with `text`. Ctrl-C raises KeyboardInterrupt,
-        Ctrl-D on an empty line EOFError, SIGTERM and SIGHUP SystemExit with the terminal in
+        """What is sent next, the line beginning with `text`. On an empty line Ctrl-C raises
+        KeyboardInterrupt and Ctrl-D EOFError; SIGTERM and SIGHUP SystemExit with the terminal in
         order."""
         vi = self._keys() == "vi"
         self._session.editing_mode = EditingMode.VI if vi else EditingMode.EMACS

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from prompt_toolkit.application import get_app
+from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_navigation_mode
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -19,7 +20,7 @@ TABLE = (
     ("Up, Down, Ctrl-R", "earlier messages, searched with Ctrl-R"),
     ("Ctrl-X Ctrl-E", "opens the text in $VISUAL or $EDITOR (with vi keys also v)"),
     ("Ctrl-X p", "opens a long paste that stands folded; Backspace removes it"),
-    ("Ctrl-C", "stops an answer; at the prompt clears the line"),
+    ("Ctrl-C", "stops an answer; at the prompt clears the line (Ctrl-_ brings it back)"),
     ("Ctrl-D", "leaves, on an empty line"),
     ("Ctrl-Z", "stops lcp; `fg` brings it back"),
 )
@@ -29,6 +30,10 @@ def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -
     """The keys; `edit` opens the line in an editor."""
     keys = KeyBindings()
     in_line = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
+
+    @Condition
+    def has_text() -> bool:
+        return bool(get_app().current_buffer.text)
 
     @Condition
     def behind_paste() -> bool:
@@ -50,6 +55,14 @@ def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -
     def new_line(event: KeyPressEvent) -> None:
         """Begin a new line."""
         event.current_buffer.insert_text("\n")
+
+    @keys.add("c-c", filter=in_line & has_text)
+    def clear(event: KeyPressEvent) -> None:
+        """Clear the line. On an empty one Ctrl-C is an interrupt."""
+        buffer = event.current_buffer
+        buffer.save_to_undo_stack()
+        buffer.document = Document()
+        event.app.vi_state.reset()
 
     @keys.add(Keys.BracketedPaste, filter=in_line)
     def paste(event: KeyPressEvent) -> None:
