@@ -16,7 +16,8 @@ from lcp.attach import attach
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.engine.loading import Loading
-from lcp.engine.reply import Reply, Request, Stats
+from lcp.engine.reply import Reply, Request
+from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError, TooLong
 from lcp.overflow import Overflow

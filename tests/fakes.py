@@ -14,7 +14,8 @@ from lcp import commands
 from lcp.chat import Chat
 from lcp.engine.context import Progress
 from lcp.engine.decoder import Chunk
-from lcp.engine.reply import Reply, Request, Stats
+from lcp.engine.reply import Reply, Request
+from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError
 

@@ -38,7 +38,7 @@ def settle(engine):
 
 
 def held(engine):
-    return engine.model.text(engine._context.tokens)
+    return engine.model.text(engine._loaded.context.tokens)
 
 
 def answer(engine, messages):
@@ -93,7 +93,7 @@ def test_a_text_that_changes_is_read_as_far_as_it_stands(engine):
 def test_it_fills_free_room_only(engine):
     engine.look_ahead(SAID, "word " * 400, 100)
     settle(engine)
-    assert len(engine._context.tokens) <= engine.room(100)
+    assert len(engine._loaded.context.tokens) <= engine.room(100)
 
 
 def test_what_was_typed_before_the_model_was_loaded_is_read_after(tiny):
@@ -110,7 +110,7 @@ def test_enter_takes_over_in_the_middle(engine):
     engine.look_ahead(long, "", 100)
     reply = answer(engine, [{"role": "user", "content": "short"}])
     assert reply.ended in ("length", "end")
-    assert engine.model.text(engine._context.tokens).startswith("<s>[user] short")
+    assert engine.model.text(engine._loaded.context.tokens).startswith("<s>[user] short")
 
 
 def test_a_stop_while_reading_ahead_is_for_the_next_answer_only(engine):
@@ -157,7 +157,9 @@ def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):
         for typed in ("And wh", "And who is there?", "And what of the"):
             engine.look_ahead(SAID, typed, 100)
             settle(engine)
-        done = common_prefix(engine._context.tokens, engine._writer.write([*SAID, question]).tokens)
+        done = common_prefix(
+            engine._loaded.context.tokens, engine._loaded.writer.write([*SAID, question]).tokens
+        )
         assert done > 400
         ahead = answer(engine, [*SAID, question])
         assert ahead.stats.read < 100

@@ -75,7 +75,7 @@ def test_a_model_that_thinks_though_it_was_told_not_to_is_stopped_at_once(engine
 def test_the_engine_reads_on_from_what_was_put_in(engine):
     """What the cache holds is what was said, last words and all."""
     reply = ask(engine, thinking_tokens=5, max_tokens=90)
-    held = engine._context.tokens
+    held = engine._loaded.context.tokens
     assert held[-(len(reply.sampled) - 1) :] == reply.sampled[:-1]
 
 

@@ -20,7 +20,8 @@ from lcp.engine.engine import Engine
 from lcp.engine.loading import Loading
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
-from lcp.engine.reply import Reply, Request, Speech, Stats, tag_tokens
+from lcp.engine.reply import Reply, Request, Speech, tag_tokens
+from lcp.engine.stats import Stats
 from lcp.errors import ContextFull, ModelError, ModelNotFound, SettingsError, TemplateError
 from lcp.settings import Sampling, Settings
 
@@ -257,7 +258,7 @@ def assert_same_answer(one, fresh, messages, max_tokens):
     assert anew.stats.reused == 0
     for i, (token, other) in enumerate(zip(reused.tokens, anew.tokens, strict=False)):
         if token != other:
-            prompt = fresh._writer.write(messages).tokens
+            prompt = fresh._loaded.writer.write(messages).tokens
             assert margin(fresh.model.path, [*prompt, *anew.tokens[:i]]) < 0.01
             break
     return reused

@@ -99,7 +99,7 @@ def test_a_fork_goes_on_with_the_alternative(chat):
         for i, text in enumerate(others, 1)
         if re.fullmatch("[a-z ]", text) and text != first.text[9]
     )
-    held = list(chat.engine._context.tokens)
+    held = list(chat.engine._loaded.context.tokens)
     told = chat.says(f"/fork 10 {k}")
     old, new = answers(chat)
     assert old.content == first.text

@@ -80,9 +80,9 @@ def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
     one, untouched = engine(kind), engine(kind)
     for each in (one, untouched):
         answer = said(each, 20)
-    held = list(one._context.tokens)
+    held = list(one._loaded.context.tokens)
     one.probs(STORY, answer).result()
-    assert one._context.tokens == held
+    assert one._loaded.context.tokens == held
     assert said(one, 20, seed=4) == said(untouched, 20, seed=4)
 
 

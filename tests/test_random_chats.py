@@ -153,8 +153,8 @@ class Life:
         chat = self.chat
         self.engine._ahead.rest()  # llama.cpp is asked below: nothing may run meanwhile
         self.engine._worker.submit(lambda emit: None).result()
-        held = self.engine._context.tokens
-        cells = self.engine._context._cells
+        held = self.engine._loaded.context.tokens
+        cells = self.engine._loaded.context._cells
         top = library().llama_memory_seq_pos_max(cells._memory, 0)
         assert len(cells.positions) == len(held)
         assert top == (cells.positions[-1] if held else -1)
@@ -178,7 +178,7 @@ class Life:
         # The rendered prompt of what is in the window is what the cache begins with.
         visible = chat.overflow.visible()
         if visible and visible[-1].get("tokens") == list(said.tokens) and said.ended != "full":
-            prompt = self.engine._writer.write(visible[:-1]).tokens
+            prompt = self.engine._loaded.writer.write(visible[:-1]).tokens
             if held[: len(prompt)] == prompt:  # the last command may have gone elsewhere
                 spoken = prompt + list(said.tokens)
                 n = min(len(spoken), len(held))

@@ -9,7 +9,7 @@ from terminal import NOW
 
 from lcp import commands
 from lcp.chat import Chat
-from lcp.engine.reply import Stats
+from lcp.engine.stats import Stats
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log

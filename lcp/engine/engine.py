@@ -7,27 +7,24 @@ It knows no turns, no terminal and no files but the model's.
 import atexit
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
 from lcp.engine.ahead import Ahead
-from lcp.engine.answering import Answering
-from lcp.engine.cells import keep_all_cells
-from lcp.engine.context import Context
-from lcp.engine.cores import physical_cores
-from lcp.engine.loading import Fit, Loading, told
+from lcp.engine.loading import Fit, Loaded, Loading, load, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
-from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import Reply, Request
 from lcp.engine.worker import Emit, Task, Worker
 from lcp.settings import EFFORTS, Settings
 
+if TYPE_CHECKING:
+    pass
+
 MEASURED = 32  # tokens from which on a reading tells the speed
-AUTO_CTX = 8192  # -c auto: what the model was trained for, at most this
 
 
 class Engine:
@@ -51,7 +48,7 @@ class Engine:
         self._choose = fit
         self._fit: Fit | None = None
         self._now = now
-        self._template_source = template
+        self._template = template
         self.variables = settings.template_variables
         self._stop = StopByte()
         self._closing = False
@@ -60,8 +57,8 @@ class Engine:
         self._worker = Worker(idle=self._read_ahead)
         self._measured: tuple[object, list[probs.TokenProb]] = (None, [])
         self._speed = 0.0  # tokens read per second, of the last prompt long enough to tell
-        self._model: Model | None = None
-        self._context: Context | None = None
+        self._made: Loaded | None = None
+        self._life = ExitStack()  # frees what was made, in the order llama.cpp needs
         atexit.register(self.close)  # leaving with a decode under way would crash in C
 
     # life
@@ -77,46 +74,24 @@ class Engine:
         return self._worker.submit(self._load)
 
     def _load(self, emit: Emit) -> None:
-        from lcp.engine.template import Template  # jinja2, which the prompt does not wait for
-
-        s = self._settings
-
         def on_progress(fraction: float) -> bool:
             emit(Loading(fraction))
             return not self._stop.is_set()
 
-        fit = self._fit = self._choose() if self._choose else None
-        layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
-        self._model = model = Model.load(
-            self._path, layers, on_progress, fit.repack if fit else True
-        )
-        self._template = Template(
-            self._template_source or model.chat_template,
-            now=self._now,
-            bos=model.text([model.bos]) if model.bos >= 0 else "",
-            eos=model.text([model.eos]) if model.eos >= 0 else "",
-            name=model.path.name,
-        )
-        self._writer = PromptWriter(self._template, model, lambda: self.variables)
-        auto = min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
-        size = fit.ctx_size if fit else s.ctx_size or auto
-        self._offloaded = layers != 0
-        self._context = self._new_context(size, swa_full=keep_all_cells(model, size, s.kv_type))
-        self._ahead.begin(self._context, self._writer)
-        self._answering = Answering(model, self._context, self._writer, self._stop)
-
-    def _new_context(self, size: int, **more: Any) -> Context:
-        s = self._settings
-        return Context(
-            self.model,
-            size,
+        self._fit = self._choose() if self._choose else None
+        made = load(
+            self._path,
+            self._settings,
+            self._fit,
             self._stop,
-            threads=s.threads or physical_cores(),
-            kv_type=s.kv_type,
-            flash_attn=s.flash_attn,
-            offloaded=self._offloaded,
-            **more,
+            self._life,
+            on_progress,
+            now=self._now,
+            template=self._template,
+            variables=lambda: self.variables,
         )
+        self._ahead.begin(made.context, made.writer)
+        self._made = made
 
     def close(self) -> None:
         """Stop what runs, then free everything, in the order llama.cpp needs."""
@@ -125,14 +100,8 @@ class Engine:
         self._closing = True
         atexit.unregister(self.close)
         self._stop.set()
-        self._worker.submit(lambda _: self._free())
+        self._worker.submit(lambda _: self._life.close())
         self._worker.close()
-
-    def _free(self) -> None:
-        if self._context:
-            self._context.close()
-        if self._model:
-            self._model.close()
 
     def stop(self) -> None:
         """End the reply under way; safe in a signal handler."""
@@ -143,40 +112,44 @@ class Engine:
     # facts, once loaded
 
     @property
+    def _loaded(self) -> Loaded:
+        assert self._made, "load() has not ended"
+        return self._made
+
+    @property
     def model(self) -> Model:
-        assert self._model, "load() has not ended"
-        return self._model
+        """What was loaded."""
+        return self._loaded.model
 
     @property
     def size(self) -> int:
         """Tokens the context holds."""
-        assert self._context, "load() has not ended"
-        return self._context.size
+        return self._loaded.context.size
 
     def notices(self) -> list[str]:
         """What a person should know of this model here."""
-        fallback, asked = self._template.is_fallback, self._settings.ctx_size
-        said = [*told(self._fit, fallback, asked, self.size), self._held().kind.told()]
+        fallback, asked = self._loaded.template.is_fallback, self._settings.ctx_size
+        said = [*told(self._fit, fallback, asked, self.size), self._loaded.context.kind.told()]
         if any(name in self.variables for name in EFFORTS) and not self.looks_at(*EFFORTS):
             said.append("This model's chat template takes no reasoning effort.")
         return [sentence for sentence in said if sentence]
 
     def looks_at(self, *variables: str) -> bool:
         """Whether the chat template looks at one of these variables."""
-        return self._template.uses(*variables)
+        return self._loaded.template.uses(*variables)
 
     @property
     def leaves_holes(self) -> bool:
         """Whether a slide leaves a hole in the positions, and what is kept stays in its place."""
-        return self._held().kind.slide == "hole"
+        return self._loaded.context.kind.slide == "hole"
 
     def room(self, max_tokens: int | None) -> int:
         """Tokens a prompt may have, so that an answer fits behind it."""
-        return self._held().room(max_tokens)
+        return self._loaded.context.room(max_tokens)
 
     def count(self, messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens the prompt of these messages has."""
-        return len(self._writer.write(messages).tokens)
+        return len(self._loaded.writer.write(messages).tokens)
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""
@@ -216,10 +189,10 @@ class Engine:
 
         def job(_: Emit) -> int:
             self._stop.clear()
-            state = self._context.save() if self._context else None
+            state = self._made.context.save() if self._made else None
             if state is None:
                 return 0
-            made_by = self._held().fingerprint
+            made_by = self._loaded.context.fingerprint
             return statefile.write(path, state, made_by, self._stop.is_set)
 
         return self._worker.submit(job)
@@ -228,10 +201,11 @@ class Engine:
         """Hold what was saved; why not, as the end of a sentence, or "" when all is well."""
 
         def job(_: Emit) -> str:
-            state = statefile.read(path, self._held().fingerprint)
+            context = self._loaded.context
+            state = statefile.read(path, context.fingerprint)
             if isinstance(state, statefile.Unusable):
                 return state.why
-            if state is not None and not self._held().restore(state):
+            if state is not None and not context.restore(state):
                 return "does not fit this context"
             return ""
 
@@ -242,7 +216,7 @@ class Engine:
     def prompt(self, messages: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
         """The tokens of the prompt of these messages: ids and what they spell."""
         model = self.model
-        tokens = self._writer.write(messages).tokens
+        tokens = self._loaded.writer.write(messages).tokens
         return [(t, model.piece(t, special=True).decode("utf-8", "replace")) for t in tokens]
 
     def probs(
@@ -257,12 +231,12 @@ class Engine:
 
         def job(emit: Emit) -> list[probs.TokenProb]:
             self._stop.clear()
-            prompt = self._writer.write(messages).tokens
+            prompt = self._loaded.writer.write(messages).tokens
             key = (tuple(prompt), tuple(answer))
             if self._measured[0] != key:
                 kv_type = self._settings.kv_type
                 size = probs.check_room(self.model, len(prompt) + len(answer), kv_type, free())
-                with closing(self._new_context(size, rows=probs.ROWS)) as context:
+                with closing(self._loaded.new_context(size, rows=probs.ROWS)) as context:
                     found = probs.measure(self.model, context, prompt, answer, emit)
                 if len(found) < len(answer):
                     return found
@@ -288,11 +262,7 @@ class Engine:
         self._stop.clear()
         if reply.stop_asked:
             self._stop.set()
-        self._answering.run(reply, request, emit)
+        self._loaded.answering.run(reply, request, emit)
         stats = reply.stats
         if stats.read >= MEASURED and stats.read_s > 0:
             self._speed = stats.read / stats.read_s
-
-    def _held(self) -> Context:
-        assert self._context, "load() has not ended"
-        return self._context

@@ -5,21 +5,16 @@ It knows how tokens become text, what they cost and why they ended; it draws no 
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lcp.engine.context import Progress
 from lcp.engine.decoder import TAGS, Chunk, Decoder
 from lcp.engine.model import Model
+from lcp.engine.stats import Stats
 from lcp.engine.worker import Emit, Task
 from lcp.settings import Sampling, Settings
 
-# What is said of an answer that did not come to its end.
-CUT = {
-    "interrupted": " · stopped (/continue)",
-    "length": " · cut (/continue)",
-    "full": " · the window is full",
-}
 # Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
 # all compute, that stops one of them at every token.
 PACE_S = 0.1
@@ -53,61 +48,6 @@ class Request:
             thinking_tokens=settings.thinking_tokens,
             loop_guard=settings.loop_guard == "on",
             **more,
-        )
-
-
-@dataclass(frozen=True)
-class Stats:
-    """The figures of one reply. Tokens and seconds."""
-
-    prompt_tokens: int = 0
-    reused: int = 0  # stood in the KV cache already
-    moved: int = 0
-    read: int = 0
-    reply_tokens: int = 0
-    dropped_turns: int = 0
-    ttft_s: float = 0.0  # from the question to the first text
-    read_s: float = 0.0
-    decode_s: float = 0.0  # from the first token to the last
-    tokens_per_second: float = 0.0  # (reply_tokens - 1) / decode_s: the steps between them
-    ctx_used: int = 0
-    ctx_size: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; seconds to a tenth of a millisecond."""
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
-
-    def followed_by(self, rest: "Stats") -> "Stats":
-        """Of an answer that went on after the window slid in the middle of it."""
-        tokens = self.reply_tokens + rest.reply_tokens
-        seconds = self.decode_s + rest.decode_s
-        return replace(
-            self,
-            moved=self.moved + rest.moved,
-            reply_tokens=tokens,
-            decode_s=seconds,
-            tokens_per_second=(tokens - 2) / seconds if seconds else 0.0,
-            ctx_used=rest.ctx_used,
-            dropped_turns=rest.dropped_turns,
-        )
-
-    def dropping(self, turns: int) -> "Stats":
-        """The same with the number of turns that are out of the window."""
-        return replace(self, dropped_turns=turns)
-
-    def line(self, ended: str = "end") -> str:
-        """For people, in one line, with how the answer `ended`."""
-        used = 100 * self.ctx_used / self.ctx_size if self.ctx_size else 0
-        speed = f"{self.tokens_per_second:.1f} tokens/s · " if self.tokens_per_second else ""
-        first = f"first token {self.ttft_s:.2f} s · " if self.reply_tokens else ""
-        context = f"context {self.ctx_used:,}/{self.ctx_size:,} ({used:.0f} %)"
-        return f"{speed}{first}{context}{CUT.get(ended, '')}"
-
-    def long_line(self) -> str:
-        """For people, all of it in one line."""
-        return (
-            f"{self.reply_tokens:,} tokens in {self.decode_s:.3f} s · {self.line()} · "
-            f"read {self.read:,} in {self.read_s:.3f} s, reused {self.reused:,}"
         )
 
 
