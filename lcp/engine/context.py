@@ -41,12 +41,13 @@ class Progress:
 
     def line(self, seconds: float) -> str:
         """For people: how far it is after so many seconds, how fast, how long it will take."""
-        share = f"reading {self.done:,}/{self.total:,} tokens ({100 * self.done // self.total} %)"
+        # what a narrow terminal cuts off stands last
+        share, rest = 100 * self.done // self.total, f"Ctrl-C stops; {self.total:,} tokens"
         if not self.done or seconds <= 0:
-            return share
+            return f"reading {share} %; {rest}"
         speed = self.done / seconds
         left = (self.total - self.done) / speed
-        return f"{share}, {speed:.0f} tokens/s, {left:.0f} s left; Ctrl-C stops"
+        return f"reading {share} %, {speed:,.0f} tokens/s, {left:.0f} s left; {rest}"
 
 
 @dataclass(frozen=True)
