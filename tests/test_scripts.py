@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from terminal import CTRL_D, ENTER, Pty, terminal_environment
+from terminal import CTRL_D, ENTER, ESC, Pty, terminal_environment
 
 from lcp.cli.stdin import MOST
 
@@ -223,6 +223,17 @@ def test_a_question_is_answered_and_a_chat_goes_on(home, tiny, command, first):
         assert chat.modes() == chat.modes_before
     assert asked(home)[0] == first
     assert asked(home)[-1] == "The next."
+
+
+@slow
+def test_the_keys_can_be_chosen_on_the_command_line(home, tiny):
+    home.mkdir()
+    with Pty(*COMMAND, "chat", str(tiny()), "--keys", "vi", home=home) as chat:
+        chat.sees("context 0/")
+        chat.type(ESC)
+        chat.sees("vi: normal")
+        chat.type("i" + CTRL_D)
+        assert chat.leaves() == 0
 
 
 @slow

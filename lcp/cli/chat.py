@@ -82,6 +82,7 @@ def chat(
     reasoning_effort: options.ReasoningEffort = None,
     reasoning_budget: options.ReasoningBudget = None,
     loop_guard: options.LoopGuard = None,
+    keys: options.Keys = None,
     json_schema: options.JsonSchema = None,
     grammar: options.Grammar = None,
     overflow: options.Overflow = None,

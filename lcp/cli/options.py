@@ -107,6 +107,7 @@ LoopGuard = Annotated[
     str | None,
     _flag("--loop-guard", metavar="on|off", help="Stop an answer that repeats itself."),
 ]
+Keys = Annotated[str | None, _flag("--keys", metavar="emacs|vi", help="Keys of the line editor.")]
 JsonSchema = Annotated[
     Path | None,
     _flag("--json-schema", metavar="FILE", help="Answer in JSON that this schema allows."),
