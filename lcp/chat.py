@@ -197,6 +197,7 @@ class Chat:
         """Wait until the model is loaded; its own recommendations then count."""
         if self.loading is None:
             return
+        self.screen.prepare()  # while the model loads
         for step in self.loading:
             if isinstance(step, Loading):
                 self.screen.progress(f"loading {Path(self.model).name} {step.fraction:.0%}")

@@ -144,6 +144,7 @@ def test_ctrl_c_at_the_prompt_clears_the_line(chat):
     chat.sees("> but this")
     assert "not this" not in chat.screen()
     chat.sees("Asked.")
+    chat.waits(lambda: chat.screen().endswith("(0 %)\n\n>"), "there is no next prompt")
     assert "leaves." not in chat.screen()
     chat.type(CTRL_C)
     chat.sees("Ctrl-D or /exit leaves.")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import termios
+import threading
 
 import pytest
 from fakes import Said
@@ -76,6 +77,21 @@ def test_ctrl_c_clears_the_line_and_is_an_interrupt_on_an_empty_one(press):
     assert press("two\nlines" + CTRL_C + "another" + CTRL_C + UNDO + "!\r") == "another!"
     with pytest.raises(KeyboardInterrupt):
         press("half a line" + CTRL_C + CTRL_C)
+
+
+def test_something_is_done_once_while_a_person_thinks(tmp_path):
+    done = []
+    with create_pipe_input() as input:
+
+        def meanwhile():
+            done.append(threading.current_thread())
+            input.send_text("typed later\r")
+
+        keyboard = Keyboard(tmp_path / "h", input=input, output=DummyOutput(), meanwhile=meanwhile)
+        assert keyboard.read().text == "typed later"
+        input.send_text("next\r")
+        assert keyboard.read().text == "next"
+    assert len(done) == 1 and done[0] is not threading.main_thread()
 
 
 # history

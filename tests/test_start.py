@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from terminal import terminal_environment
+from terminal import Pty, terminal_environment
 
 HEAVY = ("rich", "numpy", "llama_cpp", "gguf", "huggingface_hub", "prompt_toolkit", "jinja2")
 
@@ -36,6 +36,26 @@ def test_help_imports_nothing_heavy(words, home):
 def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):
     modules = imported_by("chat", "--temp", "hot", home=home)
     assert not [m for m in modules if m.split(".")[0] in ("llama_cpp", "prompt_toolkit", "jinja2")]
+
+
+@pytest.mark.parametrize(("piped", "prepared"), [(True, False), (False, True)])
+def test_what_draws_an_answer_is_imported_before_there_is_one(home, piped, prepared):
+    """And only where one will be drawn."""
+    code = (
+        "import sys; from lcp.terminal.screen import Screen; screen = Screen(); before = "
+        "set(sys.modules); screen.prepare(); print(*sorted(set(sys.modules) - before))"
+    )
+    if piped:
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(
+            words, capture_output=True, env=terminal_environment(home), check=True
+        )
+        modules = done.stdout.decode().split()
+    else:
+        with Pty(sys.executable, "-c", code, home=home) as terminal:
+            assert terminal.leaves() == 0
+            modules = terminal.screen().replace("\n", "").split()
+    assert ("lcp.terminal.painter" in modules) is prepared
 
 
 @pytest.mark.parametrize("module", ["lcp", "lcp.engine", "lcp.engine.engine", "lcp.chat"])

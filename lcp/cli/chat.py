@@ -235,6 +235,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         },
         paths=partial(attach.completions, folder=Path()),
         keys=lambda: chat.settings.keys,
+        meanwhile=chat.screen.prepare,
     )
     chat.talk(keyboard, commands.run)
     if chat.log.id and chat.conversation.nodes and not chat.log.problem:

@@ -69,15 +69,18 @@ class Keyboard:
         commands: Mapping[str, Candidates] | None = None,
         paths: Candidates = lambda begun: (),
         keys: Callable[[], str] = lambda: "emacs",
+        meanwhile: Callable[[], None] = lambda: None,
         input: Input | None = None,
         output: Output | None = None,
     ) -> None:
         """`on_text` is told what is typed so far of a message, soon after the last key. `state`
         is asked for the line below the prompt; an LcpError of its is raised by `read`.
-        `commands` and `paths` are what Tab completes; `keys` says "emacs" or "vi"."""
+        `commands` and `paths` are what Tab completes; `keys` says "emacs" or "vi".
+        `meanwhile` is done once, in another thread, soon after the first prompt stands there."""
         self._on_text = on_text
         self._state = state
         self._keys = keys
+        self._meanwhile = [meanwhile]
         self._pastes = Pastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
@@ -155,6 +158,8 @@ class Keyboard:
         while True:
             shown = self._parts()
             await asyncio.sleep(REFRESH_S)
+            if self._meanwhile:
+                asyncio.get_running_loop().run_in_executor(None, self._meanwhile.pop())
             if self._parts() != shown:
                 self._session.app.invalidate()
 

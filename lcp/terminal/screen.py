@@ -59,6 +59,14 @@ class Screen:
         self._part_thinks = False
         self._fence = ""
 
+    def prepare(self) -> None:
+        """Import what draws answers, before there is one; in any thread."""
+        if self._draws(self._out):
+            from lcp.terminal import painter, thinking  # noqa: F401
+            from lcp.terminal.code import Code
+
+            Code("python").close()  # the lexers of the first block of code
+
     @contextmanager
     def answer(self, fence: str = "") -> Iterator[None]:
         """Around one answer: afterwards the cursor is at the beginning of a line. `fence`: the
@@ -96,7 +104,7 @@ class Screen:
 
     def _begin_part(self, thinking: bool) -> "Painter | Thinking | _Plain":
         console = self._err if thinking else self._out
-        if console.is_terminal and not (self._plain or console.legacy_windows):
+        if self._draws(console):
             if not thinking:
                 from lcp.terminal.painter import Painter
 
@@ -107,6 +115,10 @@ class Screen:
 
                 return Thinking(console, clock=self._clock)
         return _Plain(console, thinking)
+
+    def _draws(self, console: Console) -> bool:
+        """Whether what is written there is Markdown that is painted."""
+        return console.is_terminal and not (self._plain or console.legacy_windows)
 
     def _finish_part(self) -> "Painter | Thinking | _Plain | None":
         part, self._part = self._part, None
