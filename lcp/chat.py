@@ -293,6 +293,6 @@ class Chat:
     def say_status(self) -> None:
         """The line after an answer."""
         turns = self.conversation.turns()
-        if self.stats and turns and turns[-1].answer:
-            self.screen.notice(self.stats.line(turns[-1].answer.ended))
+        if self.stats and turns and (answer := turns[-1].answer):
+            self.screen.notice(self.stats.line(answer.ended, bool(answer.content)))
             self.screen.blank()

@@ -72,6 +72,7 @@ def test_ctrl_c_in_the_middle_of_an_answer_keeps_the_chat_and_what_was_said(chat
     chat.type("A story." + ENTER)
     chat.sees("Once upon a time")
     chat.type(CTRL_C)
+    chat.sees("stopped (/continue)")
     chat.type("Still here?" + ENTER)
     chat.sees("Here again.")
     chat.ends()
@@ -87,6 +88,7 @@ def test_ctrl_c_while_the_prompt_is_read_keeps_the_chat(chat):
     chat.type("Still here?" + ENTER)
     chat.sees("Here again.")
     assert "reading" not in chat.screen()
+    assert "stopped (/retry)" in chat.screen()  # there is nothing to go on with
     chat.ends()
     assert said(chat) == ["", "Here again."]
 

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-# What is said of an answer that did not come to its end.
+# What is said of an answer that did not come to its end, and which command goes on from there.
 CUT = {
-    "interrupted": " · stopped (/continue)",
-    "length": " · cut (/continue)",
+    "interrupted": " · stopped ({})",
+    "length": " · cut ({})",
     "full": " · the window is full",
 }
 
@@ -50,13 +50,15 @@ class Stats:
         """The same with the number of turns that are out of the window."""
         return replace(self, dropped_turns=turns)
 
-    def line(self, ended: str = "end") -> str:
-        """For people, in one line, with how the answer `ended`."""
+    def line(self, ended: str = "end", said: bool = True) -> str:
+        """For people, in one line, with how the answer `ended`; `said`: whether it has text that
+        can be gone on with."""
+        cut = CUT.get(ended, "").format("/continue" if said else "/retry")
         used = 100 * self.ctx_used / self.ctx_size if self.ctx_size else 0
         speed = f"{self.tokens_per_second:.1f} tokens/s · " if self.tokens_per_second else ""
         first = f"first token {self.ttft_s:.2f} s · " if self.reply_tokens else ""
         context = f"context {self.ctx_used:,}/{self.ctx_size:,} ({used:.0f} %)"
-        return f"{speed}{first}{context}{CUT.get(ended, '')}"
+        return f"{speed}{first}{context}{cut}"
 
     def long_line(self) -> str:
         """For people, all of it in one line."""
