@@ -1,5 +1,6 @@
 """Keyboard: editing, the history, and the terminal's modes, also under a shell with jobs."""
 
+import asyncio
 import json
 import os
 import signal
@@ -70,6 +71,29 @@ def test_a_message_may_begin_with_a_text(press):
 def test_ctrl_d_on_an_empty_line_is_the_end(press):
     with pytest.raises(EOFError):
         press(CTRL_D)
+
+
+def test_ctrl_c_right_behind_enter_is_an_interrupt_too(tmp_path):
+    """The terminal makes it a signal already, prompt_toolkit still takes it for a key."""
+
+    def state():
+        if not watching:
+            # what watches the state is cancelled between the two
+            watching.append(asyncio.current_task())
+            watching[0].add_done_callback(
+                lambda _: keyboard._session.app.key_processor.send_sigint()
+            )
+        return ()
+
+    watching = []
+    with create_pipe_input() as input:
+        input.send_text("Hi.\r")
+        path = tmp_path / "history.jsonl"
+        keyboard = Keyboard(path, state=state, input=input, output=DummyOutput())
+        with pytest.raises(KeyboardInterrupt):
+            keyboard.read()
+        input.send_text("Again.\r")
+        assert keyboard.read().text == "Again."
 
 
 def test_ctrl_c_clears_the_line_and_is_an_interrupt_on_an_empty_one(press):

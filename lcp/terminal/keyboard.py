@@ -84,6 +84,7 @@ class Keyboard:
         self._pastes = Pastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
+        self._interrupted = False  # after the line was sent
         self._complaint = ""  # what went wrong in the editor, until the next change
         earlier = FileOfLines(history, self._pastes.unfold)
         if output is None and not is_dumb_terminal():  # for that, prompt_toolkit has a plain line
@@ -98,7 +99,7 @@ class Keyboard:
             auto_suggest=FromHistory(earlier),
             completer=Words(commands or {}, paths),
             complete_while_typing=False,
-            key_bindings=bindings(self._pastes, self._edit),
+            key_bindings=bindings(self._pastes, self._edit, self._interrupt),
             enable_suspend=True,
             style=_STYLE,
             input=input,
@@ -117,7 +118,10 @@ class Keyboard:
         text = self._pastes.refold(text)
         with self._signals():
             text = " " + text if text.startswith("/") else text
+            self._interrupted = False
             line = self._session.prompt(default=text, pre_run=self._begin)
+        if self._interrupted:
+            raise KeyboardInterrupt
         return self._line(line)
 
     def _line(self, line: str) -> Line:
@@ -177,6 +181,15 @@ class Keyboard:
             buffer.document = Document(text, len(text))
         finally:
             self._editing = False
+
+    def _interrupt(self, event: KeyPressEvent) -> None:
+        """A SIGINT: from somewhere else, or of a Ctrl-C that came while the terminal was handed
+        back, when there is no prompt to end any more."""
+        app = event.app
+        if app.future and not app.future.done():
+            app.exit(exception=KeyboardInterrupt())
+        else:
+            self._interrupted = True
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
