@@ -1,15 +1,14 @@
-"""Chat: the corridor: keyboard -> conversation -> window -> engine -> screen -> disk.
+"""Chat: the corridor: conversation -> window -> engine -> screen -> disk.
 
-The only place where the rooms meet; two visible loops, `talk` for a person and `answer` for one
-turn. It parses no command line and owns none of the rooms' work.
+The only place where the rooms meet, for one turn of a conversation. It parses no command line, and
+owns none of the rooms' work.
 """
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lcp.around import Around
 from lcp.attach import attach
@@ -28,10 +27,7 @@ from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window
 from lcp.settings import Settings, resolve
 from lcp.terminal.screen import Screen
-from lcp.terminal.signals import leave, quiet, stopping
-
-if TYPE_CHECKING:
-    from lcp.terminal.keyboard import Keyboard
+from lcp.terminal.signals import leave, stopping
 
 SIGPIPE = 13  # signal has no name for it on Windows
 NOTE_TOKENS = 320  # at most, for a note of 120 words
@@ -61,39 +57,6 @@ class Chat:
     def __post_init__(self) -> None:
         self.use(self.layers)
         self.overflow = Overflow(self.engine, self.conversation)
-
-    # the two loops
-
-    def talk(self, keyboard: "Keyboard", command: Callable[["Chat", str], str | None]) -> None:
-        """Lines of a person until Ctrl-D; `command` runs one that is a command, gives the text
-        that the next line begins with, and raises EOFError to leave."""
-        text = ""
-        with quiet():  # between two prompts, too
-            while True:
-                said = ""
-                try:
-                    self.look_ahead(text)
-                    line, text = keyboard.read(text), ""
-                    if line.is_command:
-                        text = command(self, line.text) or ""
-                        if self.loading is None:
-                            self.overflow.settle(self.settings)
-                    elif line.text.strip():
-                        said = line.text
-                        self.ask_with_files(said)
-                        self.say_status()
-                        self.make_room()
-                except EOFError:
-                    return
-                except KeyboardInterrupt:
-                    text = ""
-                    self.screen.notice("Ctrl-D or /exit leaves.")
-                except LcpError as error:
-                    if self.loading and self.loading.done:
-                        self.loading.result()  # a model that cannot be loaded ends the chat
-                    self.screen.error(str(error))
-                    # what could not be answered is offered again, to be shortened or sent later
-                    text = said
 
     def answer(self, begun: Message | None = None) -> Reply:
         """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""

@@ -34,6 +34,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console
 
+import lcp.talk
 from lcp import attach, commands
 from lcp.chat import Chat
 from lcp.session.conversation import Conversation
@@ -90,7 +91,7 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
             keys=lambda: talking.settings.keys,
             **devices,
         )
-        talking.talk(keyboard, commands.run)
+        lcp.talk.talk(talking, keyboard, commands.run)
 
 
 def in_both(*answers: Said | str, **scene):

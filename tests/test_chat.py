@@ -27,6 +27,7 @@ from lcp.engine.worker import Task
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.talk import talk
 from lcp.terminal.keyboard import Line
 from lcp.terminal.screen import Screen
 
@@ -328,7 +329,7 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
 
     chat = a_chat()
     chat.loading = Task(lambda emit: None)  # not begun yet
-    chat.talk(Person(), commands.run)
+    talk(chat, Person(), commands.run)
     assert "There is no command /nothing." in capsys.readouterr().err
 
 

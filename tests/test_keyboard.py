@@ -1,12 +1,14 @@
 """Keyboard: editing, the history, and the terminal's modes, also under a shell with jobs."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import subprocess
 import termios
 import threading
+from contextlib import contextmanager
 
 import pytest
 from fakes import Said
@@ -73,27 +75,50 @@ def test_ctrl_d_on_an_empty_line_is_the_end(press):
         press(CTRL_D)
 
 
-def test_ctrl_c_right_behind_enter_is_an_interrupt_too(tmp_path):
-    """The terminal makes it a signal already, prompt_toolkit still takes it for a key."""
+@pytest.mark.parametrize("when", ["made", "raw", "cooked", "watched", "closed"])
+def test_ctrl_c_while_a_prompt_is_made_or_taken_away_is_an_interrupt(
+    tmp_path, monkeypatch, when, capfd
+):
+    """It is a signal then, not a key: no coroutine, loop or terminal mode is left behind."""
+    due = [when]
 
-    def state():
-        if not watching:
-            # what watches the state is cancelled between the two
+    def strike(now):
+        if now in due:
+            due.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    def new_event_loop(make=asyncio.new_event_loop):
+        loop = make()
+        strike("made")
+        monkeypatch.setattr(loop, "close", lambda close=loop.close: (strike("closed"), close()))
+        return loop
+
+    def state():  # what asks for it is cancelled at the end
+        if asyncio.current_task() and not watching:
             watching.append(asyncio.current_task())
-            watching[0].add_done_callback(
-                lambda _: keyboard._session.app.key_processor.send_sigint()
-            )
+            watching[0].add_done_callback(lambda _: strike("watched"))
         return ()
 
+    @contextmanager
+    def modes():
+        strike("raw")
+        yield
+        strike("cooked")
+
     watching = []
+    monkeypatch.setattr(asyncio.events, "new_event_loop", new_event_loop)
     with create_pipe_input() as input:
+        input.raw_mode = modes
         input.send_text("Hi.\r")
         path = tmp_path / "history.jsonl"
         keyboard = Keyboard(path, state=state, input=input, output=DummyOutput())
         with pytest.raises(KeyboardInterrupt):
             keyboard.read()
-        input.send_text("Again.\r")
-        assert keyboard.read().text == "Again."
+        assert not due
+        gc.collect()
+        input.send_text("\x15Again.\r")
+        assert keyboard.read().text in ("Again.", "Hi.")
+    assert capfd.readouterr().err == ""
 
 
 def test_ctrl_c_clears_the_line_and_is_an_interrupt_on_an_empty_one(press):

@@ -15,7 +15,7 @@ LEVELS = {
     "cli": 8,
     "commands": 7,
     "switching": 6,
-    **dict.fromkeys(("editing", "keeping", "looking", "status", "filing", "choosing"), 5),
+    **dict.fromkeys(("editing", "keeping", "looking", "status", "filing", "choosing", "talk"), 5),
     "chat": 4,
     **dict.fromkeys(("overflow", "around", "doctor", "fitting", "attach"), 3),
     **dict.fromkeys(ROOMS, 2),

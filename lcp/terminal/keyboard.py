@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.application import get_app_or_none, run_in_terminal
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import vi_navigation_mode
@@ -84,7 +84,7 @@ class Keyboard:
         self._pastes = Pastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
-        self._interrupted = False  # after the line was sent
+        self._signal = 0  # that came during this prompt, or while it was made or taken away
         self._complaint = ""  # what went wrong in the editor, until the next change
         earlier = FileOfLines(history, self._pastes.unfold)
         if output is None and not is_dumb_terminal():  # for that, prompt_toolkit has a plain line
@@ -99,7 +99,7 @@ class Keyboard:
             auto_suggest=FromHistory(earlier),
             completer=Words(commands or {}, paths),
             complete_while_typing=False,
-            key_bindings=bindings(self._pastes, self._edit, self._interrupt),
+            key_bindings=bindings(self._pastes, self._edit),
             enable_suspend=True,
             style=_STYLE,
             input=input,
@@ -118,10 +118,9 @@ class Keyboard:
         text = self._pastes.refold(text)
         with self._signals():
             text = " " + text if text.startswith("/") else text
-            self._interrupted = False
-            line = self._session.prompt(default=text, pre_run=self._begin)
-        if self._interrupted:
-            raise KeyboardInterrupt
+            line = self._session.prompt(default=text, pre_run=self._begin, handle_sigint=False)
+        if self._signal:
+            raise self._end()
         return self._line(line)
 
     def _line(self, line: str) -> Line:
@@ -155,6 +154,7 @@ class Keyboard:
         return [("vi: normal", ""), *parts] if vi_navigation_mode() else parts
 
     def _begin(self) -> None:
+        self._leave()
         self._session.app.create_background_task(self._watch())
 
     async def _watch(self) -> None:
@@ -182,28 +182,28 @@ class Keyboard:
         finally:
             self._editing = False
 
-    def _interrupt(self, event: KeyPressEvent) -> None:
-        """A SIGINT: from somewhere else, or of a Ctrl-C that came while the terminal was handed
-        back, when there is no prompt to end any more."""
-        app = event.app
-        if app.future and not app.future.done():
-            app.exit(exception=KeyboardInterrupt())
-        else:
-            self._interrupted = True
+    def _end(self) -> BaseException:
+        """What the signal that came means."""
+        number = self._signal
+        return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+    def _leave(self) -> None:
+        """End the prompt where a signal came, and it has not ended by itself."""
+        app = get_app_or_none()
+        if self._signal and app and app.future and not app.future.done():
+            app.exit(exception=self._end())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
+        """No signal raises anything here: prompt_toolkit and asyncio, made or taken away halfway,
+        would be left in pieces."""
         app = self._session.app
+        self._signal = 0
 
-        def leave(number: int, frame: FrameType | None) -> None:
-            def exit_app() -> None:
-                if app.is_running:
-                    app.exit(exception=SystemExit(128 + number))
-
-            if app.is_running and app.loop:
-                app.loop.call_soon_threadsafe(exit_app)
-            else:
-                raise SystemExit(128 + number)
+        def note(number: int, frame: FrameType | None) -> None:
+            self._signal = number
+            if (running := get_app_or_none()) and running.loop:
+                running.loop.call_soon_threadsafe(self._leave)
 
         def repaint(number: int, frame: FrameType | None) -> None:
             # Back from fg; after a stop that did not come from the Ctrl-Z key, in its modes.
@@ -212,7 +212,7 @@ class Keyboard:
                 app.renderer.reset()
                 app.invalidate()
 
-        handlers: dict[int, Any] = dict.fromkeys(LEAVING, leave)
+        handlers: dict[int, Any] = dict.fromkeys((signal.SIGINT, *LEAVING), note)
         if hasattr(signal, "SIGCONT"):
             handlers[signal.SIGCONT] = repaint
         with handling(handlers):

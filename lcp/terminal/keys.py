@@ -26,12 +26,8 @@ TABLE = (
 )
 
 
-def bindings(
-    pastes: Pastes,
-    edit: Callable[[KeyPressEvent], Awaitable[None]],
-    interrupt: Callable[[KeyPressEvent], None],
-) -> KeyBindings:
-    """The keys; `edit` opens the line in an editor, `interrupt` is told of a SIGINT."""
+def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -> KeyBindings:
+    """The keys; `edit` opens the line in an editor."""
     keys = KeyBindings()
     in_line = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
 
@@ -95,7 +91,6 @@ def bindings(
             folded = buffer.delete_before_cursor(span[1] - span[0])
             buffer.insert_text(pastes.unfold(folded))
 
-    keys.add(Keys.SIGINT)(interrupt)
     keys.add("c-x", "c-e", filter=in_line)(edit)
     keys.add("v", filter=in_line & vi_navigation_mode)(edit)
     return keys
