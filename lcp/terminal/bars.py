@@ -64,7 +64,7 @@ class Bar:
         if self._progress is None:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=12),
+                BarColumn(12, "dim", "magenta", "green", "magenta"),
                 DownloadColumn(),
                 TransferSpeedColumn(),
                 TimeRemainingColumn(),

@@ -39,12 +39,21 @@ PROMPT = "> "
 PAUSE_S = 0.05  # without a key, before what is typed is told: nothing of that delays an echo
 REFRESH_S = 0.25
 _COMMAND = re.compile(r"/(?:[^\s/]+(?:[^\S\n][^\n]*)?)?")  # "/etc/hosts is a file" is a question
+# Readable on white as on black: bright black is the background itself in a well-known theme.
+_OWN = "fg:default bg:default"  # the colours of the terminal
 _STYLE = Style.from_dict(
     {
-        "state": "ansibrightblack",
-        "state.warn": "ansiyellow",
-        "state.bad": "ansired",
-        "auto-suggestion": "ansibrightblack italic",  # without colours, too, it looks different
+        "state": "dim",
+        "state.warn": "nodim ansiyellow",
+        "state.bad": "nodim ansired",
+        "auto-suggestion": f"{_OWN} dim italic",
+        "search": f"{_OWN} underline",
+        "exiting": f"{_OWN} dim",
+        "aborting": f"{_OWN} dim",
+        "completion-menu": f"{_OWN} reverse",
+        "completion-menu.completion.current": f"{_OWN} noreverse bold",
+        "scrollbar.background": f"{_OWN} reverse",
+        "scrollbar.button": f"{_OWN} noreverse",
     }
 )
 

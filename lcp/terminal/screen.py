@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ERASE_LINE = Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2))
 # Parts differ in sign as well as in colour: colours may be off, or look alike to a person.
-_BAR_STYLES = ("magenta", "yellow", "cyan", "dim", "dim blue")
+_BAR_STYLES = ("magenta", "yellow", "cyan", "green", "dim")
 _BAR_SIGNS = ("█", "▓", "▒", "·", "░")
 
 
