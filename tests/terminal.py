@@ -51,6 +51,7 @@ ENTER, ALT_ENTER, CTRL_J, UP = "\r", "\x1b\r", "\n", "\x1b[A"
 CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
 ESC, RIGHT, LEFT, TAB, BACKSPACE = "\x1b", "\x1b[C", "\x1b[D", "\t", "\x7f"
 CTRL_E, CTRL_R, CTRL_W, UNDO = "\x05", "\x12", "\x17", "\x1f"
+DELETE = "\x1b[3~"
 OPEN_EDITOR, OPEN_PASTE = "\x18\x05", "\x18p"
 
 

@@ -14,6 +14,7 @@ from terminal import (
     CTRL_J,
     CTRL_R,
     CTRL_W,
+    DELETE,
     ENTER,
     ESC,
     LEFT,
@@ -32,6 +33,14 @@ from terminal import (
 LONG = "\n".join(f"line {i}" for i in range(1, 2001))
 SHORT = "\n".join(f"line {i}" for i in range(1, 10))  # just long enough to be folded
 VI = {"layers": {"config.toml": {"keys": "vi"}}}
+CLUSTERS = {
+    "family": "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "flag": "\U0001f1e9\U0001f1ea",
+    "tone": "\U0001f44d\U0001f3fd",
+    "heart": "\u2764\ufe0f",
+    "keycap": "1\ufe0f",
+    "accent": "e\u0301",
+}
 EDITOR = {"env": {"VISUAL": "", "EDITOR": "{home}/editor"}}
 
 
@@ -443,6 +452,37 @@ def test_wide_characters_take_their_place(chat):
     chat.sees("Wide.")
     chat.ends()
     assert asked(chat) == ["世👍x"]
+
+
+@pytest.mark.parametrize("one", CLUSTERS.values(), ids=CLUSTERS.keys())
+@in_both("Wide.")
+def test_what_is_seen_as_one_character_is_one(chat, one):
+    """For keys that move and for keys that remove, from both sides."""
+    chat.type(f"a{one}b{one}c" + LEFT * 4 + "<" + RIGHT + ">" + RIGHT + DELETE + "!" + ENTER)
+    chat.sees("Wide.")
+    chat.type(f"a{one}{one}b" + LEFT + BACKSPACE + "!" + ENTER)
+    chat.waits(lambda: chat.screen().count("tokens/s") == 2, "there is no second answer")
+    chat.ends()
+    assert asked(chat) == [f"a<{one}>b!c", f"a{one}!b"]
+
+
+@in_both()
+def test_what_terminals_disagree_about_stands_apart_in_the_line(chat):
+    chat.type("".join(CLUSTERS.values()) + "|" + LEFT * 3 + "#")
+    chat.sees("> 👩👩👧👦DE👍❤#1\u00e9|")
+    chat.type(CTRL_C + "a\u202eb\u200bc")
+    chat.sees("> a<202E>b<200B>c")
+
+
+@in_both("Wide.", **VI)
+def test_vi_keys_see_the_same(chat):
+    flag = CLUSTERS["flag"]
+    chat.type(f"a{flag}b{flag}c")
+    presses_escape(chat)
+    chat.type("hhhllxhhx" + ENTER)
+    chat.sees("Wide.")
+    chat.ends()
+    assert asked(chat) == ["abc"]
 
 
 @in_both("Wrapped.")

@@ -28,6 +28,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from lcp.errors import LcpError
 from lcp.terminal import toolbar
+from lcp.terminal.clusters import Apart
 from lcp.terminal.completion import Candidates, Words
 from lcp.terminal.editor import edit
 from lcp.terminal.history import FileOfLines, FromHistory
@@ -110,6 +111,7 @@ class Keyboard:
             complete_while_typing=False,
             key_bindings=bindings(self._pastes, self._edit),
             enable_suspend=True,
+            input_processors=[Apart()],
             style=_STYLE,
             input=input,
             output=output,

@@ -9,6 +9,7 @@ from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_navigati
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from lcp.terminal import clusters
 from lcp.terminal.paste import Pastes
 
 # What a person should know: (keys, what they do). /help and the docs print it.
@@ -34,6 +35,14 @@ def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -
     @Condition
     def has_text() -> bool:
         return bool(get_app().current_buffer.text)
+
+    @Condition
+    def behind_cluster() -> bool:
+        return clusters.before(get_app().current_buffer.document) > 1
+
+    @Condition
+    def at_cluster() -> bool:
+        return clusters.behind(get_app().current_buffer.document) > 1
 
     @Condition
     def behind_paste() -> bool:
@@ -90,6 +99,38 @@ def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -
             buffer.cursor_position = span[1]
             folded = buffer.delete_before_cursor(span[1] - span[0])
             buffer.insert_text(pastes.unfold(folded))
+
+    # What a person sees as one character may be several. All else is prompt_toolkit's.
+
+    @keys.add("left", filter=in_line & behind_cluster)
+    @keys.add("c-b", filter=in_line & behind_cluster & emacs_mode)
+    @keys.add("h", filter=in_line & behind_cluster & vi_navigation_mode)
+    def over_the_last(event: KeyPressEvent) -> None:
+        """Move to the left."""
+        buffer = event.current_buffer
+        buffer.cursor_position -= clusters.before(buffer.document)
+
+    @keys.add("right", filter=in_line & at_cluster)
+    @keys.add("c-f", filter=in_line & at_cluster & emacs_mode)
+    @keys.add("l", filter=in_line & at_cluster & vi_navigation_mode)
+    def over_the_next(event: KeyPressEvent) -> None:
+        """Move to the right."""
+        buffer = event.current_buffer
+        buffer.cursor_position += clusters.behind(buffer.document)
+
+    @keys.add("backspace", filter=in_line & behind_cluster & ~vi_navigation_mode)
+    def remove_the_last(event: KeyPressEvent) -> None:
+        """Remove what stands before the cursor."""
+        buffer = event.current_buffer
+        buffer.delete_before_cursor(clusters.before(buffer.document))
+
+    @keys.add("delete", filter=in_line & at_cluster)
+    @keys.add("c-d", filter=in_line & at_cluster & emacs_mode)
+    @keys.add("x", filter=in_line & at_cluster & vi_navigation_mode)
+    def remove_the_next(event: KeyPressEvent) -> None:
+        """Remove what stands behind the cursor."""
+        buffer = event.current_buffer
+        buffer.delete(clusters.behind(buffer.document))
 
     keys.add("c-x", "c-e", filter=in_line)(edit)
     keys.add("v", filter=in_line & vi_navigation_mode)(edit)

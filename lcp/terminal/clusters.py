@@ -1,0 +1,76 @@
+"""Clusters: what a person sees as one character, though it is several: a letter with an accent of
+its own, a flag, a family of emoji.
+
+A key moves over a whole one or removes it. Terminals do not agree how wide flags and joined emoji
+are, and a line editor that is wrong about it draws in the wrong place. So in the line, and only
+there, the parts stand side by side: a family is its people, a flag its two letters. What would
+hide itself or reorder the text is a sign, as everywhere.
+"""
+
+from bisect import bisect_right
+
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
+from prompt_toolkit.layout.utils import explode_text_fragments
+from rich.cells import split_graphemes
+
+from lcp.terminal.clean import clean
+
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+_LETTERS = {0x1F1E6 + n: chr(ord("A") + n) for n in range(26)}  # of flags
+_TONES = range(0x1F3FB, 0x1F400)  # of skin
+
+
+def before(document: Document) -> int:
+    """How many characters the cluster before the cursor has; 0 at the beginning of a line."""
+    return lengths(document.current_line_before_cursor)[-1]
+
+
+def behind(document: Document) -> int:
+    """How many characters the cluster behind the cursor has; 0 at the end of a line."""
+    return lengths(document.current_line_after_cursor)[0]
+
+
+def lengths(text: str) -> list[int]:
+    """The characters of each cluster; one 0 for no text."""
+    found, half = [0], False
+    for start, end, _ in split_graphemes(text)[0]:
+        of_flag = ord(text[start]) in _LETTERS
+        if half and of_flag:
+            found[-1] += end - start
+        else:
+            found.append(end - start)
+        half = of_flag and not half
+    return found[1:] or found
+
+
+class Apart(Processor):
+    """Shows the parts of clusters side by side."""
+
+    def apply_transformation(self, ti: TransformationInput) -> Transformation:
+        fragments = explode_text_fragments(ti.fragments)
+        if all(text.isascii() for _, text, *_ in fragments):
+            return Transformation(fragments)
+        shown: StyleAndTextTuples = []
+        places, last = [], " "  # where each character of the line is shown
+        for style, character, *_ in fragments:
+            places.append(len(shown))
+            shown += [(style, sign) for sign in _shown(character, last)]
+            last = character
+        places.append(len(shown))
+
+        def to_display(place: int) -> int:
+            return places[place] if place < len(places) else place - len(places) + 1 + len(shown)
+
+        def to_source(place: int) -> int:
+            return max(0, bisect_right(places, place) - 1)
+
+        return Transformation(shown, to_display, to_source)
+
+
+def _shown(character: str, last: str) -> str:
+    code = ord(character)
+    if character in _JOINERS or (code in _TONES and last != " "):
+        return ""
+    return _LETTERS.get(code) or (clean(character) if code >= 0xA0 else character)
