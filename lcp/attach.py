@@ -15,6 +15,7 @@ from pathlib import Path
 from lcp.errors import LcpError
 
 FILE_BYTES, ALL_BYTES = 1 << 20, 4 << 20  # at most, of one file and of all in a message
+COUNTED = 1 << 18  # bytes of files whose tokens are counted while a person types
 MATCHES = 100  # files that one pattern may stand for
 # At the beginning of a word; user@example.com is none. The @ comes first in the pattern, because a
 # long text is searched for it at every pause in the typing.
@@ -35,17 +36,27 @@ class File:
 
 @dataclass(frozen=True)
 class Attached:
-    """A message with its files in front; `problems` are sentences on those that cannot be."""
+    """A message with its files in front; `problems` are sentences on those that cannot be, and
+    `hints` are on what looks like the name of a file and is none."""
 
-    text: str
+    text: str = ""
     files: tuple[File, ...] = ()
     problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def checked(self) -> "Attached":
         """This one; LcpError where something cannot be attached."""
         if self.problems:
             raise LcpError("\n".join(self.problems))
         return self
+
+    def short(self, count: Callable[[str], int]) -> str:
+        """All files in a few words; `count` gives a text's tokens."""
+        what = self.files[0].path if len(self.files) == 1 else f"{len(self.files)} files"
+        size = sum(file.size for file in self.files)
+        if size > COUNTED:  # to count takes longer than a key may
+            return f"{what}: {_bytes(size)}"
+        return f"{what}: {_bytes(size)}, {sum(count(f.block) for f in self.files):,} tokens"
 
     def told(self, count: Callable[[str], int], window: int) -> str:
         """A line for each file, and what all take of the window; `count` gives a text's tokens."""
@@ -64,9 +75,12 @@ def attach(text: str, folder: Path) -> Attached:
     """The message with every file it names; relative names are looked for in `folder`."""
     files: dict[str, File] = {}
     problems: dict[str, None] = {}
+    hints: dict[str, None] = {}
     for quoted, word in dict.fromkeys(_MENTION.findall(text)):
         name = quoted or word
         paths = _files(name, folder) or _files(name.rstrip(_AFTER), folder)
+        if not paths and (hint := _hint(name.rstrip(_AFTER), folder)):
+            hints[hint] = None
         if len(paths) > MATCHES:
             paths = []
             problems[f"{name} stands for more than {MATCHES} files. Name fewer."] = None
@@ -77,7 +91,8 @@ def attach(text: str, folder: Path) -> Attached:
             except LcpError as problem:
                 problems[str(problem)] = None
     blocks = [file.block for file in files.values()]
-    return Attached("\n\n".join([*blocks, text]), tuple(files.values()), tuple(problems))
+    message = "\n\n".join([*blocks, text])
+    return Attached(message, tuple(files.values()), tuple(problems), tuple(hints))
 
 
 def mention(path: str) -> str:
@@ -121,6 +136,16 @@ def _files(name: str, folder: Path) -> list[str]:
         return sorted(islice((p for p in found if (folder / p).is_file()), MATCHES + 1))
     except _NO_PATH:
         return []
+
+
+def _hint(name: str, folder: Path) -> str:
+    """What a person should know of a word behind an @ that is no file, if anything."""
+    try:
+        if name and (folder / Path(name).expanduser()).is_dir():
+            return f"{name} is a folder: @{name.rstrip('/')}/* names its files"
+    except _NO_PATH:
+        return ""
+    return f"there is no file {name} here" if re.search(r"[/*]|\.\w{1,5}$", name) else ""
 
 
 def _read(path: str, folder: Path, left: int) -> File:

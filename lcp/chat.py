@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp.around import Around
-from lcp.attach import attach
+from lcp.attach import Attached, attach
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.engine.loading import Loading
@@ -21,7 +21,7 @@ from lcp.engine.worker import Task
 from lcp.errors import LcpError, TooLong
 from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
-from lcp.session.export import open_fence
+from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window
@@ -49,6 +49,7 @@ class Chat:
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
     overflow: Overflow = field(init=False)
+    attached: Attached = field(default_factory=Attached)  # the files of what is being typed
     loading: Task[None] | None = None  # until `ready` has waited for it
     _restoring: Task[str] | None = None
     _may_move: bool = False  # something was forgotten: what follows it may be moved
@@ -161,9 +162,10 @@ class Chat:
         if self.loading is None:
             return
         self.screen.prepare()  # while the model loads
+        name = plain_name(self.model)
         for step in self.loading:
             if isinstance(step, Loading):
-                self.screen.progress(f"loading {Path(self.model).name} {step.fraction:.0%}")
+                self.screen.progress(f"loading {name} ({100 * step.fraction:.0f} %)")
         why = self._restoring.result() if self._restoring else ""
         self.loading = None
         self.screen.clear_progress()
@@ -176,10 +178,10 @@ class Chat:
 
     def look_ahead(self, typed: str) -> None:
         """Let the engine read what will be needed, as far as it is known."""
-        if not self.read_ahead or self._may_move:  # to read ahead would be to read again
-            return
-        asked = attach(typed, Path.cwd()).text
-        self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)
+        self.attached = attach(typed, Path.cwd())
+        if self.read_ahead and not self._may_move:  # to read ahead would be to read again
+            asked = self.attached.text
+            self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)
 
     # inside an answer
 

@@ -1,11 +1,12 @@
 """Status: what is so in a chat now, for the line below the prompt."""
 
 from contextlib import suppress
-from pathlib import Path
 
+from lcp.attach import File
 from lcp.chat import Chat
 from lcp.engine.engine import Engine
 from lcp.errors import LcpError
+from lcp.session.export import plain_name
 from lcp.session.window import Plain
 
 # Shares of the window from which on the meter has another colour.
@@ -19,28 +20,42 @@ class Status:
         self._chat = chat
         self._counted: tuple[Engine, list[Plain]] | None = None
         self._used = 0
+        self._weighed: tuple[tuple[File, ...], str] = ((), "")
 
     def __call__(self) -> list[tuple[str, str]]:
         """Parts with "", "warn" or "bad", the most important first: a narrow terminal has no room
         for the last ones. Raises what went wrong with the model."""
-        chat, model = self._chat, Path(self._chat.model).name
+        chat, model = self._chat, plain_name(self._chat.model)
         if chat.loading and not chat.loading.done:
-            return [(f"loading {model}", "")]
+            return [(f"loading {model} ({100 * chat.engine.loaded:.0f} %)", "")]
         if chat.loading:
             chat.loading.result()
         size = chat.engine.size
         share = self._tokens() / size
         style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
-        parts = [(f"context {self._used:,}/{size:,} ({100 * share:.0f} %)", style)]
+        parts = [*self._files(), (f"context {self._used:,}/{size:,} ({100 * share:.0f} %)", style)]
         done, total = chat.engine.ahead
         if done < total:
             parts.append((f"reading ahead {done:,}/{total:,} tokens", ""))
         parts.append((model, ""))
         if chat.stats and chat.stats.tokens_per_second:
             parts.append((f"{chat.stats.tokens_per_second:.1f} tokens/s", ""))
-        if chat.log.id:
-            parts.append((chat.log.id, ""))
+        saved = chat.log.id and not chat.log.problem
+        parts.append((chat.conversation.name or chat.log.id, "") if saved else ("not saved", ""))
         return parts
+
+    def _files(self) -> list[tuple[str, str]]:
+        """What the message that is typed brings with it."""
+        attached = self._chat.attached
+        if attached.problems or attached.hints:
+            return (
+                [(attached.problems[0], "bad")]
+                if attached.problems
+                else [(attached.hints[0], "warn")]
+            )
+        if attached.files != self._weighed[0]:
+            self._weighed = (attached.files, attached.short(self._chat.engine.tokens))
+        return [(self._weighed[1], "")] if attached.files else []
 
     def _tokens(self) -> int:
         """Of what the model sees of the conversation."""

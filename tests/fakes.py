@@ -67,6 +67,7 @@ class ScriptedEngine(Words):
         self.asked: list[Request] = []
         self.variables: dict[str, Any] = {}
         self.stopped = self.closed = False
+        self.loaded = 1.0
         self.restored: Path | None = None
         self._fails = fails
         script = (Said(a) if isinstance(a, str) else a for a in answers)

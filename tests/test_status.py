@@ -8,8 +8,10 @@ from prompt_toolkit.utils import get_cwidth
 from terminal import NOW
 
 from lcp import commands
+from lcp.attach import COUNTED
 from lcp.chat import Chat
 from lcp.engine.stats import Stats
+from lcp.engine.worker import Task
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -47,7 +49,55 @@ def test_it_says_what_is_so():
         "reading ahead 3/12 tokens",
         "scripted",
         "20.0 tokens/s",
+        "not saved",
     ]
+
+
+def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
+    chat = a_chat()
+    chat.log = Log(tmp_path / "20261122-0931-tail.jsonl")
+    assert Status(chat)()[-1] == ("20261122-0931-tail", "")
+    chat.keep(chat.conversation.rename("llamas"))
+    assert Status(chat)()[-1] == ("llamas", "")
+    chat.log.problem = "The disk is full."
+    assert Status(chat)()[-1] == ("not saved", "")
+
+
+def test_how_much_of_the_model_is_loaded():
+    chat = a_chat()
+    chat.model = "models/scripted.gguf"
+    chat.loading = Task(lambda _: None)
+    chat.engine.loaded = 0.434
+    assert Status(chat)() == [("loading scripted (43 %)", "")]
+    chat.loading.run()
+    chat.loading = None
+    assert ("scripted", "") in Status(chat)()
+
+
+def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("one two")
+    (tmp_path / "b.txt").write_text("three " * 500)
+    (tmp_path / "big.txt").write_text("x" * COUNTED)
+    (tmp_path / "photo").write_bytes(b"\0")
+    (tmp_path / "src").mkdir()
+    chat = a_chat(size=10_000)
+    status = Status(chat)
+
+    def typed(text):
+        chat.look_ahead(text)
+        return status()[0]
+
+    assert typed("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
+    assert typed("see @a.txt @b.txt") == ("2 files: 2.9 KiB, 508 tokens", "")
+    assert typed("see @big.txt @a.txt") == ("2 files: 256.0 KiB", "")
+    assert typed("see @photo @a.txt")[1] == "bad"
+    assert typed("see @src") == ("src is a folder: @src/* names its files", "warn")
+    assert typed("see @b/c.txt, please") == ("there is no file b/c.txt here", "warn")
+    assert typed("@someone said")[0].startswith("context")
+    chat.read_ahead = False
+    assert typed("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
+    assert typed("")[0].startswith("context")
 
 
 @pytest.mark.parametrize(("words", "style"), [(74, ""), (75, "warn"), (89, "warn"), (90, "bad")])

@@ -414,6 +414,18 @@ def test_a_file_is_put_in_front_of_the_message_and_told(chat):
     assert event["typed"] == "What do they do, @notes.txt?"
 
 
+@in_both("They hum.", toolbar=True)
+def test_a_file_is_weighed_before_it_is_sent(chat):
+    (chat.home / "notes.txt").write_text("Llamas hum.\n")
+    chat.type("See @notes.tx")
+    chat.sees("> See @notes.tx\nthere is no file notes.tx here · context")
+    chat.type("t")
+    chat.sees("> See @notes.txt\nnotes.txt: 12 bytes, 5 tokens · context")
+    chat.type(ENTER)
+    chat.sees("They hum.")
+    chat.sees("\n>\ncontext")
+
+
 @in_both("Without it.")
 def test_a_file_that_is_no_text_is_refused_and_the_message_offered_again(chat):
     (chat.home / "photo.png").write_bytes(b"\x89PNG\0")

@@ -31,6 +31,7 @@ class Engine:
     """One model ready to answer; close it before the program ends."""
 
     variables: Mapping[str, Any]  # what the chat template is told, from the next prompt on
+    loaded = 0.0  # share of the model that is in memory, while it is loaded
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Engine:
 
     def _load(self, emit: Emit) -> None:
         def on_progress(fraction: float) -> bool:
+            self.loaded = fraction
             emit(Loading(fraction))
             return not self._stop.is_set()
 
