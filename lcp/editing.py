@@ -38,6 +38,7 @@ def retry(chat: Chat, argument: str) -> None:
         chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
     chat.go(turn.user.id)
     chat.answer_or_go(before)  # the answers before stay where they were
+    _say_if_the_same(chat, turn)
     chat.say_status()
 
 
@@ -131,6 +132,19 @@ def _turn(chat: Chat, argument: str) -> Turn:
         raise LcpError("Nothing was said yet. Ask something first.")
     n = _number(argument, 1, len(turns), "a turn") if argument else len(turns)
     return turns[n - 1]
+
+
+def _say_if_the_same(chat: Chat, turn: Turn) -> None:
+    """Why the new answer is one that was there before, where the settings make it so."""
+    children = chat.conversation.children(turn.user.id)
+    *before, new = (m.content for m in children if m.role == "assistant")
+    sampling = chat.settings.sampling
+    if new in before and sampling.temp == 0:
+        chat.screen.notice("The same answer again: temp is 0. /set temp 0.8 draws others.")
+    elif new in before and sampling.seed is not None:
+        chat.screen.notice(
+            f"The same answer again: the seed is {sampling.seed}. /set seed random draws others."
+        )
 
 
 def _answers(chat: Chat, turn: Turn) -> int:

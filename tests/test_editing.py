@@ -178,6 +178,27 @@ def test_retry_answers_the_last_question_once_more(begin):
     assert chat.screen._out.file.getvalue() == "No.\nYes.\nMaybe.\n"
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ({"temp": 0}, "temp is 0. /set temp 0.8 draws others."),
+        ({"seed": 5}, "the seed is 5. /set seed random draws others."),
+        ({"temp": 0, "seed": 5}, "temp is 0. /set temp 0.8 draws others."),
+    ],
+)
+def test_retry_says_why_the_answer_is_the_same_again(begin, flags, why):
+    chat = begin("No.", "No.", "Yes.", **flags)
+    chat.ask("Really?")
+    assert f"The same answer again: {why}\n" in does(chat, "/retry")
+    assert "same" not in does(chat, "/retry")  # of another one there is nothing to say
+
+
+def test_the_same_answer_by_chance_is_no_matter_of_settings(begin):
+    chat = begin("No.", "No.")
+    chat.ask("Really?")
+    assert "same" not in does(chat, "/retry")
+
+
 def test_retry_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
