@@ -91,8 +91,9 @@ def test_an_alarm(text):
 
 def test_what_is_said_of_it():
     tokens = [7, 8, 9] + [1, 2] * 110
-    assert loops.told(tokens, 2).startswith(
-        "The answer repeats itself (its last 2 tokens 110 times) and was stopped;"
+    assert loops.told(tokens, 2) == (
+        "The answer repeats itself (its last 2 tokens 110 times) and was stopped. "
+        "/set repeat_penalty 1.1, then /retry; /set loop_guard off lets it."
     )
     assert "(its last token 200 times)" in loops.told([1] * 200, 1)
 

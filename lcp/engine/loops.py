@@ -30,6 +30,6 @@ def told(tokens: Sequence[int], size: int) -> str:
         filled += 1
     what = "token" if size == 1 else f"{size} tokens"
     return (
-        f"The answer repeats itself (its last {what} {filled // size} times) and was stopped; "
-        "/set loop_guard off lets it."
+        f"The answer repeats itself (its last {what} {filled // size} times) and was stopped. "
+        "/set repeat_penalty 1.1, then /retry; /set loop_guard off lets it."
     )
