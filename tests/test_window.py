@@ -155,7 +155,8 @@ def test_nothing_is_counted_where_there_is_nothing():
             [turn(1, 20), turn(2, 9, answered=False)],
             ["u1"],
             "This message, with the system text and the pinned turns, takes 51 tokens and the "
-            "window has room for 40; shorten it, or start with a larger --ctx-size.",
+            "window has room for 40; shorten it, let a turn go with /pin N, or start with a larger "
+            "--ctx-size.",
         ),
     ],
 )

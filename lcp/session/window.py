@@ -113,7 +113,8 @@ def _plain(message: Message) -> Plain:
 def _too_long(tokens: int, room: int, asked: bool, pinned: bool) -> str:
     others = "the system text and the pinned turns" if pinned else "the system text"
     what = f"This message, with {others}," if asked else "The system text"
+    ways = "shorten it, let a turn go with /pin N," if pinned else "shorten it,"
     return (
         f"{what} takes {tokens:,} tokens and the window has room for {room:,}; "
-        "shorten it, or start with a larger --ctx-size."
+        f"{ways} or start with a larger --ctx-size."
     )
