@@ -17,12 +17,14 @@ LIVE = (
 )  # fmt: skip
 # What has a command of its own.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}
+RESET = "reset"  # as a value: what counts without /set
 THINK = ("on", "off", "show", "hide", "low", "medium", "high")
 _DEFAULTS = Settings()
+Layers = dict[str, dict[str, Any]]
 
 
 def set_(chat: Chat, argument: str) -> None:
-    """Show all settings, or one; or change one."""
+    """Show all settings, or one; or change one, or take back what was changed."""
     names = settable()
     name, _, value = argument.partition(" ")
     if not name:
@@ -36,7 +38,10 @@ def set_(chat: Chat, argument: str) -> None:
             f"{name} is fixed while the model is loaded. Start again with "
             f"--{name.replace('_', '-')}."
         )
-    if value:
+    if value.strip() == RESET and name in OPTIONS:
+        chat.use(_without(chat.layers, {name}))
+        chat.keep(chat.conversation.set(**{name: chat.settings.value(name)}))
+    elif value:
         chat.set(name, value.strip())
     elif name not in OPTIONS:
         chat.set(name, "")  # says which name was meant
@@ -54,8 +59,11 @@ def candidates(begun: str) -> Iterable[str]:
     name, blank, _ = begun.partition(" ")
     if not blank:
         return settable()
-    choices = OPTIONS[name].metadata if name in OPTIONS else {}
-    return [f"{name} {word}" for word in choices.get("choices", choices.get("words", ()))]
+    if name not in OPTIONS:
+        return ()
+    choices = OPTIONS[name].metadata
+    words = choices.get("choices", choices.get("words", ()))
+    return [f"{name} {word}" for word in (*words, RESET)]
 
 
 def system(chat: Chat, text: str) -> None:
@@ -109,9 +117,7 @@ def choose_persona(chat: Chat, name: str) -> None:
     new = {} if name == "none" else persona(tables, name)
     # What the old one and the new one speak of: chosen before this, it counts no more.
     changed = {*old, *new}
-    layers = dict(chat.layers)
-    for layer in ("/set", "conversation"):
-        layers[layer] = {n: v for n, v in layers.get(layer, {}).items() if n not in changed}
+    layers = _without(chat.layers, changed)
     layers["persona"] = dict(new)
     layers["/set"]["persona"] = None if name == "none" else name
     chat.use(layers)
@@ -128,6 +134,15 @@ def record(chat: Chat, names: Collection[str]) -> None:
     tomorrow, whatever config.toml then says."""
     values = {n: chat.settings.value(n) for n in sorted(names) if n not in OWN}
     chat.keep(chat.conversation.set(persona=chat.settings.persona, **values))
+
+
+def _without(layers: Layers, names: Collection[str]) -> Layers:
+    """The layers without what was chosen of these in the chat, now or when it was resumed from."""
+    chosen = {
+        layer: {n: v for n, v in layers.get(layer, {}).items() if n not in names}
+        for layer in ("/set", "conversation")
+    }
+    return {**layers, **chosen}
 
 
 def _row(chat: Chat, name: str) -> tuple[str, ...]:

@@ -137,6 +137,30 @@ def test_a_setting_that_cannot_be_set_stays_as_it_is(chat, line, sentence):
     assert chat.conversation.settings == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "counted", "source"),
+    [("temp", "0.9", 0.2, "flag"), ("top_p", "0.1", 0.9, "models.toml"), ("seed", "7", None, "")],
+)
+def test_set_reset_takes_back_what_was_set(chat, name, value, counted, source):
+    before = chat.settings
+    commands.run(chat, f"/set {name} {value}")
+    assert chat.settings != before
+    assert does(chat, f"/set {name} reset").split()[2] == (source or "default")
+    assert chat.settings == before
+    assert chat.conversation.settings == {name: counted}  # a chat that is resumed has it
+
+
+def test_set_reset_takes_back_what_the_resumed_chat_had(chat):
+    chat.layers["conversation"] = {"temp": 0.9, "top_k": 5}
+    commands.run(chat, "/set temp reset")
+    assert (chat.settings.sampling.temp, chat.settings.sampling.top_k) == (0.2, 5)
+
+
+def test_reset_of_what_is_no_setting_says_so(chat):
+    assert refused(chat, "/set tmep reset").endswith("Did you mean temp?")
+    assert "fixed while the model is loaded" in refused(chat, "/set ctx_size reset")
+
+
 def test_a_wrong_value_does_not_spoil_the_next_right_one(chat):
     refused(chat, "/set temp hot")
     commands.run(chat, "/set top_k 3")
