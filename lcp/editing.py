@@ -26,7 +26,7 @@ def edit(chat: Chat, argument: str) -> str:
     """The n-th question (the last) back into the line; what follows it stays in its branch."""
     turn = _turn(chat, argument)
     chat.go(turn.user.parent)
-    chat.screen.notice("Change it and press Enter; what was there stays a branch (/branches).")
+    chat.screen.notice("Change it and press Enter, or Ctrl-C; what was there stays a branch.")
     return turn.user.written
 
 

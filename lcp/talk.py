@@ -1,6 +1,7 @@
 """Talk: line after line of a person, until Ctrl-D: a command to run, or a message to answer."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcp.chat import Chat
@@ -10,45 +11,64 @@ from lcp.terminal.signals import quiet
 if TYPE_CHECKING:
     from lcp.terminal.keyboard import Keyboard
 
-# Runs a line that is a command, gives the text that the next line begins with; EOFError leaves.
-Command = Callable[[Chat, str], str | None]
 
-
-def talk(chat: Chat, keyboard: "Keyboard", command: Command) -> None:
+@dataclass
+class Talk:
     """The chat of a person at a terminal."""
-    text, interrupted = "", False
-    with quiet():  # between two prompts, too
-        while True:
-            try:
-                if interrupted:
-                    interrupted = False
-                    chat.screen.notice("Ctrl-D or /exit leaves.")
-                text = _line(chat, keyboard, command, text)
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                text, interrupted = "", True  # said above: here another one would end lcp
 
+    chat: Chat
+    keyboard: "Keyboard"
+    # runs a line that is one, gives the text that the next line begins with; EOFError leaves
+    command: Callable[[Chat, str], str | None]
+    _text: str = ""  # what the next line begins with
+    _edited: str | None = None  # where the chat stood before /edit, until that is sent
+    _interrupted: bool = False
 
-def _line(chat: Chat, keyboard: "Keyboard", command: Command, text: str) -> str:
-    """One line that begins with `text`, and what comes of it; what the next one begins with."""
-    said = ""
-    try:
-        chat.look_ahead(text)
-        line = keyboard.read(text)
-        if line.is_command:
-            text = command(chat, line.text) or ""
-            if chat.loading is None:
-                chat.overflow.settle(chat.settings)
-            return text
-        if line.text.strip():
-            said = line.text
-            chat.ask_with_files(said)
-            chat.say_status()
-            chat.make_room()
-    except LcpError as error:
-        if chat.loading and chat.loading.done:
-            chat.loading.result()  # a model that cannot be loaded ends the chat
-        chat.screen.error(str(error))
-        return said  # to be shortened or sent later
-    return ""
+    def run(self) -> None:
+        """Until Ctrl-D."""
+        with quiet():  # between two prompts, too
+            while True:
+                try:
+                    if self._interrupted:
+                        self._interrupted = False
+                        self._go_back()
+                    self._line()
+                except EOFError:
+                    return
+                except KeyboardInterrupt:
+                    self._interrupted = True  # told above: here another one would end lcp
+
+    def _line(self) -> None:
+        """One line, and what comes of it."""
+        chat, said = self.chat, ""
+        try:
+            chat.look_ahead(self._text)
+            line = self.keyboard.read(self._text)
+            self._text = ""
+            if line.is_command:
+                head = chat.conversation.head
+                self._text = self.command(chat, line.text) or ""
+                self._edited = head if self._text and head != chat.conversation.head else None
+                if chat.loading is None:
+                    chat.overflow.settle(chat.settings)
+            elif line.text.strip():
+                said = line.text
+                chat.ask_with_files(said)
+                self._edited = None
+                chat.say_status()
+                chat.make_room()
+        except LcpError as error:
+            if chat.loading and chat.loading.done:
+                chat.loading.result()  # a model that cannot be loaded ends the chat
+            chat.screen.error(str(error))
+            self._text = said  # offered again, to be shortened or sent later
+
+    def _go_back(self) -> None:
+        """After a Ctrl-C, which takes away what the line began with."""
+        offered, self._text = self._text, ""
+        if self._edited:
+            self.chat.go(self._edited)
+            self._edited = None
+            self.chat.screen.notice("The conversation is as it was before /edit.")
+        elif not offered:
+            self.chat.screen.notice("Ctrl-D or /exit leaves.")

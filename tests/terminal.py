@@ -34,13 +34,13 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console
 
-import lcp.talk
 from lcp import attach, commands
 from lcp.chat import Chat
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
 from lcp.status import Status
+from lcp.talk import Talk
 from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
 
@@ -92,7 +92,7 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
             keys=lambda: talking.settings.keys,
             **devices,
         )
-        lcp.talk.talk(talking, keyboard, commands.run)
+        Talk(talking, keyboard, commands.run).run()
 
 
 def in_both(*answers: Said | str, **scene):

@@ -27,7 +27,7 @@ from lcp.engine.worker import Task
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.talk import talk
+from lcp.talk import Talk
 from lcp.terminal.keyboard import Line
 from lcp.terminal.screen import Screen
 
@@ -137,6 +137,30 @@ def test_pasted_lines_are_not_sent(chat):
     chat.sees("Pasted.")
     chat.ends()
     assert said(chat, "user") == ["def f():\n    return 1\nWhat is this?"]
+
+
+@in_both("One.", "Two.", "Three.", "Four.")
+def test_ctrl_c_instead_of_an_edited_question_leaves_the_conversation_as_it_was(chat):
+    chat.type("First?" + ENTER)
+    chat.sees("One.")
+    chat.type("Second?" + ENTER)
+    chat.sees("Two.")
+    chat.type("/edit 1" + ENTER)
+    chat.waits(lambda: chat.screen().count("> First?") == 2, "not offered")
+    chat.type(CTRL_C)
+    chat.sees("The conversation is as it was before /edit.")
+    chat.type("Third?" + ENTER)
+    chat.sees("Three.")
+    chat.type("/edit" + ENTER)
+    chat.waits(lambda: chat.screen().count("> Third?") == 2, "not offered")
+    chat.type(" Really?" + ENTER)
+    chat.waits(lambda: chat.screen().count("tokens/s") == 4, "not answered")
+    chat.type(CTRL_C)  # that one was sent: nothing is taken back any more
+    chat.ends()
+    parents = {e["id"]: e["parent"] for e in chat.events()}
+    _, two, three, four = (e for e in chat.events() if e["type"] == "answer")
+    assert parents[three["parent"]] == parents[four["parent"]] == two["id"]
+    assert chat.events()[-1] == four
 
 
 @in_both("Asked.")
@@ -329,7 +353,7 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
 
     chat = a_chat()
     chat.loading = Task(lambda emit: None)  # not begun yet
-    talk(chat, Person(), commands.run)
+    Talk(chat, Person(), commands.run).run()
     assert "There is no command /nothing." in capsys.readouterr().err
 
 

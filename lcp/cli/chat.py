@@ -212,7 +212,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
     from lcp import attach, commands, filing
     from lcp.session.export import plain_name
     from lcp.status import Status
-    from lcp.talk import talk
+    from lcp.talk import Talk
     from lcp.terminal.keyboard import Keyboard
 
     chat.screen.notice(f"{plain_name(chat.model)} · /help lists commands, Ctrl-D leaves")
@@ -238,7 +238,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         keys=lambda: chat.settings.keys,
         meanwhile=chat.screen.prepare,
     )
-    talk(chat, keyboard, commands.run)
+    Talk(chat, keyboard, commands.run).run()
     if chat.log.id and chat.conversation.nodes and not chat.log.problem:
         chat.screen.notice(f"Go on with this chat: {filing.resuming(chat)}")
 

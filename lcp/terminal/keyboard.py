@@ -94,6 +94,7 @@ class Keyboard:
         self._pastes = Pastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
+        self._given = False  # whether the line began with a text that was not typed
         self._signal = 0  # that came during this prompt, or while it was made or taken away
         self._complaint = ""  # what went wrong in the editor, until the next change
         earlier = FileOfLines(history, self._pastes.unfold)
@@ -109,7 +110,7 @@ class Keyboard:
             auto_suggest=FromHistory(earlier),
             completer=Words(commands or {}, paths),
             complete_while_typing=False,
-            key_bindings=bindings(self._pastes, self._edit),
+            key_bindings=bindings(self._pastes, self._edit, lambda: self._given),
             enable_suspend=True,
             input_processors=[Apart()],
             style=_STYLE,
@@ -121,12 +122,13 @@ class Keyboard:
         self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 
     def read(self, text: str = "") -> Line:
-        """What is sent next, the line beginning with `text`. On an empty line Ctrl-C raises
-        KeyboardInterrupt and Ctrl-D EOFError; SIGTERM and SIGHUP SystemExit with the terminal in
-        order."""
+        """What is sent next, the line beginning with `text`. Ctrl-C raises KeyboardInterrupt on an
+        empty line and on one that began with a text, Ctrl-D EOFError on an empty one; SIGTERM and
+        SIGHUP raise SystemExit, with the terminal in order."""
         vi = self._keys() == "vi"
         self._session.editing_mode = EditingMode.VI if vi else EditingMode.EMACS
         text = self._pastes.refold(text)
+        self._given = bool(text)
         with self._signals():
             text = " " + text if text.startswith("/") else text
             line = self._session.prompt(default=text, pre_run=self._begin, handle_sigint=False)

@@ -27,8 +27,13 @@ TABLE = (
 )
 
 
-def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -> KeyBindings:
-    """The keys; `edit` opens the line in an editor."""
+def bindings(
+    pastes: Pastes,
+    edit: Callable[[KeyPressEvent], Awaitable[None]],
+    given: Callable[[], bool],
+) -> KeyBindings:
+    """The keys; `edit` opens the line in an editor, `given` tells whether it began with a text
+    that was not typed."""
     keys = KeyBindings()
     in_line = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
 
@@ -65,9 +70,9 @@ def bindings(pastes: Pastes, edit: Callable[[KeyPressEvent], Awaitable[None]]) -
         """Begin a new line."""
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-c", filter=in_line & has_text)
+    @keys.add("c-c", filter=in_line & has_text & ~Condition(given))
     def clear(event: KeyPressEvent) -> None:
-        """Clear the line. On an empty one Ctrl-C is an interrupt."""
+        """Clear the line. On an empty one, or one that was given, Ctrl-C is an interrupt."""
         buffer = event.current_buffer
         buffer.save_to_undo_stack()
         buffer.document = Document()
