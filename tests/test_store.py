@@ -151,6 +151,44 @@ def test_the_list_has_the_chat_last_used_first(tmp_path):
     assert first.path == tmp_path / f"{old}.jsonl"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["besancon"],
+        ["BESANÇON", "zoe"],
+        ["Besanc\u0327on"],  # as a Mac spells it
+        ["très bon"],
+        ["bon  à"],  # across a line end
+        ["STRASSE"],
+        ["и\u0306од"],
+    ],
+)
+def test_a_search_sees_no_case_no_accents_and_no_line_ends(tmp_path, words):
+    store = a_store(tmp_path)
+    name, _ = save(store, "Le café est très bon\nà Besançon, dit Zoë. Straße. Йод.")
+    save(store, "Rien.")
+    assert [saved.id for saved in store.list(words)] == [name]
+
+
+@pytest.mark.parametrize("words", [["bon très"], ["Zoë", "Rien"], ["か"], ["one. Two"]])
+def test_a_search_keeps_apart_what_is_apart(tmp_path, words):
+    store = a_store(tmp_path)
+    save(store, "Le café est très bon à Besançon, dit Zoë. が", "One.", "Two.")
+    assert list(store.list(words)) == []
+
+
+def test_a_search_gives_the_words_around_the_place(tmp_path):
+    store = a_store(tmp_path)
+    save(store, "Hello.", f"{'Well then. ' * 9}And what of\nÎle-de-Bréhat, {'you know, ' * 20}?")
+    (saved,) = store.list(["brehat", "hello"])
+    assert saved.passage.startswith("…")
+    assert "And what of Île-de-Bréhat, you know," in saved.passage
+    assert saved.passage.endswith("…")
+    assert len(saved.passage) <= 81
+    assert store.list(["hello"])[0].passage == "Hello."
+    assert store.list()[0].passage == ""
+
+
 def test_the_list_survives_whatever_lies_in_the_folder(tmp_path):
     store = a_store(tmp_path)
     name, _ = save(store, "Hi.")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +19,15 @@ from lcp.errors import SessionError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.message import Event
-from lcp.words import count
+from lcp.words import count, short
 
 Events = list[Event]
 Notices = list[str]
 Dated = list[tuple[int, Path]]
 
 SHOWN = 5  # candidates named in a message
+AROUND, BEFORE = 80, 24  # characters of a passage that was searched for, and of these in front
+_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 def random_tail() -> str:
@@ -43,6 +47,7 @@ class Saved:
     turns: int
     model: str
     modified: datetime
+    passage: str  # the words around what was searched for; "" without
 
 
 class Store:
@@ -103,17 +108,18 @@ class Store:
         return found[0]
 
     def list(self, words: Iterable[str] = ()) -> Sequence[Saved]:
-        """The saved chats in which all these words were said, the one last used first; what
-        cannot be read is not among them."""
-        wanted = [word.casefold() for word in words]
+        """The saved chats in which all these words or phrases were said, the one last used first;
+        what cannot be read is not among them."""
+        wanted = [_searched(word) for word in words]
         saved = []
         for path in self.newest():
             with suppress(OSError, SessionError):
                 chat = Conversation.from_events(load(path)[0])
                 said = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []
-                text = "\n".join(said).casefold()
-                if all(word in text for word in wanted):
-                    saved.append(_saved(path, chat))
+                texts = [_searched(text) for text in said]
+                if all(any(word in text for text in texts) for word in wanted):
+                    passage = _passage(said[1:], wanted)
+                    saved.append(_saved(path, chat, passage))
         return saved
 
     def newest(self) -> Sequence[Path]:
@@ -195,7 +201,25 @@ def name_of(path: Path) -> str:
     return ""
 
 
-def _saved(path: Path, conversation: Conversation) -> Saved:
+def _searched(text: str) -> str:
+    """A text as a search sees it: without case, accents and line ends."""
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFD", text))
+    # composed again: other marks, as that of が, make another letter
+    return " ".join(unicodedata.normalize("NFC", bare).casefold().split())
+
+
+def _passage(said: Iterable[str], wanted: Sequence[str]) -> str:
+    """The words around the place where the first of these was said."""
+    for text in said:
+        line = unicodedata.normalize("NFC", " ".join(text.split()))
+        at = _searched(line).find(wanted[0])  # of nearly all letters as many as in the line
+        if at >= 0:
+            start = max(0, at - BEFORE)
+            return ("…" if start else "") + short(line[start:], AROUND)
+    return ""
+
+
+def _saved(path: Path, conversation: Conversation, passage: str) -> Saved:
     return Saved(
         id=path.stem,
         path=path,
@@ -205,4 +229,5 @@ def _saved(path: Path, conversation: Conversation) -> Saved:
         turns=len(conversation.turns()),
         model=conversation.model,
         modified=datetime.fromtimestamp(path.stat().st_mtime).astimezone(),
+        passage=passage,
     )
