@@ -44,6 +44,36 @@ def refusal(source, messages=TALK, seconds=2.0):
     return sentence
 
 
+# a person's own
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "{% for m in messages %}\n{{ m.content ",
+            "does not work: line 2: unexpected end of template",
+        ),
+        ("{{ messages[0].content }}\n\n{{ now() }}", "does not work: line 3: 'now' is undefined"),
+        ("Hello.", "never prints a message's content"),
+        ("", "never prints a message's content"),
+    ],
+)
+def test_a_file_of_the_person_is_named_with_the_line_to_mend(source, sentence):
+    with pytest.raises(TemplateError) as raised:
+        template(source, own=True).render([USER])
+    said = str(raised.value)
+    assert said.startswith(f"The file of --chat-template {sentence}")
+    assert said.endswith(" Mend it.")
+
+
+def test_a_file_of_the_person_may_do_what_it_likes_with_a_message():
+    shout = "{% macro say(m) %}{{ m.content|upper }}!{% endmacro %}{{ say(messages[-1]) }}"
+    assert template(shout, own=True).render([USER]) == "HELLO!"
+    needs = "{{ raise_exception('Alone.') if messages|length < 2 }}{{ messages[0].content }}"
+    assert template(needs, own=True).render([SYSTEM, USER]) == "Be brief."
+
+
 # templates as they are
 
 LLAMA_2 = """\

@@ -75,11 +75,12 @@ def load(
     model = Model.load(path, layers, on_progress, fit.repack if fit else True)
     life.callback(model.close)
     compiled = Template(
-        template or model.chat_template,
+        model.chat_template if template is None else template,
         now=now,
         bos=model.text([model.bos]) if model.bos >= 0 else "",
         eos=model.text([model.eos]) if model.eos >= 0 else "",
         name=model.path.name,
+        own=template is not None,
     )
 
     def new_context(size: int, **more: Any) -> Context:

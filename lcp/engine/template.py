@@ -8,6 +8,7 @@ import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_PROGRAM = ("<template>", "<unknown>")  # where Jinja says that an error was
 SECONDS = 2.0
 SOURCE_LIMIT = 1 << 16  # characters; the longest in use are near 20,000
 
@@ -37,13 +39,16 @@ class Template:
         bos: str = "",
         eos: str = "",
         name: str = "the model",
+        own: bool = False,
         seconds: float = SECONDS,
     ) -> None:
         """`now` is what strftime_now answers: the moment the conversation began, or the next
-        day's resume would change the prompt's first lines. Without a source ChatML is used."""
+        day's resume would change the prompt's first lines. Without a source ChatML is used.
+        `own`: it is not the model's but a file of the person's, who can mend it."""
         self.is_fallback = source is None
-        self._source = source or CHATML
-        self._name = name
+        self._source = CHATML if source is None else source
+        self._name = "The file of --chat-template" if own else f"The chat template of {name}"
+        self._way = "Mend it" if own else "Give another one with --chat-template FILE"
         self._env = Sandbox(seconds)
         self._one_at_a_time = threading.Lock()  # the Sandbox counts for one
         self._env.globals |= {
@@ -54,8 +59,10 @@ class Template:
             "strftime_now": lambda pattern: now.strftime(pattern[:100]),
         }
         if len(source or "") > SOURCE_LIMIT:
-            raise TemplateError(f"The chat template of {name} is too long. {_OWN}")
+            raise TemplateError(f"{self._name} is too long. {self._way}.")
         self._compiled = self._guarded([], lambda: self._env.from_string(self._source))
+        if own and not self._guarded([], self._prints_messages):
+            raise TemplateError(f"{self._name} never prints a message's content. {self._way}.")
 
     def render(
         self,
@@ -98,6 +105,12 @@ class Template:
             # ... or loop over them without asking
             return self._env.render(self._compiled, {"tools": [], "documents": []} | names)
 
+    def _prints_messages(self) -> bool:
+        try:
+            return "xyzzy" in self._once([{"role": "user", "content": "xyzzy"}], {}).lower()
+        except Refused:
+            return True  # but not alone
+
     @functools.cached_property
     def _takes_system(self) -> bool:
         probe = [{"role": "system", "content": "sYsTeM"}, {"role": "user", "content": "uSeR"}]
@@ -114,21 +127,22 @@ class Template:
                 return work()
         except Refused as error:
             raise TemplateError(
-                f"The chat template of {self._name} refuses these messages: {error}. {_OWN}"
+                f"{self._name} refuses these messages: {error}. {self._way}."
             ) from error
         except Exceeded as error:
-            raise TemplateError(
-                f"The chat template of {self._name} takes too much {error}. {_OWN}"
-            ) from error
+            raise TemplateError(f"{self._name} takes too much {error}. {self._way}.") from error
         # a template can raise anything: MemoryError, RecursionError, its own TypeError
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
             raise TemplateError(
-                f"The chat template of {self._name} does not work: {reason}. {_OWN}"
+                f"{self._name} does not work: {_line(error)}{reason}. {self._way}."
             ) from error
 
 
-_OWN = "Give another one with --chat-template FILE."
+def _line(error: Exception) -> str:
+    """ "line 3: ", where the program went wrong; "" where nobody knows."""
+    numbers = [n for f, n in walk_tb(error.__traceback__) if f.f_code.co_filename in _PROGRAM]
+    return f"line {numbers[-1]}: " if numbers else ""
 
 
 def _refuse(message: object) -> None:
