@@ -8,20 +8,24 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from lcp.errors import LcpError
+from lcp.words import short
 
 FILE_BYTES, ALL_BYTES = 1 << 20, 4 << 20  # at most, of one file and of all in a message
 COUNTED = 1 << 18  # bytes of files whose tokens are counted while a person types
+TOLD, SHOWN = 3, 60  # names that are no files; characters of one
 MATCHES = 100  # files that one pattern may stand for
 # At the beginning of a word; user@example.com is none. The @ comes first in the pattern, because a
 # long text is searched for it at every pause in the typing.
 _MENTION = re.compile(r'@(?<![^\s(]@)(?:"([^"\n]+)"|([^\s"]+))')
 _AFTER = ".,;:!?)]}'`"  # ends a sentence, or belongs to the name; the files here say which
 
+_LIKE_A_FILE = re.compile(r"/|[^.]\.[A-Za-z]\w{0,4}$")  # @types/node may be one, @someone is none
 _NO_PATH = (OSError, ValueError, RuntimeError)  # too long, with a NUL, "~nobody"
 
 
@@ -37,7 +41,7 @@ class File:
 @dataclass(frozen=True)
 class Attached:
     """A message with its files in front; `problems` are sentences on those that cannot be, and
-    `hints` are on what looks like the name of a file and is none."""
+    `hints` are on what looks like the name of a file and is none: it stays text."""
 
     text: str = ""
     files: tuple[File, ...] = ()
@@ -59,7 +63,8 @@ class Attached:
         return f"{what}: {_bytes(size)}, {sum(count(f.block) for f in self.files):,} tokens"
 
     def told(self, count: Callable[[str], int], window: int) -> str:
-        """A line for each file, and what all take of the window; `count` gives a text's tokens."""
+        """A line for each file, what all take of the window, and the hints; `count` gives a text's
+        tokens."""
         tokens = [count(file.block) for file in self.files]
         lines = [
             f"{file.path}: {_bytes(file.size)}, {n:,} tokens"
@@ -67,8 +72,10 @@ class Attached:
         ]
         share = f"{100 * sum(tokens) / window:.0f} % of the window of {window:,}"
         if len(lines) == 1:
-            return f"{lines[0]}, {share}"
-        return "\n".join([*lines, f"{len(lines)} files: {sum(tokens):,} tokens, {share}"])
+            lines = [f"{lines[0]}, {share}"]
+        elif lines:
+            lines.append(f"{len(lines)} files: {sum(tokens):,} tokens, {share}")
+        return "\n".join([*lines, *self.hints])
 
 
 def attach(text: str, folder: Path) -> Attached:
@@ -79,7 +86,7 @@ def attach(text: str, folder: Path) -> Attached:
     for quoted, word in dict.fromkeys(_MENTION.findall(text)):
         name = quoted or word
         paths = _files(name, folder) or _files(name.rstrip(_AFTER), folder)
-        if not paths and (hint := _hint(name.rstrip(_AFTER), folder)):
+        if not paths and (hint := _hint(quoted, name.rstrip(_AFTER), folder)):
             hints[hint] = None
         if len(paths) > MATCHES:
             paths = []
@@ -90,9 +97,9 @@ def attach(text: str, folder: Path) -> Attached:
                 files.setdefault(path, _read(path, folder, left))
             except LcpError as problem:
                 problems[str(problem)] = None
-    blocks = [file.block for file in files.values()]
-    message = "\n\n".join([*blocks, text])
-    return Attached(message, tuple(files.values()), tuple(problems), tuple(hints))
+    message = "\n\n".join([*(file.block for file in files.values()), text])
+    told = [*hints][:TOLD] + [f"So do {len(hints) - TOLD} more."] * (len(hints) > TOLD)
+    return Attached(message, tuple(files.values()), tuple(problems), tuple(told))
 
 
 def mention(path: str) -> str:
@@ -138,14 +145,14 @@ def _files(name: str, folder: Path) -> list[str]:
         return []
 
 
-def _hint(name: str, folder: Path) -> str:
-    """What a person should know of a word behind an @ that is no file, if anything."""
-    try:
-        if name and (folder / Path(name).expanduser()).is_dir():
-            return f"{name} is a folder: @{name.rstrip('/')}/* names its files"
-    except _NO_PATH:
-        return ""
-    return f"there is no file {name} here" if re.search(r"[/*]|\.\w{1,5}$", name) else ""
+def _hint(quoted: str, name: str, folder: Path) -> str:
+    """A sentence on what a person may take for a file that is read; "" for most words."""
+    shown = short(quoted or name, SHOWN)
+    with suppress(*_NO_PATH):
+        if (folder / Path(quoted or name).expanduser()).is_dir():
+            return f"{shown} is a folder and stays text; @{shown.rstrip('/')}/* names its files."
+    like = quoted or _LIKE_A_FILE.search(name)
+    return f"{shown} is no file here and stays text." if like else ""
 
 
 def _read(path: str, folder: Path, left: int) -> File:

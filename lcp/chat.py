@@ -91,7 +91,7 @@ class Chat:
     def ask_with_files(self, typed: str, before: str = "") -> Reply:
         """One turn with the files that `typed` names; `before` it stands what nobody typed."""
         attached = attach(typed, Path.cwd()).checked()
-        if attached.files:
+        if attached.files or attached.hints:
             self.ready()
             self.screen.notice(attached.told(self.engine.tokens, self.engine.size))
         return self.ask(before + attached.text, before + typed)

@@ -51,7 +51,7 @@ class Status:
             return (
                 [(attached.problems[0], "bad")]
                 if attached.problems
-                else [(attached.hints[0], "warn")]
+                else [(attached.hints[0].rstrip("."), "warn")]
             )
         if attached.files != self._weighed[0]:
             self._weighed = (attached.files, attached.short(self._chat.engine.tokens))

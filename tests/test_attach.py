@@ -159,6 +159,42 @@ def test_each_file_is_told_and_their_share_of_the_window(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("@nobody.txt?", ["nobody.txt is no file here and stays text."]),
+        ("@src/c.py", ["src/c.py is no file here and stays text."]),
+        ("@nothing/*.py", ["nothing/*.py is no file here and stays text."]),
+        ('@"your notes"', ["your notes is no file here and stays text."]),
+        ("what is in @src/, please", ["src/ is a folder and stays text; @src/* names its files."]),
+        ("@src", ["src is a folder and stays text; @src/* names its files."]),
+        ("@notes.txt and @zzz.txt", ["zzz.txt is no file here and stays text."]),
+        ("@someone, user@example.com @ 3.14 @property @f(x) @ ...", []),
+    ],
+)
+def test_what_looks_like_a_file_and_is_none_is_told(folder, text, sentences):
+    attached = attach(text, folder)
+    assert list(attached.hints) == sentences
+    assert attached.told(len, 200).splitlines()[len(attached.files) :] == sentences
+
+
+def test_of_many_that_are_no_files_a_few_are_told(folder):
+    *told, last = attach(" ".join(f"@{n}/{'x' * 99}" for n in range(9)), folder).hints
+    assert last == "So do 6 more."
+    assert len(told) == 3
+    assert max(map(len, told)) < 100
+
+
+def test_a_chat_tells_what_is_no_file(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    out, err = io.StringIO(), io.StringIO()
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    chat = Chat(ScriptedEngine(), conversation, Log.nowhere(), Screen(out, err), "scripted", {})
+    chat.ask_with_files("What is in @note.txt?")
+    assert err.getvalue() == "note.txt is no file here and stays text.\n"
+    assert chat.engine.asked[0].messages[0]["content"] == "What is in @note.txt?"
+
+
 # completion
 
 

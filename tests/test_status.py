@@ -92,8 +92,11 @@ def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypa
     assert typed("see @a.txt @b.txt") == ("2 files: 2.9 KiB, 508 tokens", "")
     assert typed("see @big.txt @a.txt") == ("2 files: 256.0 KiB", "")
     assert typed("see @photo @a.txt")[1] == "bad"
-    assert typed("see @src") == ("src is a folder: @src/* names its files", "warn")
-    assert typed("see @b/c.txt, please") == ("there is no file b/c.txt here", "warn")
+    assert typed("see @src") == (
+        "src is a folder and stays text; @src/* names its files",
+        "warn",
+    )
+    assert typed("see @b/c.txt, please") == ("b/c.txt is no file here and stays text", "warn")
     assert typed("@someone said")[0].startswith("context")
     chat.read_ahead = False
     assert typed("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")

@@ -418,7 +418,7 @@ def test_a_file_is_put_in_front_of_the_message_and_told(chat):
 def test_a_file_is_weighed_before_it_is_sent(chat):
     (chat.home / "notes.txt").write_text("Llamas hum.\n")
     chat.type("See @notes.tx")
-    chat.sees("> See @notes.tx\nthere is no file notes.tx here · context")
+    chat.sees("> See @notes.tx\nnotes.tx is no file here and stays text · context")
     chat.type("t")
     chat.sees("> See @notes.txt\nnotes.txt: 12 bytes, 5 tokens · context")
     chat.type(ENTER)
