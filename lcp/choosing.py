@@ -148,6 +148,10 @@ def _without(layers: Layers, names: Collection[str]) -> Layers:
 def _row(chat: Chat, name: str) -> tuple[str, ...]:
     option = OPTIONS[name]
     value, default = _word(name, chat.settings.value(name)), _word(name, _DEFAULTS.value(name))
+    turns = chat.conversation.turns()
+    drawn = turns[-1].answer.seed if turns and turns[-1].answer else None
+    if name == "seed" and chat.settings.sampling.seed is None and drawn is not None:
+        value += f" (last: {drawn})"  # with that one /retry gives the same answer
     return name, value, chat.settings.sources[name], default, option.metadata["meaning"]
 
 

@@ -161,6 +161,14 @@ def test_reset_of_what_is_no_setting_says_so(chat):
     assert "fixed while the model is loaded" in refused(chat, "/set ctx_size reset")
 
 
+def test_the_seed_of_the_last_answer_is_shown_where_it_is_set(chat):
+    assert does(chat, "/set seed").startswith("seed  random  default  ")
+    chat.ask("Hi.")
+    assert does(chat, "/set seed").startswith("seed  random (last: 7)  default  ")
+    commands.run(chat, "/set seed 3")
+    assert does(chat, "/set seed").startswith("seed  3  /set  ")
+
+
 def test_a_wrong_value_does_not_spoil_the_next_right_one(chat):
     refused(chat, "/set temp hot")
     commands.run(chat, "/set top_k 3")

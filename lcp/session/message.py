@@ -29,6 +29,7 @@ class Message:
     parent: str | None = None
     out: tuple[str, ...] = ()  # of an answer: the turns that were out of its window
     model: str = ""  # of an answer: the name of the model that gave it
+    seed: int | None = None  # of an answer: what it was drawn with
     stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
     typed: str = ""  # what the person wrote, where files were put in front of it
 
@@ -56,7 +57,7 @@ class Summary:
 
 def from_event(event: Event) -> Message:
     """A user or answer event as a node; an optional field of the wrong kind is left out."""
-    stats = event.get("stats")
+    stats, seed = event.get("stats"), event.get("seed")
     return Message(
         id=event["id"],
         role="user" if event["type"] == "user" else "assistant",
@@ -69,6 +70,7 @@ def from_event(event: Event) -> Message:
         parent=event.get("parent"),
         out=_strings(event.get("out")),
         model=str(event.get("model", "")),
+        seed=seed if isinstance(seed, int) else None,
         stats=stats if isinstance(stats, dict) else {},
         typed=str(event.get("typed", "")),
     )
