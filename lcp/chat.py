@@ -108,11 +108,12 @@ class Chat:
 
     def answer_or_go(self, back: str | None, begun: Message | None = None) -> Reply:
         """Answer; where that cannot be, stand at `back` again. The log keeps the question, but
-        the next one does not stand behind it."""
+        the next one does not stand behind it; a chat of such questions alone leaves no file."""
         try:
             return self.answer(begun)
         except LcpError:
             self.keep(self.conversation.go(back))
+            self.log.take_back()
             raise
 
     def forget(self, id: str, on: bool = True) -> None:

@@ -230,10 +230,19 @@ def test_a_disk_that_is_full_behind_stdout_is_an_error(home, tiny):
 
 
 @pytest.mark.slow
-def test_a_question_that_is_too_long_is_an_error(lcp, tiny):
+def test_a_question_that_is_too_long_is_an_error_and_leaves_no_chat(lcp, tiny, home):
     done = lcp("chat", str(tiny()), "-c", "256", "x" * 500)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"tokens and the window has room for 192; shorten it" in done.stderr
+    assert not list((home / "data" / "sessions").iterdir())
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_leaves_no_chat(lcp, home, tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"no model")
+    done = lcp("chat", str(tmp_path / "broken.gguf"), "Hi.")
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
+    assert not list(home.rglob("*.jsonl"))
 
 
 @pytest.mark.slow

@@ -93,6 +93,36 @@ def test_what_came_before_the_first_question_is_written_with_it(tmp_path):
         assert load(log.path) == (events, 0)
 
 
+def test_a_chat_of_questions_that_could_not_be_asked_leaves_nothing(tmp_path):
+    chat = a_chat()
+    with a_store(tmp_path).create(chat.opening) as log:
+        events = [chat.opening, chat.set_system("Be brief.")]
+        log.append(events[1])
+        for refused in ("Too long.", "Too long again."):
+            events += [chat.ask(refused), chat.go(None)]
+            log.append(events[-2], sync=True)
+            log.append(events[-1])
+            assert log.is_kept
+            log.take_back()
+            assert (log.is_kept, list(tmp_path.iterdir())) == (False, [])
+        events += [chat.ask("Hi."), reply(chat)]
+        log.append(events[-2], sync=True)
+        assert load(log.path) == (events[:-1], 0)  # what was refused stands in it, as ever
+        log.append(events[-1])
+        log.take_back()
+        assert load(log.path) == (events, 0)
+
+
+def test_a_chat_that_is_gone_on_with_is_never_taken_back(tmp_path):
+    store = a_store(tmp_path)
+    name, events = save(store, "Hi.")
+    log, _, _ = store.open(name)
+    with log:
+        log.append(Conversation.from_events(events).ask("Too long."), sync=True)
+        log.take_back()
+    assert len(load(log.path)[0]) == len(events) + 1
+
+
 def test_only_the_owner_reads_a_chat(tmp_path):
     folder = tmp_path / "data" / "sessions"
     name, _ = save(a_store(folder), "Hi.")

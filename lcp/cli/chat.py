@@ -239,7 +239,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         meanwhile=chat.screen.prepare,
     )
     Talk(chat, keyboard, commands.run).run()
-    if chat.log.id and chat.conversation.nodes and not chat.log.problem:
+    if chat.log.is_kept and not chat.log.problem:
         chat.screen.notice(f"Go on with this chat: {filing.resuming(chat)}")
 
 

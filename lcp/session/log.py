@@ -1,7 +1,8 @@
 """Log: the writer of one conversation's file: append-only, one event a line, one writer.
 
 A line is on disk before the next thing happens, and a disk that fails stops the log, never the
-chat. Knows nothing of what events mean, but that a chat without a user line is worth no file.
+chat. Knows nothing of what events mean, but that a chat without a user line is worth no file, nor
+one whose questions could not be asked.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Log:
         self._fd: int | None = None
         self._waiting = b""  # goes out in front of the next line
         self._worth_a_file = False
+        self._unanswered: bytes | None = None  # all of a new log, until something was answered
         self._closed = False
 
     @classmethod
@@ -48,6 +50,7 @@ class Log:
     def beginning(cls, path: Path, events: Iterable[Event]) -> Log:
         """The log of a new file, that starts with these events."""
         log = cls(path)
+        log._unanswered = b""
         for event in events:
             log._wait(event)
         return log
@@ -75,6 +78,21 @@ class Log:
         except OSError as error:
             self.fail(error)
         self._waiting = b""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a file, which can be gone on with."""
+        return self._fd is not None
+
+    def take_back(self) -> None:
+        """What was asked could not be: leave no file of a chat in which nothing was answered yet.
+        Its lines go out in front of the next question."""
+        if self.path is None or self._fd is None or not self._unanswered:
+            return
+        os.close(self._fd)
+        self._fd, self._worth_a_file, self._waiting = None, False, self._unanswered
+        with suppress(OSError):
+            self.path.unlink()
 
     def fail(self, error: OSError) -> None:
         """Stop writing, and say why."""
@@ -114,8 +132,13 @@ class Log:
         self.close()
 
     def _wait(self, event: Event) -> None:
-        self._waiting += _line(event)
-        self._worth_a_file = self._worth_a_file or event["type"] == "user"
+        line = _line(event)
+        self._waiting += line
+        self._worth_a_file = self._worth_a_file or event["type"] in ("user", "answer")
+        if event["type"] == "answer":
+            self._unanswered = None
+        elif self._unanswered is not None:
+            self._unanswered += line
 
 
 def _line(event: Event) -> bytes:
