@@ -100,11 +100,12 @@ class Chat:
         """Continue the last answer, which was cut."""
         turns = self.conversation.turns()
         cut = turns[-1].answer if turns else None
-        if cut is None or cut.ended in ("end", "stop") or not cut.content:
+        if cut is None or cut.ended in ("end", "stop"):
             raise LcpError("There is no cut answer to continue. Ask something first.")
-        self.screen.notice("…" + cut.content[-60:])
+        if cut.content:
+            self.screen.notice("…" + cut.content[-60:])
         self.go(cut.parent)
-        return self.answer_or_go(cut.id, cut)
+        return self.answer_or_go(cut.id, cut if cut.content else None)
 
     def answer_or_go(self, back: str | None, begun: Message | None = None) -> Reply:
         """Answer; where that cannot be, stand at `back` again. The log keeps the question, but
@@ -164,12 +165,14 @@ class Chat:
             return
         self.screen.prepare()  # while the model loads
         name = plain_name(self.model)
-        for step in self.loading:
-            if isinstance(step, Loading):
-                self.screen.progress(f"loading {name} ({100 * step.fraction:.0f} %)")
+        try:
+            for step in self.loading:
+                if isinstance(step, Loading):
+                    self.screen.progress(f"loading {name} ({100 * step.fraction:.0f} %)")
+        finally:
+            self.screen.clear_progress()
         why = self._restoring.result() if self._restoring else ""
         self.loading = None
-        self.screen.clear_progress()
         self.layers["model file"] = dict(self.engine.model.sampling)
         self.use(self.layers)
         for notice in self.engine.notices():
