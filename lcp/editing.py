@@ -9,16 +9,24 @@ from lcp.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
 
-SHOWN = 40  # characters of a message
+SHORTEST, SHOWN = 16, 40  # characters of a message in a table
+
+
+def turns(chat: Chat) -> list[Turn]:
+    """Those that led to where the person stands; LcpError where there are none."""
+    found = chat.conversation.turns()
+    if not found and chat.conversation.nodes:
+        raise LcpError("Here nothing was said yet. Ask something; /branches has what was there.")
+    if not found:
+        raise LcpError("Nothing was said yet. Ask something first.")
+    return found
 
 
 def undo(chat: Chat, argument: str) -> None:
     """Take back the last n turns."""
-    turns = chat.conversation.turns()
-    if not turns:
-        raise LcpError("There is no turn to take back. Ask something first.")
-    n = _number(argument, 1, len(turns), "a number of turns to take back") if argument else 1
-    chat.go(turns[-n].user.parent)
+    said = turns(chat)
+    n = _number(argument, 1, len(said), "a number of turns to take back") if argument else 1
+    chat.go(said[-n].user.parent)
     chat.screen.notice(f"{words.count(n, 'turn')} taken back; /branches has what was there.")
 
 
@@ -66,18 +74,16 @@ def branches(chat: Chat, argument: str) -> None:
     if argument:
         leaf = leaves[_number(argument, 1, len(leaves), "a branch") - 1]
         chat.go(leaf)
-        chat.screen.notice(f"On branch {argument}: {_short(conversation.nodes[leaf])}")
+        last = _last_turn(chat, leaf)
+        chat.screen.notice(f"On branch {argument}: {_short(last.user)} · {_short(last.answer)}")
         return
-    chat.screen.table(
-        [
-            (
-                "*" if conversation.leads_to(leaf) else " ",
-                str(i),
-                _short(conversation.nodes[leaf]),
-            )
-            for i, leaf in enumerate(leaves, 1)
-        ]
-    )
+    wide = _width(chat, 1 + len(str(len(leaves))))
+    rows: list[tuple[str, ...]] = []
+    for i, leaf in enumerate(leaves, 1):
+        last = _last_turn(chat, leaf)
+        mark = "*" if conversation.leads_to(leaf) else " "
+        rows.append((mark, str(i), _short(last.user, wide), _short(last.answer, wide)))
+    chat.screen.table(rows)
 
 
 def pin(chat: Chat, argument: str) -> None:
@@ -106,16 +112,13 @@ def forget(chat: Chat, argument: str) -> None:
 
 def history(chat: Chat, _: str) -> None:
     """The turns of this branch, with their marks."""
-    turns = chat.conversation.turns()
-    if not turns:
-        raise LcpError("Nothing was said yet. Ask something first.")
-    marks = [_marks(chat, turn) for turn in turns]
-    taken = len(str(len(turns))) + max(map(len, marks)) + 3 * len("  ")
-    each = max(16, min(40, (chat.screen.width - taken) // 2))  # a turn is one row where it can be
+    said = turns(chat)
+    marks = [_marks(chat, turn) for turn in said]
+    wide = _width(chat, len(str(len(said))) + max(map(len, marks)))
     chat.screen.table(
         [
-            (str(i), mark, _short(turn.user, each), _short(turn.answer, each))
-            for i, (mark, turn) in enumerate(zip(marks, turns, strict=True), 1)
+            (str(i), mark, _short(turn.user, wide), _short(turn.answer, wide))
+            for i, (mark, turn) in enumerate(zip(marks, said, strict=True), 1)
         ]
     )
 
@@ -127,11 +130,17 @@ def context(chat: Chat, _: str) -> None:
 
 
 def _turn(chat: Chat, argument: str) -> Turn:
-    turns = chat.conversation.turns()
-    if not turns:
-        raise LcpError("Nothing was said yet. Ask something first.")
-    n = _number(argument, 1, len(turns), "a turn") if argument else len(turns)
-    return turns[n - 1]
+    said = turns(chat)
+    n = _number(argument, 1, len(said), "a turn") if argument else len(said)
+    return said[n - 1]
+
+
+def _last_turn(chat: Chat, leaf: str) -> Turn:
+    """The turn that a branch ends with."""
+    last = chat.conversation.nodes[leaf]
+    if last.role == "user" or last.parent is None:
+        return Turn(last, None)
+    return Turn(chat.conversation.nodes[last.parent], last)
 
 
 def _say_if_the_same(chat: Chat, turn: Turn) -> None:
@@ -155,6 +164,13 @@ def _number(text: str, low: int, high: int, what: str) -> int:
     if text.isdecimal() and low <= int(text) <= high:
         return int(text)
     raise LcpError(f"{text} is not {what}. Give a number from {low} to {high}.")
+
+
+def _width(chat: Chat, taken: int) -> int:
+    """Characters for a question and for an answer, in columns behind those that are `taken`: a
+    turn is one row where it can be."""
+    left = chat.screen.width - taken - 3 * len("  ")
+    return max(SHORTEST, min(SHOWN, left // 2))
 
 
 def _short(message: Message | None, width: int = SHOWN) -> str:

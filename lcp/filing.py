@@ -4,10 +4,12 @@ import shlex
 from pathlib import Path
 
 from lcp.chat import Chat
+from lcp.editing import turns
 from lcp.errors import LcpError, SessionError
 from lcp.session import export
 from lcp.session.message import Message
 from lcp.terminal import clipboard
+from lcp.words import count
 
 LONGEST_NAME = 60
 LISTED = 40  # chats; more scroll away
@@ -19,9 +21,11 @@ def save(chat: Chat, name: str) -> None:
     name, own = " ".join(name.split()), chat.log.path
     if own is None:
         raise LcpError("This chat is not kept (--no-save). /export FILE writes it to a file.")
+    later = "" if chat.log.is_kept else ", kept from its first question on"
     if not name:
-        called = chat.conversation.name or "no name yet: /save NAME gives one"
-        chat.screen.notice(f"This chat is kept as {own.stem}; it has {called}.")
+        called = chat.conversation.name
+        told = f"called {called}" if called else "without a name: /save NAME gives one"
+        chat.screen.notice(f"This chat is {own.stem}{later}, {told}.")
         return
     if name == "last" or len(name) > LONGEST_NAME or not name.isprintable():
         raise SessionError(
@@ -32,14 +36,18 @@ def save(chat: Chat, name: str) -> None:
     if taken:
         raise SessionError(f"{taken[0]} is called {name} already. Give another name.")
     chat.keep(chat.conversation.rename(name))
-    chat.screen.notice(f"This chat is now called {name}: {resuming(chat)}")
+    chat.screen.notice(f"This chat is now called {name}{later}: {resuming(chat)}")
 
 
 def sessions(chat: Chat, text: str) -> None:
     """The saved chats; with words, those in which all of them were said."""
     found = chat.around.store.list(text.split())
     if not found:
-        raise LcpError("No saved chat contains that." if text else "There is no saved chat yet.")
+        raise LcpError(
+            "No saved chat contains that. /sessions lists all."
+            if text
+            else "There is no saved chat yet. This one is kept from its first question on."
+        )
     chat.screen.table(
         [
             (
@@ -47,7 +55,7 @@ def sessions(chat: Chat, text: str) -> None:
                 saved.id,
                 saved.name,
                 f"{saved.modified:%Y-%m-%d %H:%M}",
-                "1 turn" if saved.turns == 1 else f"{saved.turns} turns",
+                count(saved.turns, "turn"),
                 saved.title,
             )
             for saved in found[:LISTED]
@@ -69,7 +77,7 @@ def overwrite(chat: Chat, name: str) -> None:
 
 def copy(chat: Chat, argument: str) -> None:
     """The last answer, the n-th from the end, or the last code block into the clipboard."""
-    answers = [turn.answer.content for turn in chat.conversation.turns() if turn.answer]
+    answers = [turn.answer.content for turn in turns(chat) if turn.answer]
     if not answers:
         raise LcpError("There is no answer to copy. Ask something first.")
     if argument == "code":
@@ -95,11 +103,10 @@ def resuming(chat: Chat) -> str:
 
 def tell(chat: Chat) -> None:
     """Which saved chat goes on."""
-    talk, turns = chat.conversation, chat.conversation.turns()
-    plural = "turn" if len(turns) == 1 else "turns"
-    called = " · ".join(filter(None, [f"({len(turns)} {plural})", talk.name, talk.title()]))
+    talk, said = chat.conversation, chat.conversation.turns()
+    called = " · ".join(filter(None, [f"({count(len(said), 'turn')})", talk.name, talk.title()]))
     chat.screen.notice(f"Resumed {chat.log.id or 'a chat'} {called}")
-    if turns and turns[-1].answer is None:
+    if said and said[-1].answer is None:
         chat.screen.notice("Its last question has no answer yet; /retry answers it.")
 
 
@@ -117,8 +124,7 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
     if not name:
         raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
     file = Path(name).expanduser()
-    if not chat.conversation.turns():
-        raise LcpError("Nothing was said yet. Ask something first.")
+    turns(chat)
     try:
         export.write(chat.conversation, file, replace)
     except FileExistsError:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lcp.chat import Chat
+from lcp.editing import turns
 from lcp.engine.context import Progress
 from lcp.engine.probs import TokenProb
 from lcp.errors import LcpError
@@ -80,10 +81,9 @@ def fork(chat: Chat, argument: str) -> None:
 def _answer(chat: Chat) -> Message:
     """The last answer, if this model said it."""
     chat.ready()
-    turns = chat.conversation.turns()
-    answer = turns[-1].answer if turns else None
+    answer = turns(chat)[-1].answer
     if answer is None:
-        raise LcpError("There is no answer yet. Ask something first.")
+        raise LcpError("This question has no answer yet. /retry answers it.")
     if not _ids(answer) or answer.fingerprint != chat.engine.model.fingerprint:
         raise LcpError("This answer has no tokens of this model. /retry answers with it.")
     return answer

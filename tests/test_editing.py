@@ -81,8 +81,8 @@ def resumed(chat):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("/undo", "There is no turn to take back. Ask something first."),
-        ("/undo 2", "There is no turn to take back. Ask something first."),
+        ("/undo", "Nothing was said yet. Ask something first."),
+        ("/undo 2", "Nothing was said yet. Ask something first."),
         ("/edit", "Nothing was said yet. Ask something first."),
         ("/retry", "Nothing was said yet. Ask something first."),
         ("/branch 1", "Nothing was said yet. Ask something first."),
@@ -247,6 +247,14 @@ def test_continue_goes_on_with_an_answer_that_was_cut(begin):
     assert refuses(chat, "/continue").startswith("There is no cut answer to continue.")
 
 
+def test_continue_of_an_answer_that_was_stopped_before_its_first_word_gives_one(begin):
+    chat = begin("…", "Once upon a time.")
+    chat.ask("A story.")
+    assert does(chat, "/continue").startswith("20.0 tokens/s")
+    assert (chat.engine.asked[-1].begun, seen(chat)) == (None, ["A story."])
+    assert said(chat) == [("A story.", "Once upon a time.")]
+
+
 # branches
 
 
@@ -256,7 +264,8 @@ def test_branch_goes_back_to_after_a_turn(begin):
     assert does(chat, "/branch 1") == "A new branch begins here; /branches has the others.\n"
     chat.ask("Zwei?")
     assert seen(chat) == ["One?", "Answer 1.", "Zwei?"]
-    assert does(chat, "/branches") == "   1  Answer 3.\n*  2  Answer 4.\n"
+    shown = "   1  Three?  Answer 3.\n*  2  Zwei?   Answer 4.\n"
+    assert does(chat, "/branches") == shown
 
 
 def test_branch_needs_an_answer_to_go_back_to(begin):
@@ -270,10 +279,10 @@ def test_branches_switches_to_the_one_that_is_named(begin):
     chat = begin("No.", "Yes.")
     chat.ask("Really?")
     does(chat, "/retry")
-    assert does(chat, "/branches") == "   1  No.\n*  2  Yes.\n"
-    assert does(chat, "/branches 1") == "On branch 1: No.\n"
+    assert does(chat, "/branches") == "   1  Really?  No.\n*  2  Really?  Yes.\n"
+    assert does(chat, "/branches 1") == "On branch 1: Really? · No.\n"
     assert said(chat) == [("Really?", "No.")]
-    assert does(chat, "/branches") == "*  1  No.\n   2  Yes.\n"
+    assert does(chat, "/branches") == "*  1  Really?  No.\n   2  Really?  Yes.\n"
     assert refuses(chat, "/branches 3") == "3 is not a branch. Give a number from 1 to 2."
 
 
@@ -282,16 +291,32 @@ def test_after_a_step_back_the_star_stands_at_what_may_still_follow(begin):
     ask(chat, "One?", "Two?")
     does(chat, "/branch 1")
     chat.ask("Else?")
-    assert does(chat, "/branches") == "   1  Two.\n*  2  Other.\n"
+    assert does(chat, "/branches") == "   1  Two?   Two.\n*  2  Else?  Other.\n"
     does(chat, "/undo")
-    assert does(chat, "/branches") == "*  1  Two.\n*  2  Other.\n"
+    assert does(chat, "/branches") == "*  1  Two?   Two.\n*  2  Else?  Other.\n"
 
 
-def test_a_branch_is_shown_by_the_beginning_of_its_last_message(begin):
-    chat = begin("A\n\nlong answer " + "word " * 20)
-    chat.ask("One?")
+LONG = "word " * 20
+CUT = " ".join(["word"] * 8) + "…"  # of 40 characters
+
+
+def test_a_branch_is_shown_by_its_last_question_and_how_the_answer_begins(begin):
+    chat = begin(f"A\n\n{LONG}", "So.")
+    chat.ask(LONG)
+    assert does(chat, "/branches") == f"*  1  {CUT}  A word word word word word word word wo…\n"
+    chat.keep(chat.conversation.ask("And?"))  # killed here
+    assert does(chat, "/branches") == "*  1  And?  (no answer)\n"
+    does(chat, "/undo 2")
+    chat.ask("Else?")
+    assert does(chat, "/branches").splitlines() == ["   1  And?   (no answer)", "*  2  Else?  So."]
+
+
+def test_a_branch_is_one_row_in_a_narrow_window(begin, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "44")
+    chat = begin(LONG)
+    chat.ask(LONG)
     (line,) = does(chat, "/branches").splitlines()
-    assert line == "*  1  A long answer word word word word word…"
+    assert line.count("word word word wo…") == 2
 
 
 # pin and forget

@@ -55,13 +55,17 @@ def refuses(chat, line):
 def test_a_named_chat_is_found_by_its_name(begin):
     chat = begin()
     said = does(chat, "/save  my   trip ")
-    assert said == "This chat is now called my trip: lcp chat --resume 'my trip'\n"
+    named = "This chat is now called my trip{}: lcp chat --resume 'my trip'\n"
+    later = ", kept from its first question on"
+    assert said == named.format(later)
     assert not chat.log.path.exists()  # still worth no file
+    assert does(chat, "/save") == f"This chat is {chat.log.id}{later}, called my trip.\n"
     chat.ask("Where to?")
     store = chat.around.store
     assert store.find("my trip") == chat.log.path
     assert [(s.name, s.title) for s in store.list()] == [("my trip", "Where to?")]
-    assert "it has my trip." in does(chat, "/save")
+    assert does(chat, "/save my trip") == named.format("")
+    assert does(chat, "/save") == f"This chat is {chat.log.id}, called my trip.\n"
     does(chat, "/save harbour")
     assert store.find("harbour") == chat.log.path
     with pytest.raises(LcpError, match="There is no saved chat 'my trip'"):
@@ -109,7 +113,7 @@ def test_a_chat_that_is_not_kept_has_no_name(begin):
 
 def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
     one, two = begin(), begin("It is blue.")
-    assert refuses(one, "/sessions") == "There is no saved chat yet."
+    assert refuses(one, "/sessions").startswith("There is no saved chat yet. This one is kept")
     does(one, "/save trip")
     one.ask("Where to?")
     one.ask("And then?")
@@ -136,7 +140,7 @@ def test_sessions_searches_what_was_said_and_names(begin):
     assert one.log.id in does(two, "/sessions BLUE sky")
     assert two.log.id not in does(two, "/sessions blue sky")
     assert two.log.id in does(one, "/sessions voyage")
-    assert refuses(one, "/sessions blue sea") == "No saved chat contains that."
+    assert refuses(one, "/sessions blue sea") == "No saved chat contains that. /sessions lists all."
 
 
 # /export
@@ -308,7 +312,7 @@ def test_an_answer_or_its_code_is_copied(begin, tmp_path, monkeypatch, argument,
 
 def test_what_is_not_there_is_not_copied(begin):
     chat = begin()
-    assert refuses(chat, "/copy") == "There is no answer to copy. Ask something first."
+    assert refuses(chat, "/copy") == "Nothing was said yet. Ask something first."
     chat.ask("Hi.")
     assert refuses(chat, "/copy code").startswith("No answer has a code block.")
     for argument in ("2", "0", "-1", "all", "²"):
