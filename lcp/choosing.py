@@ -13,7 +13,7 @@ from lcp.words import either
 # What /set can change while a model is loaded; the rest is fixed with its context.
 LIVE = (
     "max_tokens", "stop", "loop_guard", "think", "reasoning_effort", "reasoning_budget",
-    "chat_template_kwargs", "overflow", "slide", "keys",
+    "chat_template_kwargs", "overflow", "slide", "keys", "kv_files",
 )  # fmt: skip
 # What has a command of its own.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lcp import attach, choosing, editing, filing, looking, switching
+from lcp import attach, choosing, editing, filing, looking, paths, switching
 from lcp.chat import Chat
 from lcp.errors import LcpError, UsageError
 from lcp.words import count
@@ -38,7 +38,10 @@ def run(chat: Chat, line: str) -> str | None:
         near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
         hint = f"Did you mean /{near[0]}?" if near else "/help lists the commands."
         raise UsageError(f"There is no command /{name.strip()}. {hint}")
-    return command.run(chat, argument.strip())
+    argument = argument.strip()
+    if argument and not command.arguments:
+        raise UsageError(f"/{command.name} takes nothing after it. Leave out {argument}.")
+    return command.run(chat, argument)
 
 
 def _help(chat: Chat, _: str) -> None:
@@ -53,9 +56,16 @@ def _help(chat: Chat, _: str) -> None:
 
 
 def _read(chat: Chat, name: str) -> str:
-    mention = attach.mention(name.strip('"'))
+    if not name:
+        raise LcpError("Say which file: /read notes.txt, or several: /read folder/*.py")
+    name = name.strip('"')
+    mention = attach.mention(name)
     if not attach.attach(mention, Path.cwd()).checked().files:
-        raise LcpError(f"There is no file {name or 'without a name'}. Name one: /read notes.txt")
+        here = paths.at(name)
+        if here and here.is_dir():
+            raise LcpError(f"{name} is a folder. Name files in it: /read {name.rstrip('/')}/*.txt")
+        what = f"{name} is no file of text" if here else f"There is no file {name}"
+        raise LcpError(f"{what}. Name one: /read notes.txt")
     return mention + " "
 
 

@@ -264,7 +264,14 @@ def test_read_begins_the_next_line_with_the_file(chat, name, line):
     assert commands.run(chat, f"/read {name}") == line
 
 
-@pytest.mark.parametrize("name", ["", "nothing.txt", "src"])
-def test_read_without_a_file_says_so(chat, name):
-    with pytest.raises(LcpError, match=r"There is no file .*/read notes.txt"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "Say which file: /read notes.txt"),
+        ("nothing.txt", "There is no file nothing.txt. Name one: /read notes.txt"),
+        ("src", "src is a folder. Name files in it: /read src/*.txt"),
+    ],
+)
+def test_read_without_a_file_says_so(chat, name, said):
+    with pytest.raises(LcpError, match=re.escape(said)):
         commands.run(chat, f"/read {name}")

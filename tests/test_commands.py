@@ -1,6 +1,8 @@
 """The slash commands: what each says and does."""
 
+import inspect
 import io
+import os
 from contextlib import suppress
 
 import pytest
@@ -9,6 +11,7 @@ from terminal import NOW
 
 from lcp import choosing, commands
 from lcp.chat import Chat
+from lcp.cli.chat import chat as command_line
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -63,6 +66,37 @@ def test_only_exit_ends_the_chat(chat):
 )
 def test_an_unknown_command_gets_a_hint(chat, line, hint):
     assert refused(chat, line).endswith(hint)
+
+
+def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat):
+    chat.ask("Hi.")
+    for command in commands.TABLE:
+        if not command.arguments:
+            expected = f"/{command.name} takes nothing after it. Leave out all of it."
+            assert refused(chat, f"/{command.name} all of it") == expected
+    assert len(chat.conversation.turns()) == 1
+
+
+def test_what_read_cannot_put_in_front_is_told_apart(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    assert refused(chat, "/read").startswith("Say which file: /read notes.txt")
+    for name in ("notes", "notes/"):
+        expected = f"{name} is a folder. Name files in it: /read notes/*.txt"
+        assert refused(chat, f"/read {name}") == expected
+    for name in ("pipe", "/dev/zero"):
+        assert refused(chat, f"/read {name}").startswith(f"{name} is no file of text. Name one:")
+    missing = f"There is no file {'x' * 999}. Name one: /read notes.txt"
+    assert refused(chat, f"/read {'x' * 999}") == missing
+
+
+def test_every_setting_that_is_fixed_names_a_flag_that_exists(chat):
+    flags = {parameter.name for parameter in inspect.signature(command_line).parameters.values()}
+    for name in set(OPTIONS) - {*choosing.settable(), *choosing.OWN}:
+        flag = f"--{name.replace('_', '-')}"
+        assert refused(chat, f"/set {name} 1").endswith(f"Start again with {flag}.")
+        assert name in flags
 
 
 def test_blanks_around_a_command_do_not_matter(chat):
@@ -206,7 +240,17 @@ def test_retry_answers_once_more(chat):
 def test_retry_after_clear_has_nothing_to_answer(chat):
     chat.ask("Hi.")
     commands.run(chat, "/clear")
-    assert refused(chat, "/retry") == "Nothing was said yet. Ask something first."
+    sentence = "Here nothing was said yet. Ask something; /branches has what was there."
+    for command in (
+        "/retry",
+        "/history",
+        "/undo",
+        "/copy",
+        "/export chat.md",
+        "/probs",
+        "/fork 1 1",
+    ):
+        assert refused(chat, command) == sentence
 
 
 def test_clear_begins_anew_and_the_log_keeps_everything(chat):
