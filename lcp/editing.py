@@ -12,19 +12,9 @@ from lcp.session.message import Message, Turn
 SHORTEST, SHOWN = 16, 40  # characters of a message in a table
 
 
-def turns(chat: Chat) -> list[Turn]:
-    """Those that led to where the person stands; LcpError where there are none."""
-    found = chat.conversation.turns()
-    if not found and chat.conversation.nodes:
-        raise LcpError("Here nothing was said yet. Ask something; /branches has what was there.")
-    if not found:
-        raise LcpError("Nothing was said yet. Ask something first.")
-    return found
-
-
 def undo(chat: Chat, argument: str) -> None:
     """Take back the last n turns."""
-    said = turns(chat)
+    said = chat.conversation.said()
     n = _number(argument, 1, len(said), "a number of turns to take back") if argument else 1
     chat.go(said[-n].user.parent)
     chat.screen.notice(f"{words.count(n, 'turn')} taken back; /branches has what was there.")
@@ -112,7 +102,7 @@ def forget(chat: Chat, argument: str) -> None:
 
 def history(chat: Chat, _: str) -> None:
     """The turns of this branch, with their marks."""
-    said = turns(chat)
+    said = chat.conversation.said()
     marks = [_marks(chat, turn) for turn in said]
     wide = _width(chat, len(str(len(said))) + max(map(len, marks)))
     chat.screen.table(
@@ -130,7 +120,7 @@ def context(chat: Chat, _: str) -> None:
 
 
 def _turn(chat: Chat, argument: str) -> Turn:
-    said = turns(chat)
+    said = chat.conversation.said()
     n = _number(argument, 1, len(said), "a turn") if argument else len(said)
     return said[n - 1]
 

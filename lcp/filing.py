@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 
 from lcp.chat import Chat
-from lcp.editing import turns
 from lcp.errors import LcpError, SessionError
 from lcp.session import export
 from lcp.session.message import Message
@@ -77,7 +76,7 @@ def overwrite(chat: Chat, name: str) -> None:
 
 def copy(chat: Chat, argument: str) -> None:
     """The last answer, the n-th from the end, or the last code block into the clipboard."""
-    answers = [turn.answer.content for turn in turns(chat) if turn.answer]
+    answers = [turn.answer.content for turn in chat.conversation.said() if turn.answer]
     if not answers:
         raise LcpError("There is no answer to copy. Ask something first.")
     if argument == "code":
@@ -124,7 +123,7 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
     if not name:
         raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
     file = Path(name).expanduser()
-    turns(chat)
+    chat.conversation.said()
     try:
         export.write(chat.conversation, file, replace)
     except FileExistsError:

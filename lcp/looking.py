@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from lcp.chat import Chat
-from lcp.editing import turns
 from lcp.engine.context import Progress
 from lcp.engine.probs import TokenProb
 from lcp.errors import LcpError
@@ -81,7 +80,7 @@ def fork(chat: Chat, argument: str) -> None:
 def _answer(chat: Chat) -> Message:
     """The last answer, if this model said it."""
     chat.ready()
-    answer = turns(chat)[-1].answer
+    answer = chat.conversation.said()[-1].answer
     if answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
     if not _ids(answer) or answer.fingerprint != chat.engine.model.fingerprint:

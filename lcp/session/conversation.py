@@ -221,6 +221,17 @@ class Conversation:
                 turns[-1] = Turn(turns[-1].user, message)
         return turns
 
+    def said(self) -> list[Turn]:
+        """The turns, of which there is one at least; SessionError where there is none."""
+        turns = self.turns()
+        if not turns and self.nodes:
+            raise SessionError(
+                "Here nothing was said yet. Ask something; /branches has what was there."
+            )
+        if not turns:
+            raise SessionError("Nothing was said yet. Ask something first.")
+        return turns
+
     def children(self, id: str | None) -> list[Message]:
         """The messages that follow this one (None: the first ones), oldest first."""
         return [message for message in self.nodes.values() if message.parent == id]
