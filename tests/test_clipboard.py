@@ -3,11 +3,14 @@
 import base64
 import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 from fakes import Said
-from terminal import ENTER, Scene, ScriptedPty, terminal_environment
+from terminal import ENTER, Pty, Scene, ScriptedPty, terminal_environment
 
 from lcp.errors import LcpError
 from lcp.terminal import clipboard
@@ -105,6 +108,21 @@ def test_in_tmux_it_passes_the_text_on(tool, tmp_path):
     assert clipboard.copy(TEXT, Terminal(), {"TMUX": "/tmp/x,1,0"}) == "copied with wl-copy"
 
 
+@pytest.mark.parametrize("term", ["tmux-256color", "screen.xterm-256color"])
+def test_over_ssh_the_name_of_the_terminal_tells_what_stands_before_it(tool, term):
+    terminal = Terminal()
+    assert clipboard.copy(TEXT * 99, terminal, {**FAR, "TERM": term}) == clipboard.ASKED
+    plain = Terminal()
+    clipboard.copy(TEXT * 99, plain, {**FAR, "TERM": "xterm-256color"})
+    if term.startswith("tmux"):
+        wrapped = "\x1bPtmux;" + plain.sent.replace("\x1b", "\x1b\x1b") + "\x1b\\"
+        assert terminal.sent == plain.sent + wrapped
+    else:
+        parts = re.findall(r"\x1bP(.*?)\x1b\\", terminal.sent, re.DOTALL)
+        assert "".join(parts) == plain.sent
+        assert max(map(len, parts)) <= clipboard.SCREEN_MOST < len(plain.sent)
+
+
 def test_what_is_too_long_for_a_terminal_is_not_cut_in_silence(tool):
     terminal = Terminal()
     long = "x" * (clipboard.MOST + 1)
@@ -138,3 +156,62 @@ def test_a_real_terminal_gets_the_answer(home, monkeypatch, tmp_path):
         (data,) = re.findall(r"\x1b\]52;c;([^\x07]*)\x07", chat.raw)
         assert base64.b64decode(data).decode() == "Paris, 世界."
         chat.ends()
+
+
+# in the real tmux and screen, in a real terminal
+
+LONG = TEXT * 400  # more than screen takes at once
+COPIES = """
+import sys
+from lcp.terminal import clipboard
+text = sys.stdin.read()
+print(clipboard.copy(text, lambda sent: bool(sys.stdout.write(sent)) or True), flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def copies(home, tmp_path):
+    """A function: a program that the copying is done in, to what its terminal then got."""
+    home.mkdir()
+    (tmp_path / "text").write_text(LONG)
+    (tmp_path / "copies.py").write_text(COPIES.replace("sys.stdin", f"open('{tmp_path}/text')"))
+
+    def run(*command, env=None):
+        with Pty(*command, home=home, env={"SSH_TTY": "x", **(env or {})}) as outer:
+            outer.waits(lambda: "OSC 52" in outer.screen() or "with tmux" in outer.screen(), "no")
+            asked = lambda: re.findall(r"\x1b\]52;c?;([A-Za-z0-9+/=]+)(?:\x07|\x1b)", outer.raw)  # noqa: E731
+            outer.waits(lambda: bool(asked()), "nothing was asked of the terminal")
+            assert "R3LDvMOfZ" not in outer.screen()  # nothing of it is printed
+            return {base64.b64decode(data).decode() for data in asked()}
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("tmux"), reason="the system has no tmux")
+@pytest.mark.parametrize("option", ["set-clipboard external", "set-clipboard on", "passthrough"])
+def test_in_tmux_the_terminal_around_it_gets_the_text(copies, tmp_path, option):
+    tmux = shutil.which("tmux")
+    options = option if option != "passthrough" else "allow-passthrough on"
+    (tmp_path / "conf").write_text(f"set -g {options}\n")
+    path = os.environ["PATH"]
+    if option != "set-clipboard external":  # as where tmux is too old to do it by itself
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "tmux").write_text(NEVER)
+        (tmp_path / "bin" / "tmux").chmod(0o755)
+        path = f"{tmp_path / 'bin'}:{path}"
+    inside = f"PATH={path} {sys.executable} {tmp_path}/copies.py"
+    command = [tmux, "-S", str(tmp_path / "socket"), "-f", str(tmp_path / "conf"), "new", inside]
+    try:
+        assert copies(*command) == {LONG}
+    finally:
+        subprocess.run([*command[:3], "kill-server"], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("screen"), reason="the system has no GNU screen")
+def test_in_screen_the_terminal_around_it_gets_the_text(copies, tmp_path):
+    (tmp_path / "sockets").mkdir(mode=0o700)
+    command = ["screen", "-U", "-c", "/dev/null", sys.executable, str(tmp_path / "copies.py")]
+    assert copies(*command, env={"SCREENDIR": str(tmp_path / "sockets")}) == {LONG}

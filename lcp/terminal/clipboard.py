@@ -2,6 +2,7 @@
 
 Over ssh the person's clipboard is where the terminal is, so the terminal is asked first. OSC 52
 has no answer: nobody knows whether the terminal took the text, and many cut or drop long ones.
+tmux and GNU screen stand between the two and pass on what is wrapped for them.
 """
 
 import base64
@@ -23,6 +24,7 @@ TMUX = ("tmux", "load-buffer", "-w", "-")  # -w: and into the clipboard of its o
 ASKED = "sent to the terminal, which may take it (OSC 52) or not"
 PATIENCE_S = 5.0  # a tool that cannot reach its display may wait for ever
 MOST = 74_994  # bytes: as base64 under the 100,000 characters that terminals take
+SCREEN_MOST = 700  # characters that GNU screen passes on at once; of more it prints the rest
 
 
 def copy(text: str, send: Callable[[str], bool], environ: Mapping[str, str] = os.environ) -> str:
@@ -31,12 +33,12 @@ def copy(text: str, send: Callable[[str], bool], environ: Mapping[str, str] = os
     data = text.encode("utf-8", "replace")
     far = "SSH_CONNECTION" in environ or "SSH_TTY" in environ
     tools = [TMUX] if "TMUX" in environ else []
-    if far and not tools and _ask_terminal(data, send):
+    if far and not tools and _ask_terminal(data, send, environ):
         return ASKED
     for command in [*tools, *TOOLS] if far else [*TOOLS, *tools]:
         if _runs(command, data):
             return f"copied with {command[0]}"
-    if _ask_terminal(data, send):
+    if _ask_terminal(data, send, environ):
         return ASKED
     if len(data) > MOST:
         raise LcpError(
@@ -46,8 +48,24 @@ def copy(text: str, send: Callable[[str], bool], environ: Mapping[str, str] = os
     raise LcpError("No clipboard is here. Install wl-copy, xclip or xsel, or use /export FILE.")
 
 
-def _ask_terminal(data: bytes, send: Callable[[str], bool]) -> bool:
-    return len(data) <= MOST and send(f"\x1b]52;c;{base64.b64encode(data).decode()}\x07")
+def _ask_terminal(data: bytes, send: Callable[[str], bool], environ: Mapping[str, str]) -> bool:
+    asking = f"\x1b]52;c;{base64.b64encode(data).decode()}\x07"
+    return len(data) <= MOST and send(_through(asking, environ))
+
+
+def _through(sequence: str, environ: Mapping[str, str]) -> str:
+    """The sequence so that it comes to the terminal behind tmux or GNU screen, which over ssh
+    are told by TERM alone."""
+    term = environ.get("TERM", "")
+    if "TMUX" in environ or term.startswith("tmux"):
+        # It takes either the sequence itself (set-clipboard on), or passes on what is wrapped
+        # (allow-passthrough; before 3.3 always).
+        wrapped = sequence.replace("\x1b", "\x1b\x1b")
+        return f"{sequence}\x1bPtmux;{wrapped}\x1b\\"
+    if "STY" in environ or term.startswith("screen"):
+        starts = range(0, len(sequence), SCREEN_MOST)
+        return "".join(f"\x1bP{sequence[i : i + SCREEN_MOST]}\x1b\\" for i in starts)
+    return sequence
 
 
 def _runs(command: tuple[str, ...], data: bytes) -> bool:
