@@ -1,10 +1,14 @@
 """What the Tab key of a shell offers, and what it costs."""
 
+import os
+import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from terminal import NOW, terminal_environment
+from terminal import ENTER, NOW, Pty, terminal_environment
 from test_start import HEAVY
 
 from lcp.session.conversation import Conversation
@@ -22,8 +26,11 @@ def stocked(home):
     (home / "config" / "config.toml").write_text('[persona.cook]\n[persona."$(id)"]\n')
     models = home / "data" / "models"
     models.mkdir(parents=True)
-    for name in ("small-model", "$(touch x)", "a'b", "two words", "-n"):
+    for name in ("small-model", "$(touch x)", "a'b", "two words", "-n", "tagged:1b", "tagged:4b"):
         (models / f"{name}.gguf").touch()
+    theirs = Path(os.environ["HOME"]) / ".lmstudio/models/owner/repo"
+    theirs.mkdir(parents=True)
+    (theirs / "repo-Q8_0.gguf").touch()
     for name in ("trip", "`id`", ""):
         chat = Conversation.begin(lambda: NOW, "scripted")
         store = Store(home / "data" / "sessions", now=lambda: NOW)
@@ -91,19 +98,45 @@ def test_a_config_that_cannot_be_read_offers_nothing(stocked):
     assert complete(stocked, "bash", "lcp chat --persona ") == ("\n", "")
 
 
-def test_bash_completes(stocked, tmp_path):
-    """The script that --install-completion installs, run by bash."""
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
+    """As `lcp --install-completion` sets it up, from the first Tab on."""
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"the system has no {shell}")
     command = tmp_path / "bin" / "lcp"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{LCP}" "$@"\n')
     command.chmod(0o755)
-    env = terminal_environment(stocked)
-    env["PATH"] = f"{command.parent}:{env['PATH']}"
-    script = (
-        'eval "$(lcp --show-completion)"; COMP_WORDS=(lcp chat --persona c); COMP_CWORD=3; '
-        '_lcp_completion lcp; echo "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=env, check=True
-    )
-    assert done.stdout == "cook\n"
+    person = tmp_path / "person"
+    person.mkdir(exist_ok=True)
+    (person / f".{shell}rc").write_text("PS1='$ '\n")  # a newcomer to zsh is asked things
+    (person / ".config/fish").mkdir(parents=True)
+    (person / ".config/fish/config.fish").write_text("set -g fish_autosuggestion_enabled 0\n")
+    env = {
+        "HOME": str(person),
+        "SHELL": path,  # asked for where the programs above cannot be seen
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+    }
+    (tmp_path / "model.gguf").touch()
+    with Pty(path, "-i", home=stocked, env=env, cwd=tmp_path) as shell_before:
+        shell_before.waits(lambda: shell_before.screen() != "", "no prompt")
+        shell_before.type(f"lcp --install-completion{ENTER}")
+        shell_before.sees("completion installed in")
+    with Pty(path, "-i", home=stocked, env=env, cwd=tmp_path) as at:
+        at.waits(lambda: at.screen() != "", "no prompt")
+        time.sleep(1)  # keys that come before the line editor are not its own
+        for typed, completed in (
+            ("lcp chat --persona c\t", "lcp chat --persona cook"),
+            ("lcp chat --pers\t", "lcp chat --persona"),
+            ("lcp sess\t", "lcp sessions"),
+            ("lcp sessions show tr\t", "lcp sessions show trip"),
+            ("lcp chat -m tag\t", "lcp chat -m tagged:"),
+            ("lcp chat -m tagged:1\t", "lcp chat -m tagged:1b"),
+            ("lcp chat -m owner/re\t", "lcp chat -m owner/repo:Q8_0"),
+            ("lcp chat -m ./mod\t", "lcp chat -m ./model.gguf"),
+        ):
+            at.type(typed)
+            at.sees(completed)
+            at.type("\x15")  # the line is emptied
+            at.waits(lambda line=completed: line not in at.screen(), "it stays")

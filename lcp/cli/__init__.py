@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import lcp
-from lcp.cli import models, sessions
+from lcp.cli import completion, models, sessions
 from lcp.cli.chat import chat
 from lcp.cli.doctor import doctor
 from lcp.cli.info import info
@@ -60,6 +60,8 @@ def main() -> None:
             signal.signal(number, lambda n, _: sys.exit(128 + n))
     if "_LCP_COMPLETE" in os.environ:
         sys.modules["rich"] = None  # type: ignore[assignment]  # typer would load it for the shell
+    if any(word.endswith("-completion") for word in sys.argv[1:2]):
+        completion.mend_scripts()
     try:
         sys.exit(app(standalone_mode=False))  # what typer.Exit carries, and 130 after Ctrl-C
     except SystemExit as error:

@@ -2,6 +2,10 @@
 
 The shell evaluates what it gets, and help texts would cost the import of rich: only names of
 harmless characters are offered, without a word on them.
+
+Two of typer's scripts have a flaw that a person meets with lcp: bash takes a colon, as in
+qwen3:4b, for the end of a word; and zsh, which loads the script at the first Tab, completes
+nothing at that one.
 """
 
 import re
@@ -12,6 +16,31 @@ from lcp.errors import LcpError
 
 _HARMLESS = re.compile(r"[\w.@/+][\w.@/+:-]*", re.ASCII)
 CHATS = 50  # the last ones
+# It is asked for as fish asks: with the whole line, so that nothing is split at a colon; what bash
+# took for a word of its own stands in front of each completion and is taken off.
+_BASH = """
+%(complete_func)s() {
+  local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}" word
+  word="${line##*[[:space:]]}"
+  COMPREPLY=($(env _TYPER_COMPLETE_ARGS="$line" _TYPER_COMPLETE_FISH_ACTION=get-args \\
+    %(autocomplete_var)s=complete_fish %(prog_name)s | cut -f 1))
+  case "$COMP_WORDBREAKS" in *:*) COMPREPLY=("${COMPREPLY[@]#"${word%%"${word##*:}"}"}") ;; esac
+}
+
+complete -o default -F %(complete_func)s %(prog_name)s
+"""
+_AT_ONCE = """
+if [[ "$zsh_eval_context[-1]" == loadautofunc ]]; then %(complete_func)s "$@"; fi
+"""
+
+
+def mend_scripts() -> None:
+    """Before typer installs or shows one: see above."""
+    from typer import _completion_shared as typers
+
+    scripts = typers._completion_scripts
+    scripts["bash"] = _BASH
+    scripts["zsh"] = typers.COMPLETION_SCRIPT_ZSH + _AT_ONCE
 
 
 def _offer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
