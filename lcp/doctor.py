@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any
 
 from lcp import paths
 from lcp.downloads.catalog import catalog
+from lcp.downloads.library import OWN, places
+from lcp.downloads.places import HUB
 from lcp.engine import probe
 from lcp.engine.cores import physical_cores
 from lcp.errors import LcpError
@@ -201,20 +203,20 @@ def _version(package: str) -> str:
 
 
 def _folders() -> Iterator[Finding]:
-    for name, folder in _places(os.environ).items():
-        yield space(name, folder, configured(folder) if name == "settings" else "")
+    yield space("settings", paths.config(), configured(paths.config()))
+    yield space("chats", paths.sessions())
+    yield space("cache", paths.cache())
+    with suppress(LcpError):  # of the catalogue: said above
+        for place, folders in places().items():
+            yield models(place, folders)
 
 
-def _places(environ: Mapping[str, str]) -> dict[str, Path]:
-    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    hub = environ.get("HF_HOME") or f"{cache}/huggingface"
-    return {
-        "settings": paths.config(),
-        "chats": paths.sessions(),
-        "cache": paths.cache(),
-        "own models": paths.models(),
-        "models": Path(environ.get("HF_HUB_CACHE") or f"{hub}/hub").expanduser(),
-    }
+def models(place: str, folders: list[Path]) -> Finding:
+    """One of the places where models are looked for; those of lcp's own are written to as well."""
+    if place in (OWN, HUB):
+        return space(place, folders[0])
+    told = (f"{f} ({size(_used(f)) if f.exists() else 'not here'})" for f in folders)
+    return Finding(place, ", ".join(told) or "none")
 
 
 def configured(folder: Path) -> str:
@@ -248,8 +250,8 @@ def space(name: str, folder: Path, wrong: str = "") -> Finding:
 
 
 def _used(folder: Path) -> int:
-    """Bytes in a folder; a link counts once, where its target lies."""
-    total = 0
+    """Bytes of a file or in a folder; a link counts once, where its target lies."""
+    total = folder.stat().st_size if folder.is_file() else 0
     for at, _, files in os.walk(folder):
         for file in files:
             with suppress(OSError):

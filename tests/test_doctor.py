@@ -7,6 +7,8 @@ import pytest
 from test_cli import COMMAND, terminal_environment
 
 from lcp import doctor, paths
+from lcp.downloads.library import OWN, installed, places
+from lcp.downloads.places import LM_STUDIO
 from lcp.modelfile.machine import Gpu
 
 BUILT = "CPU : SSE3 = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | AVX512 = 0 | REPACK = 1 |"
@@ -111,6 +113,24 @@ def test_settings_that_cannot_be_read_are_wrong(home, file, text, said):
     (folder / file).write_text(text)
     assert said in doctor.configured(folder)
     assert doctor.space("settings", folder, doctor.configured(folder)).wrong
+
+
+def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkeypatch):
+    """Those that `lcp list` looks into: a model in each of them is found."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    for place in places()[LM_STUDIO] + places()[OWN]:
+        folder = place / "owner/repo" if place not in places()[OWN] else place
+        folder.mkdir(parents=True)
+        (folder / "x-Q8_0.gguf").write_bytes(bytes(2 << 20))
+    told = {finding.name: finding.value for finding in doctor._folders()}
+    assert set(places()) <= set(told)
+    for place, folders in places().items():
+        for folder in folders:
+            assert str(folder) in told[place]
+    assert "not here" in told["Ollama"]
+    assert told[LM_STUDIO].count("(2 MiB)") == 2
+    assert "(2 MiB, " in told[OWN]
+    assert {one.found.place for one in installed().values()} <= set(told)
 
 
 @pytest.mark.slow

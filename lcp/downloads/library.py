@@ -11,7 +11,7 @@ from lcp import paths
 from lcp.downloads import names, records
 from lcp.downloads.catalog import Entry, catalog
 from lcp.downloads.filenames import quant_of
-from lcp.downloads.places import HUB, LM_STUDIO, Found, everywhere, in_folder
+from lcp.downloads.places import HUB, LM_STUDIO, Found, everywhere, folders, in_folder
 from lcp.errors import ModelNotFound, NotHere, UsageError
 
 DEFAULT = "smollm2-135m"
@@ -46,6 +46,12 @@ def installed() -> dict[str, Installed]:
                 here[name] = Installed(name, found.path, entries.get(name), found)
                 break
     return here
+
+
+def places() -> dict[str, list[Path]]:
+    """Where models are looked for, by the name of the place: folders, and the files of wheels."""
+    wheels = [path for entry in catalog().values() if (path := _in_wheel(entry.wheel))]
+    return {WHEEL: wheels, OWN: [paths.models()], **folders()}
 
 
 def find(name: str) -> Installed:

@@ -14,6 +14,7 @@ from pathlib import Path
 from lcp.downloads.filenames import Candidate, File, candidates, quant_of
 
 HUB, LM_STUDIO, OLLAMA = "Hub cache", "LM Studio", "Ollama"
+_LM_STUDIO_MODELS = ("~/.lmstudio/models", "~/.cache/lm-studio/models")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ def hub_cache() -> Path:
     return Path(os.path.expandvars(cache)).expanduser() / "huggingface" / "hub"
 
 
+def folders() -> dict[str, list[Path]]:
+    """All folders that are looked into, by the name of the place."""
+    ollama = Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+    lm_studio = [Path(folder).expanduser() for folder in _LM_STUDIO_MODELS]
+    return {HUB: [hub_cache()], LM_STUDIO: lm_studio, OLLAMA: [ollama]}
+
+
 def everywhere() -> Iterator[Found]:
     """What is in all of the places, whole models only."""
     yield from in_hub_cache()
@@ -102,8 +110,8 @@ def in_hub_cache() -> Iterator[Found]:
 
 def in_lm_studio() -> Iterator[Found]:
     """Its models folder has owner/name/file.gguf."""
-    for home in ("~/.lmstudio/models", "~/.cache/lm-studio/models"):
-        for owner in _folders(Path(home).expanduser()):
+    for models in folders()[LM_STUDIO]:
+        for owner in _folders(models):
             for folder in _folders(owner):
                 for one in candidates(files_below(folder)):
                     if not one.missing:
@@ -112,7 +120,7 @@ def in_lm_studio() -> Iterator[Found]:
 
 def in_ollama() -> Iterator[Found]:
     """A manifest per name and tag lists blobs; the one that is a model is a GGUF file."""
-    root = Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+    (root,) = folders()[OLLAMA]
     manifests = root / "manifests"
     for file in files_below(manifests):
         host, *names, tag = file.path.split("/")
