@@ -10,6 +10,7 @@ from fakes import ScriptedEngine, does
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from terminal import NOW
+from test_store import files_no_larger_than
 
 from lcp import commands, filing
 from lcp.around import Around
@@ -174,7 +175,30 @@ def test_an_export_that_cannot_be_says_why(begin, tmp_path):
     assert refuses(chat, "/export chat.md") == "Nothing was said yet. Ask something first."
     chat.ask("Hi.")
     assert refuses(chat, "/export").startswith("Say where: /export chat.md")
-    assert "cannot be written: Is a directory" in refuses(chat, f"/export! {tmp_path}")
+    for command in ("/export", "/export!"):
+        expected = f"{tmp_path} is a folder. Name a file in it: {tmp_path}/chat.md"
+        assert refuses(chat, f"{command} {tmp_path}") == expected
+    assert "exists already" in refuses(chat, "/export /dev/full")
+    assert "cannot be written: No space left" in refuses(chat, "/export! /dev/full")
+    assert "cannot be written: File name too long" in refuses(chat, f"/export {'x' * 999}")
+
+
+def test_what_is_replaced_is_there_until_the_new_text_is(begin, tmp_path):
+    chat = begin("word " * 2000)
+    chat.ask("Hi.")
+    chat.log.close()
+    file, link = tmp_path / "mine.md", tmp_path / "link.md"
+    file.write_text("mine")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    before = {*tmp_path.iterdir()}
+    with files_no_larger_than(1000):
+        assert "cannot be written: File too large" in refuses(chat, f"/export! {link}")
+    assert (file.read_text(), {*tmp_path.iterdir()}) == ("mine", before)
+    does(chat, f"/export! {link}")
+    assert file.read_text().startswith("# Hi.")
+    assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o600)
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_each_answer_is_told_as_that_of_its_model(begin):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,13 +55,30 @@ def write(conversation: Conversation, file: Path, replace: bool = False) -> None
             f"A chat is not written as {file.suffix}. Give a name that ends in .md, .html or .json."
         )
     try:
-        with file.open("w" if replace else "x", encoding="utf-8", errors="replace") as out:
-            out.write(form(conversation))
+        if file.is_dir():
+            raise SessionError(f"{file} is a folder. Name a file in it: {file / 'chat.md'}")
+        _put(form(conversation), file, replace)
     except FileExistsError:
         raise
     except OSError as error:
         sentence = f"{file} cannot be written: {error.strerror}. Give another name."
         raise SessionError(sentence) from error
+
+
+def _put(text: str, file: Path, replace: bool) -> None:
+    """What is replaced is whole until the new text is: a disk may be full."""
+    if not (replace and file.is_file()):
+        with file.open("w" if replace else "x", encoding="utf-8", errors="replace") as out:
+            out.write(text)
+        return
+    file = file.resolve()  # a link stays one
+    new = file.with_name(f"{file.name}.part")
+    try:
+        new.write_text(text, "utf-8", "replace")
+        shutil.copymode(file, new)
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def as_markdown(conversation: Conversation) -> str:
