@@ -119,6 +119,30 @@ def test_what_cannot_be_is_one_line_on_stderr(lcp_here, words, code, sentence):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("flag", "what"),
+    [
+        ("--system", "system text"),
+        ("--chat-template", "template"),
+        ("--grammar", "grammar"),
+        ("--json-schema", "schema"),
+    ],
+)
+def test_a_text_that_is_named_is_read_or_refused(lcp_here, tmp_path, flag, what):
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    for name, why in (
+        ("/dev/zero", "it has more than 4,000,000 bytes"),
+        (f"{tmp_path}/latin", "it is no UTF-8 text"),
+        (f"{tmp_path}/nowhere", "No such file or directory"),
+        (str(tmp_path), "Is a directory"),
+        ("x" * 999, "File name too long"),
+    ):
+        given = f"@{name}" if flag == "--system" else name
+        assert lcp_here("chat", "smollm2-135m", "Hi.", flag, given) == 2
+        sentence = f"lcp: The {what} {name} cannot be read: {why}. Name another file.\n"
+        assert lcp_here.says() == ("", sentence)
+
+
 def test_an_unknown_option_is_a_usage_error(lcp_here):
     assert lcp_here("chat", "--bogus") == 2
     assert "No such option: --bogus" in lcp_here.says().err

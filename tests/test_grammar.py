@@ -15,7 +15,7 @@ from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.decoder import Decoder
 from lcp.engine.engine import Engine
-from lcp.engine.grammar import check, from_schema, read
+from lcp.engine.grammar import check, from_schema
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.reply import Request, tag_tokens
@@ -80,7 +80,9 @@ def test_a_rule_that_names_tokens_is_looked_at_with_the_model(tiny, engine):
     ("text", "why"),
     [
         ("{", "is no JSON"),
-        ("3", "cannot be made into a grammar"),
+        ("3", "cannot be made into a grammar: a schema is an object"),
+        ("[1]", "cannot be made into a grammar: a schema is an object"),
+        ("false", "cannot be made into a grammar: a schema is an object"),
         ('{"type": "horoscope"}', "Unrecognized schema"),
         ('{"$ref": "https://example.org/a.json"}', "Fetching remote schemas is not allowed"),
         ('{"$ref": "#/nowhere"}', "nowhere"),
@@ -104,13 +106,6 @@ def test_what_a_grammar_does_not_hold_is_said():
         }
     }
     assert from_schema(json.dumps(schema), "it")[1] == ["minimum", "uniqueItems"]
-
-
-def test_a_file_that_cannot_be_read_is_said(tmp_path):
-    (tmp_path / "latin.gbnf").write_bytes(b'root ::= "\xe9"')
-    for name in ("nowhere.gbnf", "latin.gbnf", "."):
-        with pytest.raises(SettingsError, match="cannot be read"):
-            read(tmp_path / name, "grammar")
 
 
 # the language, with models that say anything

@@ -128,7 +128,8 @@ def chat(
         "config.toml": from_file(paths.config() / "config.toml"),
     }
     settings = resolve(layers)
-    around = reach.around(reach.text(chat_template, "template"), verbose)
+    template = reach.text(chat_template, "template") if chat_template else None
+    around = reach.around(template, verbose)
     asked = settings.sources["persona"] in ("flag", "environment")
     if settings.persona and (asked or not (resume or go_on)):
         layers["persona"] = dict(persona_called(around.personas, settings.persona))

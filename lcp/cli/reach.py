@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lcp.session.log import Log
     from lcp.settings import Settings
 
+MOST = 4_000_000  # bytes of a text that is named; no window holds so many
+
 
 def around(template: str | None = None, verbose: bool = False) -> "Around":
     """`template` is Jinja source for the model that the chat begins with, and for no other."""
@@ -107,9 +109,9 @@ def grammar(schema: Path | None, file: Path | None) -> tuple[str | None, list[st
 
     not_held: list[str] = []
     if file:
-        made = gbnf.read(file, "grammar")
+        made = text(file, "grammar")
     elif schema:
-        made, not_held = gbnf.from_schema(gbnf.read(schema, "schema"), str(schema))
+        made, not_held = gbnf.from_schema(text(schema, "schema"), str(schema))
     else:
         return None, []
     probe.check_once(paths.cache())  # llama.cpp parses it
@@ -148,12 +150,19 @@ def known_figures() -> Path:
 
 def system(given: str) -> str:
     """A system text, or the file @FILE it stands in."""
-    return text(Path(given[1:]).expanduser(), "system text") or "" if given[:1] == "@" else given
+    return text(Path(given[1:]), "system text") if given[:1] == "@" else given
 
 
-def text(file: Path | None, what: str) -> str | None:
-    """What stands in a file that was named; None where none was."""
+def text(file: Path, what: str) -> str:
+    """What stands in a file that was named; SettingsError where that cannot be read."""
     try:
-        return file.read_text("utf-8") if file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The {what} {file} cannot be read: {error}.") from error
+        with file.expanduser().open("rb") as opened:
+            data = opened.read(MOST + 1)  # /dev/zero has no end
+        if len(data) <= MOST:
+            return data.decode("utf-8-sig").replace("\r\n", "\n")
+        why = f"it has more than {MOST:,} bytes"
+    except UnicodeDecodeError:
+        why = "it is no UTF-8 text"
+    except (OSError, RuntimeError) as error:  # "~nobody" has no home
+        why = getattr(error, "strerror", None) or str(error)
+    raise SettingsError(f"The {what} {file} cannot be read: {why}. Name another file.")

@@ -33,17 +33,6 @@ _DOT = r"[\x20-\x21\x23-\x5B\x5D-\x7E\u0080-\uD7FF\uE000-\U0010FFFF]"
 _CHAR = _DOT + (r' | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])')
 
 
-def read(path: Path, what: str) -> str:
-    """The text of a grammar or schema file; SettingsError when it cannot be read."""
-    try:
-        return path.expanduser().read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise SettingsError(
-            f"The {what} {path} cannot be read: {why}. Name another file."
-        ) from error
-
-
 def from_schema(text: str, name: str) -> tuple[str, list[str]]:
     """The grammar of a JSON schema, and the keywords in it that a grammar does not hold.
 
@@ -54,6 +43,10 @@ def from_schema(text: str, name: str) -> tuple[str, list[str]]:
         schema = json.loads(text)
     except ValueError as error:
         raise SettingsError(f"{name} is no JSON: {error}. Mend it.") from error
+    if schema is not True and not isinstance(schema, dict):
+        raise SettingsError(
+            f"{name} cannot be made into a grammar: a schema is an object, in braces. Mend it."
+        )
     try:
         converter = _converter()
         converter.visit(converter.resolve_refs(schema, name), "")
