@@ -241,7 +241,7 @@ def test_a_stream_that_is_closed_is_an_empty_one(home, tiny, closed):
 def test_a_disk_that_is_full_behind_stdout_is_an_error(home, tiny):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, "chat", str(tiny()), "-n", "9", "Hi."],
+            [*COMMAND, "chat", str(tiny()), "-n", "900", "-c", "2048", "Hi."],
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -251,6 +251,9 @@ def test_a_disk_that_is_full_behind_stdout_is_an_error(home, tiny):
     assert done.returncode == 1
     assert done.stderr.startswith(b"lcp: The output cannot be written: No space left on device.")
     assert done.stderr.count(b"\n") == 1
+    answer = log_of(home)[-1]  # what there was of it is kept, and no more is made
+    assert (answer["type"], answer["ended"]) == ("answer", "interrupted")
+    assert answer["text"] and answer["stats"]["reply_tokens"] < 900
 
 
 @pytest.mark.slow
@@ -431,6 +434,25 @@ def test_a_signal_ends_an_answer_and_what_was_said_is_kept(home, number, code):
     answer = log_of(home)[-1]
     assert answer["ended"] == "interrupted"
     assert (begun + out).decode() == answer["text"] + "\n"
+
+
+IN_THE_IMPORTS = """
+import os, signal, sys
+class Pressed:
+    def find_spec(name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed)
+from lcp.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_lcp_is_imported_is_no_traceback(home):
+    """What takes longer than some fingers."""
+    command = [sys.executable, "-c", IN_THE_IMPORTS]
+    done = subprocess.run(command, capture_output=True, env=terminal_environment(home), check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 @slow
