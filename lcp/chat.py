@@ -29,7 +29,6 @@ from lcp.settings import Settings, resolve
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
 
-SIGPIPE = 13  # signal has no name for it on Windows
 NOTE_TOKENS = 320  # at most, for a note of 120 words
 
 
@@ -54,6 +53,7 @@ class Chat:
     _restoring: Task[str] | None = None
     _may_move: bool = False  # something was forgotten: what follows it may be moved
     _complained: bool = False
+    _unwritten: OSError | None = None  # why an answer could not go out
 
     def __post_init__(self) -> None:
         self.use(self.layers)
@@ -78,6 +78,8 @@ class Chat:
         if reply.remark:
             self.screen.notice(reply.remark)
         leave(asked)
+        if self._unwritten:
+            raise self._unwritten
         return reply
 
     # steps
@@ -213,8 +215,8 @@ class Chat:
                 continue
             try:
                 self.screen.write(item.text, item.kind == "thinking", item.tokens)
-            except BrokenPipeError:  # the reader of our output has left
-                asked.append(SIGPIPE)
+            except OSError as error:  # its reader has left, or the disk is full
+                self._unwritten = error
                 self.engine.stop()
         reply.stats = reply.stats.dropping(self.overflow.dropped())
         return reply

@@ -97,7 +97,7 @@ class Screen:
             self._part, self._part_thinks = self._begin_part(thinking), thinking
         try:
             self._part.feed(text, tokens)
-        except BrokenPipeError:
+        except OSError:
             self._closed = True  # said once; the rest goes nowhere
             self._part = None
             raise
