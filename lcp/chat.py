@@ -110,11 +110,12 @@ class Chat:
         return self.answer_or_go(cut.id, cut if cut.content else None)
 
     def answer_or_go(self, back: str | None, begun: Message | None = None) -> Reply:
-        """Answer; where that cannot be, stand at `back` again. The log keeps the question, but
-        the next one does not stand behind it; a chat of such questions alone leaves no file."""
+        """Answer; where that cannot be, or is not waited for, stand at `back` again. The log
+        keeps the question, but the next one does not stand behind it; a chat of such questions
+        alone leaves no file."""
         try:
             return self.answer(begun)
-        except LcpError:
+        except (LcpError, KeyboardInterrupt):
             self.keep(self.conversation.go(back))
             self.log.take_back()
             raise

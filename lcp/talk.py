@@ -22,6 +22,7 @@ class Talk:
     command: Callable[[Chat, str], str | None]
     _text: str = ""  # what the next line begins with
     _edited: str | None = None  # where the chat stood before /edit, until that is sent
+    _reading: bool = False  # whether it is the person's turn
     _interrupted: bool = False
 
     def run(self) -> None:
@@ -40,11 +41,12 @@ class Talk:
 
     def _line(self) -> None:
         """One line, and what comes of it."""
-        chat, said = self.chat, ""
+        chat = self.chat
         try:
             chat.look_ahead(self._text)
+            self._reading = True
             line = self.keyboard.read(self._text)
-            self._text = ""
+            self._reading, self._text = False, ""
             if line.is_command:
                 head = chat.conversation.head
                 self._text = self.command(chat, line.text) or ""
@@ -52,23 +54,24 @@ class Talk:
                 if chat.loading is None:
                     chat.overflow.settle(chat.settings)
             elif line.text.strip():
-                said = line.text
-                chat.ask_with_files(said)
-                self._edited = None
+                self._text = line.text  # offered again where it is not answered
+                chat.ask_with_files(line.text)
+                self._text, self._edited = "", None
                 chat.say_status()
                 chat.make_room()
         except LcpError as error:
             if chat.loading and chat.loading.done:
                 chat.loading.result()  # a model that cannot be loaded ends the chat
             chat.screen.error(str(error))
-            self._text = said  # offered again, to be shortened or sent later
 
     def _go_back(self) -> None:
-        """After a Ctrl-C, which takes away what the line began with."""
-        offered, self._text = self._text, ""
-        if self._edited:
+        """After a Ctrl-C; at the prompt it takes away what the line began with."""
+        offered = self._text
+        if self._reading:
+            self._reading, self._text = False, ""
+        if self._edited and not self._text:
             self.chat.go(self._edited)
             self._edited = None
             self.chat.screen.notice("The conversation is as it was before /edit.")
-        elif not offered:
+        elif self._text or not offered:
             self.chat.screen.notice("Ctrl-D or /exit leaves.")

@@ -357,6 +357,31 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
     assert "There is no command /nothing." in capsys.readouterr().err
 
 
+def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
+    class Loading:
+        done = False
+
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    lines, offered = ["Why?", "Why so?"], []
+
+    class Person:
+        def read(self, text):
+            offered.append(text)
+            if len(offered) == 2:
+                chat.loading = None  # it is loaded meanwhile
+            if lines:
+                return Line(lines.pop(0))
+            raise EOFError
+
+    chat = a_chat("Because.")
+    chat.loading = Loading()
+    Talk(chat, Person(), commands.run).run()
+    assert offered == ["", "Why?", ""]
+    assert asked(chat) == [("user", "Why so?")]  # not both of them
+
+
 def test_the_fake_has_nothing_that_the_engine_lacks():
     chat = a_chat("Hi.")
     reply = chat.ask("Hi.")
