@@ -1,5 +1,6 @@
 """The first run: nothing is here, a table of what fits, Enter brings one and the chat begins."""
 
+import re
 import subprocess
 import sys
 
@@ -56,10 +57,42 @@ def test_a_newcomer_takes_a_model_and_goes_on_into_the_chat(bare_home, tiny):
         with Pty(*COMMAND, home=bare_home, env={"HF_ENDPOINT": server.url}) as chat:
             chat.sees("No model is here yet. These fit this machine:")
             chat.sees("Which one? Enter takes [")
+            chat.type("tiny" + ENTER)  # who mistypes is asked again
+            chat.sees("There is no model called tiny.")
             chat.type("owner/tiny-GGUF" + ENTER)
             chat.sees("tiny-Q8_0.gguf: verified")
             chat.sees("Ctrl-D leaves\n\n>")
             chat.ends()
+
+
+@pytest.mark.slow
+def test_enter_takes_the_best_one(bare_home, tiny):
+    """What the arrow stands at, with its size, the memory it needs and its licence."""
+    (bare_home / "config" / "models.toml").write_text(
+        BARE + '[tiny-one]\nrepo = "owner/tiny-GGUF"\nquant = "Q8_0"\nsize = 2900000000\n'
+        'licence = "mit"\ngood_for = "trying this"\n'
+    )
+    with Hub() as server:
+        server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")})
+        with Pty(*COMMAND, home=bare_home, env={"HF_ENDPOINT": server.url}) as chat:
+            chat.sees("Which one? Enter takes [tiny-one]")
+            (row,) = (line for line in chat.screen().splitlines() if line.startswith("→"))
+            assert re.fullmatch(r"→ +tiny-one +2\.9 GB +3\.7 GB +mit +trying this", row)
+            chat.type(ENTER)
+            chat.sees("tiny-Q8_0.gguf: verified")
+            chat.sees("Ctrl-D leaves\n\n>")
+            chat.ends()
+
+
+@pytest.mark.slow
+def test_a_newcomer_with_40_columns_can_read_the_names(bare_home):
+    with Pty(*COMMAND, home=bare_home) as chat:
+        chat.resize(40, 60)
+        chat.sees("Which one? Enter takes [")
+        entries = [name for name in catalog() if name in chat.screen()]
+        assert len(entries) > 3
+        chat.type(CTRL_C)
+        assert chat.leaves() == 130
 
 
 @pytest.mark.slow

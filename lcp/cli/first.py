@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lcp.errors import ModelNotFound
+from lcp.errors import ModelNotFound, UsageError
 
 if TYPE_CHECKING:
     from lcp.downloads.catalog import Entry
@@ -47,11 +47,19 @@ def _offer() -> str:
         )
     screen = Screen()
     screen.notice("No model is here yet. These fit this machine:")
-    screen.table(rows)
-    screen.notice("lcp pull lists all. Any GGUF of the Hugging Face Hub will do: owner/repo:QUANT.")
-    name = str(typer.prompt("Which one? Enter takes", default=best.name, err=True))
-    bring(name)
-    return name
+    screen.table([row[: _columns(screen.width)] for row in rows])
+    screen.notice(
+        "lcp pull lists all. Any GGUF of the Hugging Face Hub will do: owner/repo:QUANT. "
+        "Ctrl-C leaves."
+    )
+    while True:
+        name = str(typer.prompt("Which one? Enter takes", default=best.name, err=True)).strip()
+        try:
+            bring(name)
+        except (ModelNotFound, UsageError) as error:  # mistyped, or it has several files
+            screen.error(str(error))
+        else:
+            return name
 
 
 def choose(entries: "list[Entry]") -> "tuple[list[Entry], Entry]":
@@ -72,6 +80,11 @@ def choose(entries: "list[Entry]") -> "tuple[list[Entry], Entry]":
     at = able.index(best)
     begin = max(0, min(at - SHOWN // 2, len(able) - SHOWN))
     return able[begin : begin + SHOWN], best
+
+
+def _columns(width: int) -> int:
+    """Those of the table that fit beside each other; the licence is told before the pull, too."""
+    return 6 if width >= 80 else 5 if width >= 50 else 4
 
 
 def needed(size: int) -> int:
