@@ -107,7 +107,7 @@ class Chat:
         if cut.content:
             self.screen.notice("…" + cut.content[-60:])
         self.go(cut.parent)
-        return self.answer_or_go(cut.id, cut if cut.content else None)
+        return self.answer_or_go(cut.id, cut if cut.content or cut.sampled else None)
 
     def answer_or_go(self, back: str | None, begun: Message | None = None) -> Reply:
         """Answer; where that cannot be, or is not waited for, stand at `back` again. The log
@@ -266,5 +266,6 @@ class Chat:
         """The line after an answer."""
         turns = self.conversation.turns()
         if self.stats and turns and (answer := turns[-1].answer):
-            self.screen.notice(self.stats.line(answer.ended, bool(answer.content)))
+            said = bool(answer.content or answer.sampled)
+            self.screen.notice(self.stats.line(answer.ended, said))
             self.screen.blank()

@@ -1,16 +1,22 @@
 """The most tokens of thinking: behind them the thinking is closed and the answer begins."""
 
+import io
 import re
 from datetime import datetime
 
 import pytest
+from fakes import does
 
+from lcp.chat import Chat
 from lcp.engine.budget import LAST_WORDS, Budget
 from lcp.engine.decoder import Decoder
 from lcp.engine.engine import Engine
 from lcp.engine.model import Model
 from lcp.engine.reply import Reply, Request, Speech, tag_tokens
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.log import Log
 from lcp.settings import Sampling, Settings
+from lcp.terminal.screen import Screen
 
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 STORY = [{"role": "user", "content": "Tell me a story."}]
@@ -92,6 +98,20 @@ def test_a_cut_answer_that_goes_on_has_used_a_part_of_its_budget(engine):
     rest = ask(engine, thinking_tokens=20, max_tokens=80, begun=begun)
     assert rest.sampled[:15] == cut.sampled
     assert 20 <= thought(engine, rest) <= 23
+
+
+def test_continue_of_an_answer_that_was_cut_in_its_thinking_goes_on_with_the_thinking(engine):
+    conversation = Conversation.begin(local_now, "tiny")
+    layers = {"flag": {"max_tokens": 15, "seed": 0}}
+    screen = Screen(io.StringIO(), io.StringIO())
+    chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
+    cut = chat.ask("Tell me a story.")
+    assert (cut.ended, cut.text) == ("length", "")
+    chat.set("max_tokens", "90")
+    assert does(chat, "/continue")
+    whole = conversation.turns()[-1].answer
+    assert whole.sampled[:15] == tuple(cut.sampled)
+    assert whole.thinking.startswith(cut.thinking)
 
 
 # every way to close it
