@@ -107,7 +107,12 @@ MENTION = 'in a message: puts that text file in front of it; also @folder/*.py, 
 
 GROUPS = {
     "The last turns": (
-        Command("retry", "[N]", "answer the last question, or the Nth, once more", editing.retry),
+        Command(
+            "retry",
+            "[N] [xK]",
+            "answer the last question, or the Nth, once more, or K times",
+            editing.retry,
+        ),
         Command("continue", "", "go on with an answer that was cut", editing.go_on),
         Command("undo", "[N]", "take back the last turn, or N turns", editing.undo),
         Command(

@@ -10,6 +10,7 @@ from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
 
 SHORTEST, SHOWN = 16, 40  # characters of a message in a table
+VARIANTS = 9  # answers to one question in one go, at most
 
 
 def undo(chat: Chat, argument: str) -> None:
@@ -29,15 +30,21 @@ def edit(chat: Chat, argument: str) -> str:
 
 
 def retry(chat: Chat, argument: str) -> None:
-    """Answer the n-th question (the last) once more; the answers before stay."""
-    turn, before = _turn(chat, argument), chat.conversation.head
-    variants = _answers(chat, turn) + 1
-    if variants > 1:
-        chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
-    chat.go(turn.user.id)
-    chat.answer_or_go(before)  # the answers before stay where they were
-    _say_if_the_same(chat, turn)
-    chat.say_status()
+    """Answer the n-th question (the last) once more, or K times; the answers before stay."""
+    *which, times = argument.split() or [""]
+    if not times.startswith("x"):
+        which, times = [argument], "x1"
+    turn = _turn(chat, " ".join(which))
+    for _ in range(_number(times[1:], 1, VARIANTS, "a number of answers")):
+        before, variants = chat.conversation.head, _answers(chat, turn) + 1
+        if variants > 1:
+            chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
+        chat.go(turn.user.id)
+        reply = chat.answer_or_go(before)  # the answers before stay where they were
+        same = _say_if_the_same(chat, turn)
+        chat.say_status()
+        if same or reply.ended == "interrupted":
+            break
 
 
 def go_on(chat: Chat, _: str) -> None:
@@ -133,17 +140,18 @@ def _last_turn(chat: Chat, leaf: str) -> Turn:
     return Turn(chat.conversation.nodes[last.parent], last)
 
 
-def _say_if_the_same(chat: Chat, turn: Turn) -> None:
-    """Why the new answer is one that was there before, where the settings make it so."""
+def _say_if_the_same(chat: Chat, turn: Turn) -> bool:
+    """Why the new answer is one that was there before, and always will be; where it is so."""
     children = chat.conversation.children(turn.user.id)
     *before, new = (m.content for m in children if m.role == "assistant")
     sampling = chat.settings.sampling
-    if new in before and sampling.temp == 0:
-        chat.screen.notice("The same answer again: temp is 0. /set temp 0.8 draws others.")
-    elif new in before and sampling.seed is not None:
-        chat.screen.notice(
-            f"The same answer again: the seed is {sampling.seed}. /set seed random draws others."
-        )
+    why = f"the seed is {sampling.seed}. /set seed random draws others."
+    if sampling.temp == 0:
+        why = "temp is 0. /set temp 0.8 draws others."
+    same = new in before and (sampling.temp == 0 or sampling.seed is not None)
+    if same:
+        chat.screen.notice(f"The same answer again: {why}")
+    return same
 
 
 def _answers(chat: Chat, turn: Turn) -> int:

@@ -255,6 +255,34 @@ def test_continue_of_an_answer_that_was_stopped_before_its_first_word_gives_one(
     assert said(chat) == [("A story.", "Once upon a time.")]
 
 
+def test_retry_draws_several_answers_and_keeps_them_all(begin):
+    chat = begin("No.", "Yes.", "Perhaps.", "Never.", "Later.")
+    ask(chat, "Really?", "When?")
+    told = does(chat, "/retry 1 x3")
+    assert [line for line in told.splitlines() if line.startswith("Variant")] == [
+        f"Variant {n} of this answer; /branches has the others." for n in (2, 3, 4)
+    ]
+    question = chat.conversation.turns()[0].user.id
+    answers = [m.content for m in chat.conversation.children(question)]
+    assert answers == ["No.", "Perhaps.", "Never.", "Later."]
+    assert said(chat) == [("Really?", "Later.")]
+
+
+def test_several_answers_end_with_one_that_is_stopped_or_can_only_repeat(begin):
+    chat = begin("No.", "No.", "No.")
+    chat.ask("Really?")
+    chat.set("seed", "5")
+    assert "The same answer again" in does(chat, "/retry x5")
+    assert len(chat.engine.asked) == 2
+
+
+@pytest.mark.parametrize("argument", ["x0", "x10", "x", "1 x-1", "x2 1", "1 2 x2"])
+def test_a_number_of_answers_is_from_one_to_nine(begin, argument):
+    chat = begin()
+    chat.ask("Really?")
+    assert "Give a number from 1 to " in refuses(chat, f"/retry {argument}")
+
+
 # branches
 
 
