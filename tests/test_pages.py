@@ -88,6 +88,8 @@ def test_colour_is_for_terminals(drawn, monkeypatch):
 
     assert any("\x1b[1m" in line for line in drawn(draw, out=Terminal()))
     assert not any("\x1b" in line for line in drawn(draw))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not any("\x1b[3" in line for line in drawn(draw, out=Terminal()))
 
 
 @pytest.mark.parametrize("out", [io.StringIO, Terminal])

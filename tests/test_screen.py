@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from terminal import Glass, Paper
+from terminal import Glass, Paper, Pty
 
 from lcp.terminal.clean import clean
 from lcp.terminal.screen import Screen
@@ -149,11 +149,28 @@ def test_progress_in_a_dumb_terminal_is_silent(monkeypatch):
     assert "\x1b" not in err.written
 
 
-def test_no_color_means_no_colour(monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    screen, _, err = in_a_terminal()
+def test_a_dumb_terminal_has_the_width_it_has(home):
+    code = (
+        "from lcp.terminal.screen import Screen; screen = Screen()\n"
+        "screen.notice('one two ' * 20)\n"
+        "with screen.answer(): screen.write('three four ' * 20)"
+    )
+    script = f'stty cols 40; exec {sys.executable} -c "$0"'
+    with Pty("sh", "-c", script, code, home=home, env={"TERM": "dumb"}) as terminal:
+        assert terminal.leaves() == 0
+        rows = terminal.screen().splitlines()
+    assert {word for row in rows for word in row.split()} == {"one", "two", "three", "four"}
+    assert 30 < max(map(len, rows)) < 40
+
+
+@pytest.mark.parametrize(("value", "red"), [("1", False), ("", True)])
+def test_no_color_means_no_colour(monkeypatch, value, red):
+    monkeypatch.setenv("NO_COLOR", value)
+    screen, out, err = in_a_terminal()
     screen.error("An error.")
-    assert "\x1b[31m" not in err.written
+    answer(screen, "# A title, `code`")
+    assert ("\x1b[31m" in err.written) is red
+    assert ("35m" in out.written) is red
 
 
 def test_an_error_is_red():

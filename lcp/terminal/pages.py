@@ -4,7 +4,6 @@ Plain strings in, rich out. All text is cleaned: names and values come from file
 """
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -25,10 +24,7 @@ class Page:
         out = out or sys.stdout
         if isinstance(out, io.TextIOWrapper):
             out.reconfigure(errors="replace")  # better a "?" than no page
-        self._console = Console(
-            file=out, highlight=False, markup=False, emoji=False,
-            no_color="NO_COLOR" in os.environ or None,
-        )  # fmt: skip
+        self._console = Console(file=out, highlight=False, markup=False, emoji=False)
 
     def title(self, left: str, right: str = "") -> None:
         """A name, and at the right margin what it stands for; below it where both do not fit."""

@@ -6,6 +6,7 @@ it goes as it is.
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -264,7 +265,7 @@ def say(console: Console, text: str, style: str = "") -> None:
     is longer than a row is left to the terminal, which copies it whole."""
     for line in clean(text).split("\n"):
         row = ""
-        for word in re.findall(r"\s*\S+", line):
+        for word in re.findall(r"\s*\S+(?: %\S*)?", line):
             if row and console.is_terminal and cell_len(row + word) >= console.width:
                 console.print(Text(row, style), soft_wrap=True)
                 row = word.lstrip()
@@ -277,8 +278,10 @@ def _console(file: TextIO) -> Console:
     # A pipe may have an encoding that cannot spell everything; better a "?" than no answer.
     if isinstance(file, type(sys.__stdout__)) and hasattr(file, "reconfigure"):
         file.reconfigure(errors="replace")
+    size: tuple[int, int] | tuple[None, None] = (None, None)
+    if os.environ.get("TERM") in ("dumb", "unknown"):  # rich takes any for one of 80 columns
+        size = shutil.get_terminal_size()
     return Console(
         file=cast(TextIO, _Terminal(file)) if file.isatty() else file,
-        highlight=False, markup=False, emoji=False,
-        no_color="NO_COLOR" in os.environ or None,
+        width=size[0], height=size[1], highlight=False, markup=False, emoji=False,
     )  # fmt: skip
