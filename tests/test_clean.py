@@ -5,12 +5,19 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from fakes import Said
+from fakes import Said, ScriptedEngine, _done
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from terminal import ENTER, InProcess, Scene, in_both
+from terminal import CTRL_C, ENTER, NOW, OPEN_PASTE, TAB, Glass, InProcess, Paper, Scene, in_both
 
+from lcp import commands
+from lcp.around import Around
+from lcp.chat import Chat
+from lcp.engine.probs import TokenProb
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation
 from lcp.terminal.clean import Cleaner, clean
+from lcp.terminal.screen import Screen
 
 NASTY = {
     "colour": "\x1b[31mred\x1b[0m",
@@ -37,17 +44,32 @@ NASTY = {
     "tags": "\U000e0041\U000e0042",
     "annotation": "\ufff9a\ufffab\ufffb",
     "lone surrogate": "a\ud83db",
+    "letters without a shape": "a\u3164b\uffa0c\u115fd\u1160e\u17b4f",
+    "other invisibles": "a\u034fb\u180ec\u2061d\U0001d173e\U0001bca0f\U000e0f00g",
+    "joiners": "pass\u200dword\u200c1",
+    "variants of letters": "p\ufe00a\ufe01y\ufe0f \U000e0101load",
+    "a text in variants": "\U0001f600" + "".join(map(chr, range(0xE0100, 0xE0110))),
+    "variants behind a variant": "\U0001f600\ufe0f\ufe01\ufe02",
 }
 # what of all this must not be written by whoever shows it; ESC [ is what editors and rich write
-FORBIDDEN = {c for text in NASTY.values() for c in text if not c.isprintable()} - {"\x1b"}
+FORBIDDEN = {c for text in NASTY.values() for c in text if not c.isprintable()} - {
+    "\x1b", "\u200c", "\u200d"
+}  # fmt: skip
 SEQUENCES = ("\x1b]", "\x1bP", "\x1b[31mred", "\x1b[2J\x1b[H")
+# In the line editor a joiner stays, as it cannot know where one belongs.
+MISPLACED = ("pass\u200d", "d\u200c1", "a\ufe01", "\U0001f600\U000e0100", "\ufe0f\ufe01")
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 HEART = "\u2764\ufe0f"
-KEPT = f"Tab\tund Grüße, 世界, {FAMILY} {HEART} e\u0301 नमस्ते\n"
-
-texts = st.text(
-    st.one_of(st.sampled_from([*sorted(FORBIDDEN), "\x1b", "\n", "a"]), st.characters())
+KEPT = f"Tab\tund Grüße, 世界, {FAMILY} {HEART} 1\ufe0f\u20e3 e\u0301 नमस्ते 葛\U000e0100飾\n"
+UNSEEN = re.compile(  # Unicode's Default_Ignorable_Code_Point
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+
+VARIED = "\x1b\na\ufe0f\u200d👩❤葛\U000e0100"
+CUTS = st.lists(st.integers(0, 50))
+texts = st.text(st.one_of(st.sampled_from([*sorted(FORBIDDEN), *VARIED]), st.characters()))
 
 
 def test_what_is_text_stays_as_it_is():
@@ -58,6 +80,8 @@ def test_what_is_text_stays_as_it_is():
 def test_nothing_that_acts_on_a_terminal_is_left(text):
     assert not FORBIDDEN & set(clean(text))
     assert "\x1b" not in clean(text)
+    assert text == NASTY["variants behind a variant"] or not UNSEEN.search(clean(text))
+    assert clean(text) != text
 
 
 def test_what_was_there_is_shown():
@@ -70,6 +94,8 @@ def test_a_joiner_stays_where_writing_needs_it():
     joined = ["می\u200cخواهم", "क्\u200dष", FAMILY, f"{HEART}\u200d\U0001f525"]
     assert [clean(text) for text in joined] == joined
     assert clean("pass\u200dword\u200c1") == "pass<200D>word<200C>1"
+    assert clean("\U0001f600\ufe0f\ufe01\u200d") == "\U0001f600\ufe0f<FE01><200D>"
+    assert clean("a\ufe0f\u200d葛\U000e0101\U000e0102") == "a<FE0F><200D>葛\U000e0101<E0102>"
     assert clean("\u200cا\u200c\u200c\u200dب") == "<200C>ا\u200c<200C><200D>ب"
 
 
@@ -82,12 +108,13 @@ def test_every_line_end_is_a_line_feed():
 def test_whatever_is_cleaned_is_harmless(text):
     cleaned = clean(text)
     assert not FORBIDDEN & set(cleaned)
+    assert len(UNSEEN.findall(cleaned)) <= len(UNSEEN.sub("", cleaned))  # one behind each, at most
     assert {c for c in cleaned if unicodedata.category(c) in ("Cc", "Cs")} <= {"\t", "\n"}
     assert clean(cleaned) == cleaned
 
 
 @settings(deadline=None)
-@given(texts | st.text("\u200c\u200dم👩a\r\n"), st.lists(st.integers(0, 50)))
+@given(texts | st.text("\u200c\u200d\ufe0f\U000e0100\u180bم👩葛\u1820a\x07\r\n"), CUTS)
 def test_a_cut_anywhere_changes_nothing(text, cuts):
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     cleaner = Cleaner()
@@ -95,9 +122,9 @@ def test_a_cut_anywhere_changes_nothing(text, cuts):
     assert "".join(chunks) == clean(text)
 
 
-def harmless(chat):
-    assert not FORBIDDEN - {"\r", "\b"} & set(chat.raw), "a control character was written"
-    assert not [sequence for sequence in SEQUENCES if sequence in chat.raw]
+def harmless(raw, *more):
+    assert not FORBIDDEN - {"\r", "\b"} & set(raw), "a control character was written"
+    assert not [sequence for sequence in (*SEQUENCES, *more) if sequence in raw]
 
 
 EVERYTHING = "\n".join(NASTY.values())
@@ -109,7 +136,7 @@ def test_an_answer_and_its_thinking_cannot_act_on_the_terminal(chat):
     chat.sees("That was all.")
     chat.type("And now?" + ENTER)
     chat.waits(lambda: f"{FAMILY} {HEART}" in chat.raw, "the family was torn apart")
-    harmless(chat)
+    harmless(chat.raw, *MISPLACED)
     assert "␛]52;c;cm0gLXJm␇" in chat.screen()
     chat.ends()
     answers = [event["text"] for event in chat.events() if event["type"] == "answer"]
@@ -119,9 +146,37 @@ def test_an_answer_and_its_thinking_cannot_act_on_the_terminal(chat):
 @in_both("Fine.")
 def test_what_is_pasted_cannot_act_on_the_terminal(chat):
     pasted = "".join(c for c in EVERYTHING if c not in "\ud83d\x1b")
-    chat.type(f"\x1b[200~{pasted}\x1b[201~{ENTER}")
+    chat.type(f"\x1b[200~{pasted}\x1b[201~")
+    chat.sees("[paste 1:")
+    chat.type(OPEN_PASTE)
+    chat.sees("<2066>a<2069>")
+    chat.type(ENTER)
     chat.sees("Fine.")
-    assert not {"\x9b", "\x9d", "\x07"} & set(chat.raw)
+    harmless(chat.raw)
+    assert "<202E>txt.exe" in chat.screen()
+
+
+@in_both()
+def test_names_of_files_cannot_act_on_the_terminal(chat):
+    names = [
+        "\x1b]0;owned\x07",
+        "\u202etxt.exe",
+        "pass\u200bword",
+        "\x9b31m",
+        "\x1b[2J\x1b[H",
+        "plain",
+    ]
+    for name in names:
+        (chat.home / f"f{name}.txt").write_text("Hm.")
+    chat.type("See @f" + TAB + TAB)
+    chat.sees("fplain.txt")  # the menu
+    chat.type(TAB * len(names) + CTRL_C)
+    for name in names:  # what is read of them is told
+        chat.type(f"/read f{name}.txt".replace("\x1b", "\x16\x1b") + ENTER)
+    chat.type(CTRL_C)
+    chat.sees("Ctrl-D or /exit leaves.")
+    harmless(chat.raw)
+    assert "<202E>txt.exe" in chat.screen()
 
 
 @in_both()
@@ -132,6 +187,43 @@ def test_a_system_text_cannot_act_on_the_terminal(chat):
     chat.type("/exit" + ENTER)
     chat.leaves()
     assert "\u202e" not in chat.raw.partition("System text: ")[2]
+
+
+class Numbers(ScriptedEngine):
+    """Its tokens are nasty, too."""
+
+    def prompt(self, messages):
+        return list(enumerate(NASTY.values()))
+
+    def probs(self, messages, ids, free):
+        others = [(n, text, 0.1) for n, text in enumerate(NASTY.values())]
+        return _done(lambda _: [TokenProb(0, EVERYTHING, 0.5, others) for _ in ids])
+
+
+def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, monkeypatch):
+    """Names and texts of every kind, in what each command says and in what it refuses."""
+    monkeypatch.setenv("PATH", "")  # no clipboard but the terminal's
+    monkeypatch.chdir(tmp_path)
+    line = EVERYTHING.replace("\n", " ")
+    conversation = Conversation.begin(lambda: NOW, line)
+    glass = Glass(400, 50)
+    screen = Screen(Paper(glass), Paper(glass))
+    around = Around(models=lambda: [line], personas={line: {"system": line}})
+    log = around.store.create(conversation.opening)
+    engine = Numbers(*[Said(EVERYTHING, thinking=EVERYTHING)] * 400)
+    chat = Chat(engine, conversation, log, screen, line, {}, around=around)
+    chat.keep(conversation.rename(line))
+    for command in commands.TABLE:
+        for argument in ("", "1", line):
+            if command.name != "exit":
+                chat.ask(line)
+                try:
+                    commands.run(chat, f"/{command.name} {argument}".strip())
+                except LcpError as error:
+                    screen.error(str(error))
+    log.close()
+    written = re.sub(r"\x1b\]52;c;[\w+/=]*\x07", "", glass.raw)  # /copy was asked for
+    harmless(written, *MISPLACED)
 
 
 def test_a_pipe_gets_the_text_untouched(tmp_path):

@@ -1,8 +1,9 @@
 """Text of strangers made safe to show: nothing in it moves the cursor or hides itself.
 
 What a model, a GGUF or a file says may contain escape sequences (titles, clipboard, colours),
-controls, and characters that reorder or hide text. They become visible signs here. A joiner stays
-where writing needs it: in emoji, and behind a letter of a script that joins its letters.
+controls, and characters that reorder or hide text. They become visible signs here. What joins or
+varies the character before it stays where writing needs it: in emoji, behind letters that join,
+behind Han characters; anywhere else a text of its own can be hidden in it.
 """
 
 import re
@@ -15,40 +16,69 @@ def _table() -> dict[int, str]:
     for first, last, sign in (
         (0x80, 0x9F, "�"),  # C1: 0x9b is CSI on many terminals
         (0xD800, 0xDFFF, "�"),  # half a pair: no text
-        (0xE0000, 0xE007F, "�"),  # tags: invisible copies of ASCII
-        (0xFFF9, 0xFFFB, "�"),  # interlinear annotation
+        (0xE0000, 0xE0FFF, "�"),  # tags: invisible copies of ASCII
+        (0xFFF0, 0xFFFB, "�"),  # of no meaning yet, and interlinear annotation
+        (0x1BCA0, 0x1BCA3, "�"),  # of shorthand and of music
+        (0x1D173, 0x1D17A, "�"),
     ):
         table |= dict.fromkeys(range(first, last + 1), sign)
-    # Kept: U+FE0F, which emoji need; of the joiners U+200C and U+200D see _JOINER.
+    # The rest of what Unicode says is not to be seen (Default_Ignorable_Code_Point). Those that
+    # _MISPLACED is about are kept here.
     for first, last in (
         (0x00AD, 0x00AD),  # soft hyphen
+        (0x034F, 0x034F),
         (0x061C, 0x061C),
+        (0x115F, 0x1160),  # letters of Hangul without a shape
+        (0x17B4, 0x17B5),
+        (0x180E, 0x180E),
         (0x200B, 0x200B),  # zero width
         (0x200E, 0x200F),  # left-to-right and right-to-left marks
         (0x2028, 0x202E),  # line separators; bidi embeddings and overrides
         (0x2060, 0x206F),
+        (0x3164, 0x3164),
         (0xFEFF, 0xFEFF),
+        (0xFFA0, 0xFFA0),
     ):
         table |= {c: f"<{c:04X}>" for c in range(first, last + 1)}
+    for c in range(0xE0100, 0xE01F0):
+        del table[c]
     return table
 
 
-_SIGNS = _table()
+SIGNS = _table()
 _LINE_ENDS = re.compile("\r\n?")
 # Arabic to Sinhala, Myanmar, Khmer, Mongolian, and Arabic's presentation forms
 _SCRIPTS = "\u0600-\u0dff\u1000-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc"
-_EMOJI = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
-_JOINER = re.compile(f"(?<![{_SCRIPTS}])\u200c|(?<![{_SCRIPTS}{_EMOJI}])\u200d")
+_EMOJI = "\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+_HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# A joiner, or what asks for a variant of the character before it, where that has none
+_MISPLACED = re.compile(
+    f"(?<![{_SCRIPTS}])\u200c"
+    f"|(?<![{_SCRIPTS}{_EMOJI}])(?<![{_EMOJI}]\ufe0f)\u200d"
+    f"|(?<![0-9#*©®{_EMOJI}{_HAN}\u1000-\u109f])[\ufe00-\ufe0f]"
+    f"|(?<![{_HAN}])[\U000e0100-\U000e01ef]"
+    "|(?<![\u1820-\u18af])[\u180b-\u180d\u180f]"
+)
 
 
-def clean(text: str, before: str = "") -> str:
-    """The whole text with signs for what must not reach a terminal. `before` is the clean
-    character that it stands behind."""
-    text = _LINE_ENDS.sub("\n", text).translate(_SIGNS)
-    if "\u200c" not in text and "\u200d" not in text:
+def clean(text: str) -> str:
+    """The whole text with signs for what must not reach a terminal."""
+    return _placed(_signed(text), "")
+
+
+def _signed(text: str) -> str:
+    return _LINE_ENDS.sub("\n", text).translate(SIGNS)
+
+
+def _placed(text: str, before: str) -> str:
+    if text.isascii():
         return text
-    before = before if before not in ("\u200c", "\u200d") else ""  # a second joiner joins nothing
-    return _JOINER.sub(lambda found: f"<{ord(found.group()):04X}>", before + text)[len(before) :]
+    begin = len(before)
+
+    def sign(found: re.Match[str]) -> str:
+        return f"<{ord(found[0]):04X}>" if found.start() >= begin else found[0]
+
+    return _MISPLACED.sub(sign, before + text)[begin:]
 
 
 class Cleaner:
@@ -65,6 +95,7 @@ class Cleaner:
         if not text:
             return ""
         self._after_cr = text.endswith("\r")
-        cleaned = clean(text, self._before)
-        self._before = cleaned[-1]
+        signed = _signed(text)
+        cleaned = _placed(signed, self._before)
+        self._before = (self._before + signed)[-2:]
         return cleaned

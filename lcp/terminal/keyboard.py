@@ -21,6 +21,7 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import vi_navigation_mode
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyPressEvent
+from prompt_toolkit.layout.screen import Char
 from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
@@ -28,6 +29,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from lcp.errors import LcpError
 from lcp.terminal import toolbar
+from lcp.terminal.clean import SIGNS
 from lcp.terminal.clusters import Apart
 from lcp.terminal.completion import Candidates, Words
 from lcp.terminal.editor import edit
@@ -97,6 +99,8 @@ class Keyboard:
         self._given = False  # whether the line began with a text that was not typed
         self._signal = 0  # that came during this prompt, or while it was made or taken away
         self._complaint = ""  # what went wrong in the editor, until the next change
+        # What is pasted and what files are called has the signs that answers have.
+        Char.display_mappings |= {chr(c): sign for c, sign in SIGNS.items() if c >= 0xA0}
         earlier = FileOfLines(history, self._pastes.unfold)
         if output is None and not is_dumb_terminal():  # for that, prompt_toolkit has a plain line
             output = create_output(always_prefer_tty=True)  # not into `| tee answers`
