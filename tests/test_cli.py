@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from terminal import CTRL_C, CTRL_D, ENTER, UP, Pty, terminal_environment
+from test_clean import EVERYTHING, MISPLACED, harmless
 
 COMMAND = [sys.executable, "-m", "lcp"]
 FRANCE = "What is the capital of France?"
@@ -209,6 +210,20 @@ def test_with_m_all_words_are_the_question(lcp, tiny, home):
     done = lcp("chat", "-m", str(tiny()), "-n", "1", "smollm2-135n", "missing.gguf")
     assert done.returncode == 0
     assert texts(home, "user") == ["smollm2-135n missing.gguf"]
+
+
+@pytest.mark.slow
+def test_a_model_file_cannot_act_on_the_terminal_by_its_metadata(home, tiny):
+    """Not in the page of lcp info, nor where all is shown that llama.cpp says of it."""
+    home.mkdir()
+    line = EVERYTHING.replace("\n", " ").replace("\x00", "").encode("utf-8", "replace").decode()
+    facts = {"general.name": line, "general.description": line, "general.license": line}
+    for words in (["chat", "-m", "{}", "-n", "1", "Hi.", "--verbose"], ["info", "--all", "{}"]):
+        model = str(tiny(facts=facts))
+        with Pty(*COMMAND, *(word.format(model) for word in words), home=home) as shown:
+            assert shown.leaves() == 0
+            assert "<202E>txt.exe" in shown.screen().replace("\n", "")
+            harmless(shown.raw, *MISPLACED)
 
 
 def test_the_default_model_is_asked_where_none_is_named(lcp, tiny, home):

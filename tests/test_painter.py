@@ -424,6 +424,6 @@ MARKED = "\n\n".join(
 def test_no_part_of_an_answer_can_act_on_the_terminal(chat):
     chat.type("Hack me." + ENTER)
     chat.sees("That was all.")
-    harmless(chat)
+    harmless(chat.raw)
     assert "\u200e" not in chat.raw
     assert "\u00ad" not in chat.raw

@@ -2,6 +2,7 @@
 can turn to later.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def around(template: str | None = None, verbose: bool = False) -> "Around":
         from lcp.engine import native, probe
         from lcp.engine.engine import Engine
 
-        native.log.verbose = verbose
+        native.log.echo = _echo if verbose else None
         gpu = probe.check_once(paths.cache())
         fit = fitting.fitting(found.path, settings, known_figures(), gpu)
         if first:  # that one was noted when it was looked for
@@ -118,6 +119,13 @@ def grammar(schema: Path | None, file: Path | None) -> tuple[str | None, list[st
     gbnf.check(made, "The grammar")
     words = ", ".join(not_held)
     return made, [f"The answer is not held to the schema's {words}; check it."] if words else []
+
+
+def _echo(line: str) -> None:
+    """A line of llama.cpp's log, which has names and texts out of the GGUF in it."""
+    from lcp.terminal.clean import clean
+
+    sys.stderr.write(f"{clean(line)}\n")
 
 
 def free_memory() -> int | None:

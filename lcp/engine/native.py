@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from lcp.errors import NativeError
@@ -21,11 +22,11 @@ _kept_alive: list[Any] = []
 
 
 class Log:
-    """What llama.cpp says, kept for error messages, echoed to stderr when verbose."""
+    """What llama.cpp says, kept for error messages; `echo`, where there is one, gets each line."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=400)
-        self.verbose = False
+        self.echo: Callable[[str], None] | None = None
         self._open = ""  # llama.cpp writes some lines in pieces
 
     def write(self, level: int, text: bytes) -> None:
@@ -35,8 +36,9 @@ class Log:
         self._open += text.decode("utf-8", "replace")
         *lines, self._open = self._open.split("\n")
         self.lines.extend(lines)
-        if self.verbose:
-            sys.stderr.writelines(line + "\n" for line in lines)
+        if self.echo:
+            for line in lines:
+                self.echo(line)
 
     def find(self, *parts: str) -> str:
         """The newest kept line that contains one of the parts, or ""."""
