@@ -10,6 +10,7 @@ from tiny import TEMPLATE
 from lcp.engine.model import Model
 from lcp.engine.prompt import PromptWriter, Remembered
 from lcp.engine.template import CHATML, Template
+from lcp.errors import TemplateError
 
 TRIMMING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"
@@ -51,6 +52,13 @@ def template(source):
 
 def write(model, messages, source=CHATML):
     return PromptWriter(template(source), model).write(messages)
+
+
+def test_a_prompt_without_a_token_is_a_sentence(load):
+    source = "{# nothing #}"
+    with pytest.raises(TemplateError, match=r"nothing comes to the model.* --chat-template FILE"):
+        write(load(add_bos=False), [QUESTION], source)
+    assert write(load(), [QUESTION], source).tokens  # the model's own beginning is one
 
 
 def letter_by_letter(model, text):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.engine.model import Model
 from lcp.engine.plan import common_prefix
+from lcp.errors import TemplateError
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
@@ -63,10 +64,16 @@ class PromptWriter:
         """The prompt for an answer to `messages`.
 
         A message is {"role", "content"}, and may carry "thinking" (text), "tokens" (ids as
-        sampled) and "fingerprint" (of the model that sampled them).
+        sampled) and "fingerprint" (of the model that sampled them). TemplateError where nothing
+        is left to read.
         """
         told = self._variables()
         text, tokens = self._write(messages, told, ask=True)
+        if not tokens:
+            raise TemplateError(
+                "Of this message nothing comes to the model: its chat template or its tokenizer "
+                "is broken. Give another one with --chat-template FILE, or choose another model."
+            )
         boundary = None
         if self._model.memory.recurrent or self._model.memory.window:
             _, without_tail = self._write(messages, told, ask=False)
