@@ -87,6 +87,7 @@ def test_a_rule_that_names_tokens_is_looked_at_with_the_model(tiny, engine):
         ('{"$ref": "https://example.org/a.json"}', "Fetching remote schemas is not allowed"),
         ('{"$ref": "#/nowhere"}', "nowhere"),
         ('{"type": "string", "pattern": "a+"}', 'Pattern must start with "^"'),
+        ('{"properties": []}', "its parts are not what they are in a schema"),
     ],
 )
 def test_what_is_no_schema_is_said_in_a_sentence(text, why):
@@ -100,12 +101,32 @@ def test_what_is_no_schema_is_said_in_a_sentence(text, why):
 def test_what_a_grammar_does_not_hold_is_said():
     schema = {
         "properties": {
-            "minimum": {"type": "integer", "minimum": 3},
+            "minimum": {"type": "number", "minimum": 3},
+            "maximum": {"type": "integer", "maximum": 3},
+            "of two": {"type": ["integer", "number"], "maximum": 3, "multipleOf": 2},
+            "old": {"type": "integer", "exclusiveMinimum": True},
             "b": {"anyOf": [{"type": "array", "items": {}, "uniqueItems": True}]},
             "c": {"const": {"not": 1}},
         }
     }
-    assert from_schema(json.dumps(schema), "it")[1] == ["minimum", "uniqueItems"]
+    not_held = ["exclusiveMinimum", "maximum", "minimum", "multipleOf", "uniqueItems"]
+    assert from_schema(json.dumps(schema), "it")[1] == not_held
+
+
+@pytest.mark.parametrize(
+    ("schema", "same"),
+    [
+        (
+            {"maxLength": 3, "maximum": 9},
+            {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "integer", "maximum": 9}]},
+        ),
+        ({"enum": ["a", None]}, {"enum": ["a", None]}),
+    ],
+)
+def test_a_schema_of_several_types_keeps_all_that_it_says(schema, same):
+    """The converter's own drops all but the types."""
+    made, _ = from_schema(json.dumps({"type": ["string", "integer"]} | schema), "it")
+    assert made == from_schema(json.dumps(same), "it")[0]
 
 
 # the language, with models that say anything

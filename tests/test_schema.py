@@ -21,6 +21,10 @@ plain = st.one_of(
     constants.map(lambda value: {"const": value}),
     st.sampled_from(["integer", "number", "boolean", "null"]).map(lambda t: {"type": t}),
     st.integers(1, 6).map(lambda n: {"type": "string", "maxLength": n}),
+    st.integers(1, 6).map(lambda n: {"type": ["string", "null"], "maxLength": n}),
+    st.tuples(st.integers(-130, 130), st.integers(0, 130)).map(
+        lambda pair: {"type": "integer", "minimum": pair[0], "maximum": sum(pair)}
+    ),
 )
 
 
@@ -60,7 +64,11 @@ def allows(schema, value):
             return value == constant and type(value) is type(constant)
         case {"anyOf": schemas}:
             return any(allows(s, value) for s in schemas)
-        case {"type": "string", "maxLength": n}:
+        case {"type": "integer", "minimum": low, "maximum": high}:
+            return type(value) is int and low <= value <= high
+        case {"type": [_, "null"]} if value is None:
+            return True
+        case {"type": "string" | ["string", "null"], "maxLength": n}:
             # a byte that spells no character, of which some slip through, is several U+FFFD
             return isinstance(value, str) and len(value.replace("\ufffd", "")) <= n
         case {"type": "array"} if not isinstance(value, list):

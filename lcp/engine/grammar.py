@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from lcp.engine import ranges
 from lcp.engine.native import library, log
 from lcp.errors import SettingsError
 
@@ -25,6 +26,7 @@ _NOT_HELD = {
     "maxProperties", "dependentRequired", "dependentSchemas", "unevaluatedProperties",
     "unevaluatedItems",
 }  # fmt: skip
+_BEFORE_TYPE = {"$ref", "oneOf", "anyOf", "const", "enum"}  # with these the type says no more
 _NAMES = {"properties", "$defs", "definitions"}  # below them stand names, not keywords
 _LITERALS = {"const", "enum", "default", "examples"}  # below them stand plain values
 # A character of a JSON string; the converter's own may be a raw control character. Ranges, as
@@ -52,7 +54,8 @@ def from_schema(text: str, name: str) -> tuple[str, list[str]]:
         converter.visit(converter.resolve_refs(schema, name), "")
         return converter.format_grammar(), sorted(_passed_over(schema))
     except Exception as error:  # asserts and whatever a foreign shape runs into
-        why = f"{error}" if isinstance(error, AssertionError | ValueError) else f"{error!r}"
+        known = isinstance(error, AssertionError | ValueError)
+        why = f"{error}" if known else "its parts are not what they are in a schema"
         raise SettingsError(
             f"{name} cannot be made into a grammar: {why[:200]}. Use a plainer schema."
         ) from error
@@ -114,13 +117,24 @@ def _passed_over(schema: Any) -> set[str]:
         return {word for part in schema for word in _passed_over(part)}
     if not isinstance(schema, dict):
         return set()
-    found: set[str] = _NOT_HELD & schema.keys()
+    schema = _of_each_type(schema)
+    found: set[str] = (_NOT_HELD & schema.keys()) - ranges.held(schema)
     for key, part in schema.items():
         if key in _NAMES and isinstance(part, dict):
             found |= _passed_over(list(part.values()))
         elif key not in _LITERALS:
             found |= _passed_over(part)
     return found
+
+
+def _of_each_type(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of several types, with all else that it says for each: the converter would keep
+    nothing but the types."""
+    types = schema.get("type")
+    if not isinstance(types, list):
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "type"}
+    return rest if rest.keys() & _BEFORE_TYPE else {"anyOf": [rest | {"type": t} for t in types]}
 
 
 @functools.cache
@@ -153,6 +167,11 @@ def _converter() -> Any:
                 return self._add_rule(name or "root", value)
             if schema.get("items") == {}:
                 schema = schema | {"items": True}
+            schema = _of_each_type(schema)
+            if not schema.keys() & _BEFORE_TYPE and (rule := ranges.of_schema(schema)):
+                reserved = name in _module().RESERVED_NAMES
+                rule_name = f"{name}-" if reserved else name or "root"
+                return self._add_rule(rule_name, f"({rule}) space")
             return super().visit(schema, name)
 
         def _format_literal(self, literal: str) -> str:
