@@ -114,6 +114,26 @@ def test_what_a_grammar_does_not_hold_is_said():
 
 
 @pytest.mark.parametrize(
+    ("schema", "not_held"),
+    [
+        ({"properties": {"a": {}}, "anyOf": [{"type": "object"}]}, ["properties"]),
+        ({"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a", "maxLength": 3}, ["maxLength"]),
+        ({"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a", "title": "A"}, []),
+        ({"type": "string", "pattern": "^a+$", "maxLength": 3}, ["maxLength"]),
+        ({"type": ["array", "string"], "pattern": "^a+$", "minItems": 3}, ["minItems"]),
+        ({"properties": {"a": {}}, "required": ["a", "b"]}, ["required"]),
+        ({"type": "object", "required": ["a"]}, ["required"]),
+        ({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, ["allOf"]),
+        ({"allOf": [{"properties": {"b": {}}, "required": ["b"]}]}, []),
+        ({"enum": ["a", "b"], "maxLength": 1}, []),
+        ({"type": "array", "items": {"type": "null"}, "minItems": 1}, []),
+    ],
+)
+def test_what_stands_beside_a_keyword_that_counts_alone_is_said(schema, not_held):
+    assert from_schema(json.dumps(schema), "it")[1] == not_held
+
+
+@pytest.mark.parametrize(
     ("schema", "same"),
     [
         (

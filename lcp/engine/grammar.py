@@ -27,6 +27,11 @@ _NOT_HELD = {
     "unevaluatedItems",
 }  # fmt: skip
 _BEFORE_TYPE = {"$ref", "oneOf", "anyOf", "const", "enum"}  # with these the type says no more
+_ALONE = ("$ref", "oneOf", "anyOf")  # beside these nothing is looked at
+_SHAPES = {
+    "$ref", "oneOf", "anyOf", "allOf", "properties", "required", "additionalProperties", "items",
+    "prefixItems", "minItems", "maxItems", "pattern", "minLength", "maxLength",
+}  # fmt: skip
 _NAMES = {"properties", "$defs", "definitions"}  # below them stand names, not keywords
 _LITERALS = {"const", "enum", "default", "examples"}  # below them stand plain values
 # A character of a JSON string; the converter's own may be a raw control character. Ranges, as
@@ -118,12 +123,33 @@ def _passed_over(schema: Any) -> set[str]:
     if not isinstance(schema, dict):
         return set()
     schema = _of_each_type(schema)
-    found: set[str] = (_NOT_HELD & schema.keys()) - ranges.held(schema)
+    found = (_NOT_HELD & schema.keys()) - ranges.held(schema) | _beside(schema)
     for key, part in schema.items():
         if key in _NAMES and isinstance(part, dict):
             found |= _passed_over(list(part.values()))
         elif key not in _LITERALS:
             found |= _passed_over(part)
+    return found
+
+
+def _beside(schema: dict[str, Any]) -> set[str]:
+    """The keywords beside one with which the converter looks at no other."""
+    keys, kind = schema.keys(), schema.get("type")
+    found = next((keys & _SHAPES - {alone} for alone in _ALONE if alone in keys), None)
+    if found is not None or keys & _BEFORE_TYPE:
+        return found or set()
+    found = set()
+    if kind in (None, "object"):
+        if keys & {"properties", "additionalProperties"}:
+            found |= keys & {"allOf"}
+        if "allOf" not in keys and not set(schema.get("required", ())) <= {
+            *schema.get("properties", ())
+        }:
+            found.add("required")
+    if kind in (None, "string") and "pattern" in keys:
+        found |= keys & {"minLength", "maxLength"}
+    if kind in (None, "array") and not keys & {"items", "prefixItems"}:
+        found |= keys & {"minItems", "maxItems"}
     return found
 
 
