@@ -8,7 +8,7 @@ from typing import Any
 from lcp.chat import Chat
 from lcp.errors import LcpError
 from lcp.settings import EFFORTS, OPTIONS, Sampling, Settings, persona
-from lcp.words import either
+from lcp.words import either, short
 
 # What /set can change while a model is loaded; the rest is fixed with its context.
 LIVE = (
@@ -163,6 +163,4 @@ def _word(name: str, value: Any) -> str:
 
 
 def _told(table: Any) -> str:
-    return ", ".join(
-        f"{name} = {' '.join(str(value).split())[:40]}" for name, value in table.items()
-    )
+    return ", ".join(f"{name} = {short(str(value), 40)}" for name, value in table.items())

@@ -169,6 +169,11 @@ def test_personas_are_listed_and_the_one_that_counts_is_marked(chat):
     ]
 
 
+def test_a_long_text_of_a_persona_is_cut_with_an_ellipsis(chat):
+    chat.around = Around(personas={"judge": {"system": "You judge " + "all " * 20, "temp": 0.5}})
+    assert "system = You judge all all all all all all all a…, temp = 0.5" in does(chat, "/persona")
+
+
 def test_a_persona_that_cannot_be_changes_nothing(chat):
     assert refuses(chat, "/persona cok") == ("There is no persona called cok. Did you mean cook?")
     TABLES_BAD = {"bad": {"tmep": 1}, "hot": {"temp": "hot"}}
