@@ -4,7 +4,7 @@ Functions and plain values; the command line gives them, for it knows where mode
 no chat.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ class Around:
     """Of a chat that was told of nothing: no other model, no persona, the saved chats."""
 
     find: Callable[[str], Found] = _nothing
-    models: Callable[[], Iterable[str]] = tuple
+    models: Callable[[], Mapping[str, str]] = dict  # name -> quant and size
     # For a conversation that began at this moment; the model is not loaded yet.
     engine: Callable[[Found, Settings, datetime], Engine] = _engine
     free_memory: Callable[[], int | None] = lambda: None  # bytes; None where nobody says

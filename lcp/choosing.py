@@ -54,11 +54,11 @@ def settable() -> tuple[str, ...]:
     return (*Sampling.__dataclass_fields__, *LIVE)
 
 
-def candidates(begun: str) -> Iterable[str]:
+def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
     """What may stand after /set, from its beginning."""
     name, blank, _ = begun.partition(" ")
     if not blank:
-        return settable()
+        return [(name, OPTIONS[name].metadata["meaning"]) for name in settable()]
     if name not in OPTIONS:
         return ()
     choices = OPTIONS[name].metadata
@@ -143,6 +143,11 @@ def _without(layers: Layers, names: Collection[str]) -> Layers:
         for layer in ("/set", "conversation")
     }
     return {**layers, **chosen}
+
+
+def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
+    """What may stand after /persona."""
+    return [*((name, _told(table)) for name, table in chat.around.personas.items()), "none"]
 
 
 def _row(chat: Chat, name: str) -> tuple[str, ...]:

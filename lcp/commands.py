@@ -12,6 +12,8 @@ from lcp.chat import Chat
 from lcp.errors import LcpError, UsageError
 from lcp.words import count
 
+Candidate = str | tuple[str, str]  # a word, or one with its meaning
+
 
 @dataclass(frozen=True)
 class Command:
@@ -22,12 +24,22 @@ class Command:
     arguments: str
     meaning: str
     run: Callable[[Chat, str], str | None]
-    candidates: Callable[[str], Iterable[str]] = lambda begun: ()
+    candidates: Callable[[Chat, str], Iterable[Candidate]] = lambda chat, begun: ()
 
 
-def completions() -> dict[str, Callable[[str], Iterable[str]]]:
-    """The name of each command, and what its argument may be."""
-    return {command.name: command.candidates for command in TABLE}
+def completions(chat: Chat) -> dict[str, tuple[str, Callable[[str], Iterable[Candidate]]]]:
+    """The name of each command, its meaning, and what its argument may be in this chat."""
+    return {c.name: (c.meaning, partial(c.candidates, chat)) for c in TABLE}
+
+
+def _paths(_: Chat, begun: str) -> Iterable[str]:
+    return attach.paths(begun, Path())
+
+
+def _meant(name: str) -> str:
+    """The command that was probably meant; "" for none."""
+    near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
+    return ELSEWHERE.get(name) or next(iter(near), "")
 
 
 def run(chat: Chat, line: str) -> str | None:
@@ -35,8 +47,8 @@ def run(chat: Chat, line: str) -> str | None:
     name, _, argument = line[1:].partition(" ")
     command = next((c for c in TABLE if c.name == name.strip()), None)
     if command is None:
-        near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
-        hint = f"Did you mean /{near[0]}?" if near else "/help lists the commands."
+        meant = _meant(name.strip())
+        hint = f"Did you mean /{meant}?" if meant else "/help lists the commands."
         raise UsageError(f"There is no command /{name.strip()}. {hint}")
     argument = argument.strip()
     if argument and not command.arguments:
@@ -103,6 +115,17 @@ def _doctor(chat: Chat, _: str) -> None:
     doctor.show(doctor.examine(), chat.screen)
 
 
+# What other programs call it.
+ELSEWHERE = {
+    "bye": "exit", "quit": "exit", "q": "exit", "?": "help", "h": "help",
+    "regen": "retry", "regenerate": "retry", "pop": "undo", "new": "clear", "reset": "clear",
+    "load": "open", "resume": "open", "search": "sessions", "list": "sessions", "ls": "sessions",
+    "upload": "read", "file": "read", "glob": "read", "dump": "export", "write": "export",
+    "temp": "set temp", "temperature": "set temp", "seed": "set seed", "parameter": "set",
+    "show": "set", "info": "doctor", "prompt": "tokens", "compact": "set overflow summarize",
+    "models": "model", "role": "persona", "usage": "stats", "reasoning": "think",
+    "system-prompt": "system",
+}  # fmt: skip
 MENTION = 'in a message: puts that text file in front of it; also @folder/*.py, @"my file"'
 
 GROUPS = {
@@ -123,14 +146,14 @@ GROUPS = {
             "[N|code]",
             "the last answer, the Nth last or the last code block",
             filing.copy,
-            lambda begun: ("code",),
+            lambda chat, begun: ("code",),
         ),
         Command(
             "read",
             "FILE",
             "put a text file in front of the next message",
             _read,
-            partial(attach.paths, folder=Path()),
+            _paths,
         ),
     ),
     "The conversation": (
@@ -151,15 +174,27 @@ GROUPS = {
             choosing.candidates,
         ),
         Command("system", "[TEXT|none]", "show or change the system text", choosing.system),
-        Command("persona", "[NAME|none]", "list personas; take one on", choosing.choose_persona),
+        Command(
+            "persona",
+            "[NAME|none]",
+            "list personas; take one on",
+            choosing.choose_persona,
+            choosing.personas_here,
+        ),
         Command(
             "think",
             "[on|off|show|hide|low|medium|high|N]",
             "whether it thinks, how hard, for at most N tokens; what is shown",
             choosing.think,
-            lambda begun: choosing.THINK,
+            lambda chat, begun: choosing.THINK,
         ),
-        Command("model", "[NAME]", "list the models; go on with another", switching.model),
+        Command(
+            "model",
+            "[NAME]",
+            "list the models; go on with another",
+            switching.model,
+            switching.models_here,
+        ),
     ),
     "The last answer as numbers": (
         Command("tokens", "", "the last prompt as the model reads it", looking.tokens),
@@ -170,9 +205,27 @@ GROUPS = {
     "Saved chats": (
         Command("save", "[NAME]", "give this chat a name", filing.save),
         Command("sessions", "[TEXT]", "list the saved chats, or those with TEXT", filing.sessions),
-        Command("open", "NAME|ID", "go on with another saved chat", switching.open_chat),
-        Command("export", "FILE", "write the chat to a .md, .html or .json file", filing.write),
-        Command("export!", "FILE", "the same, over a file that is there", filing.overwrite),
+        Command(
+            "open",
+            "NAME|ID",
+            "go on with another saved chat",
+            switching.open_chat,
+            switching.chats_here,
+        ),
+        Command(
+            "export",
+            "FILE",
+            "write the chat to a .md, .html or .json file",
+            filing.write,
+            _paths,
+        ),
+        Command(
+            "export!",
+            "FILE",
+            "the same, over a file that is there",
+            filing.overwrite,
+            _paths,
+        ),
     ),
     "lcp": (
         Command("help", "", "list the commands", _help),

@@ -1,5 +1,6 @@
 """The slash commands for what is kept: the chat's name, saved chats, files, the clipboard."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def save(chat: Chat, name: str) -> None:
 
 
 def sessions(chat: Chat, text: str) -> None:
-    """The saved chats; with words, those in which all of them were said."""
-    found = chat.around.store.list(text.split())
+    """The saved chats; with words and "phrases", those in which all of them were said."""
+    found = chat.around.store.list(_words(text))
     if not found:
         raise LcpError(
             "No saved chat contains that. /sessions lists all."
@@ -55,13 +56,18 @@ def sessions(chat: Chat, text: str) -> None:
                 saved.name,
                 f"{saved.modified:%Y-%m-%d %H:%M}",
                 count(saved.turns, "turn"),
-                saved.title,
+                saved.passage or saved.title,
             )
             for saved in found[:LISTED]
         ]
     )
     more = f"{len(found) - LISTED} more: /sessions TEXT searches. " if len(found) > LISTED else ""
     chat.screen.notice(f"{more}/open NAME or ID goes on with one.")
+
+
+def _words(text: str) -> list[str]:
+    """Words, and phrases in quotes; not as a shell splits: d'été is a word."""
+    return [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text)]
 
 
 def write(chat: Chat, name: str) -> None:
@@ -107,6 +113,8 @@ def tell(chat: Chat) -> None:
     chat.screen.notice(f"Resumed {chat.log.id or 'a chat'} {called}")
     if said and said[-1].answer is None:
         chat.screen.notice("Its last question has no answer yet; /retry answers it.")
+    elif said and said[-1].answer and said[-1].answer.ended in ("interrupted", "length"):
+        chat.screen.notice("Its last answer was cut; /continue goes on with it.")
 
 
 def show_last(chat: Chat) -> None:

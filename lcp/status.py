@@ -11,6 +11,7 @@ from lcp.session.window import Plain
 
 # Shares of the window from which on the meter has another colour.
 NEARLY, FULL = 0.75, 0.90
+TYPED = 100  # tokens in the line that are worth a figure
 
 
 class Status:
@@ -30,11 +31,14 @@ class Status:
             return [(f"loading {model} ({100 * chat.engine.loaded:.0f} %)", "")]
         if chat.loading:
             chat.loading.result()
-        size = chat.engine.size
-        share = self._tokens() / size
+        size, (done, total) = chat.engine.size, chat.engine.ahead
+        used = self._tokens()
+        typed = total - used  # of what stands in the line, as far as it will be read ahead
+        plus = f"+{typed:,}" if typed >= TYPED else ""
+        share = max(used, total if plus else 0) / size
         style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
-        parts = [*self._files(), (f"context {self._used:,}/{size:,} ({100 * share:.0f} %)", style)]
-        done, total = chat.engine.ahead
+        context = f"context {used:,}{plus}/{size:,} ({100 * share:.0f} %)"
+        parts = [*self._files(), (context, style)]
         if done < total:
             parts.append((f"reading ahead {done:,}/{total:,} tokens", ""))
         parts.append((model, ""))

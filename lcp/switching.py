@@ -7,6 +7,7 @@ Should it fail then, the old one is loaded again, and reads its conversation aga
 """
 
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ from lcp.session.log import Log
 from lcp.settings import OPTIONS, resolve
 from lcp.terminal.signals import stopping
 
+OFFERED = 50  # saved chats, by the Tab key
 PLENTY = 4  # times the new model's file; its context may be as large as a quarter of what is free
 
 
 def model(chat: Chat, name: str) -> None:
     """Go on with another model; without a name, list those that are here."""
     if not name:
-        here = list(chat.around.models())
-        here += [chat.model] if chat.model not in here else []
-        chat.screen.table([("*" if n == chat.model else " ", n) for n in here])
+        here = dict(chat.around.models())
+        here.setdefault(chat.model, "")
+        chat.screen.table([("*" if n == chat.model else " ", n, told) for n, told in here.items()])
         return
     found = chat.around.find(name)
     if found.name == chat.model:
@@ -39,6 +41,17 @@ def model(chat: Chat, name: str) -> None:
     chat.keep(chat.conversation.set(model=found.name))
     again = "; it reads the conversation anew" if chat.conversation.turns() else ""
     chat.screen.notice(f"{Path(found.name).name} answers from here on{again}.")
+
+
+def models_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
+    """What may stand after /model."""
+    return chat.around.models().items()
+
+
+def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
+    """What may stand after /open: the chats used last."""
+    saved = chat.around.store.list(most=OFFERED)
+    return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
 
 
 def open_chat(chat: Chat, name: str) -> None:

@@ -87,7 +87,7 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
             home / "data" / "history.jsonl",
             on_text=talking.look_ahead,
             state=Status(talking) if scene.toolbar else lambda: (),
-            commands=commands.completions(),
+            commands=commands.completions(talking),
             paths=partial(attach.completions, folder=Path()),
             keys=lambda: talking.settings.keys,
             **devices,

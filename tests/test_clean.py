@@ -173,7 +173,7 @@ def test_names_of_files_cannot_act_on_the_terminal(chat):
     chat.type(TAB * len(names) + CTRL_C)
     for name in names:  # what is read of them is told
         chat.type(f"/read f{name}.txt".replace("\x1b", "\x16\x1b") + ENTER)
-    chat.type(CTRL_C)
+    chat.type(CTRL_C + CTRL_C)
     chat.sees("Ctrl-D or /exit leaves.")
     harmless(chat.raw)
     assert "<202E>txt.exe" in chat.screen()
@@ -208,7 +208,7 @@ def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, mon
     conversation = Conversation.begin(lambda: NOW, line)
     glass = Glass(400, 50)
     screen = Screen(Paper(glass), Paper(glass))
-    around = Around(models=lambda: [line], personas={line: {"system": line}})
+    around = Around(models=lambda: {line: line}, personas={line: {"system": line}})
     log = around.store.create(conversation.opening)
     engine = Numbers(*[Said(EVERYTHING, thinking=EVERYTHING)] * 400)
     chat = Chat(engine, conversation, log, screen, line, {}, around=around)

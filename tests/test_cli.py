@@ -559,7 +559,7 @@ def test_ctrl_c_in_the_middle_of_a_long_prompt(in_terminal, home):
         chat.type(ENTER)
         chat.sees("reading ")
         chat.type(CTRL_C)
-        chat.sees("stopped (/continue)")
+        chat.sees("stopped (/retry)")
         chat.type("/clear" + ENTER + FRANCE + ENTER)
         chat.sees("\nThe capital of France is Paris.\n")
     answers = [event for event in log_of(home) if event["type"] == "answer"]

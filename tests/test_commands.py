@@ -68,6 +68,13 @@ def test_an_unknown_command_gets_a_hint(chat, line, hint):
     assert refused(chat, line).endswith(hint)
 
 
+def test_what_other_programs_call_a_command_is_understood(chat):
+    names = {command.name for command in commands.TABLE}
+    assert not names & commands.ELSEWHERE.keys()
+    assert {meant.split()[0] for meant in commands.ELSEWHERE.values()} <= names
+    assert refused(chat, "/bye").endswith("Did you mean /exit?")
+
+
 def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat):
     chat.ask("Hi.")
     for command in commands.TABLE:

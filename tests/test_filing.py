@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from fakes import ScriptedEngine, does
+from fakes import Said, ScriptedEngine, does
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from terminal import NOW
@@ -142,6 +142,14 @@ def test_sessions_searches_what_was_said_and_names(begin):
     assert two.log.id not in does(two, "/sessions blue sky")
     assert two.log.id in does(one, "/sessions voyage")
     assert refuses(one, "/sessions blue sea") == "No saved chat contains that. /sessions lists all."
+    assert one.log.id in does(two, '/sessions "is blue" sky')
+    assert refuses(one, '/sessions "blue it"').startswith("No saved chat contains that.")
+
+
+def test_a_search_shows_where_the_words_stand(begin):
+    chat = begin("Because of what Rayleigh found, it is blue.")
+    chat.ask("The sky?")
+    assert does(chat, "/sessions rayleigh").splitlines()[0].endswith("Rayleigh found, it is blue.")
 
 
 # /export
@@ -373,6 +381,15 @@ def test_which_chat_goes_on_is_told(begin):
         f"Resumed {chat.log.id} (1 turn) · trip · Why?",
         "Its last question has no answer yet; /retry answers it.",
     ]
+
+
+def test_a_chat_whose_last_answer_was_cut_says_what_goes_on_with_it(begin):
+    chat = begin(Said("It", ended="length"))
+    chat.ask("Why?")
+    chat.screen._err.file.truncate(0)
+    filing.tell(chat)
+    told = chat.screen._err.file.getvalue().splitlines()[-1]
+    assert told == "Its last answer was cut; /continue goes on with it."
 
 
 def test_the_log_has_the_name(begin):

@@ -107,7 +107,7 @@ def test_the_end_of_a_line_is_no_message(tmp_path):
 
 def completed(line, **words):
     """What may stand in the line."""
-    words = Words(words or commands.completions(), lambda begun: ["a b", "ab"])
+    words = Words(words or commands.completions(None), lambda begun: ["a b", "ab"])
     event = CompleteEvent(completion_requested=True)
     found = words.get_completions(Document(line), event)
     return [line[: len(line) + c.start_position] + c.text for c in found]
@@ -141,7 +141,7 @@ def test_every_command_is_offered():
 
 def test_the_candidates_are_asked_for_with_the_whole_argument():
     asked = []
-    completed("/go to the ", go=lambda begun: asked.append(begun) or [])
+    completed("/go to the ", go=("", lambda begun: asked.append(begun) or []))
     assert asked == ["to the "]
 
 

@@ -152,6 +152,11 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
     assert json.loads(done.stdout)["answer"] in ("yes", "no")
     done = shell(f"printf 'One.\\nTwo.\\n' | lcp --lines -n 20 --grammar {tmp_path}/g.gbnf")
     assert re.fullmatch(rb"(yes|no)\n(yes|no)\n", done.stdout)
+    # as text, too
+    done = shell("""lcp Hi. -n 20 --json-schema ' {"enum": ["red", "green"]}'""")
+    assert json.loads(done.stdout) in ("red", "green")
+    done = shell("""lcp Hi. -n 20 --grammar 'root ::= "yes" | "no"'""")
+    assert done.stdout in (b"yes\n", b"no\n")
 
 
 @slow
@@ -174,6 +179,8 @@ def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
         (["--grammar", "{}/nowhere"], "The grammar {}/nowhere cannot be read: "),
         (["--json-schema", "{}/nowhere"], "The schema {}/nowhere cannot be read: "),
         (["--json-schema", "{}/g"], "{}/g is no JSON: "),
+        (["--json-schema", "{{"], "The schema is no JSON: "),
+        (["--grammar", 'root ::= "a'], "The grammar is no grammar: "),
         (["--grammar", "{}/g"], "The grammar is no grammar: expecting ::= at '= \"a\"' in line 1."),
         (["--grammar", "{}/g", "--json-schema", "{}/g"], "--json-schema is made into a grammar."),
         (["--json", "-i"], "--json is for scripts, -i for a person. Leave one of them out."),

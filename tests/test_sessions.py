@@ -97,6 +97,7 @@ def test_the_list_in_json_has_one_object_a_line(chats):
         "turns": 1,
         "name": "",
         "title": "Hi.",
+        "passage": "",
         "kv_bytes": 0,
     }
     assert (second["id"], second["title"], second["kv_bytes"]) == (one, "Grüße, 世界", 5)
@@ -149,9 +150,12 @@ def test_search_finds_the_chats_in_which_all_words_were_said(chats):
     one = chats.chat(("Why is the SKY blue?", "Because of Rayleigh."))
     two = chats.chat(("Is the sky red?", "In the evening."))
     chats.chat(("Hi.", "Hello."))
-    assert [line.split()[0] for line in chats.lcp("search", "sky")[1].splitlines()] == [two, one]
+    first, passage, second, _ = chats.lcp("search", "sky")[1].splitlines()
+    assert [first.split()[0], second.split()[0]] == [two, one]
+    assert passage == "    Is the sky red?"
     assert chats.lcp("search", "Sky", "rayleigh")[1].split()[0] == one
-    assert json.loads(chats.lcp("search", "--json", "RED?")[1])["id"] == two
+    found = json.loads(chats.lcp("search", "--json", "RED?")[1])
+    assert (found["id"], found["passage"]) == (two, "Is the sky red?")
 
 
 def test_search_looks_into_every_branch(chats):

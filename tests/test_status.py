@@ -53,6 +53,15 @@ def test_it_says_what_is_so():
     ]
 
 
+def test_the_meter_counts_what_stands_in_the_line(monkeypatch):
+    chat = a_chat("three words more", size=1000)
+    chat.ask("one two")
+    monkeypatch.setattr(type(chat.engine), "ahead", (3, 5 + 899))
+    assert Status(chat)()[0] == ("context 5+899/1,000 (90 %)", "bad")
+    monkeypatch.setattr(type(chat.engine), "ahead", (3, 5 + 99))
+    assert Status(chat)()[0] == ("context 5/1,000 (0 %)", "")
+
+
 def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
     chat = a_chat()
     chat.log = Log(tmp_path / "20261122-0931-tail.jsonl")

@@ -43,7 +43,7 @@ class World:
         self.store = Store(self.folder / "sessions", now=lambda: NOW)
         self.around = Around(
             find=self.find,
-            models=lambda: ["old", "new"],
+            models=lambda: {"old": "", "new": "Q4_0 98 MB"},
             engine=self.engine,
             free_memory=lambda: self.free,
             store=self.store,
@@ -126,7 +126,7 @@ def said(engine):
 
 
 def test_model_alone_lists_what_is_here(world):
-    assert world().does("/model") == "*  old\n   new\n"
+    assert world().does("/model") == "*  old\n   new  Q4_0 98 MB\n"
 
 
 def test_a_model_that_has_no_name_here_is_listed_too(world):

@@ -383,6 +383,26 @@ def test_tab_shows_what_may_be_meant_and_enter_takes_the_chosen_one(chat):
     chat.sees("> /branches 1\nThere are no branches")
 
 
+@in_both()
+def test_tab_says_what_the_words_mean(chat):
+    chat.type("/co" + TAB + TAB)
+    chat.sees("what fills the window")
+    chat.sees("go on with an answer that was cut")
+    chat.type(CTRL_C + "/set top_" + TAB + TAB)
+    chat.sees("draw from the k likeliest")
+
+
+@in_both()
+def test_tab_goes_into_folders_with_blanks(chat):
+    folder = chat.home / "my folder"
+    folder.mkdir()
+    (folder / "a.txt").touch()
+    chat.type("See @my" + TAB)
+    chat.sees('> See @"my folder/')
+    chat.type(TAB)
+    chat.sees('> See @"my folder/a.txt"')
+
+
 @in_both("Read.")
 def test_tab_completes_paths_after_an_at(chat):
     (chat.home / "papers").mkdir()

@@ -229,12 +229,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         history,
         on_text=chat.look_ahead,
         state=Status(chat),
-        commands=commands.completions()
-        | {
-            "model": completion.models,
-            "open": completion.chats,
-            "persona": completion.persona,
-        },
+        commands=commands.completions(chat),
         paths=partial(attach.completions, folder=Path()),
         keys=lambda: chat.settings.keys,
         meanwhile=chat.screen.prepare,

@@ -3,7 +3,6 @@
 Values stay text here: lcp.settings knows what they may be. Spellings are llama.cpp's.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -109,10 +108,10 @@ LoopGuard = Annotated[
 ]
 Keys = Annotated[str | None, _flag("--keys", metavar="emacs|vi", help="Keys of the line editor.")]
 JsonSchema = Annotated[
-    Path | None,
-    _flag("--json-schema", metavar="FILE", help="Answer in JSON that this schema allows."),
+    str | None,
+    _flag("--json-schema", metavar="FILE|{…}", help="Answer in JSON that this schema allows."),
 ]
 Grammar = Annotated[
-    Path | None,
-    _flag("--grammar", metavar="FILE", help="Answer in the language of this GBNF grammar."),
+    str | None,
+    _flag("--grammar", metavar="FILE|GBNF", help="Answer in the language of this grammar."),
 ]

@@ -27,7 +27,6 @@ MOST = 4_000_000  # bytes of a text that is named; no window holds so many
 def around(template: str | None = None, verbose: bool = False) -> "Around":
     """`template` is Jinja source for the model that the chat begins with, and for no other."""
     from lcp.around import Around
-    from lcp.downloads import library
     from lcp.settings import personas
 
     first: list[Path] = []
@@ -49,7 +48,7 @@ def around(template: str | None = None, verbose: bool = False) -> "Around":
 
     return Around(
         find=find,
-        models=library.installed,
+        models=_models,
         engine=engine,
         free_memory=free_memory,
         personas=personas(paths.config() / "config.toml"),
@@ -101,18 +100,21 @@ def absolute(model: str) -> str:
     return str(path.absolute()) if path and path.is_file() else model
 
 
-def grammar(schema: Path | None, file: Path | None) -> tuple[str | None, list[str]]:
-    """The grammar that was asked for, as GBNF, and what should be said of it."""
-    if schema and file:
+def grammar(schema: str | None, rules: str | None) -> tuple[str | None, list[str]]:
+    """The grammar that was asked for, as GBNF, and what should be said of it. Both are names of
+    files, or the text itself."""
+    if schema and rules:
         raise UsageError("--json-schema is made into a grammar. Give it or --grammar.")
     from lcp.engine import grammar as gbnf
     from lcp.engine import probe
 
     not_held: list[str] = []
-    if file:
-        made = text(file, "grammar")
+    if rules:
+        made = rules if "::=" in rules else text(Path(rules), "grammar")
     elif schema:
-        made, not_held = gbnf.from_schema(text(schema, "schema"), str(schema))
+        written = schema.lstrip().startswith("{")
+        source = schema if written else text(Path(schema), "schema")
+        made, not_held = gbnf.from_schema(source, "The schema" if written else schema)
     else:
         return None, []
     probe.check_once(paths.cache())  # llama.cpp parses it
@@ -126,6 +128,15 @@ def _echo(line: str) -> None:
     from lcp.terminal.clean import clean
 
     sys.stderr.write(f"{clean(line)}\n")
+
+
+def _models() -> dict[str, str]:
+    """The models that are here, with quant and size."""
+    from lcp.downloads import library
+    from lcp.words import size
+
+    found = {name: model.found for name, model in library.installed().items()}
+    return {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
 
 
 def free_memory() -> int | None:

@@ -144,6 +144,7 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
                 "turns": saved.turns,
                 "name": saved.name,
                 "title": saved.title,
+                "passage": saved.passage,
                 "kv_bytes": size,
             }
             sys.stdout.write(json.dumps(row) + "\n")
@@ -154,6 +155,8 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
             model = plain_name(saved.model)
             title = " · ".join(filter(None, [saved.name, saved.title]))
             _write(f"{saved.id}  {when}  {turns:>8}  {model}  {title}{cache}\n")
+            if saved.passage:
+                _write(f"    {saved.passage}\n")
 
 
 def _write(text: str) -> None:

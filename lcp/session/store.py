@@ -107,12 +107,12 @@ class Store:
             raise SessionError(f"{name!r} fits several chats: {names}{more}; type more of the id.")
         return found[0]
 
-    def list(self, words: Iterable[str] = ()) -> Sequence[Saved]:
+    def list(self, words: Iterable[str] = (), most: int | None = None) -> Sequence[Saved]:
         """The saved chats in which all these words or phrases were said, the one last used first;
-        what cannot be read is not among them."""
+        what cannot be read is not among them. `most`: only so many are looked at."""
         wanted = [_searched(word) for word in words]
         saved = []
-        for path in self.newest():
+        for path in self.newest()[:most]:
             with suppress(OSError, SessionError):
                 chat = Conversation.from_events(load(path)[0])
                 said = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-# From what is typed of it to the words that may be meant; those that begin otherwise are ignored.
-Candidates = Callable[[str], Iterable[str]]
+from lcp.terminal.clean import clean
+
+# From what is typed of it to the words that may be meant, each alone or with its meaning; those
+# that begin otherwise are ignored.
+Candidates = Callable[[str], Iterable[str | tuple[str, str]]]
 
 _COMMAND = re.compile(r"/(\S*)(?:\s+(.*))?")
 _MENTION = re.compile(r'(?:^|[\s(])@("[^"\n]*|[^\s"]*)$')
@@ -18,8 +21,12 @@ _MENTION = re.compile(r'(?:^|[\s(])@("[^"\n]*|[^\s"]*)$')
 class Words(Completer):
     """Commands at the beginning of a line, paths behind an @ anywhere in it."""
 
-    def __init__(self, commands: Mapping[str, Candidates], paths: Candidates) -> None:
-        """`commands`: name -> candidates for its whole argument. `paths`: candidates for what
+    def __init__(
+        self,
+        commands: Mapping[str, tuple[str, Candidates]],
+        paths: Callable[[str], Iterable[str]],
+    ) -> None:
+        """`commands`: name -> its meaning, and candidates for its whole argument. `paths`: what
         may stand behind an @, in quotes where it must."""
         self._commands = commands
         self._paths = paths
@@ -29,15 +36,18 @@ class Words(Completer):
         if command := _COMMAND.fullmatch(line):
             name, argument = command[1], command[2]
             if argument is None and not line[-1].isspace():
-                yield from _beginning(name, self._commands)
+                names = ((known, meaning) for known, (meaning, _) in self._commands.items())
+                yield from _beginning(name, names)
             elif name in self._commands:
-                yield from _beginning(argument or "", self._commands[name](argument or ""))
+                _, candidates = self._commands[name]
+                yield from _beginning(argument or "", candidates(argument or ""))
         elif mention := _MENTION.search(document.current_line_before_cursor):
             for path in self._paths(mention[1]):  # with a blank in it, it begins with a quote
                 yield Completion(path, start_position=-len(mention[1]))
 
 
-def _beginning(typed: str, words: Iterable[str]) -> Iterable[Completion]:
-    for word in words:
+def _beginning(typed: str, words: Iterable[str | tuple[str, str]]) -> Iterable[Completion]:
+    for candidate in words:
+        word, meaning = candidate if isinstance(candidate, tuple) else (candidate, "")
         if word.startswith(typed) and word != typed:
-            yield Completion(word, start_position=-len(typed))
+            yield Completion(word, start_position=-len(typed), display_meta=clean(meaning))

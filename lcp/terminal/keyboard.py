@@ -7,7 +7,7 @@ and what is typed then stands in the next line. Knows no models and no commands.
 import asyncio
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,8 @@ class Keyboard:
         *,
         on_text: Callable[[str], None] = lambda text: None,
         state: Callable[[], Sequence[toolbar.Part]] = lambda: (),
-        commands: Mapping[str, Candidates] | None = None,
-        paths: Candidates = lambda begun: (),
+        commands: Mapping[str, tuple[str, Candidates]] | None = None,
+        paths: Callable[[str], Iterable[str]] = lambda begun: (),
         keys: Callable[[], str] = lambda: "emacs",
         meanwhile: Callable[[], None] = lambda: None,
         input: Input | None = None,

@@ -5,8 +5,16 @@ from collections.abc import Awaitable, Callable
 from prompt_toolkit.application import get_app
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_navigation_mode
+from prompt_toolkit.filters import (
+    Condition,
+    emacs_insert_mode,
+    emacs_mode,
+    has_focus,
+    vi_insert_mode,
+    vi_navigation_mode,
+)
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
 from prompt_toolkit.keys import Keys
 
 from lcp.terminal import clusters
@@ -62,6 +70,14 @@ def bindings(
             buffer.complete_state = None
         else:
             buffer.validate_and_handle()
+
+    @keys.add("tab", filter=in_line & (emacs_insert_mode | vi_insert_mode))
+    def complete(event: KeyPressEvent) -> None:
+        """Complete; behind the only completion there was, complete what follows."""
+        menu = event.current_buffer.complete_state
+        if menu and menu.current_completion and len(menu.completions) == 1:
+            event.current_buffer.complete_state = None
+        get_by_name("menu-complete").call(event)
 
     # Esc, then Enter, is what a vi person types to send.
     @keys.add("escape", "enter", filter=in_line & emacs_mode)
