@@ -9,7 +9,7 @@ from lcp.errors import LcpError
 from lcp.terminal.signals import quiet
 
 if TYPE_CHECKING:
-    from lcp.terminal.keyboard import Keyboard
+    from lcp.terminal.keyboard import Keyboard, Line
 
 
 @dataclass
@@ -47,22 +47,27 @@ class Talk:
             self._reading = True
             line = self.keyboard.read(self._text)
             self._reading, self._text = False, ""
-            if line.is_command:
-                head = chat.conversation.head
-                self._text = self.command(chat, line.text) or ""
-                self._edited = head if self._text and head != chat.conversation.head else None
-                if chat.loading is None:
-                    chat.overflow.settle(chat.settings)
-            elif line.text.strip():
-                self._text = line.text  # offered again where it is not answered
-                chat.ask_with_files(line.text)
-                self._text, self._edited = "", None
-                chat.say_status()
-                chat.make_room()
+            with self.keyboard.ahead():
+                self._do(line)
         except LcpError as error:
             if chat.loading and chat.loading.done:
                 chat.loading.result()  # a model that cannot be loaded ends the chat
             chat.screen.error(str(error))
+
+    def _do(self, line: "Line") -> None:
+        chat = self.chat
+        if line.is_command:
+            head = chat.conversation.head
+            self._text = self.command(chat, line.text) or ""
+            self._edited = head if self._text and head != chat.conversation.head else None
+            if chat.loading is None:
+                chat.overflow.settle(chat.settings)
+        elif line.text.strip():
+            self._text = line.text  # offered again where it is not answered
+            chat.ask_with_files(line.text)
+            self._text, self._edited = "", None
+            chat.say_status()
+            chat.make_room()
 
     def _go_back(self) -> None:
         """After a Ctrl-C; at the prompt it takes away what the line began with."""

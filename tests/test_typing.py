@@ -76,6 +76,23 @@ def test_a_paste_of_2000_lines_stands_folded_and_is_sent_whole(chat):
     assert asked(chat) == [f"What is this? {LONG} Say."]
 
 
+@pytest.mark.parametrize("text", ["one\ntwo", SHORT], ids=["short", "long"])
+@in_both(Said("Once upon a time", forever=True), "Read.", size=8192)
+def test_a_paste_during_an_answer_is_one_paste_in_the_next_line(chat, text):
+    chat.type("A story." + ENTER)
+    chat.sees("Once upon a time")
+    # the terminal marks a paste only where it was asked to
+    assert chat.raw.rfind("\x1b[?2004h") > chat.raw.rfind("\x1b[?2004l")
+    chat.type(paste(text))
+    chat.type(CTRL_C)
+    chat.sees("> [paste 1: 9 lines]" if text == SHORT else "> one\n  two")
+    chat.type("?" + ENTER)
+    chat.sees("Read.")
+    chat.ends()
+    assert asked(chat) == ["A story.", f"{text}?"]
+    assert chat.raw.rfind("\x1b[?2004l") > chat.raw.rfind("\x1b[?2004h")
+
+
 @in_both("Read.")
 def test_escape_sequences_in_a_paste_are_text(chat):
     text = "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b[2J"

@@ -102,7 +102,8 @@ class Keyboard:
         # What is pasted and what files are called has the signs that answers have.
         Char.display_mappings |= {chr(c): sign for c, sign in SIGNS.items() if c >= 0xA0}
         earlier = FileOfLines(history, self._pastes.unfold)
-        if output is None and not is_dumb_terminal():  # for that, prompt_toolkit has a plain line
+        self._dumb = output is None and is_dumb_terminal()
+        if output is None and not self._dumb:  # for that, prompt_toolkit has a plain line
             output = create_output(always_prefer_tty=True)  # not into `| tee answers`
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False  # nobody has to wait for where the cursor is
@@ -139,6 +140,22 @@ class Keyboard:
         if self._signal:
             raise self._end()
         return self._line(line)
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """While somebody else has the terminal: what is pasted meanwhile is one paste in the next
+        line, and none of its line ends sends it."""
+        if self._dumb:
+            yield
+            return
+        output = self._session.app.output
+        output.enable_bracketed_paste()
+        output.flush()
+        try:
+            yield
+        finally:
+            output.disable_bracketed_paste()
+            output.flush()
 
     def _line(self, line: str) -> Line:
         """What a line in the editor stands for. A blank before a slash makes it a message."""
