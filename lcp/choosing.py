@@ -89,6 +89,9 @@ def think(chat: Chat, word: str) -> None:
     if chat.settings.think == "off" and (word.isdecimal() or word in THINK[4:]):
         chat.set("think", "on")
     chat.screen.notice(f"Thinking: {_thinking(chat)}")
+    answer = next((turn.answer for turn in chat.conversation.turns()[-1:]), None)
+    if word == "show" and answer and answer.thinking:  # what was folded is opened
+        chat.screen.notice(answer.thinking.strip())
 
 
 def _thinking(chat: Chat) -> str:

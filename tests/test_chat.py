@@ -203,6 +203,17 @@ def test_thinking_folds_to_a_line_above_the_answer_until_it_is_hidden(chat):
     assert chat.events()[-1]["thinking"] == "Three times three."
 
 
+@in_both(Said("Four.", thinking="Two and two."), Said("Nine.", thinking="Three times three."))
+def test_think_show_opens_what_was_folded_and_folds_no_more(chat):
+    chat.type("2 + 2?" + ENTER)
+    chat.sees("Four.")
+    assert "Two and two." not in chat.screen()
+    chat.type("/think show" + ENTER)
+    chat.sees("Thinking: on (shown whole)\nTwo and two.\n")
+    chat.type("3 * 3?" + ENTER)
+    chat.sees("> 3 * 3?\nThree times three.\n\nNine.")
+
+
 @in_both("Short enough.", size=64)
 def test_a_question_that_is_too_long_is_offered_again(chat):
     chat.type("word " * 60 + ENTER)
