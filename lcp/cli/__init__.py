@@ -91,6 +91,6 @@ def main() -> None:
 
 
 def _say(sentence: str) -> None:
-    from lcp.terminal.clean import clean
+    from lcp.terminal.screen import console_on, say
 
-    sys.stderr.write(f"lcp: {clean(sentence)}\n")
+    say(console_on(sys.stderr), f"lcp: {sentence}", "red")

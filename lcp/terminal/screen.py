@@ -48,8 +48,8 @@ class Screen:
     ) -> None:
         """`answers` off: they are printed elsewhere, as JSON. `plain`: no Markdown, in a terminal
         either. With `show_thinking` all of the thinking stays, else one line says it was there."""
-        self._out = _console(out or sys.stdout)
-        self._err = _console(err or sys.stderr)
+        self._out = console_on(out or sys.stdout)
+        self._err = console_on(err or sys.stderr)
         self._answers = answers
         self._plain = plain
         self.show_thinking = show_thinking
@@ -274,7 +274,8 @@ def say(console: Console, text: str, style: str = "") -> None:
         console.print(Text(row, style), soft_wrap=True)
 
 
-def _console(file: TextIO) -> Console:
+def console_on(file: TextIO) -> Console:
+    """What prints to a file: text as it is, in a terminal in its width."""
     # A pipe may have an encoding that cannot spell everything; better a "?" than no answer.
     if isinstance(file, type(sys.__stdout__)) and hasattr(file, "reconfigure"):
         file.reconfigure(errors="replace")
