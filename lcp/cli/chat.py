@@ -221,9 +221,6 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
     if chat.conversation.nodes:
         filing.tell(chat)
         filing.show_last(chat)
-    if before or question:
-        report(chat.ask_with_files(question, before) if question else chat.ask(before))
-        chat.say_status()
     history = paths.data() / "history.jsonl"
     keyboard = Keyboard(
         history,
@@ -234,6 +231,10 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         keys=lambda: chat.settings.keys,
         meanwhile=chat.screen.prepare,
     )
+    if before or question:
+        with keyboard.ahead():
+            report(chat.ask_with_files(question, before) if question else chat.ask(before))
+            chat.say_status()
     Talk(chat, keyboard, commands.run).run()
     if chat.log.is_kept and not chat.log.problem:
         chat.screen.notice(f"Go on with this chat: {filing.resuming(chat)}")
