@@ -79,7 +79,9 @@ class Settings:
     """Everything that can be chosen for a chat. Sizes in tokens."""
 
     sampling: Sampling = Sampling()
-    persona: str | None = _text(None, "a table [persona.NAME] of config.toml, for a new chat")
+    persona: str | None = _text(
+        None, "a table [persona.NAME] of config.toml, for a new chat", none=None
+    )
     model: str | None = _text(None, "the model to talk with when none is named")
     system: str | None = _text(None, "the text that tells the model how to behave")
     max_tokens: int | None = _number(
@@ -229,6 +231,8 @@ def check(name: str, raw: Any, source: str) -> Any:
     if isinstance(option.default, tuple):
         given = tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
         return () if given == ("none",) else given
+    if isinstance(raw, str):
+        return rule["words"].get(raw, raw)
     return None if raw is None else str(raw)
 
 

@@ -293,6 +293,12 @@ def test_a_persona_is_named_by_a_flag_or_the_environment(lcp, monkeypatch):
     )
 
 
+def test_a_chat_begins_without_the_default_persona_when_none_is_named(lcp):
+    events = lcp(lcp.model, "--persona", "none")
+    assert of(events, "system") == of(events, "set") == []
+    assert of(events, "answer")[0]["sampling"]["temp"] == 0.3
+
+
 def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
     lcp(lcp.model, "--persona", "judge")
     (home / "config" / "config.toml").write_text(CONFIG.replace("0.5", "0.6").replace("other", ""))
