@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from lcp.chat import Chat
-from lcp.errors import LcpError, SessionError
+from lcp.errors import LcpError, ModelNotFound, SessionError
 from lcp.session import export
 from lcp.session.message import Message
 from lcp.terminal import clipboard
@@ -104,6 +104,11 @@ def copy(chat: Chat, argument: str) -> None:
 def resuming(chat: Chat) -> str:
     """The command that goes on with this chat."""
     return f"lcp chat --resume {shlex.quote(chat.conversation.name or chat.log.id)}"
+
+
+def without_model(error: ModelNotFound, id: str) -> ModelNotFound:
+    """The error for a saved chat whose model is not here."""
+    return type(error)(f"{error} Or go on with another one: lcp chat --resume {id} -m NAME")
 
 
 def tell(chat: Chat) -> None:

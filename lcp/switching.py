@@ -14,8 +14,8 @@ from typing import Any
 from lcp import keeping
 from lcp.around import Found
 from lcp.chat import Chat
-from lcp.errors import LcpError, NotEnoughMemory
-from lcp.filing import show_last, tell
+from lcp.errors import LcpError, ModelNotFound, NotEnoughMemory
+from lcp.filing import show_last, tell, without_model
 from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -69,7 +69,10 @@ def open_chat(chat: Chat, name: str) -> None:
             log.close()
             log = Log.nowhere()
         conversation = Conversation.from_events(events)
-        found = chat.around.find(conversation.model)
+        try:
+            found = chat.around.find(conversation.model)
+        except ModelNotFound as error:
+            raise without_model(error, path.stem) from None
         chat.ready()
         keeping.save(chat)
         before = chat.log

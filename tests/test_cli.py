@@ -1,6 +1,7 @@
 """The command line, as a script or a person sees it: `python -m lcp` in a process of its own."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -325,6 +326,20 @@ def test_a_saved_chat_goes_on_with_its_own_model_whatever_the_config_says(lcp, t
     assert {event["model"] for event in log_of(home) if "model" in event} == {str(tiny())}
     done = lcp("chat", "-n", "1", "--continue", "And now?", LCP_MODEL="other.gguf")
     assert done.stderr.startswith(b"lcp: There is no file other.gguf.")
+
+
+@pytest.mark.slow
+def test_a_saved_chat_whose_model_is_gone_goes_on_with_another(lcp, tiny, home, tmp_path):
+    gone = tmp_path / "gone.gguf"
+    shutil.copy(tiny(), gone)
+    lcp("chat", str(gone), "-n", "1", "Hi.")
+    gone.unlink()
+    done = lcp("chat", "--continue", "Hi.")
+    (log,) = (home / "data" / "sessions").glob("*.jsonl")
+    advice = f"Or go on with another one: lcp chat --resume {log.stem} -m NAME\n"
+    assert done.stderr.decode().startswith(f"lcp: There is no file {gone}. ")
+    assert done.stderr.decode().endswith(advice)
+    assert lcp("chat", "--resume", log.stem, "-m", str(tiny()), "-n", "1", "Hi.").returncode == 0
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from lcp import paths
 from lcp.cli import completion, options, reach, stdin
 from lcp.cli.pull import ready
 from lcp.cli.report import Report
-from lcp.errors import LcpError, UsageError
+from lcp.errors import LcpError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
     from lcp.chat import Chat
@@ -152,7 +152,14 @@ def chat(
     )
     if settings.persona == conversation.settings.get("persona"):
         layers.pop("persona", None)  # it counts already; what was set after it counts more
-    found = reach.find(conversation.model, partial(ready, remember=not no_save))
+    try:
+        found = reach.find(conversation.model, partial(ready, remember=not no_save))
+    except ModelNotFound as error:
+        if not log.is_kept:
+            raise
+        from lcp.filing import without_model
+
+        raise without_model(error, log.id) from None
     layers["models.toml"] = dict(found.settings)
     # a newer lcp may have set what this one does not know
     layers["conversation"] = {n: v for n, v in conversation.settings.items() if n in OPTIONS}
