@@ -466,6 +466,27 @@ def test_a_signal_ends_an_answer_and_what_was_said_is_kept(home, number, code):
     assert (begun + out).decode() == answer["text"] + "\n"
 
 
+@slow
+@pytest.mark.parametrize("name", ["INT", "HUP", "TERM"])
+def test_a_signal_that_was_to_be_ignored_is(home, name):
+    """As under nohup, or in the background of a script whose foreground is stopped."""
+    command = [*COMMAND, "chat", "smollm2-135m", "--temp", "0", "-n", "60", STORY]
+    process = subprocess.Popen(
+        ["sh", "-c", f"trap '' {name}; exec \"$@\"", "sh", *command],
+        bufsize=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=terminal_environment(home),
+    )
+    begun = process.stdout.read(5)
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    answer = log_of(home)[-1]
+    assert (answer["ended"], answer["text"]) == ("length", (begun + out).decode().rstrip("\n"))
+
+
 IN_THE_IMPORTS = """
 import os, signal, sys
 class Pressed:

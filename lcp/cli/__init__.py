@@ -56,7 +56,8 @@ def main() -> None:
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, Path(os.devnull).open(mode))  # noqa: SIM115
     for name in ("SIGTERM", "SIGHUP"):
-        if number := getattr(signal, name, None):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda n, _: sys.exit(128 + n))
     if "_LCP_COMPLETE" in os.environ:
         sys.modules["rich"] = None  # type: ignore[assignment]  # typer would load it for the shell

@@ -20,8 +20,10 @@ LEAVING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasat
 
 @contextmanager
 def handling(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
-    """Signal handlers for a while; the old ones come back."""
-    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    """Signal handlers for a while; the old ones come back. What whoever started us has had
+    ignored, as nohup does, stays so."""
+    heard = {n: h for n, h in handlers.items() if signal.getsignal(n) is not signal.SIG_IGN}
+    old = {number: signal.signal(number, handler) for number, handler in heard.items()}
     try:
         yield
     finally:
