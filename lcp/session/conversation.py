@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from lcp.errors import SessionError
+from lcp.errors import LcpError, SessionError
 from lcp.session.message import Event, Message, Summary, Turn, from_event, moment
 from lcp.words import short
 
@@ -222,14 +222,14 @@ class Conversation:
         return turns
 
     def said(self) -> list[Turn]:
-        """The turns, of which there is one at least; SessionError where there is none."""
+        """The turns, of which there is one at least; LcpError where there is none."""
         turns = self.turns()
         if not turns and self.nodes:
-            raise SessionError(
+            raise LcpError(
                 "Here nothing was said yet. Ask something; /branches has what was there."
             )
         if not turns:
-            raise SessionError("Nothing was said yet. Ask something first.")
+            raise LcpError("Nothing was said yet. Ask something first.")
         return turns
 
     def children(self, id: str | None) -> list[Message]:
