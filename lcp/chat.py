@@ -92,7 +92,7 @@ class Chat:
 
     def ask_with_files(self, typed: str, before: str = "") -> Reply:
         """One turn with the files that `typed` names; `before` it stands what nobody typed."""
-        attached = attach(typed, Path.cwd()).checked()
+        attached = attach(typed, Path()).checked()
         if attached.files or attached.hints:
             self.ready()
             self.screen.notice(attached.told(self.engine.tokens, self.engine.size))
@@ -185,7 +185,7 @@ class Chat:
 
     def look_ahead(self, typed: str) -> None:
         """Let the engine read what will be needed, as far as it is known."""
-        self.attached = attach(typed, Path.cwd())
+        self.attached = attach(typed, Path())
         if self.read_ahead and not self._may_move:  # to read ahead would be to read again
             asked = self.attached.text
             self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)

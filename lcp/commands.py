@@ -72,7 +72,7 @@ def _read(chat: Chat, name: str) -> str:
         raise LcpError("Say which file: /read notes.txt, or several: /read folder/*.py")
     name = name.strip('"')
     mention = attach.mention(name)
-    if not attach.attach(mention, Path.cwd()).checked().files:
+    if not attach.attach(mention, Path()).checked().files:
         here = paths.at(name)
         if here and here.is_dir():
             raise LcpError(f"{name} is a folder. Name files in it: /read {name.rstrip('/')}/*.txt")

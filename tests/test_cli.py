@@ -300,6 +300,22 @@ def test_a_home_that_cannot_be_written_costs_only_the_log(lcp, tiny, home):
 
 
 @pytest.mark.slow
+def test_a_folder_that_was_removed_under_it_is_no_harm(home, tiny, tmp_path):
+    command = f"{' '.join(COMMAND)} chat {tiny()} -n 3 'See @notes.txt.'"
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir ../gone; {command}"],
+        cwd=tmp_path / "gone",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=terminal_environment(home),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert texts(home, "user") == ["See @notes.txt."]
+
+
+@pytest.mark.slow
 def test_no_save_leaves_no_file(lcp, tiny, home):
     assert lcp("chat", str(tiny()), "-n", "1", "Hi.", "--no-save").returncode == 0
     left = [path for path in home.rglob("*") if path.is_file()]
