@@ -128,6 +128,9 @@ def choose_persona(chat: Chat, name: str) -> None:
     if "system" in new or ("system" in old and chat.conversation.system == old["system"]):
         chat.keep(chat.conversation.set_system(chat.settings.system or ""))
     chat.screen.notice(f"Persona: {name}")
+    if later := [n for n in new if n not in settable() and n not in OWN]:
+        names = ", ".join(later)
+        chat.screen.notice(f"{names}: fixed until this chat is resumed.")
     if "model" in new and new["model"] != chat.model:
         chat.screen.notice(f"It wants the model {new['model']}: /model {new['model']}")
 

@@ -137,6 +137,17 @@ def test_what_is_chosen_later_counts(chat):
     assert asked(chat)[1].temp == 0.3
 
 
+def test_what_a_persona_cannot_change_now_is_said(chat, monkeypatch):
+    monkeypatch.setitem(TABLES, "large", {"temp": 0.5, "ctx_size": 512, "threads": 1})
+    said = does(chat, "/persona large")
+    later = "ctx_size, threads: fixed until this chat is resumed.\n"
+    assert said == f"Persona: large\n{later}"
+    assert chat.settings.sampling.temp == 0.5
+    chat.ask("Hi.")
+    resumed = Conversation.from_events(load(chat.log.path)[0])
+    assert (resumed.settings["ctx_size"], resumed.settings["threads"]) == (512, 1)
+
+
 def test_a_flag_is_stronger_than_a_persona(chat):
     chat.layers["flag"]["top_k"] = 11
     does(chat, "/persona cook")
