@@ -2,6 +2,7 @@
 personas. They count from the next answer on.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -26,6 +27,7 @@ Layers = dict[str, dict[str, Any]]
 def set_(chat: Chat, argument: str) -> None:
     """Show all settings, or one; or change one, or take back what was changed."""
     names = settable()
+    argument = re.sub(r"^(\w+)\s*=\s*", r"\1 ", argument)  # as it stands in config.toml
     name, _, value = argument.partition(" ")
     if not name:
         head = ("setting", "value", "from", "default", "meaning")

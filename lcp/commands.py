@@ -47,7 +47,7 @@ def run(chat: Chat, line: str) -> str | None:
     name, _, argument = line[1:].partition(" ")
     command = next((c for c in TABLE if c.name == name.strip()), None)
     if command is None:
-        meant = _meant(name.strip())
+        meant = _meant(name.strip().lower())
         hint = f"Did you mean /{meant}?" if meant else "/help lists the commands."
         raise UsageError(f"There is no command /{name.strip()}. {hint}")
     argument = argument.strip()

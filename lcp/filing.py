@@ -135,7 +135,7 @@ def show_last(chat: Chat) -> None:
 def _write(chat: Chat, name: str, replace: bool) -> None:
     if not name:
         raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
-    file = Path(name).expanduser()
+    file = Path(name.strip('"')).expanduser()
     chat.conversation.said()
     try:
         export.write(chat.conversation, file, replace)

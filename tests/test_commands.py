@@ -59,6 +59,9 @@ def test_only_exit_ends_the_chat(chat):
     [
         ("/exti", "Did you mean /exit?"),
         ("/sets temp 0.5", "Did you mean /set?"),
+        ("/EXIT", "Did you mean /exit?"),
+        ("/quit", "Did you mean /exit?"),
+        ("/?", "Did you mean /help?"),
         ("/wxyz", "/help lists the commands."),
         ("/", "/help lists the commands."),
         ("/etc/hosts is a file", "/help lists the commands."),
@@ -130,6 +133,8 @@ def test_set_shows_one_setting(chat):
     ("line", "name", "value", "word"),
     [
         ("/set temp 0", "temp", 0, "0.0"),
+        ("/set temp=0.5", "temp", 0.5, "0.5"),
+        ("/set temp = 0.5", "temp", 0.5, "0.5"),
         ("/set seed 7", "seed", 7, "7"),
         ("/set seed random", "seed", None, "random"),
         ("/set max_tokens 9", "max_tokens", 9, "9"),

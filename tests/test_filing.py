@@ -161,7 +161,7 @@ def test_a_chat_is_written_as_the_ending_says(begin, tmp_path, ending):
     does(chat, "/system Be brief.")
     chat.ask("Why is the sky blue?")
     file = tmp_path / f"chat.{ending}"
-    assert does(chat, f"/export {file}") == f"Written to {file}.\n"
+    assert does(chat, f'/export "{file}"') == f"Written to {file}.\n"
     form = {"json": export.as_json, "html": export.as_html}.get(ending.lower(), export.as_markdown)
     assert file.read_text("utf-8") == form(chat.conversation)
 
