@@ -94,12 +94,20 @@ def attach(text: str, folder: Path) -> Attached:
         for path in paths:
             left = ALL_BYTES - sum(file.size for file in files.values())
             try:
-                files.setdefault(path, _read(path, folder, left))
+                content, size = _read(path, folder, left)
+                files.setdefault(path, File(path, size, _block(path, content)))
             except LcpError as problem:
                 problems[str(problem)] = None
     message = "\n\n".join([*(file.block for file in files.values()), text])
     told = [*hints][:TOLD] + [f"So do {len(hints) - TOLD} more."] * (len(hints) > TOLD)
     return Attached(message, tuple(files.values()), tuple(problems), tuple(told))
+
+
+def content(name: str, folder: Path) -> str:
+    """What stands in a file."""
+    if _files(name, folder) != [name]:
+        raise LcpError(f"There is no file {short(name, SHOWN) or 'without a name'} here. Name one.")
+    return _read(name, folder, FILE_BYTES)[0]
 
 
 def mention(path: str) -> str:
@@ -155,7 +163,8 @@ def _hint(quoted: str, name: str, folder: Path) -> str:
     return f"{shown} is no file here and stays text." if like else ""
 
 
-def _read(path: str, folder: Path, left: int) -> File:
+def _read(path: str, folder: Path, left: int) -> tuple[str, int]:
+    """The text of a file, and its size in bytes."""
     try:
         with (folder / Path(path).expanduser()).open("rb") as file:
             data = file.read(FILE_BYTES + 1)
@@ -173,7 +182,7 @@ def _read(path: str, folder: Path, left: int) -> File:
         text = "\0"
     if "\0" in text:
         raise LcpError(f"{path} is no UTF-8 text. Leave it out, or put a blank behind the @.")
-    return File(path, len(data), _block(path, text.replace("\r\n", "\n")))
+    return text.replace("\r\n", "\n"), len(data)
 
 
 def _block(path: str, text: str) -> str:

@@ -4,8 +4,10 @@ personas. They count from the next answer on.
 
 import re
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
+from lcp import attach
 from lcp.chat import Chat
 from lcp.errors import LcpError
 from lcp.settings import EFFORTS, OPTIONS, Sampling, Settings, persona
@@ -69,9 +71,12 @@ def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
 
 
 def system(chat: Chat, text: str) -> None:
-    """Show or change the system text; none takes it away."""
+    """Show or change the system text, which may stand in @FILE; none takes it away."""
     if text:
-        chat.keep(chat.conversation.set_system("" if text == "none" else text))
+        new = "" if text == "none" else text
+        if text.startswith("@"):
+            new = attach.content(text[1:].strip('"'), Path.cwd())
+        chat.keep(chat.conversation.set_system(new))
     chat.screen.notice(f"System text: {chat.conversation.system or '(none)'}")
 
 

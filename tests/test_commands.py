@@ -236,6 +236,36 @@ def test_the_system_text_is_taken_away(chat):
     assert [m["role"] for m in chat.engine.asked[-1].messages] == ["user"]
 
 
+def test_the_system_text_may_stand_in_a_file(chat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "be brief.txt").write_bytes(b"\xef\xbb\xbfBe brief.\r\nBe kind.")
+    for line in ("/system @be brief.txt", '/system @"be brief.txt"'):
+        commands.run(chat, "/system none")
+        assert does(chat, line) == "System text: Be brief.\nBe kind.\n"
+    assert chat.conversation.system == "Be brief.\nBe kind."
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("/system @nobody.txt", "There is no file nobody.txt here. Name one."),
+        ("/system @", "There is no file without a name here. Name one."),
+        ("/system @*", "There is no file * here. Name one."),
+        ("/system @pipe", "There is no file pipe here. Name one."),
+        ("/system @photo", "photo is no UTF-8 text."),
+    ],
+)
+def test_a_system_text_that_cannot_be_read_changes_nothing(
+    chat, tmp_path, monkeypatch, line, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo").write_bytes(b"\x89PNG")
+    os.mkfifo(tmp_path / "pipe")
+    commands.run(chat, "/system Be brief.")
+    assert refused(chat, line).startswith(sentence)
+    assert chat.conversation.system == "Be brief."
+
+
 def test_a_system_text_of_many_lines_is_kept(chat):
     commands.run(chat, "/system Be brief.\nBe kind.")
     assert chat.conversation.system == "Be brief.\nBe kind."
