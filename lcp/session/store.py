@@ -214,7 +214,8 @@ def _passage(said: Iterable[str], wanted: Sequence[str]) -> str:
         line = unicodedata.normalize("NFC", " ".join(text.split()))
         at = _searched(line).find(wanted[0])  # of nearly all letters as many as in the line
         if at >= 0:
-            start = max(0, at - BEFORE)
+            near = at - BEFORE
+            start = min(at, line.find(" ", near) + 1) if near > 0 else 0  # at a word
             return ("…" if start else "") + short(line[start:], AROUND)
     return ""
 
