@@ -4,10 +4,14 @@ the tree, and the next feed keeps what both paths share.
 Turns are counted from 1, as /history shows them.
 """
 
+import signal
+
 from lcp import words
 from lcp.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
+from lcp.terminal import editor
+from lcp.terminal.signals import handling
 
 SHORTEST, SHOWN = 16, 40  # characters of a message in a table
 VARIANTS = 9  # answers to one question in one go, at most
@@ -21,8 +25,12 @@ def undo(chat: Chat, argument: str) -> None:
     chat.screen.notice(f"{words.count(n, 'turn')} taken back; /branches has what was there.")
 
 
-def edit(chat: Chat, argument: str) -> str:
-    """The n-th question (the last) back into the line; what follows it stays in its branch."""
+def edit(chat: Chat, argument: str) -> str | None:
+    """The n-th question (the last) back into the line; what follows it stays in its branch. Or
+    the last answer in the person's editor."""
+    if argument == "answer":
+        _edit_answer(chat)
+        return None
     turn = _turn(chat, argument)
     chat.go(turn.user.parent)
     chat.screen.notice("Change it and press Enter, or Ctrl-C; what was there stays a branch.")
@@ -138,6 +146,32 @@ def _last_turn(chat: Chat, leaf: str) -> Turn:
     if last.role == "user" or last.parent is None:
         return Turn(last, None)
     return Turn(chat.conversation.nodes[last.parent], last)
+
+
+def _edit_answer(chat: Chat) -> None:
+    """The last answer as the person would have it: a variant that the model takes for its own."""
+    turn = _turn(chat, "")
+    if turn.answer is None:
+        raise LcpError("This question has no answer yet. /retry answers it.")
+    # The editor has a Ctrl-C of its own, and the signal comes here as well.
+    with handling({signal.SIGINT: lambda number, frame: None}):
+        text = editor.edit(turn.answer.content)
+    if not text.strip() or text == turn.answer.content:
+        chat.screen.notice("The answer is as it was.")
+        return
+    chat.go(turn.user.id)
+    event = chat.conversation.answer(
+        text,
+        thinking=turn.answer.thinking,
+        out=turn.answer.out,
+        ended="edited",
+        model=chat.model,
+        sampling={},
+        seed=None,
+        stats={},
+    )
+    chat.keep(event, sync=True)
+    chat.screen.notice("The model takes this for its answer now; /continue goes on with it.")
 
 
 def _say_if_the_same(chat: Chat, turn: Turn) -> bool:

@@ -165,6 +165,62 @@ def test_edit_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
     assert [question for question, _ in said(chat)] == ["One?", "Two?", "Three?"]
 
 
+def editor(monkeypatch, folder, script):
+    """An $EDITOR that is this shell script; "$1" is the file."""
+    program = folder / "editor"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", str(program))
+
+
+def test_an_edited_answer_is_the_models_own_and_can_be_gone_on_with(begin, monkeypatch, tmp_path):
+    chat = begin("It is Rome.", "It is Paris indeed.", "Yes.")
+    chat.ask("The capital of France?")
+    editor(monkeypatch, tmp_path, 'grep -q Rome "$1" && printf "It is Paris" > "$1"')
+    assert does(chat, "/edit answer") == (
+        "The model takes this for its answer now; /continue goes on with it.\n"
+    )
+    assert said(chat) == [("The capital of France?", "It is Paris")]
+    assert "edited" in does(chat, "/history")
+    commands.run(chat, "/continue")
+    assert chat.engine.asked[-1].begun["content"] == "It is Paris"
+    commands.run(chat, "/branch")  # back behind it, then on
+    chat.ask("Sure?")
+    assert [m.content for m in chat.conversation.children("id1")][:2] == [
+        "It is Rome.",
+        "It is Paris",
+    ]
+    assert resumed(chat).head == chat.conversation.head
+    assert does(chat, "/stats")
+
+
+@pytest.mark.parametrize("script", ["true", ': > "$1"'])
+def test_an_answer_that_was_not_changed_stays(begin, monkeypatch, tmp_path, script):
+    chat = begin()
+    chat.ask("Hi.")
+    editor(monkeypatch, tmp_path, script)
+    before = chat.conversation.head
+    assert does(chat, "/edit answer") == "The answer is as it was.\n"
+    assert chat.conversation.head == before
+
+
+def test_an_answer_that_cannot_be_edited_stays(begin, monkeypatch, tmp_path):
+    chat = begin()
+    assert refuses(chat, "/edit answer") == "Nothing was said yet. Ask something first."
+    chat.ask("Hi.")
+    editor(monkeypatch, tmp_path, "exit 3")
+    assert "ended with code 3" in refuses(chat, "/edit answer")
+
+
+def test_ctrl_c_in_the_editor_is_the_editors(begin, monkeypatch, tmp_path):
+    chat = begin()
+    chat.ask("Hi.")
+    editor(monkeypatch, tmp_path, 'kill -INT $PPID; printf "New." > "$1"')
+    does(chat, "/edit answer")
+    assert said(chat) == [("Hi.", "New.")]
+
+
 # retry
 
 
