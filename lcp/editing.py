@@ -177,12 +177,12 @@ def _edit_answer(chat: Chat) -> None:
 def _say_if_the_same(chat: Chat, turn: Turn) -> bool:
     """Why the new answer is one that was there before, and always will be; where it is so."""
     children = chat.conversation.children(turn.user.id)
-    *before, new = (m.content for m in children if m.role == "assistant")
+    *before, new = ((m.thinking, m.content) for m in children if m.role == "assistant")
     sampling = chat.settings.sampling
     why = f"the seed is {sampling.seed}. /set seed random draws others."
     if sampling.temp == 0:
         why = "temp is 0. /set temp 0.8 draws others."
-    same = new in before and (sampling.temp == 0 or sampling.seed is not None)
+    same = any(new) and new in before and (sampling.temp == 0 or sampling.seed is not None)
     if same:
         chat.screen.notice(f"The same answer again: {why}")
     return same

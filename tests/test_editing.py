@@ -46,7 +46,8 @@ def a_chat(folder, *answers, size=4096, **flags):
     conversation = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
     log = Store(folder, now=lambda: NOW, new_tail=lambda: "tail").create(conversation.opening)
     screen = Screen(io.StringIO(), io.StringIO())
-    engine = ScriptedEngine(*map(said_so, answers), size=size)
+    script = (said_so(a) if isinstance(a, str) else a for a in answers)
+    engine = ScriptedEngine(*script, size=size)
     return Chat(engine, conversation, log, screen, "scripted", {"flag": flags})
 
 
@@ -247,6 +248,12 @@ def test_retry_says_why_the_answer_is_the_same_again(begin, flags, why):
     chat.ask("Really?")
     assert f"The same answer again: {why}\n" in does(chat, "/retry")
     assert "same" not in does(chat, "/retry")  # of another one there is nothing to say
+
+
+def test_answers_without_a_text_are_no_more_the_same_than_their_thinking(begin):
+    chat = begin(Said(thinking="Hm."), Said(thinking="Well."), Said(), Said(), seed=5)
+    chat.ask("Really?")
+    assert "same" not in does(chat, "/retry x3")
 
 
 def test_the_same_answer_by_chance_is_no_matter_of_settings(begin):
