@@ -55,6 +55,8 @@ _STYLE = Style.from_dict(
         "aborting": f"{_OWN} dim",
         "completion-menu": f"{_OWN} reverse",
         "completion-menu.completion.current": f"{_OWN} noreverse bold",
+        "completion-menu.meta.completion": f"{_OWN} reverse",
+        "completion-menu.meta.completion.current": f"{_OWN} noreverse",
         "scrollbar.background": f"{_OWN} reverse",
         "scrollbar.button": f"{_OWN} noreverse",
     }
