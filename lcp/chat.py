@@ -5,7 +5,8 @@ owns none of the rooms' work.
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Chat:
     read_ahead: bool = True
     around: Around = field(default_factory=Around)
     grammar: str | None = None  # GBNF that all answers keep to
+    typing: Callable[[], AbstractContextManager[None]] = nullcontext  # around each answer
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
     overflow: Overflow = field(init=False)
@@ -63,7 +65,7 @@ class Chat:
         """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""
         self.ready()
         fence = open_fence(begun.content) if begun else ""
-        with self.screen.answer(fence), stopping(self.engine.stop) as asked:
+        with self.screen.answer(fence), stopping(self.engine.stop) as asked, self.typing():
             reply = self._reply(begun, asked)
             # An answer that reaches the end of the window: the window slides and it goes on.
             while reply.ended == "full" and self.settings.overflow != "stop" and not asked:

@@ -27,6 +27,7 @@ class Talk:
 
     def run(self) -> None:
         """Until Ctrl-D."""
+        self.chat.typing = self.keyboard.kept
         with quiet():  # between two prompts, too
             while True:
                 try:

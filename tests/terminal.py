@@ -19,7 +19,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -304,6 +304,7 @@ class Pty(Terminal):
         self.home = home
         self.glass = Glass(80, 24)
         self.master, self.slave = os.openpty()
+        os.set_blocking(self.master, False)
         self._set_size(80, 24)
         self.modes_before = termios.tcgetattr(self.slave)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -329,7 +330,12 @@ class Pty(Terminal):
                 os.close(fd)
 
     def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
+        left, deadline = text.encode(), time.monotonic() + PATIENCE_S
+        while left:
+            with suppress(BlockingIOError):
+                left = left[os.write(self.master, left) :]
+            assert time.monotonic() < deadline, f"nobody reads the keys:\n{self.screen()}"
+            self._pass_time(0)
 
     def screen(self) -> str:
         self._pass_time(0)

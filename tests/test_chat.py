@@ -356,7 +356,7 @@ def test_the_stop_comes_back_to_who_asked_for_the_answer(monkeypatch):
 
 def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
     class Person:
-        ahead = nullcontext
+        ahead = kept = nullcontext
         lines = iter([Line("/nothing", is_command=True)])
 
         def read(self, text):
@@ -380,7 +380,7 @@ def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
     lines, offered = ["Why?", "Why so?"], []
 
     class Person:
-        ahead = nullcontext
+        ahead = kept = nullcontext
 
         def read(self, text):
             offered.append(text)

@@ -25,7 +25,15 @@ LEVELS = {
     "words": 0,
     "__init__": 0,
 }
-PARTS_OF_THE_KEYBOARD = ("keyboard", "keys", "history", "completion", "toolbar", "clusters")
+PARTS_OF_THE_KEYBOARD = (
+    "keyboard",
+    "keys",
+    "history",
+    "completion",
+    "toolbar",
+    "clusters",
+    "typeahead",
+)
 # A foreign package -> the only files or folders that import it.
 OWNERS = {
     "llama_cpp": ("engine",),

@@ -76,7 +76,7 @@ def test_a_paste_of_2000_lines_stands_folded_and_is_sent_whole(chat):
     assert asked(chat) == [f"What is this? {LONG} Say."]
 
 
-@pytest.mark.parametrize("text", ["one\ntwo", SHORT], ids=["short", "long"])
+@pytest.mark.parametrize("text", ["one\ntwo", SHORT, LONG], ids=["short", "long", "very long"])
 @in_both(Said("Once upon a time", forever=True), "Read.", size=8192)
 def test_a_paste_during_an_answer_is_one_paste_in_the_next_line(chat, text):
     chat.type("A story." + ENTER)
@@ -85,7 +85,8 @@ def test_a_paste_during_an_answer_is_one_paste_in_the_next_line(chat, text):
     assert chat.raw.rfind("\x1b[?2004h") > chat.raw.rfind("\x1b[?2004l")
     chat.type(paste(text))
     chat.type(CTRL_C)
-    chat.sees("> [paste 1: 9 lines]" if text == SHORT else "> one\n  two")
+    shown = {SHORT: "[paste 1: 9 lines]", LONG: "[paste 1: 2,000 lines]"}
+    chat.sees("> " + shown.get(text, "one\n  two"))
     chat.type("?" + ENTER)
     chat.sees("Read.")
     chat.ends()

@@ -8,7 +8,7 @@ import asyncio
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import vi_navigation_mode
 from prompt_toolkit.input import Input
-from prompt_toolkit.key_binding import KeyPressEvent
+from prompt_toolkit.key_binding import KeyPress, KeyPressEvent
 from prompt_toolkit.layout.screen import Char
 from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -28,7 +28,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from lcp.errors import LcpError
-from lcp.terminal import toolbar
+from lcp.terminal import toolbar, typeahead
 from lcp.terminal.clean import SIGNS
 from lcp.terminal.clusters import Apart
 from lcp.terminal.completion import Candidates, Words
@@ -98,6 +98,7 @@ class Keyboard:
         self._pastes = Pastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
+        self._kept: list[KeyPress] = []  # typed while an answer came
         self._given = False  # whether the line began with a text that was not typed
         self._signal = 0  # that came during this prompt, or while it was made or taken away
         self._complaint = ""  # what went wrong in the editor, until the next change
@@ -159,6 +160,10 @@ class Keyboard:
             output.disable_bracketed_paste()
             output.flush()
 
+    def kept(self) -> AbstractContextManager[None]:
+        """While an answer comes: what is typed is read, and stands in the next line."""
+        return nullcontext() if self._dumb else typeahead.kept(self._session.app.input, self._kept)
+
     def _line(self, line: str) -> Line:
         """What a line in the editor stands for. A blank before a slash makes it a message."""
         text = self._pastes.unfold(line)
@@ -191,7 +196,16 @@ class Keyboard:
 
     def _begin(self) -> None:
         self._leave()
+        # Keys that were kept are pressed when there is a history: they may be of Up and Ctrl-R.
+        self._session.default_buffer.load_history_if_not_yet_loaded()
+        self._session.app.create_background_task(self._press())
         self._session.app.create_background_task(self._watch())
+
+    async def _press(self) -> None:
+        keys = self._session.app.key_processor
+        keys.feed_multiple(self._kept)
+        self._kept.clear()
+        keys.process_keys()
 
     async def _watch(self) -> None:
         """Draw anew when what is below the prompt has changed; else nothing is written."""
