@@ -43,7 +43,7 @@ def retry(chat: Chat, argument: str) -> None:
     if not times.startswith("x"):
         which, times = [argument], "x1"
     turn = _turn(chat, " ".join(which))
-    for _ in range(_number(times[1:], 1, VARIANTS, "a number of answers")):
+    for _ in range(_number(times[1:] or times, 1, VARIANTS, "a number of answers")):
         before, variants = chat.conversation.head, _answers(chat, turn) + 1
         if variants > 1:
             chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")

@@ -343,7 +343,8 @@ def test_several_answers_end_with_one_that_is_stopped_or_can_only_repeat(begin):
 def test_a_number_of_answers_is_from_one_to_nine(begin, argument):
     chat = begin()
     chat.ask("Really?")
-    assert "Give a number from 1 to " in refuses(chat, f"/retry {argument}")
+    refused = refuses(chat, f"/retry {argument}")
+    assert "Give a number from 1 to " in refused and not refused.startswith(" ")
 
 
 # branches
