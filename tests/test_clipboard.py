@@ -163,8 +163,10 @@ def test_a_real_terminal_gets_the_answer(home, monkeypatch, tmp_path):
 LONG = TEXT * 400  # more than screen takes at once
 COPIES = """
 import sys
+from pathlib import Path
 from lcp.terminal import clipboard
-text = sys.stdin.read()
+input("ready")
+text = Path(sys.argv[1]).read_text("utf-8")
 print(clipboard.copy(text, lambda sent: bool(sys.stdout.write(sent)) or True), flush=True)
 input()
 """
@@ -175,10 +177,12 @@ def copies(home, tmp_path):
     """A function: a program that the copying is done in, to what its terminal then got."""
     home.mkdir()
     (tmp_path / "text").write_text(LONG)
-    (tmp_path / "copies.py").write_text(COPIES.replace("sys.stdin", f"open('{tmp_path}/text')"))
+    (tmp_path / "copies.py").write_text(COPIES)
 
     def run(*command, env=None):
         with Pty(*command, home=home, env={"SSH_TTY": "x", **(env or {})}) as outer:
+            outer.sees("ready")  # before that it has no terminal around it
+            outer.type(ENTER)
             outer.waits(lambda: "OSC 52" in outer.screen() or "with tmux" in outer.screen(), "no")
             asked = lambda: re.findall(r"\x1b\]52;c?;([A-Za-z0-9+/=]+)(?:\x07|\x1b)", outer.raw)  # noqa: E731
             outer.waits(lambda: bool(asked()), "nothing was asked of the terminal")
@@ -201,7 +205,7 @@ def test_in_tmux_the_terminal_around_it_gets_the_text(copies, tmp_path, option):
         (tmp_path / "bin" / "tmux").write_text(NEVER)
         (tmp_path / "bin" / "tmux").chmod(0o755)
         path = f"{tmp_path / 'bin'}:{path}"
-    inside = f"PATH={path} {sys.executable} {tmp_path}/copies.py"
+    inside = f"PATH={path} {sys.executable} {tmp_path}/copies.py {tmp_path}/text"
     command = [tmux, "-S", str(tmp_path / "socket"), "-f", str(tmp_path / "conf"), "new", inside]
     try:
         assert copies(*command) == {LONG}
@@ -213,5 +217,6 @@ def test_in_tmux_the_terminal_around_it_gets_the_text(copies, tmp_path, option):
 @pytest.mark.skipif(not shutil.which("screen"), reason="the system has no GNU screen")
 def test_in_screen_the_terminal_around_it_gets_the_text(copies, tmp_path):
     (tmp_path / "sockets").mkdir(mode=0o700)
-    command = ["screen", "-U", "-c", "/dev/null", sys.executable, str(tmp_path / "copies.py")]
-    assert copies(*command, env={"SCREENDIR": str(tmp_path / "sockets")}) == {LONG}
+    command = ["screen", "-U", "-c", "/dev/null", sys.executable]
+    program = [str(tmp_path / name) for name in ("copies.py", "text")]
+    assert copies(*command, *program, env={"SCREENDIR": str(tmp_path / "sockets")}) == {LONG}
