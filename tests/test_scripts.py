@@ -183,6 +183,8 @@ def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
         (["--grammar", 'root ::= "a'], "The grammar is no grammar: "),
         (["--grammar", "{}/g"], "The grammar is no grammar: expecting ::= at '= \"a\"' in line 1."),
         (["--grammar", "{}/g", "--json-schema", "{}/g"], "--json-schema is made into a grammar."),
+        (["--grammar", ""], "What the answer is to be held to is empty. Name a file, or leave"),
+        (["--json-schema", ""], "What the answer is to be held to is empty. Name a file, or leave"),
         (["--json", "-i"], "--json is for scripts, -i for a person. Leave one of them out."),
     ],
 )

@@ -105,6 +105,8 @@ def grammar(schema: str | None, rules: str | None) -> tuple[str | None, list[str
     files, or the text itself."""
     if schema and rules:
         raise UsageError("--json-schema is made into a grammar. Give it or --grammar.")
+    if "" in (schema, rules):  # "$SCHEMA" of a script that has none
+        raise UsageError("What the answer is to be held to is empty. Name a file, or leave it out.")
     from lcp.engine import grammar as gbnf
     from lcp.engine import probe
 
