@@ -156,7 +156,7 @@ def _edit_answer(chat: Chat) -> None:
     # The editor has a Ctrl-C of its own, and the signal comes here as well.
     with handling({signal.SIGINT: lambda number, frame: None}):
         text = editor.edit(turn.answer.content)
-    if not text.strip() or text == turn.answer.content:
+    if not text.strip() or text.rstrip() == turn.answer.content.rstrip():  # editors end the line
         chat.screen.notice("The answer is as it was.")
         return
     chat.go(turn.user.id)

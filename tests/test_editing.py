@@ -198,7 +198,7 @@ def test_an_edited_answer_is_the_models_own_and_can_be_gone_on_with(begin, monke
 
 @pytest.mark.parametrize("script", ["true", ': > "$1"'])
 def test_an_answer_that_was_not_changed_stays(begin, monkeypatch, tmp_path, script):
-    chat = begin()
+    chat = begin("Hello.\n\n")
     chat.ask("Hi.")
     editor(monkeypatch, tmp_path, script)
     before = chat.conversation.head
