@@ -311,8 +311,9 @@ def test_a_folder_that_was_removed_under_it_is_no_harm(home, tiny, tmp_path):
         env=terminal_environment(home),
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert texts(home, "user") == ["See @someone."]
+    told = b"notes.txt is no file here and stays text.\n"
+    assert (done.returncode, done.stderr) == (0, told)
+    assert texts(home, "user") == ["See @notes.txt."]
 
 
 @pytest.mark.slow
