@@ -35,6 +35,7 @@ class Life:
         self.path, self.folder = path, folder
         self.random = random.Random(seed)
         self.moved = False  # something moved: equal answers are no longer promised
+        self.not_said = set()  # answers that were rewritten: no model would say them
         self.begin(None)
 
     def begin(self, id):
@@ -96,6 +97,12 @@ class Life:
 
     def retry(self):
         self.do("retry", self.turn())
+
+    def edit_answer(self):
+        """Other words stand in front of it then; and it is gone on with."""
+        self.do("edit", "answer")
+        self.do("continue", "")
+        self.not_said.add(self.chat.conversation.turns()[-1].answer.id)
 
     def branch(self):
         self.do("branch", self.turn())
@@ -183,7 +190,7 @@ class Life:
                 spoken = prompt + list(said.tokens)
                 n = min(len(spoken), len(held))
                 assert spoken[:n] == held[:n]
-                if not self.moved:
+                if not self.moved and said.id not in self.not_said:
                     self.says_what_a_fresh_one_says(prompt, said.tokens)
 
     def says_what_a_fresh_one_says(self, prompt, said):
@@ -203,7 +210,7 @@ class Life:
 
 OPERATIONS = [
     *["ask"] * 6, "ask_and_stop", "ask_and_stop", "type_ahead", "type_ahead", "undo", "edit",
-    "retry", "retry", "branch", "switch", "pin", "forget", "save_and_resume", "kill",
+    "retry", "retry", "edit_answer", "branch", "switch", "pin", "forget", "save_and_resume", "kill",
 ]  # fmt: skip
 
 ANSWERS = ("ask", "ask_and_stop", "edit", "retry")
@@ -222,6 +229,14 @@ def live(path, folder, seed, steps):
             life.check(operation in ANSWERS)
     finally:
         life.leave()
+
+
+@pytest.fixture(autouse=True)
+def an_editor(tmp_path, monkeypatch):
+    """It puts a word in front."""
+    (tmp_path / "editor").write_text('#!/bin/sh\nprintf "salt %s" "$(cat "$1")" > "$1"\n')
+    (tmp_path / "editor").chmod(0o700)
+    monkeypatch.setenv("VISUAL", str(tmp_path / "editor"))
 
 
 @pytest.mark.slow
