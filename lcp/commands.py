@@ -139,7 +139,11 @@ GROUPS = {
         Command("continue", "", "go on with an answer that was cut", editing.go_on),
         Command("undo", "[N]", "take back the last turn, or N turns", editing.undo),
         Command(
-            "edit", "[N]", "change the last question, or the Nth, and ask it again", editing.edit
+            "edit",
+            "[N|answer]",
+            "change the last question, or the Nth; or the last answer",
+            editing.edit,
+            lambda chat, begun: ("answer",),
         ),
         Command(
             "copy",
