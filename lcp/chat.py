@@ -26,7 +26,7 @@ from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window
-from lcp.settings import Settings, resolve
+from lcp.settings import THINKING, Settings, resolve
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
 
@@ -252,8 +252,16 @@ class Chat:
             model=self.model,
             out=self.overflow.out(),
             sampling=vars(self.settings.sampling),
+            made_with=self._made_with(reply),
         )
         self.keep(event, sync=True)
+
+    def _made_with(self, reply: Reply) -> dict[str, Any]:
+        """What else an answer depends on; of the settings, those that are not as usual."""
+        settings, usual = self.settings, Settings()
+        chosen = {n: settings.value(n) for n in THINKING if settings.value(n) != usual.value(n)}
+        more = {"before": reply.before, "grammar": self.grammar is not None}
+        return self.engine.made_with | chosen | {n: fact for n, fact in more.items() if fact}
 
     def _say_progress(self, progress: Progress, window: Window, started: float) -> None:
         if progress.total > 64:  # less is read before a person could see it

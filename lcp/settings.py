@@ -35,6 +35,8 @@ ORDER = (
 )
 
 
+# The settings of which template variables and the most tokens of thinking are made.
+THINKING = ("think", "reasoning_effort", "reasoning_budget", "chat_template_kwargs")
 # A template's variables for how hard to think.
 EFFORTS = ("reasoning_effort", "thinking_effort", "reasoning_strength")
 

@@ -66,6 +66,7 @@ class ScriptedEngine(Words):
         self.model = SimpleNamespace(fingerprint="scripted", sampling={})
         self.asked: list[Request] = []
         self.variables: dict[str, Any] = {}
+        self.made_with = {"llama.cpp": "scripted"}
         self.stopped = self.closed = False
         self.loaded = 1.0
         self.restored: Path | None = None
@@ -140,6 +141,7 @@ class ScriptedReply:
         begun = engine.asked[-1].begun or {"content": "", "tokens": ()}
         self.text, self.thinking, self.ended = begun["content"], "", ""
         self.tokens = list(begun["tokens"])
+        self.before = len(self.tokens)
         self.sampled = self.tokens
         self.seed = engine.asked[-1].sampling.seed or 7
         self.stats = Stats(prompt_tokens=read, read=read, ctx_size=engine.size)

@@ -46,7 +46,10 @@ def test_a_question_and_its_answer_make_a_turn():
 def test_the_events_are_the_documented_lines():
     chat = begin(file="smol.gguf")
     events = [chat.opening, chat.set_system("Be brief."), chat.set(temp=0.2), chat.ask("Hi.")]
-    events += [reply(chat, stats={"reused": 3}, out=["id3"]), chat.go("id3")]
+    events += [
+        reply(chat, stats={"reused": 3}, out=["id3"], made_with={"grammar": True}),
+        chat.go("id3"),
+    ]
     events += [chat.pin("id3"), chat.forget("id3", False), chat.summarize("A greeting.", ["id3"])]
 
     at = "2026-11-22T08:31:00.250+00:00"
@@ -57,8 +60,8 @@ def test_the_events_are_the_documented_lines():
         {"v": 1, "id": "id2", "parent": None, "at": at, "type": "set", "temp": 0.2},
         {"v": 1, "id": "id3", "parent": None, "at": at, "type": "user", "text": "Hi."},
         {"v": 1, "id": "id4", "parent": "id3", "at": at, "type": "answer", "text": "Hello."}
-        | {"out": ["id3"], "ended": "end", "model": "smollm2", "sampling": {"temp": 0.8}, "seed": 7}
-        | {"stats": {"reused": 3}},
+        | {"out": ["id3"], "made_with": {"grammar": True}, "ended": "end", "model": "smollm2"}
+        | {"sampling": {"temp": 0.8}, "seed": 7, "stats": {"reused": 3}},
         {"v": 1, "id": "id5", "parent": None, "at": at, "type": "head", "to": "id3"},
         {"v": 1, "id": "id6", "parent": None, "at": at, "type": "pin"}
         | {"message": "id3", "on": True},

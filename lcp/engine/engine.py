@@ -128,6 +128,12 @@ class Engine:
         """Tokens the context holds."""
         return self._loaded.context.size
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What answers are computed with, beside the model."""
+        made_by: dict[str, Any] = self._loaded.context.fingerprint
+        return {name: made_by[name] for name in ("llama.cpp", "kv_type", "flash_attn")}
+
     def notices(self) -> list[str]:
         """What a person should know of this model here."""
         fallback, asked = self._loaded.template.is_fallback, self._settings.ctx_size

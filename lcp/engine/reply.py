@@ -55,8 +55,9 @@ class Reply:
     """An answer being made. Iterate it for Progress (while the prompt is read) and Chunks.
 
     Afterwards `text`, `thinking`, `sampled` (all its ids), `tokens` (of these, the ids of the
-    text, empty when they do not spell it), `seed`, `stats`, `remark` (a sentence, where
-    something is to be said) and `ended`: end | length | stop | interrupted | full.
+    text, empty when they do not spell it), `before` (how many of them were there before, of an
+    answer that was gone on with), `seed`, `stats`, `remark` (a sentence, where something is to be
+    said) and `ended`: end | length | stop | interrupted | full.
     """
 
     remark = ""
@@ -68,6 +69,7 @@ class Reply:
         self.thinking = ""
         self.tokens: list[int] = []
         self.sampled: list[int] = []
+        self.before = 0
         self.ended = ""
         self.stats = Stats()
         self.stop_asked = False
@@ -160,6 +162,7 @@ class Speech:
         decode_s = clock.last_token - clock.first_token
         self._reply.ended = ended
         self._reply.sampled = self.tokens
+        self._reply.before = self._before
         self._reply.tokens = self._tokens_of_text()
         self._reply.stats = replace(
             self._reply.stats,

@@ -138,8 +138,10 @@ class Conversation:
         sampling: Mapping[str, Any],
         seed: int | None,
         stats: Mapping[str, Any],
+        made_with: Mapping[str, Any] = {},
     ) -> Event:
-        """The model answers the user message at the head; turns `out` of the window it saw not."""
+        """The model answers the user message at the head; turns `out` of the window it saw not.
+        `made_with`: what drawing it again needs beside its sampling, seed and stats."""
         if self.head is None or self.nodes[self.head].role != "user":
             raise ValueError("an answer needs a user message at the head")
         optional = {
@@ -148,6 +150,7 @@ class Conversation:
             "sampled": list(sampled),
             "fingerprint": fingerprint,
             "out": sorted(out),
+            "made_with": dict(made_with),
         }
         facts: dict[str, Any] = {"text": text}
         facts |= {name: value for name, value in optional.items() if value}
