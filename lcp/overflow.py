@@ -38,9 +38,11 @@ class Overflow:
         self._conversation = conversation
         self._out = self._left()  # turns that left the window
 
-    def visible(self) -> list[Plain]:
-        """The messages as they are now, without making room for more."""
-        turns = [t for t in self.turns() if t.user.id not in self._out]
+    def visible(self, out: Collection[str] | None = None) -> list[Plain]:
+        """The messages as they are now, without making room for more; with others `out` of the
+        window than are."""
+        out = self._out if out is None else out
+        turns = [t for t in self.turns() if t.user.id not in out]
         return messages(self._conversation.system, turns, self._note())
 
     def turns(self) -> list[Turn]:

@@ -16,6 +16,7 @@ LEVELS = {
     "commands": 7,
     "switching": 6,
     **dict.fromkeys(("editing", "keeping", "looking", "status", "filing", "choosing", "talk"), 5),
+    "replaying": 5,
     "chat": 4,
     **dict.fromkeys(("overflow", "around", "doctor", "fitting", "attach"), 3),
     **dict.fromkeys(ROOMS, 2),

@@ -1,8 +1,10 @@
-"""`lcp sessions`: saved chats: list, search, show, export, remove."""
+"""`lcp sessions`: saved chats: list, search, show, export, replay, remove."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from lcp.session.conversation import Conversation
     from lcp.session.store import Saved, Store
 
-app = typer.Typer(help="Saved chats: list, search, show, export, remove.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Saved chats: list, search, show, export, replay, remove.", rich_markup_mode=None
+)
 
 Id = Annotated[
     str,
@@ -30,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 @app.callback(invoke_without_command=True)
 def sessions(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Saved chats: list, search, show, export, remove."""
+    """Saved chats: list, search, show, export, replay, remove."""
     if ctx.invoked_subcommand is None:
         list_(as_json)
 
@@ -86,6 +90,45 @@ def export(
         raise SessionError(
             f"{file} exists already. Give another name, or --force to replace it."
         ) from None
+
+
+@app.command()
+def replay(id: Id, as_json: AsJson = False) -> None:
+    """Draw every answer again, from its own seed, and say whether the same tokens come.
+
+    The exit code is 1 where others came.
+    """
+    from lcp.cli import reach
+    from lcp.replaying import Replay
+    from lcp.session.store import load
+    from lcp.settings import from_environment, from_file
+    from lcp.terminal.screen import Screen
+
+    screen = Screen()
+    layers = {
+        "environment": from_environment(os.environ),
+        "config.toml": from_file(paths.config() / "config.toml"),
+    }
+    events, _ = load(_store().find(id))
+    results: list[str] = []
+    try:
+        for answer in Replay(reach.around(), layers, events, screen.progress):
+            screen.clear_progress()
+            results.append(answer.result)
+            _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")
+            sys.stdout.flush()  # the next one may take minutes
+    except KeyboardInterrupt:
+        screen.notice(f"Stopped after {words.count(len(results), 'answer')}.")
+        raise
+    finally:
+        screen.clear_progress()
+    same, parted = results.count("same"), results.count("parts")
+    if not same + parted:
+        raise SessionError("No answer of this chat could be drawn again.")
+    if not as_json:
+        screen.notice(f"{same} of {words.count(same + parted, 'answer')} came out the same.")
+    if parted:
+        raise typer.Exit(1)
 
 
 @app.command()

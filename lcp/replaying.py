@@ -1,0 +1,205 @@
+"""Replaying: the answers of a saved chat drawn again, each from its own seed, sampling and window.
+
+It goes through the log in its order, so that before each answer the conversation is as it was
+then, and the KV cache holds what it held. It writes nothing, and knows no command line.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lcp import words
+from lcp.around import Around
+from lcp.engine.context import Progress
+from lcp.engine.engine import Engine
+from lcp.engine.plan import common_prefix
+from lcp.engine.reply import Reply, Request
+from lcp.errors import LcpError, SessionError
+from lcp.overflow import Overflow
+from lcp.session.conversation import Conversation
+from lcp.session.export import plain_name
+from lcp.session.message import Event, Message, from_event
+from lcp.settings import OPTIONS, Settings, resolve
+
+HERE = ("n_gpu_layers", "threads")  # settings that are this machine's, and in no log
+_END = -1  # stands for the token that ended an answer
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of one answer; tokens are counted from 1."""
+
+    id: str
+    turn: int  # of its branch, from 1
+    answer: int  # of those to its question, from 1
+    tokens: int
+    result: str = "same"  # or "parts", or "not replayed"
+    at: int | None = None  # the first token that is another one
+    was: str | None = None  # what it spelled; None is the end of the answer
+    came: str | None = None
+    why: str = ""  # it was not replayed, or may have parted
+
+    def line(self) -> str:
+        """For people."""
+        which = f"turn {self.turn}" + (f", answer {self.answer}" if self.answer > 1 else "")
+        if self.result == "same":
+            return f"{which}: the same {words.count(self.tokens, 'token')}"
+        if self.result == "parts":
+            was, came = (repr(t) if t is not None else "the end" for t in (self.was, self.came))
+            where = f"at token {self.at} of {self.tokens}: {was}, then {came}"
+            return f"{which}: parts {where}{self.why and f' ({self.why})'}"
+        return f"{which}: not replayed: {self.why}"
+
+
+class Replay:
+    """A saved chat; iterate it for what came of its answers."""
+
+    def __init__(
+        self,
+        around: Around,
+        layers: Mapping[str, Mapping[str, Any]],
+        events: Sequence[Event],
+        tell: Callable[[str], None],
+    ) -> None:
+        """Of the `layers` only what is said of this machine counts; `tell` shows what goes on."""
+        self._around = around
+        self._layers = {
+            layer: {name: values[name] for name in HERE if name in values}
+            for layer, values in layers.items()
+        }
+        self._events = events
+        self._tell = tell
+        self._engine: Engine | None = None
+        self._loaded: object = None  # what the engine was made for
+
+    def __iter__(self) -> Iterator[Replayed]:
+        said = Conversation.from_events(self._events).nodes
+        conversation = Conversation()
+        try:
+            for event in self._events:
+                match event:
+                    case {"type": "answer", "id": str(id)} if id in said:
+                        yield self._again(conversation, event)
+                conversation.apply(event)
+        finally:
+            self._close()
+
+    def _again(self, conversation: Conversation, event: Event) -> Replayed:
+        """One answer once more; the conversation stands at its question."""
+        answer = from_event(event)
+        ids = _ids(answer)
+        turn, before = len(conversation.turns()), conversation.children(answer.parent)
+        told = Replayed(answer.id, turn, 1 + len(before), len(ids))
+        made_with = event.get("made_with")
+        known = made_with if isinstance(made_with, dict) else {}  # an older log says nothing
+        try:
+            settings = self._settings(answer, event.get("sampling"), known)
+            engine = self._engine_for(answer, settings, conversation)
+            request = self._request(engine, settings, conversation, answer)
+            if why := _why_not(known):
+                self._hold(engine, request, answer)
+                raise SessionError(why)
+            reply = self._draw(engine, request, answer, told)
+        except LcpError as error:
+            return replace(told, result="not replayed", why=str(error))
+        drawn = [*reply.sampled, *[_END] * (reply.ended == "end")]
+        wanted = [*ids, *[_END] * (answer.ended == "end")]
+        same = common_prefix(wanted, drawn)
+        if same == len(wanted):
+            return told
+        self._hold(engine, request, answer)
+
+        def spelled(tokens: Sequence[int]) -> str | None:
+            token = tokens[same] if same < len(tokens) else _END
+            piece = engine.model.piece(token, special=True) if token != _END else None
+            return piece if piece is None else piece.decode("utf-8", "replace")
+
+        then, now = known.get("llama.cpp"), engine.made_with["llama.cpp"]
+        return replace(
+            told,
+            result="parts",
+            at=same + 1,
+            was=spelled(wanted),
+            came=spelled(drawn),
+            why="" if then in (None, now) else f"by llama-cpp-python {then}, here is {now}",
+        )
+
+    def _settings(self, answer: Message, sampling: object, known: Mapping[str, Any]) -> Settings:
+        """The settings that the answer was made with, as far as they are known."""
+        if not _ids(answer):
+            raise SessionError("it has no tokens")
+        if not isinstance(sampling, dict) or answer.seed is None:
+            raise SessionError("its sampling is not in the log")
+        made = {**sampling, "seed": answer.seed, "ctx_size": answer.stats.get("ctx_size"), **known}
+        return resolve({**self._layers, "flag": {n: v for n, v in made.items() if n in OPTIONS}})
+
+    def _engine_for(
+        self, answer: Message, settings: Settings, conversation: Conversation
+    ) -> Engine:
+        """The engine that answers as this one was answered; the last one, where it is as it was."""
+        wanted = (answer.model, settings.ctx_size, settings.kv_type, settings.flash_attn)
+        if self._engine is None or wanted != self._loaded:
+            self._close()
+            found = self._around.find(answer.model)
+            self._tell(f"loading {plain_name(answer.model)}")
+            self._engine = self._around.engine(found, settings, conversation.created)
+            self._engine.load().result()
+            self._loaded = wanted
+        engine, model = self._engine, self._engine.model
+        if answer.fingerprint != model.fingerprint:
+            raise SessionError(
+                f"{plain_name(answer.model)} ({answer.fingerprint or 'unknown'}) gave it, and "
+                f"{model.path.name} is another model ({model.fingerprint})"
+            )
+        return engine
+
+    def _request(
+        self, engine: Engine, settings: Settings, conversation: Conversation, answer: Message
+    ) -> Request:
+        """What the answer was asked with, but for what could end it before its last token."""
+        engine.variables = settings.template_variables
+        return Request(
+            Overflow(engine, conversation).visible(answer.out),
+            settings.sampling,
+            thinking_tokens=settings.thinking_tokens,
+            move=bool(answer.stats.get("moved")),
+        )
+
+    def _draw(self, engine: Engine, request: Request, answer: Message, told: Replayed) -> Reply:
+        """As many tokens as the answer has, and its end."""
+        has = engine.count(request.messages)
+        if (had := answer.stats.get("prompt_tokens", has)) != has:
+            raise SessionError(f"its prompt had {had} tokens, and here it has {has}")
+        limit, drawn = told.tokens + (answer.ended == "end"), 0
+        reply = engine.reply(replace(request, max_tokens=limit))
+        for item in reply:
+            if isinstance(item, Progress):
+                self._tell(f"turn {told.turn}: reading {item.done:,}/{item.total:,} tokens")
+            else:
+                drawn += item.tokens
+                self._tell(f"turn {told.turn}: {drawn:,} of {told.tokens:,} tokens")
+        return reply
+
+    def _hold(self, engine: Engine, request: Request, answer: Message) -> None:
+        """Read what the answer was, where other tokens came or none were drawn: a later slide
+        moves what the cache holds. Its last token was mostly not read."""
+        read = _ids(answer)[:-1]
+        begun = {"content": "", "sampled": read, "fingerprint": answer.fingerprint}
+        for _ in engine.reply(replace(request, begun=begun, max_tokens=1)):
+            pass
+
+    def _close(self) -> None:
+        if self._engine:
+            self._engine.close()
+        self._engine = self._loaded = None
+
+
+def _ids(answer: Message) -> tuple[int, ...]:
+    return answer.sampled or answer.tokens
+
+
+def _why_not(known: Mapping[str, Any]) -> str:
+    """What keeps an answer from being drawn again in one go; "" where nothing does."""
+    if "before" in known:
+        return "it goes on from another"
+    return "a grammar held it" if "grammar" in known else ""
