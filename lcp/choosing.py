@@ -75,7 +75,7 @@ def system(chat: Chat, text: str) -> None:
     if text:
         new = "" if text == "none" else text
         if text.startswith("@"):
-            new = attach.content(text[1:].strip('"'), Path.cwd())
+            new = attach.content(text[1:].strip('"'), Path())
         chat.keep(chat.conversation.set_system(new))
     chat.screen.notice(f"System text: {chat.conversation.system or '(none)'}")
 

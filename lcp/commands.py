@@ -36,6 +36,12 @@ def _paths(_: Chat, begun: str) -> Iterable[str]:
     return attach.paths(begun, Path())
 
 
+def _text_or_file(_: Chat, begun: str) -> Iterable[str]:
+    if begun[:1] != "@":
+        return ("none",)
+    return (f"@{path}" for path in attach.paths(begun[1:], Path()))
+
+
 def _meant(name: str) -> str:
     """The command that was probably meant; "" for none."""
     near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
@@ -177,7 +183,13 @@ GROUPS = {
             choosing.set_,
             choosing.candidates,
         ),
-        Command("system", "[TEXT|none]", "show or change the system text", choosing.system),
+        Command(
+            "system",
+            "[TEXT|@FILE|none]",
+            "show or change the system text",
+            choosing.system,
+            _text_or_file,
+        ),
         Command(
             "persona",
             "[NAME|none]",
