@@ -126,6 +126,8 @@ class Replay:
 
     def _settings(self, answer: Message, sampling: object, known: Mapping[str, Any]) -> Settings:
         """The settings that the answer was made with, as far as they are known."""
+        if answer.ended == "edited":
+            raise SessionError("a person wrote it")
         if not _ids(answer):
             raise SessionError("it has no tokens")
         if not isinstance(sampling, dict) or answer.seed is None:

@@ -301,7 +301,7 @@ def test_a_home_that_cannot_be_written_costs_only_the_log(lcp, tiny, home):
 
 @pytest.mark.slow
 def test_a_folder_that_was_removed_under_it_is_no_harm(home, tiny, tmp_path):
-    command = f"{' '.join(COMMAND)} chat {tiny()} -n 3 'See @someone.'"
+    command = f"{' '.join(COMMAND)} chat {tiny()} -n 3 'See @notes.txt.'"
     (tmp_path / "gone").mkdir()
     done = subprocess.run(
         ["sh", "-c", f"rmdir ../gone; {command}"],

@@ -170,6 +170,19 @@ def test_what_was_not_drawn_in_one_go_is_not_replayed(chat):
     ]
 
 
+def test_an_answer_that_a_person_wrote_is_not_replayed(chat):
+    one = chat()
+    one.ask("What is the sea?")
+    one.go(one.conversation.turns()[-1].user.id)
+    facts = {"model": one.model, "sampling": {}, "seed": None, "stats": {}}
+    one.keep(one.conversation.answer("It is wide.", ended="edited", **facts))
+    one.ask("And deep?")
+    assert replay(one)[1:] == [
+        "turn 1, answer 2: not replayed: a person wrote it",
+        "turn 2: the same 24 tokens",
+    ]
+
+
 def test_an_answer_in_which_the_window_slid_is_not_replayed(chat):
     one = chat(max_tokens=20, loop_guard="off")
     one.ask("Hi?" * 20)
