@@ -25,9 +25,11 @@ class Talk:
     _reading: bool = False  # whether it is the person's turn
     _interrupted: bool = False
 
+    def __post_init__(self) -> None:
+        self.chat.typing = self.keyboard.kept
+
     def run(self) -> None:
         """Until Ctrl-D."""
-        self.chat.typing = self.keyboard.kept
         with quiet():  # between two prompts, too
             while True:
                 try:

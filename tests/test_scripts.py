@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from terminal import CTRL_D, ENTER, ESC, Pty, terminal_environment
+from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment
 
 from lcp.cli.stdin import MOST
 
@@ -232,6 +232,23 @@ def test_a_question_is_answered_and_a_chat_goes_on(home, tiny, command, first):
         assert chat.modes() == chat.modes_before
     assert asked(home)[0] == first
     assert asked(home)[-1] == "The next."
+
+
+@slow
+def test_what_is_pasted_during_the_first_answer_stands_in_the_line(home, tiny):
+    home.mkdir()
+    long = "x" * 20_000  # more than a terminal takes while nobody reads
+    words = ["-m", str(tiny()), "-n", "300", "-i", "-p", "A story."]
+    with Pty(*COMMAND, "chat", *words, home=home) as chat:
+        chat.sees("/help lists commands")
+        chat.waits(lambda: "\x1b[?2004h" in chat.raw, "pastes are not marked")
+        assert "tokens/s" not in chat.raw.partition("\x1b[?2004h")[0]
+        chat.type(paste(long) + " Why?")
+        chat.sees("> [paste 1: 20,000 characters] Why?")
+        chat.type(CTRL_C)
+        chat.waits(lambda: not chat.screen().rpartition("\n>")[2].startswith(" ["), "it stays")
+        chat.type(CTRL_D)
+        assert chat.leaves() == 0
 
 
 @slow

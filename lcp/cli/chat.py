@@ -238,11 +238,12 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         keys=lambda: chat.settings.keys,
         meanwhile=chat.screen.prepare,
     )
+    talk = Talk(chat, keyboard, commands.run)
     if before or question:
         with keyboard.ahead():
             report(chat.ask_with_files(question, before) if question else chat.ask(before))
             chat.say_status()
-    Talk(chat, keyboard, commands.run).run()
+    talk.run()
     if chat.log.is_kept and not chat.log.problem:
         chat.screen.notice(f"Go on with this chat: {filing.resuming(chat)}")
 
