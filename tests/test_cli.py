@@ -504,6 +504,18 @@ def test_a_signal_that_was_to_be_ignored_is(home, name):
     assert (answer["ended"], answer["text"]) == ("length", (begun + out).decode().rstrip("\n"))
 
 
+@slow
+def test_ctrl_c_of_who_has_the_keyboard_counts_though_it_was_to_be_ignored(home):
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    with Pty(*ignoring, *COMMAND, "chat", "smollm2-135m", "--temp", "0", home=home) as chat:
+        chat.sees("\n>")
+        chat.type(STORY + ENTER)
+        chat.waits(lambda: "cat" in chat.screen().partition(STORY)[2], "nothing is said")
+        chat.type(CTRL_C)
+        chat.sees("· stopped")
+        chat.ends()
+
+
 IN_THE_IMPORTS = """
 import os, signal, sys
 class Pressed:
