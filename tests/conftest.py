@@ -16,8 +16,10 @@ from lcp.cli import main
 from lcp.downloads import library
 from lcp.terminal.signals import LEAVING, handling
 
-# Whoever runs the tests in the background may have had it ignored; they send it.
+# Whoever runs the tests in the background may have had these ignored; they send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in LEAVING:
+    signal.signal(_number, signal.SIG_DFL)
 
 _HERE = ("127.0.0.1", "::1", "localhost")
 

@@ -107,6 +107,7 @@ def answer(n, parent, text, read, temp, ended="end", thinking=""):
         **({"thinking": thinking} if thinking else {}),
         tokens=list(range(words)),
         fingerprint="scripted",
+        made_with={"llama.cpp": "scripted"},
         ended=ended,
         model="scripted",
         sampling=vars(Sampling(temp=temp)),
