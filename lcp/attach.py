@@ -155,9 +155,10 @@ def _files(name: str, folder: Path) -> list[str]:
 
 def _hint(quoted: str, name: str, folder: Path) -> str:
     """A sentence on what a person may take for a file that is read; "" for most words."""
-    shown = short(quoted or name, SHOWN)
+    named = quoted or name
+    shown = short(named, SHOWN)
     with suppress(*_NO_PATH):
-        if (folder / Path(quoted or name).expanduser()).is_dir():
+        if named and (folder / Path(named).expanduser()).is_dir():
             return f"{shown} is a folder and stays text; @{shown.rstrip('/')}/* names its files."
     like = quoted or _LIKE_A_FILE.search(name)
     return f"{shown} is no file here and stays text." if like else ""

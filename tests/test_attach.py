@@ -169,7 +169,7 @@ def test_each_file_is_told_and_their_share_of_the_window(folder):
         ("what is in @src/, please", ["src/ is a folder and stays text; @src/* names its files."]),
         ("@src", ["src is a folder and stays text; @src/* names its files."]),
         ("@notes.txt and @zzz.txt", ["zzz.txt is no file here and stays text."]),
-        ("@someone, user@example.com @ 3.14 @property @f(x) @ ...", []),
+        ("@someone, user@example.com @ 3.14 @property @f(x) @ ... @... @! (@)", []),
     ],
 )
 def test_what_looks_like_a_file_and_is_none_is_told(folder, text, sentences):
