@@ -112,13 +112,13 @@ def content(name: str, folder: Path) -> str:
 
 def mention(path: str) -> str:
     """What stands in a message for a file."""
-    return f'@"{path}"' if re.search(r"[\s(]", path) else f"@{path}"
+    return f'@"{path}"' if _in_quotes(path) else f"@{path}"
 
 
 def completions(begun: str, folder: Path) -> Iterator[str]:
     """What may stand behind an @ that is followed by `begun`, in quotes where it must."""
     for path in paths(begun.lstrip('"'), folder):
-        if begun.startswith('"') or " " in path:
+        if begun.startswith('"') or _in_quotes(path):
             yield f'"{path}' if path.endswith("/") else f'"{path}"'
         else:
             yield path
@@ -136,6 +136,11 @@ def paths(begun: str, folder: Path) -> Iterator[str]:
     for entry in sorted(entries, key=lambda entry: entry.name):
         if entry.name.startswith(name) and (name[:1] == "." or entry.name[0] != "."):
             yield head + slash + entry.name + ("/" if entry.is_dir() else "")
+
+
+def _in_quotes(path: str) -> bool:
+    """Whether it must be: as macOS calls screenshots, with a blank that is none of ASCII's."""
+    return bool(re.search(r"\s", path))
 
 
 def _files(name: str, folder: Path) -> list[str]:

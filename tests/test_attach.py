@@ -221,9 +221,13 @@ def test_what_tab_offers_is_quoted_where_it_must(folder, begun, found):
 
 
 def test_what_is_offered_is_what_is_read(folder):
-    for name in paths("", folder):
-        if not name.endswith("/"):
-            assert attach(mention(name), folder).files[0].path == name
+    for name in ("at 1\u202fpm.txt", "a\tb", "f(1).py"):
+        (folder / name).write_text("x")
+    names = [name for name in paths("", folder) if not name.endswith("/")]
+    offered = [f"@{name}" for name in completions("", folder) if not name.endswith("/")]
+    assert offered == [mention(name) for name in names]
+    for name in names:
+        assert attach(mention(name), folder).files[0].path == name
 
 
 # in the chat
