@@ -135,7 +135,7 @@ def show_last(chat: Chat) -> None:
 def _write(chat: Chat, name: str, replace: bool) -> None:
     if not name:
         raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
-    file = Path(name.strip('"')).expanduser()
+    file = Path(name.strip('"'))
     chat.conversation.said()
     try:
         export.write(chat.conversation, file, replace)
@@ -143,7 +143,7 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
         raise SessionError(
             f"{file} exists already. Give another name, or replace it: /export! {name}"
         ) from None
-    chat.screen.notice(f"Written to {file.resolve()}.")
+    chat.screen.notice(f"Written to {file.expanduser().resolve()}.")
 
 
 def _end(message: Message) -> str:

@@ -189,6 +189,8 @@ def test_an_export_that_cannot_be_says_why(begin, tmp_path):
     assert "exists already" in refuses(chat, "/export /dev/full")
     assert "cannot be written: No space left" in refuses(chat, "/export! /dev/full")
     assert "cannot be written: File name too long" in refuses(chat, f"/export {'x' * 999}")
+    for name in ("~nobody9/chat.md", "a\0b.md"):
+        assert f"{name} cannot be written: " in refuses(chat, f"/export {name}")
 
 
 def test_what_is_replaced_is_there_until_the_new_text_is(begin, tmp_path):

@@ -54,15 +54,17 @@ def write(conversation: Conversation, file: Path, replace: bool = False) -> None
         raise SessionError(
             f"A chat is not written as {file.suffix}. Give a name that ends in .md, .html or .json."
         )
+    text = form(conversation)
     try:
+        file = file.expanduser()
         if file.is_dir():
             raise SessionError(f"{file} is a folder. Name a file in it: {file / 'chat.md'}")
-        _put(form(conversation), file, replace)
+        _put(text, file, replace)
     except FileExistsError:
         raise
-    except OSError as error:
-        sentence = f"{file} cannot be written: {error.strerror}. Give another name."
-        raise SessionError(sentence) from error
+    except (OSError, RuntimeError, ValueError) as error:  # "~nobody" has no home; with a NUL
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise SessionError(f"{file} cannot be written: {why}. Give another name.") from error
 
 
 def _put(text: str, file: Path, replace: bool) -> None:
