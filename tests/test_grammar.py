@@ -266,7 +266,7 @@ def test_where_no_token_fits_the_answer_ends_and_says_so(engine):
     reply = ask(one, "root ::= [ab]{3} <unk>")  # a control token is no answer
     assert re.fullmatch("[ab]{3}", reply.text)
     assert (reply.ended, reply.remark) == (
-        "stop",
+        "length",
         "No token of this model fits the grammar here; mend it.",
     )
 

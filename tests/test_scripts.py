@@ -1,5 +1,6 @@
 """lcp in pipes and scripts: what is read from stdin, grammars, -i, and every exit code."""
 
+import io
 import json
 import re
 import signal
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment
 
+from lcp.cli.report import Report
 from lcp.cli.stdin import MOST
+from lcp.engine.reply import Reply
+from lcp.terminal.screen import Screen
 
 COMMAND = [sys.executable, "-m", "lcp"]
 ROOT = Path(__file__).parents[1]
@@ -157,6 +161,15 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
     assert json.loads(done.stdout) in ("red", "green")
     done = shell("""lcp Hi. -n 20 --grammar 'root ::= "yes" | "no"'""")
     assert done.stdout in (b"yes\n", b"no\n")
+
+
+@pytest.mark.parametrize(("ended", "cut"), [("end", 0), ("stop", 0), ("length", 1), ("full", 1)])
+def test_an_answer_whose_thinking_was_ended_is_whole_all_the_same(ended, cut):
+    report = Report(Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False)
+    reply = Reply(0)
+    reply.ended, reply.remark = ended, "Its thinking was ended after 5 tokens."
+    report(reply)
+    assert report.cut == cut
 
 
 @slow

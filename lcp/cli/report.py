@@ -35,5 +35,4 @@ class Report:
             self.screen.notice(reply.stats.long_line())
         if reply.ended == "interrupted" and not self.person:
             raise KeyboardInterrupt
-        asked_for = reply.ended == "end" or (reply.ended == "stop" and not reply.remark)
-        self.cut |= self.whole and not asked_for
+        self.cut |= self.whole and reply.ended not in ("end", "stop")

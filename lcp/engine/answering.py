@@ -86,7 +86,7 @@ class Answering:
             token = draw()
             if token is None:
                 speech.remark("No token of this model fits the grammar here; mend it.")
-                return "stop"
+                return "length"
             if self._model.is_end(token):
                 return "end"
             # 4) Its bytes become text.
