@@ -74,6 +74,7 @@ class Chat:
                 except LcpError:
                     break  # nothing more can leave: it stays full
                 rest.stats = reply.stats.followed_by(rest.stats)
+                rest.remark = rest.remark or reply.remark
                 reply = rest
         self.stats = reply.stats
         self._keep_answer(reply)

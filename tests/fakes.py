@@ -29,6 +29,7 @@ class Said:
     ended: str = "end"
     forever: bool = False
     reading: bool = False  # with `forever`: it is the prompt that is read for ever
+    remark: str = ""
 
 
 class Words:
@@ -133,13 +134,13 @@ class ScriptedReply:
     """An answer that comes word by word."""
 
     facts = Reply.facts
-    remark = ""
 
     def __init__(self, engine: ScriptedEngine, said: Said, read: int) -> None:
         self._engine = engine
         self._said = said
         begun = engine.asked[-1].begun or {"content": "", "tokens": ()}
         self.text, self.thinking, self.ended = begun["content"], "", ""
+        self.remark = said.remark
         self.tokens = list(begun["tokens"])
         self.before = len(self.tokens)
         self.sampled = self.tokens

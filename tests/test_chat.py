@@ -334,6 +334,12 @@ def test_a_retry_asks_the_same_again_and_keeps_both_answers():
     assert chat.conversation.turns()[-1].answer.content == "Yes."
 
 
+def test_an_answer_in_whose_middle_the_window_slides_is_one(capsys):
+    chat = a_chat(Said("It is", ended="full", remark="Its thinking was ended."), Said(" Rome."))
+    assert chat.ask("Where is it?").text == "It is Rome."
+    assert capsys.readouterr().err == "Its thinking was ended.\n"
+
+
 def test_what_could_not_be_asked_does_not_stand_before_the_next_question():
     chat = a_chat("Fine.", size=64)
     with pytest.raises(LcpError, match="shorten it"):
