@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lcp.engine import probs, statefile
 from lcp.engine.ahead import Ahead
@@ -20,9 +20,6 @@ from lcp.engine.native import StopByte
 from lcp.engine.reply import Reply, Request
 from lcp.engine.worker import Emit, Task, Worker
 from lcp.settings import EFFORTS, Settings
-
-if TYPE_CHECKING:
-    pass
 
 MEASURED = 32  # tokens from which on a reading tells the speed
 
