@@ -6,7 +6,6 @@ beside it the new one would get a smaller context and fewer layers on the GPU th
 Should it fail then, the old one is loaded again, and reads its conversation again.
 """
 
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import OPTIONS, resolve
-from lcp.terminal.signals import stopping
+from lcp.terminal.signals import leave, stopping
 
 OFFERED = 50  # saved chats, by the Tab key
 PLENTY = 4  # times the new model's file; its context may be as large as a quarter of what is free
@@ -149,7 +148,5 @@ def _load(chat: Chat, found: Found, saved: Path | None) -> None:
         try:
             chat.ready()
         finally:
-            for number in asked:
-                if number != signal.SIGINT:
-                    raise SystemExit(128 + number)
+            leave(asked)
     chat.overflow = Overflow(chat.engine, chat.conversation)
