@@ -20,7 +20,7 @@ VARIANTS = 9  # answers to one question in one go, at most
 def undo(chat: Chat, argument: str) -> None:
     """Take back the last n turns."""
     said = chat.conversation.said()
-    n = _number(argument, 1, len(said), "a number of turns to take back") if argument else 1
+    n = words.number(argument, len(said), "a number of turns to take back") if argument else 1
     chat.go(said[-n].user.parent)
     chat.screen.notice(f"{words.count(n, 'turn')} taken back; /branches has what was there.")
 
@@ -43,7 +43,7 @@ def retry(chat: Chat, argument: str) -> None:
     if not times.startswith("x"):
         which, times = [argument], "x1"
     turn = _turn(chat, " ".join(which))
-    for _ in range(_number(times[1:] or times, 1, VARIANTS, "a number of answers")):
+    for _ in range(words.number(times[1:] or times, VARIANTS, "a number of answers")):
         before, variants = chat.conversation.head, _answers(chat, turn) + 1
         if variants > 1:
             chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
@@ -77,7 +77,7 @@ def branches(chat: Chat, argument: str) -> None:
     if not leaves:
         raise LcpError("There are no branches yet. Ask something first.")
     if argument:
-        leaf = leaves[_number(argument, 1, len(leaves), "a branch") - 1]
+        leaf = leaves[words.number(argument, len(leaves), "a branch") - 1]
         chat.go(leaf)
         last = _last_turn(chat, leaf)
         chat.screen.notice(f"On branch {argument}: {_short(last.user)} · {_short(last.answer)}")
@@ -136,7 +136,7 @@ def context(chat: Chat, _: str) -> None:
 
 def _turn(chat: Chat, argument: str) -> Turn:
     said = chat.conversation.said()
-    n = _number(argument, 1, len(said), "a turn") if argument else len(said)
+    n = words.number(argument, len(said), "a turn") if argument else len(said)
     return said[n - 1]
 
 
@@ -190,12 +190,6 @@ def _say_if_the_same(chat: Chat, turn: Turn) -> bool:
 
 def _answers(chat: Chat, turn: Turn) -> int:
     return sum(m.role == "assistant" for m in chat.conversation.children(turn.user.id))
-
-
-def _number(text: str, low: int, high: int, what: str) -> int:
-    if text.isdecimal() and low <= int(text) <= high:
-        return int(text)
-    raise LcpError(f"{text} is not {what}. Give a number from {low} to {high}.")
 
 
 def _width(chat: Chat, taken: int) -> int:

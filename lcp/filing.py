@@ -9,7 +9,7 @@ from lcp.errors import LcpError, ModelNotFound, SessionError
 from lcp.session import export
 from lcp.session.message import Message
 from lcp.terminal import clipboard
-from lcp.words import count
+from lcp.words import count, number
 
 LONGEST_NAME = 60
 LISTED = 40  # chats; more scroll away
@@ -90,13 +90,9 @@ def copy(chat: Chat, argument: str) -> None:
         if not blocks:
             raise LcpError("No answer has a code block. /copy takes the last answer.")
         text, what = blocks[-1], "The last code block"
-    elif not argument or (argument.isdecimal() and 1 <= int(argument) <= len(answers)):
-        n = int(argument or 1)
-        text, what = answers[-n], "The last answer" if n == 1 else f"Answer {n} from the end"
     else:
-        raise LcpError(
-            f"{argument} is no answer. Give a number from 1 (the last) to {len(answers)}, or code."
-        )
+        n = number(argument or "1", len(answers), "an answer, the last being 1, nor code")
+        text, what = answers[-n], "The last answer" if n == 1 else f"Answer {n} from the end"
     how = clipboard.copy(text, chat.screen.send)
     chat.screen.notice(f"{what}, {len(text):,} characters: {how}.")
 

@@ -6,6 +6,7 @@ Tokens are counted from 1, as /probs shows them.
 from dataclasses import replace
 from typing import Any
 
+from lcp import words
 from lcp.chat import Chat
 from lcp.engine.context import Progress
 from lcp.engine.probs import TokenProb
@@ -34,7 +35,7 @@ def probs(chat: Chat, argument: str) -> None:
     """How sure the model was of each token of the last answer; of the n-th: what else it had."""
     rows = _measured(chat, _answer(chat))
     if argument:
-        n = _number(argument, len(rows), "a token of the last answer")
+        n = words.number(argument, len(rows), "a token of the last answer")
         row = rows[n - 1]
         before = "".join(r.text for r in rows[max(0, n - 12) : n - 1])
         chat.screen.notice(f"…{before}")
@@ -57,9 +58,9 @@ def fork(chat: Chat, argument: str) -> None:
         raise LcpError("Say which token, and which alternative: /fork 12 2. /probs 12 lists them.")
     answer = _answer(chat)
     rows = _measured(chat, answer)
-    n = _number(numbers[0], len(rows), "a token of the last answer")
+    n = words.number(numbers[0], len(rows), "a token of the last answer")
     others = rows[n - 1].others
-    token, text, _ = others[_number(numbers[1], len(others), "an alternative") - 1]
+    token, text, _ = others[words.number(numbers[1], len(others), "an alternative") - 1]
     if chat.engine.model.is_end(token):
         raise LcpError("With that alternative the answer would end there. Choose another.")
     kept = rows[: n - 1]
@@ -83,13 +84,9 @@ def _answer(chat: Chat) -> Message:
     answer = chat.conversation.said()[-1].answer
     if answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
-    if not _ids(answer) or answer.fingerprint != chat.engine.model.fingerprint:
+    if not answer.ids or answer.fingerprint != chat.engine.model.fingerprint:
         raise LcpError("This answer has no tokens of this model. /retry answers with it.")
     return answer
-
-
-def _ids(answer: Message) -> tuple[int, ...]:
-    return answer.sampled or answer.tokens
 
 
 def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
@@ -97,7 +94,7 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     messages: list[dict[str, Any]] = chat.overflow.visible()
     if messages and messages[-1]["content"] == answer.content:
         del messages[-1]
-    task = chat.engine.probs(messages, _ids(answer), chat.around.free_memory)
+    task = chat.engine.probs(messages, answer.ids, chat.around.free_memory)
     with stopping(chat.engine.stop) as asked:
         for step in task:
             if asked:  # perhaps before it began
@@ -108,7 +105,7 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
         rows = task.result()
     chat.screen.clear_progress()
     leave(asked)
-    if len(rows) < len(_ids(answer)):
+    if len(rows) < len(answer.ids):
         raise LcpError("Stopped. Ask again to read on.")
     return rows
 
@@ -121,9 +118,3 @@ def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
     ]
     among = any(token == row.token for token, _, _ in row.others)
     return found if among else [*found, ("*", row.text, row.p)]
-
-
-def _number(text: str, high: int, what: str) -> int:
-    if text.isdecimal() and 1 <= int(text) <= high:
-        return int(text)
-    raise LcpError(f"{text} is not {what}. Give a number from 1 to {high}.")

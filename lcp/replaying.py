@@ -87,7 +87,7 @@ class Replay:
     def _again(self, conversation: Conversation, event: Event) -> Replayed:
         """One answer once more; the conversation stands at its question."""
         answer = from_event(event)
-        ids = _ids(answer)
+        ids = answer.ids
         turn, before = len(conversation.turns()), conversation.children(answer.parent)
         told = Replayed(answer.id, turn, 1 + len(before), len(ids))
         made_with = event.get("made_with")
@@ -128,7 +128,7 @@ class Replay:
         """The settings that the answer was made with, as far as they are known."""
         if answer.ended == "edited":
             raise SessionError("a person wrote it")
-        if not _ids(answer):
+        if not answer.ids:
             raise SessionError("it has no tokens")
         if not isinstance(sampling, dict) or answer.seed is None:
             raise SessionError("its sampling is not in the log")
@@ -185,7 +185,7 @@ class Replay:
     def _hold(self, engine: Engine, request: Request, answer: Message) -> None:
         """Read what the answer was, where other tokens came or none were drawn: a later slide
         moves what the cache holds. Its last token was mostly not read."""
-        read = _ids(answer)[:-1]
+        read = answer.ids[:-1]
         begun = {"content": "", "sampled": read, "fingerprint": answer.fingerprint}
         for _ in engine.reply(replace(request, begun=begun, max_tokens=1)):
             pass
@@ -194,10 +194,6 @@ class Replay:
         if self._engine:
             self._engine.close()
         self._engine = self._loaded = None
-
-
-def _ids(answer: Message) -> tuple[int, ...]:
-    return answer.sampled or answer.tokens
 
 
 def _why_not(known: Mapping[str, Any]) -> str:

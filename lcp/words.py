@@ -1,6 +1,11 @@
-"""Words: sizes, numbers of things and lists, as sentences for people have them."""
+"""Words: sizes, numbers of things and lists, as sentences for people have them; and a number as a
+person gives it.
+"""
 
 from collections.abc import Iterable
+from contextlib import suppress
+
+from lcp.errors import LcpError
 
 
 def size(n: float, digits: int = 0) -> str:
@@ -11,6 +16,14 @@ def size(n: float, digits: int = 0) -> str:
 def count(n: int, thing: str) -> str:
     """ "1 turn", "3 turns"."""
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def number(text: str, high: int, what: str) -> int:
+    """The number that was given, from 1 to `high`; LcpError says that it is not `what`."""
+    with suppress(ValueError):  # int takes no more than 4,300 digits
+        if text.isdecimal() and 1 <= int(text) <= high:
+            return int(text)
+    raise LcpError(f"{text} is not {what}. Give a number from 1 to {high}.")
 
 
 def either(words: Iterable[str]) -> str:

@@ -101,7 +101,7 @@ def test_before_anything_was_said_there_is_nothing_to_go_back_to(begin, command,
     assert refuses(begin(), command) == sentence
 
 
-@pytest.mark.parametrize("number", ["0", "4", "-1", "1.5", "one", "²", "1 2"])
+@pytest.mark.parametrize("number", ["0", "4", "-1", "1.5", "one", "²", "1 2", "9" * 5_000])
 @pytest.mark.parametrize(
     ("command", "what"),
     [

@@ -350,7 +350,7 @@ def test_what_is_not_there_is_not_copied(begin):
     chat.ask("Hi.")
     assert refuses(chat, "/copy code").startswith("No answer has a code block.")
     for argument in ("2", "0", "-1", "all", "²"):
-        assert refuses(chat, f"/copy {argument}").startswith(f"{argument} is no answer.")
+        assert refuses(chat, f"/copy {argument}").startswith(f"{argument} is not an answer, ")
 
 
 # the last turn

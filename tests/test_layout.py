@@ -22,9 +22,9 @@ LEVELS = {
     **dict.fromkeys(ROOMS, 2),
     "settings": 1,
     "paths": 0,
-    "errors": 0,
     "words": 0,
     "__init__": 0,
+    "errors": -1,
 }
 PARTS_OF_THE_KEYBOARD = (
     "keyboard",

@@ -34,6 +34,11 @@ class Message:
     typed: str = ""  # what the person wrote, where files were put in front of it
 
     @property
+    def ids(self) -> tuple[int, ...]:
+        """All that were sampled for it."""
+        return self.sampled or self.tokens
+
+    @property
     def written(self) -> str:
         """For a person: the text without the files in it."""
         return self.typed or self.content
