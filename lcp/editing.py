@@ -153,8 +153,9 @@ def _edit_answer(chat: Chat) -> None:
     turn = _turn(chat, "")
     if turn.answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
-    # The editor has a Ctrl-C of its own, and the signal comes here as well.
-    with handling({signal.SIGINT: lambda number, frame: None}):
+    # The editor has a Ctrl-C of its own, and a terminal in modes of its own after fg.
+    signals = [getattr(signal, n) for n in ("SIGINT", "SIGCONT") if hasattr(signal, n)]
+    with handling(dict.fromkeys(signals, lambda number, frame: None)):
         text = editor.edit(turn.answer.content)
     if not text.strip() or text.rstrip() == turn.answer.content.rstrip():  # editors end the line
         chat.screen.notice("The answer is as it was.")

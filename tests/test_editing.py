@@ -1,6 +1,7 @@
 """The slash commands that go back in a conversation, and what the model and the log see of it."""
 
 import io
+import signal
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.terminal.screen import Screen
+from lcp.terminal.signals import handling
 
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
 
@@ -214,12 +216,15 @@ def test_an_answer_that_cannot_be_edited_stays(begin, monkeypatch, tmp_path):
     assert "ended with code 3" in refuses(chat, "/edit answer")
 
 
-def test_ctrl_c_in_the_editor_is_the_editors(begin, monkeypatch, tmp_path):
+def test_ctrl_c_and_fg_in_the_editor_are_the_editors(begin, monkeypatch, tmp_path):
     chat = begin()
     chat.ask("Hi.")
-    editor(monkeypatch, tmp_path, 'kill -INT $PPID; printf "New." > "$1"')
-    does(chat, "/edit answer")
+    editor(monkeypatch, tmp_path, 'kill -INT $PPID; kill -CONT $PPID; printf "New." > "$1"')
+    came = []
+    with handling({signal.SIGCONT: lambda number, frame: came.append(number)}):
+        does(chat, "/edit answer")
     assert said(chat) == [("Hi.", "New.")]
+    assert not came
 
 
 # retry

@@ -29,7 +29,7 @@ def edit(text: str) -> str:
                 f"{editor} cannot be run ({error.strerror}). Set EDITOR to the one you use."
             ) from error
         if code:
-            raise LcpError(f"{editor} ended with code {code}; the line is as it was. Try again.")
+            raise LcpError(f"{editor} ended with code {code}; the text is as it was. Try again.")
         edited = Path(name).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise LcpError(f"The text cannot be edited: {error}. Make room on the disk.") from error
