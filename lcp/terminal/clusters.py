@@ -8,6 +8,7 @@ hide itself or reorder the text is a sign, as everywhere.
 """
 
 from bisect import bisect_right
+from functools import lru_cache
 
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -17,6 +18,7 @@ from rich.cells import split_graphemes
 
 from lcp.terminal.clean import clean
 
+LONGEST = 256  # characters of a line that a key looks at; no cluster has as many
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"
 _LETTERS = {0x1F1E6 + n: chr(ord("A") + n) for n in range(26)}  # of flags
 _TONES = range(0x1F3FB, 0x1F400)  # of skin
@@ -24,12 +26,12 @@ _TONES = range(0x1F3FB, 0x1F400)  # of skin
 
 def before(document: Document) -> int:
     """How many characters the cluster before the cursor has; 0 at the beginning of a line."""
-    return lengths(document.current_line_before_cursor)[-1]
+    return lengths(document.current_line_before_cursor[-LONGEST:])[-1]
 
 
 def behind(document: Document) -> int:
     """How many characters the cluster behind the cursor has; 0 at the end of a line."""
-    return lengths(document.current_line_after_cursor)[0]
+    return lengths(document.current_line_after_cursor[:LONGEST])[0]
 
 
 def lengths(text: str) -> list[int]:
@@ -56,7 +58,8 @@ class Apart(Processor):
         places, last = [], " "  # where each character of the line is shown
         for style, character, *_ in fragments:
             places.append(len(shown))
-            shown += [(style, sign) for sign in _shown(character, last)]
+            if last == " " or ord(character) not in _TONES:
+                shown += [(style, sign) for sign in _shown(character)]
             last = character
         places.append(len(shown))
 
@@ -69,8 +72,9 @@ class Apart(Processor):
         return Transformation(shown, to_display, to_source)
 
 
-def _shown(character: str, last: str) -> str:
+@lru_cache(1 << 12)  # of the whole line at every key
+def _shown(character: str) -> str:
     code = ord(character)
-    if character in _JOINERS or (code in _TONES and last != " "):
+    if character in _JOINERS:
         return ""
     return _LETTERS.get(code) or (clean(character) if code >= 0xA0 else character)
