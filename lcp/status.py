@@ -51,12 +51,10 @@ class Status:
     def _files(self) -> list[tuple[str, str]]:
         """What the message that is typed brings with it."""
         attached = self._chat.attached
-        if attached.problems or attached.hints:
-            return (
-                [(attached.problems[0], "bad")]
-                if attached.problems
-                else [(attached.hints[0].rstrip("."), "warn")]
-            )
+        if attached.problems:
+            return [(attached.problems[0], "bad")]
+        if attached.hints:
+            return [(attached.hints[0].rstrip("."), "warn")]
         if attached.files != self._weighed[0]:
             self._weighed = (attached.files, attached.short(self._chat.engine.tokens))
         return [(self._weighed[1], "")] if attached.files else []
