@@ -189,7 +189,9 @@ class Chat:
     def look_ahead(self, typed: str) -> None:
         """Let the engine read what will be needed, as far as it is known."""
         self.attached = attach(typed, Path())
-        if self.read_ahead and not self._may_move:  # to read ahead would be to read again
+        if self._may_move:  # to read ahead would be to read again
+            self.engine.rest()
+        elif self.read_ahead:
             asked = self.attached.text
             self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)
 

@@ -100,6 +100,9 @@ class ScriptedEngine(Words):
     ) -> None:
         self.looked = typed
 
+    def rest(self) -> None:
+        self.looked = None
+
     @property
     def ahead(self) -> tuple[int, int]:
         return 0, 0

@@ -54,6 +54,14 @@ def test_the_conversation_is_read_before_anything_is_typed(engine):
     assert held(engine).endswith("It is wide. It is wide. \n[user] ")
 
 
+def test_where_nothing_is_read_ahead_no_tokens_are_counted(engine):
+    engine.look_ahead(SAID, "And what of the mountains, are they wide?", 100)
+    settle(engine)
+    assert engine.ahead[0] == engine.ahead[1] > 0
+    engine.rest()
+    assert engine.ahead == (0, 0)
+
+
 def test_what_is_typed_is_read_but_for_its_end(engine):
     typed = "And what of the mountains, are they as wide as the sea?"
     engine.look_ahead(SAID, typed, 100)

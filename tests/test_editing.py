@@ -448,6 +448,19 @@ def test_a_forgotten_turn_is_not_seen_until_it_is_shown_again(begin):
     assert not chat.engine.asked[-1].move
 
 
+def test_what_is_to_be_moved_is_not_read_ahead(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?")
+    chat.look_ahead("Th")
+    assert chat.engine.looked == "Th"
+    does(chat, "/forget 1")
+    chat.look_ahead("Three?")
+    assert chat.engine.looked is None
+    does(chat, "/forget 1")
+    chat.look_ahead("Three?")
+    assert chat.engine.looked == "Three?"
+
+
 def test_what_is_not_to_be_moved_is_read_again_after_forget(begin):
     chat = begin(slide="reread")
     ask(chat, "One?", "Two?")

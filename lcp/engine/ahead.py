@@ -48,7 +48,7 @@ class Ahead:
     @property
     def progress(self) -> tuple[int, int]:
         """How many tokens of how many are read; from any thread, for showing."""
-        target, context = self._target, self._context
+        target, context = self._target if self._wish else [], self._context
         return (common_prefix(context.tokens, target), len(target)) if context else (0, 0)
 
     def step(self) -> bool:

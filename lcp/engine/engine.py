@@ -178,6 +178,10 @@ class Engine:
         self._stop.clear()  # what stopped an answer does not stop this
         self._worker.nudge()
 
+    def rest(self) -> None:
+        """Read nothing ahead, until there is something again."""
+        self._ahead.rest()
+
     @property
     def ahead(self) -> tuple[int, int]:
         """Tokens read ahead, of how many; (0, 0) before the model is loaded."""
