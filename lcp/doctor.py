@@ -215,7 +215,7 @@ def models(place: str, folders: list[Path]) -> Finding:
     """One of the places where models are looked for; those of lcp's own are written to as well."""
     if place in (OWN, HUB):
         return space(place, folders[0])
-    told = (f"{f} ({size(_used(f)) if f.exists() else 'not here'})" for f in folders)
+    told = (f"{f} ({size(_used(f)) if _here(f) else 'not here'})" for f in folders)
     return Finding(place, ", ".join(told) or "none")
 
 
@@ -234,7 +234,7 @@ def configured(folder: Path) -> str:
 
 def space(name: str, folder: Path, wrong: str = "") -> Finding:
     """A folder, what is in it, and how much more its disk takes; `wrong` is known already."""
-    there = next((f for f in (folder, *folder.parents) if f.is_dir()), None)
+    there = next((f for f in (folder, *folder.parents) if _here(f)), None)
     if there is None or not os.access(there, os.W_OK):
         return Finding(
             name,
@@ -249,9 +249,14 @@ def space(name: str, folder: Path, wrong: str = "") -> Finding:
     return Finding(name, value, wrong=wrong)
 
 
+def _here(path: Path) -> bool:
+    """Whether it can be seen: in a folder of somebody else's, as Ollama's service has, nothing."""
+    return os.access(path, os.F_OK)
+
+
 def _used(folder: Path) -> int:
     """Bytes of a file or in a folder; a link counts once, where its target lies."""
-    total = folder.stat().st_size if folder.is_file() else 0
+    total = folder.stat().st_size if _here(folder) and folder.is_file() else 0
     for at, _, files in os.walk(folder):
         for file in files:
             with suppress(OSError):

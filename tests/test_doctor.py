@@ -115,6 +115,12 @@ def test_settings_that_cannot_be_read_are_wrong(home, file, text, said):
     assert doctor.space("settings", folder, doctor.configured(folder)).wrong
 
 
+def test_a_folder_that_cannot_be_asked_for_is_not_here(tmp_path):
+    folder = tmp_path / ("x" * 300)  # an error, as in a folder that is somebody else's
+    assert "not here" in doctor.models("Ollama", [folder]).value
+    assert "(0 MiB, " in doctor.space("models", folder).value
+
+
 def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkeypatch):
     """Those that `lcp list` looks into: a model in each of them is found."""
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
