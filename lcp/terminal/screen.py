@@ -265,7 +265,7 @@ def say(console: Console, text: str, style: str = "") -> None:
     is longer than a row is left to the terminal, which copies it whole."""
     for line in clean(text).split("\n"):
         row = ""
-        for word in re.findall(r"\s*\S+(?: %\S*)?", line):
+        for word in re.findall(r"\s*\S+(?: %\S*)?", line.rstrip()):
             if row and console.is_terminal and cell_len(row + word) >= console.width:
                 console.print(Text(row, style), soft_wrap=True)
                 row = word.lstrip()
