@@ -21,9 +21,7 @@ LEAST = 8  # of the tokens that were least likely are told
 def tokens(chat: Chat, _: str) -> None:
     """The last prompt as the model read it."""
     chat.ready()
-    messages = chat.overflow.visible()
-    if messages and messages[-1]["role"] == "assistant":
-        del messages[-1]
+    messages = _asked(chat)
     if not messages:
         raise LcpError("Nothing was asked yet. Ask something first.")
     rows = chat.engine.prompt(messages)
@@ -78,6 +76,12 @@ def fork(chat: Chat, argument: str) -> None:
     chat.say_status()
 
 
+def _asked(chat: Chat) -> list[dict[str, Any]]:
+    """What the model saw before the last answer."""
+    messages = chat.overflow.visible()
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+
+
 def _answer(chat: Chat) -> Message:
     """The last answer, if this model said it."""
     chat.ready()
@@ -91,10 +95,7 @@ def _answer(chat: Chat) -> Message:
 
 def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     """The probabilities of the answer's tokens; read again in a context of its own."""
-    messages: list[dict[str, Any]] = chat.overflow.visible()
-    if messages and messages[-1]["content"] == answer.content:
-        del messages[-1]
-    task = chat.engine.probs(messages, answer.ids, chat.around.free_memory)
+    task = chat.engine.probs(_asked(chat), answer.ids, chat.around.free_memory)
     with stopping(chat.engine.stop) as asked:
         for step in task:
             if asked:  # perhaps before it began
