@@ -158,13 +158,7 @@ GROUPS = {
             filing.copy,
             lambda chat, begun: ("code",),
         ),
-        Command(
-            "read",
-            "FILE",
-            "put a text file in front of the next message",
-            _read,
-            _paths,
-        ),
+        Command("read", "FILE", "put a text file in front of the next message", _read, _paths),
     ),
     "The conversation": (
         Command("history", "", "the turns of this branch, numbered", editing.history),
@@ -229,19 +223,9 @@ GROUPS = {
             switching.chats_here,
         ),
         Command(
-            "export",
-            "FILE",
-            "write the chat to a .md, .html or .json file",
-            filing.write,
-            _paths,
+            "export", "FILE", "write the chat to a .md, .html or .json file", filing.write, _paths
         ),
-        Command(
-            "export!",
-            "FILE",
-            "the same, over a file that is there",
-            filing.overwrite,
-            _paths,
-        ),
+        Command("export!", "FILE", "the same, over a file that is there", filing.overwrite, _paths),
     ),
     "lcp": (
         Command("help", "", "list the commands", _help),

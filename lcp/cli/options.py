@@ -50,8 +50,7 @@ Seed = Annotated[
     str | None, _flag("--seed", metavar="N", help="The same seed gives the same answer.")
 ]
 MaxTokens = Annotated[
-    str | None,
-    _flag("-n", "--max-tokens", metavar="N", help="Longest answer, in tokens."),
+    str | None, _flag("-n", "--max-tokens", metavar="N", help="Longest answer, in tokens.")
 ]
 Stop = Annotated[
     list[str] | None, _flag("--stop", metavar="TEXT", help="End at this text; repeatable.")
@@ -69,19 +68,14 @@ Threads = Annotated[
 Predict = Annotated[str | None, typer.Option("--predict", hidden=True)]
 CacheType = Annotated[str | None, typer.Option("-ctk", "-ctv", hidden=True)]
 KvType = Annotated[
-    str | None,
-    _flag("--kv-type", metavar="f16|q8_0|q4_0", help="Number format of the KV cache."),
+    str | None, _flag("--kv-type", metavar="f16|q8_0|q4_0", help="Number format of the KV cache.")
 ]
 FlashAttn = Annotated[
     str | None, _flag("--flash-attn", metavar="auto|on|off", help="Flash attention kernels.")
 ]
 Overflow = Annotated[
     str | None,
-    _flag(
-        "--overflow",
-        metavar="slide|summarize|truncate|stop",
-        help="When the window is full.",
-    ),
+    _flag("--overflow", metavar="slide|summarize|truncate|stop", help="When the window is full."),
 ]
 Slide = Annotated[
     str | None, _flag("--slide", metavar="move|reread", help="How kept turns move up.")
@@ -90,12 +84,10 @@ Think = Annotated[
     str | None, _flag("--think", metavar="on|off|hide", help="Thinking, where the model can.")
 ]
 ReasoningEffort = Annotated[
-    str | None,
-    _flag("--reasoning-effort", metavar="low|medium|high", help="How hard it thinks."),
+    str | None, _flag("--reasoning-effort", metavar="low|medium|high", help="How hard it thinks.")
 ]
 ReasoningBudget = Annotated[
-    str | None,
-    _flag("--reasoning-budget", metavar="N|auto", help="Tokens of thinking, at most."),
+    str | None, _flag("--reasoning-budget", metavar="N|auto", help="Tokens of thinking, at most.")
 ]
 ChatTemplateKwargs = Annotated[
     str | None,
@@ -103,8 +95,7 @@ ChatTemplateKwargs = Annotated[
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Show Markdown as the model typed it.")]
 LoopGuard = Annotated[
-    str | None,
-    _flag("--loop-guard", metavar="on|off", help="Stop an answer that repeats itself."),
+    str | None, _flag("--loop-guard", metavar="on|off", help="Stop an answer that repeats itself.")
 ]
 Keys = Annotated[str | None, _flag("--keys", metavar="emacs|vi", help="Keys of the line editor.")]
 JsonSchema = Annotated[
