@@ -199,6 +199,7 @@ class Chat:
 
     def _reply(self, begun: Message | None, asked: list[int], said: int = 0) -> Reply:
         window = self.overflow.fit(self.settings, self._condense, begun)
+        held = max(self.stats.ctx_used if self.stats else 0, self.engine.held)
         started = time.perf_counter()
         reply = self.engine.reply(
             Request.by(
@@ -215,7 +216,7 @@ class Chat:
             self.engine.stop()
         for item in reply:
             if isinstance(item, Progress):
-                self._say_progress(item, window, started)
+                self._say_progress(item, window, started, held)
                 continue
             if item.kind == "thinking" and self.settings.think == "hide":
                 continue
@@ -266,11 +267,10 @@ class Chat:
         more = {"before": reply.before, "grammar": self.grammar is not None}
         return self.engine.made_with | chosen | {n: fact for n, fact in more.items() if fact}
 
-    def _say_progress(self, progress: Progress, window: Window, started: float) -> None:
+    def _say_progress(self, progress: Progress, window: Window, started: float, held: int) -> None:
         if progress.total > 64:  # less is read before a person could see it
             self.screen.progress(progress.line(time.perf_counter() - started))
         if progress.done == progress.total:
-            held = self.stats.ctx_used if self.stats else 0
             seconds = time.perf_counter() - started
             if told := self.overflow.told(window, progress, seconds, held):
                 self.screen.notice(told)

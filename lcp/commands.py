@@ -36,35 +36,43 @@ def _paths(_: Chat, begun: str) -> Iterable[str]:
     return attach.paths(begun, Path())
 
 
+def _names(_: Chat, begun: str) -> Iterable[Candidate]:
+    return [(c.name, c.meaning) for c in TABLE]
+
+
 def _text_or_file(_: Chat, begun: str) -> Iterable[str]:
     if begun[:1] != "@":
         return ("none",)
     return (f"@{path}" for path in attach.paths(begun[1:], Path()))
 
 
-def _meant(name: str) -> str:
-    """The command that was probably meant; "" for none."""
-    near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
-    return ELSEWHERE.get(name) or next(iter(near), "")
+def _command(name: str) -> Command:
+    """The command of this name; UsageError says which was probably meant."""
+    command = next((c for c in TABLE if c.name == name), None)
+    if command is None:
+        near = difflib.get_close_matches(name.lower(), [c.name for c in TABLE], 1)
+        meant = ELSEWHERE.get(name.lower()) or next(iter(near), "")
+        hint = f"Did you mean /{meant}?" if meant else "/help lists the commands."
+        raise UsageError(f"There is no command /{name}. {hint}")
+    return command
 
 
 def run(chat: Chat, line: str) -> str | None:
     """Do what a line like "/set temp 0.5" says; what the next line begins with, if anything."""
     name, _, argument = line[1:].partition(" ")
-    command = next((c for c in TABLE if c.name == name.strip()), None)
-    if command is None:
-        meant = _meant(name.strip().lower())
-        hint = f"Did you mean /{meant}?" if meant else "/help lists the commands."
-        raise UsageError(f"There is no command /{name.strip()}. {hint}")
-    argument = argument.strip()
+    command, argument = _command(name.strip()), argument.strip()
     if argument and not command.arguments:
         raise UsageError(f"/{command.name} takes nothing after it. Leave out {argument}.")
     return command.run(chat, argument)
 
 
-def _help(chat: Chat, _: str) -> None:
+def _help(chat: Chat, name: str) -> None:
     from lcp.terminal.keys import TABLE as KEYS
 
+    if name:
+        command = _command(name.lstrip("/"))
+        chat.screen.table([(f"/{command.name} {command.arguments}".rstrip(), command.meaning)])
+        return
     rows: list[tuple[str, ...]] = []
     for title, group in GROUPS.items():
         names = [(f"  /{c.name} {c.arguments}".rstrip(), c.meaning) for c in group]
@@ -228,7 +236,13 @@ GROUPS = {
         Command("export!", "FILE", "the same, over a file that is there", filing.overwrite, _paths),
     ),
     "lcp": (
-        Command("help", "", "list the commands", _help),
+        Command(
+            "help",
+            "[NAME]",
+            "list the commands, or say what one does",
+            _help,
+            _names,
+        ),
         Command("doctor", "", "what this computer can do, and what is wrong", _doctor),
         Command("exit", "", "leave; Ctrl-D does the same", _exit),
     ),

@@ -121,10 +121,15 @@ def tell(chat: Chat) -> None:
 def show_last(chat: Chat) -> None:
     """The turn that a resumed chat goes on from; of long texts the end."""
     for turn in chat.conversation.turns()[-1:]:
-        chat.screen.notice(f"\n> {_end(turn.user)}\n")
+        before, end = _end(turn.user)
+        chat.screen.notice(f"\n> {before and '…'}{end}\n")
         if turn.answer:
-            with chat.screen.answer():
-                chat.screen.write(_end(turn.answer))
+            before, end = _end(turn.answer)
+            fence = export.open_fence(before)
+            if before and fence:
+                chat.screen.notice("…")
+            with chat.screen.answer(fence):
+                chat.screen.write(f"{'' if fence else before and '…'}{end}")
             chat.screen.blank()
 
 
@@ -142,8 +147,8 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
     chat.screen.notice(f"Written to {file.expanduser().resolve()}.")
 
 
-def _end(message: Message) -> str:
-    """The end of what was said; all of it when it is short."""
+def _end(message: Message) -> tuple[str, str]:
+    """The end of what was said, all of it when it is short; and what stands before it."""
     text = message.written.strip()
-    end = "\n".join(text.splitlines()[-SHOWN_LINES:])[-SHOWN:]
-    return end if end == text else f"…{end}"
+    end = "\n".join(text.split("\n")[-SHOWN_LINES:])[-SHOWN:]
+    return text[: len(text) - len(end)], end

@@ -68,6 +68,7 @@ class ScriptedEngine(Words):
         self.asked: list[Request] = []
         self.variables: dict[str, Any] = {}
         self.made_with = {"llama.cpp": "scripted"}
+        self.held = 0
         self.stopped = self.closed = False
         self.loaded = 1.0
         self.restored: Path | None = None

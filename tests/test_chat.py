@@ -403,6 +403,38 @@ def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
     assert asked(chat) == [("user", "Why so?")]  # not both of them
 
 
+def test_a_question_that_is_only_looked_at_is_not_read_ahead():
+    """What follows it would leave the cache, and be read again after Ctrl-C."""
+
+    class Person:
+        ahead = kept = nullcontext
+        lines = iter([Line("One?"), Line("Two?"), Line("/edit 1", is_command=True)])
+
+        def read(self, text):
+            for line in self.lines:
+                return line
+            if text:
+                looked.append(chat.engine.looked)
+                raise KeyboardInterrupt
+            raise EOFError
+
+    looked = []
+    chat = a_chat()
+    Talk(chat, Person(), commands.run).run()
+    assert looked == [""]
+    assert len(chat.conversation.turns()) == 2
+
+
+def test_what_is_read_again_of_a_resumed_chat_is_told(capsys):
+    chat = a_chat("One.", "Two.")
+    chat.ask("word " * 60)
+    chat.stats = None  # it was another program
+    chat.engine.held = 100
+    capsys.readouterr()
+    chat.ask("And now?")
+    assert "61 tokens of the conversation were read again" in capsys.readouterr().err
+
+
 def test_the_fake_has_nothing_that_the_engine_lacks():
     chat = a_chat("Hi.")
     reply = chat.ask("Hi.")

@@ -71,6 +71,12 @@ def test_an_unknown_command_gets_a_hint(chat, line, hint):
     assert refused(chat, line).endswith(hint)
 
 
+def test_help_of_one_command(chat):
+    assert does(chat, "/help pin") == "/pin N  keep turn N in the window, or let it go again\n"
+    assert does(chat, "/help /pin") == does(chat, "/help pin")
+    assert refused(chat, "/help pinn").endswith("Did you mean /pin?")
+
+
 def test_what_other_programs_call_a_command_is_understood(chat):
     names = {command.name for command in commands.TABLE}
     assert not names & commands.ELSEWHERE.keys()

@@ -9,7 +9,7 @@ import pytest
 from fakes import Said, ScriptedEngine, does
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from terminal import NOW
+from terminal import NOW, Glass, Paper, a_console
 from test_store import files_no_larger_than
 
 from lcp import commands, filing
@@ -371,6 +371,18 @@ def test_the_end_of_a_long_last_turn_is_shown(begin):
     filing.show_last(chat)
     assert out.getvalue().count("x") == filing.SHOWN - 3
     assert (out.getvalue() + err.getvalue()).count("…") == 2
+
+
+def test_an_answer_that_goes_on_in_the_middle_of_its_code_is_drawn_as_code(begin):
+    code = "\n".join(f"    line_{n} = {n}" for n in range(40))
+    chat = begin(f"See:\n\n```python\n{code}\n```\nThat is all.")
+    chat.ask("Count.")
+    glass = Glass(60, 40)
+    chat.screen._out = a_console(Paper(glass), 60, 40)
+    filing.show_last(chat)
+    assert "   line_39 = 39\n" in glass.text()
+    assert "```" not in glass.text()
+    assert glass.text().rstrip().endswith("That is all.")
 
 
 def test_which_chat_goes_on_is_told(begin):

@@ -130,6 +130,13 @@ def test_a_file_is_read_at_once(start, home, tmp_path, text):
     assert asked(home) == [f"{text}\nSum it up." if text else "Sum it up."]
 
 
+@pytest.mark.parametrize("flags", ["", "--lines", "-p Hm."])
+def test_what_is_no_text_is_refused(shell, flags):
+    done = shell(f"printf 'PNG\\0\\1' | lcp {flags}")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"lcp: What came on stdin is no text.")
+
+
 @slow
 @pytest.mark.parametrize("flags", [("-p", "Sum it up."), ("--lines",)])
 def test_more_than_any_window_holds_is_refused(start, tmp_path, flags):

@@ -34,12 +34,14 @@ def lines() -> Iterator[str]:
 
 
 def _bounded(text: str) -> str:
-    """The text; UsageError for one that no window holds."""
+    """The text; UsageError for what is none, or that no window holds."""
     if len(text) > MOST:
         raise UsageError(
             f"More than {MOST:,} characters came on stdin, and no window holds them. "
             "Give a part of it, with head -c 20000 for instance."
         )
+    if "\0" in text:
+        raise UsageError("What came on stdin is no text. Give what a program made text of it.")
     return text
 
 

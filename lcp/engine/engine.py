@@ -148,6 +148,11 @@ class Engine:
         """Whether a slide leaves a hole in the positions, and what is kept stays in its place."""
         return self._loaded.context.kind.slide == "hole"
 
+    @property
+    def held(self) -> int:
+        """Tokens in the cache; from any thread."""
+        return len(self._made.context.tokens) if self._made else 0
+
     def room(self, max_tokens: int | None) -> int:
         """Tokens a prompt may have, so that an answer fits behind it."""
         return self._loaded.context.room(max_tokens)
