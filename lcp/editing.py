@@ -43,6 +43,8 @@ def retry(chat: Chat, argument: str) -> None:
     if not times.startswith("x"):
         which, times = [argument], "x1"
     turn = _turn(chat, " ".join(which))
+    if turn.user.id != chat.conversation.turns()[-1].user.id:
+        chat.screen.notice("What follows that turn stays on its branch.")
     for _ in range(words.number(times[1:] or times, VARIANTS, "a number of answers")):
         before, variants = chat.conversation.head, _answers(chat, turn) + 1
         if variants > 1:
@@ -97,6 +99,8 @@ def pin(chat: Chat, argument: str) -> None:
         raise LcpError("Say which turn: /pin 1. /history counts them.")
     id = _turn(chat, argument).user.id
     on = id not in chat.conversation.pinned
+    if on and chat.loading is None:
+        chat.overflow.check_pin(id, chat.settings)
     chat.keep(chat.conversation.pin(id, on))
     chat.screen.notice(f"Turn {argument} is {'pinned' if on else 'no longer pinned'}.")
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
-from lcp.errors import TooLong
+from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.message import Message, Turn
 from lcp.session.window import Plain, Window, fit, messages
@@ -82,6 +82,17 @@ class Overflow:
             ("free", max(0, room - used)),
             ("kept for the answer", max(0, self._engine.size - max(room, used))),
         ]
+
+    def check_pin(self, id: str, settings: Settings) -> None:
+        """LcpError where the pinned turns and this one would leave no room for a question."""
+        chat = self._conversation
+        pinned = [t for t in chat.turns() if t.user.id in {*chat.pinned, id}]
+        tokens, room = self._engine.count(self._all(pinned)), self._engine.room(settings.max_tokens)
+        if tokens > room:
+            raise LcpError(
+                f"With that turn pinned, {tokens:,} tokens always stay in the window, which has "
+                f"room for {room:,}. Leave it, or start with a larger --ctx-size."
+            )
 
     def told(self, window: Window, progress: Progress, seconds: float, held: int) -> str:
         """One line when the prompt is read: what left the window, what was moved, what was read

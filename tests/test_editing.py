@@ -352,6 +352,25 @@ def test_a_number_of_answers_is_from_one_to_nine(begin, argument):
     assert "Give a number from 1 to " in refused and not refused.startswith(" ")
 
 
+def test_a_turn_that_leaves_no_room_is_not_pinned(begin):
+    chat = begin(size=64)
+    ask(chat, "One?", "word " * 30)
+    does(chat, "/pin 1")
+    chat.set("max_tokens", "40")
+    assert refuses(chat, "/pin 2") == (
+        "With that turn pinned, 35 tokens always stay in the window, which has room for 32. "
+        "Leave it, or start with a larger --ctx-size."
+    )
+    assert len(chat.conversation.pinned) == 1
+
+
+def test_retry_of_an_earlier_question_says_where_the_rest_is(begin):
+    chat = begin()
+    ask(chat, "One?", "Two?")
+    assert "What follows that turn stays on its branch.\n" in does(chat, "/retry 1")
+    assert "stays on its branch" not in does(chat, "/retry")
+
+
 # branches
 
 
