@@ -98,12 +98,25 @@ def test_a_config_that_cannot_be_read_offers_nothing(stocked):
     assert complete(stocked, "bash", "lcp chat --persona ") == ("\n", "")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "bash",  # which the checks themselves are run with
+        *(
+            pytest.param(
+                name,
+                marks=pytest.mark.skipif(
+                    not shutil.which(name), reason=f"the system has no {name}"
+                ),
+            )
+            for name in ("zsh", "fish")
+        ),
+    ],
+)
 def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
     """As `lcp --install-completion` sets it up, from the first Tab on."""
     path = shutil.which(shell)
-    if path is None:
-        pytest.skip(f"the system has no {shell}")
+    assert path
     command = tmp_path / "bin" / "lcp"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{LCP}" "$@"\n')
