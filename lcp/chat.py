@@ -186,10 +186,11 @@ class Chat:
         if why:
             self.screen.notice(f"The saved KV cache {why}; the conversation is read again.")
 
-    def look_ahead(self, typed: str) -> None:
-        """Let the engine read what will be needed, as far as it is known."""
+    def look_ahead(self, typed: str, read: bool = True) -> None:
+        """Let the engine read what will be needed, as far as it is known; with `read` off only
+        the files that are named are looked at."""
         self.attached = attach(typed, Path())
-        if self._may_move:  # to read ahead would be to read again
+        if self._may_move or not read:  # to read ahead would be to read again
             self.engine.rest()
         elif self.read_ahead:
             asked = self.attached.text

@@ -46,8 +46,8 @@ class Talk:
         """One line, and what comes of it."""
         chat = self.chat
         try:
-            if not self._edited:  # perhaps it is only looked at: what follows it stays in the cache
-                chat.look_ahead(self._text)
+            # What is edited is perhaps only looked at: what follows it stays in the cache.
+            chat.look_ahead(self._text, read=not self._edited)
             self._reading = True
             line = self.keyboard.read(self._text)
             self._reading, self._text = False, ""
