@@ -154,7 +154,7 @@ def test_no_import_does_any_work(trees):
 def test_a_file_says_what_it_is_and_is_not_long(path, trees):
     docstring = ast.get_docstring(trees[path])
     assert docstring and len(docstring) > 10
-    assert len(path.read_text("utf-8").splitlines()) <= 300
+    assert len(path.read_text("utf-8").splitlines()) <= 400
 
 
 def test_no_line_is_longer_than_a_hundred_characters():
