@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lcp import commands
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.engine.context import Progress
 from lcp.engine.decoder import Chunk
 from lcp.engine.reply import Reply, Request

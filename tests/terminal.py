@@ -34,13 +34,14 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console
 
-from lcp import attach, commands
-from lcp.chat import Chat
+from lcp import commands
+from lcp.chat import attachments
+from lcp.chat.chat import Chat
+from lcp.chat.loop import Talk
+from lcp.chat.status import Status
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
-from lcp.status import Status
-from lcp.talk import Talk
 from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
 
@@ -88,7 +89,7 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
             on_text=talking.look_ahead,
             state=Status(talking) if scene.toolbar else lambda: (),
             commands=commands.completions(talking),
-            paths=partial(attach.completions, folder=Path()),
+            paths=partial(attachments.completions, folder=Path()),
             keys=lambda: talking.settings.keys,
             **devices,
         )

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 from fakes import does
 
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.engine.budget import LAST_WORDS, Budget
 from lcp.engine.decoder import Decoder
 from lcp.engine.engine import Engine

@@ -21,14 +21,14 @@ from terminal import (
 )
 
 from lcp import commands
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
+from lcp.chat.loop import Talk
 from lcp.engine.engine import Engine
 from lcp.engine.reply import Reply
 from lcp.engine.worker import Task
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.talk import Talk
 from lcp.terminal.keyboard import Line
 from lcp.terminal.screen import Screen
 

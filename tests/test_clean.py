@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from terminal import CTRL_C, ENTER, NOW, OPEN_PASTE, TAB, Glass, InProcess, Paper, Scene, in_both
 
 from lcp import commands
-from lcp.around import Around
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
+from lcp.chat.services import Services
 from lcp.engine.probs import TokenProb
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
@@ -208,10 +208,10 @@ def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, mon
     conversation = Conversation.begin(lambda: NOW, line)
     glass = Glass(400, 50)
     screen = Screen(Paper(glass), Paper(glass))
-    around = Around(models=lambda: {line: line}, personas={line: {"system": line}})
-    log = around.store.create(conversation.opening)
+    services = Services(models=lambda: {line: line}, personas={line: {"system": line}})
+    log = services.store.create(conversation.opening)
     engine = Numbers(*[Said(EVERYTHING, thinking=EVERYTHING)] * 400)
-    chat = Chat(engine, conversation, log, screen, line, {}, around=around)
+    chat = Chat(engine, conversation, log, screen, line, {}, services=services)
     chat.keep(conversation.rename(line))
     for command in commands.TABLE:
         for argument in ("", "1", line):

@@ -9,9 +9,10 @@ import pytest
 from fakes import Said, ScriptedEngine, does
 from terminal import NOW
 
-from lcp import choosing, commands
-from lcp.chat import Chat
+from lcp import commands
+from lcp.chat.chat import Chat
 from lcp.cli.chat import chat as command_line
+from lcp.commands import settings
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -109,7 +110,7 @@ def test_what_read_cannot_put_in_front_is_told_apart(chat, tmp_path, monkeypatch
 
 def test_every_setting_that_is_fixed_names_a_flag_that_exists(chat):
     flags = {parameter.name for parameter in inspect.signature(command_line).parameters.values()}
-    for name in set(OPTIONS) - {*choosing.settable(), *choosing.OWN}:
+    for name in set(OPTIONS) - {*settings.settable(), *settings.OWN}:
         flag = f"--{name.replace('_', '-')}"
         assert refused(chat, f"/set {name} 1").endswith(f"Start again with {flag}.")
         assert name in flags
@@ -122,7 +123,7 @@ def test_blanks_around_a_command_do_not_matter(chat):
 def test_set_shows_every_setting_with_its_source(chat):
     head, *rows = [line.split() for line in does(chat, "/set").splitlines()]
     assert head == ["setting", "value", "from", "default", "meaning"]
-    assert [row[0] for row in rows] == [*Sampling.__dataclass_fields__, *choosing.LIVE]
+    assert [row[0] for row in rows] == [*Sampling.__dataclass_fields__, *settings.LIVE]
     assert rows[0][:4] == ["temp", "0.2", "flag", "0.8"]
     assert rows[2][:4] == ["top_p", "0.9", "models.toml", "0.95"]
     assert rows[3][:4] == ["min_p", "0.05", "default", "0.05"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.decoder import Decoder

@@ -9,16 +9,14 @@ import pytest
 LCP = Path(__file__).parents[1] / "lcp"
 FILES = sorted(LCP.rglob("*.py"))
 ROOMS = ("engine", "modelfile", "session", "terminal", "look", "downloads")
+FOLDERS = ("cli", "commands", "chat", *ROOMS)
 # An import points to a lower number, or stays in its own folder.
 LEVELS = {
     "__main__": 9,
     "cli": 8,
     "commands": 7,
-    "switching": 6,
-    **dict.fromkeys(("editing", "keeping", "looking", "status", "filing", "choosing", "talk"), 5),
-    "replaying": 5,
     "chat": 4,
-    **dict.fromkeys(("overflow", "around", "doctor", "fitting", "attach"), 3),
+    "doctor": 3,
     **dict.fromkeys(ROOMS, 2),
     "settings": 1,
     "paths": 0,
@@ -69,7 +67,7 @@ def imports(tree):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where an arrow points"
             assert node.module
-            if node.module in ("lcp", "lcp.cli", *(f"lcp.{room}" for room in ROOMS)):
+            if node.module == "lcp" or node.module.removeprefix("lcp.") in FOLDERS:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcp import commands
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.engine import loops
 from lcp.engine.engine import Engine
 from lcp.engine.reply import Request

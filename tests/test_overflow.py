@@ -9,9 +9,9 @@ from fakes import Words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcp.chat.overflow import CONDENSE, Overflow
 from lcp.engine.context import Progress
 from lcp.errors import TooLong
-from lcp.overflow import CONDENSE, Overflow
 from lcp.session.conversation import Conversation
 from lcp.settings import Settings
 

@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from lcp import keeping
-from lcp.chat import Chat
+from lcp.chat import saved_cache
+from lcp.chat.chat import Chat
 from lcp.engine.context import Context
 from lcp.engine.decoder import Chunk
 from lcp.engine.engine import Engine
@@ -118,11 +118,11 @@ class Life:
         self.do("forget", self.turn())
 
     def save_and_resume(self):
-        monkey, keeping.WORTH_SAVING = keeping.WORTH_SAVING, 0.0
+        monkey, saved_cache.WORTH_SAVING = saved_cache.WORTH_SAVING, 0.0
         try:
-            keeping.save(self.chat)
+            saved_cache.save(self.chat)
         finally:
-            keeping.WORTH_SAVING = monkey
+            saved_cache.WORTH_SAVING = monkey
         self.leave()
         self.resume()
 

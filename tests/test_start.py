@@ -58,7 +58,7 @@ def test_what_draws_an_answer_is_imported_before_there_is_one(home, piped, prepa
     assert ("lcp.terminal.painter" in modules) is prepared
 
 
-@pytest.mark.parametrize("module", ["lcp", "lcp.engine", "lcp.engine.engine", "lcp.chat"])
+@pytest.mark.parametrize("module", ["lcp", "lcp.engine", "lcp.engine.engine", "lcp.chat.chat"])
 def test_importing_does_not_start_llama_cpp(module, home):
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(

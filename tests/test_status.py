@@ -8,14 +8,14 @@ from prompt_toolkit.utils import get_cwidth
 from terminal import NOW
 
 from lcp import commands
-from lcp.attach import COUNTED
-from lcp.chat import Chat
+from lcp.chat.attachments import COUNTED
+from lcp.chat.chat import Chat
+from lcp.chat.status import Status
 from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.status import Status
 from lcp.terminal.screen import Screen
 from lcp.terminal.toolbar import fitting
 

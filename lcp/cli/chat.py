@@ -18,7 +18,7 @@ from lcp.cli.report import Report
 from lcp.errors import LcpError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
-    from lcp.chat import Chat
+    from lcp.chat.chat import Chat
 
 
 def chat(
@@ -129,10 +129,10 @@ def chat(
     }
     settings = resolve(layers)
     template = reach.text(chat_template, "template") if chat_template else None
-    around = reach.around(template, verbose)
+    services = reach.services(template, verbose)
     asked = settings.sources["persona"] in ("flag", "environment")
     if settings.persona and (asked or not (resume or go_on)):
-        layers["persona"] = dict(persona_called(around.personas, settings.persona))
+        layers["persona"] = dict(persona_called(services.personas, settings.persona))
         settings = resolve(layers)
     words = words or []
     if model is None and words and library.names_model(words[0]):
@@ -157,24 +157,26 @@ def chat(
     except ModelNotFound as error:
         if not log.is_kept:
             raise
-        from lcp.filing import without_model
+        from lcp.chat.resume import without_model
 
         raise without_model(error, log.id) from None
     layers["models.toml"] = dict(found.settings)
     # a newer lcp may have set what this one does not know
     layers["conversation"] = {n: v for n, v in conversation.settings.items() if n in OPTIONS}
     screen = Screen(answers=not as_json, plain=plain)
-    from lcp import choosing, filing, keeping, switching
-    from lcp.chat import Chat
+    from lcp.chat import saved_cache, switch
+    from lcp.chat.chat import Chat
+    from lcp.chat.resume import tell
+    from lcp.commands import settings as choosing
     from lcp.terminal.signals import quiet
 
     # 2) The model loads while stdin is read, or while the person already types.
     person = go_into_chat or not (lines or piped or question)
     with log, ExitStack() as life:
-        engine = life.enter_context(around.engine(found, resolve(layers), conversation.created))
+        engine = life.enter_context(services.engine(found, resolve(layers), conversation.created))
         ahead = not no_ahead
-        chat = Chat(engine, conversation, log, screen, found.name, layers, ahead, around, gbnf)
-        life.callback(switching.close, chat)  # what it stands in at the end
+        chat = Chat(engine, conversation, log, screen, found.name, layers, ahead, services, gbnf)
+        life.callback(switch.close, chat)  # what it stands in at the end
         if person:  # two threads that import at once take twice as long to the prompt
             import lcp.terminal.keyboard  # noqa: F401
         chat.load(saved)
@@ -194,7 +196,7 @@ def chat(
         # 3) The chat, run in one of its ways.
         report = Report(screen, as_json, stats, bool(gbnf), person)
         if conversation.nodes and not person:
-            filing.tell(chat)
+            tell(chat)
         if lines:
             for line in stdin.lines():
                 report(chat.ask(line))
@@ -209,7 +211,7 @@ def chat(
             report(chat.ask_with_files(question, above))
         elif before:
             report(chat.ask(before))
-        keeping.save(chat)
+        saved_cache.save(chat)
     if report.cut and not person:
         raise LcpError(
             "An answer was cut before it was whole. Give a larger --max-tokens or --ctx-size."
@@ -217,24 +219,26 @@ def chat(
 
 
 def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
-    from lcp import attach, commands, filing
+    from lcp import commands
+    from lcp.chat import attachments
+    from lcp.chat.loop import Talk
+    from lcp.chat.resume import resuming, show_last, tell
+    from lcp.chat.status import Status
     from lcp.session.export import plain_name
-    from lcp.status import Status
-    from lcp.talk import Talk
     from lcp.terminal.keyboard import Keyboard
 
     chat.screen.notice(f"{plain_name(chat.model)} · /help lists commands, Ctrl-D leaves")
     chat.screen.blank()
     if chat.conversation.nodes:
-        filing.tell(chat)
-        filing.show_last(chat)
+        tell(chat)
+        show_last(chat)
     history = paths.data() / "history.jsonl"
     keyboard = Keyboard(
         history,
         on_text=chat.look_ahead,
         state=Status(chat),
         commands=commands.completions(chat),
-        paths=partial(attach.completions, folder=Path()),
+        paths=partial(attachments.completions, folder=Path()),
         keys=lambda: chat.settings.keys,
         meanwhile=chat.screen.prepare,
     )
@@ -245,7 +249,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
             chat.say_status()
     talk.run()
     if chat.log.is_kept and not chat.log.problem:
-        chat.screen.notice(f"Go on with this chat: {filing.resuming(chat)}")
+        chat.screen.notice(f"Go on with this chat: {resuming(chat)}")
 
 
 def _begin_with_system(chat: "Chat") -> None:

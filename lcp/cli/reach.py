@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from lcp.around import Around, Found
+    from lcp.chat.services import Found, Services
     from lcp.downloads.library import Installed
     from lcp.engine.engine import Engine
     from lcp.modelfile.machine import Gpu
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 MOST = 4_000_000  # bytes of a text that is named; no window holds so many
 
 
-def around(template: str | None = None, verbose: bool = False) -> "Around":
+def services(template: str | None = None, verbose: bool = False) -> "Services":
     """`template` is Jinja source for the model that the chat begins with, and for no other."""
-    from lcp.around import Around
+    from lcp.chat.services import Services
     from lcp.settings import personas
 
     first: list[Path] = []
 
     def engine(found: "Found", settings: "Settings", now: "datetime") -> "Engine":
-        from lcp import fitting
+        from lcp.chat import sizes
         from lcp.downloads import records
         from lcp.engine import native, probe
         from lcp.engine.engine import Engine
 
         native.log.echo = _echo if verbose else None
         gpu = probe.check_once(paths.cache())
-        fit = fitting.fitting(found.path, settings, known_figures(), gpu)
+        fit = sizes.fitting(found.path, settings, known_figures(), gpu)
         if first:  # that one was noted when it was looked for
             records.note_use(found.name)
         first[:] = first or [found.path]
         own = template if found.path == first[0] else None
         return Engine(found.path, settings, now=now, template=own, fit=fit)
 
-    return Around(
+    return Services(
         find=find,
         models=_models,
         engine=engine,
@@ -87,7 +87,7 @@ def conversation(
 
 def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found":
     """The model of this name or path, as `look` finds it; ModelNotFound says what to type."""
-    from lcp.around import Found
+    from lcp.chat.services import Found
     from lcp.downloads import library
 
     model = (look or library.find)(name)

@@ -98,8 +98,8 @@ def replay(id: Id, as_json: AsJson = False) -> None:
 
     The exit code is 1 where others came.
     """
+    from lcp.chat.replay import Replay
     from lcp.cli import reach
-    from lcp.replaying import Replay
     from lcp.session.store import load
     from lcp.settings import from_environment, from_file
     from lcp.terminal.screen import Screen
@@ -112,7 +112,7 @@ def replay(id: Id, as_json: AsJson = False) -> None:
     events, _ = load(_store().find(id))
     results: list[str] = []
     try:
-        for answer in Replay(reach.around(), layers, events, screen.progress):
+        for answer in Replay(reach.services(), layers, events, screen.progress):
             screen.clear_progress()
             results.append(answer.result)
             _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from terminal import NOW, Glass, Paper, a_console
 from test_store import files_no_larger_than
 
-from lcp import commands, filing
-from lcp.around import Around
-from lcp.chat import Chat
+from lcp import commands
+from lcp.chat import resume
+from lcp.chat.chat import Chat
+from lcp.chat.services import Services
+from lcp.commands import chats
 from lcp.errors import LcpError
 from lcp.session import export
 from lcp.session.conversation import Conversation
@@ -36,8 +38,8 @@ def begin(tmp_path, monkeypatch):
         logs.append(store.create(conversation.opening) if saved else Log.nowhere())
         screen = Screen(io.StringIO(), io.StringIO())
         engine = ScriptedEngine(*answers, *["Answer."] * 5)
-        around = Around(store=store)
-        return Chat(engine, conversation, logs[-1], screen, "scripted", {}, around=around)
+        services = Services(store=store)
+        return Chat(engine, conversation, logs[-1], screen, "scripted", {}, services=services)
 
     yield begin
     for log in logs:
@@ -62,7 +64,7 @@ def test_a_named_chat_is_found_by_its_name(begin):
     assert not chat.log.path.exists()  # still worth no file
     assert does(chat, "/save") == f"This chat is {chat.log.id}{later}, called my trip.\n"
     chat.ask("Where to?")
-    store = chat.around.store
+    store = chat.services.store
     assert store.find("my trip") == chat.log.path
     assert [(s.name, s.title) for s in store.list()] == [("my trip", "Where to?")]
     assert does(chat, "/save my trip") == named.format("")
@@ -78,7 +80,7 @@ def test_an_id_is_stronger_than_a_name_and_a_name_than_the_beginning_of_an_id(be
     one.ask("Hi.")
     two.ask("Hi.")
     two.keep(two.conversation.rename(one.log.id))
-    store = one.around.store
+    store = one.services.store
     assert store.find(one.log.id) == one.log.path
     does(two, "/save 2026")
     assert store.find("2026") == two.log.path
@@ -90,7 +92,7 @@ def test_two_chats_of_one_name_are_told_apart_by_their_ids(begin):
         chat.ask("Hi.")
         chat.keep(chat.conversation.rename("same"))
     with pytest.raises(LcpError, match=r"'same' fits several chats: .*; type more of the id"):
-        one.around.store.find("same")
+        one.services.store.find("same")
 
 
 @pytest.mark.parametrize("name", ["last", "x" * 61, "a\x1b]0;b", "two\nlines\x00"])
@@ -125,11 +127,11 @@ def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
 
 
 def test_of_many_chats_the_last_used_are_listed(begin, monkeypatch):
-    chats = [begin() for _ in range(filing.LISTED + 2)]
-    for chat in chats:
+    begun = [begin() for _ in range(chats.LISTED + 2)]
+    for chat in begun:
         chat.keep(chat.conversation.ask("Hi."))
-    lines = does(chats[0], "/sessions").splitlines()
-    assert len(lines) == filing.LISTED + 1
+    lines = does(begun[0], "/sessions").splitlines()
+    assert len(lines) == chats.LISTED + 1
     assert lines[-1] == "2 more: /sessions TEXT searches. /open NAME or ID goes on with one."
 
 
@@ -361,15 +363,15 @@ def test_the_end_of_a_long_last_turn_is_shown(begin):
     out, err = chat.screen._out.file, chat.screen._err.file
     chat.ask("Count.")
     out.truncate(0)
-    filing.show_last(chat)
+    resume.show_last(chat)
     assert err.getvalue().endswith("\n> Count.\n\n\n")
     text = out.getvalue().lstrip("\0")
     assert text.startswith("…line 28\n")
     assert text.endswith("line 39\n")
     chat.ask("Again " * 500)
     out.truncate(0)
-    filing.show_last(chat)
-    assert out.getvalue().count("x") == filing.SHOWN - 3
+    resume.show_last(chat)
+    assert out.getvalue().count("x") == resume.SHOWN - 3
     assert (out.getvalue() + err.getvalue()).count("…") == 2
 
 
@@ -379,7 +381,7 @@ def test_an_answer_that_goes_on_in_the_middle_of_its_code_is_drawn_as_code(begin
     chat.ask("Count.")
     glass = Glass(60, 40)
     chat.screen._out = a_console(Paper(glass), 60, 40)
-    filing.show_last(chat)
+    resume.show_last(chat)
     assert "   line_39 = 39\n" in glass.text()
     assert "```" not in glass.text()
     assert glass.text().rstrip().endswith("That is all.")
@@ -390,7 +392,7 @@ def test_which_chat_goes_on_is_told(begin):
     does(chat, "/save trip")
     chat.keep(chat.conversation.ask("Why?"))
     chat.screen._err.file.truncate(0)
-    filing.tell(chat)
+    resume.tell(chat)
     assert chat.screen._err.file.getvalue().lstrip("\0").splitlines() == [
         f"Resumed {chat.log.id} (1 turn) · trip · Why?",
         "Its last question has no answer yet; /retry answers it.",
@@ -401,7 +403,7 @@ def test_a_chat_whose_last_answer_was_cut_says_what_goes_on_with_it(begin):
     chat = begin(Said("It", ended="length"))
     chat.ask("Why?")
     chat.screen._err.file.truncate(0)
-    filing.tell(chat)
+    resume.tell(chat)
     told = chat.screen._err.file.getvalue().splitlines()[-1]
     assert told == "Its last answer was cut; /continue goes on with it."
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from lcp import words
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
+from lcp.commands.command import Command
 from lcp.engine.context import Progress
 from lcp.engine.probs import TokenProb
 from lcp.errors import LcpError
@@ -76,6 +77,25 @@ def fork(chat: Chat, argument: str) -> None:
     chat.say_status()
 
 
+def stats(chat: Chat, _: str) -> None:
+    """The figures of the last answer, and the sums of all answers of this chat."""
+    answers = [m for m in chat.conversation.nodes.values() if m.role == "assistant"]
+    if not answers:
+        raise LcpError("There is no answer yet. Ask something first.")
+
+    def total(*names: str) -> Any:
+        values = [m.stats.get(name, 0) for m in answers for name in names]
+        return sum(value for value in values if isinstance(value, int | float))
+
+    if chat.stats:
+        chat.screen.table([(name, f"{value:,}") for name, value in chat.stats.as_dict().items()])
+    chat.screen.notice(
+        f"In this chat: {words.count(len(answers), 'answer')} of "
+        f"{total('reply_tokens'):,} tokens, {total('read'):,} tokens read, "
+        f"{total('read_s', 'decode_s'):,.1f} s."
+    )
+
+
 def _asked(chat: Chat) -> list[dict[str, Any]]:
     """What the model saw before the last answer."""
     messages = chat.overflow.visible()
@@ -95,7 +115,7 @@ def _answer(chat: Chat) -> Message:
 
 def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     """The probabilities of the answer's tokens; read again in a context of its own."""
-    task = chat.engine.probs(_asked(chat), answer.ids, chat.around.free_memory)
+    task = chat.engine.probs(_asked(chat), answer.ids, chat.services.free_memory)
     with stopping(chat.engine.stop) as asked:
         for step in task:
             if asked:  # perhaps before it began
@@ -119,3 +139,27 @@ def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
     ]
     among = any(token == row.token for token, _, _ in row.others)
     return found if among else [*found, ("*", row.text, row.p)]
+
+
+COMMANDS = (
+    Command(
+        "The last answer as numbers", "tokens", "", "the last prompt as the model reads it", tokens
+    ),
+    Command(
+        "The last answer as numbers",
+        "probs",
+        "[N]",
+        "how sure it was; what else token N could be",
+        probs,
+    ),
+    Command(
+        "The last answer as numbers", "fork", "N K", "it anew, with alternative K at token N", fork
+    ),
+    Command(
+        "The last answer as numbers",
+        "stats",
+        "",
+        "the figures of the last answer, and of all",
+        stats,
+    ),
+)

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from lcp import attach
-from lcp.chat import Chat
+from lcp.chat import attachments
+from lcp.chat.chat import Chat
+from lcp.commands.command import Command
 from lcp.errors import LcpError
 from lcp.settings import EFFORTS, OPTIONS, Sampling, Settings, persona
 from lcp.words import either, short
@@ -75,7 +76,7 @@ def system(chat: Chat, text: str) -> None:
     if text:
         new = "" if text == "none" else text
         if text.startswith("@"):
-            new = attach.content(text[1:].strip('"'), Path())
+            new = attachments.content(text[1:].strip('"'), Path())
         chat.keep(chat.conversation.set_system(new))
     chat.screen.notice(f"System text: {chat.conversation.system or '(none)'}")
 
@@ -115,7 +116,7 @@ def _thinking(chat: Chat) -> str:
 
 def choose_persona(chat: Chat, name: str) -> None:
     """Take on a persona, or none; without a name, list them."""
-    tables, now = chat.around.personas, chat.settings.persona
+    tables, now = chat.services.personas, chat.settings.persona
     if not name:
         if not tables:
             raise LcpError("There is no persona yet. config.toml holds them: [persona.NAME]")
@@ -160,7 +161,7 @@ def _without(layers: Layers, names: Collection[str]) -> Layers:
 
 def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
     """What may stand after /persona."""
-    return [*((name, _told(table)) for name, table in chat.around.personas.items()), "none"]
+    return [*((name, _told(table)) for name, table in chat.services.personas.items()), "none"]
 
 
 def _row(chat: Chat, name: str) -> tuple[str, ...]:
@@ -182,3 +183,45 @@ def _word(name: str, value: Any) -> str:
 
 def _told(table: Any) -> str:
     return ", ".join(f"{name} = {short(str(value), 40)}" for name, value in table.items())
+
+
+def _text_or_file(chat: Chat, begun: str) -> Iterable[str]:
+    if begun[:1] != "@":
+        return ("none",)
+    return (f"@{path}" for path in attachments.paths(begun[1:], Path()))
+
+
+COMMANDS = (
+    Command(
+        "How it answers",
+        "set",
+        "[NAME [VALUE]]",
+        "show or change how answers are drawn",
+        set_,
+        candidates,
+    ),
+    Command(
+        "How it answers",
+        "system",
+        "[TEXT|@FILE|none]",
+        "show or change the system text",
+        system,
+        _text_or_file,
+    ),
+    Command(
+        "How it answers",
+        "persona",
+        "[NAME|none]",
+        "list personas; take one on",
+        choose_persona,
+        personas_here,
+    ),
+    Command(
+        "How it answers",
+        "think",
+        "[on|off|show|hide|low|medium|high|N]",
+        "whether it thinks, how hard, for at most N tokens; what is shown",
+        think,
+        lambda chat, begun: THINK,
+    ),
+)

@@ -13,15 +13,16 @@ import pytest
 from fakes import ScriptedEngine
 from terminal import ENTER, NOW, Pty
 
-from lcp import commands, switching
-from lcp.around import Around, Found
-from lcp.chat import Chat
+from lcp import commands
+from lcp.chat import switch
+from lcp.chat.chat import Chat
+from lcp.chat.services import Found, Services
+from lcp.chat.status import Status
 from lcp.engine.engine import Engine
 from lcp.engine.worker import Task
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
-from lcp.status import Status
 from lcp.terminal.screen import Screen
 
 PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
@@ -41,7 +42,7 @@ class World:
 
     def __post_init__(self):
         self.store = Store(self.folder / "sessions", now=lambda: NOW)
-        self.around = Around(
+        self.services = Services(
             find=self.find,
             models=lambda: {"old": "", "new": "Q4_0 98 MB"},
             engine=self.engine,
@@ -53,7 +54,7 @@ class World:
         screen = Screen(io.StringIO(), io.StringIO())
         first = self.engine(self.find("old"), None, NOW)
         self.chat = Chat(
-            first, conversation, log, screen, "old", {"flag": self.flags}, around=self.around
+            first, conversation, log, screen, "old", {"flag": self.flags}, services=self.services
         )
 
     def find(self, name):
@@ -115,7 +116,7 @@ def world(tmp_path, monkeypatch):
 
     yield make
     for world in worlds:
-        switching.close(world.chat)
+        switch.close(world.chat)
 
 
 def said(engine):
@@ -392,7 +393,7 @@ def two(tiny, tmp_path):
     """A chat with one real tiny model, beside another one."""
     models = {"one": tiny("dense"), "two": tiny("swa"), "broken": tmp_path / "broken.gguf"}
     models["broken"].write_bytes(b"GGUF" + bytes(100))
-    around = Around(
+    services = Services(
         find=lambda name: Found(name, models[name]),
         engine=lambda found, s, now: Engine(found.path, s, now=now),
         free_memory=lambda: PLENTY,
@@ -401,12 +402,12 @@ def two(tiny, tmp_path):
     conversation = Conversation.begin(lambda: NOW, "one")
     layers = {"flag": {"temp": 0, "max_tokens": 4, "ctx_size": 512, "threads": 1}}
     screen = Screen(io.StringIO(), io.StringIO())
-    log = around.store.create(conversation.opening)
-    engine = around.engine(around.find("one"), switching.resolve(layers), NOW)
-    chat = Chat(engine, conversation, log, screen, "one", layers, around=around)
+    log = services.store.create(conversation.opening)
+    engine = services.engine(services.find("one"), switch.resolve(layers), NOW)
+    chat = Chat(engine, conversation, log, screen, "one", layers, services=services)
     chat.load()
     yield chat
-    switching.close(chat)
+    switch.close(chat)
 
 
 def test_real_models_take_turns_in_one_conversation(two):
@@ -422,8 +423,8 @@ def test_real_models_take_turns_in_one_conversation(two):
     assert [e["model"] for e in answers] == ["one", "two", "two"]
     assert [e["text"] for e in answers] == [first.text, second.text, third.text]
     # a model that reads all of it for the first time says the same
-    around, now = two.around, two.conversation.created
-    with around.engine(around.find("two"), two.settings, now) as fresh:
+    services, now = two.services, two.conversation.created
+    with services.engine(services.find("two"), two.settings, now) as fresh:
         fresh.load().result()
         request = two.conversation.turns()[:-1]
         messages = [m for t in request for m in (t.user, t.answer)]
@@ -444,11 +445,11 @@ def test_a_chat_that_is_opened_has_its_cache_again(two):
     before = two.ask("The sea is wide and the wind is strong.")
     two.engine.save(two.log.path.with_suffix(".kv")).result()
     first, conversation = two.log.id, Conversation.begin(lambda: NOW, "one")
-    with two.around.store.create(conversation.opening) as log:
+    with two.services.store.create(conversation.opening) as log:
         log.append(conversation.ask("Another one?"))
     kept = two.log.path.with_suffix(".kv").read_bytes()
     commands.run(two, f"/open {log.id}")  # a chat as short as this one leaves no cache behind
-    two.around.store.find(first).with_suffix(".kv").write_bytes(kept)
+    two.services.store.find(first).with_suffix(".kv").write_bytes(kept)
     commands.run(two, "/retry")
     commands.run(two, f"/open {first}")
     after = two.ask("And the ship?")

@@ -12,10 +12,10 @@ import pytest
 from fakes import does
 from terminal import NOW, PATIENCE_S, ROOT, terminal_environment
 
-from lcp.around import Around, Found
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
+from lcp.chat.replay import Replay
+from lcp.chat.services import Found, Services
 from lcp.engine.engine import Engine
-from lcp.replaying import Replay
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.settings import resolve
@@ -54,9 +54,9 @@ def chat(tiny, home):
 def replay(chat, moved=None):
     """What is said of each answer of the log; `moved`: a model's name -> the file it now is."""
     chat.engine.close()
-    around = Around(find=lambda name: Found(name, (moved or {}).get(name, Path(name))))
+    services = Services(find=lambda name: Found(name, (moved or {}).get(name, Path(name))))
     here = {"config.toml": {"threads": 1, "temp": 2, "think": "off"}}  # of which one counts
-    drawn = Replay(around, here, load(chat.log.path)[0], lambda _: None)
+    drawn = Replay(services, here, load(chat.log.path)[0], lambda _: None)
     return [answer.line() for answer in drawn]
 
 
@@ -203,9 +203,9 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
         seen.append((settings.ctx_size, settings.flash_attn, settings.threads, now))
         return Engine(found.path, settings, now=now)
 
-    around = Around(find=lambda name: Found(name, Path(name)), engine=engine)
+    services = Services(find=lambda name: Found(name, Path(name)), engine=engine)
     here = {"config.toml": {"ctx_size": 64, "flash_attn": "off", "threads": 1}}
-    (answer,) = Replay(around, here, load(one.log.path)[0], lambda _: None)
+    (answer,) = Replay(services, here, load(one.log.path)[0], lambda _: None)
     assert (answer.result, seen) == ("same", [(512, "on", 1, NOW)])
 
 
@@ -265,7 +265,7 @@ def test_another_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsy
 
 def test_each_model_draws_its_own_answers(chat, tiny):
     one, other = chat(), tiny("swa", quant="Q8_0")
-    one.around = Around(find=lambda name: Found(name, Path(name)))
+    one.services = Services(find=lambda name: Found(name, Path(name)))
     first = one.model
     for model in ("", str(other), first):
         if model:

@@ -8,9 +8,9 @@ import pytest
 from terminal import terminal_environment
 
 from bench.info import write
+from lcp.chat.sizes import fitting
 from lcp.engine.loading import Fit
 from lcp.errors import ModelError, NotEnoughMemory
-from lcp.fitting import fitting
 from lcp.settings import Settings
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
@@ -80,7 +80,7 @@ def test_under_a_memory_limit_a_chat_says_so_or_takes_less(smollm2, home, size):
 ASKS = """
 import resource, sys
 from pathlib import Path
-from lcp.fitting import fitting
+from lcp.chat.sizes import fitting
 from lcp.settings import Settings
 
 resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))

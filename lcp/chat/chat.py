@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lcp.around import Around
-from lcp.attach import Attached, attach
+from lcp.chat.attachments import Attached, attach
+from lcp.chat.overflow import Overflow
+from lcp.chat.services import Services
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.engine.loading import Loading
@@ -20,7 +21,6 @@ from lcp.engine.reply import Reply, Request
 from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError, TooLong
-from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
@@ -44,7 +44,7 @@ class Chat:
     model: str  # the name it was asked for by
     layers: dict[str, dict[str, Any]]  # see lcp.settings.ORDER
     read_ahead: bool = True
-    around: Around = field(default_factory=Around)
+    services: Services = field(default_factory=Services)
     grammar: str | None = None  # GBNF that all answers keep to
     typing: Callable[[], AbstractContextManager[None]] = nullcontext  # around each answer
     settings: Settings = field(init=False)

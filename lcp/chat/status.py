@@ -2,8 +2,8 @@
 
 from contextlib import suppress
 
-from lcp.attach import File
-from lcp.chat import Chat
+from lcp.chat.attachments import File
+from lcp.chat.chat import Chat
 from lcp.engine.engine import Engine
 from lcp.errors import LcpError
 from lcp.session.export import plain_name

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp import commands
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load

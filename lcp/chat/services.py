@@ -1,4 +1,4 @@
-"""Around: what a chat can turn to beside itself: other models, other saved chats, personas.
+"""Services: what a chat can turn to beside itself: other models, other saved chats, personas.
 
 Functions and plain values; the command line gives them, for it knows where models lie. It knows
 no chat.
@@ -35,7 +35,7 @@ def _engine(found: Found, settings: Settings, now: datetime) -> Engine:
 
 
 @dataclass(frozen=True)
-class Around:
+class Services:
     """Of a chat that was told of nothing: no other model, no persona, the saved chats."""
 
     find: Callable[[str], Found] = _nothing

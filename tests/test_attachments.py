@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from terminal import NOW
 
 from lcp import commands
-from lcp.attach import ALL_BYTES, FILE_BYTES, attach, completions, mention, paths
-from lcp.chat import Chat
+from lcp.chat.attachments import ALL_BYTES, FILE_BYTES, attach, completions, mention, paths
+from lcp.chat.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log

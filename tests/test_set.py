@@ -8,9 +8,10 @@ import pytest
 from fakes import Said, ScriptedEngine, does
 from terminal import NOW
 
-from lcp import choosing, commands
-from lcp.around import Around
-from lcp.chat import Chat
+from lcp import commands
+from lcp.chat.chat import Chat
+from lcp.chat.services import Services
+from lcp.commands import settings
 from lcp.errors import LcpError, SettingsError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
@@ -48,9 +49,9 @@ def chat(tmp_path, monkeypatch):
     engine = ScriptedEngine(*[Said("Yes.", thinking="Hm.")] * 5)
     screen = Screen(io.StringIO(), io.StringIO())
     layers = {"config.toml": {"temp": 0.3}, "flag": {"min_p": 0.2}}
-    around = Around(personas=TABLES, store=Store(tmp_path))
-    with around.store.create(conversation.opening) as log:
-        yield Chat(engine, conversation, log, screen, "scripted", layers, around=around)
+    services = Services(personas=TABLES, store=Store(tmp_path))
+    with services.store.create(conversation.opening) as log:
+        yield Chat(engine, conversation, log, screen, "scripted", layers, services=services)
 
 
 def refuses(chat, line):
@@ -181,19 +182,21 @@ def test_personas_are_listed_and_the_one_that_counts_is_marked(chat):
 
 
 def test_a_long_text_of_a_persona_is_cut_with_an_ellipsis(chat):
-    chat.around = Around(personas={"judge": {"system": "You judge " + "all " * 20, "temp": 0.5}})
+    chat.services = Services(
+        personas={"judge": {"system": "You judge " + "all " * 20, "temp": 0.5}}
+    )
     assert "system = You judge all all all all all all all a…, temp = 0.5" in does(chat, "/persona")
 
 
 def test_a_persona_that_cannot_be_changes_nothing(chat):
     assert refuses(chat, "/persona cok") == ("There is no persona called cok. Did you mean cook?")
     TABLES_BAD = {"bad": {"tmep": 1}, "hot": {"temp": "hot"}}
-    chat.around = Around(personas=TABLES_BAD)
+    chat.services = Services(personas=TABLES_BAD)
     assert "There is no setting called tmep (persona). Did you mean temp?" in (
         refuses(chat, "/persona bad")
     )
     assert refuses(chat, "/persona hot").startswith("temp = hot (persona) has no meaning.")
-    chat.around = Around()
+    chat.services = Services()
     assert refuses(chat, "/persona") == (
         "There is no persona yet. config.toml holds them: [persona.NAME]"
     )
@@ -252,11 +255,11 @@ def test_to_choose_how_it_thinks_lets_it_think(chat, word):
 
 
 def test_the_candidates_of_set_are_names_and_then_words():
-    assert dict(choosing.candidates(None, "te"))["temp"].startswith("randomness")
-    assert list(choosing.candidates(None, "stop ")) == ["stop none", "stop reset"]
-    assert next(iter(choosing.candidates(None, "max_tokens a"))) == "max_tokens auto"
-    assert list(choosing.candidates(None, "tmep ")) == []
-    assert "think hide" in choosing.candidates(None, "think ")
+    assert dict(settings.candidates(None, "te"))["temp"].startswith("randomness")
+    assert list(settings.candidates(None, "stop ")) == ["stop none", "stop reset"]
+    assert next(iter(settings.candidates(None, "max_tokens a"))) == "max_tokens auto"
+    assert list(settings.candidates(None, "tmep ")) == []
+    assert "think hide" in settings.candidates(None, "think ")
 
 
 # the command line

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.errors import LcpError
 from lcp.terminal.signals import quiet
 

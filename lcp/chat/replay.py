@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcp import words
-from lcp.around import Around
+from lcp.chat.overflow import Overflow
+from lcp.chat.services import Services
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.engine.plan import common_prefix
 from lcp.engine.reply import Reply, Request
 from lcp.errors import LcpError, SessionError
-from lcp.overflow import Overflow
 from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name
 from lcp.session.message import Event, Message, from_event
@@ -56,13 +56,13 @@ class Replay:
 
     def __init__(
         self,
-        around: Around,
+        services: Services,
         layers: Mapping[str, Mapping[str, Any]],
         events: Sequence[Event],
         tell: Callable[[str], None],
     ) -> None:
         """Of the `layers` only what is said of this machine counts; `tell` shows what goes on."""
-        self._around = around
+        self._services = services
         self._layers = {
             layer: {name: values[name] for name in HERE if name in values}
             for layer, values in layers.items()
@@ -142,9 +142,9 @@ class Replay:
         wanted = (answer.model, settings.ctx_size, settings.kv_type, settings.flash_attn)
         if self._engine is None or wanted != self._loaded:
             self._close()
-            found = self._around.find(answer.model)
+            found = self._services.find(answer.model)
             self._tell(f"loading {plain_name(answer.model)}")
-            self._engine = self._around.engine(found, settings, conversation.created)
+            self._engine = self._services.engine(found, settings, conversation.created)
             self._engine.load().result()
             self._loaded = wanted
         engine, model = self._engine, self._engine.model

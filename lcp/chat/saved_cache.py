@@ -1,7 +1,7 @@
 """Keeping the KV cache beside the log of a chat, so that resuming it reads nothing."""
 
 from lcp import words
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.engine import statefile
 from lcp.terminal.signals import pressed, stopping
 

@@ -7,7 +7,8 @@ Turns are counted from 1, as /history shows them.
 import signal
 
 from lcp import words
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
+from lcp.commands.command import Command
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
 from lcp.terminal import editor
@@ -138,6 +139,11 @@ def context(chat: Chat, _: str) -> None:
     chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
 
 
+def clear(chat: Chat, _: str) -> None:
+    chat.keep(chat.conversation.clear())
+    chat.screen.notice("The conversation begins anew; the log keeps what was said.")
+
+
 def _turn(chat: Chat, argument: str) -> Turn:
     said = chat.conversation.said()
     n = words.number(argument, len(said), "a turn") if argument else len(said)
@@ -220,3 +226,33 @@ def _marks(chat: Chat, turn: Turn) -> str:
         turn.answer.ended if turn.answer else "": bool(turn.answer and turn.answer.ended != "end"),
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
+
+
+COMMANDS = (
+    Command(
+        "The last turns",
+        "retry",
+        "[N] [xK]",
+        "answer the last question, or the Nth, once more, or K times",
+        retry,
+    ),
+    Command("The last turns", "continue", "", "go on with an answer that was cut", go_on),
+    Command("The last turns", "undo", "[N]", "take back the last turn, or N turns", undo),
+    Command(
+        "The last turns",
+        "edit",
+        "[N|answer]",
+        "change the last question, or the Nth; or the last answer",
+        edit,
+        lambda chat, begun: ("answer",),
+    ),
+    Command("The conversation", "history", "", "the turns of this branch, numbered", history),
+    Command("The conversation", "branch", "[N]", "go back to after turn N; the rest stays", branch),
+    Command("The conversation", "branches", "[K]", "list the branches; go to branch K", branches),
+    Command("The conversation", "pin", "N", "keep turn N in the window, or let it go again", pin),
+    Command(
+        "The conversation", "forget", "N", "hide turn N from the model, or show it again", forget
+    ),
+    Command("The conversation", "context", "", "what fills the window", context),
+    Command("The conversation", "clear", "", "begin the conversation anew", clear),
+)

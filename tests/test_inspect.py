@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lcp import commands
-from lcp.chat import Chat
+from lcp.chat.chat import Chat
 from lcp.engine.engine import Engine
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation, local_now

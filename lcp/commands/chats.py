@@ -1,0 +1,130 @@
+"""The slash commands for saved chats: give this one a name, list them, open another."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from lcp.chat import saved_cache, switch
+from lcp.chat.chat import Chat
+from lcp.chat.resume import resuming, show_last, tell, without_model
+from lcp.commands.command import Command
+from lcp.errors import LcpError, ModelNotFound, SessionError
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.settings import OPTIONS
+from lcp.words import count
+
+OFFERED = 50  # saved chats, by the Tab key
+LONGEST_NAME = 60
+LISTED = 40  # chats; more scroll away
+
+
+def save(chat: Chat, name: str) -> None:
+    """Give this chat a name that --resume and /open know."""
+    name, own = " ".join(name.split()), chat.log.path
+    if own is None:
+        raise LcpError("This chat is not kept (--no-save). /export FILE writes it to a file.")
+    later = "" if chat.log.is_kept else ", kept from its first question on"
+    if not name:
+        called = chat.conversation.name
+        told = f"called {called}" if called else "without a name: /save NAME gives one"
+        chat.screen.notice(f"This chat is {own.stem}{later}, {told}.")
+        return
+    if name == "last" or len(name) > LONGEST_NAME or not name.isprintable():
+        raise SessionError(
+            f"A chat cannot be called that. Give a name of up to {LONGEST_NAME} letters; "
+            "last is the one used last."
+        )
+    taken = [s.id for s in chat.services.store.list() if name in (s.id, s.name) and s.path != own]
+    if taken:
+        raise SessionError(f"{taken[0]} is called {name} already. Give another name.")
+    chat.keep(chat.conversation.rename(name))
+    chat.screen.notice(f"This chat is now called {name}{later}: {resuming(chat)}")
+
+
+def sessions(chat: Chat, text: str) -> None:
+    """The saved chats; with words and "phrases", those in which all of them were said."""
+    found = chat.services.store.list(_words(text))
+    if not found:
+        raise LcpError(
+            "No saved chat contains that. /sessions lists all."
+            if text
+            else "There is no saved chat yet. This one is kept from its first question on."
+        )
+    chat.screen.table(
+        [
+            (
+                "*" if saved.path == chat.log.path else " ",
+                saved.id,
+                saved.name,
+                f"{saved.modified:%Y-%m-%d %H:%M}",
+                count(saved.turns, "turn"),
+                saved.passage or saved.title,
+            )
+            for saved in found[:LISTED]
+        ]
+    )
+    more = f"{len(found) - LISTED} more: /sessions TEXT searches. " if len(found) > LISTED else ""
+    chat.screen.notice(f"{more}/open NAME or ID goes on with one.")
+
+
+def _words(text: str) -> list[str]:
+    """Words, and phrases in quotes; not as a shell splits: d'été is a word."""
+    return [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text)]
+
+
+def open_chat(chat: Chat, name: str) -> None:
+    """Go on with another saved chat; this one is left as on leaving."""
+    if not name:
+        raise LcpError("Say which chat: /open NAME or its id. /sessions lists them.")
+    store = chat.services.store
+    path = store.find(name)
+    if path == chat.log.path:
+        raise LcpError("This is that chat already. /sessions lists the others.")
+    log, events, notices = store.open(path.stem)
+    try:
+        saved = log.path.with_suffix(".kv") if log.path else None
+        if chat.log.path is None:  # --no-save counts for every chat of this program
+            log.close()
+            log = Log.nowhere()
+        conversation = Conversation.from_events(events)
+        try:
+            found = chat.services.find(conversation.model)
+        except ModelNotFound as error:
+            raise without_model(error, path.stem) from None
+        chat.ready()
+        saved_cache.save(chat)
+        before = chat.log
+        switch.change(chat, found, conversation, log, _layers(chat, conversation), saved)
+    except BaseException:
+        log.close()
+        raise
+    before.close()
+    for notice in notices:
+        chat.screen.notice(notice)
+    tell(chat)
+    show_last(chat)
+
+
+def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
+    """What may stand after /open: the chats used last."""
+    saved = chat.services.store.list(most=OFFERED)
+    return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
+
+
+def _layers(chat: Chat, conversation: Conversation) -> dict[str, dict[str, Any]]:
+    """The settings of another conversation: nothing that was chosen in this one counts there."""
+    known = {n: v for n, v in conversation.settings.items() if n in OPTIONS}
+    own = {"conversation": known, "persona": {}, "/set": {"persona": known.get("persona")}}
+    return {**chat.layers, **own}
+
+
+COMMANDS = (
+    Command("Saved chats", "save", "[NAME]", "give this chat a name", save),
+    Command(
+        "Saved chats", "sessions", "[TEXT]", "list the saved chats, or those with TEXT", sessions
+    ),
+    Command(
+        "Saved chats", "open", "NAME|ID", "go on with another saved chat", open_chat, chats_here
+    ),
+)

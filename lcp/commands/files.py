@@ -1,0 +1,105 @@
+"""The slash commands for files and the clipboard: put a file in front of a message, copy an answer,
+export the chat.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lcp import paths
+from lcp.chat import attachments
+from lcp.chat.chat import Chat
+from lcp.commands.command import Command
+from lcp.errors import LcpError, SessionError
+from lcp.session import export
+from lcp.terminal import clipboard
+from lcp.words import number
+
+
+def read(chat: Chat, name: str) -> str:
+    if not name:
+        raise LcpError("Say which file: /read notes.txt, or several: /read folder/*.py")
+    name = name.strip('"')
+    mention = attachments.mention(name)
+    if not attachments.attach(mention, Path()).checked().files:
+        here = paths.at(name)
+        if here and here.is_dir():
+            raise LcpError(f"{name} is a folder. Name files in it: /read {name.rstrip('/')}/*.txt")
+        what = f"{name} is no file of text" if here else f"There is no file {name}"
+        raise LcpError(f"{what}. Name one: /read notes.txt")
+    return mention + " "
+
+
+def copy(chat: Chat, argument: str) -> None:
+    """The last answer, the n-th from the end, or the last code block into the clipboard."""
+    answers = [turn.answer.content for turn in chat.conversation.said() if turn.answer]
+    if not answers:
+        raise LcpError("There is no answer to copy. Ask something first.")
+    if argument == "code":
+        blocks = [block for answer in answers for block in export.code_blocks(answer)]
+        if not blocks:
+            raise LcpError("No answer has a code block. /copy takes the last answer.")
+        text, what = blocks[-1], "The last code block"
+    else:
+        n = number(argument or "1", len(answers), "an answer, the last being 1, nor code")
+        text, what = answers[-n], "The last answer" if n == 1 else f"Answer {n} from the end"
+    how = clipboard.copy(text, chat.screen.send)
+    chat.screen.notice(f"{what}, {len(text):,} characters: {how}.")
+
+
+def write(chat: Chat, name: str) -> None:
+    """The chat into a new file."""
+    _write(chat, name, replace=False)
+
+
+def overwrite(chat: Chat, name: str) -> None:
+    """The chat into a file, whatever was in it."""
+    _write(chat, name, replace=True)
+
+
+def _write(chat: Chat, name: str, replace: bool) -> None:
+    if not name:
+        raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
+    file = Path(name.strip('"'))
+    chat.conversation.said()
+    try:
+        export.write(chat.conversation, file, replace)
+    except FileExistsError:
+        raise SessionError(
+            f"{file} exists already. Give another name, or replace it: /export! {name}"
+        ) from None
+    chat.screen.notice(f"Written to {file.expanduser().resolve()}.")
+
+
+def _paths(_: Chat, begun: str) -> Iterable[str]:
+    return attachments.paths(begun, Path())
+
+
+COMMANDS = (
+    Command(
+        "The last turns",
+        "copy",
+        "[N|code]",
+        "the last answer, the Nth last or the last code block",
+        copy,
+        lambda chat, begun: ("code",),
+    ),
+    Command(
+        "The last turns",
+        "read",
+        "FILE",
+        "put a text file in front of the next message",
+        read,
+        _paths,
+    ),
+    Command(
+        "Saved chats",
+        "export",
+        "FILE",
+        "write the chat to a .md, .html or .json file",
+        write,
+        _paths,
+    ),
+    Command(
+        "Saved chats", "export!", "FILE", "the same, over a file that is there", overwrite, _paths
+    ),
+)
