@@ -87,8 +87,8 @@ _TITLES = (
     "Saved chats", "lcp",
 )  # fmt: skip
 _ALL = (
-    *turns.COMMANDS, *files.COMMANDS, *settings.COMMANDS, *models.COMMANDS, *inspect.COMMANDS,
-    *chats.COMMANDS, *_OWN,
+    *turns.COMMANDS, *settings.COMMANDS, *models.COMMANDS, *inspect.COMMANDS, *chats.COMMANDS,
+    *files.COMMANDS, *_OWN,
 )  # fmt: skip
 GROUPS = {title: tuple(c for c in _ALL if c.group == title) for title in _TITLES}
 TABLE = tuple(command for group in GROUPS.values() for command in group)
