@@ -167,8 +167,6 @@ ARRAY_KV = [0, 0, 0, 4]
         ),
         (described("falcon-h1", block_count=4), "Hybrid: each layer keeps the whole context and a"),
         (described("mamba", block_count=64), "Recurrent: a fixed state instead of a cache;"),
-        (described("bert", block_count=12), "An encoder: it turns text into vectors and cannot"),
-        (described("llada", block_count=12), "A diffusion model: it writes all of a text at once;"),
         (
             described("llama", block_count=32, context_length=8192, attention__sliding_window=4096),
             "The file names a sliding window of 4,096 tokens.",
@@ -268,25 +266,28 @@ def test_a_template_for_tools_of_its_own():
 @pytest.mark.parametrize(
     ("pairs", "problem"),
     [
-        ([], "The key general.architecture is missing: nothing can run it."),
-        ([pair("general.architecture", U32, 7)], "The key general.architecture is no text"),
-        (described("llama"), "The key llama.block_count is missing: llama.cpp cannot run it."),
-        (described("clip"), "A projector for images or sound: it goes with a model."),
+        ([], "This has no text under the key general.architecture"),
+        (
+            [pair("general.architecture", U32, 7)],
+            "This has no text under the key general.architecture",
+        ),
+        (described("llama"), "The key llama.block_count is missing."),
+        (described("clip"), "This is a projector for images or sound, not a model."),
         (
             [*described("llama"), pair("general.type", STRING, "adapter")],
-            "A LoRA adapter: it goes with a model and is none.",
+            "This is a LoRA adapter, not a model.",
         ),
         (
             described("llama", block_count="32"),
-            "llama.block_count should be a whole number: the file is damaged.",
+            "llama.block_count should be a whole number.",
         ),
         (
             [*described("llama", block_count=1), pair("llama.context_length", BOOL, True)],
-            "llama.context_length should be a whole number: the file is damaged.",
+            "llama.context_length should be a whole number.",
         ),
         (
             [*described("llama", block_count=1), pair(b"\xff", U32, 1)],
-            "Some of its keys are no UTF-8",
+            "Some of its keys are not UTF-8",
         ),
     ],
 )
@@ -299,9 +300,7 @@ def test_a_file_without_tensors():
     data = gguf(described("llama", block_count=1), ())
     source = Source("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
     told = facts(open_model("x.gguf", lambda name: source))
-    assert told.problems == (
-        "It has no tensors, only a vocabulary or settings: nothing can run it.",
-    )
+    assert told.problems[0].startswith("This is a header without tensors")
     assert (told.parameters, told.bits_per_weight, told.quant, told.mix) == (0, None, "", {})
 
 
@@ -310,7 +309,7 @@ def test_a_big_endian_file():
         pair("general.architecture", STRING, "llama", ">"),
         pair("llama.block_count", U32, 1, ">"),
     ]
-    assert of(pairs, order=">").problems == ("It is big-endian: it cannot run on this machine.",)
+    assert of(pairs, order=">").problems[0].startswith("This is a big-endian file")
 
 
 def test_a_tensor_of_an_unknown_type():

@@ -242,7 +242,8 @@ def test_a_hostile_header_kills_only_the_child(tmp_path, facts):
     model = local(headers.write(tmp_path / "model.gguf", "qwen3moe", **facts))
     told = estimate(model, [(512, "f16"), (1024, "q8_0")])
     assert told.source == "about"
-    assert told.why.startswith(("llama.cpp refuses this model: ", "llama.cpp does not answer"))
+    assert not told.loads
+    assert "model.gguf" in told.why and "pip install --upgrade llama-cpp-python" in told.why
     assert [row.context for row in told.rows] == [512, 1024]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert peak * (1 if sys.platform == "darwin" else 1024) < 2 << 30
@@ -256,7 +257,7 @@ def test_an_unknown_architecture_is_about(tmp_path):
         local(headers.write_header(tmp_path / "new.gguf", values, shapes)), [(8192, "f16")]
     )
     assert told.source == "about"
-    assert "unknown model architecture: 'llama9'" in told.why
+    assert "'llama9'" in told.why and not told.loads
     assert told.rows[0].kv == 1 << 30
 
 

@@ -104,7 +104,7 @@ def test_a_tensor_that_is_missing(tiny, tmp_path):
     path.write_bytes(tiny("dense").read_bytes().replace(b"blk.1.attn_q", b"blk.1.attn_z"))
     sentence = refusal(path)
     assert "cannot load odd.gguf: " in sentence and "'blk.1.attn_q.weight' not found." in sentence
-    assert sentence.endswith("Download it again.")
+    assert sentence.endswith("pip install --upgrade llama-cpp-python")
 
 
 def test_a_model_larger_than_memory(tiny, tmp_path):

@@ -32,11 +32,13 @@ def write(
     facts: Mapping[str, float | int | str] | None = None,
     seed: int = 0,
     head: int = _HEAD,
+    change: Callable[[dict[str, Any]], None] = lambda keys: None,
 ) -> Path:
     """Write a model of a kind; `quant` is "Q8_0" or "Q4_0" for every matrix it can hold.
 
     `words` are further tokens that are text, `controls` such that are structure; `facts` are
     further metadata. A q8_0 KV cache needs `head`, the size of an attention head, to be 32.
+    `change` may spoil the metadata, key -> gguf's value, before it is written.
     """
     arch, build = KINDS[kind]
     tiny = _Tiny(path, arch, quant, seed, head)
@@ -47,8 +49,18 @@ def write(
         kinds: dict[type, Any] = {float: tiny.gguf.add_float32, int: tiny.gguf.add_uint32}
         kinds.get(type(value), tiny.gguf.add_string)(key, value)
     build(tiny)
+    change(tiny.gguf.kv_data[0])
     tiny.close()
     return path
+
+
+def value(it: Any) -> Any:
+    """A value of the metadata as gguf keeps it, for `change`."""
+    kinds = gguf.GGUFValueType
+    if isinstance(it, list):
+        return gguf.gguf_writer.GGUFValue(it, kinds.ARRAY, kinds.get_type(it[0]))
+    kind = kinds.UINT32 if type(it) is int and it >= 0 else kinds.get_type(it)
+    return gguf.gguf_writer.GGUFValue(it, kind)
 
 
 class _Tiny:

@@ -20,24 +20,41 @@ if TYPE_CHECKING:
     from lcp.modelfile.parts import ModelFile
 
 
-def fitting(path: Path, settings: Settings, known: Path, gpu: bool) -> Callable[[], Fit]:
+def fitting(
+    path: Path, settings: Settings, known: Path, gpu: bool, name: str = ""
+) -> Callable[[], Fit]:
     """What chooses context and GPU layers for a model, when it is called: that takes a while.
 
-    `known`: the folder of remembered figures; `gpu`: whether this llama.cpp can use one. The call
-    raises NotEnoughMemory when the model cannot run here, and ModelError or GgufError.
+    `known`: the folder of remembered answers; `gpu`: whether this llama.cpp can use one; `name`:
+    what sentences call the model. The call raises NotEnoughMemory when the model cannot run here,
+    ModelError for one that llama.cpp cannot load or nobody can chat with, and GgufError.
     """
 
     def choose() -> Fit:
         # here and not above: the prompt does not wait for them
-        from lcp.modelfile import fit, machine, memory
-        from lcp.modelfile.facts import facts
+        from concurrent.futures import ThreadPoolExecutor
+
         from lcp.modelfile.parts import local
+        from lcp.modelfile.purpose import not_for_chat
+        from lcp.modelfile.trial import check_loads
 
         model = local(path)
+        if why := not_for_chat(model.header):
+            raise ModelError(f"{name or model.name} {why}")
         if not model.complete:
             raise ModelError(_incomplete(model))
-        known_facts = facts(model)
+        with ThreadPoolExecutor(1) as beside:  # each is a process
+            trial = beside.submit(check_loads, model, known, name)
+            try:
+                return sizes(model)
+            finally:
+                trial.result()  # what it raises says more than what the sizes raise
 
+    def sizes(model: "ModelFile") -> Fit:
+        from lcp.modelfile import fit, machine, memory
+        from lcp.modelfile.facts import facts
+
+        known_facts = facts(model)
         here = machine.machine(gpus=machine.gpus() if gpu else ())
 
         def choice(repack: bool) -> "Choice":
@@ -66,7 +83,7 @@ def fitting(path: Path, settings: Settings, known: Path, gpu: bool) -> Callable[
 
         repack, chosen = fit.with_copies_or_without(choice)
         if chosen.refusal:
-            raise NotEnoughMemory(f"{path.name} does not fit here. {chosen.refusal}")
+            raise NotEnoughMemory(f"{name or path.name} does not fit here. {chosen.refusal}")
         return Fit(chosen.ctx_size, chosen.n_gpu_layers, repack, chosen.notices)
 
     return choose

@@ -68,7 +68,7 @@ def info(
         return
     known = facts(model)
     try:
-        needs: Outlook | str = _outlook(model, known, settings, card)
+        needs: Outlook | str = _outlook(name, model, known, settings, card)
     except LcpError as error:
         needs = str(error)
     if as_json:
@@ -139,17 +139,24 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
 # what it needs
 
 
-def _outlook(model: "ModelFile", known: "Facts", settings: Any, card: int | None) -> "Outlook":
+def _outlook(
+    name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
+) -> "Outlook":
     """The memory table; an LcpError says why there is none."""
     from lcp.cli import reach
     from lcp.modelfile.machine import machine
     from lcp.modelfile.outlook import outlook
+    from lcp.modelfile.purpose import not_for_chat
+    from lcp.modelfile.trial import check_loads
 
+    if why := not_for_chat(model.header):
+        raise ModelError(f"This {why}")
     if model.missing:
         raise ModelError("What it needs can be told when all of its parts are here.")
     if known.bits_per_weight is None:
         raise ModelError("What it needs cannot be told without the size of its tensors.")
     found = reach.cards() if card is None else ()
+    check_loads(model, reach.known_figures(), reach.title(model.name, name))
     return outlook(
         model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
         n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, card=card,
@@ -209,7 +216,7 @@ def _memory_json(needs: "Outlook") -> dict[str, Any]:
             {
                 "context": row.context, "kv_type": row.kv_type, "weights": memory.weights,
                 "kv": row.kv, "compute": row.compute, "output": row.output, "total": row.total,
-                "fits": verdict == "fits", "verdict": verdict,
+                "fits": memory.loads and verdict == "fits", "verdict": verdict,
             }
             for row, verdict in needs.rows
         ],

@@ -73,10 +73,12 @@ def _remarks(model: "ModelFile") -> Iterator[str]:
 
 def show_memory(page: "Page", known: "Facts", needs: "Outlook | str") -> None:
     """The table of contexts, and what follows from it; or why there is none."""
-    page.blank()
     if isinstance(needs, str):
-        page.line(needs, indent=0)
+        if needs not in known.problems:
+            page.blank()
+            page.line(needs, indent=0)
         return
+    page.blank()
     memory, choice, free = needs.memory, needs.choice, needs.machine.free
     exact = f"exact, by {_version()}" if memory.source == "exact" else "about"
     page.line(f"Memory ({exact}; KV cache {choice.kv_type})", style="bold", indent=0)
@@ -94,7 +96,8 @@ def show_memory(page: "Page", known: "Facts", needs: "Outlook | str") -> None:
     for line in (*choice.notices, needs.refused, choice.refusal):
         if line:
             page.line(line)
-    page.line(_largest(known, needs))
+    if memory.loads:
+        page.line(_largest(known, needs))
     page.line(_gpu(known, needs), indent=0)
     page.line("Not counted: the runtime, some 150 MiB, and what a GPU's driver takes.", indent=0)
 
@@ -109,7 +112,7 @@ def _table(known: "Facts", needs: "Outlook") -> tuple[list[str], list[list[str]]
     for row, verdict in needs.rows:
         if row.kv_type != needs.choice.kv_type:
             continue
-        note = VERDICTS[verdict]
+        note = VERDICTS[verdict] if needs.memory.loads else ""
         if known.context_length and row.context >= known.context_length + 256:  # more than padded
             note += ", beyond training"
         if row.context == chosen:

@@ -39,12 +39,13 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 
         native.log.echo = _echo if verbose else None
         gpu = probe.check_once(paths.cache())
-        fit = sizes.fitting(found.path, settings, known_figures(), gpu)
+        shown = title(found.path.name, found.name)
+        fit = sizes.fitting(found.path, settings, known_figures(), gpu, shown)
         if first:  # that one was noted when it was looked for
             records.note_use(found.name)
         first[:] = first or [found.path]
         own = template if found.path == first[0] else None
-        return Engine(found.path, settings, now=now, template=own, fit=fit)
+        return Engine(found.path, settings, now=now, template=own, fit=fit, name=shown)
 
     return Services(
         find=find,
@@ -160,6 +161,11 @@ def cards() -> "tuple[Gpu, ...]":
         return machine.gpus() if probe.check_once(paths.cache()) else ()
     except LcpError:
         return ()
+
+
+def title(file: str, name: str | None) -> str:
+    """What sentences call a model: its file, but for those that Ollama names by their hash."""
+    return file if name is None or file.lower().endswith(".gguf") else name
 
 
 def known_figures() -> Path:

@@ -5,14 +5,17 @@ probe    compute once with a small quantised model of zeros, along the very code
          this process
 devices  what llama.cpp can compute on here
 memory   what a model and its contexts would take; which ones is read from stdin as JSON
+load     load a file without its weights, as far as that can fail; which one is read from stdin
+
+The last two print a line {"begun": true} first: what kills them after it is the model.
 """
 
 import json
 import struct
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
+
+from lcp.errors import LcpError
 
 _U32, _F32, _STRING = 4, 6, 8  # GGUF value types
 _TYPE_F32, _TYPE_Q4_0 = 0, 2  # ggml tensor types
@@ -25,10 +28,11 @@ def probe() -> dict[str, Any]:
     from lcp.engine.context import Context
     from lcp.engine.model import Model
     from lcp.engine.native import StopByte, library, supports_gpu
+    from lcp.engine.scratch import scratch
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probe.gguf"
-        path.write_bytes(_model_of_zeros())
+    with scratch() as (file, path):
+        file.write(_model_of_zeros())
+        file.flush()
         model = Model.load(path)
         context = Context(model, 64, StopByte(), threads=2)
         for _ in context.feed([1] * 32):
@@ -87,11 +91,23 @@ def _value(value: int | float | str) -> bytes:
     return struct.pack("<II", _U32, value)
 
 
-def _answer(what: str) -> dict[str, Any]:
-    if what == "memory":
-        from lcp.engine.needs import needs
+def _of_a_model(what: str) -> dict[str, Any]:
+    """The answer about a model, which may kill this process, or why llama.cpp refuses it."""
+    from lcp.engine import needs
+    from lcp.engine.native import library
 
-        return needs(json.load(sys.stdin))
+    wish = json.load(sys.stdin)
+    library()
+    print(json.dumps({"begun": True}), flush=True)
+    try:
+        return needs.needs(wish) if what == "memory" else needs.load(wish)
+    except LcpError as error:
+        return {"ok": False, "error": str(error)}
+
+
+def _answer(what: str) -> dict[str, Any]:
+    if what in ("memory", "load"):
+        return _of_a_model(what)
     if what == "devices":
         from lcp.engine.devices import devices
 

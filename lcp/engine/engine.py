@@ -38,10 +38,13 @@ class Engine:
         now: datetime,
         template: str | None = None,
         fit: Callable[[], Fit] | None = None,
+        name: str = "",
     ) -> None:
         """`now` is the conversation's beginning, `template` Jinja source instead of the GGUF's,
-        `fit` chooses the sizes, which else are what the settings say."""
+        `fit` chooses the sizes, which else are what the settings say; `name` is what errors call
+        the model, by default its file."""
         self._path = path
+        self._name = name or path.name
         self._settings = settings
         self._choose = fit
         self._fit: Fit | None = None
@@ -88,6 +91,7 @@ class Engine:
             now=self._now,
             template=self._template,
             variables=lambda: self.variables,
+            name=self._name,
         )
         self._ahead.begin(made.context, made.writer)
         self._made = made

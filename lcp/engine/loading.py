@@ -65,6 +65,7 @@ def load(
     now: datetime,
     template: str | None,
     variables: Callable[[], Mapping[str, Any]],
+    name: str,
 ) -> Loaded:
     """Load a model and make its context; `life` will free what was made, also by a load that
     fails. Raises what Model, Template and Context do."""
@@ -72,14 +73,14 @@ def load(
 
     s = settings
     layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
-    model = Model.load(path, layers, on_progress, fit.repack if fit else True)
+    model = Model.load(path, layers, on_progress, fit.repack if fit else True, name=name)
     life.callback(model.close)
     compiled = Template(
         model.chat_template if template is None else template,
         now=now,
         bos=model.text([model.bos]) if model.bos >= 0 else "",
         eos=model.text([model.eos]) if model.eos >= 0 else "",
-        name=model.path.name,
+        name=name,
         own=template is not None,
     )
 

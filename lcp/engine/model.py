@@ -25,6 +25,8 @@ _SAMPLING_KEYS = {
     "penalty_last_n": "repeat_last_n",
     "penalty_repeat": "repeat_penalty",
 }
+_NOT_MAPPED = 0  # llama.h: LLAMA_LOAD_MODE_NONE; laying out a mapped model aborts
+_UPGRADE = "Upgrade: pip install --upgrade llama-cpp-python"
 _MROPE = (8, 24, 40)  # llama.h: LLAMA_ROPE_TYPE_MROPE, _VISION, _IMROPE
 
 
@@ -63,26 +65,33 @@ class Model:
         n_gpu_layers: int = -1,
         on_progress: Callable[[float], bool] = lambda fraction: True,
         repack: bool = True,
+        *,
+        weights: bool = True,
+        name: str = "",
     ) -> "Model":
         """Map the file into memory; -1 layers means all of them on a GPU, if there is one.
 
         `on_progress` gets fractions 0..1 and stops the load by answering False. `repack`: weights
-        may be copied in an order that suits this CPU. Raises ModelNotFound, NotEnoughMemory or
-        ModelError, each with a sentence of its own.
+        may be copied in an order that suits this CPU. Without `weights` the model is only laid
+        out, and nothing can be computed. `name`: what the sentences call it. Raises
+        ModelNotFound, NotEnoughMemory or ModelError, each with a sentence of its own.
         """
+        name = name or path.name
         _look_before(path)
         c = library()
         params = model_params(n_gpu_layers, repack)
+        if not weights:
+            params.no_alloc, params.load_mode = True, _NOT_MAPPED
         progress = c.llama_progress_callback(lambda fraction, _: on_progress(fraction))
         params.progress_callback = progress
         log.lines.clear()
         handle = c.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
-            raise _why_not(path)
-        if c.llama_model_has_encoder(handle) or c.llama_model_is_diffusion(handle):
+            raise _why_not(path, name)
+        if weights and (c.llama_model_has_encoder(handle) or c.llama_model_is_diffusion(handle)):
             c.llama_model_free(handle)
             raise ModelError(
-                f"{path.name} does not write text from left to right and cannot chat. "
+                f"{name} does not write text from left to right and cannot chat. "
                 "Choose a model whose name says chat or instruct."
             )
         return cls(handle, path)
@@ -205,31 +214,43 @@ def _look_before(path: Path) -> None:
         raise ModelError(f"{path} is not a GGUF file. lcp reads models in the GGUF format only.")
 
 
-def _why_not(path: Path) -> ModelError:
+# What llama.cpp says of a file that needs a newer version of it -> the sentence; {} is the word it
+# does not know.
+_TOO_NEW = {
+    "unknown model architecture:": "has the architecture {}",
+    "unknown pre-tokenizer type:": "has the pre-tokenizer {}",
+    "unknown tokenizer:": "has the tokenizer {}",
+}
+
+
+def _why_not(path: Path, name: str) -> ModelError:
     """The sentence for a load that failed, from what llama.cpp said of it."""
-    if line := log.find("unknown model architecture"):
-        arch = line.rpartition("architecture:")[2].strip(" '")
-        return ModelError(
-            f"{path.name} has the architecture {arch!r}, which this llama.cpp does not know. "
-            "Upgrade: pip install --upgrade llama-cpp-python"
-        )
+    for said, what in _TOO_NEW.items():
+        if line := log.find(said):
+            unknown = line.rpartition(said)[2].strip(" '")
+            return ModelError(
+                f"{name} {what.format(repr(unknown))}, which this llama.cpp does not know. "
+                f"{_UPGRADE}"
+            )
     if log.find("cancelled model load"):
-        return ModelError(f"Loading {path.name} was stopped. Start again to load it.")
+        return ModelError(f"Loading {name} was stopped. Start again to load it.")
     if line := log.find("only supports up to version"):
         return ModelError(
-            f"{path.name} has a GGUF header that this llama.cpp does not know "
-            f"({line.partition(': ')[2]}). "
-            "Download it again, or upgrade: pip install --upgrade llama-cpp-python"
+            f"{name} has a GGUF header that this llama.cpp does not know "
+            f"({line.partition(': ')[2]}). {_UPGRADE}"
         )
     if log.find("not within the file bounds", "failed to read", "unexpectedly reached end"):
         return ModelError(
-            f"{path.name} is incomplete: the file ends before its last tensor. Download it again."
+            f"{name} is incomplete: the file ends before its last tensor. Download it again."
         )
     if log.find("unable to allocate", "failed to allocate", "mmap failed", "out of memory"):
         return NotEnoughMemory(
-            f"There is not enough memory to load {path.name} "
+            f"There is not enough memory to load {name} "
             f"({size(path.stat().st_size)}). Choose a smaller model or quant."
         )
-    said = log.find("error loading model") or log.find("failed") or "no reason given"
-    reason = said.rpartition("error loading model: ")[2].strip()
-    return ModelError(f"llama.cpp cannot load {path.name}: {reason}. Download it again.")
+    said = log.find("error loading model: ").rpartition("error loading model: ")[2]
+    reason = said.strip() or log.find("failed").strip() or "no reason given"
+    return ModelError(
+        f"llama.cpp cannot load {name}: {reason}. Use a newer conversion or another quantization "
+        "of this model, or upgrade: pip install --upgrade llama-cpp-python"
+    )

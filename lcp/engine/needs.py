@@ -4,6 +4,7 @@ llama.cpp lays out a model and a context without allocating them (`no_alloc`), f
 parameters of a chat. Some metadata makes it abort the process: only the child calls this.
 """
 
+import base64
 import contextlib
 import ctypes
 import re
@@ -17,10 +18,12 @@ from lcp.engine.cells import keep_all_cells
 from lcp.engine.devices import device_kind, device_name, devices
 from lcp.engine.model import Model
 from lcp.engine.native import library, log, supports_gpu, symbol
-from lcp.engine.params import context_params, flash_attention, model_params
+from lcp.engine.params import context_params, flash_attention
+from lcp.engine.scratch import scratch
+from lcp.errors import NativeError
 
 _MIB = 1 << 20
-_NOT_MAPPED = 0  # llama.h: LLAMA_LOAD_MODE_NONE; laying out a mapped model aborts
+_ANY = 512  # tokens of a context, where the size is of no interest
 # What llama.cpp logs of one context; each is a number of MiB, rounded to 0.01.
 _KV = re.compile(r"size = +([\d.]+) MiB \(.*, K \(")
 _STATE = re.compile(r"size = +([\d.]+) MiB \(.*, R \(|layers = \d+, size = +([\d.]+) MiB")
@@ -33,24 +36,27 @@ Buffers = list[dict[str, Any]]
 def needs(
     wish: dict[str, Any], by_buffer: Callable[[Any], Buffers] | None = None
 ) -> dict[str, Any]:
-    """What the model at wish["path"] takes, and a context for each of wish["rows"].
+    """What the model with wish["header"] takes, and a context for each of wish["rows"].
 
     A row is (context, kv_type). Sizes are bytes, as `by_buffer` has them (by default
     `breakdown`) where that agrees with the log, else the log's, to 0.01 MiB: then `weights` is
     None, of which the log says nothing. `gpus` are the names of those that could take layers. A
     row that llama.cpp refuses has an `error`.
     """
-    c = library()
     _limit_memory()
-    params = model_params(wish["n_gpu_layers"], wish["repack"])
-    params.no_alloc = True
-    params.load_mode = _NOT_MAPPED
-    path = Path(wish["path"])
-    log.lines.clear()
-    handle = c.llama_model_load_from_file(str(path).encode(), params)
-    if not handle:
-        return {"ok": False, "error": _said()}
-    model = Model(handle, path)
+    with scratch() as (file, path):
+        file.write(base64.b64decode(wish["header"]))
+        file.flush()
+        try:
+            file.truncate(file.tell() + wish["data_size"])  # sparse: no space
+        except OSError as error:
+            raise NativeError(
+                f"lcp cannot lay out a file as large as the model: {error.strerror}. "
+                "Set TMPDIR to a folder that can hold one."
+            ) from error
+        model = Model.load(
+            path, wish["n_gpu_layers"], repack=wish["repack"], weights=False, name=wish["name"]
+        )
     asked, offloaded = wish["flash_attn"], wish["n_gpu_layers"] != 0
     rows = [
         context_needs(model, size, kv_type, asked, offloaded, by_buffer or breakdown)
@@ -60,6 +66,22 @@ def needs(
     model.close()
     gpus = [d["name"] for d in devices()["devices"] if d["kind"] in ("gpu", "igpu")]
     return {"ok": True, "weights": weights, "gpus": gpus if supports_gpu() else [], "rows": rows}
+
+
+def load(wish: dict[str, Any]) -> dict[str, Any]:
+    """Do with the file at wish["path"] what a chat does before it computes; raises ModelError.
+
+    What aborts here would abort the chat: a vocabulary, a header, a tokenizer.
+    """
+    c = library()
+    _limit_memory()
+    model = Model.load(Path(wish["path"]), 0, weights=False, name=wish["name"])
+    if ctx := c.llama_init_from_model(model.handle, context_params(_ANY, "f16", "off", False)):
+        c.llama_free(ctx)
+    model.tokenize("".join(map(chr, range(1, 256))) + "日本語 🙂")
+    model.text([token for token in (model.bos, model.eos) if token >= 0])
+    model.close()
+    return {"ok": True}
 
 
 def context_needs(
@@ -188,9 +210,7 @@ def _near(exact: int, logged: int, lines: int = 1) -> bool:
 
 
 def _said() -> str:
-    """Why llama.cpp refused, in its words."""
-    if line := log.find("error loading model: "):
-        return line.partition("error loading model: ")[2].strip()
+    """Why llama.cpp refused a context, in its words."""
     line = log.find("requires", "failed", "error")
     return line.partition(": ")[2].strip() or "no reason given"  # behind the function's name
 

@@ -12,6 +12,7 @@ from typing import Any
 from lcp.modelfile.header import Array, Header
 from lcp.modelfile.layers import DIFFUSION, ENCODERS, Layers, layers, number, text
 from lcp.modelfile.parts import ModelFile
+from lcp.modelfile.purpose import not_for_chat
 from lcp.modelfile.quants import file_quant
 from lcp.words import either
 
@@ -53,7 +54,7 @@ class Facts:
     tools: bool
     thinking: bool
     kinds: tuple[str, ...]  # what kind of model it is, a plain line for each thing to know
-    problems: tuple[str, ...]  # why llama.cpp will not run it, a sentence for each reason
+    problems: tuple[str, ...]  # why nobody can chat with it, a sentence for each reason
 
 
 def facts(model: ModelFile) -> Facts:
@@ -144,11 +145,7 @@ def _kinds(
     if experts:
         some = f"{used} of {experts}" if used else f"of {experts}"
         told.append(f"Mixture of experts: {some} experts work on a token in each layer.")
-    if arch in ENCODERS:
-        told.append("An encoder: it turns text into vectors and cannot chat.")
-    elif arch in DIFFUSION:
-        told.append("A diffusion model: it writes all of a text at once; lcp cannot chat with it.")
-    elif line := _memory(values, arch, kept):
+    if arch not in ENCODERS | DIFFUSION and (line := _memory(values, arch, kept)):
         told.append(line)
     if number(values, f"{arch}.attention.key_length_mla"):
         told.append("Keys and values are one small vector a token (multi-head latent attention).")
@@ -185,26 +182,17 @@ def _memory(values: Mapping[str, Any], arch: str, kept: Layers) -> str:
 
 def _problems(model: ModelFile, arch: str) -> list[str]:
     header, problems = model.header, []
-    if text(header.values, "general.type") == "adapter":
-        return ["A LoRA adapter: it goes with a model and is none. Give the model's own file."]
-    if arch == "clip":
-        return ["A projector for images or sound: it goes with a model. Give the model's own file."]
-    if header.endian == "big":
-        problems.append("It is big-endian: it cannot run on this machine.")
-    if not arch:
-        wrong = "is no text" if "general.architecture" in header.values else "is missing"
-        problems.append(f"The key general.architecture {wrong}: nothing can run it.")
+    if why := not_for_chat(header):
+        return [f"This {why}"]
     for key in (f"{arch}.{name}" for name in _NUMBERS):
         if key in header.values and number(header.values, key) is None:
-            problems.append(f"{key} should be a whole number: the file is damaged.")
+            problems.append(f"{key} should be a whole number. Use a newer conversion.")
     if arch and f"{arch}.block_count" not in header.values and header.tensors:
-        problems.append(f"The key {arch}.block_count is missing: llama.cpp cannot run it.")
+        problems.append(f"The key {arch}.block_count is missing. Use a newer conversion.")
     if unknown := sorted({t.quant for t in header.tensors if t.n_bytes is None}):
         problems.append(
             f"Its tensors have the unknown {', '.join(unknown)}: a newer llama.cpp may read it."
         )
-    if not header.tensors:
-        problems.append("It has no tensors, only a vocabulary or settings: nothing can run it.")
     if any("\ufffd" in key for key in header.values):
-        problems.append("Some of its keys are no UTF-8: the file may be damaged.")
+        problems.append("Some of its keys are not UTF-8: the file may be damaged.")
     return problems

@@ -21,7 +21,7 @@ RECURRENT = {"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"}
 # They make embeddings or whole texts at once and keep nothing.
 ENCODERS = {
     "bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2",
-    "jina-bert-v3", "eurobert", "gemma-embedding", "t5encoder", "wavtokenizer-dec",
+    "jina-bert-v3", "eurobert", "gemma-embedding", "llama-embed", "t5encoder", "wavtokenizer-dec",
 }  # fmt: skip
 DIFFUSION = {"dream", "llada", "llada-moe", "rnd1"}
 # All layers keep the same.

@@ -5,9 +5,9 @@ downloaded yet will do. About, by formulas, where it is not. Not counted: the pr
 vocabulary, and what a GPU's driver takes.
 """
 
+import base64
 import json
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +69,7 @@ class Memory:
     rows: tuple[Row, ...]
     refused: Mapping[Wish, str]  # what the model cannot have, and llama.cpp's words on it
     why: str = ""  # why it is only about
+    loads: bool = True  # False: llama.cpp refuses the model or dies of it; `why` says so
 
     @property
     def weights(self) -> int:
@@ -91,25 +92,27 @@ def estimate(
     try:
         return exact(
             model.header, rows, n_gpu_layers=layers, flash_attn=flash_attn, repack=repack,
-            known=known,
+            known=known, name=model.name,
         )  # fmt: skip
     except LcpError as error:
         guess = about(model.header, rows, flash_attn=flash_attn)
-        return replace(guess, why=str(error))
+        return replace(guess, why=str(error), loads=not isinstance(error, ModelError))
 
 
 def exact(
     header: Header, rows: Sequence[Wish], *, n_gpu_layers: int = ALL, flash_attn: str = "auto",
-    repack: bool = True, known: Path | None = None,
+    repack: bool = True, known: Path | None = None, name: str = "this model",
 ) -> Memory:  # fmt: skip
     """What llama.cpp itself says. NativeError where it does not, ModelError where it refuses."""
     _check(header)
     bare = skeleton(header)
-    wish = {
+    wish: dict[str, Any] = {
         "n_gpu_layers": n_gpu_layers, "flash_attn": flash_attn, "repack": repack, "rows": rows,
     }  # fmt: skip
     place = Known(known, bare, json.dumps(wish).encode())
-    answer = place.recall() or place.keep(_ask(bare, header.data_size, wish))
+    if (answer := place.recall()) is None:
+        file = {"header": base64.b64encode(bare).decode(), "data_size": header.data_size}
+        answer = place.keep(ask("memory", wish | file | {"name": name}, name))
     size = sum(t.n_bytes or 0 for t in header.tensors)
     weights = answer["weights"] or {"file": size, "anon": 0, "gpu": 0}
     total = sum(weights.values())
@@ -126,21 +129,6 @@ def exact(
         # Only sums are known then: what lies where is told by formulas.
         memory = replace(on_card(memory, header, n_gpu_layers, answer["gpus"][0]), source="exact")
     return memory
-
-
-def _ask(bare: bytes, data_size: int, wish: dict[str, Any]) -> dict[str, Any]:
-    """Ask llama.cpp about the model of a skeleton."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "skeleton.gguf"
-        try:
-            with path.open("wb") as file:
-                file.truncate(file.write(bare) + data_size)  # sparse: no space
-        except OSError as error:
-            raise ModelError(
-                f"A file as large as the model cannot be laid out: {error.strerror}. "
-                "Set TMPDIR to a folder where it can."
-            ) from error
-        return ask("memory", wish | {"path": str(path)})
 
 
 def about(
@@ -188,7 +176,16 @@ def on_card(memory: Memory, header: Header, n_gpu_layers: int, name: str = CARD)
         total = cpu.total + gpu.total + row.output
         rows.append(replace(row, devices=(cpu, gpu), total=total))
     copied = stays * memory.weights_anon // max(1, memory.weights)  # as large a part as of all
-    return Memory("about", stays - copied, copied, moved, tuple(rows), memory.refused, memory.why)
+    return Memory(
+        "about",
+        stays - copied,
+        copied,
+        moved,
+        tuple(rows),
+        memory.refused,
+        memory.why,
+        memory.loads,
+    )
 
 
 def skeleton(header: Header) -> bytes:

@@ -94,8 +94,8 @@ def outlook(
         rows=rows,
         asked=ctx_size is not None,
         chosen=chosen,
-        fits=chosen is not None and verdict(memory, chosen, machine) == "fits",
-        largest=_largest(rows, estimate, machine, choice, trained or _UNTOLD),
+        fits=chosen is not None and memory.loads and verdict(memory, chosen, machine) == "fits",
+        largest=_largest(rows, estimate, machine, choice, trained or _UNTOLD) * memory.loads,
         refused=memory.refused.get(wish, ""),
         on_small_card=None if machine.gpus else _on_small_card(figures, machine, wish, blocks),
     )
