@@ -240,13 +240,21 @@ def space(name: str, folder: Path, wrong: str = "") -> Finding:
             name,
             str(folder),
             wrong=f"{folder} cannot be written.",
-            mend=f'chown -R "$USER" "{there or folder}"',
+            mend=_mend(folder, there, "HF_HOME" if name == HUB else "LCP_HOME"),
         )
     free = shutil.disk_usage(there).free
     value = f"{folder} ({size(_used(folder))}, {size(free)} free)"
     if free < LITTLE:
         return Finding(name, value, wrong=f"The disk of {folder} is nearly full. Make room on it.")
     return Finding(name, value, wrong=wrong)
+
+
+def _mend(folder: Path, there: Path | None, variable: str) -> str:
+    """What makes it writable. Only a folder of one's own is taken over, never one above it."""
+    read_only = there and hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+    if there == folder and not read_only:
+        return f'chown -R "$USER" "{folder}"'
+    return f"export {variable}=FOLDER  # one that you can write to"
 
 
 def _here(path: Path) -> bool:

@@ -1,7 +1,9 @@
 """What the doctor finds, on computers that are made of folders; and the command on this one."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from test_cli import COMMAND, terminal_environment
@@ -157,3 +159,11 @@ def test_the_page_and_its_json_say_the_same(home):
     assert data.returncode == page.returncode == (1 if wrong else 0)
     for finding in found["findings"]:
         assert finding["name"] in page.stdout.decode()
+
+
+def test_a_folder_that_cannot_be_made_is_no_reason_to_own_the_one_above(tmp_path, monkeypatch):
+    """As /nowhere/hub, whose nearest folder that is there is the root of all."""
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and Path(path).exists())
+    above = doctor.space("cache", tmp_path / "not" / "here")
+    assert "LCP_HOME" in above.mend and "chown" not in above.mend
+    assert doctor.space("cache", tmp_path).mend.endswith(f'"{tmp_path}"')

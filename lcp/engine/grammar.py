@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from lcp.engine import ranges
 from lcp.engine.native import library, log
+from lcp.engine.scratch import scratch
 from lcp.errors import SettingsError
 
 # Keywords of JSON Schema that the converter passes over.
@@ -104,7 +104,7 @@ def _stderr() -> Iterator[list[str]]:
     """What is written to file descriptor 2 meanwhile: the parser prints there, past the log."""
     said: list[str] = []
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
+    with scratch() as (file, _):
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:

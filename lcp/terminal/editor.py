@@ -18,7 +18,13 @@ def edit(text: str) -> str:
     says that it failed. Blocks, and the editor has the terminal meanwhile."""
     command = _command()
     editor = Path(command[0]).name
-    handle, name = tempfile.mkstemp(prefix="lcp-", suffix=".md")  # its owner alone can read it
+    try:
+        handle, name = tempfile.mkstemp(prefix="lcp-", suffix=".md")  # its owner alone can read it
+    except OSError as error:  # or no folder at all
+        raise LcpError(
+            f"lcp cannot create a file for {editor}: {error.strerror}. "
+            "Set TMPDIR to a folder you can write to."
+        ) from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
