@@ -18,6 +18,7 @@ LEVELS = {
     "chat": 4,
     "doctor": 3,
     **dict.fromkeys(ROOMS, 2),
+    "recommended": 1.5,
     "settings": 1,
     "paths": 0,
     "words": 0,

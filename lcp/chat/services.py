@@ -24,6 +24,7 @@ class Found:
     name: str  # what finds it again, from any folder
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)  # what the catalogue recommends
+    notices: tuple[str, ...] = ()  # what of that has no meaning
 
 
 def _nothing(name: str) -> Found:

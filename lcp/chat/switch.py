@@ -77,4 +77,6 @@ def _load(chat: Chat, found: Found, saved: Path | None) -> None:
             chat.ready()
         finally:
             leave(asked)
+    for notice in found.notices:
+        chat.screen.notice(notice)
     chat.overflow = Overflow(chat.engine, chat.conversation)

@@ -191,7 +191,7 @@ def chat(
                     'There is no question and stdin is empty. Ask one: lcp chat "a question", '
                     "or run lcp chat in a terminal."
                 )
-        for notice in notices + resumed:
+        for notice in [*notices, *resumed, *found.notices]:
             screen.notice(notice)
         # 3) The chat, run in one of its ways.
         report = Report(screen, as_json, stats, bool(gbnf), person)

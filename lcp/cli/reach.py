@@ -90,9 +90,11 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found"
     """The model of this name or path, as `look` finds it; ModelNotFound says what to type."""
     from lcp.chat.services import Found
     from lcp.downloads import library
+    from lcp.recommended import usable
 
     model = (look or library.find)(name)
-    return Found(absolute(name), model.path, model.entry.settings if model.entry else {})
+    settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
+    return Found(absolute(name), model.path, settings, tuple(notices))
 
 
 def absolute(model: str) -> str:

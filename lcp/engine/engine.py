@@ -141,7 +141,7 @@ class Engine:
         said = [*told(self._fit, fallback, asked, self.size), self._loaded.context.kind.told()]
         if any(name in self.variables for name in EFFORTS) and not self.looks_at(*EFFORTS):
             said.append("This model's chat template takes no reasoning effort.")
-        return [sentence for sentence in said if sentence]
+        return [sentence for sentence in (*said, *self.model.ignored) if sentence]
 
     def looks_at(self, *variables: str) -> bool:
         """Whether the chat template looks at one of these variables."""

@@ -14,6 +14,7 @@ from typing import Any
 from lcp.engine.native import library, log
 from lcp.engine.params import model_params
 from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
+from lcp.recommended import usable
 from lcp.words import size
 
 # GGUF key -> name in Sampling (llama.cpp, src/llama-arch.cpp: LLM_KV_GENERAL_SAMPLING_*)
@@ -176,11 +177,21 @@ class Model:
         source = library().llama_model_chat_template(self.handle, None)
         return source.decode("utf-8", "replace") if source else None
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling numbers its makers recommend (`general.sampling.*`), as settings."""
+        return self._recommended[0]
+
+    @property
+    def ignored(self) -> list[str]:
+        """A notice for each recommendation that has no meaning."""
+        return self._recommended[1]
+
     @functools.cached_property
-    def sampling(self) -> dict[str, str]:
-        """The sampling numbers its makers recommend: `general.sampling.*`, as text."""
+    def _recommended(self) -> tuple[dict[str, Any], list[str]]:
         found = {ours: self.meta(f"general.sampling.{key}") for key, ours in _SAMPLING_KEYS.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        told = {name: value for name, value in found.items() if value is not None}
+        return usable(told, "model file")
 
     @functools.cached_property
     def fingerprint(self) -> str:
