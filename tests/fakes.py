@@ -42,6 +42,9 @@ class Words:
         assert messages, "templates cannot render an empty list"
         return sum(len(m["content"].split()) for m in messages)
 
+    def used(self, messages: Sequence[dict[str, Any]]) -> int:
+        return min(self.count(messages), self.size) if messages else 0
+
     def room(self, max_tokens: int | None) -> int:
         return self.size - min(max_tokens or self.size // 4, self.size // 2)
 

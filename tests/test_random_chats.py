@@ -3,6 +3,7 @@ fresh would have read, says what it would say, and nothing is lost on the disk."
 
 import io
 import random
+import re
 import shutil
 import time
 from datetime import datetime, timezone
@@ -12,6 +13,7 @@ import pytest
 
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
+from lcp.chat.status import Status
 from lcp.engine.context import Context
 from lcp.engine.decoder import Chunk
 from lcp.engine.engine import Engine
@@ -166,6 +168,7 @@ class Life:
         assert len(cells.positions) == len(held)
         assert top == (cells.positions[-1] if held else -1)
         assert len(held) <= SIZE
+        self.check_figures(answered)
         if chat.log.path.exists():
             events, unread = load(chat.log.path)
             assert unread == 0
@@ -192,6 +195,24 @@ class Life:
                 assert spoken[:n] == held[:n]
                 if not self.moved and said.id not in self.not_said:
                     self.says_what_a_fresh_one_says(prompt, said.tokens)
+
+    def check_figures(self, answered):
+        """The line below the prompt, /context and the statistics say the same, at most 100 %."""
+        chat = self.chat
+        line = next(text for text, _ in Status(chat)() if text.startswith("context"))
+        used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
+        assert used <= size == SIZE
+        assert share <= 100
+        shares = dict(chat.overflow.shares(chat.settings))
+        assert sum(shares.values()) == size
+        assert used == shares["system"] + shares["pinned"] + shares["turns"]
+        assert min(shares.values()) >= 0
+        turns = chat.conversation.turns()
+        if answered and turns and turns[-1].answer:
+            stats = turns[-1].answer.stats
+            assert used == stats["ctx_used"]
+            if chat.stats and chat.stats.ttft_s == stats["ttft_s"]:
+                assert chat.stats.as_dict() == stats
 
     def says_what_a_fresh_one_says(self, prompt, said):
         fresh = Context(self.engine.model, SIZE, StopByte(), threads=1)

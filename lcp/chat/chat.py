@@ -25,7 +25,7 @@ from lcp.session.conversation import Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
-from lcp.session.window import Plain, Window
+from lcp.session.window import Plain, Window, plain
 from lcp.settings import THINKING, Settings, resolve
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
@@ -76,8 +76,8 @@ class Chat:
                 rest.stats = reply.stats.followed_by(rest.stats)
                 rest.remark = rest.remark or reply.remark
                 reply = rest
-        self.stats = reply.stats
         self._keep_answer(reply)
+        self.stats = reply.stats
         if reply.remark:
             self.screen.notice(reply.remark)
         leave(asked)
@@ -250,6 +250,13 @@ class Chat:
         return Message("", "assistant", reply.text, reply.thinking, *ids)
 
     def _keep_answer(self, reply: Reply) -> None:
+        if reply.ended != "full":
+            # What the next question finds; the cache may lack the end of the answer, and hold
+            # thinking that the template leaves out. The line below the prompt says the same.
+            with suppress(LcpError):  # a template that takes no answers: whoever asks is told
+                said = [plain(self._cut(reply))] if reply.text else []
+                used = self.engine.used([*self.overflow.visible(), *said])
+                reply.stats = replace(reply.stats, ctx_used=used)
         event = self.conversation.answer(
             reply.text,
             **reply.facts(),

@@ -67,20 +67,17 @@ class Overflow:
 
     def shares(self, settings: Settings) -> list[tuple[str, int]]:
         """What fills the window: (name, tokens), what is kept free for the answer last."""
-        chat, count = self._conversation, self._engine.count
+        chat, tokens = self._conversation, self._engine.used
         turns = [t for t in self.turns() if t.user.id not in self._out]
-        front = self._all([])
-        system = count(front) if front else 0
-        pinned = [t for t in turns if t.user.id in chat.pinned]
-        with_pinned = count(self._all(pinned)) if pinned else system
-        used = count(self._all(turns)) if turns else system
-        room = self._engine.room(settings.max_tokens)
+        system = tokens(self._all([]))
+        pinned = tokens(self._all([t for t in turns if t.user.id in chat.pinned]))
+        used, room = tokens(self._all(turns)), self._engine.room(settings.max_tokens)
         return [
             ("system", system),
-            ("pinned", with_pinned - system),
-            ("turns", used - with_pinned),
+            ("pinned", pinned - system),
+            ("turns", used - pinned),
             ("free", max(0, room - used)),
-            ("kept for the answer", max(0, self._engine.size - max(room, used))),
+            ("kept for the answer", self._engine.size - max(room, used)),
         ]
 
     def check_pin(self, id: str, settings: Settings) -> None:

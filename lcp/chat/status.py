@@ -65,5 +65,5 @@ class Status:
         if (self._chat.engine, messages) != self._counted:
             self._counted, self._used = (self._chat.engine, messages), 0
             with suppress(LcpError):  # who asks for an answer will be told
-                self._used = self._chat.engine.count(messages) if messages else 0
+                self._used = self._chat.engine.used(messages)
         return self._used

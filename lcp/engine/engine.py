@@ -165,6 +165,11 @@ class Engine:
         """How many tokens the prompt of these messages has."""
         return len(self._loaded.writer.write(messages).tokens)
 
+    def used(self, messages: Sequence[dict[str, Any]]) -> int:
+        """How many tokens of the context these messages take before the next one is written; all
+        of it where an answer ended because the context was full."""
+        return min(self._loaded.writer.count(messages), self.size) if messages else 0
+
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""
         return len(self.model.tokenize(text, special=False))

@@ -80,6 +80,10 @@ class PromptWriter:
             boundary = common_prefix(tokens, without_tail)
         return Prompt(tokens, boundary, text[-64:])
 
+    def count(self, messages: Messages) -> int:
+        """How many tokens the messages have without the tail that asks for an answer."""
+        return len(self._write(messages, self._variables(), ask=False)[1])
+
     def _write(
         self, messages: Messages, told: Mapping[str, Any], ask: bool
     ) -> tuple[str, list[int]]:

@@ -58,8 +58,8 @@ def fit(
     def cost(dropped: int) -> int:
         # counting renders the template and tokenises the conversation
         if dropped not in known:
-            plain = shown(dropped)
-            known[dropped] = count(plain) if plain else 0
+            told = shown(dropped)
+            known[dropped] = count(told) if told else 0
         return known[dropped]
 
     begin = sum(id in was_out for id in may_go)
@@ -86,21 +86,22 @@ def fit(
 
 def messages(system: str, turns: Sequence[Turn], note: str = "") -> list[Plain]:
     """The system text, the note as a turn of its own, and the turns, as the engine takes them."""
-    plain: list[Plain] = [{"role": "system", "content": system}] if system else []
+    told: list[Plain] = [{"role": "system", "content": system}] if system else []
     if note:
         # A turn and not a system text: templates keep the roles alternating.
-        plain += [
+        told += [
             {"role": "user", "content": "What have we talked about so far?"},
             {"role": "assistant", "content": note},
         ]
     for turn in turns:
-        plain.append(_plain(turn.user))
+        told.append(plain(turn.user))
         if turn.answer and turn.answer.content:  # stopped before its first word: none
-            plain.append(_plain(turn.answer))
-    return plain
+            told.append(plain(turn.answer))
+    return told
 
 
-def _plain(message: Message) -> Plain:
+def plain(message: Message) -> Plain:
+    """A message as the engine takes it."""
     optional = {
         "thinking": message.thinking,
         "tokens": list(message.tokens),

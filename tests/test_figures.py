@@ -1,0 +1,83 @@
+"""How full the context is: every place that says so says the same."""
+
+import io
+import json
+import re
+from datetime import datetime, timezone
+
+import pytest
+
+from lcp.chat.chat import Chat
+from lcp.chat.status import Status
+from lcp.engine.engine import Engine
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.settings import Settings
+from lcp.terminal.screen import Screen
+
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
+SIZE = 512
+
+
+@pytest.fixture
+def begin(tiny):
+    """Begins a chat with a tiny model, of which a token is a byte."""
+    engines = []
+
+    def make(**choices):
+        engine = Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=SIZE, threads=1), now=NOW)
+        engines.append(engine)
+        layers = {"flag": {"temp": 0, "max_tokens": 12} | choices}
+        conversation = Conversation.begin(lambda: NOW, "tiny")
+        screen = Screen(io.StringIO(), io.StringIO())
+        chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
+        chat.load()
+        chat.ready()
+        return chat
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+def figure(chat):
+    """Tokens and size of the line below the prompt."""
+    line = next(text for text, _ in Status(chat)() if text.startswith("context"))
+    used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
+    assert share == round(100 * used / size) <= 100
+    return used, size
+
+
+@pytest.mark.parametrize("policy", ["slide", "truncate", "stop"])
+def test_an_answer_that_fills_the_context_is_never_more_than_all_of_it(begin, policy):
+    """The end of its turn, and what asks for the next one, have no cells there."""
+    chat = begin(max_tokens=None, overflow=policy, loop_guard="off")
+    reply = chat.ask("Tell me a story. " * 20)
+    assert reply.ended in ("full", "end")
+    assert figure(chat) == (reply.stats.ctx_used, SIZE)
+
+
+def test_the_line_and_the_statistics_agree_after_each_answer_and_each_step_back(begin):
+    chat = begin()
+    figures = [figure(chat)]
+    for question in ("One?", "Two? " * 9, "Three?"):
+        reply = chat.ask(question)
+        figures.append(figure(chat))
+        assert figures[-1] == (reply.stats.ctx_used, reply.stats.ctx_size)
+        assert chat.conversation.turns()[-1].answer.stats == json.loads(
+            json.dumps(reply.stats.as_dict())
+        )
+        shares = dict(chat.overflow.shares(chat.settings))
+        assert shares["system"] + shares["pinned"] + shares["turns"] == reply.stats.ctx_used
+    while chat.conversation.turns():
+        assert figure(chat) == figures.pop()
+        chat.go(chat.conversation.turns()[-1].user.parent)
+    assert figure(chat) == figures.pop() == (0, SIZE)
+
+
+def test_the_next_prompt_has_what_the_line_says_and_the_question(begin):
+    chat = begin()
+    chat.ask("One?")
+    used = figure(chat)[0]
+    alone = chat.engine.count([{"role": "user", "content": "Two?"}])
+    assert chat.ask("Two?").stats.prompt_tokens == used + alone - 1  # it begins once: one BOS
