@@ -10,7 +10,7 @@ grew. A pair is a sliding turn and the mean of the ordinary turns right before a
 said  `ttft_s` of the stats
 seen  seconds from the question into the pipe to its JSON line, less `decode_s`: with what is done
       before the model is asked, as choosing what leaves
-read too much  turns that read over 16 tokens more than were new, with no "read again" on stderr.
+read too much  turns that read over 16 tokens more than were new, with no "re-read" on stderr.
       New are prompt_tokens - the turn before's ctx_used; in a sliding turn, where that means
       nothing, what an ordinary turn reads (median): the questions are of equal length
 """
@@ -89,7 +89,7 @@ def unsaid(turns: list[Turn]) -> int:
     usual = statistics.median(t["read"] for i, t in enumerate(turns) if i and i not in at)
     new = [usual if i in at else t["prompt_tokens"] - used[i] for i, t in enumerate(turns)]
     too_much = (t for t, fair in zip(turns, new, strict=True) if t["read"] > fair + SPARE)
-    return sum("read again" not in turn["notice"] for turn in too_much)
+    return sum("re-read" not in turn["notice"] for turn in too_much)
 
 
 def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:

@@ -41,7 +41,7 @@ PICTURES = {
             ("Tell me about the forest.", "first token"),
             ("Tell me about the wind.", "first token"),
             ("Tell me about the rain.", "first token"),
-            ("Tell me about the snow.", "left the window"),
+            ("Tell me about the snow.", "Context full"),
             ("/context", "kept for the answer"),
         ],
     ),

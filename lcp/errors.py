@@ -10,7 +10,7 @@ LcpError                    a sentence that ends with what to do next
 │   └── NotEnoughMemory     the weights or the KV cache do not fit
 ├── NativeError             llama.cpp itself cannot run here
 ├── TemplateError           the model's chat template cannot render these messages
-├── TooLong                 a message is larger than the window
+├── TooLong                 a message does not fit into the window
 ├── ContextFull             the KV cache has no cell left
 ├── DownloadError           a file on a server cannot be had, or not be kept here
 └── SessionError            a saved chat cannot be found, read or written
@@ -64,7 +64,12 @@ class TemplateError(LcpError):
 
 
 class TooLong(LcpError):
-    """A single message is larger than the window."""
+    """A message does not fit into the window: `why`, what to do about it (`ways`), the `tokens`
+    of the prompt it needs and the `room` there is."""
+
+    def __init__(self, why: str, ways: str, tokens: int, room: int) -> None:
+        super().__init__(". ".join(part[:1].upper() + part[1:] for part in (why, ways)) + ".")
+        self.why, self.ways, self.tokens, self.room = why, ways, tokens, room
 
 
 class ContextFull(LcpError):

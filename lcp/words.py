@@ -2,7 +2,7 @@
 person gives it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from lcp.errors import LcpError
@@ -30,6 +30,23 @@ def either(words: Iterable[str]) -> str:
     """ "a", "a or b", "a, b or c"."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """ "a", "a and b", "a, b, c and 2 more"."""
+    *first, last = [*names[:most], *([f"{len(names) - most} more"] if names[most:] else [])]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in order, neighbours together: "2, 4-6"."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(f"{run[0]}-{run[-1]}" if run[1:] else str(run[0]) for run in runs)
 
 
 def short(text: str, longest: int) -> str:

@@ -104,6 +104,9 @@ class ScriptedEngine(Words):
     ) -> None:
         self.looked = typed
 
+    def weigh(self, job: Callable[[], None]) -> Task[None]:
+        return _done(lambda _: job())
+
     def rest(self) -> None:
         self.looked = None
 
@@ -118,6 +121,14 @@ class ScriptedEngine(Words):
 
     def stop(self) -> None:
         self.stopped = True
+
+
+def weighed(chat: Chat) -> None:
+    """Wait until what is typed is weighed."""
+    deadline = time.monotonic() + 20
+    while chat.drafting.pending and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not chat.drafting.pending, "what is typed was not weighed in 20 s"
 
 
 def does(chat: Chat, line: str) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from fakes import ScriptedEngine
+from fakes import ScriptedEngine, weighed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from terminal import NOW
@@ -243,6 +243,7 @@ def chat(folder, monkeypatch):
 
 def test_the_files_are_read_ahead_while_the_question_is_typed(chat):
     chat.look_ahead("What is @notes.txt")
+    weighed(chat)
     assert chat.engine.looked == f"{NOTES}\n\nWhat is @notes.txt"
 
 

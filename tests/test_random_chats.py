@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+from fakes import weighed
 
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
@@ -87,7 +88,8 @@ class Life:
             del self.engine.reply
 
     def type_ahead(self):
-        self.chat.look_ahead(" ".join(self.random.choices(WORDS, k=6)))
+        self.chat.look_ahead(" ".join(self.random.choices(WORDS, k=self.random.choice([6, 200]))))
+        weighed(self.chat)
         time.sleep(self.random.random() / 20)
 
     def undo(self):
@@ -160,6 +162,7 @@ class Life:
     def check(self, answered):
         """`answered`: the last thing that happened was an answer."""
         chat = self.chat
+        chat.drafting.drop()
         self.engine._ahead.rest()  # llama.cpp is asked below: nothing may run meanwhile
         self.engine._worker.submit(lambda emit: None).result()
         held = self.engine._loaded.context.tokens

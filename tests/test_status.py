@@ -1,15 +1,15 @@
 """The line below the prompt: what it says, and what of it fits."""
 
 import pytest
-from fakes import ScriptedEngine
+from fakes import ScriptedEngine, weighed
 from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.utils import get_cwidth
 from terminal import NOW
 
 from lcp import commands
-from lcp.chat.attachments import COUNTED
 from lcp.chat.chat import Chat
+from lcp.chat.draft import EXACT
 from lcp.chat.status import Status
 from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
@@ -39,6 +39,13 @@ def a_chat(*answers, engine=ScriptedEngine, size=100):
     return Chat(engine, conversation, Log.nowhere(), Screen(), "models/scripted", {})
 
 
+def typed(chat, text, status=None):
+    """The line when this was typed and weighed."""
+    chat.look_ahead(text)
+    weighed(chat)
+    return (status or Status(chat))()
+
+
 def test_it_says_what_is_so():
     chat = a_chat("three words more", engine=Reading)
     status = Status(chat)
@@ -53,13 +60,11 @@ def test_it_says_what_is_so():
     ]
 
 
-def test_the_meter_counts_what_stands_in_the_line(monkeypatch):
+def test_the_meter_counts_what_stands_in_the_line():
     chat = a_chat("three words more", size=1000)
     chat.ask("one two")
-    monkeypatch.setattr(type(chat.engine), "ahead", (3, 5 + 899))
-    assert Status(chat)()[0] == ("context 5+899/1,000 (90 %)", "bad")
-    monkeypatch.setattr(type(chat.engine), "ahead", (3, 5 + 99))
-    assert Status(chat)()[0] == ("context 5/1,000 (0 %)", "")
+    assert typed(chat, "word " * 745)[0] == ("context 5+745/1,000 (75 %)", "warn")
+    assert typed(chat, "word " * 99)[0] == ("context 5/1,000 (0 %)", "")
 
 
 def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
@@ -87,29 +92,27 @@ def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("one two")
     (tmp_path / "b.txt").write_text("three " * 500)
-    (tmp_path / "big.txt").write_text("x" * COUNTED)
+    (tmp_path / "big.txt").write_text("12 " * (EXACT // 3))
     (tmp_path / "photo").write_bytes(b"\0")
     (tmp_path / "src").mkdir()
-    chat = a_chat(size=10_000)
+    chat = a_chat(size=200_000)
     status = Status(chat)
 
-    def typed(text):
-        chat.look_ahead(text)
-        return status()[0]
+    def first(text):
+        return typed(chat, text, status)[0]
 
-    assert typed("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
-    assert typed("see @a.txt @b.txt") == ("2 files: 2.9 KiB, 508 tokens", "")
-    assert typed("see @big.txt @a.txt") == ("2 files: 256.0 KiB", "")
-    assert typed("see @photo @a.txt")[1] == "bad"
-    assert typed("see @src") == (
-        "src is a folder and stays text; @src/* names its files",
-        "warn",
-    )
-    assert typed("see @b/c.txt, please") == ("b/c.txt is no file here and stays text", "warn")
-    assert typed("@someone said")[0].startswith("context")
+    assert first("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
+    assert first("see @a.txt @b.txt") == ("2 files: 2.9 KiB, 508 tokens", "")
+    said, style = first("see @big.txt @a.txt")
+    assert (said[:29], style) == ("2 files: 256.0 KiB, about 87,", "")
+    assert first("see @photo @a.txt")[1] == "bad"
+    assert first("see @src")[1] == first("see @b/c.txt, please")[1] == "warn"
+    assert "@src/*" in first("see @src")[0]
+    assert "b/c.txt" in first("see @b/c.txt, please")[0]
+    assert first("@someone said")[0].startswith("context")
     chat.read_ahead = False
-    assert typed("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
-    assert typed("")[0].startswith("context")
+    assert first("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
+    assert first("")[0].startswith("context")
 
 
 @pytest.mark.parametrize(("words", "style"), [(74, ""), (75, "warn"), (89, "warn"), (90, "bad")])

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from fakes import Said, ScriptedEngine, does
+from fakes import Said, ScriptedEngine, does, weighed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -297,7 +297,7 @@ def test_a_retry_that_fails_leaves_the_answer_where_it_was(begin):
     chat = begin(size=64)
     ask(chat, "One?", "Two?")
     does(chat, "/system " + "word " * 60)
-    assert "shorten it" in refuses(chat, "/retry 1")
+    assert "room for 48" in refuses(chat, "/retry 1")
     assert resumed(chat).turns() == chat.conversation.turns()
 
 
@@ -471,12 +471,15 @@ def test_what_is_to_be_moved_is_not_read_ahead(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
     chat.look_ahead("Th")
+    weighed(chat)
     assert chat.engine.looked == "Th"
     does(chat, "/forget 1")
     chat.look_ahead("Three?")
+    weighed(chat)
     assert chat.engine.looked is None
     does(chat, "/forget 1")
     chat.look_ahead("Three?")
+    weighed(chat)
     assert chat.engine.looked == "Three?"
 
 

@@ -143,32 +143,27 @@ def test_nothing_is_counted_where_there_is_nothing():
 
 
 @pytest.mark.parametrize(
-    ("turns", "pinned", "sentence"),
+    ("turns", "pinned", "tokens", "ways"),
     [
-        (
-            [turn(1), turn(2, 50, answered=False)],
-            [],
-            "This message, with the system text, takes 52 tokens and the window has room for 40; "
-            "shorten it, or start with a larger --ctx-size.",
-        ),
-        (
-            [turn(1, 20), turn(2, 9, answered=False)],
-            ["u1"],
-            "This message, with the system text and the pinned turns, takes 51 tokens and the "
-            "window has room for 40; shorten it, let a turn go with /pin N, or start with a larger "
-            "--ctx-size.",
-        ),
+        ([turn(1), turn(2, 50, answered=False)], [], 52, ["--ctx-size"]),
+        ([turn(1, 19), turn(2, 9, answered=False)], ["u1"], 49, ["/pin N", "--ctx-size"]),
+        ([turn(1, 20), turn(2, 1, answered=False)], ["u1"], 43, ["/pin N", "/system"]),
     ],
 )
-def test_a_message_larger_than_the_window_is_refused_with_numbers(turns, pinned, sentence):
+def test_a_message_larger_than_the_window_is_refused_with_numbers(turns, pinned, tokens, ways):
     with pytest.raises(TooLong) as caught:
         fit("Be brief.", turns, words, room=40, pinned=pinned)
-    assert str(caught.value) == sentence
+    error = caught.value
+    assert (error.tokens, error.room) == (tokens, 40)
+    assert "room for 40" in error.why
+    assert all(way in error.ways for way in ways)
+    assert error.why[1:] in str(error)
+    assert error.ways[1:] in str(error)
 
 
-def test_a_system_text_larger_than_the_window_is_refused_with_numbers():
-    with pytest.raises(TooLong, match=r"The system text takes 30 tokens .* room for 20;"):
-        fit("word " * 30, [], words, room=20)
+def test_a_system_text_that_leaves_no_room_is_named_with_its_size():
+    with pytest.raises(TooLong, match=r"system text \(30 tokens, room for 20\).*/system"):
+        fit("word " * 30, [turn(1, answered=False)], words, room=20)
 
 
 def test_the_last_turn_stays_where_the_slack_cannot_be_had():

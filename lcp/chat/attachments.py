@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from lcp.errors import LcpError
 from lcp.words import short
 
 FILE_BYTES, ALL_BYTES = 1 << 20, 4 << 20  # at most, of one file and of all in a message
-COUNTED = 1 << 18  # bytes of files whose tokens are counted while a person types
 TOLD, SHOWN = 3, 60  # names that are no files; characters of one
 MATCHES = 100  # files that one pattern may stand for
 # At the beginning of a word; user@example.com is none. The @ comes first in the pattern, because a
@@ -36,6 +35,7 @@ class File:
     path: str
     size: int
     block: str
+    stamp: tuple[int, ...] = field(default=(), compare=False)  # changes when the file does
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,10 @@ class Attached:
             raise LcpError("\n".join(self.problems))
         return self
 
-    def short(self, count: Callable[[str], int]) -> str:
-        """All files in a few words; `count` gives a text's tokens."""
+    def short(self, tokens: str) -> str:
+        """All files in a few words, with how many tokens they have."""
         what = self.files[0].path if len(self.files) == 1 else f"{len(self.files)} files"
-        size = sum(file.size for file in self.files)
-        if size > COUNTED:  # to count takes longer than a key may
-            return f"{what}: {_bytes(size)}"
-        return f"{what}: {_bytes(size)}, {sum(count(f.block) for f in self.files):,} tokens"
+        return f"{what}: {_bytes(sum(file.size for file in self.files))}, {tokens} tokens"
 
     def told(self, count: Callable[[str], int], window: int) -> str:
         """A line for each file, what all take of the window, and the hints; `count` gives a text's
@@ -78,8 +75,10 @@ class Attached:
         return "\n".join([*lines, *self.hints])
 
 
-def attach(text: str, folder: Path) -> Attached:
-    """The message with every file it names; relative names are looked for in `folder`."""
+def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
+    """The message with every file it names; relative names are looked for in `folder`. Files that
+    have not changed since they were attached `before` are not read again."""
+    known = {(file.path, file.stamp): file for file in before.files}
     files: dict[str, File] = {}
     problems: dict[str, None] = {}
     hints: dict[str, None] = {}
@@ -94,8 +93,14 @@ def attach(text: str, folder: Path) -> Attached:
         for path in paths:
             left = ALL_BYTES - sum(file.size for file in files.values())
             try:
-                content, size = _read(path, folder, left)
-                files.setdefault(path, File(path, size, _block(path, content)))
+                stamp = _stamp(path, folder)
+                file = known.get((path, stamp)) or _file(path, folder, stamp)
+                if file.size > left:
+                    limit = _bytes(ALL_BYTES)
+                    raise LcpError(
+                        f"{path} does not fit: at most {limit} in all. Name fewer files."
+                    )
+                files.setdefault(path, file)
             except LcpError as problem:
                 problems[str(problem)] = None
     message = "\n\n".join([*(file.block for file in files.values()), text])
@@ -107,7 +112,7 @@ def content(name: str, folder: Path) -> str:
     """What stands in a file."""
     if _files(name, folder) != [name]:
         raise LcpError(f"There is no file {short(name, SHOWN) or 'without a name'} here. Name one.")
-    return _read(name, folder, FILE_BYTES)[0]
+    return _read(name, folder)[0]
 
 
 def mention(path: str) -> str:
@@ -169,7 +174,20 @@ def _hint(quoted: str, name: str, folder: Path) -> str:
     return f"{shown} is no file here and stays text." if like else ""
 
 
-def _read(path: str, folder: Path, left: int) -> tuple[str, int]:
+def _stamp(path: str, folder: Path) -> tuple[int, ...]:
+    """What changes when the file does; () where it cannot be told."""
+    with suppress(*_NO_PATH):
+        facts = (folder / Path(path).expanduser()).stat()
+        return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return ()
+
+
+def _file(path: str, folder: Path, stamp: tuple[int, ...]) -> File:
+    text, size = _read(path, folder)
+    return File(path, size, _block(path, text), stamp)
+
+
+def _read(path: str, folder: Path) -> tuple[str, int]:
     """The text of a file, and its size in bytes."""
     try:
         with (folder / Path(path).expanduser()).open("rb") as file:
@@ -179,9 +197,6 @@ def _read(path: str, folder: Path, left: int) -> tuple[str, int]:
     if len(data) > FILE_BYTES:
         limit = _bytes(FILE_BYTES)
         raise LcpError(f"{path} has more than {limit}. Paste the part of it that matters.")
-    if len(data) > left:
-        limit = _bytes(ALL_BYTES)
-        raise LcpError(f"{path} does not fit: at most {limit} in all. Name fewer files.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

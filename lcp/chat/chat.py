@@ -5,14 +5,16 @@ owns none of the rooms' work.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lcp.chat.attachments import Attached, attach
-from lcp.chat.overflow import Overflow
+from lcp import words
+from lcp.chat.attachments import attach
+from lcp.chat.draft import Draft, Drafting, weigh
+from lcp.chat.overflow import FILES_NAMED, Overflow
 from lcp.chat.services import Services
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
@@ -50,16 +52,23 @@ class Chat:
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
     overflow: Overflow = field(init=False)
-    attached: Attached = field(default_factory=Attached)  # the files of what is being typed
+    drafting: Drafting = field(init=False)  # what is being typed
     loading: Task[None] | None = None  # until `ready` has waited for it
     _restoring: Task[str] | None = None
+    _may_read: bool = False  # what is typed, ahead
     _may_move: bool = False  # something was forgotten: what follows it may be moved
     _complained: bool = False
+    _warned: set[str] = field(default_factory=set)  # turns whose files will leave the window
     _unwritten: OSError | None = None  # why an answer could not go out
 
     def __post_init__(self) -> None:
         self.use(self.layers)
         self.overflow = Overflow(self.engine, self.conversation)
+        self.drafting = Drafting(
+            lambda job: self.engine.weigh(job),
+            lambda attached: weigh(attached, self.engine, self.overflow, self.settings),
+            self._read_ahead,
+        )
 
     def answer(self, begun: Message | None = None) -> Reply:
         """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""
@@ -87,10 +96,10 @@ class Chat:
 
     # steps
 
-    def ask(self, text: str, typed: str = "") -> Reply:
+    def ask(self, text: str, typed: str = "", files: Sequence[str] = ()) -> Reply:
         """One turn: the question is on disk before the model reads it."""
         before = self.conversation.head
-        self.keep(self.conversation.ask(text, typed), sync=True)
+        self.keep(self.conversation.ask(text, typed, files), sync=True)
         return self.answer_or_go(before)
 
     def ask_with_files(self, typed: str, before: str = "") -> Reply:
@@ -99,7 +108,8 @@ class Chat:
         if attached.files or attached.hints:
             self.ready()
             self.screen.notice(attached.told(self.engine.tokens, self.engine.size))
-        return self.ask(before + attached.text, before + typed)
+        files = [file.path for file in attached.files]
+        return self.ask(before + attached.text, before + typed, files)
 
     def go_on(self) -> Reply:
         """Continue the last answer, which was cut."""
@@ -139,6 +149,18 @@ class Chat:
             return
         with stopping(self.engine.stop), suppress(TooLong):
             self.overflow.fit(self.settings, self._condense, spare=self.engine.size // 8)
+
+    def warn_of_files(self) -> None:
+        """Say once of each turn with files that it will leave the window soon."""
+        with suppress(LcpError):
+            for n, turn in self.overflow.about_to_leave(self.settings):
+                if turn.user.id not in self._warned:
+                    self._warned.add(turn.user.id)
+                    files = words.listed(turn.user.files, FILES_NAMED)
+                    self.screen.notice(
+                        f"The context is nearly full: turn {n} ({files}) leaves it next. "
+                        f"/pin {n} keeps it."
+                    )
 
     def keep(self, event: Event, sync: bool = False) -> None:
         """Write an event to the log; when that fails, say so once and go on."""
@@ -187,13 +209,22 @@ class Chat:
             self.screen.notice(f"The saved KV cache {why}; the conversation is read again.")
 
     def look_ahead(self, typed: str, read: bool = True) -> None:
-        """Let the engine read what will be needed, as far as it is known; with `read` off only
-        the files that are named are looked at."""
-        self.attached = attach(typed, Path())
-        if self._may_move or not read:  # to read ahead would be to read again
+        """Weigh what is typed, and let the engine read what will be needed, as far as it is known;
+        with `read` off it is only weighed."""
+        self._may_read = read and self.read_ahead and not self._may_move
+        if not self._may_read:  # to read ahead would be to read again
             self.engine.rest()
-        elif self.read_ahead:
-            asked = self.attached.text
+        if typed.strip():
+            self.drafting.look(typed)
+        else:
+            self.drafting.drop()
+            self._read_ahead(Draft())
+
+    def _read_ahead(self, draft: Draft) -> None:
+        """Of a message that cannot be sent, or not yet, nothing is read."""
+        if self._may_read:
+            known = draft.prompt and not draft.refused
+            asked = draft.attached.text if known else ""
             self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)
 
     # inside an answer
@@ -241,7 +272,8 @@ class Chat:
         if reply.ended == "interrupted" or not text:
             return False
         self.keep(self.conversation.summarize(text, covers), sync=True)
-        self.screen.notice(f"Note on the {len(covers)} turns that left the window: {text}")
+        turns = words.count(len(covers), "turn")
+        self.screen.notice(f"Context full: the model sees a note instead of {turns}: {text}")
         return True
 
     def _cut(self, reply: Reply) -> Message:

@@ -51,6 +51,7 @@ class Talk:
             self._reading = True
             line = self.keyboard.read(self._text)
             self._reading, self._text = False, ""
+            chat.drafting.drop()  # from here on nothing of it is read ahead
             with self.keyboard.ahead():
                 self._do(line)
         except LcpError as error:
@@ -72,6 +73,7 @@ class Talk:
             self._text, self._edited = "", None
             chat.say_status()
             chat.make_room()
+            chat.warn_of_files()
 
     def _go_back(self) -> None:
         """After a Ctrl-C; at the prompt it takes away what the line began with."""

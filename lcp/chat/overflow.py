@@ -6,19 +6,22 @@ truncate   as slide, but the newest turn that left is kept in part, its beginnin
 stop       nothing leaves; a sentence says so
 """
 
+import copy
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
+from lcp import words
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.message import Message, Turn
-from lcp.session.window import Plain, Window, fit, messages
+from lcp.session.window import Plain, Window, fit, messages, too_long
 from lcp.settings import Settings
 
 REREAD = 32  # tokens read again that are worth a word
+FILES_NAMED = 3  # files that a sentence names
 NOTE_WORDS = 120
 CONDENSE = (
     f"Write a note of at most {NOTE_WORDS} words on our conversation so far: the facts, names, "
@@ -91,39 +94,93 @@ class Overflow:
                 f"room for {room:,}. Leave it, or start with a larger --ctx-size."
             )
 
+    def foresee(self, text: str, settings: Settings, spare: int = 0) -> Window:
+        """The window in which this message would be asked, and `spare` tokens of it free; nothing
+        changes. TooLong as `fit`."""
+        twin = copy.copy(self)
+        twin._conversation = self._conversation.asking(text)
+        return twin.fit(settings, lambda asked, covers: False, spare=spare)
+
+    def check_size(self, tokens: int, settings: Settings) -> int:
+        """The tokens of a prompt with a message of about so many; TooLong where it is too long."""
+        room = self._engine.room(settings.max_tokens)
+        if tokens > room:
+            raise too_long(tokens, room, 0, bool(self._conversation.pinned))
+        return min(room, self._engine.used(self.visible()) + tokens)
+
+    def about_to_leave(self, settings: Settings) -> list[tuple[int, Turn]]:
+        """The turns with files, numbered, that a question of an eighth of the window would push
+        out of it."""
+        spare, room = self._engine.size // 8, self._engine.room(settings.max_tokens)
+        if settings.overflow == "stop" or self._engine.used(self.visible()) + spare <= room:
+            return []
+        with suppress(TooLong):
+            window = self.foresee("?", settings, spare)
+            return [(n, t) for n, t in self._numbered(window.newly_out) if t.user.files]
+        return []
+
+    def unseen(self) -> str:
+        """A sentence on the turns that the model does not see; "" when it sees all."""
+        gone = self._numbered(self._unseen())
+        if not gone:
+            return ""
+        summary = self._conversation.summary()
+        noted = summary and {t.user.id for _, t in gone} <= summary.covers
+        note = ", only a note on them" if noted else ""
+        files = [name for _, t in gone for name in t.user.files]
+        lost = f" (with {words.listed(files, FILES_NAMED)})" if files else ""
+        back = f"{gone[0][0]} brings it back" if len(gone) == 1 else "N brings one back"
+        return f"The model does not see {_turns_named(gone)}{lost}{note}. /pin {back}."
+
+    def files(self) -> list[str]:
+        """The attached files that the model sees, each with its turn."""
+        gone = self._unseen()
+        seen = [(n, turn) for n, turn in self._numbered() if turn.user.id not in gone]
+        return [f"{name} (turn {n})" for n, turn in seen for name in turn.user.files]
+
     def told(self, window: Window, progress: Progress, seconds: float, held: int) -> str:
-        """One line when the prompt is read: what left the window, what was moved, what was read
-        again and what the other would cost; "" when only the question was read.
+        """One line when the prompt is read: which turns left the window, and what was read again;
+        "" when only the question was read.
 
         `held`: tokens the cache held before.
         """
-        left, total = len(window.newly_out), progress.total
-        took = f"{1000 * seconds:,.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
-        turns = "turn" if left == 1 else f"{left} turns"
-        gone = f"The oldest {turns} left the window ({self.dropped()} in all). " if left else ""
-        if progress.moved:
-            again = self._engine.seconds_to_read(progress.moved)
-            cost = f"; reading them again would take about {again:.1f} s" if again else ""
-            how = "kept behind a gap" if self._engine.leaves_holes else "moved"
-            return f"{gone}{progress.moved:,} tokens {how}, {total:,} read in {took}{cost}."
-        if not left and progress.kept + REREAD >= held:
-            return ""
-        history = window.tokens - self._engine.count(window.messages[-1:])
-        twice = max(0, history - progress.kept)  # the question is new, long as it may be
-        if left:
-            part = f", {twice:,} of them again" if twice else ""
-            return f"{gone}{total:,} tokens read in {took}{part}; {progress.kept:,} reused."
-        if twice > REREAD:
-            return (
-                f"{twice:,} tokens of the conversation were read again: "
-                "what stands before them has changed."
-            )
-        return ""
+        told = self._told_of_leaving(window)
+        if told or progress.kept + REREAD < held:
+            history = window.tokens - self._engine.count(window.messages[-1:])
+            twice = max(0, history - progress.kept)  # the question is new, long as it may be
+            if twice > REREAD and not progress.moved:
+                why = "" if told else ", because what comes before them has changed"
+                told.append(f"lcp re-read {twice:,} tokens of the chat in {seconds:.1f} s{why}.")
+        return " ".join(told)
+
+    def _told_of_leaving(self, window: Window) -> list[str]:
+        summary = self._conversation.summary()
+        if not set(window.newly_out) - (summary.covers if summary else frozenset()):
+            return []  # none left, or the note on them was shown
+        gone = self._numbered(self._unseen())
+        alone = all(m["role"] == "system" for m in window.messages[:-1])
+        seen = "sees only this question, not" if alone else "no longer sees"
+        files = [name for _, t in self._numbered(window.newly_out) for name in t.user.files]
+        lost = f" (with {words.listed(files, FILES_NAMED)})" if files else ""
+        back = f"{gone[0][0]} brings it back" if len(gone) == 1 else "N keeps one"
+        return [f"Context full: the model {seen} {_turns_named(gone)}{lost}. /pin {back}."]
+
+    def numbers(self, turns: Collection[Turn]) -> list[int]:
+        """The numbers of these turns."""
+        return [n for n, _ in self._numbered({turn.user.id for turn in turns})]
+
+    def _unseen(self) -> set[str]:
+        seen = {t.user.id for t in self.turns()} - self._out
+        return {t.user.id for t in self._conversation.turns()} - seen
+
+    def _numbered(self, ids: Collection[str] | None = None) -> list[tuple[int, Turn]]:
+        """The turns of this branch as /history counts them; of these `ids` only."""
+        turns = enumerate(self._conversation.turns(), 1)
+        return [(n, turn) for n, turn in turns if ids is None or turn.user.id in ids]
 
     def dropped(self) -> int:
         """How many turns of this branch the model does not see."""
-        shown = sum(t.user.id not in self._out for t in self.turns())
-        return len(self._conversation.turns()) - shown
+        return len(self._unseen())
 
     def out(self) -> frozenset[str]:
         """The turns that left the window."""
@@ -156,10 +213,9 @@ class Overflow:
             window = self._fit(turns, room, size // 8, self._out)
         if window.newly_out:
             if policy == "stop":
-                raise TooLong(
-                    f"The window is full: {self._engine.count(self._all(turns)):,} tokens, and "
-                    f"there is room for {room:,}. /forget a turn, /clear, or /set overflow slide."
-                )
+                tokens = self._engine.count(self._all(turns))
+                why = f"the context is full ({tokens:,} tokens, room for {room:,})"
+                raise TooLong(why, "/forget N, /clear or /set overflow slide", tokens, room)
             if policy == "summarize":
                 window = self._condensed(window, turns, room, condense)
         self._out = window.out
@@ -228,6 +284,18 @@ class Overflow:
         )
         tokens = self._engine.count(shown)
         return window if tokens > room else replace(window, messages=shown, tokens=tokens)
+
+
+def _turns_named(turns: list[tuple[int, Turn]]) -> str:
+    """ "your first 6 turns", "turns 2, 4-6"; "" for none."""
+    numbers = [n for n, _ in turns]
+    if numbers == list(range(1, len(numbers) + 1)):
+        return (
+            f"your first {words.count(len(numbers), 'turn')}"
+            if numbers[1:]
+            else ("your first turn" if numbers else "")
+        )
+    return f"{'turns' if numbers[1:] else 'turn'} {words.ranges(numbers)}"
 
 
 def _end_of(turn: Turn, free: int, clip: Callable[[str, int], str]) -> Turn:

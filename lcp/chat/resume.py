@@ -26,6 +26,8 @@ def tell(chat: Chat) -> None:
     talk, said = chat.conversation, chat.conversation.turns()
     called = " · ".join(filter(None, [f"({count(len(said), 'turn')})", talk.name, talk.title()]))
     chat.screen.notice(f"Resumed {chat.log.id or 'a chat'} {called}")
+    if unseen := chat.overflow.unseen():
+        chat.screen.notice(unseen)
     if said and said[-1].answer is None:
         chat.screen.notice("Its last question has no answer yet; /retry answers it.")
     elif said and said[-1].answer and said[-1].answer.ended in ("interrupted", "length"):

@@ -2,8 +2,10 @@
 
 from contextlib import suppress
 
-from lcp.chat.attachments import File
+from lcp import words
 from lcp.chat.chat import Chat
+from lcp.chat.draft import Draft
+from lcp.chat.overflow import FILES_NAMED
 from lcp.engine.engine import Engine
 from lcp.errors import LcpError
 from lcp.session.export import plain_name
@@ -21,7 +23,6 @@ class Status:
         self._chat = chat
         self._counted: tuple[Engine, list[Plain]] | None = None
         self._used = 0
-        self._weighed: tuple[tuple[File, ...], str] = ((), "")
 
     def __call__(self) -> list[tuple[str, str]]:
         """Parts with "", "warn" or "bad", the most important first: a narrow terminal has no room
@@ -31,14 +32,8 @@ class Status:
             return [(f"loading {model} ({100 * chat.engine.loaded:.0f} %)", "")]
         if chat.loading:
             chat.loading.result()
-        size, (done, total) = chat.engine.size, chat.engine.ahead
-        used = self._tokens()
-        typed = total - used  # of what stands in the line, as far as it will be read ahead
-        plus = f"+{typed:,}" if typed >= TYPED else ""
-        share = max(used, total if plus else 0) / size
-        style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
-        context = f"context {used:,}{plus}/{size:,} ({100 * share:.0f} %)"
-        parts = [*self._files(), (context, style)]
+        draft, (done, total) = chat.drafting.draft, chat.engine.ahead
+        parts = [*self._draft(draft), *self._context(draft)]
         if done < total:
             parts.append((f"reading ahead {done:,}/{total:,} tokens", ""))
         parts.append((model, ""))
@@ -48,16 +43,43 @@ class Status:
         parts.append((chat.conversation.name or chat.log.id, "") if saved else ("not saved", ""))
         return parts
 
-    def _files(self) -> list[tuple[str, str]]:
-        """What the message that is typed brings with it."""
-        attached = self._chat.attached
+    def _draft(self, draft: Draft) -> list[tuple[str, str]]:
+        """What the message that is typed brings with it, and what sending it would do."""
+        attached, about = draft.attached, "about " * draft.about
+        if self._chat.drafting.slow:
+            return [("looking for the files of this message", "warn")]
         if attached.problems:
             return [(attached.problems[0], "bad")]
-        if attached.hints:
-            return [(attached.hints[0].rstrip("."), "warn")]
-        if attached.files != self._weighed[0]:
-            self._weighed = (attached.files, attached.short(self._chat.engine.tokens))
-        return [(self._weighed[1], "")] if attached.files else []
+        parts = [(hint.rstrip("."), "warn") for hint in attached.hints[:1]]
+        if draft.refused:
+            # one part, and short: what to do has to be seen on a narrow terminal, too
+            share = 100 * draft.prompt / self._chat.engine.size
+            why, ways = draft.refused.why.removeprefix("this "), draft.refused.ways
+            parts = [(f"context {about}{share:.0f} %: {why}; {ways}", "bad")]
+        elif draft.leaving:
+            numbers = self._chat.overflow.numbers(draft.leaving)
+            files = [name for turn in draft.leaving for name in turn.user.files]
+            lost = f" ({words.listed(files, FILES_NAMED)})" if files else ""
+            which = f"turn{'s' * (len(numbers) > 1)} {words.ranges(numbers)}"
+            keep = f"/pin {numbers[0]} keeps it" if len(numbers) == 1 else "/pin N keeps one"
+            parts.append((f"Enter drops {which}{lost} from the context; {keep}", "warn"))
+        if attached.files:
+            parts.append((attached.short(f"{about}{draft.files:,}"), ""))
+        return parts
+
+    def _context(self, draft: Draft) -> list[tuple[str, str]]:
+        """How full the window is, with what is typed as soon as that is weighed."""
+        if draft.refused:
+            return []
+        size, used = self._chat.engine.size, self._tokens()
+        plus, tokens, about = "", used, ""
+        if draft.leaving:
+            used = tokens = draft.prompt
+        elif draft.prompt - used >= (1 if draft.attached.files else TYPED):
+            plus, tokens, about = f"+{draft.prompt - used:,}", draft.prompt, "about " * draft.about
+        share = tokens / size
+        style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
+        return [(f"context {about}{used:,}{plus}/{size:,} ({100 * share:.0f} %)", style)]
 
     def _tokens(self) -> int:
         """Of what the model sees of the conversation."""

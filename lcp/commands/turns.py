@@ -137,6 +137,10 @@ def context(chat: Chat, _: str) -> None:
     """What fills the window."""
     chat.ready()
     chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
+    if files := chat.overflow.files():
+        chat.screen.notice(f"Files the model sees: {', '.join(files)}")
+    if unseen := chat.overflow.unseen():
+        chat.screen.notice(unseen)
 
 
 def clear(chat: Chat, _: str) -> None:

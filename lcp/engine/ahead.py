@@ -4,7 +4,6 @@ The engine thread calls `step` when it has nothing more urgent to do. It only fi
 never drops, moves or summarises anything, and what may still change is left alone.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from lcp.errors import ContextFull, LcpError
 STEP = SHORT
 # Tokens at the end of what is typed that the next letters may still change.
 HELD_BACK = 4
-PAUSE_S = 0.15  # without a key, before what was typed is looked at
 
 
 class Ahead:
@@ -26,7 +24,6 @@ class Ahead:
     def __init__(self) -> None:
         self._context: Context | None = None
         self._wish: tuple[Sequence[dict[str, Any]], str, int | None] | None = None
-        self._asked = 0.0  # when, in seconds of the monotonic clock
         self._planned: object = None  # the wish that `_target` was made of
         self._target: list[int] = []
         self._history = 0  # tokens before what is typed
@@ -38,7 +35,6 @@ class Ahead:
 
     def look(self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None) -> None:
         """What will probably be asked; from any thread."""
-        self._asked = time.monotonic()
         self._wish = (messages, typed, max_tokens)
 
     def rest(self) -> None:
@@ -57,11 +53,6 @@ class Ahead:
         if wish is None or context is None:
             return False
         try:
-            if wish is not self._planned and time.monotonic() - self._asked < PAUSE_S:
-                # Somebody is typing: planning takes this process's one Python interpreter from
-                # the keyboard for tens of milliseconds when the text is long.
-                time.sleep(PAUSE_S / 8)
-                return True
             if wish is not self._planned:
                 self._plan(context, *wish)
                 self._planned = wish

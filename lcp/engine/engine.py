@@ -192,6 +192,11 @@ class Engine:
         self._stop.clear()  # what stopped an answer does not stop this
         self._worker.nudge()
 
+    def weigh(self, job: Callable[[], None]) -> Task[None]:
+        """Call a function that counts tokens on the engine thread, between two steps of reading
+        ahead: so the model cannot be freed meanwhile."""
+        return self._worker.submit(lambda emit: job())
+
     def rest(self) -> None:
         """Read nothing ahead, until there is something again."""
         self._ahead.rest()

@@ -7,6 +7,7 @@ conversation again. Knows no file, no model, no terminal.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,11 +119,19 @@ class Conversation:
                 self.nodes[id] = from_event(event)
                 self.head = id
 
-    def ask(self, text: str, typed: str = "") -> Event:
+    def ask(self, text: str, typed: str = "", files: Sequence[str] = ()) -> Event:
         """The person says something, after what stands at the head; `typed` is what was written
-        of it, where files were put in front."""
-        more = {"typed": typed} if typed not in ("", text) else {}
+        of it, where `files` were put in front."""
+        more: dict[str, Any] = {"typed": typed} if typed not in ("", text) else {}
+        more |= {"files": list(files)} if files else {}
         return self._record("user", self.head, {"text": text} | more)
+
+    def asking(self, text: str) -> Conversation:
+        """A copy in which the person said this; this conversation stays as it is."""
+        twin = copy.copy(self)
+        twin.nodes, twin.new_id = dict(self.nodes), random_id
+        twin.ask(text)
+        return twin
 
     def answer(
         self,

@@ -32,6 +32,7 @@ class Message:
     seed: int | None = None  # of an answer: what it was drawn with
     stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
     typed: str = ""  # what the person wrote, where files were put in front of it
+    files: tuple[str, ...] = ()  # the names of these
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -78,6 +79,7 @@ def from_event(event: Event) -> Message:
         seed=seed if isinstance(seed, int) else None,
         stats=stats if isinstance(stats, dict) else {},
         typed=str(event.get("typed", "")),
+        files=_strings(event.get("files")),
     )
 
 

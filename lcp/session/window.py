@@ -67,14 +67,15 @@ def fit(
         begin = 0
     dropped = begin
     if cost(begin) > room:
-        # The fewer turns, the fewer tokens: search by halves. Where none is enough, all go.
+        if cost(len(may_go)) > room:
+            front = messages(system, [t for t in turns[:-1] if t.user.id in pinned], note)
+            raise too_long(cost(len(may_go)), room, count(front) if front else 0, bool(pinned))
+        # The fewer turns, the fewer tokens: search by halves.
         low, high = begin + 1, len(may_go)
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if cost(middle) <= room - slack else (middle + 1, high)
         dropped = min(low, len(may_go))
-    if cost(dropped) > room:
-        raise TooLong(_too_long(cost(dropped), room, bool(turns), bool(pinned)))
     gone = may_go[:dropped]
     return Window(
         messages=shown(dropped),
@@ -111,11 +112,16 @@ def plain(message: Message) -> Plain:
     return {"role": message.role, "content": message.content, **present}
 
 
-def _too_long(tokens: int, room: int, asked: bool, pinned: bool) -> str:
-    others = "the system text and the pinned turns" if pinned else "the system text"
-    what = f"This message, with {others}," if asked else "The system text"
-    ways = "shorten it, let a turn go with /pin N," if pinned else "shorten it,"
-    return (
-        f"{what} takes {tokens:,} tokens and the window has room for {room:,}; "
-        f"{ways} or start with a larger --ctx-size."
-    )
+def too_long(tokens: int, room: int, front: int, pinned: bool) -> TooLong:
+    """A prompt of `tokens` is larger than `room`; `front` of them come before the message, some
+    of these in pinned turns."""
+    larger = "start with a larger --ctx-size"
+    unpin = "unpin a turn with /pin N, " if pinned else ""
+    if front > room:
+        what = "the system text and the pinned turns" if pinned else "the system text"
+        why = f"no message fits after {what} ({front:,} tokens, room for {room:,})"
+        return TooLong(
+            why, f"{unpin}shorten the system text with /system, or {larger}", tokens, room
+        )
+    why = f"this message does not fit ({tokens:,} tokens, room for {room:,})"
+    return TooLong(why, f"{unpin}send less, or {larger}", tokens, room)
