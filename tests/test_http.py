@@ -199,16 +199,14 @@ def test_no_proxy_is_heeded(servers, monkeypatch, named):
 @pytest.mark.parametrize("url", ["http://models.test/a", "https://models.test/a"])
 def test_a_proxy_that_is_not_there_is_named(monkeypatch, url):
     monkeypatch.setenv("all_proxy", NOWHERE)
-    says = r"^The connection to models\.test through the proxy 127\.0\.0\.1 failed: Connection ref"
+    says = r"models\.test through the proxy 127\.0\.0\.1:9 \(all_proxy\): connection refused"
     with pytest.raises(DownloadError, match=says):
         get(url)
 
 
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
-    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
-    with pytest.raises(
-        DownloadError, match=r"^The proxy for models\.test is a socks5 one; lcp can"
-    ):
+    monkeypatch.setenv("all_proxy", "socks4://me:secret@127.0.0.1:1080")
+    with pytest.raises(DownloadError, match=r"^all_proxy=socks4://…@127\.0\.0\.1:1080 "):
         get("http://models.test/a")
 
 
@@ -248,7 +246,7 @@ def test_offline_nothing_is_asked(hub, big, monkeypatch, name):
         (
             401,
             False,
-            r"refuses n\.gguf: 401 Broken on purpose\. It wants to know you: set HF_TOKEN",
+            r"refuses n\.gguf: 401 Broken on purpose\. It asks for a token: set HF_TOKEN",
         ),
         (403, False, "If the model asks for consent"),
         (404, False, r"Check the name\.$"),
@@ -307,19 +305,19 @@ def test_redirects_in_circles_end(servers):
     "url", ["ftp://h/a", "file:///etc/passwd", "a/b", "http://", "http://h:x/"]
 )
 def test_only_http_is_opened(url):
-    with pytest.raises(DownloadError, match="is no address to open"):
+    with pytest.raises(DownloadError, match="is not an address to open"):
         get(url)
 
 
 def test_a_redirect_to_a_file_is_not_followed(servers):
     server = servers()
     server.script["/a"] = (302, {"Location": "file:///etc/passwd"}, b"")
-    with pytest.raises(DownloadError, match="file:///etc/passwd is no address to open"):
+    with pytest.raises(DownloadError, match="file:///etc/passwd is not an address to open"):
         get(f"{server.url}/a")
 
 
 def test_a_server_that_is_not_there():
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9 failed: Connection refused") as error:
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9: connection refused") as error:
         get(f"{NOWHERE}/a")
     assert error.value.retryable
 
@@ -327,7 +325,7 @@ def test_a_server_that_is_not_there():
 def test_an_untrusted_certificate(servers, tls, monkeypatch):
     server = servers(tls)
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(DownloadError, match=r"is not trusted: .*SSL_CERT_FILE\.$") as error:
+    with pytest.raises(DownloadError, match=r"is not trusted: .*SSL_CERT_FILE") as error:
         get(f"{server.url}/a")
     assert not error.value.retryable
 
@@ -342,7 +340,7 @@ def test_a_server_that_speaks_something_else(said):
                 connection.sendall(said)
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(DownloadError, match=r"^The connection to 127") as error:
+        with pytest.raises(DownloadError, match=r" the connection to 127") as error:
             get(f"http://127.0.0.1:{server.getsockname()[1]}/a")
     assert error.value.retryable
 
@@ -350,9 +348,9 @@ def test_a_server_that_speaks_something_else(said):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("drop", "closed before the end"),
-        ("reset", "Connection reset by peer"),
-        ("stall", "nothing came for 0.3 s"),
+        ("drop", "before the end"),
+        ("reset", "was reset"),
+        ("stall", "no answer for 0.3 s"),
     ],
 )
 def test_a_body_that_ends_early_is_noticed(hub, big, kind, says):

@@ -215,9 +215,8 @@ def test_a_name_that_cannot_be(server):
 
 def test_a_server_that_answers_wrongly(server):
     server.fault("status", 500, where="api", times=1)
-    assert refusal(Name("owner/model")) == (
-        f"{server.url} answers 500 (Broken on purpose) when asked for owner/model. Try again later."
-    )
+    sentence = refusal(Name("owner/model"))
+    assert " answers 500 (Broken on purpose) " in sentence and "owner/model" in sentence
     server.add("owner/odd", FILES, info={"id": None, "siblings": 5})
     assert "does not answer as a Hub does" in refusal(Name("owner/odd"))
 
@@ -227,8 +226,8 @@ def test_a_server_that_is_down(monkeypatch):
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
     sentence = refusal(Name("owner/model"))
-    assert "cannot be reached: " in sentence
-    assert sentence.endswith("Check the connection, and HF_ENDPOINT if it is set.")
+    assert sentence.startswith("Cannot reach 127.0.0.1:")
+    assert "connection refused" in sentence and "HF_ENDPOINT" in sentence
 
 
 @pytest.mark.slow

@@ -3,22 +3,31 @@ repository. Nothing is downloaded.
 """
 
 import json
+import re
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlunsplit
 
-from lcp.errors import DownloadError, ModelNotFound
+from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
     from lcp.modelfile.parts import ModelFile, Source
 
 
+def is_address(name: str) -> bool:
+    """Whether it is written like the address of a GGUF file on the web."""
+    return bool(re.match(r"https?://[^?#]*\.gguf([?#]|$)", name, re.IGNORECASE))
+
+
 def at_address(url: str, files: ExitStack) -> "ModelFile":
     """The model of a GGUF file anywhere on the web; its connections are closed with `files`."""
+    from lcp.downloads.network import split_address
     from lcp.modelfile.parts import open_model
 
-    split = urlsplit(url)
+    split = split_address(url)
+    if split is None:
+        raise UsageError(f"{url} is not a web address: its server or port is malformed.")
     folder, _, first = split.path.rpartition("/")
 
     def source(name: str) -> "Source":
@@ -32,14 +41,14 @@ def on_hub(name: str, files: ExitStack) -> "ModelFile":
     """The model of the Hugging Face Hub that a name means, as `lcp pull` would take it."""
     from lcp.cli.pull import fits
     from lcp.cli.pull import on_hub as meant
-    from lcp.downloads import hub
+    from lcp.downloads import network
     from lcp.modelfile.parts import open_model
 
     repository, one, _ = meant(name, fits())
     folder, slash, first = one.path.rpartition("/")
 
     def source(part: str) -> "Source":
-        return _source(repository.url(folder + slash + part), files, hub.token())
+        return _source(repository.url(folder + slash + part), files, network.token())
 
     return open_model(first, source)
 

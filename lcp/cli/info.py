@@ -8,7 +8,6 @@ import re
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -127,8 +126,7 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
     # A file by its own path, not by where a link leads: the other parts of a model lie beside it.
     if path and name not in library.installed():
         return local(path)
-    address = re.match(r"https?://", name) and urlsplit(name).path.lower().endswith(".gguf")
-    if address and not names.is_remote(name):
+    if far.is_address(name) and not names.is_remote(name):
         return far.at_address(name, files)
     try:
         return local(library.find(name).path)

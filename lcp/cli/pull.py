@@ -200,7 +200,7 @@ def _announce(
 
 def _get(repository: "Repository", files: "Sequence[File]") -> Path:
     """Every file in the cache and verified; the first one's path."""
-    from lcp.downloads import hub, records
+    from lcp.downloads import network, records
     from lcp.downloads.fetch import fetch
     from lcp.terminal.bars import Bar
 
@@ -209,7 +209,7 @@ def _get(repository: "Repository", files: "Sequence[File]") -> Path:
         title = Path(file.path).name + (f" ({number}/{len(files)})" if len(files) > 1 else "")
         with Bar(title) as bar:
             blob = _blob(repository, file)
-            paths.append(fetch(blob, token=hub.token(), on_progress=bar, on_notice=bar.notice))
+            paths.append(fetch(blob, token=network.token(), on_progress=bar, on_notice=bar.notice))
         done = "is here already" if file.here == file.size else "verified"
         _say(f"{title}: {done}, sha256 {file.etag[:12]}...")
         records.remember(repository.name, file.path, blob.commit, file.etag, file.size)

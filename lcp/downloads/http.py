@@ -7,18 +7,21 @@ DownloadError that says whether trying again may help. Knows no repositories and
 
 import base64
 import email.utils
+import errno
 import http.client
 import os
 import re
+import socket
 import ssl
 import string
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from lcp import __version__
+from lcp.downloads import network, socks
+from lcp.downloads.network import Proxy
 from lcp.errors import DownloadError
 
 CONNECT = 10.0  # seconds until a server must have taken the connection
@@ -31,9 +34,10 @@ RAN_OUT = (401, 403, 404, 410)
 _AS_IT_IS = string.punctuation  # of an address that is quoted already
 _PORTS = {"http": 80, "https": 443}
 _NEXT_STEPS = {
-    401: "It wants to know you: set HF_TOKEN, or run: hf auth login",
+    401: "It asks for a token: set HF_TOKEN, or run: hf auth login",
     403: "If the model asks for consent, give it on its web page; then check HF_TOKEN.",
     404: "Check the name.",
+    407: "Put a user name and password into the proxy variable: http://USER:PASSWORD@HOST:PORT.",
     429: "Wait a while, then run the same command again.",
 }
 Connection = http.client.HTTPConnection
@@ -123,7 +127,7 @@ def open_url(
             token = None  # nor does it come back when a redirect does
         if token:
             sent["Authorization"] = f"Bearer {token}"
-        connection, raw = _ask(method, url, sent, stall, connection)
+        connection, raw = ask(method, url, sent, stall, connection)
         if raw.status < 300:
             return Response(url, connection, raw, stall)
         location = raw.headers.get("Location")
@@ -143,40 +147,58 @@ def same_origin(url: str, other: str) -> bool:
 
 def host(url: str) -> str:
     """The server in an address, for a sentence."""
-    return urlsplit(url).netloc.rpartition("@")[2] or url
+    split = network.split_address(url)
+    return split.netloc.rpartition("@")[2] if split else network.without_password(url)
 
 
 # One question to one server -----------------------------------------------------------------------
 
 
-def _ask(
-    method: str, url: str, headers: dict[str, str], stall: float, connection: Connection | None
+def ask(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    stall: float,
+    connection: Connection | None = None,
+    body: bytes | None = None,
 ) -> tuple[Connection, http.client.HTTPResponse]:
-    proxy = _proxy(url)
+    """The answer, whatever its status; DownloadError where none comes."""
+    scheme, name, port = _origin(url)
+    proxy = network.proxy_for(scheme, name, port)
+    reached = connection is not None
+    sent = dict(headers)
     try:
         split = urlsplit(quote(url, safe=_AS_IT_IS))
         connection = connection or _connect(split, proxy, stall)
+        reached = True
         target = f"{split.path or '/'}{'?' if split.query else ''}{split.query}"
-        if proxy and split.scheme == "http":
-            target = f"{split.scheme}://{host(url)}{target}"
-            headers |= _credentials(proxy)
-        connection.request(method, target, headers=headers)
+        if proxy and proxy.kind == "http" and scheme == "http":
+            target = f"{scheme}://{host(url)}{target}"
+            sent |= _credentials(proxy)
+        connection.request(method, target, body, sent)
         return connection, connection.getresponse()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         if connection:
             connection.close()
-        raise _broken(url, error, stall if connection else CONNECT, proxy) from error
+        raise _broken(url, error, stall if reached else CONNECT, proxy, reached) from error
 
 
-def _connect(split: SplitResult, proxy: SplitResult | None, stall: float) -> Connection:
-    server = proxy or split
-    name, port = server.hostname or "", server.port or _PORTS[server.scheme]
+def _connect(split: SplitResult, proxy: Proxy | None, stall: float) -> Connection:
+    name, port = split.hostname or "", split.port or _PORTS[split.scheme]
+    server, at = (proxy.host, proxy.port) if proxy and proxy.kind == "http" else (name, port)
     if split.scheme == "http":
-        connection = Connection(name, port, timeout=CONNECT)
+        connection = Connection(server, at, timeout=CONNECT)
     else:
-        connection = http.client.HTTPSConnection(name, port, timeout=CONNECT, context=_trust())
-        if proxy:
-            connection.set_tunnel(split.hostname or "", split.port or 443, _credentials(proxy))
+        trusted = network.trusted()
+        connection = http.client.HTTPSConnection(server, at, timeout=CONNECT, context=trusted)
+        if proxy and proxy.kind == "http":
+            connection.set_tunnel(name, port, _credentials(proxy))
+    if proxy and proxy.kind == "socks5":
+        # where http.client makes its socket, before any TLS
+        def through(address: tuple[str, int], timeout: float, *_: object) -> socket.socket:
+            return socks.connect(proxy, address, timeout)
+
+        connection._create_connection = through  # type: ignore[attr-defined]
     try:
         connection.connect()
     except BaseException:
@@ -186,47 +208,18 @@ def _connect(split: SplitResult, proxy: SplitResult | None, stall: float) -> Con
     return connection
 
 
-def _trust() -> ssl.SSLContext:
-    """The certificates that huggingface_hub's own requests trust: SSL_CERT_FILE or the system's."""
-    if sys.platform in ("darwin", "win32") and not os.environ.get("SSL_CERT_FILE"):
-        import truststore  # Python from python.org knows none on a Mac
-
-        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return ssl.create_default_context()
-
-
 def _origin(url: str) -> tuple[str, str, int]:
-    split = urlsplit(url)
-    try:
-        if split.scheme in _PORTS and split.hostname:
-            return split.scheme, split.hostname, split.port or _PORTS[split.scheme]
-    except ValueError:  # a port that is no number
-        pass
-    raise DownloadError(f"{url} is no address to open. Give one that begins with https://")
+    split = network.split_address(url)
+    if split and split.scheme in _PORTS:
+        return split.scheme, split.hostname or "", split.port or _PORTS[split.scheme]
+    shown = network.without_password(url)
+    raise DownloadError(f"{shown} is not an address to open. Give one that begins with https://")
 
 
-def _proxy(url: str) -> SplitResult | None:
-    """The proxy that the environment or the system names for this address."""
-    from urllib.request import getproxies, proxy_bypass
-
-    scheme, name, port = _origin(url)
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(f"{name}:{port}"):
-        return None
-    split = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if split.scheme != "http" or not split.hostname:
-        raise DownloadError(
-            f"The proxy for {name} is a {split.scheme} one; lcp can use http:// ones. "
-            f"Change {scheme}_proxy."
-        )
-    return split
-
-
-def _credentials(proxy: SplitResult) -> dict[str, str]:
-    if not proxy.username:
+def _credentials(proxy: Proxy) -> dict[str, str]:
+    if not proxy.user:
         return {}
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    pair = f"{proxy.user}:{proxy.password}"
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
@@ -239,22 +232,51 @@ def is_set(name: str) -> bool:
 
 
 def _broken(
-    url: str, error: Exception, stall: float, proxy: SplitResult | None = None
+    url: str, error: Exception, stall: float, proxy: Proxy | None = None, reached: bool = True
 ) -> DownloadError:
+    """What a person is told where no answer came, or only a part of it."""
+    server = host(url)
     if isinstance(error, ssl.SSLCertVerificationError):
         return DownloadError(
-            f"The certificate of {host(url)} is not trusted: {error.verify_message}. "
-            "Behind a proxy that reads along, name its certificate in SSL_CERT_FILE."
+            f"The certificate of {server} is not trusted: {error.verify_message}. If a proxy "
+            "inspects your traffic, set SSL_CERT_FILE to a file with the proxy's certificate."
         )
-    what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, TimeoutError):
-        what = f"nothing came for {stall:g} s"
-    through = f" through the proxy {proxy.hostname}" if proxy else ""
+    through = f" through {proxy}" if proxy else ""
+    step = f"Check {proxy.variable}" if proxy and not reached else "Check the network"
+    if server in os.environ.get("HF_ENDPOINT", ""):
+        step += " and HF_ENDPOINT"
+    failed = "Lost the connection to" if reached else "Cannot reach"
     return DownloadError(
-        f"The connection to {host(url)}{through} failed: {what}. "
-        "Check the network, then run the same command again.",
-        retryable=not isinstance(error, http.client.InvalidURL),
+        f"{failed} {server}{through}: {_reason(error, stall)}. "
+        f"{step}, then run the same command again.",
+        retryable=not isinstance(error, http.client.InvalidURL | UnicodeError),
     )
+
+
+def _reason(error: Exception, stall: float) -> str:
+    """Why, in the words of a person and not of the C library."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror):
+        return "no network or no DNS"
+    if number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
+        return "no network"
+    if isinstance(error, TimeoutError):
+        return f"no answer for {stall:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, EOFError | http.client.IncompleteRead | http.client.RemoteDisconnected):
+        return "it was closed before the end"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "the connection was reset"
+    if isinstance(error, ssl.SSLError):
+        return f"no encrypted connection ({(error.reason or 'TLS').replace('_', ' ').lower()})"
+    if isinstance(error, UnicodeError | http.client.InvalidURL):
+        return "this is not the name of a server"
+    if isinstance(error, http.client.HTTPException):
+        return "the server does not speak HTTP"
+    if "Tunnel connection failed: 407" in str(error):
+        return f"the proxy refuses it. {_NEXT_STEPS[407]}".rstrip(".")
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _refused(url: str, raw: http.client.HTTPResponse, elsewhere: bool) -> DownloadError:

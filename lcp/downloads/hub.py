@@ -7,12 +7,14 @@ no bytes here; see lcp.downloads.fetch. Every error of its becomes a sentence.
 import difflib
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lcp
+from lcp.downloads import http, network
 from lcp.downloads.filenames import File
 from lcp.downloads.names import Name
 from lcp.errors import DownloadError, ModelNotFound
@@ -61,13 +63,6 @@ def look_up(name: Name, known: Iterable[str] = ()) -> Repository:
     return Repository(repo, commit, revision, files, _licence(info), bool(info.gated))
 
 
-def token() -> str | None:
-    """The person's token: HF_TOKEN, or what `hf auth login` saved."""
-    from huggingface_hub import get_token
-
-    return get_token()
-
-
 def _file(entry: Any) -> File:
     return File(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
 
@@ -81,15 +76,27 @@ def _licence(info: Any) -> str:
 
 
 def _api() -> "HfApi":
-    """huggingface_hub without its own downloads, reports, log and endless waits."""
+    """huggingface_hub over our connections, without its own downloads, reports and log."""
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # both are read when it is imported
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub
+    endpoint = network.endpoint()
+    for variable in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # it dies at another value
+        if not re.fullmatch(r"\s*\d*\s*", seconds := os.environ.get(variable, "")):
+            raise DownloadError(
+                f"{variable}={seconds} is not a number of seconds. Set it to one, or unset it."
+            )
+    from huggingface_hub import HfApi
+
+    from lcp.downloads import client
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    huggingface_hub.get_session().timeout = SECONDS  # the tree has no time-out of its own
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-    return huggingface_hub.HfApi(endpoint, library_name="lcp", library_version=lcp.__version__)
+    client.install(SECONDS)
+    return HfApi(
+        endpoint,
+        token=network.token() or False,
+        library_name="lcp",
+        library_version=lcp.__version__,
+    )
 
 
 @contextmanager
@@ -97,7 +104,7 @@ def _sentences(api: "HfApi", name: Name, known: Iterable[str]) -> Iterator[None]
     """The errors of huggingface_hub as ours, each ending with the next step."""
     from huggingface_hub import errors
 
-    host = api.endpoint.removeprefix("https://")
+    host = http.host(api.endpoint)
     try:
         yield
     except errors.HFValidationError:
@@ -127,21 +134,17 @@ def _sentences(api: "HfApi", name: Name, known: Iterable[str]) -> Iterator[None]
         raise DownloadError(
             f"{host} answers {status}{said} when asked for {name.repo}. Try again later."
         ) from None
-    except (ValueError, KeyError, TypeError):  # a page of a proxy, a server of another kind
+    # a page of a proxy, a server of another kind, redirects in circles
+    except (ValueError, KeyError, TypeError, errors.HTTPError):  # type: ignore[attr-defined]
         raise DownloadError(
             f"{host} does not answer as a Hub does. Check HF_ENDPOINT, and whether a proxy "
             "wants a login."
-        ) from None
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # httpx2's
-        raise DownloadError(
-            f"{host} cannot be reached: {str(error) or type(error).__name__}. "
-            "Check the connection, and HF_ENDPOINT if it is set."
         ) from None
 
 
 def _gated(api: "HfApi", name: Name) -> str:
     page = f"{api.endpoint}/{name.repo}"
-    if token():
+    if network.token():
         return (
             f"{name.repo} is gated and your token's account is not let in yet. "
             f"Ask for access at {page} and run this again."
@@ -153,7 +156,7 @@ def _gated(api: "HfApi", name: Name) -> str:
 
 
 def _no_such(api: "HfApi", name: Name, known: Iterable[str]) -> str:
-    who = "that your token may see" if token() else "that everybody may see"
+    who = "that your token may see" if network.token() else "that everybody may see"
     sentence = f"There is no repository {name.repo} {who}."
     if near := _near(api, name, known):
         return f"{sentence} Did you mean {near}?"

@@ -6,8 +6,9 @@ Pure: it knows the forms and asks nobody.
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from lcp.downloads.network import split_address
 from lcp.errors import UsageError
 
 _OWNER_REPO = r"\w[\w.-]*/[\w.-]+"  # ./x.gguf and ../x.gguf are paths
@@ -71,7 +72,7 @@ def _path_of(name: str) -> tuple[str, bool]:
 def _mirror() -> str:
     """The address in HF_ENDPOINT, if there is one."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
-    return endpoint if urlsplit(endpoint).netloc else ""
+    return endpoint if "://" in endpoint and split_address(endpoint) else ""
 
 
 def _suffixes(text: str) -> tuple[str, str | None, str | None]:
