@@ -259,8 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         if words[1:2] == ["resolve-cache"]:  # api/resolve-cache/models/owner/name/commit/path...
             return self.resolve("/".join(words[3:5]), words[5], "/".join(words[6:]), cached=True)
         if words == ["api", "models"]:
-            found = [n for n in self.hub.repos if self.query.get("search", "").lower() in n.lower()]
-            return self.json([{"id": n, "modelId": n, "tags": [], "downloads": 1} for n in found])
+            return self.json(self.matching())
         if words[:2] != ["api", "models"] or len(words) < 4:
             return self.refuse(404, message="Not here")
         if repo := self.repo("/".join(words[2:4]), content=words[4:] == ["auth-check"]):
@@ -317,6 +316,19 @@ class _Handler(BaseHTTPRequestHandler):
             "gated": "manual" if repo.gated else False, "tags": [], "downloads": 1,
             "siblings": siblings, **repo.info,
         }  # fmt: skip
+
+    def matching(self) -> list[dict[str, Any]]:
+        """What a search finds, the most downloaded first."""
+        words = self.query.get("search", "").lower().split()
+        found = [
+            {"id": n, "modelId": n, "tags": [], "downloads": 1} | repo.info
+            | {"gated": "manual" if repo.gated else False}
+            for n, repo in self.hub.repos.items()
+            if all(word in n.lower() for word in words)
+            and ("filter" not in self.query or any(".gguf" in path for path in repo.files))
+        ]  # fmt: skip
+        found.sort(key=lambda info: -info["downloads"])
+        return found[: int(self.query.get("limit", 1000))]
 
     def entry(self, path: str, file: File) -> dict[str, Any]:
         lfs = {"lfs": {"oid": file.etag, "size": file.size, "pointerSize": 134}} if file.lfs else {}

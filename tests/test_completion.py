@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from terminal import ENTER, NOW, Pty, terminal_environment
 from test_start import HEAVY
 
+from lcp.cli import app
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store
+from lcp.settings import OPTIONS
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
@@ -74,6 +77,31 @@ def test_names_of_models_chats_and_personas_are_offered(stocked):
     ids = sorted(path.stem for path in (stocked / "data" / "sessions").glob("*.jsonl"))
     assert (set(chats[:2]), sorted(chats[2:])) == ({"trip", "last"}, ids)
     assert offered(stocked, "lcp sessions show tr") == ["trip"]
+
+
+def test_models_are_offered_where_a_model_is_wanted(stocked):
+    assert "qwen3-0.6b" in offered(stocked, "lcp pull q")
+    assert {"small-model", "smollm2-135m"} <= set(offered(stocked, "lcp info sm"))
+    assert "qwen3-0.6b" not in offered(stocked, "lcp rm ")
+    assert {"small-model", "tagged:1b"} <= set(offered(stocked, "lcp rm "))
+    assert offered(stocked, "lcp verify small") == ["small-model"]
+
+
+def test_the_values_of_every_setting_are_offered(stocked):
+    """As lcp.settings declares them, for every option that carries a setting with words."""
+    command = typer.main.get_command(app)
+    asked = 0
+    for name in ("chat", "info"):
+        for option in command.commands[name].params:
+            rule = OPTIONS[option.name].metadata if option.name in OPTIONS else {}
+            words = rule.get("choices") or rule.get("words")
+            if words and option.name != "persona":
+                ctx = typer.Context(command.commands[name])
+                found = [item.value for item in option.shell_complete(ctx, "")]
+                assert found == list(words), option.name
+                asked += 1
+    assert asked > 12
+    assert offered(stocked, "lcp chat --overflow s") == ["slide", "summarize", "stop"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -148,6 +176,12 @@ def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
             ("lcp chat -m tagged:1\t", "lcp chat -m tagged:1b"),
             ("lcp chat -m owner/re\t", "lcp chat -m owner/repo:Q8_0"),
             ("lcp chat -m ./mod\t", "lcp chat -m ./model.gguf"),
+            ("lcp pull qwen3-0\t", "lcp pull qwen3-0.6b"),
+            ("lcp info small-\t", "lcp info small-model"),
+            ("lcp info ./mod\t", "lcp info ./model.gguf"),
+            ("lcp rm small\t", "lcp rm small-model"),
+            ("lcp chat --kv-type q8\t", "lcp chat --kv-type q8_0"),
+            ("lcp chat --loop-guard of\t", "lcp chat --loop-guard off"),
         ):
             at.type(typed)
             at.sees(completed)

@@ -449,3 +449,117 @@ def test_what_was_here_is_no_speed(monkeypatch):
     assert "downloading a.gguf" in glass.text()
     assert "checking" not in glass.text()
     assert "10.0/10.0 GB" in glass.text()
+
+
+# finding models
+
+
+@pytest.fixture
+def found(server):
+    """Some repositories to search in."""
+    server.add(
+        "o/big-GGUF", {"a.gguf": b""}, info={"downloads": 12_345, "gguf": {"total": 8 * 10**9}}
+    )
+    server.add(
+        "o/small-GGUF",
+        {"a.gguf": b""},
+        gated=True,
+        info={"downloads": 7, "gguf": {"total": 135 * MB}},
+    )
+    server.add("o/\x1b[2Jevil-GGUF", {"a.gguf": b""}, info={"downloads": 5, "gguf": "x"})
+    server.add("o/no-model", {"a.bin": b""})
+    return server
+
+
+def test_a_search_lists_repositories_the_most_downloaded_first(lcp, found):
+    done = lcp("pull", "--search", "gguf")
+    assert done.returncode == 0
+    _, *rows = done.stdout.splitlines()
+    assert [row.split()[0] for row in rows[:2]] == ["o/big-GGUF", "o/small-GGUF"]
+    assert rows[0].split()[1:] == ["8B", "12,345"]
+    assert rows[1].split()[1:] == ["135M", "7", "gated"]
+    assert len(rows) == 3 and "\x1b" not in done.stdout + done.stderr
+    assert "lcp pull o/big-GGUF" in done.stderr
+    (asked,) = found.log
+    assert "limit=20" in asked.path and "sort=downloads" in asked.path
+
+
+def test_a_search_for_scripts(lcp, found):
+    done = lcp("pull", "--search", "small", "gguf", "--json")
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert row == {
+        "name": "o/small-GGUF", "downloads": 7, "parameters": 135 * MB, "gated": True,
+    }  # fmt: skip
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--search", "nothing"], 1, "nothing"),
+        (["--search", "no-model"], 1, "lcp pull"),  # which has no GGUF
+        (["--search", " "], 2, "--search"),
+        (["--json"], 2, "--search"),
+    ],
+)
+def test_a_search_that_finds_nothing(lcp, found, words, code, says):
+    done = lcp("pull", *words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.count("\n") == 1 and says in done.stderr
+
+
+def test_a_search_without_a_network(process):
+    done = process("pull", "--search", "x", HF_ENDPOINT="http://127.0.0.1:9")
+    out, err = done.communicate()
+    assert (done.returncode, out, err.count("\n")) == (1, "", 1)
+    assert "Cannot reach 127.0.0.1:9" in err
+
+
+def test_an_unknown_name_says_where_to_look(lcp):
+    done = lcp("pull", "qwen3-0.7b")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    for says in ("qwen3-0.6b", "qwen3-1.7b", "lcp pull ", "lcp pull --search qwen3-0.7b"):
+        assert says in done.stderr
+
+
+# another model in the running chat
+
+
+def test_a_model_that_is_not_here_is_offered_in_the_chat(home, server, tiny, tmp_path):
+    small = tiny()
+    server.add("owner/other", {"other-Q8_0.gguf": small})
+    env = {"HF_ENDPOINT": server.url}
+    with Pty(*COMMAND, "chat", str(small), home=home, env=env) as chat:
+        chat.sees("/help lists commands")
+        chat.type(f"/model owner/other{ENTER}")
+        chat.sees("Get it")
+        chat.type(f"n{ENTER}")
+        chat.sees("lcp pull owner/other")
+        assert not cache_of(home)
+        chat.type(f"/model owner/other{ENTER}")
+        chat.waits(lambda: chat.screen().count("Get it") == 2, "no second question")
+        chat.type(f"y{ENTER}")
+        chat.sees("verified")
+        chat.type(f"/model{ENTER}")
+        chat.sees("* owner/other")
+        chat.type(CTRL_D)
+
+
+def test_ctrl_c_in_that_download_leaves_the_chat_as_it_was(home, server, tiny):
+    server.fault("slow", 200_000)
+    with Pty(*COMMAND, "chat", str(tiny()), home=home, env={"HF_ENDPOINT": server.url}) as chat:
+        chat.sees("/help lists commands")
+        chat.type(f"/model owner/model:Q4_K_M{ENTER}")
+        chat.sees("Get it")
+        chat.type(ENTER)
+        chat.sees("MB/s")
+        chat.type(CTRL_C)
+        chat.sees("/model owner/model:Q4_K_M goes on")
+        chat.type(f"/model{ENTER}")
+        chat.sees(f"* {tiny()}"[:30])
+        chat.type(CTRL_D)
+    assert list(home.parent.rglob("*.lcp-part")) or list(home.parent.rglob("*part*"))
+
+
+def cache_of(home):
+    return list(home.parent.rglob("models--owner--other/blobs/*"))

@@ -111,6 +111,41 @@ def test_a_slow_command_is_waited_for(shell, home, pipeline):
 
 
 @slow
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        (b"One.\r\nTwo.\r\n", ["One.", "Two."]),
+        (b"One.\nTwo.", ["One.", "Two."]),  # without a line end behind it
+        (b"\xef\xbb\xbfOne.\r\n\r\n \r\nTwo.\r\n", ["One.", "Two."]),
+        (b"\xef\xbb\xbf\nOne.", ["One."]),
+        (b"a\rb\r\n", ["a\rb"]),  # a CR within a line is none of its ends
+        (b"One. \nTwo\xff.\n", ["One. ", "Two\ufffd."]),
+    ],
+)
+def test_line_ends_and_marks_of_other_systems(start, home, given, lines):
+    process = start("--lines")
+    _, err = process.communicate(given, timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert asked(home) == lines
+
+
+@slow
+def test_a_nul_ends_the_lines_with_a_sentence(start, home):
+    process = start("--lines")
+    _, err = process.communicate(b"One.\n\0\n", timeout=60)
+    assert (process.returncode, err.count(b"\n")) == (2, 1)
+    assert asked(home) == ["One."]
+
+
+@slow
+def test_a_prompt_from_windows_is_text(start, home):
+    process = start("-p", "Sum it up.")
+    _, err = process.communicate(b"\xef\xbb\xbfThe\r\nend.\r\n", timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert asked(home) == ["The\nend.\n\nSum it up."]
+
+
+@slow
 def test_without_a_question_it_is_waited_for_in_any_case(start, home):
     process = start()
     time.sleep(3)
@@ -134,7 +169,7 @@ def test_a_file_is_read_at_once(start, home, tmp_path, text):
 def test_what_is_no_text_is_refused(shell, flags):
     done = shell(f"printf 'PNG\\0\\1' | lcp {flags}")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"lcp: What came on stdin is no text.")
+    assert done.stderr.startswith(b"lcp: stdin is not text.")
 
 
 @slow

@@ -40,6 +40,8 @@ class Services:
     """Of a chat that was told of nothing: no other model, no persona, the saved chats."""
 
     find: Callable[[str], Found] = _nothing
+    # The same, after a person was asked whether to download one that is not here.
+    offer: Callable[[str], Found] | None = None
     models: Callable[[], Mapping[str, str]] = dict  # name -> quant and size
     # For a conversation that began at this moment; the model is not loaded yet.
     engine: Callable[[Found, Settings, datetime], Engine] = _engine

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 
 import lcp
 from lcp.cli import completion, models, sessions
@@ -22,11 +23,11 @@ from lcp.errors import LcpError
 
 app = typer.Typer(
     name="lcp",
-    help="A local chat with language models, in the terminal.",
+    help="Chat with local language models in the terminal.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command()(chat)
 app.command()(doctor)
@@ -41,10 +42,10 @@ app.add_typer(sessions.app, name="sessions")
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """A local chat with language models, in the terminal."""
+    """Chat with local language models in the terminal."""
     if version:
         sys.stdout.write(f"lcp {lcp.__version__}\n")
         raise typer.Exit
@@ -59,6 +60,8 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda n, _: sys.exit(128 + n))
+    # <str> and <path> say nothing to a person
+    typer.core.TyperArgument.display_type_rich = lambda self, ctx: ""  # type: ignore[method-assign]
     if "_LCP_COMPLETE" in os.environ:
         sys.modules["rich"] = None  # type: ignore[assignment]  # typer would load it for the shell
     if any(word.endswith("-completion") for word in sys.argv[1:2]):

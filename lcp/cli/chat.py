@@ -3,7 +3,6 @@ terminal, for one question, or for a question on each line of stdin.
 """
 
 import os
-import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ def chat(
         list[str] | None,
         typer.Argument(
             metavar="MODEL|PROMPT",
-            help="A model's name or file; a question.",
+            help="Model name or file, then a question.",
             autocompletion=completion.models,
         ),
     ] = None,
@@ -37,27 +36,27 @@ def chat(
             "-m",
             "--model",
             metavar="NAME",
-            help="The model; then all words are the question.",
+            help="Model; all words are then the question.",
             autocompletion=completion.models,
         ),
     ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
-            "-p", "--prompt", metavar="TEXT", help="The question, whatever its first word is."
+            "-p", "--prompt", metavar="TEXT", help="Question, whatever its first word is."
         ),
     ] = None,
     lines: Annotated[
-        bool, typer.Option("--lines", help="Each line of stdin is a turn of one conversation.")
+        bool, typer.Option("--lines", help="Answer each line of stdin as a turn of one chat.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per turn: answer, thinking, stats.")
+        bool, typer.Option("--json", help="Print one JSON object per turn.")
     ] = False,
     go_into_chat: Annotated[
-        bool, typer.Option("-i", "--interactive", help="Then go on into a chat.")
+        bool, typer.Option("-i", "--interactive", help="Continue in a chat after the answer.")
     ] = False,
     stats: Annotated[
-        bool, typer.Option("--stats", help="After each turn all its figures, on stderr.")
+        bool, typer.Option("--stats", help="Show per-turn statistics on stderr.")
     ] = False,
     system: options.System = None,
     persona: options.Persona = None,
@@ -89,10 +88,11 @@ def chat(
     slide: options.Slide = None,
     plain: options.Plain = False,
     no_ahead: Annotated[
-        bool, typer.Option("--no-ahead", help="Read nothing before Enter is pressed.")
+        bool, typer.Option("--no-ahead", help="Process nothing before Enter is pressed.")
     ] = False,
     chat_template: Annotated[
-        Path | None, typer.Option("--chat-template", metavar="FILE", help="A Jinja chat template.")
+        Path | None,
+        typer.Option("--chat-template", metavar="FILE", help="Jinja chat template to use."),
     ] = None,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     resume: Annotated[
@@ -100,13 +100,15 @@ def chat(
         typer.Option(
             "--resume",
             metavar="ID|NAME|last",
-            help="Go on with a saved chat.",
+            help="Continue a saved chat.",
             autocompletion=completion.chats,
         ),
     ] = None,
-    go_on: Annotated[bool, typer.Option("--continue", help="The same as --resume last.")] = False,
-    no_save: Annotated[bool, typer.Option("--no-save", help="Keep nothing on disk.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what llama.cpp says.")] = False,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Continue the last chat (--resume last).")
+    ] = False,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Save nothing to disk.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log.")] = False,
 ) -> None:
     """Talk with a model. With a question, or a stdin that is no terminal: one answer, then exit.
 
@@ -138,9 +140,7 @@ def chat(
     if model is None and words and library.names_model(words[0]):
         model, *words = words
     question = " ".join([*words, *([prompt] if prompt else [])])
-    piped = not sys.stdin.isatty()
-    if piped:
-        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # any file may come
+    piped = stdin.is_piped()
     if lines and not piped:
         raise UsageError("--lines reads stdin. Pipe questions in: lcp chat --lines < FILE")
     if go_into_chat and as_json:

@@ -1,4 +1,4 @@
-"""What the shell's Tab key offers: models, saved chats, personas.
+"""What the shell's Tab key offers: models, saved chats, personas, the values of settings.
 
 The shell evaluates what it gets, and help texts would cost the import of rich: only names of
 harmless characters are offered, without a word on them.
@@ -56,12 +56,21 @@ def _offer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _models() -> Iterable[str]:
-    """Those that are here, then the catalogue's."""
+def _installed() -> Iterable[str]:
     from lcp.downloads import library
+
+    return library.installed()
+
+
+def _catalogue() -> Iterable[str]:
     from lcp.downloads.catalog import catalog
 
-    return [*library.installed(), *catalog()]
+    return catalog()
+
+
+def _models() -> Iterable[str]:
+    """Those that are here, then the catalogue's."""
+    return [*_installed(), *_catalogue()]
 
 
 def _chats() -> Iterable[str]:
@@ -78,6 +87,13 @@ def _personas() -> Iterable[str]:
     return personas(paths.config() / "config.toml")
 
 
+def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """A completion: these words."""
+    return _offer(lambda: words)
+
+
 models = _offer(_models)
+installed = _offer(_installed)
+catalogue = _offer(_catalogue)
 chats = _offer(_chats)
 persona = _offer(_personas)

@@ -9,7 +9,7 @@ import typer
 
 def doctor(
     as_json: Annotated[
-        bool, typer.Option("--json", help="The findings as one JSON object.")
+        bool, typer.Option("--json", help="Print the findings as one JSON object.")
     ] = False,
 ) -> None:
     """Look at the installation: llama.cpp, CPU, GPU, folders. Exit 1 when something is wrong."""

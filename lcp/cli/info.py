@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths
-from lcp.cli import options
+from lcp.cli import completion, options
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
 
 if TYPE_CHECKING:
@@ -28,14 +28,20 @@ def info(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A .gguf file, a name, owner/repo[:QUANT] or an address."
+            metavar="MODEL",
+            help="File, model name, owner/repo[:QUANT] or address.",
+            autocompletion=completion.models,
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every key of the file.")] = False,
-    tensors: Annotated[bool, typer.Option("--tensors", help="Every tensor of the file.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Only the chat template.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every key of the file.")] = False,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Print every tensor of the file.")
+    ] = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print only the chat template.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object; bytes as numbers.")
+        bool, typer.Option("--json", help="Print one JSON object; bytes as numbers.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 3 if the model does not fit here.")
@@ -47,7 +53,9 @@ def info(
     n_gpu_layers: options.NGpuLayers = None,
     gpu_mem: Annotated[
         str | None,
-        typer.Option("--gpu-mem", metavar="SIZE", help="As if a GPU of 24G, say, were here."),
+        typer.Option(
+            "--gpu-mem", metavar="SIZE", help="Compute for a GPU with this memory, e.g. 24G."
+        ),
     ] = None,
 ) -> None:
     """Show what a model is and what memory it needs. Its weights are never read."""

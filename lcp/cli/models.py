@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcp.cli import completion
+
 if TYPE_CHECKING:
     from lcp.downloads.library import Installed
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as lcp list has it.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Model name, as lcp list shows it.",
+        autocompletion=completion.installed,
+    ),
+]
 
 
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
 ) -> None:
     """List the models that are here, the one last used first."""
     from lcp.downloads.library import installed
@@ -32,7 +43,8 @@ def list_(
 
 
 def rm(
-    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
     """Remove a model, and what only it needs."""
     from lcp.downloads import library, upkeep

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lcp.cli import completion
 from lcp.cli.infopage import VERDICTS
 from lcp.errors import DownloadError, NotHere, UsageError
 
@@ -29,20 +30,40 @@ Fits = Callable[[int], str]
 
 def pull(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A catalogue name or owner/repo[:QUANT].")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Catalogue name or owner/repo[:QUANT].",
+            autocompletion=completion.catalogue,
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would come, and get nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be downloaded, and stop.")
     ] = False,
     with_projector: Annotated[
-        bool, typer.Option("--with-projector", help="Get the vision projector, too.")
+        bool, typer.Option("--with-projector", help="Download the vision projector, too.")
+    ] = False,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", metavar="WORDS", help="List the repositories of the Hub that match."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what --search finds as one JSON object a line.")
     ] = False,
 ) -> None:
     """Download a model and print its path. Without a name: list the catalogue.
 
     NAME may also be owner/repo/file.gguf or an address of huggingface.co, and end in @revision.
     """
-    if name is None:
+    if search is not None:
+        from lcp.cli import searching
+
+        searching.show(f"{search} {name or ''}", as_json)
+    elif as_json:
+        raise UsageError("--json prints what --search finds. Add --search WORDS.")
+    elif name is None:
         _list_catalogue()
     elif path := bring(name, dry_run, with_projector):
         sys.stdout.write(f"{path}\n")
@@ -61,7 +82,7 @@ def ready(name: str, remember: bool) -> "Installed":
         size = f" ({_size(entry)})" if entry else ""
         question = f"{name} is not here. Get it{size}?"
         person = sys.stdin.isatty() and sys.stderr.isatty()
-        if not person or not typer.confirm(question, default=True, err=True):
+        if not person or not _agreed(question):
             raise
         path = bring(name) or Path()
         here = library.installed().values()
@@ -70,6 +91,14 @@ def ready(name: str, remember: bool) -> "Installed":
     if remember and found.found:
         records.note_use(found.name)
     return found
+
+
+def _agreed(question: str) -> bool:
+    """Ask a person; in a chat, between two prompts, with the echo on again."""
+    from lcp.terminal.signals import echoing
+
+    with echoing():
+        return typer.confirm(question, default=True, err=True)
 
 
 def bring(name: str, dry_run: bool = False, projector: bool = False) -> Path | None:
@@ -267,7 +296,10 @@ def _list_catalogue() -> None:
         wide = max(len(row[0]) for row in rows)
         for name, size, said, good_for, licence in rows:
             sys.stdout.write(f"{name:{wide}}  {size}  {said:9}  {good_for:42}  {licence}\n")
-    _say("Get one: lcp pull NAME. Any other: lcp pull owner/repo[:QUANT] of the Hugging Face Hub.")
+    _say(
+        "Get one: lcp pull NAME. Find others: lcp pull --search WORDS. "
+        "Get any model of the Hugging Face Hub: lcp pull owner/repo[:QUANT]."
+    )
 
 
 def _size(entry: "Entry") -> str:

@@ -49,6 +49,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 
     return Services(
         find=find,
+        offer=_offer,
         models=_models,
         engine=engine,
         free_memory=free_memory,
@@ -95,6 +96,18 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found"
     model = (look or library.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
     return Found(absolute(name), model.path, settings, tuple(notices))
+
+
+def _offer(name: str) -> "Found":
+    """The model of this name; where it is not here, a person is asked whether to download it."""
+    import typer
+
+    from lcp.cli.pull import ready
+
+    try:
+        return find(name, lambda wanted: ready(wanted, remember=False))
+    except typer.Abort:  # Ctrl-C or Ctrl-D at the question
+        raise KeyboardInterrupt from None
 
 
 def absolute(model: str) -> str:

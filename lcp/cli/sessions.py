@@ -25,11 +25,12 @@ app = typer.Typer(
 Id = Annotated[
     str,
     typer.Argument(
-        help="A chat's id, its name, the beginning of its id, or last.",
+        metavar="ID|NAME|last",
+        help="Chat id, its beginning, the chat's name, or last.",
         autocompletion=completion.chats,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -50,10 +51,12 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="What was said, by you or the model.")],
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORD", help="Words that you or the model used.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """List the chats in which all these words were said."""
+    """List the chats that contain all these words."""
     found = _store().list(words)
     _print(found, as_json)
     if not found:
@@ -73,9 +76,11 @@ def export(
     id: Id,
     file: Annotated[
         Path | None,
-        typer.Argument(help="A .md, .html or .json file; without one, Markdown on stdout."),
+        typer.Argument(metavar="FILE", help="File to write: .md, .html or .json; default: stdout."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace the file if it exists.")
+    ] = False,
 ) -> None:
     """Write a chat as Markdown, HTML or JSON."""
     from lcp.session import export
@@ -94,9 +99,9 @@ def export(
 
 @app.command()
 def replay(id: Id, as_json: AsJson = False) -> None:
-    """Draw every answer again, from its own seed, and say whether the same tokens come.
+    """Generate every answer again and compare the tokens.
 
-    The exit code is 1 where others came.
+    Each answer is generated from its own seed. The exit code is 1 if any tokens differ.
     """
     from lcp.chat.replay import Replay
     from lcp.cli import reach
@@ -133,7 +138,7 @@ def replay(id: Id, as_json: AsJson = False) -> None:
 
 @app.command()
 def rm(
-    id: Id, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    id: Id, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False
 ) -> None:
     """Remove a chat, and what was saved of its KV cache."""
     from lcp.session.log import Log

@@ -11,6 +11,7 @@ from pathlib import Path
 from lcp.errors import UsageError
 
 MOST = 16 << 20  # characters; no window holds so many, and a stdin without end takes all memory
+_BOM = "\ufeff"  # which programs of Windows put in front of a text
 GRACE_S = 1.0  # a pipe may be silent for so long before it is looked at who holds its other end
 
 
@@ -23,14 +24,26 @@ def read(asked: bool, say: Callable[[str], None]) -> str:
     if asked and not _comes(sys.stdin.fileno()):
         say("Nothing came on stdin: the question is asked without it. < /dev/null says so at once.")
         return ""
-    return _bounded(sys.stdin.read(MOST + 1)).rstrip("\n")
+    text = _bounded(sys.stdin.read(MOST + 1)).removeprefix(_BOM)
+    return text.replace("\r\n", "\n").rstrip("\n")
 
 
 def lines() -> Iterator[str]:
-    """The lines that are piped in, one after another; blank ones are passed over."""
+    """The lines that are piped in, one after another; blank ones are passed over. They end with LF
+    or CR LF; a CR elsewhere belongs to its line."""
+    before = _BOM
     while line := _bounded(sys.stdin.readline(MOST + 1)):
+        line, before = line.removeprefix(before), ""
         if line.strip():
-            yield line.rstrip("\n")
+            yield line.removesuffix("\n").removesuffix("\r")
+
+
+def is_piped() -> bool:
+    """Whether stdin is no terminal; then any file may come, and comes with its own line ends."""
+    if sys.stdin.isatty():
+        return False
+    sys.stdin.reconfigure(errors="replace", newline="\n")  # type: ignore[union-attr]
+    return True
 
 
 def _bounded(text: str) -> str:
@@ -41,7 +54,7 @@ def _bounded(text: str) -> str:
             "Give a part of it, with head -c 20000 for instance."
         )
     if "\0" in text:
-        raise UsageError("What came on stdin is no text. Give what a program made text of it.")
+        raise UsageError("stdin is not text. Convert it to text first, for example with pdftotext.")
     return text
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lcp.chat import switch
+from lcp.chat import attachments, switch
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command
+from lcp.chat.services import Found
+from lcp.commands.command import Candidate, Command
 from lcp.errors import LcpError
 
 
@@ -16,7 +17,7 @@ def model(chat: Chat, name: str) -> None:
         here.setdefault(chat.model, "")
         chat.screen.table([("*" if n == chat.model else " ", n, told) for n, told in here.items()])
         return
-    found = chat.services.find(name)
+    found = _found(chat, name)
     if found.name == chat.model:
         raise LcpError(f"{name} is the model of this chat already. /model lists the others.")
     chat.ready()
@@ -26,9 +27,22 @@ def model(chat: Chat, name: str) -> None:
     chat.screen.notice(f"{Path(found.name).name} answers from here on{again}.")
 
 
-def models_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
-    """What may stand after /model."""
-    return chat.services.models().items()
+def _found(chat: Chat, name: str) -> Found:
+    """The model of this name, downloaded if it is not here and the person agrees."""
+    try:
+        return (chat.services.offer or chat.services.find)(name)
+    except KeyboardInterrupt:
+        raise LcpError(
+            f"Stopped; this chat is unchanged. /model {name} goes on where it stopped."
+        ) from None
+
+
+def candidates(chat: Chat, begun: str) -> Iterable[Candidate]:
+    """What may stand after /model: the models here, and GGUF files by their paths."""
+    yield from chat.services.models().items()
+    for path in attachments.paths(begun, Path()):
+        if path.lower().endswith((".gguf", "/")):
+            yield path
 
 
 COMMANDS = (
@@ -38,6 +52,6 @@ COMMANDS = (
         "[NAME]",
         "list the models; go on with another",
         model,
-        models_here,
+        candidates,
     ),
 )

@@ -43,6 +43,28 @@ class Repository:
         return hf_hub_url(self.name, path, revision=self.commit, endpoint=_api().endpoint)
 
 
+@dataclass(frozen=True)
+class Hit:
+    """A repository that a search found."""
+
+    name: str  # owner/name
+    downloads: int  # of the last month
+    parameters: int | None  # of its model, as far as the Hub knows
+    gated: bool
+
+
+def search(words: str, most: int) -> list[Hit]:
+    """The repositories with GGUF files whose names have these words, the most downloaded first;
+    DownloadError where the Hub cannot be asked."""
+    api = _api()
+    with _sentences(api, Name(words), ()):
+        found = api.list_models(
+            search=words, filter="gguf", sort="downloads", limit=most,
+            expand=["downloads", "gated", "gguf"],
+        )  # fmt: skip
+        return [_hit(info) for info in found]
+
+
 def look_up(name: Name, known: Iterable[str] = ()) -> Repository:
     """What the Hub has under this name; `known` repositories are suggested for a near miss.
 
@@ -65,6 +87,13 @@ def look_up(name: Name, known: Iterable[str] = ()) -> Repository:
 
 def _file(entry: Any) -> File:
     return File(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+
+
+def _hit(info: Any) -> Hit:
+    said = info.gguf if isinstance(getattr(info, "gguf", None), dict) else {}
+    total = said.get("total")
+    parameters = total if isinstance(total, int) and total > 0 else None
+    return Hit(str(info.id), int(info.downloads or 0), parameters, bool(info.gated))
 
 
 def _licence(info: Any) -> str:

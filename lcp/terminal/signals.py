@@ -69,6 +69,25 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
+def echoing() -> Iterator[None]:
+    """Within `quiet`, while a person is asked something: what is typed is shown, and Enter ends
+    the line."""
+    if termios is None or not sys.stdin.isatty():
+        yield
+        return
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    during = termios.tcgetattr(fd)
+    during[0] |= termios.ICRNL
+    during[3] |= termios.ECHO | termios.ICANON
+    termios.tcsetattr(fd, termios.TCSADRAIN, during)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
     """During slow work: Ctrl-C, SIGTERM and SIGHUP call `stop`, and nothing else happens.
 
