@@ -200,7 +200,7 @@ def test_the_catalogue_says_what_fits(home):
         ("owner/model:Q5_K_M", 1, "The repository has no Q5_K_M. It has Q8_0, Q4_K_M."),
         ("owner/model/x.gguf", 1, "The repository has no file x.gguf. "),
         ("owner/model@v9", 1, "owner/model has no revision v9."),
-        ("llama-3.2-3", 1, "There is no model called llama-3.2-3. Did you mean llama-3.2-3b?"),
+        ("llama-3.2-3", 1, "There is no model called llama-3.2-3. Did you mean llama-3.2-3b or "),
         ("hf.co/owner", 2, "hf.co/owner names no repository."),
         ("a\x1b[2Jb", 1, "There is no model called a␛[2Jb."),
     ],
@@ -537,11 +537,11 @@ def test_a_model_that_is_not_here_is_offered_in_the_chat(home, server, tiny, tmp
         chat.sees("lcp pull owner/other")
         assert not cache_of(home)
         chat.type(f"/model owner/other{ENTER}")
-        chat.waits(lambda: chat.screen().count("Get it") == 2, "no second question")
+        chat.waits(lambda: chat.screen().count("[Y/n]") == 2, "no second question")
         chat.type(f"y{ENTER}")
         chat.sees("verified")
         chat.type(f"/model{ENTER}")
-        chat.sees("* owner/other")
+        chat.sees("*  owner/other")
         chat.type(CTRL_D)
 
 
@@ -552,13 +552,13 @@ def test_ctrl_c_in_that_download_leaves_the_chat_as_it_was(home, server, tiny):
         chat.type(f"/model owner/model:Q4_K_M{ENTER}")
         chat.sees("Get it")
         chat.type(ENTER)
-        chat.sees("MB/s")
+        chat.sees("downloading")
         chat.type(CTRL_C)
         chat.sees("/model owner/model:Q4_K_M goes on")
         chat.type(f"/model{ENTER}")
-        chat.sees(f"* {tiny()}"[:30])
+        chat.sees(f"*  {tiny()}"[:30])
         chat.type(CTRL_D)
-    assert list(home.parent.rglob("*.lcp-part")) or list(home.parent.rglob("*part*"))
+    assert list(home.parent.rglob("blobs/*.lcp-part"))
 
 
 def cache_of(home):

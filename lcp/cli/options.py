@@ -88,7 +88,9 @@ Overflow = Annotated[
     str | None,
     _flag("--overflow", help="Action when the context is full."),
 ]
-Slide = Annotated[str | None, _flag("--slide", help="How kept turns move up in the KV cache.")]
+Slide = Annotated[
+    str | None, _flag("--slide", help="Method that moves kept turns up in the KV cache.")
+]
 Think = Annotated[str | None, _flag("--think", help="Thinking, for models that support it.")]
 ReasoningEffort = Annotated[
     str | None, _flag("--reasoning-effort", help="Reasoning effort, for models that support it.")

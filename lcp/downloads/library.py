@@ -114,7 +114,7 @@ def names_model(word: str) -> bool:
         return True
     if near := _near(word, known):
         raise UsageError(
-            f"There is no model called {word}. Did you mean {either(near)}? "
+            f"There is no model called {word}. Did you mean {near[0]}? "
             f"To ask just that: lcp chat -p {word}"
         )
     return False

@@ -71,7 +71,7 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def echoing() -> Iterator[None]:
     """Within `quiet`, while a person is asked something: what is typed is shown, and Enter ends
-    the line."""
+    the line. What was typed before the question is no answer to it and is dropped."""
     if termios is None or not sys.stdin.isatty():
         yield
         return
@@ -80,7 +80,7 @@ def echoing() -> Iterator[None]:
     during = termios.tcgetattr(fd)
     during[0] |= termios.ICRNL
     during[3] |= termios.ECHO | termios.ICANON
-    termios.tcsetattr(fd, termios.TCSADRAIN, during)
+    termios.tcsetattr(fd, termios.TCSAFLUSH, during)
     try:
         yield
     finally:
