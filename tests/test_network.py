@@ -1,5 +1,6 @@
 """The network as the environment describes it: proxies, certificates, the Hub's address, tokens."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -34,7 +35,11 @@ class Socks(threading.Thread):
                 client = self.listening.accept()[0]
             except OSError:
                 return
-            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+            threading.Thread(target=self.answer, args=(client,), daemon=True).start()
+
+    def answer(self, client):
+        with contextlib.suppress(OSError):  # it went away
+            self.serve(client)
 
     def serve(self, client):
         stream = client.makefile("rb")
