@@ -489,3 +489,19 @@ def test_switching_and_opening_in_a_terminal(home, tiny, tmp_path):
         chat.sees("\n> And now?\n")
         chat.sees("context ")
         chat.ends()
+
+
+def test_tab_offers_models_and_gguf_files_after_model(world, tmp_path, monkeypatch):
+    here = world()
+    folder = tmp_path / "here"
+    (folder / "sub").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for name in ("mine.GGUF", "notes.txt", "sub/deep.gguf"):
+        (folder / name).touch()
+    _, candidates = commands.completions(here.chat)["model"]
+
+    def offered(begun):
+        return [word if isinstance(word, str) else word[0] for word in candidates(begun)]
+
+    assert offered("") == ["old", "new", "mine.GGUF", "sub/"]
+    assert "sub/deep.gguf" in offered("sub/")
