@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from fakes import Said, ScriptedEngine, does
@@ -13,7 +12,7 @@ from terminal import NOW, Glass, Paper, a_console
 from test_store import files_no_larger_than
 
 from lcp import commands
-from lcp.chat import resume
+from lcp.chat import resume, webpage
 from lcp.chat.chat import Chat
 from lcp.chat.services import Services
 from lcp.commands import chats
@@ -164,7 +163,7 @@ def test_a_chat_is_written_as_the_ending_says(begin, tmp_path, ending):
     chat.ask("Why is the sky blue?")
     file = tmp_path / f"chat.{ending}"
     assert does(chat, f'/export "{file}"') == f"Written to {file}.\n"
-    form = {"json": export.as_json, "html": export.as_html}.get(ending.lower(), export.as_markdown)
+    form = {"json": export.as_json, "html": webpage.page}.get(ending.lower(), export.as_markdown)
     assert file.read_text("utf-8") == form(chat.conversation)
 
 
@@ -221,63 +220,7 @@ def test_each_answer_is_told_as_that_of_its_model(begin):
     text = export.as_markdown(chat.conversation)
     assert "## scripted\n\nOne." in text
     assert "## other\n\nTwo." in text
-    assert "<h2>other</h2>" in export.as_html(chat.conversation)
-
-
-class Page(HTMLParser):
-    """The elements and the text of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.shown = [], [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.shown += data
-
-
-OURS = {
-    "html", "meta", "title", "style", "h1", "h2", "div", "pre", "code", "blockquote", "details",
-    "summary", "footer",
-}  # fmt: skip
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=4, max_size=4))
-def test_nothing_that_was_said_becomes_markup(texts):
-    question, answer, thinking, system = texts
-    chat = a_conversation(question, answer + "</pre><script>x()</script>", thinking, system)
-    page = Page(export.as_html(chat))
-    assert set(page.tags) <= OURS
-    assert "<script>x()</script>" in page.shown
-    assert {name for name, _ in page.attributes} <= {
-        "lang", "charset", "name", "content", "http-equiv", "dir"
-    }  # fmt: skip
-
-
-def a_conversation(question, answer, thinking="", system=""):
-    chat = Conversation.begin(lambda: NOW, "scripted")
-    if system:
-        chat.set_system(system)
-    chat.ask(question)
-    chat.answer(
-        answer, thinking=thinking, ended="end", model="scripted", sampling={}, seed=1, stats={}
-    )
-    return chat
-
-
-def test_a_page_needs_nothing_else_and_has_the_colours_of_the_reader():
-    text = export.as_html(a_conversation("Hi.", CODE, "Hm."))
-    assert "color-scheme: light dark" in text
-    assert "default-src 'none'" in text
-    assert not re.search(r"(src|href|url)\s*[=(]", text)
-    assert "<pre><code>ls -l\n</code></pre>" in text
-    assert '<summary>Thinking</summary>\n<div dir="auto">Hm.</div>' in text
+    assert "<h2>other</h2>" in webpage.page(chat.conversation)
 
 
 # /copy
@@ -318,8 +261,8 @@ def test_the_block_of_code_that_an_answer_was_cut_in(text, opens):
 @settings(deadline=None)
 @given(st.text(st.sampled_from("`~ ab\n")))
 def test_the_pieces_of_a_text_hold_all_its_letters(text):
-    kept = "".join(piece for piece, _ in export._pieces(text))
-    fences = sum(1 for _, is_code in export._pieces(text) if is_code)
+    kept = "".join(piece for piece, *_ in export.pieces(text))
+    fences = sum(1 for _, is_code, _ in export.pieces(text) if is_code)
     assert kept.count("a") + kept.count("b") <= text.count("a") + text.count("b")
     if not fences:
         assert kept == text

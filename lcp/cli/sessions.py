@@ -83,6 +83,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a chat as Markdown, HTML or JSON."""
+    from lcp.chat import webpage
     from lcp.session import export
 
     conversation = _load(_store().find(id))
@@ -90,7 +91,7 @@ def export(
         _write(export.as_markdown(conversation))
         return
     try:
-        export.write(conversation, file, force)
+        export.write(conversation, file, webpage.page, force)
     except FileExistsError:
         raise SessionError(
             f"{file} exists already. Give another name, or --force to replace it."

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lcp import paths
-from lcp.chat import attachments
+from lcp.chat import attachments, webpage
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
 from lcp.errors import LcpError, SessionError
@@ -62,7 +62,7 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
     file = Path(name.strip('"'))
     chat.conversation.said()
     try:
-        export.write(chat.conversation, file, replace)
+        export.write(chat.conversation, file, webpage.page, replace)
     except FileExistsError:
         raise SessionError(
             f"{file} exists already. Give another name, or replace it: /export! {name}"

@@ -1,15 +1,11 @@
-"""Export: a conversation as Markdown, as JSON, or as one HTML page that needs nothing else.
-
-What was said is text, never markup: the page escapes it and lets nothing run or be fetched.
-"""
+"""Export: a conversation as Markdown or JSON, or as a page that another room draws, in a file."""
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lcp.errors import SessionError
@@ -19,37 +15,16 @@ from lcp.session.message import Message
 _FENCE = re.compile(
     r"^([ \t]*)(`{3,}|~{3,})[^\n`]*\n(.*?)(^[ \t]*\2[`~]*[ \t]*$\n?|\Z)", re.MULTILINE | re.DOTALL
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ max-width: 46rem; margin: 2rem auto; padding: 0 1rem }}
-body {{ font: 1rem/1.5 system-ui, sans-serif }}
-h2 {{ font-size: 1rem; margin: 2rem 0 .5rem }}
-div, pre, blockquote {{ unicode-bidi: isolate; overflow-wrap: anywhere }}
-div, blockquote {{ white-space: pre-wrap }}
-pre {{ overflow-x: auto; padding: .75rem; border-radius: .4rem; background: #8882 }}
-blockquote, summary, footer {{ opacity: .75 }}
-</style>
-<h1>{title}</h1>
-{body}
-<footer>{footer}</footer>
-</html>
-"""
+Form = Callable[[Conversation], str]
 
 
-def write(conversation: Conversation, file: Path, replace: bool = False) -> None:
-    """Write it as the file's ending says: .json, .html, or Markdown for .md, .txt and none.
+def write(conversation: Conversation, file: Path, page: Form, replace: bool = False) -> None:
+    """Write it as the file's ending says: .json, .html (as `page` has it), or Markdown for .md,
+    .txt and none.
 
     Raises FileExistsError unless it may `replace` what is there, SessionError for a bad path.
     """
-    form = FORMS.get(file.suffix.lower())
+    form = {**FORMS, ".html": page, ".htm": page}.get(file.suffix.lower())
     if form is None:
         raise SessionError(
             f"A chat is not written as {file.suffix}. Give a name that ends in .md, .html or .json."
@@ -106,27 +81,9 @@ def as_json(conversation: Conversation) -> str:
     return json.dumps(facts | {"messages": said}, ensure_ascii=False, indent=2) + "\n"
 
 
-def as_html(conversation: Conversation) -> str:
-    """One page in the colours the reader's browser has, light or dark."""
-    parts = []
-    if conversation.system:
-        parts.append(f'<blockquote dir="auto">{_escape(conversation.system)}</blockquote>')
-    for turn in conversation.turns():
-        parts += ["<h2>You</h2>", _body(turn.user.content)]
-        if answer := turn.answer:
-            parts.append(f"<h2>{_escape(_speaker(conversation, answer))}</h2>")
-            if answer.thinking:
-                thought = _body(answer.thinking)
-                parts.append(f"<details><summary>Thinking</summary>\n{thought}\n</details>")
-            parts.append(_body(answer.content))
-    footer = f"{conversation.created:%Y-%m-%d %H:%M} · {_escape(plain_name(conversation.model))}"
-    title = _escape(_title(conversation))
-    return _PAGE.format(title=title, body="\n".join(parts), footer=footer)
-
-
 def code_blocks(text: str) -> list[str]:
     """What stands between the fences of a Markdown text; the last one may not be closed yet."""
-    return [piece for piece, is_code in _pieces(text) if is_code]
+    return [piece for piece, is_code, _ in pieces(text) if is_code]
 
 
 def open_fence(text: str) -> str:
@@ -142,29 +99,16 @@ def plain_name(model: str) -> str:
     return Path(model).name.removesuffix(".gguf")
 
 
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """The text in order, as (piece, whether it is code)."""
+def pieces(text: str) -> Iterator[tuple[str, bool, str]]:
+    """The text in order, as (piece, whether it is code, what follows the mark of its fence)."""
     at = 0
     for fence in _FENCE.finditer(text):
-        yield text[at : fence.start()], False
+        yield text[at : fence.start()], False, ""
         # in a list the whole block is indented, fence and code
-        yield re.sub(f"^{fence[1]}", "", fence[3], flags=re.MULTILINE), True
+        code = re.sub(f"^{fence[1]}", "", fence[3], flags=re.MULTILINE)
+        yield code, True, fence[0].partition("\n")[0].strip().lstrip(fence[2][0]).strip()
         at = fence.end()
-    yield text[at:], False
-
-
-def _body(text: str) -> str:
-    return "\n".join(
-        f"<pre><code>{_escape(piece)}</code></pre>"
-        if is_code
-        else f'<div dir="auto">{_escape(piece.strip())}</div>'
-        for piece, is_code in _pieces(text)
-        if is_code or piece.strip()
-    )
-
-
-def _escape(text: str) -> str:
-    return html.escape(_CONTROL.sub("", text))
+    yield text[at:], False, ""
 
 
 def _title(conversation: Conversation) -> str:
@@ -177,5 +121,5 @@ def _speaker(conversation: Conversation, answer: Message) -> str:
 
 FORMS = {
     "": as_markdown, ".md": as_markdown, ".markdown": as_markdown, ".txt": as_markdown,
-    ".json": as_json, ".html": as_html, ".htm": as_html,
+    ".json": as_json,
 }  # fmt: skip

@@ -33,16 +33,17 @@ _STYLES = {
     "Generic.Inserted": "green",
     "Generic.Heading": "bold",
     "Generic.Subheading": "bold",
+    "Rule": "dim",  # ours: above and below the code
 }
-_DIM = Style(dim=True)
 _RULE = "───"
 _STEP = 8  # so many new lines are lexed together
 _OPEN = 4  # so many lines may still change: a lexer looks ahead
 _LONGEST = 128  # after so many lines lexing starts anew in any case; colours may be off then
+_LARGEST = 1 << 18  # a text with more characters has no colours: they would take seconds
 _WIDEST = 1000  # a line with more characters has no colours: lexers can take very long
 _TAB = 4
 
-Line = list[tuple[Style | None, str]]
+Line = list[tuple[str, str]]  # (a kind in _STYLES or "", text)
 
 
 class Code:
@@ -50,25 +51,24 @@ class Code:
 
     def __init__(self, info: str) -> None:
         """`info` is what stands behind the fence's mark; its first word names the language."""
-        self._language = (info.split() or [""])[0].strip("{}.")
+        self._language = language(info)
         self._lexer = _lexer(self._language)
-        self._styles: dict[Any, Style | None] = {}
         self._lines: list[str] = []  # not final
         self._due = _STEP + _OPEN
-        self._done: list[Line] = [[(_DIM, f"{_RULE} {self._language}".rstrip())]]
+        self._done: list[Line] = [[("Rule", f"{_RULE} {self._language}".rstrip())]]
 
     def feed(self, line: str) -> None:
         """One whole line, without its end."""
         self._lines.append(line.expandtabs(_TAB))
         if self._lexer is None:
-            self._finish(self._lex(self._lines))
+            self._finish(_lex(self._lexer, self._lines))
         elif len(self._lines) >= self._due:
             self._settle()
 
     def close(self) -> None:
         """There are no more lines."""
-        self._finish(self._lex(self._lines))
-        self._done.append([(_DIM, _RULE)])
+        self._finish(_lex(self._lexer, self._lines))
+        self._done.append([("Rule", _RULE)])
 
     def take(self, width: int) -> list[Row]:
         """The rows that became final since the last call."""
@@ -78,7 +78,7 @@ class Code:
     def rest(self, width: int, line: str) -> list[Row]:
         """The rows that are not final, with a line that is not whole."""
         lines = [*self._lines, line.expandtabs(_TAB)] if line else self._lines
-        return [row for found in self._lex(lines) for row in _fold(found, width)]
+        return [row for found in _lex(self._lexer, lines) for row in _fold(found, width)]
 
     def _finish(self, lexed: list[Line]) -> None:
         self._done += lexed
@@ -87,46 +87,65 @@ class Code:
 
     def _settle(self) -> None:
         """Finish the lines before the last one where the lexer may start anew."""
-        lexed = self._lex(self._lines)
+        lexed = _lex(self._lexer, self._lines)
         latest = len(lexed) - _OPEN
         for start in range(latest, max(0, latest - _STEP), -1):
-            if self._lines[start].strip() and self._lex(self._lines[start:]) == lexed[start:]:
+            lines = self._lines[start:]
+            if lines[0].strip() and _lex(self._lexer, lines) == lexed[start:]:
                 return self._finish(lexed[:start])
         if len(lexed) >= _LONGEST:
             return self._finish(lexed[:latest])
         self._due *= 2
 
-    def _lex(self, lines: list[str]) -> list[Line]:
-        """The lines in styled pieces; in one each where the lexer fails, or changes the text."""
-        plain: list[Line] = [[(None, line)] for line in lines]
-        if self._lexer is None or max(map(len, lines), default=0) > _WIDEST:
-            return plain
-        found: list[Line] = [[]]
-        try:
-            for kind, text in self._lexer.get_tokens("".join(f"{line}\n" for line in lines)):
-                self._add(found, text, self._style(kind))
-        except Exception:  # a bug in one of five hundred lexers costs the colours, not the answer
-            return plain
-        same = ["".join(part for _, part in line) for line in found] == [*lines, ""]
-        return found[:-1] if same else plain
 
-    def _add(self, found: list[Line], text: str, style: Style | None) -> None:
-        for number, part in enumerate(text.split("\n")):
-            if number:
-                found.append([])
-            if found[-1] and found[-1][-1][0] == style:
-                part = found[-1].pop()[1] + part
-            if part:
-                found[-1].append((style, part))
+def language(info: str) -> str:
+    """The name of the language in what stands behind the mark of a fence."""
+    return (info.split() or [""])[0].strip("{}.")
 
-    def _style(self, kind: Any) -> Style | None:
-        if kind not in self._styles:
-            name, style = str(kind).removeprefix("Token."), ""
-            while name and not style:
-                style = _STYLES.get(name, "")
-                name = name.rpartition(".")[0]
-            self._styles[kind] = Style.parse(style) if style else None
-        return self._styles[kind]
+
+def coloured(info: str, text: str) -> list[Line]:
+    """The lines of a whole text in pieces of one kind each."""
+    lexer = _lexer(language(info)) if len(text) <= _LARGEST else None
+    return _lex(lexer, text.split("\n"))
+
+
+def _lex(lexer: Any, lines: list[str]) -> list[Line]:
+    """The lines in pieces; in one each where the lexer fails, or changes the text."""
+    plain: list[Line] = [[("", line)] for line in lines]
+    if lexer is None or max(map(len, lines), default=0) > _WIDEST:
+        return plain
+    found: list[Line] = [[]]
+    try:
+        for token, text in lexer.get_tokens("".join(f"{line}\n" for line in lines)):
+            _add(found, text, _kind(token))
+    except Exception:  # a bug in one of five hundred lexers costs the colours, not the answer
+        return plain
+    same = ["".join(part for _, part in line) for line in found] == [*lines, ""]
+    return found[:-1] if same else plain
+
+
+def _add(found: list[Line], text: str, kind: str) -> None:
+    for number, part in enumerate(text.split("\n")):
+        if number:
+            found.append([])
+        if found[-1] and found[-1][-1][0] == kind:
+            part = found[-1].pop()[1] + part
+        if part:
+            found[-1].append((kind, part))
+
+
+@cache
+def _kind(token: Any) -> str:
+    """The longest name in _STYLES that fits pygments' kind of token."""
+    name = str(token).removeprefix("Token.")
+    while name and name not in _STYLES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+@cache
+def _style(kind: str) -> Style | None:
+    return Style.parse(_STYLES[kind]) if kind else None
 
 
 @cache
@@ -147,17 +166,17 @@ def _fold(line: Line, width: int) -> list[Row]:
     """A line as rows no wider than `width` cells, cut anywhere: code is not words."""
     text = "".join(part for _, part in line)
     if cell_len(text) <= width:
-        return [[Segment(part, style) for style, part in line]]
+        return [[Segment(part, _style(kind)) for kind, part in line]]
     rows: list[Row] = []
     parts = iter(line)
-    style, part = next(parts)
+    kind, part = next(parts)
     for piece in chop_cells(text, width):
         row: Row = []
         missing = len(piece)
         while missing:
             while not part:
-                style, part = next(parts)
-            row.append(Segment(part[:missing], style))
+                kind, part = next(parts)
+            row.append(Segment(part[:missing], _style(kind)))
             part, missing = part[missing:], missing - len(part[:missing])
         rows.append(row)
     return rows
