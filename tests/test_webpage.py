@@ -205,7 +205,7 @@ def texts():
     return st.lists(st.none() | st.sampled_from(MARKS)).map(joined)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.tuples(*5 * [texts()]))
 def test_nothing_that_was_said_becomes_markup_and_nothing_is_lost(said):
     question, answer, thinking, system, name = (text for text, _ in said)
