@@ -68,14 +68,19 @@ def test_columns_that_do_not_fit_are_left_out_in_their_order(drawn, width, head)
     assert lines[1].endswith("fits")
 
 
-def test_the_last_column_is_cut(drawn):
-    lines = drawn(lambda page: page.table(["n", ""], [["1", "a long remark"]]), 14)
-    assert lines[1] == "  1  a long r…"
+def test_a_table_with_no_room_for_a_row_is_a_list(drawn):
+    rows = ["context", ""], [["1,024", "a long remark"]]
+    assert drawn(lambda page: page.table(*rows), 20) == ["1,024", "    a long remark"]
 
 
 def test_a_listing_is_cut_at_the_margin(drawn):
-    lines = drawn(lambda page: page.listing([["key", "x" * 50], ["longer key", "y"]]), 20)
-    assert lines == ["key         xxxxxxx…", "longer key  y"]
+    rows = [["key", "x" * 50], ["longer key", "y"]]
+    assert drawn(lambda page: page.listing(rows), 40) == [
+        "key         " + "x" * 27 + "…", "longer key  y"
+    ]  # fmt: skip
+    assert drawn(lambda page: page.listing(rows), 20) == [
+        "key", "    " + "x" * 15 + "…", "longer key", "    y"
+    ]  # fmt: skip
     assert drawn(lambda page: page.listing([])) == []
 
 

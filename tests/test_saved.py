@@ -21,6 +21,7 @@ from lcp.session import export
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store, load
+from lcp.terminal.markdown import tail
 from lcp.terminal.screen import Screen
 
 CODE = "Run:\n\n```sh\nls -l\n```\n\nor\n\n1. this\n   ```python\n   if x:\n       pass\n   ```\n"
@@ -328,6 +329,44 @@ def test_an_answer_that_goes_on_in_the_middle_of_its_code_is_drawn_as_code(begin
     assert "   line_39 = 39\n" in glass.text()
     assert "```" not in glass.text()
     assert glass.text().rstrip().endswith("That is all.")
+
+
+TABLE = "| a | b |\n|---|---|\n" + "".join(f"| {n} | x |\n" for n in range(20))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("short", "short"),
+        ("# One\n\ntwo\n\nthree", "# One\n\ntwo\n\nthree"),
+        (f"Before.\n\n{TABLE}", TABLE),  # whole, however long
+        (f"{TABLE}\nAfter.", "After."),  # never its end alone
+        (
+            "\n".join(f"{n}. item" for n in range(40)),
+            "\n".join(f"{n}. item" for n in range(28, 40)),
+        ),
+        ("- a\n- b\n" + "  more\n" * 11 + "\nEnd.", "End."),
+        ("word " * 20 + "last " * 239 + "end", "…" + "last " * 239 + "end"),  # a whole word
+        ("```py\n" + "x = 1\n" * 20 + "```\nEnd.", "```py\n" + "x = 1\n" * 10 + "```\nEnd."),
+    ],
+)
+def test_the_end_of_an_answer_begins_where_a_block_does(text, shown):
+    assert tail(text.strip(), 12, 1200) == shown.strip()
+
+
+def test_a_turn_is_shown_again(begin):
+    chat = begin(Said(TABLE, thinking="Hm, hm."), "Two.")
+    chat.ask("Why?\n" * 20)
+    chat.ask("And?")
+    chat.screen._out.file.truncate(0)
+    said = does(chat, "/history 1")
+    assert said.count("Why?") == 20
+    assert "Thinking: 2 words" in said
+    assert "Hm" not in said
+    assert chat.screen._out.file.getvalue().lstrip("\0") == TABLE
+    does(chat, "/think show")
+    assert "Hm, hm." in does(chat, "/history 1")
+    assert refuses(chat, "/history 3").startswith("3 is not a turn.")
 
 
 def test_which_chat_goes_on_is_told(begin):

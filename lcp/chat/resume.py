@@ -1,11 +1,12 @@
 """Resume: what a person is told and shown of a saved chat that goes on."""
 
 import shlex
+from collections.abc import Callable
 
 from lcp.chat.chat import Chat
 from lcp.errors import ModelNotFound
-from lcp.session import export
-from lcp.session.message import Message
+from lcp.session.message import Turn
+from lcp.terminal.markdown import tail
 from lcp.words import count
 
 SHOWN_LINES, SHOWN = 12, 1200  # of the last answer: its last lines, and characters at most
@@ -35,22 +36,34 @@ def tell(chat: Chat) -> None:
 
 
 def show_last(chat: Chat) -> None:
-    """The turn that a resumed chat goes on from; of long texts the end."""
+    """The turn that a resumed chat goes on from; of long texts the end, from where a block of
+    their Markdown begins."""
     for turn in chat.conversation.turns()[-1:]:
-        before, end = _end(turn.user)
-        chat.screen.notice(f"\n> {before and '…'}{end}\n")
-        if turn.answer:
-            before, end = _end(turn.answer)
-            fence = export.open_fence(before)
-            if before and fence:
-                chat.screen.notice("…")
-            with chat.screen.answer(fence):
-                chat.screen.write(f"{'' if fence else before and '…'}{end}")
-            chat.screen.blank()
+        _show(chat, turn, lambda text: tail(text, SHOWN_LINES, SHOWN))
 
 
-def _end(message: Message) -> tuple[str, str]:
-    """The end of what was said, all of it when it is short; and what stands before it."""
-    text = message.written.strip()
-    end = "\n".join(text.split("\n")[-SHOWN_LINES:])[-SHOWN:]
-    return text[: len(text) - len(end)], end
+def show(chat: Chat, turn: Turn) -> None:
+    """A turn as it was, its thinking folded."""
+    if turn.answer and turn.answer.thinking:
+        thought = turn.answer.thinking.strip()
+        if not chat.screen.show_thinking:
+            thought = f"Thinking: {len(thought.split()):,} words, shown after /think show."
+        _show(chat, turn, str, thought)
+    else:
+        _show(chat, turn, str)
+
+
+def _show(chat: Chat, turn: Turn, shown: Callable[[str], str], thought: str = "") -> None:
+    text = turn.user.written.strip()
+    end = shown(text)
+    chat.screen.notice(f"\n> {'…' if end != text and end[:1] != '…' else ''}{end}\n")
+    if thought:
+        chat.screen.notice(thought)
+    if turn.answer:
+        text = turn.answer.content.strip()
+        end = shown(text)
+        if end != text and end[:1] != "…":
+            chat.screen.notice("…")
+        with chat.screen.answer():
+            chat.screen.write(end)
+        chat.screen.blank()

@@ -62,7 +62,8 @@ def sessions(chat: Chat, text: str) -> None:
                 saved.passage or saved.title,
             )
             for saved in found[:LISTED]
-        ]
+        ],
+        cut=(5,),
     )
     more = f"{len(found) - LISTED} more: /sessions TEXT searches. " if len(found) > LISTED else ""
     chat.screen.notice(f"{more}/open NAME or ID goes on with one.")

@@ -34,7 +34,7 @@ def set_(chat: Chat, argument: str) -> None:
     name, _, value = argument.partition(" ")
     if not name:
         head = ("setting", "value", "from", "default", "meaning")
-        chat.screen.table([head, *(_row(chat, n) for n in names)])
+        chat.screen.table([head, *(_row(chat, n) for n in names)], head=True)
         return
     if name in OWN:
         raise LcpError(f"The {name} has a command of its own: {OWN[name]}.")

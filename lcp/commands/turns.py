@@ -7,6 +7,7 @@ Turns are counted from 1, as /history shows them.
 import signal
 
 from lcp import words
+from lcp.chat import resume
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
 from lcp.errors import LcpError
@@ -14,7 +15,7 @@ from lcp.session.message import Message, Turn
 from lcp.terminal import editor
 from lcp.terminal.signals import handling
 
-SHORTEST, SHOWN = 16, 40  # characters of a message in a table
+SHOWN = 60  # characters of a message in a table
 VARIANTS = 9  # answers to one question in one go, at most
 
 
@@ -85,13 +86,12 @@ def branches(chat: Chat, argument: str) -> None:
         last = _last_turn(chat, leaf)
         chat.screen.notice(f"On branch {argument}: {_short(last.user)} · {_short(last.answer)}")
         return
-    wide = _width(chat, 1 + len(str(len(leaves))))
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for i, leaf in enumerate(leaves, 1):
         last = _last_turn(chat, leaf)
         mark = "*" if conversation.leads_to(leaf) else " "
-        rows.append((mark, str(i), _short(last.user, wide), _short(last.answer, wide)))
-    chat.screen.table(rows)
+        rows.append((mark, str(i), _short(last.user), _short(last.answer)))
+    chat.screen.table(rows, cut=(2, 3))
 
 
 def pin(chat: Chat, argument: str) -> None:
@@ -120,16 +120,18 @@ def forget(chat: Chat, argument: str) -> None:
     )
 
 
-def history(chat: Chat, _: str) -> None:
-    """The turns of this branch, with their marks."""
+def history(chat: Chat, argument: str) -> None:
+    """The turns of this branch, with their marks; or the n-th whole."""
     said = chat.conversation.said()
-    marks = [_marks(chat, turn) for turn in said]
-    wide = _width(chat, len(str(len(said))) + max(map(len, marks)))
+    if argument:
+        resume.show(chat, _turn(chat, argument))
+        return
     chat.screen.table(
         [
-            (str(i), mark, _short(turn.user, wide), _short(turn.answer, wide))
-            for i, (mark, turn) in enumerate(zip(marks, said, strict=True), 1)
-        ]
+            (str(i), _marks(chat, turn), _short(turn.user), _short(turn.answer))
+            for i, turn in enumerate(said, 1)
+        ],
+        cut=(2, 3),
     )
 
 
@@ -207,15 +209,8 @@ def _answers(chat: Chat, turn: Turn) -> int:
     return sum(m.role == "assistant" for m in chat.conversation.children(turn.user.id))
 
 
-def _width(chat: Chat, taken: int) -> int:
-    """Characters for a question and for an answer, in columns behind those that are `taken`: a
-    turn is one row where it can be."""
-    left = chat.screen.width - taken - 3 * len("  ")
-    return max(SHORTEST, min(SHOWN, left // 2))
-
-
-def _short(message: Message | None, width: int = SHOWN) -> str:
-    return words.short(message.written, width) if message else "(no answer)"
+def _short(message: Message | None) -> str:
+    return words.short(message.written, SHOWN) if message else "(no answer)"
 
 
 def _marks(chat: Chat, turn: Turn) -> str:
@@ -250,7 +245,9 @@ COMMANDS = (
         edit,
         lambda chat, begun: ("answer",),
     ),
-    Command("The conversation", "history", "", "the turns of this branch, numbered", history),
+    Command(
+        "The conversation", "history", "[N]", "list the turns of this branch; show turn N", history
+    ),
     Command("The conversation", "branch", "[N]", "go back to after turn N; the rest stays", branch),
     Command("The conversation", "branches", "[K]", "list the branches; go to branch K", branches),
     Command("The conversation", "pin", "N", "keep turn N in the window, or let it go again", pin),

@@ -15,6 +15,7 @@ from lcp.terminal.code import Code
 from lcp.terminal.dialect import Node, parser
 
 LISTS = ("bullet_list", "ordered_list")
+_LEAST_CODE = 3  # lines of a block that is shown from its middle
 _LONG = 2000  # characters of an open block
 _OUTLIVE_BLANKS = ("list_item", "code_block", "fence")
 
@@ -51,6 +52,45 @@ def items(node: Node, gap: bool, number: int | None = None) -> Iterator[Block]:
         gap = len(shown) > 1 or any(child.type != "paragraph" for child in shown)
         if number is not None:
             number += 1
+
+
+def tail(text: str, most_lines: int, most: int) -> str:
+    """The end of a text, of so many lines and characters at most, from where a block or an item
+    of a list begins.
+
+    A block of code that is longer is opened again in its middle, a paragraph that is longer
+    begins with … and a whole word; any other last block is whole."""
+    rows = text.split("\n")
+    begins = [
+        (part.map[0], part)
+        for node in Node(parser().parse(text)).children
+        for part in (node.children if node.type in LISTS else [node])
+        if part.map
+    ]
+    start = len(rows)
+    for begin, node in reversed(begins):
+        end = "\n".join(rows[begin:])
+        if end.count("\n") < most_lines and len(end) <= most:
+            start = begin
+            continue
+        left = most_lines - (len(rows) - start)
+        if node.type == "fence" and left > _LEAST_CODE:
+            inside = rows[begin + 1 : start]
+            return "\n".join([rows[begin], *inside[-left:], *rows[start:]])
+        if start == len(rows):
+            return _last_words(rows[begin:], most_lines, most) if node.type == "paragraph" else end
+        break
+    return "\n".join(rows[start:])
+
+
+def _last_words(rows: list[str], most_lines: int, most: int) -> str:
+    end = "\n".join(rows[-most_lines:])
+    if len(end) > most:
+        broken = not end[-most - 1].isspace()
+        end = end[-most:]
+        if broken and len(words := end.split(maxsplit=1)) > 1:
+            end = words[1]
+    return f"…{end.lstrip()}"
 
 
 class Splitter:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from lcp.terminal.clean import clean
+from lcp.terminal.table import lines, one_line
 
 _GAP = 2  # between columns, and before lines that belong to a title
 
@@ -28,7 +29,7 @@ class Page:
 
     def title(self, left: str, right: str = "") -> None:
         """A name, and at the right margin what it stands for; below it where both do not fit."""
-        left, right = _one_line(left), _one_line(right)
+        left, right = one_line(left), one_line(right)
         room = self._console.width - cell_len(left) - cell_len(right)
         if right and room < _GAP:
             self.line(left, style="bold", indent=0)
@@ -44,7 +45,7 @@ class Page:
     def items(self, items: Sequence[str]) -> None:
         """Short things in a row, with dots between; a line ends between two of them."""
         row = ""
-        for item in (_one_line(item) for item in items if item):
+        for item in (one_line(item) for item in items if item):
             joined = f"{row} · {item}" if row else item
             if row and cell_len(joined) > self._console.width - _GAP:
                 self.line(row)
@@ -73,37 +74,37 @@ class Page:
     ) -> None:
         """Columns of numbers, right-aligned, but the last one, which is text.
 
-        Where they do not fit, the columns `drop` are left out, one after another; the last column
-        is cut. The row `marked` is bold.
+        Where they do not fit, the columns `drop` are left out, one after another; where there is
+        no room then either, the rows stand below each other. The row `marked` is bold.
         """
-        cells = [[_one_line(cell) for cell in row] for row in (head, *rows)]
+        cells, width = (
+            [[one_line(cell) for cell in row] for row in (head, *rows)],
+            self._console.width,
+        )
         columns = list(range(len(head)))
         for gone in (None, *drop):
             columns = [i for i in columns if i != gone]
             widths = {i: max(cell_len(row[i]) for row in cells) for i in columns}
-            if sum(widths.values()) + _GAP * len(columns) <= self._console.width:
+            if sum(widths.values()) + _GAP * len(columns) <= width:
                 break
         last = columns[-1]
-        room = self._console.width - sum(widths[i] + _GAP for i in columns[:-1]) - _GAP
+        room = width - sum(widths[i] + _GAP for i in columns[:-1]) - _GAP
+        if room < widths[last]:
+            for line in lines([[row[i] for i in columns] for row in cells], width, head=True):
+                self._print(line, "")
+            return
         for number, row in enumerate(cells):
             line = "".join(
                 " " * (_GAP + widths[i] - cell_len(row[i])) + row[i] for i in columns[:-1]
             )
             style = "dim" if number == 0 else "bold" if number - 1 == marked else ""
-            self._print(line + " " * _GAP + _cut(row[last], room), style)
+            self._print(line + " " * _GAP + row[last], style)
 
     def listing(self, rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text in columns, left-aligned; lines are cut at the margin."""
-        cells = [[_one_line(cell) for cell in row] for row in rows]
-        widths = [
-            max((cell_len(cell) for cell in column), default=0)
-            for column in zip(*cells, strict=True)
-        ]
-        for row in cells:
-            line = (" " * _GAP).join(
-                set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True)
-            )
-            self._print(_cut(line.rstrip(), self._console.width), "")
+        """Rows of text in columns, left-aligned; the last one is cut at the margin."""
+        last = len(rows[0]) - 1 if rows else 0
+        for line in lines(rows, self._console.width, cut=(last,)):
+            self._print(line, "")
 
     def text(self, text: str) -> None:
         """A longer text as it is."""
@@ -113,12 +114,3 @@ class Page:
 
     def _print(self, line: str, style: str) -> None:
         self._console.print(Text(line.rstrip(), style), soft_wrap=True)
-
-
-def _one_line(text: str) -> str:
-    """Cleaned, and on a single line."""
-    return " ".join(clean(text).split())
-
-
-def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"

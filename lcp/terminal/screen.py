@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -20,6 +20,7 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
+from lcp.terminal import table
 from lcp.terminal.clean import Cleaner, clean
 from lcp.terminal.signals import handling
 
@@ -153,20 +154,13 @@ class Screen:
         self._make_way()
         say(self._err, text, "red")
 
-    def table(self, rows: list[tuple[str, ...]]) -> None:
-        """Rows in aligned columns, which wrap where there is no room; nothing is cut off."""
-        from rich.table import Table
-
-        table = Table.grid(padding=(0, 2))
-        for _ in rows[0] if rows else ():
-            table.add_column(overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(clean(cell)) for cell in row))
-        with self._err.capture() as drawn:
-            self._err.print(table)
-        # no blanks at line ends: a window that gets narrower would wrap them
-        lines = drawn.get().splitlines()
-        self._err.file.write("".join(f"{line.rstrip()}\n" for line in lines))
+    def table(
+        self, rows: Sequence[Sequence[str]], *, head: bool = False, cut: Collection[int] = ()
+    ) -> None:
+        """Rows in columns, or below each other where these do not fit; see table.py."""
+        width = self._err.width if self._err.is_terminal else None
+        for line in table.lines(rows, width, head=head, cut=cut):
+            self._err.print(Text(line), soft_wrap=True)
 
     def bar(self, shares: list[tuple[str, int]], total: int) -> None:
         """A bar of parts of a whole, and under it their names and numbers."""

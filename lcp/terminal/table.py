@@ -1,0 +1,118 @@
+"""Tables: rows in columns where they fit; else one below the other, names first.
+
+Strings in, lines out. No word is broken. No line is wider than it may be, but for a word that is:
+the terminal wraps that one, and copies it whole.
+"""
+
+from collections.abc import Collection, Sequence
+
+from rich.cells import cell_len, set_cell_size
+
+from lcp.terminal.clean import clean
+
+GAP = "  "
+INDENT = "    "  # of what belongs to a name
+_CUT = 16  # cells that a column keeps which may be cut
+_WRAPPED = 28  # cells that a last column needs, to be wrapped in
+_MARK = 2  # cells of a column of marks, which stands before the names
+
+Row = Sequence[str]
+
+
+def lines(
+    rows: Sequence[Row], width: int | None, *, head: bool = False, cut: Collection[int] = ()
+) -> list[str]:
+    """The rows in `width` cells; None: as wide as they are. `head`: the first row names the
+    columns. The columns `cut` end with … where there is no room; any other last one is wrapped."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    last = len(widths) - 1
+    if width is None or not cells:
+        return [_joined(row, widths) for row in cells]
+    shrunk = _shrunk(widths, width, cut or (last,))
+    least = [min(w, _CUT if i in cut else _WRAPPED) if i in (cut or (last,)) else w
+             for i, w in enumerate(widths)]  # fmt: skip
+    full = sum(shrunk) + len(GAP) * last > width
+    if full or any(has < needs for has, needs in zip(shrunk, least, strict=True)):
+        return _listed(cells, widths, width, head, cut)
+    found: list[str] = []
+    for row in cells:
+        fitted = [
+            cut_to(c, w) if i in cut else c
+            for i, (c, w) in enumerate(zip(row, shrunk, strict=True))
+        ]
+        first, *others = [fitted[last]] if last in cut else wrapped(fitted[last], shrunk[last])
+        found.append(_joined([*fitted[:last], first], shrunk))
+        indent = sum(shrunk[:last]) + len(GAP) * last
+        found += [" " * indent + line for line in others]
+    return found
+
+
+def one_line(text: str) -> str:
+    """Cleaned, and on a single line."""
+    return " ".join(clean(text).split())
+
+
+def cut_to(text: str, width: int) -> str:
+    """Its beginning, with … where it is cut."""
+    return (
+        text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
+    )
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines, between words; one at least."""
+    found, line = [], ""
+    for word in text.split():
+        if line and cell_len(line) + 1 + cell_len(word) > width:
+            found.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*found, line]
+
+
+def _joined(row: Row, widths: Sequence[int]) -> str:
+    padded = (set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True))
+    return GAP.join(padded).rstrip()
+
+
+def _shrunk(widths: Sequence[int], width: int, narrower: Collection[int]) -> list[int]:
+    """The widths, some of them `narrower`, each by as little as can be."""
+    found = list(widths)
+    left = width - len(GAP) * (len(widths) - 1)
+    left -= sum(w for i, w in enumerate(widths) if i not in narrower)
+    for sharing, i in zip(
+        range(len(narrower), 0, -1), sorted(narrower, key=widths.__getitem__), strict=True
+    ):
+        found[i] = max(0, min(widths[i], left // sharing))
+        left -= found[i]
+    return found
+
+
+def _listed(
+    rows: Sequence[Row], widths: Sequence[int], width: int, head: bool, cut: Collection[int]
+) -> list[str]:
+    """Each row as its name, and indented what belongs to it; the last column stands alone."""
+    name = next((i for i, w in enumerate(widths) if w > _MARK), 0)
+    labels = [f"{label} " if label else "" for label in rows[0]] if head else [""] * len(widths)
+    room = width - len(INDENT)
+    found: list[str] = []
+    for row in rows[head:]:
+        marks = [set_cell_size(row[i], widths[i]) for i in range(name) if widths[i]]
+        title = " ".join([*marks, row[name]]).rstrip()
+        found.append(cut_to(title, width) if name in cut else title)
+        together = ""
+        for i in range(name + 1, len(row)):
+            alone = i in cut or i == len(row) - 1
+            if not row[i]:
+                continue
+            if alone:
+                found += [INDENT + line for line in wrapped(together, room) if line]
+                together = ""
+                kept = [cut_to(row[i], room)] if i in cut else wrapped(row[i], room)
+                found += [INDENT + line for line in kept]
+            else:
+                together += f"{' · ' if together else ''}{labels[i]}{row[i]}"
+        found += [INDENT + line for line in wrapped(together, room) if line]
+    return found
