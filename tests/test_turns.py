@@ -11,6 +11,8 @@ import pytest
 from fakes import Said, ScriptedEngine, does, weighed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from terminal import Glass, Paper, a_console
 
 from lcp import commands
 from lcp.chat.chat import Chat
@@ -427,12 +429,30 @@ def test_a_branch_is_shown_by_its_last_question_and_how_the_answer_begins(begin)
     assert does(chat, "/branches").splitlines() == ["   1  And?   (no answer)", "*  2  Else?  So."]
 
 
-def test_a_branch_is_one_row_in_a_narrow_window(begin, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "44")
+def in_a_window(chat, columns, line):
+    """The rows that a command prints in a terminal of so many columns."""
+    glass = Glass(columns, 40)
+    chat.screen._err = a_console(Paper(glass), columns, 40)
+    commands.run(chat, line)
+    return glass.text().splitlines()
+
+
+def test_a_branch_is_one_row_in_a_narrow_window(begin):
     chat = begin(LONG)
     chat.ask(LONG)
-    (line,) = does(chat, "/branches").splitlines()
+    (line,) = in_a_window(chat, 44, "/branches")
     assert line.count("word word word wo…") == 2
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(100, 1), (60, 1), (42, 1), (36, 2), (20, 2)])
+@pytest.mark.parametrize("command", ["/branches", "/history"])
+def test_wide_letters_are_counted_as_wide(begin, command, columns, rows):
+    chat = begin("世界" * 40)
+    chat.ask("界" * 80)
+    found = in_a_window(chat, columns, command)
+    assert len(found) == rows
+    assert all(cell_len(row) <= columns for row in found)
+    assert "".join(found).count("…") == 2
 
 
 # pin and forget
@@ -510,13 +530,11 @@ def test_history_shows_every_turn_with_its_marks(begin):
     )
 
 
-def test_history_shows_a_turn_on_one_row_of_a_narrow_terminal(begin, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+def test_history_shows_a_turn_on_one_row_of_a_narrow_terminal(begin):
     chat = begin("seven " * 20)
     ask(chat, "three " * 30)
-    row = does(chat, "/history")
-    assert row.count("\n") == 1
-    assert len(row) <= 61
+    (row,) = in_a_window(chat, 60, "/history")
+    assert len(row) <= 60
 
 
 def test_history_shows_what_stands_in_a_note(begin):

@@ -15,7 +15,7 @@ from lcp.session.message import Message, Turn
 from lcp.terminal import editor
 from lcp.terminal.signals import handling
 
-SHOWN = 60  # characters of a message in a table
+SHOWN = 40  # characters of a message in a table
 VARIANTS = 9  # answers to one question in one go, at most
 
 
