@@ -1,0 +1,141 @@
+"""A disk that takes nothing: read-only, full, or no folder for temporary files.
+
+Each file of lcp that writes is named here with what happens then, and tried in a real process.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_layout import FILES, name
+
+ROOT = Path(__file__).parents[1]
+GOES_ON, SENTENCE = "goes on without", "one sentence"
+WRITERS = {
+    "downloads/cache.py": SENTENCE,
+    "downloads/fetch.py": SENTENCE,
+    "downloads/records.py": GOES_ON,
+    "engine/probe.py": GOES_ON,
+    "engine/scratch.py": SENTENCE,  # not on Linux: it needs no folder there
+    "engine/statefile.py": GOES_ON,
+    "modelfile/known.py": GOES_ON,
+    "session/export.py": SENTENCE,
+    "session/log.py": GOES_ON,
+    "terminal/editor.py": SENTENCE,
+    "terminal/history.py": GOES_ON,
+}
+CALLS = {
+    "mkdir", "makedirs", "write_text", "write_bytes", "touch", "symlink_to", "copyfile", "mkstemp",
+    "mkdtemp", "TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile",
+    "memfd_create",
+}  # fmt: skip
+
+
+def writes(tree):
+    """Whether a file makes or fills files: by a call of a name above, or a mode or flag to open."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "O_CREAT":
+            return True
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            values = [*node.args, *(word.value for word in node.keywords)]
+            modes = [v for arg in values for v in ast.walk(arg) if isinstance(v, ast.Constant)]
+            fresh = any(isinstance(v.value, str) and set(v.value) & set("wax+") for v in modes)
+            if called in CALLS or (called == "open" and fresh):
+                return True
+    return False
+
+
+def test_every_file_that_writes_is_known():
+    found = {name(path) for path in FILES if writes(ast.parse(path.read_text("utf-8")))}
+    assert found == set(WRITERS), found ^ set(WRITERS)
+
+
+ALONE = """
+mount --make-rprivate / || exit 99
+mount -t tmpfs -o size=64k none "$ROOM" || exit 99
+[ "$KIND" = full ] && head -c 200000 /dev/zero > "$ROOM/filler" 2> /dev/null
+if [ "$KIND" = read-only ]; then
+    awk '$4 ~ /^rw/ && $2 !~ "^/(proc|sys)(/|$)" { print $2 }' /proc/self/mounts |
+        while read -r at; do mount -o remount,bind,ro "$at"; done 2> /dev/null
+fi
+exec "$@"
+"""
+
+
+def spaces():
+    """Whether a process here can have mounts of its own."""
+    unshare = shutil.which("unshare")
+    probe = [unshare, "-rm", "mount", "--make-rprivate", "/"]
+    return bool(unshare) and not subprocess.run(probe, capture_output=True, check=False).returncode
+
+
+@pytest.fixture(params=["read-only", "full"])
+def lcp(request, tmp_path):
+    """A function: a command line on such a disk, with no folder for temporary files."""
+    if sys.platform != "linux" or not spaces():
+        pytest.skip("no mounts of one's own here")
+    room = tmp_path / "room"
+    room.mkdir()
+
+    def run(*words, **more):
+        full = request.param == "full"
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(room), "TMPDIR": str(room if full else "/no"),
+            "LCP_HOME": str(room / "home"), "HF_HOME": str(room / "hub"), "ROOM": str(room),
+            "KIND": request.param, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8",
+        }  # fmt: skip
+        return subprocess.run(
+            ["unshare", "-rm", "sh", "-c", ALONE, "sh", sys.executable, "-m", "lcp", *words],
+            env=environment | more, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_question_is_answered_and_the_chat_says_once_that_it_is_not_saved(lcp):
+    done = lcp("chat", "smollm2-135m", "hi", "-n", "3")
+    assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "no longer saved" in done.stderr
+
+
+def test_what_is_not_to_be_saved_says_nothing(lcp):
+    done = lcp("chat", "smollm2-135m", "hi", "-n", "3", "--no-save")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_grammar_is_kept_to_and_a_wrong_one_is_a_sentence(lcp):
+    rules = 'root ::= "yes" | "no"'
+    done = lcp("chat", "smollm2-135m", "hi", "--no-save", "--grammar", rules)
+    assert (done.returncode, done.stdout.strip() in ("yes", "no")) == (0, True), done.stderr
+    done = lcp("chat", "smollm2-135m", "hi", "--no-save", "--grammar", "root ::= nope")
+    assert (done.returncode != 0, len(done.stderr.splitlines())) == (True, 1)
+
+
+def test_info_is_exact(lcp):
+    done = lcp("info", "smollm2-135m", "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "exact" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["list"], ["sessions"], ["doctor"]])
+def test_what_only_looks_looks(lcp, words):
+    done = lcp(*words)
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+    assert 'chown -R "$USER" "/"' not in done.stdout + done.stderr
+
+
+def test_a_download_is_a_sentence(lcp):
+    from hub import Hub
+
+    with Hub() as hub:
+        hub.add("owner/model", {"model-Q4_0.gguf": b"GGUF" + bytes(20_000)})
+        done = lcp("pull", "owner/model", HF_ENDPOINT=hub.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert [line[:4] for line in done.stderr.splitlines()[1:]].count("lcp:") == 1, done.stderr
+    assert "HF_HOME" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
