@@ -77,7 +77,6 @@ def one_tensor(*args, **options):
 
 NESTED = raw_pair("k", ARRAY, struct.pack("<IQ", ARRAY, 1) + struct.pack("<IQ", U8, 1) + b"\0")
 DEEP = raw_pair("k", ARRAY, struct.pack("<IQ", ARRAY, 1) * 5000)
-DAMAGED = "Download it again."
 
 MALFORMED = {
     "empty": (b"", "x.gguf is empty. An interrupted download? Fetch it again."),

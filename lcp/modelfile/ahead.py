@@ -106,7 +106,10 @@ class Ahead:
 
     def damaged(self, what: str) -> GgufError:
         """The error that says what is wrong with the file."""
-        return GgufError(f"{self.name} is damaged: {what}. Download it again.")
+        return GgufError(
+            f"{self.name} is damaged or newer than lcp: {what}. Use another file of this model; "
+            "lcp verify tells whether this one is as its makers published it."
+        )
 
     def _cut_off(self, what: str, n: int, left: int) -> GgufError:
         end = self._size or self.at + left

@@ -168,7 +168,7 @@ def _count(part: Part) -> int:
     """How many parts the model has."""
     count = _number(part.header, "split.count") or 1
     if count > _MAX_PARTS:
-        raise GgufError(f"{part.name} is damaged: it claims {count:,} parts. Fetch it again.")
+        raise GgufError(f"{part.name} is damaged: it claims {count:,} parts. Use another file.")
     return count
 
 
