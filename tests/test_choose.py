@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcp import kinds
 from lcp.downloads.choose import choose
 from lcp.downloads.filenames import (
     BEST_FIRST,
@@ -129,6 +130,15 @@ adapter-F16.gguf 0.1
 chat-lora-f16.gguf 0.1
 mmproj-model-f16.gguf 0.85
 """)
+GEMMA_4 = listing("""
+MTP/gemma-4-12b-it-BF16-MTP.gguf 0.9
+MTP/gemma-4-12b-it-Q8_0-MTP.gguf 0.5
+gemma-4-12b-it-Q4_K_M.gguf 7.1
+gemma-4-12b-it-Q8_0.gguf 12.7
+gemma-4-12b-it-UD-Q4_K_XL.gguf 7.3
+mmproj-BF16.gguf 0.2
+mtp-gemma-4-12b-it.gguf 0.5
+""")
 ALL = [BARTOWSKI, UNSLOTH, GGML_ORG, GPT_OSS, THE_BLOKE, MRADERMACHER, QWEN, FOLDERS]
 
 
@@ -211,7 +221,7 @@ def test_the_quant_that_is_asked_for(files, quant, path):
         (MRADERMACHER, "Q6_K", "The repository has no Q6_K. It has Q4_K_M, IQ2_XXS."),
         (CUT, "Q6_K", "falcon-180b.Q6_K.gguf-split-a is a piece of a file that was cut by an old"),
         (CUT, None, "falcon-180b.Q6_K.gguf-split-a is a piece of a file that was cut by an old"),
-        (ADAPTERS, None, "The repository has projectors or adapters, but no model."),
+        (ADAPTERS, None, "The repository has drafts, projectors or adapters, but no model."),
         (listing("model.safetensors 3"), None, "The repository has no GGUF file."),
         ([], None, "The repository has no GGUF file."),
         (ONLY_DYNAMIC, "Q8_0", "Q8_0/GLM-4.7-Q8_0-00001-of-00003.gguf is one of 3 parts and the "
@@ -354,3 +364,54 @@ def test_the_order_of_the_listing_does_not_matter(files, random):
 def test_every_quant_is_read_back_from_a_file_name(quant, dynamic, separator):
     assert quant_of(f"Some-Model-3B{separator}{dynamic}{quant}.gguf") == dynamic + quant
     assert quant_of(f"{dynamic}{quant}/model-00001-of-00009.gguf") == dynamic + quant
+
+
+# drafts and other files that are no models
+
+
+def test_a_draft_for_each_quant_is_no_model():
+    assert {one.base for one in candidates(GEMMA_4)} == {"gemma-4-12b-it"}
+    for asked in (None, "Q8_0", "q8_0"):
+        (one,) = choose(GEMMA_4, room(100), quant=asked).candidates
+        assert one.path == "gemma-4-12b-it-Q8_0.gguf"
+    (one,) = choose(GEMMA_4, room(100), quant="Q4_K_M").candidates
+    assert one.path == "gemma-4-12b-it-Q4_K_M.gguf"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "m-Q8_0-MTP.gguf", "m-Q8_0.mtp.gguf", "MTP/m-Q8_0.gguf", "drafts/m-Q8_0.gguf",
+        "draft/m-0.6B-Q8_0.gguf", "mtp-m-Q8_0.gguf", "eagle3-m.gguf", "EAGLE3/m-F16.gguf",
+        "m-Q4_K_M-draft.gguf", "m-assistant-Q8_0.gguf", "m-it-assistant.Q8_0.gguf",
+        "m-eagle3-F16.gguf", "m-dflash-Q8_0.gguf", "m-MTP-Q8_0.gguf", "m-mtp.gguf",
+        "m-F16-mmproj.gguf", "mmproj/m-F16.gguf", "lora/m-F16.gguf", "m-F16-LoRA.gguf",
+        "m-lora-F16.gguf", "m.imatrix.gguf", "imatrix/m.gguf", "ggml-vocab-m.gguf",
+        "m-F16-vocab.gguf", "m-Q8_0-MTP-00001-of-00001.gguf",
+    ],
+)  # fmt: skip
+def test_names_of_what_is_no_model(path):
+    models = [File("m-Q8_0.gguf", 8 * GB), File("m-it-Q8_0.gguf", 8 * GB)]
+    assert {one.path for one in candidates([*models, File(path, GB)])} == {f.path for f in models}
+    (asked,) = choose([*models, File(path, GB)], path=path).candidates
+    assert asked.path == path and asked.kind
+    assert "not a model" in choose([*models, File(path, GB)], path=path).why
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["Qwen3.6-27B-MTP-Q8_0.gguf", "code-assistant-Q8_0.gguf", "assistant-7b-Q8_0.gguf",
+     "Mistral-Small-Draft-0.5B-Q8_0.gguf", "Exploration-Q8_0.gguf", "Florafaun-F16.gguf"],
+)  # fmt: skip
+def test_names_of_models_with_such_a_word_in_them(path):
+    among = [File(path, GB), File("other-Q8_0.gguf", GB)]
+    assert path in [one.path for one in candidates(among)]
+    # the same size: the model with its MTP layers, and not a draft of it
+    plain = path.replace("-MTP", "").replace("-assistant", "")
+    assert len(candidates([File(path, GB), File(f"x/{plain}", GB)])) == 2
+
+
+def test_a_header_is_stronger_than_a_word_within_a_name():
+    model = File("m-Q8_0.gguf", 8 * GB, kind="")
+    assert len(candidates([model, File("m-draft-Q8_0.gguf", GB, kind="")])) == 2
+    assert candidates([model, File("small-Q8_0.gguf", GB, kind=kinds.DRAFT)])[0].path == model.path

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from terminal import terminal_environment
 
 from lcp.downloads import hub
+from lcp.downloads.filenames import normal
 from lcp.downloads.names import Name, is_remote, parse
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
@@ -51,18 +52,29 @@ def server(monkeypatch):
         ("huggingface.co/owner/repo/", Name("owner/repo")),
         ("https://www.huggingface.co/owner/repo", Name("owner/repo")),
         ("https://huggingface.co/owner/repo?library=x#y", Name("owner/repo")),
-        ("https://huggingface.co/owner/repo/tree/main", Name("owner/repo", revision="main")),
-        ("https://huggingface.co/owner/repo/tree/main/Q8_0", Name("owner/repo", revision="main")),
+        ("https://huggingface.co/owner/repo/tree/main", Name("owner/repo")),
+        ("https://huggingface.co/owner/repo/tree/main/", Name("owner/repo")),
+        ("https://huggingface.co/owner/repo/tree/v1", Name("owner/repo", revision="v1")),
+        ("https://huggingface.co/owner/repo/tree/main/Q8_0", Name("owner/repo", "Q8_0")),
+        ("https://huggingface.co/owner/repo?show_file_info=b%2Fa.gguf",
+         Name("owner/repo", None, "b/a.gguf")),
+        ("hf://owner/repo", Name("owner/repo")),
+        ("hf:owner/repo:q4_k_m", Name("owner/repo", "Q4_K_M")),
+        ("owner/repo/", Name("owner/repo")),
+        ("hf.co/owner/repo:latest", Name("owner/repo")),
+        ("owner/repo:fp16", Name("owner/repo", "F16")),
+        ("ollama run hf.co/owner/repo:Q8_0", Name("owner/repo", "Q8_0")),
+        ("llama-server -hf owner/repo", Name("owner/repo")),
         ("https://huggingface.co/owner/repo/blob/main/a.gguf",
-         Name("owner/repo", None, "a.gguf", "main")),
+         Name("owner/repo", None, "a.gguf")),
         ("https://huggingface.co/owner/repo/resolve/main/b/a.gguf?download=true",
-         Name("owner/repo", None, "b/a.gguf", "main")),
+         Name("owner/repo", None, "b/a.gguf")),
         ("https://hf.co/owner/repo/blob/refs%2Fpr%2F3/a%20b.gguf",
          Name("owner/repo", None, "a b.gguf", "refs/pr/3")),
         ("https://hf.co/owner/repo/resolve/refs/pr/3/a.gguf",
          Name("owner/repo", None, "a.gguf", "refs/pr/3")),
         ("http://127.0.0.1:1/mirror/owner/repo/blob/main/a.gguf",
-         Name("owner/repo", None, "a.gguf", "main")),
+         Name("owner/repo", None, "a.gguf")),
     ],
 )  # fmt: skip
 def test_the_forms_of_a_name(name, parts, monkeypatch):
@@ -83,11 +95,18 @@ def test_a_path_that_begins_with_a_dot_is_no_name_of_the_hub(path):
 
 
 WORD = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,12}", fullmatch=True)
+QUANT = WORD.map(normal).filter(lambda quant: quant != "LATEST")
 NAMES = st.builds(
     lambda owner, repo, quant, path, revision: Name(
         f"{owner}/{repo}", None if path else quant, path and f"{path}.gguf", revision
     ),
-    WORD, WORD, st.none() | WORD, st.none() | WORD, st.none() | WORD,
+    WORD, WORD, st.none() | QUANT, st.none() | WORD, st.none() | WORD,
+)  # fmt: skip
+FORMS = (
+    "{}", "{}/", "hf.co/{}", "HF.co/{}", "hf:{}", "hf://{}", "huggingface.co/{}/",
+    "https://huggingface.co/{}", "https://www.huggingface.co/{}/", "http://hf.co/{}?library=x",
+    "https://huggingface.co/{}/tree/main", "https://huggingface.co/{}/tree/main/#top",
+    "ollama run hf.co/{}", "ollama pull hf.co/{}:latest", "llama-cli -hf {}", " hf download {} ",
 )  # fmt: skip
 
 
@@ -95,6 +114,19 @@ NAMES = st.builds(
 def test_a_name_is_read_back_as_it_is_written(name):
     assert is_remote(str(name))
     assert parse(str(name)) == name
+
+
+@given(WORD, WORD, st.sampled_from(FORMS))
+def test_every_spelled_form_of_a_repository_is_one_name(owner, repo, form):
+    spelled = form.format(f"{owner}/{repo}")
+    assert is_remote(spelled)
+    assert parse(spelled) == Name(f"{owner}/{repo}")
+
+
+@given(WORD, WORD, st.sampled_from(["Q4_K_M", "q4_k_m", "Q4_k_M"]), st.sampled_from(FORMS[:4]))
+def test_a_quant_is_the_same_in_any_letter_case(owner, repo, quant, form):
+    spelled = f"{form.format(f'{owner}/{repo}').rstrip('/')}:{quant}"
+    assert parse(spelled) == Name(f"{owner}/{repo}", "Q4_K_M")
 
 
 @given(st.text(max_size=60))

@@ -20,6 +20,7 @@ LEVELS = {
     **dict.fromkeys(ROOMS, 2),
     "recommended": 1.5,
     "settings": 1,
+    "kinds": 0,
     "paths": 0,
     "words": 0,
     "__init__": 0,

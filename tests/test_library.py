@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import ggufs
 import pytest
 
 from lcp import paths
@@ -74,7 +75,7 @@ MODEL, QUESTION, NEARLY = "model", "question", "nearly"
         ("-", QUESTION),
         ("smollm2-135n", NEARLY),
         ("smollm2", NEARLY),
-        ("SmolLM2-135M", NEARLY),
+        ("SmolLM2-135M", MODEL),
         ("smollm2-135m.", NEARLY),
     ],
 )
@@ -394,6 +395,79 @@ def test_ollamas_models_are_found_by_ollamas_names(models, bare, monkeypatch, tm
     }
     assert library.find("llama3.2:3b").path == blob
     assert library.names_model("llama3.2:3b")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama3.2", "llama3.2:latest", "Llama3.2", "library/llama3.2", "ollama run llama3.2",
+        "registry.ollama.ai/library/llama3.2", "registry.ollama.ai/library/llama3.2:latest",
+        "https://ollama.com/library/llama3.2",
+    ],
+)  # fmt: skip
+def test_every_form_of_ollamas_names_finds_what_is_here(models, bare, name):
+    blob = ollama(Path("~/.ollama/models").expanduser(), "library/llama3.2")
+    assert library.find(name).path == blob
+    assert library.find(name).name == "llama3.2:latest"
+    assert library.names_model(name) or " " in name
+
+
+@pytest.mark.parametrize("form", ["hf.co/{}", "https://huggingface.co/{}", "{}", "hf://{}/"])
+@pytest.mark.parametrize("quant", ["", ":Q5_K_M", ":q5_k_m"])
+def test_what_ollama_has_of_the_hub_is_found_by_the_hubs_names(models, bare, form, quant):
+    root = Path("~/.ollama/models").expanduser()
+    blob = ollama(root, "Bartowski/x-GGUF", "Q5_K_M", host="hf.co")
+    assert library.find(f"{form.format('bartowski/x-GGUF').rstrip('/')}{quant}").path == blob
+
+
+def test_ollama_brings_what_only_ollama_has(models, bare):
+    with pytest.raises(ModelNotFound, match=r"ollama pull llama3\.2,") as error:
+        library.find("registry.ollama.ai/library/llama3.2")
+    assert not isinstance(error.value, NotHere)  # the Hub has nothing under this name
+
+
+# drafts and other files that are no models
+
+
+def header(architecture, kind="model"):
+    said = {"general.architecture": architecture, "general.type": kind}
+    return ggufs.gguf([ggufs.pair(key, 8, value) for key, value in said.items()])
+
+
+DRAFTS = {
+    "MTP/gemma-4-12b-it-Q8_0-MTP.gguf": header("gemma4-assistant"),
+    "small-Q8_0.gguf": header("gemma4-assistant"),
+    "head-F16.gguf": header("eagle3"),
+    "eyes-F16.gguf": header("clip", "mmproj"),
+    "tuned-F16.gguf": header("llama", "adapter"),
+    "measured.gguf": header("", "imatrix"),
+    "mmproj-F16.gguf": b"GGUF",  # nothing but its name says what it is
+}
+
+
+def test_no_draft_is_a_model(cache, models):
+    repo = "unsloth/gemma-4-12b-it-GGUF"
+    cache.add("gemma-4-12b-it-Q8_0.gguf", header("gemma4"), repo=repo)
+    studio = Path("~/.lmstudio/models").expanduser() / "owner" / "repo"
+    studio.mkdir(parents=True)
+    for path, content in DRAFTS.items():
+        cache.add(path, content, repo=repo)
+        (models / path.rpartition("/")[2]).write_bytes(content)
+        (studio / path.rpartition("/")[2]).write_bytes(content)
+    ollama(Path("~/.ollama/models").expanduser(), "someone/draft", blob=header("gemma4-assistant"))
+    assert names() == [f"{repo}:Q8_0"]
+    assert library.default().name == library.find(repo).name == f"{repo}:Q8_0"
+    for spelled in (f"{repo}:Q8_0", f"hf.co/{repo}:q8_0"):
+        assert library.find(spelled).path.name == "gemma-4-12b-it-Q8_0.gguf"
+
+
+def test_a_draft_is_found_and_removed_by_its_path(cache):
+    repo, path = "unsloth/gemma-4-12b-it-GGUF", "MTP/gemma-4-12b-it-Q8_0-MTP.gguf"
+    blob = cache.add(path, DRAFTS[path], repo=repo)
+    one = library.find(f"hf.co/{repo}/{path}")
+    assert upkeep.verify(one) == [blob.name]
+    assert upkeep.remove(one) == len(DRAFTS[path])
+    assert not blob.exists()
 
 
 def test_a_folder_that_may_not_be_read_has_no_models(models, bare):

@@ -376,7 +376,7 @@ def test_a_person_is_offered_the_pull_and_goes_on_into_the_chat(home, server, ti
         chat.sees("owner/tiny-GGUF is not here. Get it? [Y/n]:")
         chat.type(ENTER)
         chat.sees("tiny-Q8_0.gguf: verified")
-        chat.sees("tiny-GGUF · /help lists commands, Ctrl-D leaves\n\n>")
+        chat.sees("tiny-GGUF:Q8_0 · /help lists commands, Ctrl-D leaves\n\n>")
         chat.ends()
     done = subprocess.run(
         [*COMMAND, "list"], env=terminal_environment(home), capture_output=True, text=True

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 
+import ggufs
 import pytest
 from terminal import terminal_environment
 
@@ -49,6 +50,14 @@ def test_a_cut_off_file_is_incomplete(smollm2, tmp_path):
     cut.write_bytes(smollm2.read_bytes()[: 60 << 20])
     with pytest.raises(ModelError, match=r"cut\.gguf is incomplete: 60 MiB of 9\d MiB are there"):
         fit(cut, tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["gemma4-assistant", "eagle3", "clip"])
+def test_a_draft_says_what_it_is_instead_of_a_chat(tmp_path, architecture):
+    path = tmp_path / "m-Q8_0-MTP.gguf"
+    path.write_bytes(ggufs.gguf([ggufs.pair("general.architecture", 8, architecture)]))
+    with pytest.raises(ModelError, match="(draft|projector)"):
+        fit(path, tmp_path)
 
 
 @pytest.mark.slow

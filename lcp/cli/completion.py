@@ -43,15 +43,20 @@ def mend_scripts() -> None:
     scripts["zsh"] = typers.COMPLETION_SCRIPT_ZSH + _AT_ONCE
 
 
-def _offer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """A completion: those of the names that begin so; none where they cannot be read."""
+def _offer(
+    names: Callable[[], Iterable[str]], front: Callable[[str], str] = lambda begun: ""
+) -> Callable[[str], list[str]]:
+    """A completion: those of the names that begin so; none where they cannot be read. `front` is
+    what may stand in front of each, such as an address."""
 
     def complete(incomplete: str) -> list[str]:
         try:
             found = list(dict.fromkeys(names()))
         except (LcpError, OSError):
             return []
-        return [n for n in found if n.startswith(incomplete) and _HARMLESS.fullmatch(n)]
+        begun = incomplete.removeprefix(before := front(incomplete))
+        found = [before + n for n in found if n.lower().startswith(begun.lower())]
+        return [n for n in found if _HARMLESS.fullmatch(n)]
 
     return complete
 
@@ -87,13 +92,19 @@ def _personas() -> Iterable[str]:
     return personas(paths.config() / "config.toml")
 
 
+def _front(begun: str) -> str:
+    from lcp.downloads import names
+
+    return names.front(begun)
+
+
 def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
     """A completion: these words."""
     return _offer(lambda: words)
 
 
-models = _offer(_models)
-installed = _offer(_installed)
+models = _offer(_models, _front)
+installed = _offer(_installed, _front)
 catalogue = _offer(_catalogue)
 chats = _offer(_chats)
 persona = _offer(_personas)

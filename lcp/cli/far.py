@@ -58,7 +58,7 @@ def is_repository(name: str) -> bool:
     from lcp.downloads import library, names
     from lcp.downloads.catalog import catalog
 
-    if name in {*catalog(), *library.installed()} or not names.is_remote(name):
+    if library.called(name, {*catalog(), *library.installed()}) or not library.is_remote(name):
         return False
     where = names.parse(name)
     return where.quant is None and where.path is None

@@ -78,7 +78,7 @@ def ready(name: str, remember: bool) -> "Installed":
     try:
         found = library.find(name)
     except NotHere:
-        entry = catalog().get(name)
+        entry = catalog().get(library.called(name, catalog()) or "")
         size = f" ({_size(entry)})" if entry else ""
         question = f"{name} is not here. Get it{size}?"
         person = sys.stdin.isatty() and sys.stderr.isatty()
@@ -131,12 +131,12 @@ def on_hub(
 ) -> "tuple[Repository, Candidate, str]":
     """The repository and the model in it that a name means, and why that one, where several could
     be meant; UsageError, after a list, where a person has to choose."""
-    from lcp.downloads import hub, names
+    from lcp.downloads import hub, library, names
     from lcp.downloads.catalog import catalog
     from lcp.downloads.choose import choose
 
     entries = catalog()
-    entry = entries.get(name)
+    entry = entries.get(library.called(name, entries) or "")
     where = names.Name(entry.repo, entry.quant) if entry and entry.repo else names.parse(name)
     if here and here.found and not where.quant:  # the quant that is here, not another one
         where = replace(where, path=here.found.inside)

@@ -95,7 +95,8 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found"
 
     model = (look or library.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
-    return Found(absolute(name), model.path, settings, tuple(notices))
+    again = model.name if model.found else absolute(name)
+    return Found(again, model.path, settings, tuple(notices))
 
 
 def _offer(name: str) -> "Found":

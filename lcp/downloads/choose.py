@@ -8,7 +8,8 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lcp.downloads.filenames import Candidate, File, candidates, is_cut, normal, rank
+from lcp import kinds
+from lcp.downloads.filenames import Candidate, File, candidates, everything, is_cut, normal, rank
 from lcp.errors import ModelNotFound
 
 Fits = Callable[[int], str]  # bytes of weights -> "fits" | "pages" | "no"
@@ -38,7 +39,8 @@ def choose(
     """
     found = candidates(files)
     if path:
-        return Choice((_whole(_at(path, found, files)),))
+        one = _whole(_at(path, files))
+        return Choice((one,), kinds.sentence(one.kind) if one.kind else "")
     if not found:
         raise ModelNotFound(_nothing(files))
     if quant:
@@ -88,14 +90,11 @@ def _whole(one: Candidate) -> Candidate:
     return one
 
 
-def _at(path: str, found: Sequence[Candidate], files: Sequence[File]) -> Candidate:
-    """The candidate with this file in it; a projector or an adapter, too, when it is asked for."""
-    for one in found:
+def _at(path: str, files: Sequence[File]) -> Candidate:
+    """The candidate with this file in it; a draft or a projector, too, when it is asked for."""
+    for one in everything(files):
         if any(part.path == path for part in one.parts):
             return one
-    for file in files:
-        if file.path == path and path.lower().endswith(".gguf"):
-            return Candidate((file,), None, path)
     if is_cut(path):
         raise ModelNotFound(_nothing([File(path, 0)]))
     near = difflib.get_close_matches(path, [f.path for f in files], 1)
@@ -117,5 +116,7 @@ def _nothing(files: Sequence[File]) -> str:
             "hand. Take a quant or a repository that is not cut like this."
         )
     if any(f.path.lower().endswith(".gguf") for f in files):
-        return "The repository has projectors or adapters, but no model. Look for its model's."
+        return (
+            "The repository has drafts, projectors or adapters, but no model. Look for its model's."
+        )
     return "The repository has no GGUF file. Look for one whose name ends in -GGUF."

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lcp import kinds
+
 # Best first, for one and the same model: what llama.cpp measures as perplexity lost per byte.
 # More bits than Q8_0 are not worth their bytes, so the floats stand behind all of four bits.
 BEST_FIRST = (
@@ -24,13 +26,9 @@ _LONGEST = sorted((*BEST_FIRST, *_SPELLINGS), key=len, reverse=True)
 _QUANT = re.compile(rf"(?:^|(?<=[-._]))(UD-)?({'|'.join(_LONGEST)})(?=$|[-.])", re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 _CUT = re.compile(r"\.gguf[-.](part-?\w+|split-?\w+)$", re.IGNORECASE)  # pieces of plain bytes
-_PROJECTOR = re.compile(r"(^|[-._])mmproj([-._]|$)", re.IGNORECASE)
-# a projector, an adapter, a draft for speculative decoding, statistics, a vocabulary
-_NO_MODEL = re.compile(
-    r"(^|[-._])(mmproj|imatrix)([-._]|$)|^(mtp|eagle3?|dflash|dspark|ggml-vocab|lora|adapter)[-._]"
-    r"|[-._](lora|adapter)$",
-    re.IGNORECASE,
-)
+_SEPARATOR = re.compile(r"[-._]+")
+# The first word of a file that is beside a model; other words of kinds begin names of models.
+_FIRST = re.compile(r"(mmproj|imatrix|mtp|draft|eagle3?|dflash|dspark|lora|adapter)[-._]", re.I)
 _BEST_PROJECTOR = ("F16", "BF16", "Q8_0", "F32")
 
 
@@ -42,6 +40,7 @@ class File:
     size: int  # bytes
     etag: str = ""  # its hash: the sha256, or of a small file git's sha1
     here: int = 0  # bytes of it that need not come any more
+    kind: str | None = None  # what its header says it is, "" for a model; None: not read
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Candidate:
     quant: str | None
     base: str  # the name without quant and part: one for all quants of a model
     missing: tuple[str, ...] = ()  # paths of parts that are not listed
+    kind: str = ""  # what it is, if no model: see lcp.kinds
 
     @property
     def path(self) -> str:
@@ -101,18 +101,50 @@ def is_cut(path: str) -> bool:
 
 def candidates(files: Iterable[File]) -> list[Candidate]:
     """The models among the files, in the order of their paths; split ones as a whole."""
+    return [one for one in everything(files) if not one.kind]
+
+
+def everything(files: Iterable[File]) -> list[Candidate]:
+    """All GGUF files in the order of their paths, split ones as a whole: the models, and those of
+    another kind."""
+    ggufs = [f for f in sorted(files, key=lambda f: f.path) if f.path.lower().endswith(".gguf")]
     sets: dict[tuple[str, int], dict[int, File]] = {}
-    for file in sorted(files, key=lambda f: f.path):
-        name = file.path.rpartition("/")[2]
-        if not name.lower().endswith(".gguf"):
-            continue
-        if _NO_MODEL.search(_base(name)) or _NO_MODEL.search(name[:-5]):
-            continue
+    for file in ggufs:
         part = _PART.search(file.path[:-5])
         stem = file.path[: part.start()] if part else file.path
         number, total = (int(part[1]), int(part[2])) if part else (1, 1)
         sets.setdefault((stem, total), {})[number] = file
-    return [_candidate(stem, total, parts) for (stem, total), parts in sets.items()]
+    return [_candidate(stem, total, parts, ggufs) for (stem, total), parts in sets.items()]
+
+
+def kind(file: File, among: Iterable[File] = ()) -> str:
+    """What a GGUF file is, if no model: see lcp.kinds; "" for a model.
+
+    A quant is the last word of a model's name. A word behind it, in front of the name, or the
+    folder's, says what else the file is (docs/gguf.md of ggml: `Type`). Such a word within the
+    name may be the model's own, as in Qwen3.6-27B-MTP-Q8_0; it counts where the header is not at
+    hand and a file `among` them has the same name without it and is much larger.
+    """
+    *folders, name = file.path.split("/")
+    stem = _stem(name)
+    own, behind = _around_quant(stem)
+    words = _SEPARATOR.split(own)
+    first = _FIRST.match(stem + "-")
+    named = [*folders, *_SEPARATOR.split(behind), first[1] if first else ""]
+    named += [w for w in words if kinds.by_word(w) in (kinds.PROJECTOR, kinds.MATRIX)]
+    named += [w for w in words[-1:] if kinds.by_word(w) == kinds.ADAPTER]
+    told = next(filter(None, map(kinds.by_word, named)), "") or file.kind or ""
+    if stem.lower().startswith("ggml-vocab"):
+        return kinds.VOCABULARY
+    if told or file.kind is not None:
+        return told
+    for word in words[1:]:
+        if kinds.by_word(word) == kinds.DRAFT:
+            without = re.sub(rf"[-._]{re.escape(word)}(?=[-._]|$)", "", own, flags=re.I).casefold()
+            alike = [f.size for f in among if _base(f.path.rpartition("/")[2]) == without]
+            if any(size > 2 * file.size for size in alike):
+                return kinds.DRAFT
+    return ""
 
 
 def projectors(files: Iterable[File], beside: str = "") -> list[File]:
@@ -124,21 +156,18 @@ def projectors(files: Iterable[File], beside: str = "") -> list[File]:
         elsewhere = file.path.rpartition("/")[0] != beside.rpartition("/")[0]
         return elsewhere, known, len(file.path), file.path
 
-    found = [f for f in files if f.path.lower().endswith(".gguf") and _is_projector(f.path)]
-    return sorted(found, key=place)
+    found = [f for f in files if f.path.lower().endswith(".gguf")]
+    return sorted((f for f in found if kind(f) == kinds.PROJECTOR), key=place)
 
 
-def _is_projector(path: str) -> bool:
-    return bool(_PROJECTOR.search(_stem(path.rpartition("/")[2])))
-
-
-def _candidate(stem: str, total: int, parts: dict[int, File]) -> Candidate:
+def _candidate(stem: str, total: int, parts: dict[int, File], among: Iterable[File]) -> Candidate:
     listed = tuple(parts[number] for number in sorted(parts))
     missing = tuple(
         f"{stem}-{n:05}-of-{total:05}.gguf" for n in range(1, total + 1) if n not in parts
     )
     path = listed[0].path
-    return Candidate(listed, quant_of(path), _base(path.rpartition("/")[2]), missing)
+    base = _base(path.rpartition("/")[2])
+    return Candidate(listed, quant_of(path), base, missing, kind(listed[0], among))
 
 
 def _stem(name: str) -> str:
@@ -148,7 +177,11 @@ def _stem(name: str) -> str:
 
 def _base(name: str) -> str:
     """A file's name without its last quant; the same for all quants of a model."""
-    stem = _stem(name)
-    if found := list(_QUANT.finditer(stem)):
-        stem = stem[: found[-1].start()] + stem[found[-1].end() :]
-    return stem.strip("-._").casefold()
+    return "".join(_around_quant(_stem(name))).strip("-._").casefold()
+
+
+def _around_quant(stem: str) -> tuple[str, str]:
+    """What stands before the last quant of a name, and what behind it."""
+    if not (found := list(_QUANT.finditer(stem))):
+        return stem, ""
+    return stem[: found[-1].start()].strip("-._"), stem[found[-1].end() :]

@@ -4,7 +4,7 @@ import difflib
 import importlib.metadata
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from lcp import paths
 from lcp.downloads import names, records
 from lcp.downloads.catalog import Entry, catalog
 from lcp.downloads.filenames import quant_of
-from lcp.downloads.places import HUB, LM_STUDIO, Found, everywhere, folders, in_folder
+from lcp.downloads.places import HUB, LM_STUDIO, OLLAMA, Found, everywhere, folders, in_folder
 from lcp.errors import ModelNotFound, NotHere, UsageError
 from lcp.words import either, short
 
@@ -40,7 +40,7 @@ def installed() -> dict[str, Installed]:
             quant, size = quant_of(path.name), path.stat().st_size
             found = Found(WHEEL, entry.wheel or "", path, quant, size, (path,))
             here[entry.name] = Installed(entry.name, path, entry, found)
-    elsewhere = [*in_folder(OWN, paths.models()), *everywhere()]
+    elsewhere = [found for found in _files() if not found.kind]
     alike = Counter((found.place, found.repo, found.quant) for found in elsewhere if not found.old)
     for found in elsewhere:
         only = alike[found.place, found.repo, found.quant] == 1
@@ -65,11 +65,19 @@ def find(name: str) -> Installed:
         return here[name]
     if path := _file(name):
         return Installed(path.stem, path.absolute())
+    if key := called(name, here):
+        return here[key]
     if is_remote(name):
         return _of_hub(names.parse(name), here)
+    if names.is_ollama(name):
+        raise ModelNotFound(
+            f"Ollama has no {names.plain(name)} on this computer. Get it: ollama pull "
+            f"{names.spellings(name)[1]}, or lcp pull owner/repo from the Hub."
+        )
     if name.lower().endswith(".gguf"):
         raise ModelNotFound(f"There is no file {name}. lcp list shows the models here.")
     entries = catalog()
+    name = called(name, entries) or name
     entry = entries.get(name)
     if entry and entry.repo:
         raise NotHere(f"{name} is not here. Get it: lcp pull {name}")
@@ -82,6 +90,13 @@ def find(name: str) -> Installed:
         "lcp list shows the models here, lcp pull those of the catalogue; "
         f"lcp pull --search {shlex.quote(short(name, 40))} searches the Hugging Face Hub."
     )
+
+
+def called(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names is meant, in whatever letter case and form it is written."""
+    lower = {one.lower(): one for one in known}
+    found = [lower[form.lower()] for form in names.spellings(name) if form.lower() in lower]
+    return name if name in lower.values() else next(iter(found), None)
 
 
 def default() -> Installed:
@@ -110,7 +125,10 @@ def names_model(word: str) -> bool:
     known = {*catalog(), *here}
     if word in known or word.lower().endswith(".gguf") or is_remote(word):
         return True
-    if _file(word):
+    if _file(word) or names.is_ollama(word):
+        return True
+    # "What" may begin a question though a model is called what
+    if (key := called(word, known)) and (not word.isalpha() or key.removesuffix(":latest") == word):
         return True
     if near := _near(word, known):
         raise UsageError(
@@ -125,12 +143,12 @@ def is_remote(name: str) -> bool:
     if not names.is_remote(name) or _file(name):
         return False
     # models/x/y.gguf is a mistyped path where there is a folder models
-    return name.count("/") < 2 or not _folder(name)
+    return bool(names.front(name)) or name.rstrip("/").count("/") < 2 or not _folder(name)
 
 
 def _of_hub(wanted: names.Name, here: dict[str, Installed]) -> Installed:
     """The one model here that the parts of a name fit."""
-    for place in (HUB, LM_STUDIO):  # what both have is one file twice
+    for place in (HUB, LM_STUDIO, OLLAMA):  # what two have is one file twice
         fitting = [one for one in here.values() if one.found and _fits(wanted, one.found, place)]
         if len(fitting) == 1:
             return fitting[0]
@@ -139,17 +157,27 @@ def _of_hub(wanted: names.Name, here: dict[str, Installed]) -> Installed:
                 f"Several files of {wanted.repo} are here. Name one: "
                 f"{', '.join(one.name for one in fitting)}."
             )
+    for found in _files() if wanted.path else ():  # a draft or projector, asked for by its path
+        if found.kind and any(_fits(wanted, found, place) for place in (HUB, LM_STUDIO)):
+            return Installed(f"{found.repo}/{found.inside}", found.path, None, found)
     raise NotHere(f"{wanted} is not here. Get it from the Hub: lcp pull {wanted}")
 
 
 def _fits(wanted: names.Name, found: Found, place: str) -> bool:
     return (
         found.place == place
-        and found.repo.lower() == wanted.repo.lower()
-        and (wanted.quant is None or wanted.quant.upper() == found.quant)
+        and found.repo.lower().removeprefix("hf.co/") == wanted.repo.lower()
+        and (place != OLLAMA or found.repo.startswith("hf.co/"))
+        and wanted.quant in (None, found.quant)
         and (wanted.path is None or wanted.path in found.paths_inside)
         and (found.is_at(wanted.revision) if wanted.revision else not found.old)
     )
+
+
+def _files() -> Iterator[Found]:
+    """All GGUF files here, but those of wheels; also drafts and projectors."""
+    yield from in_folder(OWN, paths.models())
+    yield from everywhere()
 
 
 def _names(found: Found, entries: dict[str, Entry], only: bool) -> Iterator[str]:

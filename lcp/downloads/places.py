@@ -2,7 +2,8 @@
 Ollama's.
 
 Files are found where they lie and never copied. Looking is quick, as every chat begins with it:
-folders are listed, nothing is hashed, and of the files only Ollama's small manifests are read.
+folders are listed, nothing is hashed, and of the files only the first bytes and Ollama's small
+manifests are read.
 """
 
 import json
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lcp.downloads.filenames import Candidate, File, candidates, quant_of
+from lcp import kinds
+from lcp.downloads.filenames import Candidate, File, everything, quant_of
 
 HUB, LM_STUDIO, OLLAMA = "Hub cache", "LM Studio", "Ollama"
 _LM_STUDIO_MODELS = ("~/.lmstudio/models", "~/.cache/lm-studio/models")
@@ -19,7 +21,7 @@ _LM_STUDIO_MODELS = ("~/.lmstudio/models", "~/.cache/lm-studio/models")
 
 @dataclass(frozen=True)
 class Found:
-    """One model in one of the places."""
+    """One model, or a draft, projector or adapter of one, in one of the places."""
 
     place: str
     repo: str  # owner/name; of Ollama, the name without its tag
@@ -31,6 +33,7 @@ class Found:
     commit: str | None = None
     name: str = ""  # where the place has a name of its own for it
     old: bool = False  # the place has a newer file of this path
+    kind: str = ""  # what it is, if no model: see lcp.kinds
 
     @property
     def paths_inside(self) -> list[str]:
@@ -74,15 +77,15 @@ def folders() -> dict[str, list[Path]]:
 
 
 def everywhere() -> Iterator[Found]:
-    """What is in all of the places, whole models only."""
+    """What is in all of the places, whole files only."""
     yield from in_hub_cache()
     yield from in_lm_studio()
     yield from in_ollama()
 
 
 def in_folder(place: str, folder: Path) -> Iterator[Found]:
-    """The models that lie in one folder, not below it, each under its file's name."""
-    for one in candidates(f for f in files_below(folder) if "/" not in f.path):
+    """What lies in one folder, not below it, each under its file's name."""
+    for one in everything(f for f in files_below(folder) if "/" not in f.path):
         if not one.missing:
             yield replace(_found(place, "", folder, one), name=one.title)
 
@@ -97,7 +100,7 @@ def in_hub_cache() -> Iterator[Found]:
         repo = "/".join(names)
         newer: dict[str, set[str]] = {}  # path -> the blobs that newer snapshots have for it
         for snapshot in _newest_first(folder):
-            for one in candidates(files_below(snapshot)):
+            for one in everything(files_below(snapshot)):
                 blobs, blob = newer.setdefault(one.path, set()), _blob(snapshot / one.path)
                 if not one.missing and blob not in blobs:
                     found = _found(HUB, repo, snapshot, one, commit=snapshot.name)
@@ -113,7 +116,7 @@ def in_lm_studio() -> Iterator[Found]:
     for models in folders()[LM_STUDIO]:
         for owner in _folders(models):
             for folder in _folders(owner):
-                for one in candidates(files_below(folder)):
+                for one in everything(files_below(folder)):
                     if not one.missing:
                         yield _found(LM_STUDIO, f"{owner.name}/{folder.name}", folder, one)
 
@@ -150,12 +153,14 @@ def _of_manifest(root: Path, manifest: Path, name: str, tag: str) -> Found | Non
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # half written, of a newer form, or its blob is gone
-    return Found(OLLAMA, name, blob, quant, size, (blob,), name=f"{name}:{tag}")
+    kind = kinds.of(blob) or ""
+    return Found(OLLAMA, name, blob, quant, size, (blob,), name=f"{name}:{tag}", kind=kind)
 
 
 def _found(place: str, repo: str, folder: Path, one: Candidate, commit: str | None = None) -> Found:
     parts = tuple(folder / part.path for part in one.parts)
-    return Found(place, repo, parts[0], one.quant, one.size, parts, one.path, commit)
+    kind = one.kind
+    return Found(place, repo, parts[0], one.quant, one.size, parts, one.path, commit, kind=kind)
 
 
 def _blob(path: Path) -> str:
@@ -200,6 +205,8 @@ def files_below(root: Path, inside: str = "") -> Iterator[File]:
             if entry.is_dir(follow_symlinks=False):
                 yield from files_below(root, f"{path}/")
             elif entry.is_file():
-                yield File(path, entry.stat().st_size)
+                gguf = path.lower().endswith(".gguf")
+                kind = kinds.of(Path(entry.path)) if gguf else None
+                yield File(path, entry.stat().st_size, kind=kind)
         except OSError:
             continue

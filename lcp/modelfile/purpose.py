@@ -6,6 +6,7 @@ The one place that tells: chat, info and list say the same of a file. Damage it 
 from collections.abc import Mapping
 from typing import Any
 
+from lcp import kinds
 from lcp.modelfile.header import Array, Header
 from lcp.modelfile.layers import DIFFUSION, ENCODERS, number, text
 
@@ -34,7 +35,6 @@ _ARCHITECTURES = {
         ("an image or video model, not a chat model", _CHAT),
     ),
 }  # fmt: skip
-_DRAFTS = ("eagle3", "dflash")
 FROM_THE_HUB = "Get a GGUF file of this model from the Hub instead: lcp pull OWNER/REPO"
 _RANK = 4  # llama.h: LLAMA_POOLING_TYPE_RANK
 _SECTIONS = 4  # llama.cpp: numbers of rope.dimension_sections
@@ -73,7 +73,7 @@ def _other(header: Header, values: Mapping[str, Any], arch: str) -> tuple[str, s
         return _TYPES["adapter"]
     if any(key.startswith("imatrix.") for key in values):
         return _TYPES["imatrix"]
-    if arch in _DRAFTS or arch.endswith("-assistant"):
+    if kinds.by_header(arch, "") == kinds.DRAFT:
         return "a draft model, which only speeds up the model it was made for", _THE_MODEL
     if pooling == _RANK or f"{arch}.classifier.output_labels" in values:
         return "a reranker, not a chat model", _CHAT
