@@ -60,9 +60,8 @@ def test_only_exit_ends_the_chat(chat):
     [
         ("/exti", "Did you mean /exit?"),
         ("/sets temp 0.5", "Did you mean /set?"),
-        ("/EXIT", "Did you mean /exit?"),
-        ("/quit", "Did you mean /exit?"),
-        ("/?", "Did you mean /help?"),
+        ("/new", "Did you mean /clear?"),
+        ("/load", "Did you mean /open?"),
         ("/wxyz", "/help lists the commands."),
         ("/", "/help lists the commands."),
         ("/etc/hosts is a file", "/help lists the commands."),
@@ -80,9 +79,23 @@ def test_help_of_one_command(chat):
 
 def test_what_other_programs_call_a_command_is_understood(chat):
     names = {command.name for command in commands.TABLE}
-    assert not names & commands.ELSEWHERE.keys()
+    assert not names & {*commands.ELSEWHERE, *commands.SAME}
+    assert not commands.ELSEWHERE.keys() & commands.SAME.keys()
     assert {meant.split()[0] for meant in commands.ELSEWHERE.values()} <= names
-    assert refused(chat, "/bye").endswith("Did you mean /exit?")
+    assert set(commands.SAME.values()) <= names
+
+
+@pytest.mark.parametrize("line", ["/quit", "/bye", "/q", "/QUIT", "/Exit"])
+def test_other_words_for_exit_leave(chat, line):
+    with pytest.raises(EOFError):
+        commands.run(chat, line)
+
+
+def test_other_words_for_a_command_run_it(chat):
+    for word in ("/?", "/h", "/HELP"):
+        assert does(chat, word) == does(chat, "/help")
+    assert does(chat, "/help quit") == does(chat, "/help exit")
+    assert does(chat, "/models") == does(chat, "/model")
 
 
 def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat):

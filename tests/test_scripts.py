@@ -355,3 +355,16 @@ def codes():
 def test_every_exit_code_is_documented():
     """Each of them is tested: 130, 143, 129, 141 in test_cli.py, the others everywhere."""
     assert codes() == {0, 1, 2, 3, 129, 130, 141, 143}
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"), [("length", "-n"), ("full", "-c"), ("end", ""), ("stop", "")]
+)
+def test_an_answer_that_a_limit_cut_says_so(capsys, ended, said):
+    reply = Reply(1)
+    reply.ended = ended
+    for as_json, person, told in ((False, False, said), (True, False, ""), (False, True, "")):
+        Report(Screen(), as_json, False, False, person)(reply)
+        out, err = capsys.readouterr()
+        assert err.count("\n") == bool(told) and told in err
+        assert as_json or not out

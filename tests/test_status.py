@@ -11,11 +11,13 @@ from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.draft import EXACT
 from lcp.chat.status import Status
+from lcp.engine.engine import Engine
 from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.settings import Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.toolbar import fitting
 
@@ -65,6 +67,32 @@ def test_the_meter_counts_what_stands_in_the_line():
     chat.ask("one two")
     assert typed(chat, "word " * 745)[0] == ("context 5+745/1,000 (75 %)", "warn")
     assert typed(chat, "word " * 99)[0] == ("context 5/1,000 (0 %)", "")
+
+
+def test_the_meter_is_never_over_all_of_the_window():
+    """What does not fit leaves with the next question; until then it is no more than all."""
+    chat = a_chat("word " * 40, size=30)
+    chat.ask("one two")
+    assert Status(chat)()[0] == ("context 30/30 (100 %)", "bad")
+
+
+@pytest.mark.parametrize("max_tokens", [6, pytest.param(None, marks=pytest.mark.slow)])
+def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, capsys, max_tokens):
+    """An answer that filled the window once made 519 of 512: what would end it was counted."""
+    conversation = Conversation.begin(lambda: NOW, "real")
+    layers = {"flag": {"temp": "0", "max_tokens": max_tokens, "overflow": "stop"}}
+    settings = Settings(ctx_size=256, threads=1)
+    with Engine(smollm2, settings, now=NOW) as engine:
+        chat = Chat(engine, conversation, Log.nowhere(), Screen(), "real", layers)
+        chat.load()
+        chat.ask("Tell me a very long story of two brothers and a dragon, in ten chapters.")
+        held, answer = engine.held, chat.conversation.turns()[-1].answer
+        used = int(Status(chat)()[0][0].split()[1].split("/")[0].replace(",", ""))
+        assert held <= used <= held + 1 <= 257  # the last token of a cut answer is not read
+        assert sum(n for name, n in chat.overflow.shares(chat.settings)[:3]) == used
+        chat.say_status()
+        assert f"context {used}/256" in capsys.readouterr().err
+        assert answer.ended == ("length" if max_tokens else "full")
 
 
 def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):

@@ -382,7 +382,7 @@ def test_branch_goes_back_to_after_a_turn(begin):
     assert does(chat, "/branch 1") == "A new branch begins here; /branches has the others.\n"
     chat.ask("Zwei?")
     assert seen(chat) == ["One?", "Answer 1.", "Zwei?"]
-    shown = "   1  Three?  Answer 3.\n*  2  Zwei?   Answer 4.\n"
+    shown = "   1  turn 2  Two?   Answer 2.\n*  2  turn 2  Zwei?  Answer 4.\n"
     assert does(chat, "/branches") == shown
 
 
@@ -397,21 +397,41 @@ def test_branches_switches_to_the_one_that_is_named(begin):
     chat = begin("No.", "Yes.")
     chat.ask("Really?")
     does(chat, "/retry")
-    assert does(chat, "/branches") == "   1  Really?  No.\n*  2  Really?  Yes.\n"
+    assert does(chat, "/branches") == "   1  turn 1  Really?  No.\n*  2  turn 1  Really?  Yes.\n"
     assert does(chat, "/branches 1") == "On branch 1: Really? · No.\n"
     assert said(chat) == [("Really?", "No.")]
-    assert does(chat, "/branches") == "*  1  Really?  No.\n   2  Really?  Yes.\n"
+    assert does(chat, "/branches") == "*  1  turn 1  Really?  No.\n   2  turn 1  Really?  Yes.\n"
     assert refuses(chat, "/branches 3") == "3 is not a branch. Give a number from 1 to 2."
 
 
-def test_after_a_step_back_the_star_stands_at_what_may_still_follow(begin):
+def test_after_a_step_back_the_star_is_where_the_person_is(begin):
     chat = begin("One.", "Two.", "Other.")
     ask(chat, "One?", "Two?")
     does(chat, "/branch 1")
     chat.ask("Else?")
-    assert does(chat, "/branches") == "   1  Two?   Two.\n*  2  Else?  Other.\n"
+    assert does(chat, "/branches") == ("   1  turn 2  Two?   Two.\n*  2  turn 2  Else?  Other.\n")
     does(chat, "/undo")
-    assert does(chat, "/branches") == "*  1  Two?   Two.\n*  2  Else?  Other.\n"
+    *rows, notice = does(chat, "/branches").splitlines()
+    assert [row[0] for row in rows] == [" ", " ", "*"]
+    assert "turn 1" in rows[2] and "One?" in rows[2] and "One." in rows[2]
+    assert "after turn 1 of branch 1 or 2" in notice
+    does(chat, "/undo")
+    *rows, notice = does(chat, "/branches").splitlines()
+    assert [row[0] for row in rows] == [" ", " "]
+    assert "before the first turn" in notice
+
+
+@pytest.mark.parametrize("columns", ["44", "80", "200"])
+def test_branches_show_where_they_differ(begin, monkeypatch, columns):
+    """As after /edit of a long question, whose end was changed; and with one answer to both."""
+    monkeypatch.setenv("COLUMNS", columns)
+    chat = begin(f"{LONG} red.", "So.", f"{LONG} blue.", "So.")
+    for end in ("dogs", "cats"):
+        ask(chat, f"{LONG} and {end}?", "Go on.")
+        does(chat, "/undo 2")
+    dogs, cats = does(chat, "/branches").splitlines()[:2]
+    assert "dogs?" in dogs and "red." in dogs
+    assert "cats?" in cats and "blue." in cats
 
 
 LONG = "word " * 20
@@ -426,7 +446,8 @@ def test_a_branch_is_shown_by_its_last_question_and_how_the_answer_begins(begin)
     assert does(chat, "/branches") == "*  1  And?  (no answer)\n"
     does(chat, "/undo 2")
     chat.ask("Else?")
-    assert does(chat, "/branches").splitlines() == ["   1  And?   (no answer)", "*  2  Else?  So."]
+    first, second = does(chat, "/branches").splitlines()
+    assert first.startswith("   1  turn 1  word word") and second.startswith("*  2  turn 1  Else?")
 
 
 def in_a_window(chat, columns, line):

@@ -320,5 +320,7 @@ class Chat:
         turns = self.conversation.turns()
         if self.stats and turns and (answer := turns[-1].answer):
             said = bool(answer.content or answer.sampled)
+            with suppress(LcpError):  # the same figure as in the toolbar and /context
+                self.stats = replace(self.stats, ctx_used=self.engine.used(self.overflow.visible()))
             self.screen.notice(self.stats.line(answer.ended, said))
             self.screen.blank()

@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lcp.words import count
+
 if TYPE_CHECKING:
     from lcp.engine.reply import Reply
     from lcp.terminal.screen import Screen
@@ -35,4 +37,16 @@ class Report:
             self.screen.notice(reply.stats.long_line())
         if reply.ended == "interrupted" and not self.person:
             raise KeyboardInterrupt
+        if not (self.as_json or self.person or self.whole or reply.remark):
+            self._say_cut(reply)
         self.cut |= self.whole and reply.ended not in ("end", "stop")
+
+    def _say_cut(self, reply: "Reply") -> None:
+        """Of an answer that a limit has cut: which one, and what to type for the rest."""
+        tokens = count(reply.stats.reply_tokens, "token")
+        rest = "a longer answer, or go on: lcp chat --continue, then /continue."
+        if reply.ended == "length":
+            self.screen.notice(f"Cut at {tokens}. Give a larger -n for {rest}")
+        elif reply.ended == "full":
+            size = f"{reply.stats.ctx_size:,}"
+            self.screen.notice(f"Cut at {tokens}: the context of {size} is full. Give a larger -c.")

@@ -20,11 +20,14 @@ def _names(_: Chat, begun: str) -> Iterable[Candidate]:
 
 
 def _command(name: str) -> Command:
-    """The command of this name; UsageError says which was probably meant."""
-    command = next((c for c in TABLE if c.name == name), None)
+    """The command of this name, or that other programs call so; UsageError says which was
+    probably meant."""
+    name = name.lower()
+    known = SAME.get(name, name)
+    command = next((c for c in TABLE if c.name == known), None)
     if command is None:
-        near = difflib.get_close_matches(name.lower(), [c.name for c in TABLE], 1)
-        meant = ELSEWHERE.get(name.lower()) or next(iter(near), "")
+        near = difflib.get_close_matches(name, [c.name for c in TABLE], 1)
+        meant = ELSEWHERE.get(name) or next(iter(near), "")
         hint = f"Did you mean /{meant}?" if meant else "/help lists the commands."
         raise UsageError(f"There is no command /{name}. {hint}")
     return command
@@ -64,15 +67,19 @@ def _doctor(chat: Chat, _: str) -> None:
     doctor.show(doctor.examine(), chat.screen)
 
 
-# What other programs call it.
+# What other programs call a command that does the same; the name runs it.
+SAME = {
+    "bye": "exit", "quit": "exit", "q": "exit", "?": "help", "h": "help", "commands": "help",
+    "regen": "retry", "regenerate": "retry", "models": "model", "usage": "stats",
+}  # fmt: skip
+# What they call something like it: it is only named, as it may be more or less than was meant.
 ELSEWHERE = {
-    "bye": "exit", "quit": "exit", "q": "exit", "?": "help", "h": "help",
-    "regen": "retry", "regenerate": "retry", "pop": "undo", "new": "clear", "reset": "clear",
+    "pop": "undo", "new": "clear", "reset": "clear",
     "load": "open", "resume": "open", "search": "sessions", "list": "sessions", "ls": "sessions",
     "upload": "read", "file": "read", "glob": "read", "dump": "export", "write": "export",
     "temp": "set temp", "temperature": "set temp", "seed": "set seed", "parameter": "set",
     "show": "set", "info": "doctor", "prompt": "tokens", "compact": "set overflow summarize",
-    "models": "model", "role": "persona", "usage": "stats", "reasoning": "think",
+    "role": "persona", "reasoning": "think",
     "system-prompt": "system",
 }  # fmt: skip
 MENTION = 'in a message: puts that text file in front of it; also @folder/*.py, @"my file"'

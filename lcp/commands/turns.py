@@ -5,17 +5,22 @@ Turns are counted from 1, as /history shows them.
 """
 
 import signal
+from collections.abc import Sequence
 
 from lcp import words
 from lcp.chat import resume
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
+from lcp.engine.plan import common_prefix
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
 from lcp.terminal import editor
 from lcp.terminal.signals import handling
 
-SHOWN = 40  # characters of a message in a table
+SHORTEST, SHOWN = 16, 40  # characters of a message in a table
+WIDE = 60  # columns from which on the turn is named at which a branch begins
+LEAST = 4  # of them that are seen of a difference
+NO_ANSWER = "(no answer)"
 VARIANTS = 9  # answers to one question in one go, at most
 
 
@@ -83,15 +88,32 @@ def branches(chat: Chat, argument: str) -> None:
     if argument:
         leaf = leaves[words.number(argument, len(leaves), "a branch") - 1]
         chat.go(leaf)
-        last = _last_turn(chat, leaf)
+        last = _turn_of(chat, leaf)
         chat.screen.notice(f"On branch {argument}: {_short(last.user)} · {_short(last.answer)}")
         return
-    rows = []
-    for i, leaf in enumerate(leaves, 1):
-        last = _last_turn(chat, leaf)
-        mark = "*" if conversation.leads_to(leaf) else " "
-        rows.append((mark, str(i), _short(last.user), _short(last.answer)))
-    chat.screen.table(rows, cut=(2, 3))
+    head = conversation.head
+    here = [] if head is None or head in leaves else [head]  # inside a branch, after an undo
+    forks = [*map(conversation.fork, leaves), *here]
+    numbers = [f"turn {len(conversation.turns(fork))}" for fork in forks]
+    if len(forks) == 1 or chat.screen.width < WIDE:
+        numbers = [""] * len(forks)
+    marks = [("*" if leaf == head else " ", str(i)) for i, leaf in enumerate(leaves, 1)]
+    marks += [("*", "") for _ in here]
+    turns = [_turn_of(chat, fork) for fork in forks]
+    wide = _width(chat, 1 + len(str(len(leaves))) + len(max(numbers, key=len) and "  turn 10"))
+    questions = _apart([turn.user.written for turn in turns], wide)
+    answers = _apart([turn.answer.content if turn.answer else NO_ANSWER for turn in turns], wide)
+    rows = [
+        (*mark, *([number] if number else []), question, answer)
+        for mark, number, question, answer in zip(marks, numbers, questions, answers, strict=True)
+    ]
+    chat.screen.table(rows)
+    if head not in leaves:
+        inside = [str(i) for i, leaf in enumerate(leaves, 1) if conversation.leads_to(leaf)]
+        turn = len(conversation.turns())
+        where = f"after turn {turn} of branch {words.either(inside)}" if here else ""
+        where = where or "before the first turn"
+        chat.screen.notice(f"You are {where}; the next question begins another branch.")
 
 
 def pin(chat: Chat, argument: str) -> None:
@@ -156,12 +178,26 @@ def _turn(chat: Chat, argument: str) -> Turn:
     return said[n - 1]
 
 
-def _last_turn(chat: Chat, leaf: str) -> Turn:
-    """The turn that a branch ends with."""
-    last = chat.conversation.nodes[leaf]
-    if last.role == "user" or last.parent is None:
-        return Turn(last, None)
-    return Turn(chat.conversation.nodes[last.parent], last)
+def _turn_of(chat: Chat, id: str) -> Turn:
+    """The turn that a message belongs to; of a question, with its only answer."""
+    message = chat.conversation.nodes[id]
+    if message.role != "user" and message.parent is not None:
+        return Turn(chat.conversation.nodes[message.parent], message)
+    answers = chat.conversation.children(id)
+    return Turn(message, answers[0] if len(answers) == 1 else None)
+
+
+def _apart(texts: Sequence[str], width: int) -> list[str]:
+    """The texts on one line each; where two begin alike for longer than is shown, from a little
+    before they differ."""
+    lines = [" ".join(text.split()) for text in texts]
+    shown = []
+    for line in lines:
+        others = [other for other in lines if other != line]
+        alike = max((common_prefix(line, other) for other in others), default=0)
+        begin = 0 if alike < width - LEAST else line.rfind(" ", 0, alike - width // 4) + 1
+        shown.append(words.short(("…" if begin else "") + line[begin:], width))
+    return shown
 
 
 def _edit_answer(chat: Chat) -> None:
@@ -209,8 +245,15 @@ def _answers(chat: Chat, turn: Turn) -> int:
     return sum(m.role == "assistant" for m in chat.conversation.children(turn.user.id))
 
 
-def _short(message: Message | None) -> str:
-    return words.short(message.written, SHOWN) if message else "(no answer)"
+def _width(chat: Chat, taken: int) -> int:
+    """Characters for a question and for an answer, in columns behind those that are `taken`: a
+    turn is one row where it can be."""
+    left = chat.screen.width - taken - 3 * len("  ")
+    return max(SHORTEST, min(SHOWN, left // 2))
+
+
+def _short(message: Message | None, width: int = SHOWN) -> str:
+    return words.short(message.written, width) if message else NO_ANSWER
 
 
 def _marks(chat: Chat, turn: Turn) -> str:

@@ -25,7 +25,7 @@ class Stats:
     read_s: float = 0.0
     decode_s: float = 0.0  # from the first token to the last
     tokens_per_second: float = 0.0  # (reply_tokens - 1) / decode_s: the steps between them
-    ctx_used: int = 0
+    ctx_used: int = 0  # in the KV cache, or of the conversation as it will be read again
     ctx_size: int = 0
 
     def as_dict(self) -> dict[str, Any]:

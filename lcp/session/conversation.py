@@ -207,6 +207,14 @@ class Conversation:
         parents = {message.parent for message in self.nodes.values()}
         return [id for id in self.nodes if id not in parents]
 
+    def fork(self, id: str) -> str:
+        """The first message that only this branch has: the nearest one above a message, or itself,
+        that has others beside it. The message itself where nothing branches."""
+        at: str | None = id
+        while at is not None and len(self.children(self.nodes[at].parent)) == 1:
+            at = self.nodes[at].parent
+        return at or id
+
     def leads_to(self, id: str) -> bool:
         """Whether the head stands on the path from the root to this message."""
         at: str | None = id
@@ -218,10 +226,11 @@ class Conversation:
         """Go before the first message: the next question starts a new root."""
         return self.go(None)
 
-    def turns(self) -> list[Turn]:
-        """The turns from the root to the head; where an answer was cut off, it is None."""
+    def turns(self, to: str | None = None) -> list[Turn]:
+        """The turns from the root to the head, or to another message; where an answer was cut
+        off, it is None."""
         path: list[Message] = []
-        at = self.head
+        at = to or self.head
         while at is not None:
             path.append(self.nodes[at])
             at = path[-1].parent
