@@ -28,7 +28,7 @@ PICTURES = {
     "chat": (
         (*CHAT, "-n", "160"),
         [
-            ("What is the capital of France?", "first token"),
+            ("What is the capital of Japan?", "first token"),
             ("Write a Python function that reverses a string.", "first token"),
         ],
     ),

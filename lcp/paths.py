@@ -5,6 +5,7 @@ when something is first written into them, never by asking for their path.
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,15 @@ def at(name: str) -> Path | None:
         return path if path.exists() else None
     except (OSError, RuntimeError, ValueError):  # too long, "~nobody", with a NUL
         return None
+
+
+def model_size(path: Path) -> int:
+    """The bytes of the model in a file; of a split one, of all parts that are here."""
+    names = [path.name]
+    if part := re.search(r"-\d{5}-of-(\d{5})(?=\.gguf$)", path.name, re.IGNORECASE):
+        before, after = path.name[: part.start()], path.name[part.end() :]
+        names = [f"{before}-{n:05}-of-{part[1]}{after}" for n in range(1, int(part[1]) + 1)]
+    return sum(file.stat().st_size for file in map(path.with_name, names) if file.is_file())
 
 
 def config() -> Path:

@@ -8,9 +8,14 @@ from contextlib import suppress
 from lcp.errors import LcpError
 
 
-def size(n: float, digits: int = 0) -> str:
-    """Bytes: "4.6 GiB", "183 MiB"; with so many `digits` more."""
-    return f"{n / 2**30:.{digits + 1}f} GiB" if n >= 2**30 else f"{n / 2**20:.{digits}f} MiB"
+def size(n: float) -> str:
+    """Bytes with three digits, in powers of ten as the Hub and Ollama give them: "4.92 GB",
+    "98.4 MB". Files, memory and caches all go through here, so that they can be compared."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n >= unit * 0.9995:  # 999,600 are 1.00 MB
+            digits = 2 if n < 9.995 * unit else 1 if n < 99.95 * unit else 0
+            return f"{n / unit:.{digits}f} {name}"
+    return count(round(n), "byte")
 
 
 def count(n: int, thing: str) -> str:

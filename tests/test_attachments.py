@@ -133,7 +133,7 @@ def test_all_files_together_have_a_limit(folder):
         (folder / "all" / f"{n}").write_bytes(b"x" * FILE_BYTES)
     attached = attach("@all/*", folder)
     assert sum(f.size for f in attached.files) == ALL_BYTES
-    assert attached.problems == ("all/4 does not fit: at most 4.0 MiB in all. Name fewer files.",)
+    assert attached.problems == ("all/4 does not fit: at most 4.00 MB in all. Name fewer files.",)
 
 
 def test_a_pattern_for_too_many_files_reads_none(folder):

@@ -75,7 +75,7 @@ def test_a_card_that_is_not_used_is_wrong_and_the_command_fits_it(vendor, cuda, 
 def test_a_card_that_is_used_is_fine():
     used = (Gpu("CUDA0", 8 << 30, 24 << 30, description="A card"),)
     found = doctor.gpu(used, ["0x10de"], (12, 4))
-    assert found == doctor.Finding("GPU", "A card (8.0 GiB of 24.0 GiB free)")
+    assert found == doctor.Finding("GPU", "A card (8.59 GB of 25.8 GB free)")
 
 
 def test_a_small_card_beside_the_cpu_is_not_missed(monkeypatch):
@@ -93,9 +93,9 @@ def test_the_amx_code_is_left_off(monkeypatch):
 def test_a_folder_is_measured_before_it_is_made(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "model").write_bytes(bytes(3 << 20))
-    assert "(3 MiB, " in doctor.space("models", tmp_path / "there").value
+    assert "(3.15 MB, " in doctor.space("models", tmp_path / "there").value
     found = doctor.space("models", tmp_path / "not" / "yet")
-    assert "(0 MiB, " in found.value
+    assert "(0 bytes, " in found.value
     assert not (tmp_path / "not").exists()
 
 
@@ -120,7 +120,7 @@ def test_settings_that_cannot_be_read_are_wrong(home, file, text, said):
 def test_a_folder_that_cannot_be_asked_for_is_not_here(tmp_path):
     folder = tmp_path / ("x" * 300)  # an error, as in a folder that is somebody else's
     assert "not here" in doctor.models("Ollama", [folder]).value
-    assert "(0 MiB, " in doctor.space("models", folder).value
+    assert "(0 bytes, " in doctor.space("models", folder).value
 
 
 def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkeypatch):
@@ -136,8 +136,8 @@ def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkey
         for folder in folders:
             assert str(folder) in told[place]
     assert "not here" in told["Ollama"]
-    assert told[LM_STUDIO].count("(2 MiB)") == 2
-    assert "(2 MiB, " in told[OWN]
+    assert told[LM_STUDIO].count("(2.10 MB)") == 2
+    assert "(2.10 MB, " in told[OWN]
     assert {one.found.place for one in installed().values()} <= set(told)
 
 

@@ -19,9 +19,10 @@ from hub import TOKEN, Hub, pattern
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcp import words
 from lcp.downloads import fetch as fetching
 from lcp.downloads.cache import RemoteBlob
-from lcp.downloads.fetch import amount, fetch
+from lcp.downloads.fetch import fetch
 from lcp.errors import DownloadError
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
@@ -277,7 +278,7 @@ def test_a_web_page_of_the_network_costs_nothing(hub, blob):
     hub.fault("html", where="resolve")
     done = pull(blob)
     assert "answers with a web page. If this network wants you to log in" in str(done.error)
-    assert done.notices == ["1.0 MB of 3.0 MB are kept: the same command goes on from there."]
+    assert done.notices == ["1.00 MB of 3.00 MB are kept: the same command goes on from there."]
     assert blob.part.read_bytes() == content_of(hub, blob)[:M]
 
 
@@ -338,7 +339,9 @@ def test_control_c_keeps_what_has_come(hub, blob):
         fetch(blob, on_progress=stop, on_notice=notices.append)
     size = blob.part.stat().st_size
     assert size >= M and blob.part.read_bytes() == content_of(hub, blob)[:size]
-    assert notices == [f"{amount(size)} of 3.0 MB are kept: the same command goes on from there."]
+    assert notices == [
+        f"{words.size(size)} of 3.00 MB are kept: the same command goes on from there."
+    ]
     hub.log.clear()
     assert_kept(hub, blob, pull(blob).path)
     assert ranges(hub) == [FROM(size)]
@@ -410,7 +413,7 @@ def test_without_symbolic_links_the_file_lies_in_the_snapshot(hub, blob, monkeyp
 
 def test_a_disk_that_is_too_small_is_seen_before_the_first_byte(hub, blob):
     done = pull(dataclasses.replace(blob, size=10**18))
-    assert str(done.error).startswith(f"{NAME} needs 1000000000.00 GB and {blob.folder} has ")
+    assert str(done.error).startswith(f"{NAME} needs 1000000000 GB and {blob.folder} has ")
     assert not hub.log
 
 
@@ -418,9 +421,9 @@ def test_a_full_disk_keeps_the_part(hub, blob):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, -1))\n"
     done = child(blob, code=limit + CHILD)
     assert done.returncode == 1
-    assert "1.0 MB of 3.0 MB are kept" in done.stderr
+    assert "1.00 MB of 3.00 MB are kept" in done.stderr
     assert re.search(
-        rf"DownloadError: The disk is full \(File too large\): 2\.0 MB of {NAME} are missing\. "
+        rf"DownloadError: The disk is full \(File too large\): 2\.00 MB of {NAME} are missing\. "
         rf"Free some space in {blob.folder}, then run the same command again\.$",
         done.stderr.strip(),
     )
@@ -544,8 +547,8 @@ def test_huggingface_hub_finds_what_we_have_stored(hub, repo, cache, tmp_path):
     paths = [str(pull(blob_of(hub, repo, path, cache)).path) for path in files]
     hub.log.clear()
     theirs = tmp_path / "theirs"
-    words = json.dumps(["owner/name", files, str(cache), str(theirs)])
-    found = json.loads(hub_client(hub, "-c", CLIENT, words))
+    given = json.dumps(["owner/name", files, str(cache), str(theirs)])
+    found = json.loads(hub_client(hub, "-c", CLIENT, given))
     assert found["offline"] == paths
     assert found["warnings"] == []
     assert found["sizes"][0] == found["sizes"][1] == SIZE + 9

@@ -205,14 +205,14 @@ def test_weights_that_page_are_said_so():
     choice = pick(Model(), Machine(3 * GIB, 8 * GIB), 8192, bits_per_weight=8.5)
     assert not choice.refusal
     notice = next(n for n in choice.notices if "page" in n)
-    assert notice.startswith("The weights (4.0 GiB) will page from disk: slow; 1.3 GiB of memory")
+    assert notice.startswith("The weights (4.29 GB) will page from disk: slow; 1.35 GB of memory")
     assert notice.endswith(" Its IQ2_XS version would fit.")
 
 
 def test_what_does_not_fit_is_refused_with_what_would():
     choice = pick(Model(), Machine(2 * GIB, 8 * GIB), ctx_size=16384)
     assert choice.refusal == (
-        "A context of 16384 needs 2.4 GiB of memory; 2.0 GiB can be had. "
+        "A context of 16384 needs 2.62 GB of memory; 2.15 GB can be had. "
         "What would fit: -c 12544 or --kv-type q8_0."
     )
     assert choice.ctx_size == 16384
@@ -249,7 +249,7 @@ def test_weights_that_are_copied_cannot_page():
 def test_a_smaller_quant_where_a_limit_is_on_the_whole():
     machine = Machine(32 * GIB, 32 * GIB, mappable=4 * GIB)
     choice = pick(Model(), machine, bits_per_weight=4.89)
-    assert "of address space; 4.0 GiB can be had" in choice.refusal
+    assert "of address space; 4.29 GB can be had" in choice.refusal
     assert choice.refusal.endswith("What would fit: its Q3_K_M version.")
 
 
@@ -274,7 +274,7 @@ def test_layers_that_were_asked_for_are_not_changed():
     machine = Machine(32 * GIB, 32 * GIB, (Gpu(CARD, 6 * GIB, 8 * GIB, False, "Some GPU"),))
     choice = pick(Model(card=True), machine, ctx_size=8192, n_gpu_layers=29)
     assert choice.n_gpu_layers == 29
-    assert "of Some GPU; 5.0 GiB can be had" in choice.refusal
+    assert "of Some GPU; 5.37 GB can be had" in choice.refusal
     assert choice.refusal.endswith(" or -ngl auto.")
     assert pick(Model(card=True), machine, 8192, n_gpu_layers=0).notices == ()
 

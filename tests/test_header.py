@@ -388,9 +388,9 @@ def test_what_is_only_skipped_is_not_read():
 
 def test_a_header_has_a_limit():
     data = vocabulary(128_000, 280_000)
-    with pytest.raises(GgufError, match="beyond the 1 MiB a header may have"):
+    with pytest.raises(GgufError, match=r"beyond the 1\.05 MB a header may have"):
         header_of(data, limit=1 << 20)
-    with pytest.raises(GgufError, match="beyond the 1 MiB a header may have"):
+    with pytest.raises(GgufError, match=r"beyond the 1\.05 MB a header may have"):
         header_of(data, size=False, limit=1 << 20)
 
 
@@ -400,7 +400,7 @@ def test_keys_beside_the_vocabulary_have_a_limit():
     with pytest.raises(GgufError, match="its keys up to k7 have 33,554,"):
         header_of(gguf(many))
     array = pair("k", ARRAY, (U64, [0] * (5 << 20)))
-    with pytest.raises(GgufError, match="a value is larger than 32 MiB"):
+    with pytest.raises(GgufError, match=r"a value is larger than 33\.6 MB"):
         header_of(gguf([array]))
 
 

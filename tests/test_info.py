@@ -58,7 +58,7 @@ def test_the_page_of_the_real_model(info):
     assert lines[0].startswith(NAME) and lines[0].endswith("SmolLM2-135M-Instruct.Q4_1.gguf")
     text = " ".join(done.output.split())
     for part in (
-        "llama · 134.5 M parameters · Q4_1 (5.74 bits/weight) · 93.8 MiB · apache-2.0",
+        "llama · 134.5 M parameters · Q4_1 (5.74 bits/weight) · 98.4 MB · apache-2.0",
         "30 layers · embedding 576 · 9 heads (3 kv) · trained for 8,192 tokens",
         "vocabulary 49,152 (gpt2)",
         "chat template: yes (tools: no, thinking: no) · complete · GGUF v3",
@@ -138,7 +138,7 @@ def test_an_incomplete_file_is_shown_with_code_3(info, file):
     done = info(file(LLAMA, [("a", (1024, 1024), 0)], cut=1 << 20))
     assert done.exit_code == 3
     assert "incomplete" in done.output
-    assert "3.0 MiB of 4.0 MiB are here: the download was interrupted." in done.output
+    assert "3.15 MB of 4.19 MB are here: the download was interrupted." in done.output
 
 
 def test_a_header_alone_is_shown_with_code_3(info, file):
@@ -283,14 +283,14 @@ def test_options_without_a_meaning(info, words, sentence):
 
 @pytest.mark.slow
 def test_a_gpu_that_is_not_here(info, tmp_path):
-    """8 GiB hold some layers of a model of 30B, 24 GiB all of them."""
+    """8 GB hold some layers of a model of 30B, 24 GiB all of them."""
     path = headers.write(tmp_path / "m.gguf", "qwen3moe")
     small = json.loads(info(path, "--gpu-mem", "8192M", "--json").output)["memory"]
     assert small["source"] == "about"
     assert 0 < small["n_gpu_layers"] < 48
     assert 4 << 30 < small["weights_gpu"] < 8 << 30
     output = info(path, "--gpu-mem", "24G").output
-    assert "GPU (24.00 GiB free): all 49 layers." in output
+    assert "GPU (25.8 GB free): all 49 layers." in output
     assert "3.4 B active" in output
 
 
@@ -331,7 +331,7 @@ def test_a_file_on_a_server(info, hub, smollm2):
     assert done.exit_code == 0
     lines = done.output.splitlines()
     assert lines[0].endswith("model-Q4_1.gguf")
-    assert lines[1] == "  Not downloaded: 93.8 MiB to fetch."
+    assert lines[1] == "  Not downloaded: 98.4 MB to fetch."
     assert "exact, by llama-cpp-python" in done.output
     told = json.loads(info(hub.url_of(repo, "model-Q4_1.gguf"), "--json").output)
     here = json.loads(info(smollm2, "--json").output)

@@ -128,7 +128,7 @@ def test_a_model_larger_than_memory(tiny, tmp_path):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     assert done.stdout == (
-        "There is not enough memory to load large.gguf (3.0 GiB). "
+        "There is not enough memory to load large.gguf (3.22 GB). "
         "Choose a smaller model or quant.\n"
     )
     assert issubclass(NotEnoughMemory, ModelError)

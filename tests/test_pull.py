@@ -172,7 +172,7 @@ def test_without_a_name_the_catalogue_is_listed(lcp, server):
     done = lcp("pull")
     rows = done.stdout.splitlines()
     assert done.returncode == 0 and len(rows) > 30
-    assert rows[0].startswith("smollm2-135m          ~0.145 GB  here       trying lcp out; knows ")
+    assert rows[0].startswith("smollm2-135m            98.4 MB  here       trying lcp out; knows ")
     assert rows[0].endswith("  apache-2.0")
     (llama,) = [row for row in rows if row.startswith("llama-3.2-3b ")]
     assert "2.02 GB" in llama and "llama3.2" in llama and "everyday questions" in llama

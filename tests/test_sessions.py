@@ -76,7 +76,7 @@ def test_the_list_has_the_chat_last_used_first(chats):
     two = chats.chat(("Why is the sky blue?", "Light."), ("Is it?", "Yes."), kv=3 << 20)
     assert chats.lcp("list") == (
         0,
-        f"{two}  {chats.used(two)}   2 turns  smollm2  Why is the sky blue? +3 MiB KV\n"
+        f"{two}  {chats.used(two)}   2 turns  smollm2  Why is the sky blue? +3.15 MB KV\n"
         f"{one}  {chats.used(one)}    1 turn  smollm2  Hi.\n",
         "",
     )
@@ -304,7 +304,7 @@ def test_rm_removes_a_chat_and_its_cache(chats):
 def test_rm_asks_before_it_removes(chats, typed, removed):
     id = chats.chat(("Hi \x1b[31m.", "Hello."), kv=3 << 20)
     code, out, err = chats.lcp("rm", id, typed=typed)
-    assert err == f"Remove {id} (Hi ␛[31m., 3.0 MiB)? [y/N]:"
+    assert err == f"Remove {id} (Hi ␛[31m., 3.15 MB)? [y/N]:"
     assert (code, out.strip()) == (0, "")
     assert chats.file(id).exists() is chats.file(id, "kv").exists() is not removed
 

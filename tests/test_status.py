@@ -130,9 +130,9 @@ def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypa
         return typed(chat, text, status)[0]
 
     assert first("see @a.txt") == ("a.txt: 7 bytes, 5 tokens", "")
-    assert first("see @a.txt @b.txt") == ("2 files: 2.9 KiB, 508 tokens", "")
+    assert first("see @a.txt @b.txt") == ("2 files: 3.01 kB, 508 tokens", "")
     said, style = first("see @big.txt @a.txt")
-    assert (said[:29], style) == ("2 files: 256.0 KiB, about 87,", "")
+    assert (said[:26], style) == ("2 files: 262 kB, about 87,", "")
     assert first("see @photo @a.txt")[1] == "bad"
     assert first("see @src")[1] == first("see @b/c.txt, please")[1] == "warn"
     assert "@src/*" in first("see @src")[0]

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from lcp import words
 from lcp.errors import LcpError
 from lcp.words import short
 
-FILE_BYTES, ALL_BYTES = 1 << 20, 4 << 20  # at most, of one file and of all in a message
+FILE_BYTES, ALL_BYTES = 1_000_000, 4_000_000  # at most, of one file and of all in a message
 TOLD, SHOWN = 3, 60  # names that are no files; characters of one
 MATCHES = 100  # files that one pattern may stand for
 # At the beginning of a word; user@example.com is none. The @ comes first in the pattern, because a
@@ -57,14 +58,14 @@ class Attached:
     def short(self, tokens: str) -> str:
         """All files in a few words, with how many tokens they have."""
         what = self.files[0].path if len(self.files) == 1 else f"{len(self.files)} files"
-        return f"{what}: {_bytes(sum(file.size for file in self.files))}, {tokens} tokens"
+        return f"{what}: {words.size(sum(file.size for file in self.files))}, {tokens} tokens"
 
     def told(self, count: Callable[[str], int], window: int) -> str:
         """A line for each file, what all take of the window, and the hints; `count` gives a text's
         tokens."""
         tokens = [count(file.block) for file in self.files]
         lines = [
-            f"{file.path}: {_bytes(file.size)}, {n:,} tokens"
+            f"{file.path}: {words.size(file.size)}, {n:,} tokens"
             for file, n in zip(self.files, tokens, strict=True)
         ]
         share = f"{100 * sum(tokens) / window:.0f} % of the window of {window:,}"
@@ -96,7 +97,7 @@ def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
                 stamp = _stamp(path, folder)
                 file = known.get((path, stamp)) or _file(path, folder, stamp)
                 if file.size > left:
-                    limit = _bytes(ALL_BYTES)
+                    limit = words.size(ALL_BYTES)
                     raise LcpError(
                         f"{path} does not fit: at most {limit} in all. Name fewer files."
                     )
@@ -195,7 +196,7 @@ def _read(path: str, folder: Path) -> tuple[str, int]:
     except OSError as error:
         raise LcpError(f"{path} cannot be read ({error.strerror}). Leave it out.") from error
     if len(data) > FILE_BYTES:
-        limit = _bytes(FILE_BYTES)
+        limit = words.size(FILE_BYTES)
         raise LcpError(f"{path} has more than {limit}. Paste the part of it that matters.")
     try:
         text = data.decode("utf-8-sig")
@@ -211,11 +212,3 @@ def _block(path: str, text: str) -> str:
     title = "".join(c if c.isprintable() else "?" for c in path)  # a name may have line ends
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{title}\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
-
-
-def _bytes(n: int) -> str:
-    """A size for people."""
-    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return f"{n} bytes"

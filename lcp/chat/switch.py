@@ -9,6 +9,7 @@ Should it fail then, the old one is loaded again, and reads its conversation aga
 from pathlib import Path
 from typing import Any
 
+from lcp import paths
 from lcp.chat.chat import Chat
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Found
@@ -39,7 +40,7 @@ def change(
     before, old = dict(vars(chat)), chat.engine
     back = chat.services.find(chat.model)
     free = chat.services.free_memory()
-    both = free is not None and PLENTY * found.path.stat().st_size < free
+    both = free is not None and PLENTY * paths.model_size(found.path) < free
     chat.conversation, chat.log = conversation, log
     chat.layers = {**layers, "models.toml": dict(found.settings), "model file": {}}
     try:

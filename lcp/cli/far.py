@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlunsplit
 
+from lcp import words
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def list_models(name: str, as_json: bool) -> None:
     from lcp.cli.infopage import VERDICTS
     from lcp.cli.pull import fits
     from lcp.downloads import hub, names
-    from lcp.downloads.fetch import amount
     from lcp.downloads.filenames import candidates, rank
     from lcp.terminal.pages import Page
 
@@ -93,7 +93,9 @@ def list_models(name: str, as_json: bool) -> None:
         raise ModelNotFound(f"{repository.name} has no GGUF files. Look for one that has: *-GGUF.")
     page = Page()
     page.title(repository.name, repository.licence)
-    rows = [(one.quant or "", amount(one.size), VERDICTS[fit(one.size)], one.path) for one in found]
+    rows = [
+        (one.quant or "", words.size(one.size), VERDICTS[fit(one.size)], one.path) for one in found
+    ]
     page.listing([("quant", "size", "here", "file"), *rows])
     first = next((one.quant for one in found if one.quant), None)
     if first:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lcp import words
 from lcp.errors import ModelNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -41,10 +42,9 @@ def _offer() -> str:
     for entry in offered:
         mark = "→" if entry is best else ""
         size = entry.size or 0
-        needs = f"{needed(size) / 1e9:.1f} GB"
-        rows.append(
-            (mark, entry.name, f"{size / 1e9:.1f} GB", needs, entry.licence, entry.good_for)
-        )
+        needs = f"~{words.size(needed(size))}"
+        shown = f"{'~' if entry.about else ''}{words.size(size)}"
+        rows.append((mark, entry.name, shown, needs, entry.licence, entry.good_for))
     screen = Screen()
     screen.notice("No model is here yet. These fit this machine:")
     screen.table([row[: _columns(screen.width)] for row in rows])

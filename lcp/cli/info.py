@@ -113,11 +113,13 @@ def _settings(given: dict[str, Any]) -> Any:
 
 
 def _bytes(given: str) -> int:
-    """24G, 8192M, 7.5GiB -> bytes."""
+    """24G, 8192M, 7.5GiB, 24GB -> bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]?)(i?B)?", given.strip(), re.IGNORECASE)
     if not match:
         raise UsageError(f"--gpu-mem {given} has no meaning. Give a size such as 24G or 8192M.")
-    return int(float(match[1]) * 2 ** {"M": 20, "T": 40}.get(match[2].upper(), 30))
+    power = {"M": 2, "T": 4}.get(match[2].upper(), 3)
+    decimal = (match[3] or "").upper() == "B"  # 24GB; 24G and 24GiB are what a card of 24 GB has
+    return int(float(match[1]) * (1000 if decimal else 1024) ** power)
 
 
 # where the file is

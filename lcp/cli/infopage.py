@@ -1,10 +1,9 @@
 """The page of `lcp info`: facts and figures of a model, in words and columns for people."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lcp import words
+from lcp.words import size
 
 if TYPE_CHECKING:
     from lcp.modelfile.facts import Facts
@@ -13,21 +12,21 @@ if TYPE_CHECKING:
     from lcp.modelfile.parts import ModelFile
     from lcp.terminal.pages import Page
 
-size = partial(words.size, digits=1)
 VERDICTS = {"fits": "fits", "pages": "from disk", "no": "too large"}
 
 
 def show(page: "Page", model: "ModelFile", known: "Facts") -> None:
     """What the file says, then what is wrong with it."""
     page.title(known.name, model.name if model.name != known.name else "")
+    whole = model.size_present if model.complete else model.size_expected
     if model.path is None:
-        page.line(f"Not downloaded: {size(model.size_expected)} to fetch.")
+        page.line(f"Not downloaded: {size(whole)} to fetch.")
     parameters = f"{count(known.parameters)} parameters" if known.parameters else ""
     active = f"{count(known.active_parameters)} active" if known.active_parameters else ""
     bits = f" ({known.bits_per_weight:.2f} bits/weight)" if known.bits_per_weight else ""
     page.items([
         known.architecture, parameters, active, f"{known.quant}{bits}" if known.quant else "",
-        size(model.size_expected), known.licence,
+        size(whole), known.licence,
     ])  # fmt: skip
     heads = "" if known.kv_heads in (None, known.heads) else f" ({known.kv_heads} kv)"
     trained = known.context_length
@@ -39,12 +38,12 @@ def show(page: "Page", model: "ModelFile", known: "Facts") -> None:
         f"vocabulary {known.vocabulary:,} ({known.tokenizer})" if known.vocabulary else "",
     ])  # fmt: skip
     tools, thinking = ("yes" if x else "no" for x in (known.tools, known.thinking))
-    whole = "complete" if model.complete else "incomplete"
+    state = "complete" if model.complete else "incomplete"
     parts = len(model.parts) + len(model.missing)
     page.items([
         f"chat template: yes (tools: {tools}, thinking: {thinking})" if known.template
         else "chat template: no",
-        whole if parts == 1 else f"{parts} parts, {whole}",
+        state if parts == 1 else f"{parts} parts, {state}",
         f"GGUF v{model.header.version}",
     ])  # fmt: skip
     if len(known.mix) > 1:
@@ -99,7 +98,7 @@ def show_memory(page: "Page", known: "Facts", needs: "Outlook | str") -> None:
     if memory.loads:
         page.line(_largest(known, needs))
     page.line(_gpu(known, needs), indent=0)
-    page.line("Not counted: the runtime, some 150 MiB, and what a GPU's driver takes.", indent=0)
+    page.line("Not counted: the runtime, some 160 MB, and what a GPU's driver takes.", indent=0)
 
 
 def _table(known: "Facts", needs: "Outlook") -> tuple[list[str], list[list[str]], int | None]:
@@ -119,7 +118,7 @@ def _table(known: "Facts", needs: "Outlook") -> tuple[list[str], list[list[str]]
             marked = len(rows)
             note += " ← -c" if needs.asked else " ← default"
         each = [caches.get((row.context, kind), "-") for kind in kinds]
-        rows.append([f"{row.context:,}", *each, size(row.compute), words.size(row.total), note])
+        rows.append([f"{row.context:,}", *each, size(row.compute), size(row.total), note])
     return ["context", *(f"KV {kind}" for kind in kinds), "compute", "total", ""], rows, marked
 
 
@@ -138,7 +137,7 @@ def _gpu(known: "Facts", needs: "Outlook") -> str:
         return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
 
     if needs.on_small_card is not None:
-        return f"GPU: none found. On one of 8 GiB: {layers(needs.on_small_card)} (about)."
+        return f"GPU: none found. On one of 8 GB: {layers(needs.on_small_card)} (about)."
     names = [f"{g.description or g.name} ({size(g.free)} free)" for g in needs.machine.gpus]
     return f"{', '.join(names)}: {layers(needs.choice.n_gpu_layers)}."
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcp import paths, words
 from lcp.cli import completion
 
 if TYPE_CHECKING:
@@ -48,17 +49,16 @@ def rm(
 ) -> None:
     """Remove a model, and what only it needs."""
     from lcp.downloads import library, upkeep
-    from lcp.downloads.fetch import amount
     from lcp.terminal.clean import clean
 
     model = library.find(name)
     found = upkeep.check_removable(model)
-    question = clean(f"Remove {model.name} ({amount(found.size)}, {found.place})?")
+    question = clean(f"Remove {model.name} ({words.size(found.size)}, {found.place})?")
     if not yes and not typer.confirm(question, err=True):
         return
     freed = upkeep.remove(model)
     kept = "" if freed >= found.size else "; another snapshot of the repository uses the rest"
-    sys.stderr.write(clean(f"Removed {model.name}: {amount(freed)} freed{kept}.\n"))
+    sys.stderr.write(clean(f"Removed {model.name}: {words.size(freed)} freed{kept}.\n"))
 
 
 def verify(name: Name) -> None:
@@ -67,7 +67,7 @@ def verify(name: Name) -> None:
     from lcp.terminal.bars import Bar
 
     model = library.find(name)
-    total = model.found.size if model.found else model.path.stat().st_size
+    total = model.found.size if model.found else paths.model_size(model.path)
     done = 0
     with Bar(model.name) as bar:
 
@@ -99,12 +99,11 @@ def _row(one: "Installed") -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    from lcp.downloads.fetch import amount
     from lcp.terminal.clean import clean
 
     wide = max(len(row["name"]) for row in rows)
     for row in rows:
         used = f"used {row['last_used'][:10]}" if row["last_used"] else "not used yet"
-        facts = f"{row['quant'] or '':11}  {amount(row['size']):>9}  {used:15}  {row['place']}"
+        facts = f"{row['quant'] or '':11}  {words.size(row['size']):>9}  {used:15}  {row['place']}"
         line = f"{row['name']:{wide}}  {facts}".rstrip() + "\n"
         sys.stdout.write(clean(line) if sys.stdout.isatty() else line)

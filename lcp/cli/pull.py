@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lcp import words
 from lcp.cli import completion
 from lcp.cli.infopage import VERDICTS
 from lcp.errors import DownloadError, NotHere, UsageError
@@ -183,11 +184,10 @@ def _projector(repository: "Repository", one: "Candidate") -> "File":
 
 
 def _ambiguous(repository: "Repository", choice: "Choice", fit: Fits) -> None:
-    from lcp.downloads.fetch import amount
     from lcp.terminal.screen import Screen
 
     rows: list[tuple[str, ...]] = [
-        (f"{repository.name}/{c.path}", amount(c.size), VERDICTS[fit(c.size)])
+        (f"{repository.name}/{c.path}", words.size(c.size), VERDICTS[fit(c.size)])
         for c in choice.candidates
     ]
     Screen().table(rows)
@@ -199,14 +199,13 @@ def _announce(
 ) -> None:
     """What will come, before its first byte; DownloadError when the disk has no room for it."""
     from lcp.downloads import records
-    from lcp.downloads.fetch import amount
 
     size = sum(file.size for file in files)
     licence = f"licence {repository.licence}" if repository.licence else "no licence named"
     gated = ", gated: you are let in" if repository.gated else ""
     if why:
         _say(why)
-    _say(f"{label}: {amount(size)}, {VERDICTS[fit(size)]}, {licence}{gated}.")
+    _say(f"{label}: {words.size(size)}, {VERDICTS[fit(size)]}, {licence}{gated}.")
     for file in files:
         last = records.last_pull(repository.name, file.path)
         if last and last.sha256 != file.etag:
@@ -218,11 +217,11 @@ def _announce(
     folder = _folder(repository).parent
     free = shutil.disk_usage(_existing(folder)).free
     if missing:
-        had = f" ({amount(size - missing)} are here)" if missing < size else ""
-        _say(f"To get: {amount(missing)}{had}. {folder} has {amount(free)} free.")
+        had = f" ({words.size(size - missing)} are here)" if missing < size else ""
+        _say(f"To get: {words.size(missing)}{had}. {folder} has {words.size(free)} free.")
     if missing > free:
         raise DownloadError(
-            f"The disk of {folder} has no room for it. Free {amount(missing - free)}, "
+            f"The disk of {folder} has no room for it. Free {words.size(missing - free)}, "
             "or set HF_HOME to a folder on a larger disk."
         )
 
@@ -288,7 +287,9 @@ def _list_catalogue() -> None:
     rows = []
     for entry in catalog().values():
         said = "here" if entry.name in here else VERDICTS[fit(entry.size)] if entry.size else ""
-        rows.append((entry.name, f"{_size(entry):>9}", said, entry.good_for, entry.licence))
+        found = here[entry.name].found if entry.name in here else None
+        size = words.size(found.size) if found else _size(entry)
+        rows.append((entry.name, f"{size:>9}", said, entry.good_for, entry.licence))
     if sys.stdout.isatty():
         room = shutil.get_terminal_size().columns
         Page().listing(rows if room > 90 else [row[:-1] for row in rows])
@@ -303,7 +304,7 @@ def _list_catalogue() -> None:
 
 
 def _size(entry: "Entry") -> str:
-    return f"{'~' if entry.about else ''}{entry.size / 1e9:.3g} GB" if entry.size else ""
+    return f"{'~' if entry.about else ''}{words.size(entry.size)}" if entry.size else ""
 
 
 def _say(sentence: str) -> None:

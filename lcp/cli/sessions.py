@@ -153,7 +153,7 @@ def rm(
             f"The chat {path.stem} is open in another lcp. Leave it first."
         ) from None
     files = [f for f in (path, path.with_suffix(".kv")) if f.exists()]
-    size = words.size(sum(f.stat().st_size for f in files), 1)
+    size = words.size(sum(f.stat().st_size for f in files))
     question = f"Remove {path.stem} ({_load(path).title()}, {size})?"
     if not yes and not typer.confirm(clean(question), err=True):
         return

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lcp import words
 from lcp.downloads.cache import RemoteBlob, hold, place, remember
 from lcp.downloads.http import STALL, Response, host, open_url
 from lcp.errors import DownloadError
@@ -165,7 +166,7 @@ class _Transfer:
             )
         except BaseException:  # also Ctrl-C
             if have := self.part.length:
-                done = f"{amount(have)} of {amount(self.file.size)}"
+                done = f"{words.size(have)} of {words.size(self.file.size)}"
                 self._tell(f"{done} are kept: the same command goes on from there.")
             raise
 
@@ -239,21 +240,14 @@ class _Transfer:
         )
 
 
-def amount(n: int) -> str:
-    """Bytes as people read them, in powers of ten as the Hub's pages do."""
-    for unit, digits in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if n >= unit:
-            return f"{n / unit:.{2 if unit == 10**9 else 1}f} {digits}"
-    return f"{n} bytes"
-
-
 def _check_room(file: RemoteBlob) -> None:
     have = file.part.stat().st_size if file.part.exists() else 0
     free = shutil.disk_usage(file.folder).free
     if file.size - have > free:
         raise DownloadError(
-            f"{file.path} needs {amount(file.size - have)} and {file.folder} has {amount(free)} "
-            "left. Free some space, or set HF_HOME to a folder on a larger disk."
+            f"{file.path} needs {words.size(file.size - have)} and {file.folder} has "
+            f"{words.size(free)} left. "
+            "Free some space, or set HF_HOME to a folder on a larger disk."
         )
 
 
@@ -261,8 +255,9 @@ def _not_kept(file: RemoteBlob, error: OSError) -> DownloadError:
     if error.errno in _FULL:
         have = file.part.stat().st_size if file.part.exists() else 0
         return DownloadError(
-            f"The disk is full ({error.strerror}): {amount(file.size - have)} of {file.path} are "
-            f"missing. Free some space in {file.folder}, then run the same command again."
+            f"The disk is full ({error.strerror}): {words.size(file.size - have)} of "
+            f"{file.path} are missing. "
+            f"Free some space in {file.folder}, then run the same command again."
         )
     return DownloadError(
         f"{file.path} cannot be kept in {file.folder}: {error.strerror or error}. "

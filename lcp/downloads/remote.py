@@ -4,6 +4,7 @@ import time
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from lcp import words
 from lcp.downloads.http import RAN_OUT, STALL, Connection, host, open_url, same_origin
 from lcp.errors import DownloadError
 
@@ -87,7 +88,7 @@ class RemoteFile:
             until = min(offset + wanted, response.start + MAX_READ - self._spent)
             if until < offset + n:
                 raise DownloadError(
-                    f"Over {MAX_READ >> 20} MiB of {self.name} would have to be read. "
+                    f"Over {words.size(MAX_READ)} of {self.name} would have to be read. "
                     "Download the file first."
                 )
             self._block = response.read(until - response.start)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lcp import paths
 from lcp.engine.native import library, log
 from lcp.engine.params import model_params
 from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
@@ -257,7 +258,7 @@ def _why_not(path: Path, name: str) -> ModelError:
     if log.find("unable to allocate", "failed to allocate", "mmap failed", "out of memory"):
         return NotEnoughMemory(
             f"There is not enough memory to load {name} "
-            f"({size(path.stat().st_size)}). Choose a smaller model or quant."
+            f"({size(paths.model_size(path))}). Choose a smaller model or quant."
         )
     said = log.find("error loading model: ").rpartition("error loading model: ")[2]
     reason = said.strip() or log.find("failed").strip() or "no reason given"

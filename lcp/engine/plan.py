@@ -42,7 +42,7 @@ def plan(held: Sequence[int], wanted: Sequence[int], move: bool = False) -> Plan
     return Plan(tuple(drops), end, keep, keep - prefix, len(wanted) - keep)
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
     """How many leading tokens a and b share. Example: [1, 2, 3], [1, 2, 4, 5] -> 2."""
     n = min(len(a), len(b))
     # whole-slice comparison runs in C: the common case, a conversation that only grew

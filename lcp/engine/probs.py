@@ -7,6 +7,7 @@ Probabilities are the softmax of the raw logits: before temperature, top-k, pena
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lcp import words
 from lcp.engine.cells import kv_bytes
 from lcp.engine.context import N_BATCH, Context, Progress, Stopped
 from lcp.engine.model import Model
@@ -38,7 +39,7 @@ def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int
     if free is not None and needed > free:
         raise NotEnoughMemory(
             f"To look at the probabilities, the {tokens:,} tokens are read again in a context of "
-            f"their own: about {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free. "
+            f"their own: about {words.size(needed)}, and {words.size(free)} are free. "
             "Close other programs, or look at a shorter conversation."
         )
     return size

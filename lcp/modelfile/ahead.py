@@ -6,6 +6,7 @@ It hands out bytes, walks over strings without making them, and refuses what the
 import struct
 from collections.abc import Callable
 
+from lcp import words
 from lcp.errors import GgufError
 
 MAX_KEPT = 32 << 20  # bytes between a mark and the end of what it keeps
@@ -102,7 +103,7 @@ class Ahead:
         if self._size is not None and n > self._size - self.at:
             raise self._cut_off(what, n, self._size - self.at)
         if n > self._limit - self.at:
-            raise self.damaged(f"{what} is beyond the {self._limit >> 20} MiB a header may have")
+            raise self.damaged(f"{what} is beyond the {words.size(self._limit)} a header may have")
 
     def damaged(self, what: str) -> GgufError:
         """The error that says what is wrong with the file."""
@@ -121,7 +122,7 @@ class Ahead:
     def _fill(self, n: int) -> None:
         """Have `n` bytes from the next one on, as far as the file has them."""
         if self._mark >= 0 and self._next - self._mark + n > MAX_KEPT:
-            raise self.damaged(f"a value is larger than {MAX_KEPT >> 20} MiB")
+            raise self.damaged(f"a value is larger than {words.size(MAX_KEPT)}")
         while len(self._buffer) - self._next < n:
             end = self._start + len(self._buffer)
             block = self._read(end, min(self._block, self._limit - end))

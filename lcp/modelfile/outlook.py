@@ -23,7 +23,7 @@ from lcp.modelfile.parts import ModelFile
 
 KV_TYPES = ("f16", "q8_0")  # that are always shown
 _LEAST, _MOST = 2048, 1 << 20  # contexts that are shown, in tokens; more only if asked for
-SMALL_CARD = 8 << 30
+SMALL_CARD = 8 * 10**9
 _UNTOLD = 32768  # where the file does not say what the model was trained for
 
 
@@ -40,7 +40,7 @@ class Outlook:
     fits: bool  # the choice, in the memory that is free
     largest: int  # the largest context that fits, with the KV type of the choice; 0: none shown
     refused: str  # why llama.cpp refuses the choice
-    on_small_card: int | None  # where no GPU is: layers that one of 8 GiB would hold
+    on_small_card: int | None  # where no GPU is: layers that one of 8 GB would hold
 
 
 def outlook(
@@ -124,7 +124,7 @@ def _largest(
 
 
 def _on_small_card(figures: "Figures", machine: Machine, wish: Wish, blocks: int) -> int:
-    """How many layers, the output among them, a GPU of 8 GiB would hold."""
+    """How many layers, the output among them, a GPU of 8 GB would hold."""
     machine = _with_card(machine, SMALL_CARD)
 
     def fits(layers: int) -> bool:
