@@ -77,7 +77,7 @@ def test_enter_takes_the_best_one(bare_home, tiny):
         with Pty(*COMMAND, home=bare_home, env={"HF_ENDPOINT": server.url}) as chat:
             chat.sees("Which one? Enter takes [tiny-one]")
             (row,) = (line for line in chat.screen().splitlines() if line.startswith("→"))
-            assert re.fullmatch(r"→ +tiny-one +2\.9 GB +3\.7 GB +mit +trying this", row)
+            assert re.fullmatch(r"→ +tiny-one +2\.90 GB +~3\.73 GB +mit +trying this", row)
             chat.type(ENTER)
             chat.sees("tiny-Q8_0.gguf: verified")
             chat.sees("Ctrl-D leaves\n\n>")

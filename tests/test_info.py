@@ -83,7 +83,7 @@ def test_at_40_columns_only_columns_of_the_table_are_lost(info):
     words = set(wide.partition("Memory (")[0].replace("·", " ").split())
     assert words <= set(narrow.split())
     assert re.search(r"^  context +total$", narrow, re.MULTILINE)
-    assert re.search(r"^    8,192 +\d+ MiB  fits ← default$", narrow, re.MULTILINE)
+    assert re.search(r"^    8,192 +\d+ MB  fits ← default$", narrow, re.MULTILINE)
 
 
 def test_without_a_name_it_is_the_default_model(info):
@@ -231,9 +231,9 @@ def test_the_table_of_contexts(info):
     assert lines[head].split() == ["context", "KV", "f16", "KV", "q8_0", "compute", "total"]
     rows = [line.split() for line in lines[head + 1 : head + 4]]
     assert [row[:5] for row in rows] == [
-        ["2,048", "45.0", "MiB", "23.9", "MiB"],
-        ["4,096", "90.0", "MiB", "47.8", "MiB"],
-        ["8,192", "180.0", "MiB", "95.6", "MiB"],
+        ["2,048", "47.2", "MB", "25.1", "MB"],
+        ["4,096", "94.4", "MB", "50.1", "MB"],
+        ["8,192", "189", "MB", "100", "MB"],
     ]
     assert rows[2][-3:] == ["fits", "←", "default"]
     rest = "\n".join(lines[head + 4 :])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -402,7 +403,7 @@ def test_a_person_may_decline(home, server, key, code):
 def test_in_a_terminal_the_catalogue_keeps_within_the_margin(home):
     with Pty(*COMMAND, "pull", home=home) as pull:
         assert pull.leaves() == 0
-        rows = [row for row in pull.screen().splitlines() if " GB" in row]
+        rows = [row for row in pull.screen().splitlines() if re.search(" [MG]B", row)]
     assert len(rows) > 30
     assert all(len(row) <= 80 for row in rows)
 

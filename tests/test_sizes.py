@@ -1,15 +1,20 @@
 """The chat chooses by what fits, and refuses before it would run out of memory."""
 
+import json
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import ggufs
 import pytest
 from terminal import terminal_environment
 
 from bench.info import write
+from lcp import paths, words
 from lcp.chat.sizes import fitting
+from lcp.cli import reach
 from lcp.engine.loading import Fit
 from lcp.errors import ModelError, NotEnoughMemory
 from lcp.settings import Settings
@@ -92,6 +97,7 @@ ASKS = """
 import resource, sys
 from pathlib import Path
 from lcp.chat.sizes import fitting
+from lcp.cli import reach
 from lcp.settings import Settings
 
 resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
@@ -109,3 +115,55 @@ def test_weights_that_have_no_room_for_copies_are_mapped_as_they_are(tmp_path):
     )  # fmt: skip
     assert "ctx_size=512" in done.stdout
     assert "will page from disk: slow" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("n", "told"),
+    [
+        (0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.00 kB"),
+        (98_400_416, "98.4 MB"), (999_600, "1.00 MB"), (2_019_377_696, "2.02 GB"),
+        (9_996_000_000, "10.0 GB"), (145_000_000, "145 MB"), (999_900_000, "1.00 GB"),
+    ],
+)  # fmt: skip
+def test_a_size_has_three_digits(n, told):
+    assert words.size(n) == told
+
+
+def test_a_split_model_weighs_all_its_parts(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / f"m-Q8_0-0000{number}-of-00003.gguf").write_bytes(bytes(100 * number))
+    (tmp_path / "m-Q4_0.gguf").write_bytes(bytes(7))
+    assert paths.model_size(tmp_path / "m-Q8_0-00001-of-00003.gguf") == 600
+    assert paths.model_size(tmp_path / "m-Q4_0.gguf") == 7
+
+
+def test_every_view_has_the_same_size_for_a_model(home, lcp_main, capsys):
+    """A file, a split one and Ollama's blob: lcp list, lcp info and /model."""
+    hub = Path("~/.cache/huggingface/hub/models--a--b/snapshots/1").expanduser()
+    hub.mkdir(parents=True)
+    data = ggufs.gguf(ggufs.described("llama", block_count=1), [("t", (32, 40_000), 0)])
+    (hub / "one-Q8_0.gguf").write_bytes(data)
+    split = [ggufs.pair("split.count", 2, 2), ggufs.pair("split.no", 2, 0)]
+    for number in (0, 1):
+        split[1] = ggufs.pair("split.no", 2, number)
+        pairs = ggufs.described("llama", block_count=1) if number == 0 else []
+        part = ggufs.gguf([*pairs, *split], [(f"t{number}", (32, 50_000), 0)])
+        (hub / f"two-Q4_0-0000{number + 1}-of-00002.gguf").write_bytes(part)
+    blobs = Path("~/.ollama/models/blobs").expanduser()
+    manifest = blobs.parent / "manifests" / "registry.ollama.ai" / "library" / "three" / "latest"
+    for folder in (blobs, manifest.parent):
+        folder.mkdir(parents=True)
+    (blobs / "sha256-1").write_bytes(data + bytes(32))
+    (blobs / "sha256-2").write_text('{"model_format": "gguf", "file_type": "Q8_0"}')
+    layer = {"mediaType": "x.model", "digest": "sha256:1", "size": len(data) + 32}
+    manifest.write_text(json.dumps({"config": {"digest": "sha256:2"}, "layers": [layer]}))
+    assert lcp_main("list") == 0
+    rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()}
+    shown = {name: re.search(r"[\d.]+ [kMG]B", row)[0] for name, row in rows.items()}
+    assert {"a/b:Q8_0", "a/b:Q4_0", "three:latest"} <= shown.keys()
+    for name, size in shown.items():
+        assert reach.services().models()[name].endswith(size)
+        lcp_main("info", name)
+        assert f" {size} " in capsys.readouterr().out.partition("Memory")[0].replace("\n", " "), (
+            name
+        )
