@@ -29,7 +29,7 @@ PICTURES = {
         (*CHAT, "-n", "160"),
         [
             ("What is the capital of Japan?", "first token"),
-            ("Write a Python function that reverses a string.", "first token"),
+            ("Write a Python function that adds two numbers, with an example.", "first token"),
         ],
     ),
     "window": (

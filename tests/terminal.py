@@ -10,6 +10,7 @@ import fcntl
 import inspect
 import json
 import os
+import re
 import select
 import signal
 import struct
@@ -419,3 +420,8 @@ if __name__ == "__main__":
     scene = Scene(**script)
     engine = ScriptedEngine(*scene.answers, size=scene.size)
     talk(scene, engine, home, Screen())
+
+
+def uncut(err: bytes) -> bytes:
+    """What came on stderr, without the line on an answer that -n has cut."""
+    return re.sub(rb"Cut at \d+ tokens?\. .*\n", b"", err)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from terminal import CTRL_C, CTRL_D, ENTER, UP, Pty, terminal_environment
+from terminal import CTRL_C, CTRL_D, ENTER, UP, Pty, terminal_environment, uncut
 from test_clean import EVERYTHING, MISPLACED, harmless
 
 COMMAND = [sys.executable, "-m", "lcp"]
-FRANCE = "What is the capital of France?"
+JAPAN = "What is the capital of Japan?"
 STORY = "Tell me a very long story about a cat."
 STATS = [
     "prompt_tokens", "reused", "moved", "read", "reply_tokens", "dropped_turns", "ttft_s",
@@ -192,7 +192,7 @@ def test_an_empty_stdin_and_no_question_is_a_usage_error(lcp, tiny):
 )
 def test_the_question_is_made_of_words_and_stdin(lcp, tiny, home, words, stdin, question):
     done = lcp("chat", str(tiny()), "-n", "1", *words, stdin=stdin)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, uncut(done.stderr)) == (0, b"")
     assert texts(home, "user") == [question]
     assert log_of(home)[0]["model"] == str(tiny())
 
@@ -238,7 +238,7 @@ def test_bytes_that_are_no_text_are_still_a_question(lcp, tiny, home):
     done = lcp(
         "chat", str(tiny()), "-n", "1", stdin=b"caf\xe9\n", PYTHONIOENCODING="utf-8:strict"
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, uncut(done.stderr)) == (0, b"")
     assert texts(home, "user") == ["caf\ufffd"]
 
 
@@ -296,7 +296,7 @@ def test_a_home_that_cannot_be_written_costs_only_the_log(lcp, tiny, home):
     assert done.returncode == 0
     assert done.stdout
     assert done.stderr.startswith(b"This chat is no longer saved (Not a directory")
-    assert done.stderr.count(b"\n") == 1
+    assert uncut(done.stderr).count(b"\n") == 1
 
 
 @pytest.mark.slow
@@ -312,7 +312,7 @@ def test_a_folder_that_was_removed_under_it_is_no_harm(home, tiny, tmp_path):
         check=False,
     )
     told = b"notes.txt is no file here and stays text.\n"
-    assert (done.returncode, done.stderr) == (0, told)
+    assert (done.returncode, uncut(done.stderr)) == (0, told)
     assert texts(home, "user") == ["See @notes.txt."]
 
 
@@ -386,11 +386,11 @@ slow = pytest.mark.slow
 
 @slow
 def test_a_question_is_answered_on_stdout_and_nothing_else_is_said(lcp, home):
-    done = lcp("chat", "smollm2-135m", FRANCE, "--temp", "0")
+    done = lcp("chat", "smollm2-135m", JAPAN, "--temp", "0")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == b"The capital of France is Paris.\n"
-    assert texts(home, "user") == [FRANCE]
-    assert texts(home, "answer") == ["The capital of France is Paris."]
+    assert done.stdout == b"The capital of Japan is Tokyo.\n"
+    assert texts(home, "user") == [JAPAN]
+    assert texts(home, "answer") == ["The capital of Japan is Tokyo."]
 
 
 @slow
@@ -407,33 +407,33 @@ def test_json_is_one_object_with_the_documented_keys(lcp):
 
 @slow
 def test_lines_are_turns_of_one_conversation(lcp, home):
-    questions = f"{FRANCE}\n\nAnd of Italy?\n"
+    questions = f"{JAPAN}\n\nAnd of Italy?\n"
     done = lcp("chat", "smollm2-135m", "--lines", "--json", "-n", "20", stdin=questions)
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["stats"]["reused"] == 0
     assert second["stats"]["reused"] > first["stats"]["prompt_tokens"]
     assert second["stats"]["reused"] + second["stats"]["read"] == second["stats"]["prompt_tokens"]
-    assert texts(home, "user") == [FRANCE, "And of Italy?"]
+    assert texts(home, "user") == [JAPAN, "And of Italy?"]
 
 
 @slow
 def test_lines_without_json_are_answers(lcp):
-    done = lcp("chat", "smollm2-135m", "--lines", "--stats", "--temp", "0", stdin=f"{FRANCE}\n" * 2)
-    assert done.stdout.splitlines()[0] == b"The capital of France is Paris."
+    done = lcp("chat", "smollm2-135m", "--lines", "--stats", "--temp", "0", stdin=f"{JAPAN}\n" * 2)
+    assert done.stdout.splitlines()[0] == b"The capital of Japan is Tokyo."
     assert len(done.stderr.splitlines()) == 2
     assert b"tokens/s" in done.stderr
 
 
 @slow
 def test_an_answer_ends_at_a_stop_text(lcp):
-    words = [FRANCE, "--temp", "0", "--stop", "Paris", "--stop", "London", "--json"]
+    words = [JAPAN, "--temp", "0", "--stop", "Tokyo", "--stop", "London", "--json"]
     said = json.loads(lcp("chat", "smollm2-135m", *words).stdout)
-    assert (said["answer"], said["ended"]) == ("The capital of France is ", "stop")
+    assert (said["answer"], said["ended"]) == ("The capital of Japan is ", "stop")
 
 
 @slow
 def test_an_answer_ends_at_its_length(lcp):
-    said = json.loads(lcp("chat", "smollm2-135m", "-p", FRANCE, "-n", "1", "--json").stdout)
+    said = json.loads(lcp("chat", "smollm2-135m", "-p", JAPAN, "-n", "1", "--json").stdout)
     assert (said["ended"], said["stats"]["reply_tokens"]) == ("length", 1)
 
 
@@ -566,7 +566,7 @@ def test_a_reader_of_json_that_leaves_ends_the_lines_silently(home, tiny):
 
 @slow
 def test_a_killed_chat_can_be_resumed(lcp, home):
-    process, _ = started(home, FRANCE + " " + STORY)
+    process, _ = started(home, JAPAN + " " + STORY)
     process.kill()
     process.communicate()
     assert [event["type"] for event in log_of(home)] == ["begin", "system", "user"]
@@ -588,8 +588,8 @@ def test_a_chat_with_the_real_model(in_terminal, home):
     with in_terminal("--temp", "0", "-n", "100") as chat:
         chat.sees("smollm2-135m · /help lists commands, Ctrl-D leaves")
         chat.sees("\n>")
-        chat.type(FRANCE + ENTER)
-        chat.sees("\nThe capital of France is Paris.\n")
+        chat.type(JAPAN + ENTER)
+        chat.sees("\nThe capital of Japan is Tokyo.\n")
         # in the middle of an answer
         chat.type(STORY + ENTER)
         chat.sees(f"> {STORY}\n")
@@ -625,8 +625,8 @@ def test_ctrl_c_in_the_middle_of_a_long_prompt(in_terminal, home):
         chat.sees("reading ")
         chat.type(CTRL_C)
         chat.sees("stopped (/retry)")
-        chat.type("/clear" + ENTER + FRANCE + ENTER)
-        chat.sees("\nThe capital of France is Paris.\n")
+        chat.type("/clear" + ENTER + JAPAN + ENTER)
+        chat.sees("\nThe capital of Japan is Tokyo.\n")
     answers = [event for event in log_of(home) if event["type"] == "answer"]
     assert (answers[0]["ended"], answers[0]["text"]) == ("interrupted", "")
     assert answers[0]["stats"]["read"] < answers[0]["stats"]["prompt_tokens"]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment
+from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment, uncut
 
 from lcp.cli.report import Report
 from lcp.cli.stdin import MOST
@@ -106,7 +106,7 @@ def test_the_first_byte_decides_and_all_is_read_then(start, home):
 )
 def test_a_slow_command_is_waited_for(shell, home, pipeline):
     done = shell(pipeline)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, uncut(done.stderr)) == (0, b"")
     assert asked(home) == ["The end.\n\nSum it up."]
 
 
@@ -161,7 +161,7 @@ def test_a_file_is_read_at_once(start, home, tmp_path, text):
     (tmp_path / "text").write_text(text)
     with (tmp_path / "text").open() as file:
         process = start("-p", "Sum it up.", stdin=file)
-        assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")
+        assert (process.wait(timeout=60), uncut(process.stderr.read())) == (0, b"")
     assert asked(home) == [f"{text}\nSum it up." if text else "Sum it up."]
 
 
@@ -192,7 +192,7 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
     (tmp_path / "s.json").write_text('{"enum": ["red", "green"]}')
     (tmp_path / "g.gbnf").write_text('root ::= "yes" | "no"')
     done = shell(f"lcp Hi. -n 20 --json-schema {tmp_path}/s.json")
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, uncut(done.stderr)) == (0, b"")
     assert json.loads(done.stdout) in ("red", "green")
     done = shell(f"echo One. | lcp Hi. -n 20 --json --grammar {tmp_path}/g.gbnf")
     assert json.loads(done.stdout)["answer"] in ("yes", "no")
@@ -343,7 +343,7 @@ def test_a_signal_while_stdin_is_awaited(start, number, code):
 @slow
 def test_a_reader_of_stderr_that_leaves(shell):
     done = shell("{ lcp Hi. --stats 2>&1 >&3 | true; } 3>&1; echo ${PIPESTATUS[0]}")
-    assert (done.stdout.splitlines()[-1], done.stderr) == (b"141", b"")
+    assert (done.stdout.splitlines()[-1], uncut(done.stderr)) == (b"141", b"")
 
 
 def codes():

@@ -194,7 +194,8 @@ def chat(
         for notice in [*notices, *resumed, *found.notices]:
             screen.notice(notice)
         # 3) The chat, run in one of its ways.
-        report = Report(screen, as_json, stats, bool(gbnf), person)
+        kept = partial(_is_kept, chat)
+        report = Report(screen, as_json, stats, bool(gbnf), person, kept)
         if conversation.nodes and not person:
             tell(chat)
         if lines:
@@ -248,8 +249,13 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
             report(chat.ask_with_files(question, before) if question else chat.ask(before))
             chat.say_status()
     talk.run()
-    if chat.log.is_kept and not chat.log.problem:
+    if _is_kept(chat):
         chat.screen.notice(f"Go on with this chat: {resuming(chat)}")
+
+
+def _is_kept(chat: "Chat") -> bool:
+    """Whether the chat is on disk, to be resumed."""
+    return chat.log.is_kept and not chat.log.problem
 
 
 def _begin_with_system(chat: "Chat") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ class Report:
     stats: bool
     whole: bool  # whether an answer that was cut is none
     person: bool  # is there, and may go on
+    kept: Callable[[], bool] = lambda: False  # whether the chat is saved, to go on with later
     cut: bool = False
 
     def __call__(self, reply: "Reply") -> None:
@@ -44,9 +46,9 @@ class Report:
     def _say_cut(self, reply: "Reply") -> None:
         """Of an answer that a limit has cut: which one, and what to type for the rest."""
         tokens = count(reply.stats.reply_tokens, "token")
-        rest = "a longer answer, or go on: lcp chat --continue, then /continue."
         if reply.ended == "length":
-            self.screen.notice(f"Cut at {tokens}. Give a larger -n for {rest}")
+            on = ", or go on: lcp chat --continue, then /continue" * self.kept()
+            self.screen.notice(f"Cut at {tokens}. Give a larger -n for more{on}.")
         elif reply.ended == "full":
             size = f"{reply.stats.ctx_size:,}"
             self.screen.notice(f"Cut at {tokens}: the context of {size} is full. Give a larger -c.")
