@@ -63,7 +63,7 @@ def test_a_cut_off_file_is_incomplete(smollm2, tmp_path):
 def test_a_draft_says_what_it_is_instead_of_a_chat(tmp_path, architecture):
     path = tmp_path / "m-Q8_0-MTP.gguf"
     path.write_bytes(ggufs.gguf([ggufs.pair("general.architecture", 8, architecture)]))
-    with pytest.raises(ModelError, match="(draft|projector)"):
+    with pytest.raises(ModelError, match=r"(draft|projector)"):
         fit(path, tmp_path)
 
 

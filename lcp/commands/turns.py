@@ -107,7 +107,8 @@ def branches(chat: Chat, argument: str) -> None:
         (*mark, *([number] if number else []), question, answer)
         for mark, number, question, answer in zip(marks, numbers, questions, answers, strict=True)
     ]
-    chat.screen.table(rows)
+    end = len(rows[0]) - 1
+    chat.screen.table(rows, cut=(end - 1, end))
     if head not in leaves:
         inside = [str(i) for i, leaf in enumerate(leaves, 1) if conversation.leads_to(leaf)]
         turn = len(conversation.turns())
@@ -188,15 +189,15 @@ def _turn_of(chat: Chat, id: str) -> Turn:
 
 
 def _apart(texts: Sequence[str], width: int) -> list[str]:
-    """The texts on one line each; where two begin alike for longer than is shown, from a little
-    before they differ."""
+    """The texts on one line each; where two begin alike for longer than `width`, which is about
+    what a table has room for, from a little before they differ."""
     lines = [" ".join(text.split()) for text in texts]
     shown = []
     for line in lines:
         others = [other for other in lines if other != line]
         alike = max((common_prefix(line, other) for other in others), default=0)
         begin = 0 if alike < width - LEAST else line.rfind(" ", 0, alike - width // 4) + 1
-        shown.append(words.short(("…" if begin else "") + line[begin:], width))
+        shown.append(words.short(("…" if begin else "") + line[begin:], SHOWN))
     return shown
 
 
