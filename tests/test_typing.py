@@ -145,7 +145,7 @@ def test_folded_pastes_are_told_apart_and_recalled(chat):
 @in_both("Short enough.", size=64)
 def test_what_is_too_long_is_offered_again_folded(chat):
     chat.type("Hm: " + paste(SHORT.replace("\n", " word word word\n") * 9) + ENTER)
-    chat.sees("takes 371 tokens")
+    chat.sees("371 tokens, room for 48")
     chat.waits(lambda: chat.screen().count("> Hm: [paste 1: 73 lines]") == 2, "it is not offered")
     chat.type(BACKSPACE + "fine" + ENTER)
     chat.sees("Short enough.")

@@ -215,7 +215,7 @@ class Overflow:
             if policy == "stop":
                 tokens = self._engine.count(self._all(turns))
                 why = f"the context is full ({tokens:,} tokens, room for {room:,})"
-                raise TooLong(why, "/forget N, /clear or /set overflow slide", tokens, room)
+                raise TooLong(why, "use /forget N, /clear or /set overflow slide", tokens, room)
             if policy == "summarize":
                 window = self._condensed(window, turns, room, condense)
         self._out = window.out
