@@ -85,7 +85,7 @@ class Settings:
         None, "a table [persona.NAME] of config.toml, for a new chat", none=None
     )
     model: str | None = _text(None, "the model to talk with when none is named")
-    system: str | None = _text(None, "the text that tells the model how to behave")
+    system: str | None = _text(None, "the text that tells the model how to behave", none="")
     max_tokens: int | None = _number(
         None, "longest answer, thinking included; auto ends with the window", 1, 2**31 - 1,
         auto=None,
@@ -107,6 +107,7 @@ class Settings:
     )
     loop_guard: str = _choice("on", "stop an answer that repeats itself", "on", "off")
     keys: str = _choice("emacs", "keys of the line editor", "emacs", "vi")
+    raw: str = _choice("off", "continue text as it is, without a chat template", "off", "on")
     think: str = _choice("on", "let thinking models think; hide: not shown", "on", "off", "hide")
     reasoning_effort: str = _choice(
         "auto", "how hard models think that can be told; auto: as they like",

@@ -70,6 +70,8 @@ class ScriptedEngine(Words):
         self.model = SimpleNamespace(fingerprint="scripted", sampling={})
         self.asked: list[Request] = []
         self.variables: dict[str, Any] = {}
+        self.raw = False
+        self.thinks = self.takes_system = True
         self.made_with = {"llama.cpp": "scripted"}
         self.held = 0
         self.stopped = self.closed = False
@@ -95,6 +97,9 @@ class ScriptedEngine(Words):
 
     def looks_at(self, *variables: str) -> bool:
         return "reasoning_effort" in variables
+
+    def own_system(self, silent: bool = False) -> str:
+        return ""
 
     def close(self) -> None:
         self.closed = True

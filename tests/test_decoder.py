@@ -6,7 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lcp.engine.decoder import TAGS, Chunk, Decoder
+from lcp.engine.decoder import PLAIN, Chunk, Decoder
+
+TAGS = PLAIN.openers
 
 moderately = settings(max_examples=200, deadline=None)
 

@@ -244,7 +244,7 @@ def test_how_hard_it_thinks_is_told_to_the_template(chat):
 
 def test_an_effort_that_a_model_cannot_be_told_is_said(chat):
     chat.engine.looks_at = lambda *_: False
-    assert does(chat, "/think high") == "Thinking: on · effort high (this model cannot be told)\n"
+    assert does(chat, "/think high") == "Thinking: on · effort high (not supported by this model)\n"
 
 
 @pytest.mark.parametrize("word", ["high", "300"])

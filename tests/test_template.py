@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.engine.template import CHATML, SOURCE_LIMIT, Template
+from lcp.engine.template_choice import choose
 from lcp.errors import TemplateError
 
 NOW = datetime(2026, 11, 22, 9, 0)
@@ -25,7 +26,9 @@ ANSWER, AGAIN = message("assistant", "Hi."), message("user", "Bye")
 TALK = [SYSTEM, USER, ANSWER, AGAIN]
 
 
-def template(source, **options):
+def template(source, own=False, **options):
+    if own:
+        return choose(source, now=NOW, bos="<s>", eos="</s>", name="tiny.gguf", own=True).template
     return Template(source, now=NOW, bos="<s>", eos="</s>", name="tiny.gguf", **options)
 
 
@@ -70,8 +73,9 @@ def test_a_file_of_the_person_is_named_with_the_line_to_mend(source, sentence):
 def test_a_file_of_the_person_may_do_what_it_likes_with_a_message():
     shout = "{% macro say(m) %}{{ m.content|upper }}!{% endmacro %}{{ say(messages[-1]) }}"
     assert template(shout, own=True).render([USER]) == "HELLO!"
-    needs = "{{ raise_exception('Alone.') if messages|length < 2 }}{{ messages[0].content }}"
-    assert template(needs, own=True).render([SYSTEM, USER]) == "Be brief."
+    needs = "{{ raise_exception('Alone.') if messages|length < 2 }}"
+    needs += "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert template(needs, own=True).render([SYSTEM, USER]) == "Be brief.Hello"
 
 
 # templates as they are

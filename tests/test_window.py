@@ -41,7 +41,7 @@ def test_what_fits_is_whole():
 
 def test_what_was_sampled_goes_along():
     answer = Message("a", "assistant", "Hi.", thinking="Hm.", tokens=(4, 5), fingerprint="f0")
-    window = fit("", [Turn(Message("u", "user", "Hello"), answer)], words, room=9)
+    window = fit(None, [Turn(Message("u", "user", "Hello"), answer)], words, room=9)
     assert window.messages == [
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi."}
@@ -51,7 +51,7 @@ def test_what_was_sampled_goes_along():
 
 def test_an_answer_stopped_before_its_first_word_is_no_message():
     stopped = Turn(Message("u", "user", "Hello"), Message("a", "assistant", "", thinking="Hm."))
-    assert messages("", [stopped]) == [{"role": "user", "content": "Hello"}]
+    assert messages(None, [stopped]) == [{"role": "user", "content": "Hello"}]
 
 
 def test_the_oldest_turns_go_first():
@@ -74,58 +74,58 @@ def test_a_note_stands_as_the_first_turn_behind_the_system_text():
 
 def test_a_note_takes_room_and_never_leaves():
     turns = [turn(n) for n in range(9)]
-    window = fit("", turns, words, room=15, note="Note.")
+    window = fit(None, turns, words, room=15, note="Note.")
     assert window.out == ids(0, 1, 2, 3, 4, 5)
     assert window.messages[1] == {"role": "assistant", "content": "Note."}
 
 
 def test_a_slide_frees_the_slack_too_so_that_the_next_turns_need_none():
     turns = [turn(n) for n in range(20)]
-    first = fit("", turns[:10], words, room=18, slack=6)
+    first = fit(None, turns[:10], words, room=18, slack=6)
     assert (first.out, first.tokens) == (ids(0, 1, 2, 3), 12)
 
     slides = 0
     out = first.out
     for n in range(11, 21):
-        window = fit("", turns[:n], words, room=18, out=out, slack=6)
+        window = fit(None, turns[:n], words, room=18, out=out, slack=6)
         slides += bool(window.newly_out)
         out = window.out
     assert slides == 2
 
 
 def test_slack_drops_nothing_while_everything_fits():
-    assert fit("", [turn(n) for n in range(9)], words, room=18, slack=6).out == frozenset()
+    assert fit(None, [turn(n) for n in range(9)], words, room=18, slack=6).out == frozenset()
 
 
 def test_what_is_out_stays_out_until_all_of_it_fits_with_slack():
     turns = [turn(n) for n in range(6)]
-    tight = fit("", turns, words, room=17, out=ids(0, 1), slack=6)
+    tight = fit(None, turns, words, room=17, out=ids(0, 1), slack=6)
     assert (tight.out, tight.newly_out, tight.tokens) == (ids(0, 1), (), 8)
-    wide = fit("", turns, words, room=18, out=ids(0, 1), slack=6)
+    wide = fit(None, turns, words, room=18, out=ids(0, 1), slack=6)
     assert (wide.out, wide.newly_out, wide.tokens) == (frozenset(), (), 12)
 
 
 def test_what_is_out_on_another_branch_is_of_no_concern():
-    window = fit("", [turn(1), turn(2)], words, room=4, out=ids(7, 8), slack=4)
+    window = fit(None, [turn(1), turn(2)], words, room=4, out=ids(7, 8), slack=4)
     assert (window.out, window.tokens) == (frozenset(), 4)
 
 
 def test_the_last_turn_comes_back_even_if_it_was_out():
     """The person went back to a turn that had left the window."""
-    window = fit("", [turn(1), turn(2)], words, room=2, out=ids(1, 2))
+    window = fit(None, [turn(1), turn(2)], words, room=2, out=ids(1, 2))
     assert (window.out, window.newly_out, window.tokens) == (ids(1), (), 2)
 
 
 def test_a_pinned_turn_stays_where_it_was_said():
     turns = [turn(n, n + 1) for n in range(4)]
-    window = fit("", turns, words, room=14, pinned=["u1"])
+    window = fit(None, turns, words, room=14, pinned=["u1"])
     assert window.out == ids(0, 2)
     assert [len(m["content"].split()) for m in window.messages] == [2, 2, 4, 4]
 
 
 def test_a_turn_that_is_pinned_while_it_is_out_comes_back():
     turns = [turn(n) for n in range(6)]
-    window = fit("", turns, words, room=8, out=ids(0, 1), pinned=["u0"])
+    window = fit(None, turns, words, room=8, out=ids(0, 1), pinned=["u0"])
     assert (window.out, window.newly_out, window.tokens) == (ids(1, 2), ("u2",), 8)
 
 
@@ -139,7 +139,7 @@ def test_nothing_is_counted_where_there_is_nothing():
     def never(messages):
         raise AssertionError("templates cannot render an empty list")
 
-    assert fit("", [], never, room=0) == Window([], frozenset(), (), 0)
+    assert fit(None, [], never, room=0) == Window([], frozenset(), (), 0)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_system_text_that_leaves_no_room_is_named_with_its_size():
 
 
 def test_the_last_turn_stays_where_the_slack_cannot_be_had():
-    window = fit("", [turn(1), turn(2, 9)], words, room=19, slack=5)
+    window = fit(None, [turn(1), turn(2, 9)], words, room=19, slack=5)
     assert (window.out, window.tokens) == (ids(1), 18)
 
 
@@ -179,7 +179,7 @@ def test_a_thousand_turns_are_counted_a_dozen_times():
         return words(messages)
 
     turns = [turn(n) for n in range(1000)]
-    assert len(fit("", turns, counted, room=100).out) == 950
+    assert len(fit(None, turns, counted, room=100).out) == 950
     assert next(calls) <= 12
 
 
@@ -199,7 +199,7 @@ def fits_or_skips(system, turns, room, **more):
 
 
 @settings(max_examples=40, deadline=None)
-@given(TURNS, ROOM, SLACK, SOME, SOME, st.sampled_from(["", "Be brief."]), st.text(max_size=9))
+@given(TURNS, ROOM, SLACK, SOME, SOME, st.sampled_from([None, "Be brief."]), st.text(max_size=9))
 def test_a_window_never_exceeds_its_room_nor_drops_what_must_stay(
     turns, room, slack, out, pinned, system, note
 ):
@@ -216,7 +216,7 @@ def test_a_window_never_exceeds_its_room_nor_drops_what_must_stay(
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME, SOME)
 def test_of_what_was_in_the_window_the_oldest_goes_first(turns, room, slack, out, pinned):
-    window = fits_or_skips("", turns, room, slack=slack, out=out, pinned=pinned)
+    window = fits_or_skips(None, turns, room, slack=slack, out=out, pinned=pinned)
     could_go = [t.user.id for t in turns[:-1] if t.user.id not in out | pinned]
     assert list(window.newly_out) == could_go[: len(window.newly_out)]
 
@@ -224,9 +224,9 @@ def test_of_what_was_in_the_window_the_oldest_goes_first(turns, room, slack, out
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM)
 def test_no_turn_is_dropped_that_would_fit(turns, room):
-    window = fits_or_skips("", turns, room)
+    window = fits_or_skips(None, turns, room)
     if window.out:
-        one_more = fit("", turns[len(window.out) - 1 :], words, room=10**6)
+        one_more = fit(None, turns[len(window.out) - 1 :], words, room=10**6)
         assert one_more.tokens > room
 
 
@@ -235,19 +235,19 @@ def test_no_turn_is_dropped_that_would_fit(turns, room):
 def test_only_what_must_stay_can_be_too_long(turns, room, slack, out, pinned):
     last = turns[-1].user.id
     alone = [t for t in turns if t.user.id in pinned | {last}]
-    if words(messages("", alone)) <= room:
-        fit("", turns, words, room, slack=slack, out=out, pinned=pinned)
+    if words(messages(None, alone)) <= room:
+        fit(None, turns, words, room, slack=slack, out=out, pinned=pinned)
     else:
         with pytest.raises(TooLong):
-            fit("", turns, words, room, slack=slack, out=out, pinned=pinned)
+            fit(None, turns, words, room, slack=slack, out=out, pinned=pinned)
 
 
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, ROOM, SLACK)
 def test_a_smaller_room_never_drops_less(turns, one, other, slack):
     small, large = sorted((one, other))
-    tight = fits_or_skips("", turns, small, slack=slack)
-    assert fit("", turns, words, large, slack=slack).out <= tight.out
+    tight = fits_or_skips(None, turns, small, slack=slack)
+    assert fit(None, turns, words, large, slack=slack).out <= tight.out
 
 
 @settings(max_examples=40, deadline=None)
@@ -255,7 +255,7 @@ def test_a_smaller_room_never_drops_less(turns, one, other, slack):
 def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack, pinned):
     out = frozenset()
     for n in range(1, len(turns) + 1):
-        window = fits_or_skips("", turns[:n], room, out=out, slack=slack, pinned=pinned)
+        window = fits_or_skips(None, turns[:n], room, out=out, slack=slack, pinned=pinned)
         assert window.out == out | set(window.newly_out)
         may_go = {t.user.id for t in turns[: n - 1]} - pinned
         if window.newly_out and window.out < may_go:
@@ -266,8 +266,8 @@ def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack, pinned):
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME)
 def test_the_window_of_a_window_is_itself(turns, room, slack, pinned):
-    once = fits_or_skips("", turns, room, slack=slack, pinned=pinned)
-    again = fit("", turns, words, room, slack=slack, pinned=pinned, out=once.out)
+    once = fits_or_skips(None, turns, room, slack=slack, pinned=pinned)
+    again = fit(None, turns, words, room, slack=slack, pinned=pinned, out=once.out)
     assert (again.messages, again.out, again.newly_out) == (once.messages, once.out, ())
 
 
@@ -278,7 +278,7 @@ def test_even_a_count_that_is_not_monotone_never_exceeds_the_room(turns, room, n
         return words(messages) + noise[len(messages) % 25]
 
     try:
-        window = fit("", turns, odd, room)
+        window = fit(None, turns, odd, room)
     except TooLong:
         return
     assert odd(window.messages) == window.tokens <= room

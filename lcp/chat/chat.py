@@ -5,7 +5,7 @@ owns none of the rooms' work.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window, plain
-from lcp.settings import THINKING, Settings, resolve
+from lcp.settings import EFFORTS, THINKING, Settings, resolve
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
 
@@ -145,7 +145,7 @@ class Chat:
 
     def make_room(self) -> None:
         """Condense early: the turns behind the note are then read while the person types."""
-        if self.settings.overflow != "summarize":
+        if self.settings.overflow != "summarize" or self.settings.raw == "on":
             return
         with stopping(self.engine.stop), suppress(TooLong):
             self.overflow.fit(self.settings, self._condense, spare=self.engine.size // 8)
@@ -174,6 +174,7 @@ class Chat:
         self.settings = resolve(layers)
         self.layers = layers
         self.engine.variables = self.settings.template_variables
+        self.engine.raw = self.screen.verbatim = self.settings.raw == "on"
 
     def set(self, name: str, value: str) -> None:
         """Change a setting from the next answer on; SettingsError when it cannot be."""
@@ -203,10 +204,30 @@ class Chat:
         self.loading = None
         self.layers["model file"] = dict(self.engine.model.sampling)
         self.use(self.layers)
-        for notice in self.engine.notices():
+        asked = [n for n, s in self.settings.sources.items() if s in ("flag", "environment")]
+        for notice in [*self.engine.notices(), *self.in_vain(asked)]:
             self.screen.notice(notice)
         if why:
             self.screen.notice(f"The saved KV cache {why}; the conversation is read again.")
+
+    def in_vain(self, names: Collection[str]) -> list[str]:
+        """Of these settings, what this model has no use for, a sentence each. It is said where
+        they are chosen, and not again when the chat is resumed."""
+        engine, settings, system = self.engine, self.settings, self.conversation.system
+        said = []
+        if settings.raw == "on":
+            own = settings.sources["system"] not in ("default", "models.toml")
+            if {"raw", "system"} & {*names} and system and (own or system != settings.system):
+                said.append("The system text is not used: raw continues text as it is.")
+            return said
+        effort = {"reasoning_effort", "chat_template_kwargs"} & {*names}
+        if effort and {*EFFORTS} & {*engine.variables} and not engine.looks_at(*EFFORTS):
+            said.append("Reasoning effort: not supported by this model's chat template.")
+        if "reasoning_budget" in names and settings.reasoning_budget and not engine.thinks:
+            said.append("Thinking budget: this model's chat template has no thinking to limit.")
+        if "system" in names and system == "" and (own := engine.own_system(silent=True)):
+            said.append(f"The chat template always has a system text of its own: {own}")
+        return said
 
     def look_ahead(self, typed: str, read: bool = True) -> None:
         """Weigh what is typed, and let the engine read what will be needed, as far as it is known;
@@ -303,7 +324,8 @@ class Chat:
     def _made_with(self, reply: Reply) -> dict[str, Any]:
         """What else an answer depends on; of the settings, those that are not as usual."""
         settings, usual = self.settings, Settings()
-        chosen = {n: settings.value(n) for n in THINKING if settings.value(n) != usual.value(n)}
+        names = (*THINKING, "raw")
+        chosen = {n: settings.value(n) for n in names if settings.value(n) != usual.value(n)}
         more = {"before": reply.before, "grammar": self.grammar is not None}
         return self.engine.made_with | chosen | {n: fact for n, fact in more.items() if fact}
 

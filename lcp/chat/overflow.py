@@ -196,6 +196,8 @@ class Overflow:
         """Make room for the last question, or for going on with the answer `begun`; and leave
         `spare` tokens of it free."""
         policy = settings.overflow
+        if policy == "summarize" and settings.raw == "on":
+            policy = "slide"  # text that goes on is asked for no note
         turns = self.turns()
         said = begun.thinking + begun.content if begun else ""
         if begun:

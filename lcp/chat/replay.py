@@ -159,7 +159,7 @@ class Replay:
         self, engine: Engine, settings: Settings, conversation: Conversation, answer: Message
     ) -> Request:
         """What the answer was asked with, but for what could end it before its last token."""
-        engine.variables = settings.template_variables
+        engine.variables, engine.raw = settings.template_variables, settings.raw == "on"
         return Request(
             Overflow(engine, conversation).visible(answer.out),
             settings.sampling,

@@ -87,12 +87,19 @@ def chat(
     overflow: options.Overflow = None,
     slide: options.Slide = None,
     plain: options.Plain = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue text as it is, without a chat template.")
+    ] = False,
     no_ahead: Annotated[
         bool, typer.Option("--no-ahead", help="Process nothing before Enter is pressed.")
     ] = False,
     chat_template: Annotated[
         Path | None,
-        typer.Option("--chat-template", metavar="FILE", help="Jinja chat template to use."),
+        typer.Option(
+            "--chat-template",
+            metavar="FILE|NAME",
+            help="Jinja chat template, or the name of one of llama.cpp's.",
+        ),
     ] = None,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     resume: Annotated[
@@ -121,6 +128,7 @@ def chat(
 
     # 1) What was asked for. A setting with no meaning is said before anything is loaded.
     given = ctx.params | {"max_tokens": max_tokens or predict, "kv_type": kv_type or cache_type}
+    given["raw"] = "on" if raw else None
     flags = {n: v for n, v in given.items() if n in OPTIONS and n != "model" and v}
     if system is not None:
         flags["system"] = reach.system(system)
@@ -130,7 +138,7 @@ def chat(
         "config.toml": from_file(paths.config() / "config.toml"),
     }
     settings = resolve(layers)
-    template = reach.text(chat_template, "template") if chat_template else None
+    template = reach.template(chat_template) if chat_template else None
     services = reach.services(template, verbose)
     asked = settings.sources["persona"] in ("flag", "environment")
     if settings.persona and (asked or not (resume or go_on)):
@@ -183,6 +191,8 @@ def chat(
         if "persona" in layers:
             choosing.record(chat, layers["persona"])
         _begin_with_system(chat)
+        if chat.settings.raw != conversation.settings.get("raw", "off"):
+            chat.keep(conversation.set(raw=chat.settings.raw))  # the chat goes on as it began
         before = ""
         if piped and not lines:
             before = stdin.read(bool(question), screen.notice)
@@ -261,7 +271,7 @@ def _is_kept(chat: "Chat") -> bool:
 def _begin_with_system(chat: "Chat") -> None:
     """The system text of the settings counts for a new conversation, and where it was asked for
     with a flag, the environment or a persona."""
-    text = chat.settings.system or ""
+    text = chat.settings.system
     asked = chat.settings.sources["system"] in ("flag", "environment", "persona")
     if text != chat.conversation.system and (asked or not chat.conversation.nodes):
         chat.keep(chat.conversation.set_system(text))

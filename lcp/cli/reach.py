@@ -196,6 +196,17 @@ def system(given: str) -> str:
     return text(Path(given[1:]), "system text") if given[:1] == "@" else given
 
 
+def template(given: Path) -> str:
+    """The source of a chat template in a file; or the name of one that llama.cpp has."""
+    from lcp.engine import builtin, probe
+
+    if not given.expanduser().exists() and given.name == str(given):
+        probe.check_once(paths.cache())  # llama.cpp knows its names
+        if given.name in builtin.names():
+            return given.name
+    return text(given, "template")
+
+
 def text(file: Path, what: str) -> str:
     """What stands in a file that was named; SettingsError where that cannot be read."""
     try:

@@ -11,13 +11,13 @@ from lcp.chat import attachments
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
 from lcp.errors import LcpError
-from lcp.settings import EFFORTS, OPTIONS, Sampling, Settings, persona
+from lcp.settings import EFFORTS, OPTIONS, THINKING, Sampling, Settings, persona
 from lcp.words import either, short
 
 # What /set can change while a model is loaded; the rest is fixed with its context.
 LIVE = (
     "max_tokens", "stop", "loop_guard", "think", "reasoning_effort", "reasoning_budget",
-    "chat_template_kwargs", "overflow", "slide", "keys", "kv_files",
+    "chat_template_kwargs", "raw", "overflow", "slide", "keys", "kv_files",
 )  # fmt: skip
 # What has a command of its own.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}
@@ -50,8 +50,12 @@ def set_(chat: Chat, argument: str) -> None:
         chat.set(name, value.strip())
     elif name not in OPTIONS:
         chat.set(name, "")  # says which name was meant
-    name, value, source, default, meaning = _row(chat, name)
-    chat.screen.table([(name, value, source, f"default {default}", meaning)])
+    name, shown, source, default, meaning = _row(chat, name)
+    chat.screen.table([(name, shown, source, f"default {default}", meaning)])
+    if value and name in (*THINKING, "raw"):
+        chat.ready()
+        for notice in chat.in_vain([name]):
+            chat.screen.notice(notice)
 
 
 def settable() -> tuple[str, ...]:
@@ -72,13 +76,32 @@ def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
 
 
 def system(chat: Chat, text: str) -> None:
-    """Show or change the system text, which may stand in @FILE; none takes it away."""
+    """Show or change the system text, which may be in @FILE; none is none at all, and reset the
+    one that counts without /system."""
     if text:
-        new = "" if text == "none" else text
+        new = {"none": "", RESET: chat.settings.system}.get(text, text)
         if text.startswith("@"):
             new = attachments.content(text[1:].strip('"'), Path())
         chat.keep(chat.conversation.set_system(new))
-    chat.screen.notice(f"System text: {chat.conversation.system or '(none)'}")
+    chat.ready()
+    for line in _system(chat):
+        chat.screen.notice(line)
+
+
+def _system(chat: Chat) -> Iterable[str]:
+    """The system text that the model gets, and where it comes from."""
+    text, engine = chat.conversation.system, chat.engine
+    if text:
+        chosen = text == chat.settings.system
+        source = f" (from {chat.settings.sources['system']})" if chosen else ""
+        yield f"System text{source}: {text}"
+        if chat.settings.raw == "off" and not engine.takes_system:
+            yield "This chat template takes no system text: it is put before your first question."
+    elif text is None and (own := engine.own_system()) and chat.settings.raw == "off":
+        yield f"System text (the chat template's own): {own}"
+    else:
+        yield "System text: (none)"
+    yield from chat.in_vain(["system"])
 
 
 def think(chat: Chat, word: str) -> None:
@@ -107,10 +130,12 @@ def _thinking(chat: Chat) -> str:
     parts = [settings.think + (" (shown whole)" if chat.screen.show_thinking else "")]
     if settings.reasoning_effort != "auto":
         chat.ready()
-        told = "" if chat.engine.looks_at(*EFFORTS) else " (this model cannot be told)"
+        told = "" if chat.engine.looks_at(*EFFORTS) else " (not supported by this model)"
         parts.append(f"effort {settings.reasoning_effort}{told}")
     if settings.reasoning_budget is not None:
-        parts.append(f"at most {settings.reasoning_budget:,} tokens")
+        chat.ready()
+        told = "" if chat.engine.thinks else " (this model's chat template has no thinking)"
+        parts.append(f"at most {settings.reasoning_budget:,} tokens{told}")
     return " · ".join(parts if settings.think != "off" else parts[:1])
 
 
@@ -134,7 +159,7 @@ def choose_persona(chat: Chat, name: str) -> None:
     chat.use(layers)
     record(chat, changed)
     if "system" in new or ("system" in old and chat.conversation.system == old["system"]):
-        chat.keep(chat.conversation.set_system(chat.settings.system or ""))
+        chat.keep(chat.conversation.set_system(chat.settings.system))
     chat.screen.notice(f"Persona: {name}")
     if later := [n for n in new if n not in settable() and n not in OWN]:
         names = ", ".join(later)
@@ -187,7 +212,7 @@ def _told(table: Any) -> str:
 
 def _text_or_file(chat: Chat, begun: str) -> Iterable[str]:
     if begun[:1] != "@":
-        return ("none",)
+        return ("none", RESET)
     return (f"@{path}" for path in attachments.paths(begun[1:], Path()))
 
 
@@ -203,7 +228,7 @@ COMMANDS = (
     Command(
         "How it answers",
         "system",
-        "[TEXT|@FILE|none]",
+        "[TEXT|@FILE|none|reset]",
         "show or change the system text",
         system,
         _text_or_file,

@@ -18,6 +18,7 @@ from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import Reply, Request, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
+from lcp.engine.thinking_tags import NONE, tags
 from lcp.engine.worker import Emit
 from lcp.errors import ContextFull
 
@@ -32,7 +33,10 @@ class Answering:
         self._context = context
         self._writer = writer
         self._stop = stop
-        self._shown = tag_tokens(model)
+        self._tags = tags(writer.template.source, model.is_special)
+        # Where the vocabulary has no token that ends an answer so, the text does.
+        self._marks = tuple(m for m in writer.template.end_marks if not model.is_end_text(m))
+        self._shown = tag_tokens(model, (*self._tags.all, *self._marks))
 
     def run(self, reply: Reply, request: Request, emit: Emit) -> None:
         """Make the reply; emits Progress and Chunks."""
@@ -43,7 +47,8 @@ class Answering:
         context, model = self._context, self._model
         # 1) Messages to tokens; an answer that is gone on with stands behind them.
         prompt = self._writer.write(request.messages)
-        decoder = Decoder(request.stop, prompt.tail)
+        marks, known = ((), NONE) if prompt.raw else (self._marks, self._tags)
+        decoder = Decoder((*request.stop, *marks), prompt.tail, known)
         speech = Speech(reply, decoder, model, self._shown, emit)
         said = said_before(request.begun, model)
         budget = Budget(request.thinking_tokens, model, decoder, speech)
@@ -74,6 +79,8 @@ class Answering:
                 return sampler.sample(context)
 
             ended = self._decode(draw, speech, request)
+            if ended == "stop" and decoder.stopped in marks:
+                ended = "end"
         except Stopped:
             ended = "interrupted"
         speech.finish(ended, len(wanted), progress)

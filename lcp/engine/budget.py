@@ -9,11 +9,6 @@ from lcp.engine.reply import Speech
 
 # Read by the model as its own words: cut without any, a model goes on thinking in the answer.
 LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
-# What a model says between such a tag and its answer.
-_THEN = {
-    "<|end|>": "<|start|>assistant<|channel|>final<|message|>",
-    "<|END_THINKING|>": "<|START_RESPONSE|>",
-}
 
 
 class Budget:
@@ -46,4 +41,4 @@ class Budget:
                 f"Its thinking was ended after {self._limit:,} tokens; "
                 "/set reasoning_budget auto leaves that to the model."
             )
-        return said + closer + _THEN.get(closer, "")
+        return said + closer + self._decoder.tags.then.get(closer, "")

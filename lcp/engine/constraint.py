@@ -8,7 +8,7 @@ again at every token; the Decoder knows the place anyway.
 from collections.abc import Iterable
 
 from lcp.engine.context import Context
-from lcp.engine.decoder import TAGS, Decoder
+from lcp.engine.decoder import Decoder
 from lcp.engine.grammar import parse
 from lcp.engine.model import Model
 from lcp.engine.native import library
@@ -26,7 +26,7 @@ class Constraint:
         self._model = model
         self._decoder = decoder
         self._shown = shown
-        self._openers = _openers(model)
+        self._openers = _openers(model, decoder.tags.openers)
         self._all = Candidates(model.n_vocab)
         self._one = Candidates(1)
         self._silent: set[int] = set()  # control tokens that llama.cpp takes for their spelling
@@ -130,18 +130,19 @@ class Constraint:
         begun = decoder.half_tag
         piece = model.piece(token, special=token in self._shown).decode("utf-8", "replace")
         text = begun + piece
-        if not begun or (piece and any(t.startswith(text) or text.startswith(t) for t in TAGS)):
+        tags = decoder.tags.openers
+        if not begun or (piece and any(t.startswith(text) or text.startswith(t) for t in tags)):
             return []
-        whole = next(tag for tag in TAGS if tag.startswith(begun))
+        whole = next(tag for tag in tags if tag.startswith(begun))
         return model.tokenize(whole[len(begun) :])
 
 
-def _openers(model: Model) -> frozenset[int]:
+def _openers(model: Model, tags: Iterable[str]) -> frozenset[int]:
     """The tokens that can only begin a tag: such as are a whole tag, or no normal text. A model
     that would spell "<think>" in letters does not think under a grammar."""
     c = library()
     structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
-    found = (model.tokenize(tag) for tag in TAGS)
+    found = (model.tokenize(tag) for tag in tags)
     return frozenset(
         t[0]
         for t in found

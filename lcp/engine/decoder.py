@@ -1,6 +1,7 @@
 """Decoder: bytes of tokens in, text out: whole characters, stop strings cut, thinking apart.
 
-The same bytes give the same text however they are cut. It knows no model.
+The same bytes give the same text however they are cut. A tag counts only before the answer's
+first word, or at its very end, so an answer may talk about "<think>". It knows no model.
 """
 
 import codecs
@@ -8,24 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# What opens a stretch of thinking -> what closes it, as chat templates spell it. An empty closer:
-# only a heading before the answer, dropped. A tag counts only before the answer's first word, so
-# an answer may talk about "<think>".
-TAGS = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<thought>": "</thought>",
-    "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
-    "◁think▷": "◁/think▷",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|START_RESPONSE|>": "",
-    "<|channel>thought\n": "<channel|>",
-    "<|channel|>analysis<|message|>": "<|end|>",
-    "<|channel|>commentary<|message|>": "<|end|>",
-    "<|channel|>final<|message|>": "",
-    "<|start|>assistant": "",
-}
+from lcp.engine.thinking_tags import NONE, Tags, tags
+
+PLAIN = tags()  # what is certain of every model
 
 
 @dataclass(frozen=True)
@@ -40,18 +26,22 @@ class Chunk:
 class Decoder:
     """Feed it bytes, get Chunks; flush it at the end."""
 
-    def __init__(self, stop: Sequence[str] = (), prompt_tail: str = "") -> None:
-        """`prompt_tail`: how the prompt ends; a template may itself have opened the thinking."""
+    def __init__(self, stop: Sequence[str] = (), prompt_tail: str = "", tags: Tags = PLAIN) -> None:
+        """`prompt_tail`: how the prompt ends; a template may itself have opened the thinking, or
+        the answer. With `tags` NONE all that comes is the answer."""
+        self.tags = tags
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(s for s in stop if s)
         self._text = ""  # arrived, not yet given out
+        tail = prompt_tail.rstrip()
+        begun = [o for o in tags.openers if tail.endswith(o.rstrip())]
         # what will end the thinking that goes on; "" outside of it
-        self.closer = next(
-            (c for o, c in TAGS.items() if c and prompt_tail.rstrip().endswith(o.rstrip())), ""
-        )
-        self._begun = False  # the answer has its first word
-        self.after_thinking = False  # there was thinking, or a heading, before the answer
-        self.stopped = False  # a stop string was seen; nothing comes after it
+        self.closer = next((tags.openers[o] for o in begun if tags.openers[o]), "")
+        # what stands behind the answer
+        self._ends = next((tags.ends[o] for o in begun if o in tags.ends), ())
+        self._begun = tags is NONE  # the answer has its first word
+        self.after_thinking = bool(self._ends)  # there was thinking, or a heading, before it
+        self.stopped = ""  # the stop string that was seen; nothing comes after it
 
     @property
     def half_tag(self) -> str:
@@ -90,6 +80,7 @@ class Decoder:
     def _thinking(self, final: bool) -> str:
         text, found, rest = self._text.partition(self.closer)
         if found:
+            self._ends = self.tags.ends.get(self.closer, ())
             self.closer, self._text, self.after_thinking = "", rest, True
             return text
         held = 0 if final else _half(text, [self.closer])
@@ -97,26 +88,43 @@ class Decoder:
         return text[: len(text) - held]
 
     def _answer(self, final: bool) -> str:
-        text = self._text
+        text, openers = self._text, self.tags.openers
         if not self._begun:
             word = text.lstrip()
-            if opener := next((o for o in TAGS if word.startswith(o)), ""):
-                self.closer, self._text = TAGS[opener], word[len(opener) :]
+            if opener := next((o for o in openers if word.startswith(o)), ""):
+                self.closer, self._text = openers[opener], word[len(opener) :]
                 self.after_thinking |= not self.closer
+                self._ends = self.tags.ends.get(opener, self._ends)
                 return ""
-            if not final and any(o.startswith(word) for o in TAGS):
+            if not final and any(o.startswith(word) for o in openers):
                 return ""  # blank so far, or perhaps the beginning of a tag
             self._begun = True
             if self.after_thinking:
                 text = word  # the blank lines between thinking and answer belong to neither
         # the one that is complete first, and the longest of those that end together
-        found = [(i + len(s), i) for s in self._stops if (i := text.find(s)) >= 0]
+        found = [(i + len(s), i, s) for s in self._stops if (i := text.find(s)) >= 0]
         if found:
-            self._text, self.stopped = "", True
-            return text[: min(found)[1]]
-        held = 0 if final else _half(text, self._stops)
-        self._text = text[len(text) - held :]
+            _, at, self.stopped = min(found)
+            self._text, text, final = "", text[:at], True
+            return text[: len(text) - self._behind(text, final)]
+        held = max(0 if final else _half(text, self._stops), self._behind(text, final))
+        self._text = "" if final else text[len(text) - held :]
         return text[: len(text) - held]
+
+    def _behind(self, text: str, final: bool) -> int:
+        """The length of what may stand behind the answer, and at the end of all really does: a
+        closing tag, with white space around it. Where more comes, it was part of the answer."""
+        if not self._ends:
+            return 0
+        half = 0 if final else _half(text, self._ends)
+        whole = len(text) - half
+        at, end = whole, "?"
+        while end:
+            at = len(text[:at].rstrip())
+            end = next((e for e in self._ends if text.endswith(e, 0, at)), "")
+            at -= len(end)
+        closed = any(end in text[at:whole] for end in self._ends)
+        return len(text) - at if closed or not final else 0
 
 
 def _half(text: str, whole: Iterable[str]) -> int:

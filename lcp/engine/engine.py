@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
 from lcp.engine.ahead import Ahead
@@ -18,8 +18,12 @@ from lcp.engine.loading import Fit, Loaded, Loading, load, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.reply import Reply, Request
+from lcp.engine.thinking_tags import thinks
 from lcp.engine.worker import Emit, Task, Worker
-from lcp.settings import EFFORTS, Settings
+from lcp.settings import Settings
+
+if TYPE_CHECKING:
+    from lcp.engine.template import Template
 
 MEASURED = 32  # tokens from which on a reading tells the speed
 
@@ -28,6 +32,7 @@ class Engine:
     """One model ready to answer; close it before the program ends."""
 
     variables: Mapping[str, Any]  # what the chat template is told, from the next prompt on
+    raw = False  # whether text is continued as it is, without a chat template
     loaded = 0.0  # share of the model that is in memory, while it is loaded
 
     def __init__(
@@ -92,6 +97,7 @@ class Engine:
             template=self._template,
             variables=lambda: self.variables,
             name=self._name,
+            raw=lambda: self.raw,
         )
         self._ahead.begin(made.context, made.writer)
         self._made = made
@@ -137,15 +143,31 @@ class Engine:
 
     def notices(self) -> list[str]:
         """What a person should know of this model here."""
-        fallback, asked = self._loaded.template.is_fallback, self._settings.ctx_size
-        said = [*told(self._fit, fallback, asked, self.size), self._loaded.context.kind.told()]
-        if any(name in self.variables for name in EFFORTS) and not self.looks_at(*EFFORTS):
-            said.append("This model's chat template takes no reasoning effort.")
+        said = [*told(self._fit, self._settings.ctx_size, self.size)]
+        said += [self._loaded.context.kind.told(), "" if self.raw else self._loaded.choice.notice]
         return [sentence for sentence in (*said, *self.model.ignored) if sentence]
 
     def looks_at(self, *variables: str) -> bool:
         """Whether the chat template looks at one of these variables."""
-        return self._loaded.template.uses(*variables)
+        return self._template_used.uses(*variables)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the chat template says anything of thinking."""
+        return thinks(self._template_used.source)
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the chat template prints a system text where it belongs."""
+        return self._template_used.takes_system
+
+    def own_system(self, silent: bool = False) -> str:
+        """The system text that the chat template itself has; see Template."""
+        return self._template_used.own_system(silent)
+
+    @property
+    def _template_used(self) -> "Template":
+        return self._loaded.choice.template
 
     @property
     def leaves_holes(self) -> bool:

@@ -20,7 +20,7 @@ from lcp.engine.prompt import PromptWriter
 from lcp.settings import Settings
 
 if TYPE_CHECKING:
-    from lcp.engine.template import Template
+    from lcp.engine.template_choice import Choice
 
 AUTO_CTX = 8192  # -c auto without a Fit: what the model was trained for, at most this
 
@@ -47,7 +47,7 @@ class Loaded:
     """What a load makes."""
 
     model: Model
-    template: "Template"
+    choice: "Choice"
     writer: PromptWriter
     context: Context
     answering: Answering
@@ -66,16 +66,17 @@ def load(
     template: str | None,
     variables: Callable[[], Mapping[str, Any]],
     name: str,
+    raw: Callable[[], bool],
 ) -> Loaded:
     """Load a model and make its context; `life` will free what was made, also by a load that
     fails. Raises what Model, Template and Context do."""
-    from lcp.engine.template import Template  # jinja2, which the prompt does not wait for
+    from lcp.engine.template_choice import choose  # jinja2, which the prompt does not wait for
 
     s = settings
     layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
     model = Model.load(path, layers, on_progress, fit.repack if fit else True, name=name)
     life.callback(model.close)
-    compiled = Template(
+    choice = choose(
         model.chat_template if template is None else template,
         now=now,
         bos=model.text([model.bos]) if model.bos >= 0 else "",
@@ -100,19 +101,15 @@ def load(
     size = fit.ctx_size if fit else s.ctx_size or auto
     context = new_context(size, swa_full=keep_all_cells(model, size, s.kv_type))
     life.callback(context.close)
-    writer = PromptWriter(compiled, model, variables)
+    writer = PromptWriter(choice.template, model, variables, raw)
     answering = Answering(model, context, writer, stop)
-    return Loaded(model, compiled, writer, context, answering, new_context)
+    return Loaded(model, choice, writer, context, answering, new_context)
 
 
-def told(fit: Fit | None, fallback: bool, asked: int | None, size: int) -> Iterator[str]:
-    """What a person should know of it: `fallback`, whether the model has no template of its own;
-    the context that was `asked` for, and its real `size`, in tokens."""
+def told(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
+    """What a person should know of it: the context that was `asked` for, and its real `size`, in
+    tokens."""
     if fit:
         yield from fit.notices
-    if fallback:
-        yield (
-            "This model has no chat template; ChatML is used. --chat-template FILE gives another."
-        )
     if asked and asked != size:
         yield f"The context has {size:,} tokens, not {asked:,}: llama.cpp takes whole 256s."

@@ -140,6 +140,17 @@ class Model:
         """Whether a token is structure, not text."""
         return bool(library().llama_vocab_is_control(self.vocab, token))
 
+    def is_special(self, text: str) -> bool:
+        """Whether a text is one token of the vocabulary that stands for structure."""
+        c, ids = library(), self.tokenize(text)
+        structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return len(ids) == 1 and bool(c.llama_vocab_get_attr(self.vocab, ids[0]) & structure)
+
+    def is_end_text(self, text: str) -> bool:
+        """Whether a text is one token that ends an answer."""
+        ids = self.tokenize(text)
+        return len(ids) == 1 and self.is_end(ids[0])
+
     @property
     def bos(self) -> int:
         """The token that begins a text, -1 when the vocabulary has none."""
@@ -175,8 +186,20 @@ class Model:
     @functools.cached_property
     def chat_template(self) -> str | None:
         """The Jinja source of the model's own chat template."""
-        source = library().llama_model_chat_template(self.handle, None)
-        return source.decode("utf-8", "replace") if source else None
+        key = "tokenizer.chat_template"
+        source = self.meta(key)
+        if source and source.strip():
+            return source
+        # A file may have several, each under a name, and none of them without one.
+        c, buffer = library(), ctypes.create_string_buffer(256)
+        names = []
+        for i in range(c.llama_model_meta_count(self.handle)):
+            c.llama_model_meta_key_by_index(self.handle, i, buffer, len(buffer))
+            name = buffer.value.decode("utf-8", "replace")
+            if name.startswith(f"{key}."):
+                names.append(name.removeprefix(f"{key}."))
+        best = min(names, key=_by_use, default=None)
+        return source if best is None else self.meta(f"{key}.{best}")
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -207,6 +230,11 @@ class Model:
             file.seek(max(0, size - (1 << 20)))
             digest.update(file.read(1 << 20))
         return digest.hexdigest()
+
+
+def _by_use(name: str) -> tuple[bool, bool]:
+    """Orders the names of chat templates: "default" first, those for tools and documents last."""
+    return name in ("tool_use", "rag"), name != "default"
 
 
 def _look_before(path: Path) -> None:

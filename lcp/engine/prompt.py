@@ -32,6 +32,7 @@ class Prompt:
     tokens: list[int]
     boundary: int | None
     tail: str  # the last characters, which may open the model's thinking
+    raw: bool = False  # text to go on with: no template wrote it
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,13 @@ class PromptWriter:
         template: "Template",
         model: Model,
         variables: Callable[[], Mapping[str, Any]] = dict,
+        raw: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`variables` gives what the template is told beside the messages."""
-        self._template = template
+        """`variables` gives what the template is told beside the messages; `raw`, whether no
+        template is used."""
+        self.template = template
         self._variables = variables
+        self._raw = raw
         self._model = model
         # A conversation's earlier stretches come again with every turn; what was typed on the way
         # to a question does not.
@@ -67,6 +71,8 @@ class PromptWriter:
         sampled) and "fingerprint" (of the model that sampled them). TemplateError where nothing
         is left to read.
         """
+        if self._raw():
+            return self._continued(messages)
         told = self._variables()
         text, tokens = self._write(messages, told, ask=True)
         if not tokens:
@@ -82,13 +88,29 @@ class PromptWriter:
 
     def count(self, messages: Messages) -> int:
         """How many tokens the messages have without the tail that asks for an answer."""
+        if self._raw():
+            return len(self._continued(messages).tokens)
         return len(self._write(messages, self._variables(), ask=False)[1])
+
+    def _continued(self, messages: Messages) -> Prompt:
+        """What was written and said, as one text that goes on. A system text has no place in it;
+        special tokens that it spells are read as such."""
+        text, stretches = "", []
+        for message in messages:
+            if message["role"] != "system":
+                begin, text = len(text), text + message["content"]
+                if sampled := self._sampled(message):
+                    stretches.append(_Stretch(begin, len(text), sampled))
+        tokens = self._splice(text, stretches)
+        if not tokens:
+            raise TemplateError("There is no text to continue. Write some.")
+        return Prompt(tokens, len(tokens), "", raw=True)
 
     def _write(
         self, messages: Messages, told: Mapping[str, Any], ask: bool
     ) -> tuple[str, list[int]]:
         shown = [_for_template(m) for m in messages]
-        text = self._template.render(shown, told, ask=ask)
+        text = self.template.render(shown, told, ask=ask)
         # Contents with tokens of their own: as sampled, or because they spell a control token.
         own = [i for i, m in enumerate(messages) if self._sampled(m) or self._as_text(m)]
         if not own:
@@ -96,7 +118,7 @@ class PromptWriter:
         # A character that is nowhere else marks where in the prompt each of them begins.
         marks = dict(zip(own, _unused_characters(text), strict=False))
         marked = [_marked(m, marks[i]) if i in marks else m for i, m in enumerate(shown)]
-        rendered = self._template.render(marked, told, ask=ask)
+        rendered = self.template.render(marked, told, ask=ask)
         between = re.split(f"([{''.join(marks.values())}])", rendered)
         pieces, found = between[::2], between[1::2]
         if "".join(pieces) != text:  # the template looks into the contents; marks mislead it

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcp.engine.context import Progress
-from lcp.engine.decoder import TAGS, Chunk, Decoder
+from lcp.engine.decoder import PLAIN, Chunk, Decoder
 from lcp.engine.model import Model
 from lcp.engine.stats import Stats
 from lcp.engine.worker import Emit, Task
@@ -18,6 +18,7 @@ from lcp.settings import Sampling, Settings
 # Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
 # all compute, that stops one of them at every token.
 PACE_S = 0.1
+BEHIND = 16  # tokens behind an answer that may be tags or a stop string
 
 
 @dataclass(frozen=True)
@@ -199,24 +200,27 @@ class Speech:
 
     def _tokens_of_text(self) -> list[int]:
         """The ids that spell the answer's text, without thinking, tags and a cut stop string."""
-        tokens, pieces = self.tokens[: self._whole], self._pieces[: self._whole]
         text = self._reply.text
-        surplus = sum(map(len, pieces)) - len(text.encode("utf-8", "replace"))
-        for start in range(len(tokens)):
-            # Only one start has the right length, but for text with bytes that are no UTF-8,
-            # where a byte became a longer U+FFFD.
-            if (surplus == 0 or start == 0) and (
-                b"".join(pieces[start:]).decode("utf-8", "replace") == text
-            ):
-                return tokens[start:]
-            surplus -= len(pieces[start])
+        size = len(text.encode("utf-8", "replace"))
+        for end in range(self._whole, max(0, self._whole - BEHIND), -1):
+            pieces = self._pieces[:end]
+            surplus = sum(map(len, pieces)) - size
+            for start in range(end):
+                # Only one start has the right length, but for text with bytes that are no UTF-8,
+                # where a byte became a longer U+FFFD.
+                if surplus < 0 and start:
+                    break
+                if (surplus == 0 or start == 0) and (
+                    b"".join(pieces[start:]).decode("utf-8", "replace") == text
+                ):
+                    return self.tokens[start:end]
+                surplus -= len(pieces[start])
         return []
 
 
-def tag_tokens(model: Model) -> frozenset[int]:
-    """The control tokens that spell thinking tags; all others stay out of the text."""
-    tags = [tag for pair in TAGS.items() for tag in pair if tag]
-    return frozenset(t for tag in tags for t in model.tokenize(tag) if model.is_control(t))
+def tag_tokens(model: Model, texts: Iterable[str] = PLAIN.all) -> frozenset[int]:
+    """The control tokens that spell these tags; all others stay out of the text."""
+    return frozenset(t for text in texts for t in model.tokenize(text) if model.is_control(t))
 
 
 def said_before(begun: dict[str, Any] | None, model: Model) -> list[int]:

@@ -1,17 +1,21 @@
 """Template: messages -> the prompt text, by the model's own chat template.
 
 The template is a Jinja program out of a downloaded file, so it runs in a Sandbox; whatever it does
-there ends in text or in one sentence. It knows no tokens.
+there ends in text or in one sentence. Or it is one that llama.cpp has under a name. It knows no
+tokens.
 """
 
+import copy
 import functools
+import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any
 
+from lcp.engine import builtin
 from lcp.engine.sandbox import Exceeded, Sandbox
 from lcp.errors import TemplateError
 
@@ -19,9 +23,14 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# What ends a message in ChatML, and begins the next one.
+CHATML_MARKS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 _PROGRAM = ("<template>", "<unknown>")  # where Jinja says that an error was
 SECONDS = 2.0
 SOURCE_LIMIT = 1 << 16  # characters; the longest in use are near 20,000
+# What ends a message, as far as it can be told from the text: "<|im_end|>", "[/INST]", "</s>".
+_END_MARK = re.compile(r"\s*(<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\])")
+_SYSTEM, _USER, _ANSWER = "sYsTeM", "uSeR", "aNsWeR"  # texts that no template has
 
 
 class Refused(Exception):
@@ -41,11 +50,15 @@ class Template:
         name: str = "the model",
         own: bool = False,
         seconds: float = SECONDS,
+        is_name: bool = False,
     ) -> None:
         """`now` is what strftime_now answers: the moment the conversation began, or the next
         day's resume would change the prompt's first lines. Without a source ChatML is used.
-        `own`: it is not the model's but a file of the person's, who can mend it."""
+        `own`: it is not the model's but a file of the person's, who can mend it. `is_name`: the
+        source is the name of a template of llama.cpp's."""
         self.is_fallback = source is None
+        self.parts: frozenset[str] = frozenset()  # roles whose content it wants as a list of parts
+        self._is_name = is_name
         self._source = CHATML if source is None else source
         self._name = "The file of --chat-template" if own else f"The chat template of {name}"
         self._way = "Mend it" if own else "Give another one with --chat-template FILE"
@@ -60,9 +73,20 @@ class Template:
         }
         if len(source or "") > SOURCE_LIMIT:
             raise TemplateError(f"{self._name} is too long. {self._way}.")
-        self._compiled = self._guarded([], lambda: self._env.from_string(self._source))
-        if own and not self._guarded([], self._prints_messages):
-            raise TemplateError(f"{self._name} never prints a message's content. {self._way}.")
+        if not is_name:
+            self._compiled = self._guarded([], lambda: self._env.from_string(self._source))
+
+    def with_parts(self, roles: Collection[str]) -> "Template":
+        """The same template, which is given the content of these roles as a list of parts."""
+        other = copy.copy(self)
+        for name in ("_takes_system", "_own_system", "_can_be_silent"):  # known of this one only
+            vars(other).pop(name, None)
+        other.parts = frozenset(roles)
+        return other
+
+    def useless(self) -> TemplateError:
+        """The error for a template that prints no question."""
+        return TemplateError(f"{self._name} never prints a message's content. {self._way}.")
 
     def render(
         self,
@@ -82,13 +106,49 @@ class Template:
 
     def uses(self, *names: str) -> bool:
         """Whether the template looks at one of these variables."""
-        return any(name in self._source for name in names)
+        return any(name in self.source for name in names)
+
+    @property
+    def source(self) -> str:
+        """The program, "" of one that llama.cpp has."""
+        return "" if self._is_name else self._source
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether it prints a system text; where not, that goes in front of the first question."""
+        return bool(self._asked(lambda: self._takes_system, False))
+
+    def own_system(self, silent: bool = False) -> str:
+        """The system text that the template itself has, for a conversation without one; with
+        `silent` for a conversation whose system text is empty."""
+        own: str = self._asked(lambda: self._own_system, "")
+        return "" if silent and self._asked(lambda: self._can_be_silent, False) else own
+
+    @functools.cached_property
+    def end_marks(self) -> tuple[str, ...]:
+        """What ends the model's answer as a text, for a vocabulary that has no token for it."""
+        if self.is_fallback:
+            return CHATML_MARKS
+        talk = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
+        behind = self._asked(lambda: self._render(talk, False, {}), "").rpartition(_ANSWER)[2]
+        found = _END_MARK.match(behind)
+        return (found[1],) if found else ()
+
+    def _asked(self, work: Callable[[], Any], otherwise: Any) -> Any:
+        """What is found out by rendering; of a template that fails at it, `otherwise`."""
+        try:
+            return self._guarded([], work)
+        except TemplateError:
+            return otherwise
 
     def _render(
         self, messages: list[dict[str, Any]], ask: bool, variables: Mapping[str, Any]
     ) -> str:
-        if messages and messages[0]["role"] == "system" and not self._takes_system:
-            messages = _system_into_user(messages)
+        if messages and messages[0]["role"] == "system":
+            if not messages[0]["content"].strip() and not self._can_be_silent:
+                messages = messages[1:] or messages
+            elif not self._takes_system:
+                messages = _system_into_user(messages)
         try:
             return self._once(messages, variables, ask)
         except Refused:
@@ -97,6 +157,10 @@ class Template:
     def _once(
         self, messages: list[dict[str, Any]], variables: Mapping[str, Any], ask: bool = True
     ) -> str:
+        if self._is_name:
+            return builtin.apply(self._source, messages, ask)
+        if self.parts:
+            messages = [_in_parts(m) if m["role"] in self.parts else m for m in messages]
         names = {**variables, "messages": messages, "add_generation_prompt": ask}
         try:
             # templates ask "if tools" or "tools is not none" ...
@@ -105,19 +169,32 @@ class Template:
             # ... or loop over them without asking
             return self._env.render(self._compiled, {"tools": [], "documents": []} | names)
 
-    def _prints_messages(self) -> bool:
-        try:
-            return "xyzzy" in self._once([{"role": "user", "content": "xyzzy"}], {}).lower()
-        except Refused:
-            return True  # but not alone
-
     @functools.cached_property
     def _takes_system(self) -> bool:
-        probe = [{"role": "system", "content": "sYsTeM"}, {"role": "user", "content": "uSeR"}]
+        return _SYSTEM.lower() in self._with_system(_SYSTEM).lower()
+
+    @functools.cached_property
+    def _own_system(self) -> str:
+        before, found, behind = self._with_system(_SYSTEM).partition(_SYSTEM)
+        without = self._with_system(None)
+        size = len(without) - len(before) - len(behind)
+        if found and size > 0 and without.startswith(before) and without.endswith(behind):
+            return without[len(before) : len(before) + size].strip()
+        return ""
+
+    @functools.cached_property
+    def _can_be_silent(self) -> bool:
+        """Whether an empty system text takes away the template's own."""
+        empty = self._own_system and self._with_system("")
+        return bool(empty) and self._own_system not in empty
+
+    def _with_system(self, text: str | None) -> str:
+        """A question behind this system text; "" where the template refuses that."""
+        system = [] if text is None else [{"role": "system", "content": text}]
         try:
-            return "sYsTeM" in self._once(probe, {})
+            return self._once([*system, {"role": "user", "content": _USER}], {})
         except Refused:
-            return False
+            return ""
 
     def _guarded(self, messages: list[dict[str, Any]], work: Callable[[], Any]) -> Any:
         """Whatever goes wrong inside somebody else's program, as one sentence."""
@@ -143,6 +220,11 @@ def _line(error: Exception) -> str:
     """ "line 3: ", where the program went wrong; "" where nobody knows."""
     numbers = [n for f, n in walk_tb(error.__traceback__) if f.f_code.co_filename in _PROGRAM]
     return f"line {numbers[-1]}: " if numbers else ""
+
+
+def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as templates of models that see want it."""
+    return message | {"content": [{"type": "text", "text": message["content"]}]}
 
 
 def _refuse(message: object) -> None:

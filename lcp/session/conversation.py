@@ -42,7 +42,7 @@ class Conversation:
     created: datetime = field(init=False)
     model: str = field(init=False, default="")
     name: str = field(init=False, default="")  # what a person calls this chat
-    system: str = field(init=False, default="")
+    system: str | None = field(init=False, default=None)  # "": expressly none
     settings: dict[str, Any] = field(init=False, default_factory=dict)
     head: str | None = field(init=False, default=None)
     pinned: set[str] = field(init=False, default_factory=set)
@@ -95,7 +95,7 @@ class Conversation:
                 self.opening = event
                 self.created = moment(event.get("created"), self.created)
                 self.model = model
-            case {"type": "system", "text": str(text)}:
+            case {"type": "system", "text": None | str() as text}:
                 self.system = text
             case {"type": "name", "name": str(name)}:
                 self.name = name
@@ -167,8 +167,9 @@ class Conversation:
         facts |= {"seed": seed, "stats": dict(stats)}
         return self._record("answer", self.head, facts)
 
-    def set_system(self, text: str) -> Event:
-        """The system text of the whole conversation is now this."""
+    def set_system(self, text: str | None) -> Event:
+        """The system text of the whole conversation is now this; "" is expressly none, None
+        leaves it to the model's chat template."""
         return self._record("system", None, {"text": text})
 
     def set(self, **values: Any) -> Event:

@@ -29,7 +29,7 @@ class Window:
 
 
 def fit(
-    system: str,
+    system: str | None,
     turns: Sequence[Turn],
     count: Count,
     room: int,
@@ -85,9 +85,10 @@ def fit(
     )
 
 
-def messages(system: str, turns: Sequence[Turn], note: str = "") -> list[Plain]:
-    """The system text, the note as a turn of its own, and the turns, as the engine takes them."""
-    told: list[Plain] = [{"role": "system", "content": system}] if system else []
+def messages(system: str | None, turns: Sequence[Turn], note: str = "") -> list[Plain]:
+    """The system text, the note as a turn of its own, and the turns, as the engine takes them.
+    An empty system text is one: the chat template may have its own."""
+    told: list[Plain] = [{"role": "system", "content": system}] if system is not None else []
     if note:
         # A turn and not a system text: templates keep the roles alternating.
         told += [

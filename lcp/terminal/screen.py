@@ -54,6 +54,7 @@ class Screen:
         self._answers = answers
         self._plain = plain
         self.show_thinking = show_thinking
+        self.verbatim = False  # what is written is no Markdown: text that a model goes on with
         self._clock = clock
         self._closed = False
         self._transient = False
@@ -120,7 +121,7 @@ class Screen:
 
     def _draws(self, console: Console) -> bool:
         """Whether what is written there is Markdown that is painted."""
-        return console.is_terminal and not (self._plain or console.legacy_windows)
+        return console.is_terminal and not (self._plain or self.verbatim or console.legacy_windows)
 
     def _finish_part(self) -> "Painter | Thinking | _Plain | None":
         part, self._part = self._part, None

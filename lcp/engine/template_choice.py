@@ -1,0 +1,86 @@
+"""TemplateChoice: which chat template a model is given, and what a person should know of that.
+
+A template is tried once, before the first question: one that never prints the question would give
+every question the same answer.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lcp.engine import builtin
+from lcp.engine.sandbox import Exceeded
+from lcp.engine.template import Template
+from lcp.errors import TemplateError
+
+_TALK = [
+    {"role": role, "content": f"Qyx{i}zzy"}
+    for i, role in enumerate(("system", "user", "assistant", "user"))
+]
+_QUESTION = 3  # which of these is the one to answer
+_EARLIER = {1: "your earlier questions", 2: "the model's earlier answers"}
+_WAY = "Give another one with --chat-template FILE."
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A template for a model."""
+
+    template: Template
+    is_base: bool = False  # the model has no template: it continues text
+    notice: str = ""
+
+
+def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> Choice:
+    """The template to use: the `source`, which may be the name of one that llama.cpp has; or
+    ChatML, where there is none or where it loses the question. TemplateError for one that does not
+    compile, and for the person's `own` that loses it."""
+
+    def made(source: str | None, is_name: bool = False) -> Template:
+        return Template(source, name=name, own=own, is_name=is_name, **more)
+
+    if source is None:
+        notice = (
+            f"{name} has no chat template: it is a base model, which continues text. lcp asks it "
+            "in ChatML; --raw, or /set raw on, continues what you write."
+        )
+        return Choice(made(None), True, notice)
+    word = source.strip()
+    by_name = word in builtin.names()
+    template = made(word, is_name=True) if by_name else made(source)
+    lost = _lost(template)
+    if lost is None or lost:
+        parts = template.with_parts({_TALK[i]["role"] for i in lost or range(len(_TALK))})
+        still = _lost(parts)
+        if still is not None and (still < lost if lost else _QUESTION not in still):
+            template, lost = parts, still
+    if lost is None and own:
+        template.render(_TALK[_QUESTION:])  # says what is wrong
+    if lost and _QUESTION in lost:
+        if own:
+            raise template.useless()
+        why = "never prints your question" if word else "is blank"
+        return Choice(
+            made(None), notice=f"The chat template of {name} {why}: lcp uses ChatML. {_WAY}"
+        )
+    said = []
+    if by_name and not own:
+        said.append(f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}.")
+    if gone := [what for i, what in _EARLIER.items() if i in (lost or ())]:
+        said.append(f"The chat template of {name} leaves out {' and '.join(gone)}. {_WAY}")
+    return Choice(template, notice=" ".join(said))
+
+
+def _lost(template: Template) -> frozenset[int] | None:
+    """The messages of a talk that the template does not print; None for one that fails."""
+    for begin in (0, 1, _QUESTION):  # some take no system text, or no earlier turns
+        try:
+            text = template.render(_TALK[begin:]).lower()
+        except TemplateError as error:
+            if isinstance(error.__cause__, Exceeded):
+                raise
+            continue
+        # a list that is printed as Python has it is no text
+        words = [m["content"].lower() for m in _TALK]
+        shown = {i for i, w in enumerate(words) if w in text and f"'text': '{w}" not in text}
+        return frozenset(range(begin, len(_TALK))) - shown
+    return None

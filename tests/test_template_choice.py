@@ -1,0 +1,214 @@
+"""Which chat template a model is given: the question always reaches it."""
+
+from datetime import datetime
+
+import pytest
+from tiny import write
+
+from lcp.engine.engine import Engine
+from lcp.engine.reply import Request
+from lcp.engine.template_choice import choose
+from lcp.errors import TemplateError
+from lcp.settings import Sampling, Settings
+
+NOW = datetime(2026, 11, 29, 9, 0)
+EACH_PART = (
+    "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}</s>{% endfor %}"
+)
+FIRST_PART = "{% for m in messages %}<|{{ m.role }}|>{{ m.content[0]['text'] }}\n{% endfor %}"
+USER_PARTS = (
+    "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content[0].text }}]"
+    "{% else %}({{ m.content | trim }}){% endif %}{% endfor %}"
+)
+SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}
+ANSWER, AGAIN = {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Bye"}
+TALK = [SYSTEM, USER, ANSWER, AGAIN]
+
+
+def chosen(source, **more):
+    return choose(source, now=NOW, bos="<s>", eos="</s>", name="tiny.gguf", **more)
+
+
+@pytest.mark.parametrize("source", [EACH_PART, FIRST_PART, USER_PARTS])
+def test_a_template_that_wants_a_list_of_parts_gets_one(source):
+    choice = chosen(source)
+    text = choice.template.render(TALK)
+    assert [text.count(m["content"]) for m in TALK] == [1, 1, 1, 1]
+    assert not (choice.notice or choice.is_base or choice.template.is_fallback)
+
+
+def test_only_the_roles_that_need_it_get_parts():
+    template = chosen(USER_PARTS).template
+    assert template.parts == {"user"}
+    assert template.render(TALK) == "(Be brief.)[Hello](Hi.)[Bye]"
+
+
+def test_a_template_that_raises_for_a_text_gets_parts():
+    source = "{% for m in messages %}{{ m.content[0].text + '.' }}{% endfor %}"
+    assert chosen(source).template.render([USER, ANSWER, AGAIN]) == "Hello.Hi..Bye."
+
+
+def test_a_list_that_is_printed_as_python_has_it_is_no_text():
+    source = (
+        "{% if messages[0].content is string %}.{% else %}{{ messages[-1].content }}{% endif %}"
+    )
+    assert chosen(source).template.is_fallback
+
+
+@pytest.mark.parametrize("source", ["", "  \n", "no-such-name", "{{ messages | length }}"])
+def test_a_template_that_loses_the_question_is_not_used(source):
+    choice = chosen(source)
+    assert choice.template.is_fallback and not choice.is_base
+    assert "Hello" in choice.template.render([USER])
+    assert "ChatML" in choice.notice and "--chat-template" in choice.notice
+    with pytest.raises(TemplateError, match="--chat-template"):
+        chosen(source, own=True)
+
+
+def test_a_template_that_fails_says_why_at_the_first_question():
+    choice = chosen("{{ messages[0].content }}{{ no_such_function() }}")
+    assert not choice.template.is_fallback
+    with pytest.raises(TemplateError, match="no_such_function"):
+        choice.template.render([USER])
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("{{ messages[-1].content }}", "your earlier questions and the model's earlier answers"),
+        (
+            "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}",
+            "the model's earlier answers",
+        ),
+    ],
+)
+def test_what_a_template_leaves_out_of_a_conversation_is_said(source, what):
+    choice = chosen(source)
+    assert f"leaves out {what}." in choice.notice
+    assert not choice.template.is_fallback
+
+
+# names of llama.cpp's templates
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_name_of_a_template_of_llama_cpp_is_that_template(own):
+    choice = chosen("llama3\n", own=own)
+    assert choice.template.render([USER]) == (
+        "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert ("llama3" in choice.notice) is not own
+    assert choice.template.end_marks == ("<|eot_id|>",)
+
+
+def test_a_text_that_llama_cpp_is_given_may_be_long_and_have_zero_bytes():
+    long = "é" * 5000 + "\0end"
+    text = chosen("chatml").template.render([{"role": "user", "content": long}])
+    assert "é" * 5000 + "end" in text
+
+
+# base models
+
+
+def test_a_model_without_a_template_is_a_base_model():
+    choice = chosen(None)
+    assert choice.is_base and choice.template.is_fallback
+    assert "base model" in choice.notice and "--raw" in choice.notice
+
+
+# whole engines
+
+
+def engine(path, **options):
+    return Engine(path, Settings(ctx_size=512, threads=1), now=NOW, **options)
+
+
+def test_every_template_lets_every_question_reach_the_model(tmp_path):
+    for i, source in enumerate([EACH_PART, FIRST_PART, USER_PARTS, "", "chatml", "odd-name"]):
+        path = write(tmp_path / f"{i}.gguf", template=source)
+        with engine(path) as one:
+            one.load().result()
+            assert one.count([USER]) != one.count([USER | {"content": "Hello, you"}]), source
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<|im_start|>"])
+def test_the_end_marks_of_chatml_end_an_answer_as_a_text_too(tmp_path, mark):
+    """The vocabulary of a base model has no token for them."""
+    path = write(tmp_path / "base.gguf", template=None)
+    with engine(path) as one:
+        one.load().result()
+        grammar = f'root ::= "Fine." "{mark}" "and more"'
+        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60, grammar=grammar))
+        said = "".join(chunk.text for chunk in reply if hasattr(chunk, "kind"))
+        assert (said, reply.text, reply.ended) == ("Fine.", "Fine.", "end")
+        assert one.model.text(reply.tokens) == "Fine."
+        asked = Request([USER], Sampling(seed=1), 60, stop=[mark], grammar=grammar)
+        raw = one.reply(asked)
+        list(raw)
+        assert raw.ended in ("end", "stop")
+
+
+def test_the_end_mark_of_a_templates_own_ends_an_answer_as_a_text(tmp_path):
+    source = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    with engine(write(tmp_path / "a.gguf", template=source)) as one:
+        one.load().result()
+        grammar = 'root ::= "Fine.<|end|>" "and more"'
+        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60, grammar=grammar))
+        list(reply)
+        assert (reply.text, reply.ended) == ("Fine.", "end")
+
+
+@pytest.mark.parametrize(
+    ("named", "which"),
+    [(("tool_use", "default"), "default"), (("tool_use", "odd"), "odd"), (("rag",), "rag")],
+)
+def test_of_several_named_templates_the_one_for_a_talk_is_used(tmp_path, named, which):
+    facts = {
+        f"tokenizer.chat_template.{n}": f"{n}:"
+        + "{% for m in messages %}{{ m.content }}{% endfor %}"
+        for n in named
+    }
+    with engine(write(tmp_path / "a.gguf", template=None, facts=facts)) as one:
+        one.load().result()
+        spelled = "".join(text for _, text in one.prompt([USER])).removeprefix("<s>")
+        assert spelled == f"{which}:Hello"
+        assert not one.notices()
+
+
+# the template's own system text
+
+OWN = (
+    "{% if messages[0].role != 'system' %}[system]I am Tiny.\n{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+)
+ALWAYS = (
+    "[system]{% if messages[0].role == 'system' and messages[0].content %}"
+    "{{ messages[0].content }}{% else %}I am Tiny.{% endif %}\n"
+    "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+)
+NONE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "silent"),
+    [(OWN, "I am Tiny.", ""), (ALWAYS, "I am Tiny.", "I am Tiny."), (NONE, "", "")],
+)
+def test_the_system_text_of_a_template_is_known(source, own, silent):
+    template = chosen(source).template
+    assert (template.own_system(), template.own_system(silent=True)) == (own, silent)
+    assert template.takes_system
+
+
+def test_an_empty_system_text_takes_the_templates_own_away_and_adds_nothing():
+    empty = SYSTEM | {"content": ""}
+    assert "I am Tiny." in chosen(OWN).template.render([USER])
+    assert "I am Tiny." not in chosen(OWN).template.render([empty, USER])
+    assert chosen(NONE).template.render([empty, USER]) == chosen(NONE).template.render([USER])
+    refusing = "{{ raise_exception('no') if messages[0].role == 'system' }}" + NONE
+    assert chosen(refusing).template.render([empty, USER]) == "[user]Hello\n"
+    assert not chosen(refusing).template.takes_system
