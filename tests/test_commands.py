@@ -257,7 +257,7 @@ def test_the_system_text_is_taken_away(chat):
     assert chat.engine.asked[-1].messages[0] == {"role": "system", "content": ""}
     assert does(chat, "/system reset") == "System text: (none)\n"
     chat.ask("Hi.")
-    assert [m["role"] for m in chat.engine.asked[-1].messages][0] == "user"
+    assert chat.engine.asked[-1].messages[0]["role"] == "user"
 
 
 def test_the_system_text_may_stand_in_a_file(chat, tmp_path, monkeypatch):

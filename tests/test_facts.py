@@ -9,7 +9,7 @@ import pytest
 from ggufs import ARRAY, BOOL, STRING, U32, described, gguf, pair
 
 from lcp.errors import GgufError
-from lcp.modelfile.facts import facts
+from lcp.modelfile.facts import facts, template_source
 from lcp.modelfile.layers import layers
 from lcp.modelfile.parts import Source, local, open_model
 
@@ -258,6 +258,18 @@ def test_a_template_for_tools_of_its_own():
         pair("tokenizer.chat_template.tool_use", STRING, "y"),
     ]
     assert of([*described("llama"), *pairs]).tools
+
+
+@pytest.mark.parametrize("names", [("tool_use", "default"), ("rag", "chat")])
+def test_of_several_named_templates_the_one_for_a_talk_counts(names):
+    pairs = [pair(f"tokenizer.chat_template.{n}", STRING, f"<think> {n}") for n in names]
+    told = of([*described("llama"), *pairs])
+    assert told.template and told.thinking
+    assert template_source(model_of(pairs).header.values) == f"<think> {names[1]}"
+
+
+def test_a_blank_template_is_none():
+    assert not of([*described("llama"), pair("tokenizer.chat_template", STRING, " \n")]).template
 
 
 # what is wrong

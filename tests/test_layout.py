@@ -23,6 +23,7 @@ LEVELS = {
     "kinds": 0,
     "paths": 0,
     "words": 0,
+    "thinking_tags": 0,
     "__init__": 0,
     "errors": -1,
 }

@@ -56,7 +56,7 @@ def test_a_list_that_is_printed_as_python_has_it_is_no_text():
     assert chosen(source).template.is_fallback
 
 
-@pytest.mark.parametrize("source", ["", "  \n", "no-such-name", "{{ messages | length }}"])
+@pytest.mark.parametrize("source", ["no-such-name", "{{ messages | length }}"])
 def test_a_template_that_loses_the_question_is_not_used(source):
     choice = chosen(source)
     assert choice.template.is_fallback and not choice.is_base
@@ -76,7 +76,10 @@ def test_a_template_that_fails_says_why_at_the_first_question():
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("{{ messages[-1].content }}", "your earlier questions and the model's earlier answers"),
+        (
+            "{{ messages[-1].content }}",
+            "the system text, your earlier questions, the model's earlier answers",
+        ),
         (
             "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}",
             "the model's earlier answers",
@@ -112,8 +115,9 @@ def test_a_text_that_llama_cpp_is_given_may_be_long_and_have_zero_bytes():
 # base models
 
 
-def test_a_model_without_a_template_is_a_base_model():
-    choice = chosen(None)
+@pytest.mark.parametrize("source", [None, "", "  \n"])
+def test_a_model_without_a_template_is_a_base_model(source):
+    choice = chosen(source)
     assert choice.is_base and choice.template.is_fallback
     assert "base model" in choice.notice and "--raw" in choice.notice
 

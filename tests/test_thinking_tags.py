@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from test_decoder import cut
 
 from lcp.engine.decoder import PLAIN, Decoder
-from lcp.engine.thinking_tags import FAMILIES, NONE, tags, thinks
+from lcp.thinking_tags import FAMILIES, NONE, tags, thinks
 
 HM, YES = "Hm, 1 < 2.", "Yes: use <b>é</b>.\n\nNo </x> more."
 

@@ -216,8 +216,9 @@ class Chat:
         engine, settings, system = self.engine, self.settings, self.conversation.system
         said = []
         if settings.raw == "on":
-            own = settings.sources["system"] not in ("default", "models.toml")
-            if {"raw", "system"} & {*names} and system and (own or system != settings.system):
+            chosen = settings.sources["system"] not in ("default", "models.toml")
+            chosen |= system != settings.system
+            if {"raw", "system"} & {*names} and system and chosen:
                 said.append("The system text is not used: raw continues text as it is.")
             return said
         effort = {"reasoning_effort", "chat_template_kwargs"} & {*names}

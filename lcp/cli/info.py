@@ -176,10 +176,11 @@ def _outlook(
 
 
 def _show_template(model: "ModelFile") -> None:
+    from lcp.modelfile.facts import template_source
     from lcp.terminal.pages import Page
 
-    source = model.header.values.get("tokenizer.chat_template")
-    if not isinstance(source, str):
+    source = template_source(model.header.values)
+    if not source:
         raise ModelError(
             f"{model.name} has no chat template. Give one: lcp chat --chat-template FILE"
         )

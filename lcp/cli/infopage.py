@@ -42,7 +42,7 @@ def show(page: "Page", model: "ModelFile", known: "Facts") -> None:
     parts = len(model.parts) + len(model.missing)
     page.items([
         f"chat template: yes (tools: {tools}, thinking: {thinking})" if known.template
-        else "chat template: no",
+        else f"chat template: no{_base(known)}",
         state if parts == 1 else f"{parts} parts, {state}",
         f"GGUF v{model.header.version}",
     ])  # fmt: skip
@@ -50,6 +50,15 @@ def show(page: "Page", model: "ModelFile", known: "Facts") -> None:
         page.items([f"{quant} {size(n)}" for quant, n in known.mix.items()])
     for line in (*known.kinds, *_remarks(model), *known.problems):
         page.line(line)
+
+
+def _base(known: "Facts") -> str:
+    """What a model without a chat template is good for, where it is one that writes."""
+    from lcp.modelfile.layers import DIFFUSION, ENCODERS
+
+    if known.problems or known.architecture in {*ENCODERS, *DIFFUSION}:
+        return ""
+    return " (a base model: lcp chat --raw continues text)"
 
 
 def _remarks(model: "ModelFile") -> Iterator[str]:

@@ -18,9 +18,9 @@ from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import Reply, Request, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
-from lcp.engine.thinking_tags import NONE, tags
 from lcp.engine.worker import Emit
 from lcp.errors import ContextFull
+from lcp.thinking_tags import NONE, tags
 
 
 class Answering:

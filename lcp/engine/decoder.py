@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lcp.engine.thinking_tags import NONE, Tags, tags
+from lcp.thinking_tags import NONE, Tags, tags
 
 PLAIN = tags()  # what is certain of every model
 

@@ -18,9 +18,9 @@ from lcp.engine.loading import Fit, Loaded, Loading, load, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.reply import Reply, Request
-from lcp.engine.thinking_tags import thinks
 from lcp.engine.worker import Emit, Task, Worker
 from lcp.settings import Settings
+from lcp.thinking_tags import thinks
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
@@ -190,7 +190,8 @@ class Engine:
     def used(self, messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens of the context these messages take before the next one is written; all
         of it where an answer ended because the context was full."""
-        return min(self._loaded.writer.count(messages), self.size) if messages else 0
+        said = any(message["content"] for message in messages)
+        return min(self._loaded.writer.count(messages), self.size) if said else 0
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""

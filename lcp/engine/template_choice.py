@@ -17,7 +17,7 @@ _TALK = [
     for i, role in enumerate(("system", "user", "assistant", "user"))
 ]
 _QUESTION = 3  # which of these is the one to answer
-_EARLIER = {1: "your earlier questions", 2: "the model's earlier answers"}
+_EARLIER = {0: "the system text", 1: "your earlier questions", 2: "the model's earlier answers"}
 _WAY = "Give another one with --chat-template FILE."
 
 
@@ -38,13 +38,13 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
     def made(source: str | None, is_name: bool = False) -> Template:
         return Template(source, name=name, own=own, is_name=is_name, **more)
 
-    if source is None:
+    word = (source or "").strip()
+    if not word and not own:
         notice = (
             f"{name} has no chat template: it is a base model, which continues text. lcp asks it "
             "in ChatML; --raw, or /set raw on, continues what you write."
         )
         return Choice(made(None), True, notice)
-    word = source.strip()
     by_name = word in builtin.names()
     template = made(word, is_name=True) if by_name else made(source)
     lost = _lost(template)
@@ -58,15 +58,13 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
     if lost and _QUESTION in lost:
         if own:
             raise template.useless()
-        why = "never prints your question" if word else "is blank"
-        return Choice(
-            made(None), notice=f"The chat template of {name} {why}: lcp uses ChatML. {_WAY}"
-        )
+        why = "never prints your question: lcp uses ChatML."
+        return Choice(made(None), notice=f"The chat template of {name} {why} {_WAY}")
     said = []
     if by_name and not own:
         said.append(f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}.")
     if gone := [what for i, what in _EARLIER.items() if i in (lost or ())]:
-        said.append(f"The chat template of {name} leaves out {' and '.join(gone)}. {_WAY}")
+        said.append(f"The chat template of {name} leaves out {', '.join(gone)}. {_WAY}")
     return Choice(template, notice=" ".join(said))
 
 

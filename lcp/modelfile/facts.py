@@ -14,17 +14,17 @@ from lcp.modelfile.layers import DIFFUSION, ENCODERS, Layers, layers, number, te
 from lcp.modelfile.parts import ModelFile
 from lcp.modelfile.purpose import not_for_chat
 from lcp.modelfile.quants import file_quant
+from lcp.thinking_tags import thinks
 from lcp.words import either
 
 # Weights of which a token uses those of a few experts only: stacked, or one tensor an expert.
 _EXPERTS = re.compile(r"_(ch)?exps\.|\.ffn_\w+\.\d+\.weight$")
 _PART = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
-_THINKING = re.compile(
-    r"enable_thinking|reasoning_content|</?(seed:)?think(ing)?>|\[THINK\]|◁think▷"
-    r"|START_THINKING|<\|channel\|?>"
-)
 # What llama.cpp has to know to run any model; key -> whether it is under the architecture's name.
 _NUMBERS = ("block_count", "embedding_length", "context_length", "attention.head_count")
+
+
+_TEMPLATE = "tokenizer.chat_template"
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,21 @@ def _quant(header: Header) -> str:
 
 def _template(values: Mapping[str, Any]) -> tuple[bool, bool, bool]:
     """Whether there is a chat template, and whether it uses tools and thinking."""
-    key = "tokenizer.chat_template"
-    source = text(values, key)
+    source = template_source(values)
     return (
-        bool(source),
-        bool(re.search(r"\btools\b", source)) or f"{key}.tool_use" in values,
-        bool(_THINKING.search(source)),
+        bool(source.strip()),
+        bool(re.search(r"\btools\b", source)) or f"{_TEMPLATE}.tool_use" in values,
+        thinks(source),
     )
+
+
+def template_source(values: Mapping[str, Any]) -> str:
+    """The chat template that a talk is written with; "" where there is none. A file may have
+    several, each under a name."""
+    named = [key for key in values if key.startswith(f"{_TEMPLATE}.")]
+    named.sort(key=lambda key: (key.endswith((".tool_use", ".rag")), not key.endswith(".default")))
+    found = (text(values, key) for key in (_TEMPLATE, *named))
+    return next((source for source in found if source.strip()), "")
 
 
 def _kinds(

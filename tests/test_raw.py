@@ -1,0 +1,180 @@
+"""Text that goes on as it is: --raw."""
+
+import io
+import json
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+from fakes import ScriptedEngine, does
+from terminal import ENTER, Pty, terminal_environment
+
+from lcp.chat.chat import Chat
+from lcp.engine.engine import Engine
+from lcp.engine.reply import Request
+from lcp.errors import TemplateError
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.log import Log
+from lcp.settings import Sampling, Settings
+from lcp.terminal.screen import Screen
+
+NOW = datetime(2026, 11, 29, 9, 0)
+COMMAND = [sys.executable, "-m", "lcp"]
+
+
+def chat_with(engine, **flags):
+    conversation = Conversation.begin(local_now, "tiny")
+    screen = Screen(io.StringIO(), io.StringIO())
+    layers = {"flag": {"raw": "on", "max_tokens": 12, "seed": 1, **flags}}
+    return Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
+
+
+@pytest.fixture
+def engine(tiny):
+    with Engine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
+        one.load().result()
+        one.raw = True
+        yield one
+
+
+def spelled(engine, messages):
+    return "".join(text for _, text in engine.prompt(messages))
+
+
+def test_the_prompt_is_the_text_and_nothing_else(engine):
+    talk = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " Once\n"},
+        {"role": "assistant", "content": " upon "},
+        {"role": "user", "content": "a  time "},
+    ]
+    assert spelled(engine, talk) == "<s> Once\n upon a  time "
+    with pytest.raises(TemplateError):  # a model without BOS would have nothing to go on from
+        engine.model.adds_bos = False
+        engine.count([{"role": "user", "content": ""}])
+
+
+@pytest.mark.parametrize("kind", ["dense", "recurrent", "hybrid", "swa"])
+def test_a_chat_goes_on_with_its_text_and_reads_nothing_twice(tiny, kind):
+    with Engine(tiny(kind, template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
+        chat = chat_with(one)
+        chat.load()
+        first = chat.ask("Once upon")
+        chat.ask(" a time")
+        turns = chat.conversation.turns()
+        ids = [one.model.bos]
+        for turn in turns:
+            ids += [*one.model.tokenize(turn.user.content), *turn.answer.tokens]
+        assert [token for token, _ in one.prompt(chat.overflow.visible())] == ids
+        assert chat.stats.reused >= 1 + len("Once upon") + len(first.sampled) - 1
+        # what a fresh engine makes of the same text
+        chat.go(turns[-1].user.id)
+        again = chat.answer()
+        assert again.text == turns[-1].answer.content
+
+
+def test_undo_retry_and_continue_go_on_with_the_text(engine):
+    chat = chat_with(engine)
+    chat.ask("Once upon")
+    chat.ask(" a time")
+    does(chat, "/undo")
+    assert len(chat.conversation.turns()) == 1
+    before = chat.conversation.turns()[0].answer.content
+    assert chat.conversation.turns()[0].answer.ended == "length"
+    does(chat, "/continue")
+    assert chat.conversation.turns()[0].answer.content.startswith(before)
+    does(chat, "/retry")
+    assert spelled(engine, chat.overflow.visible()).startswith("<s>Once upon")
+
+
+def test_thinking_and_end_marks_are_text_that_goes_on(engine):
+    grammar = 'root ::= "<think>a</think>b<|im_end|>c"'
+    asked = Request([{"role": "user", "content": "x"}], Sampling(seed=1), 99, grammar=grammar)
+    reply = engine.reply(asked)
+    list(reply)
+    assert (reply.text, reply.thinking) == ("<think>a</think>b<|im_end|>c", "")
+
+
+def test_a_text_larger_than_the_window_slides(engine):
+    chat = chat_with(engine, overflow="summarize", max_tokens=60)
+    for _ in range(8):
+        chat.ask("word " * 20)
+    assert chat.overflow.dropped() and not chat.conversation.summaries
+
+
+def test_raw_is_chosen_in_the_chat_and_no_notice_speaks_of_chatml(tiny):
+    with Engine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
+        chat = chat_with(one, raw="off")
+        chat.load()
+        chat.ready()
+        assert "--raw" in chat.screen._err.file.getvalue()
+        one.raw = True
+        assert not any("ChatML" in notice for notice in one.notices())
+        does(chat, "/system Be brief.")
+        assert "not used" in does(chat, "/set raw on")
+        assert one.raw and chat.screen.verbatim
+        chat.ask("Once")
+        assert spelled(one, chat.overflow.visible()).startswith("<s>Once")
+        does(chat, "/set raw off")
+        assert not one.raw
+
+
+# the command line
+
+
+def run(home, model, *words, stdin=""):
+    return subprocess.run(
+        [*COMMAND, "chat", str(model), "-n", "5", "--seed", "1", *words],
+        input=stdin.encode(),
+        capture_output=True,
+        env=terminal_environment(home),
+        check=False,
+    )
+
+
+def stats(done):
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["stats"] for line in done.stdout.splitlines()]
+
+
+def test_pipes_lines_and_resumed_chats_go_on_with_the_text(home, tiny):
+    model = tiny()  # it has a template, which is not used
+    (one,) = stats(run(home, model, "--raw", "--json", "Once"))
+    assert one["prompt_tokens"] == len("<Once")  # a token is a byte, and one begins the text
+    (piped,) = stats(run(home, model, "--raw", "--json", "--no-save", stdin="Once\n"))
+    assert piped["prompt_tokens"] == one["prompt_tokens"]
+    first, second = stats(run(home, model, "--raw", "--json", "--lines", "--no-save", stdin="a\nb"))
+    assert second["prompt_tokens"] == first["prompt_tokens"] + first["reply_tokens"] + 1
+    (on,) = stats(run(home, model, "--continue", "--json", "!"))  # as it began
+    assert on["prompt_tokens"] == one["prompt_tokens"] + one["reply_tokens"] + 1
+
+
+def test_a_person_goes_on_with_a_text(home, tiny):
+    home.mkdir()
+    with Pty(*COMMAND, "chat", str(tiny(template=None)), "--raw", "-n", "4", home=home) as chat:
+        chat.sees("context 0/")
+        chat.type("Once upon" + ENTER)
+        chat.sees("first token")
+        chat.type("/set raw" + ENTER)
+        chat.sees("without a chat template")
+        assert "ChatML" not in chat.raw
+
+
+# what this model has no use for is said once
+
+
+@pytest.mark.parametrize("name", ["reasoning_effort", "reasoning_budget"])
+def test_what_a_model_has_no_use_for_is_said_when_it_is_asked_for_and_not_on_resume(name):
+    value = "low" if name == "reasoning_effort" else 500
+    for layer, says in (("flag", True), ("environment", True), ("conversation", False)):
+        engine = ScriptedEngine()
+        engine.thinks, engine.looks_at = False, lambda *_: False
+        chat = chat_with(engine, raw="off")
+        chat.use({layer: {name: value}})
+        chat.load()
+        chat.ready()
+        assert ("chat template" in chat.screen._err.file.getvalue()) is says, layer
+        assert "chat template" in does(chat, f"/set {name} {value}")
+        word = "low" if name == "reasoning_effort" else "500"
+        assert "model" in does(chat, f"/think {word}")
