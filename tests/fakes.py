@@ -12,6 +12,7 @@ from typing import Any
 
 from lcp import commands
 from lcp.chat.chat import Chat
+from lcp.engine.constraint import Constraint
 from lcp.engine.context import Progress
 from lcp.engine.decoder import Chunk
 from lcp.engine.reply import Reply, Request
@@ -81,7 +82,7 @@ class ScriptedEngine(Words):
         script = (Said(a) if isinstance(a, str) else a for a in answers)
         self._answers = chain(script, (Said(f"Answer {n}.") for n in count(1)))
 
-    def load(self) -> Task[None]:
+    def load(self, constraint: Constraint | None = None) -> Task[None]:
         def job(_: object) -> None:
             if self._fails:
                 raise self._fails
@@ -144,6 +145,11 @@ def does(chat: Chat, line: str) -> str:
     said.truncate()
     assert commands.run(chat, line) is None
     return said.getvalue()
+
+
+def gbnf(rules: str) -> Constraint:
+    """A form for answers, as a grammar."""
+    return Constraint("grammar", rules, "The grammar")
 
 
 def _done(job: Callable[[object], Any]) -> Task[Any]:

@@ -5,7 +5,7 @@ import re
 from datetime import datetime
 
 import pytest
-from fakes import does
+from fakes import does, gbnf
 
 from lcp.chat.chat import Chat
 from lcp.engine.budget import LAST_WORDS, Budget
@@ -86,7 +86,7 @@ def test_the_engine_reads_on_from_what_was_put_in(engine):
 
 
 def test_the_answer_behind_a_budget_keeps_to_its_grammar(engine):
-    reply = ask(engine, thinking_tokens=8, grammar='root ::= "yes" | "no"')
+    reply = ask(engine, thinking_tokens=8, constraint=gbnf('root ::= "yes" | "no"'))
     assert reply.thinking.endswith(LAST_WORDS)
     assert (reply.text in ("yes", "no"), reply.ended) == (True, "end")
 

@@ -5,6 +5,7 @@ import re
 from datetime import datetime
 
 import pytest
+from fakes import gbnf
 from rich.console import Console
 
 from lcp import commands
@@ -34,7 +35,9 @@ def chat(engine):
     layers = {"flag": {"seed": "1", "temp": "2"}}
     conversation = Conversation.begin(local_now, "tiny")
     screen = Screen(io.StringIO(), err)
-    chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers, False, grammar=FORCED)
+    chat = Chat(
+        engine, conversation, Log.nowhere(), screen, "tiny", layers, False, constraint=gbnf(FORCED)
+    )
 
     def says(line):
         err.seek(0)

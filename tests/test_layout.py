@@ -39,6 +39,7 @@ PARTS_OF_THE_KEYBOARD = (
 # A foreign package -> the only files or folders that import it.
 OWNERS = {
     "llama_cpp": ("engine",),
+    "llguidance": ("engine",),
     "jinja2": ("engine",),
     "gguf": ("modelfile",),
     "numpy": ("engine/observe.py", "modelfile/tensors.py", "look"),

@@ -5,6 +5,7 @@ import re
 from datetime import datetime
 
 import pytest
+from fakes import gbnf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,7 +105,14 @@ def test_what_is_said_of_it():
 def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
     def ask(**request):
         reply = one.reply(
-            Request([question], Sampling(seed=1), 900, grammar=forced, loop_guard=True, **request)
+            Request(
+                [question],
+                Sampling(seed=1),
+                900,
+                constraint=gbnf(forced),
+                loop_guard=True,
+                **request,
+            )
         )
         list(reply)
         return reply
@@ -135,7 +143,9 @@ def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
         layers = {"flag": {"seed": 1, "max_tokens": 500}}
         forced = 'root ::= ("la"){900}'
         screen = Screen(io.StringIO(), err)
-        chat = Chat(one, conversation, Log.nowhere(), screen, "tiny", layers, False, grammar=forced)
+        chat = Chat(
+            one, conversation, Log.nowhere(), screen, "tiny", layers, False, constraint=gbnf(forced)
+        )
         first = chat.ask("Sing.")
         assert first.ended == "length" and len(first.tokens) < 300
         assert "The answer repeats itself (its last 2 tokens" in err.getvalue()

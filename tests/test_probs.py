@@ -4,6 +4,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+from fakes import gbnf
 from tiny import KINDS
 
 from lcp.engine import probs
@@ -35,7 +36,7 @@ def engine(tiny):
 
 def said(one, n=70, messages=STORY, seed=3):
     forced = f"root ::= [ -~]{{{n}}}"
-    reply = one.reply(Request(messages, Sampling(temp=1.5, seed=seed), grammar=forced))
+    reply = one.reply(Request(messages, Sampling(temp=1.5, seed=seed), constraint=gbnf(forced)))
     list(reply)
     return reply.sampled
 

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from fakes import does
+from fakes import does, gbnf
 from terminal import NOW, PATIENCE_S, ROOT, terminal_environment
 
 from lcp.chat.chat import Chat
@@ -32,7 +32,7 @@ def chat(tiny, home):
     """A function that begins a saved chat with a tiny model."""
     begun = []
 
-    def begin(grammar=None, **flags):
+    def begin(constraint=None, **flags):
         template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}" + ASKS
         path = tiny("dense", quant="Q8_0", template=template)
         conversation = Conversation.begin(lambda: NOW, str(path))
@@ -40,7 +40,9 @@ def chat(tiny, home):
         layers = {"flag": SETTINGS | flags}
         engine = Engine(path, resolve(layers), now=NOW)
         screen = Screen(StringIO(), StringIO())
-        begun.append(Chat(engine, conversation, log, screen, str(path), layers, grammar=grammar))
+        begun.append(
+            Chat(engine, conversation, log, screen, str(path), layers, constraint=constraint)
+        )
         begun[-1].load()
         begun[-1].ready()
         return begun[-1]
@@ -209,10 +211,10 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
     assert (answer.result, seen) == ("same", [(512, "on", 1, NOW)])
 
 
-def test_an_answer_that_a_grammar_held_is_not_replayed(chat):
-    one = chat(grammar='root ::= "yes" | "no"')
+def test_an_answer_with_a_given_form_is_not_replayed(chat):
+    one = chat(constraint=gbnf('root ::= "yes" | "no"'))
     one.ask("Hi.")
-    assert replay(one) == ["turn 1: not replayed: a grammar held it"]
+    assert replay(one) == ["turn 1: not replayed: it had a given form"]
 
 
 def test_an_older_log_is_replayed_as_far_as_it_says_enough(chat):

@@ -16,6 +16,7 @@ from lcp.chat.attachments import attach
 from lcp.chat.draft import Draft, Drafting, weigh
 from lcp.chat.overflow import FILES_NAMED, Overflow
 from lcp.chat.services import Services
+from lcp.engine.constraint import Constraint
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
 from lcp.engine.loading import Loading
@@ -47,7 +48,7 @@ class Chat:
     layers: dict[str, dict[str, Any]]  # see lcp.settings.ORDER
     read_ahead: bool = True
     services: Services = field(default_factory=Services)
-    grammar: str | None = None  # GBNF that all answers keep to
+    constraint: Constraint | None = None  # the form of all answers
     typing: Callable[[], AbstractContextManager[None]] = nullcontext  # around each answer
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
@@ -185,7 +186,7 @@ class Chat:
 
     def load(self, saved: Path | None = None) -> None:
         """Begin to load the model and its saved KV cache; `ready` waits for both."""
-        self.loading = self.engine.load()
+        self.loading = self.engine.load(self.constraint)
         self._restoring = self.engine.restore(saved) if saved else None
 
     def ready(self) -> None:
@@ -260,7 +261,7 @@ class Chat:
                 self.settings,
                 window.messages,
                 said,
-                grammar=self.grammar,
+                constraint=self.constraint,
                 begun=vars(begun) if begun else None,
                 move=self._may_move or (bool(window.newly_out) and self.settings.slide == "move"),
             )
@@ -327,7 +328,7 @@ class Chat:
         settings, usual = self.settings, Settings()
         names = (*THINKING, "raw")
         chosen = {n: settings.value(n) for n in names if settings.value(n) != usual.value(n)}
-        more = {"before": reply.before, "grammar": self.grammar is not None}
+        more = {"before": reply.before, "constraint": self.constraint and self.constraint.kind}
         return self.engine.made_with | chosen | {n: fact for n, fact in more.items() if fact}
 
     def _say_progress(self, progress: Progress, window: Window, started: float, held: int) -> None:

@@ -200,4 +200,5 @@ def _why_not(known: Mapping[str, Any]) -> str:
     """What keeps an answer from being drawn again in one go; "" where nothing does."""
     if "before" in known:
         return "it goes on from another"
-    return "a grammar held it" if "grammar" in known else ""
+    # older logs say "grammar"
+    return "it had a given form" if known.keys() & {"constraint", "grammar"} else ""

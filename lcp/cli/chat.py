@@ -83,6 +83,7 @@ def chat(
     loop_guard: options.LoopGuard = None,
     keys: options.Keys = None,
     json_schema: options.JsonSchema = None,
+    regex: options.Regex = None,
     grammar: options.Grammar = None,
     overflow: options.Overflow = None,
     slide: options.Slide = None,
@@ -154,7 +155,7 @@ def chat(
     if go_into_chat and as_json:
         raise UsageError("--json is for scripts, -i for a person. Leave one of them out.")
     tty = stdin.terminal() if go_into_chat and piped else None
-    gbnf, notices = reach.grammar(json_schema, grammar)
+    constraint, notices = reach.constraint(json_schema, regex, grammar)
     log, conversation, resumed, saved = reach.conversation(
         "last" if go_on else resume, model, settings, no_save
     )
@@ -183,7 +184,9 @@ def chat(
     with log, ExitStack() as life:
         engine = life.enter_context(services.engine(found, resolve(layers), conversation.created))
         ahead = not no_ahead
-        chat = Chat(engine, conversation, log, screen, found.name, layers, ahead, services, gbnf)
+        chat = Chat(
+            engine, conversation, log, screen, found.name, layers, ahead, services, constraint
+        )
         life.callback(switch.close, chat)  # what it stands in at the end
         if person:  # two threads that import at once take twice as long to the prompt
             import lcp.terminal.keyboard  # noqa: F401
@@ -205,7 +208,7 @@ def chat(
             screen.notice(notice)
         # 3) The chat, run in one of its ways.
         kept = partial(_is_kept, chat)
-        report = Report(screen, as_json, stats, bool(gbnf), person, kept)
+        report = Report(screen, as_json, stats, bool(constraint), person, kept)
         if conversation.nodes and not person:
             tell(chat)
         if lines:

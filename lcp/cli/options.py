@@ -109,7 +109,11 @@ JsonSchema = Annotated[
     str | None,
     _flag("--json-schema", metavar="FILE|{…}", help="Answer in JSON that matches this schema."),
 ]
+Regex = Annotated[
+    str | None,
+    _flag("--regex", metavar="RE", help="Answer in text that this regular expression matches."),
+]
 Grammar = Annotated[
     str | None,
-    _flag("--grammar", metavar="FILE|GBNF", help="Answer within this grammar."),
+    _flag("--grammar", metavar="FILE|GBNF", help="Answer in text that this GBNF grammar allows."),
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.errors import LcpError, SettingsError, UsageError
+from lcp.words import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from lcp.chat.services import Found, Services
     from lcp.downloads.library import Installed
+    from lcp.engine.constraint import Constraint
     from lcp.engine.engine import Engine
     from lcp.modelfile.machine import Gpu
     from lcp.session.conversation import Conversation
@@ -117,29 +119,33 @@ def absolute(model: str) -> str:
     return str(path.absolute()) if path and path.is_file() else model
 
 
-def grammar(schema: str | None, rules: str | None) -> tuple[str | None, list[str]]:
-    """The grammar that was asked for, as GBNF, and what should be said of it. Both are names of
-    files, or the text itself."""
-    if schema and rules:
-        raise UsageError("--json-schema is made into a grammar. Give it or --grammar.")
-    if "" in (schema, rules):  # "$SCHEMA" of a script that has none
-        raise UsageError("What the answer is to be held to is empty. Name a file, or leave it out.")
-    from lcp.engine import grammar as gbnf
-    from lcp.engine import probe
+def constraint(
+    schema: str | None, regex: str | None, grammar: str | None
+) -> tuple["Constraint | None", list[str]]:
+    """The form that was asked for, and what should be said of it. A schema and a grammar are names
+    of files, or the text itself."""
+    given = {"--json-schema": schema, "--regex": regex, "--grammar": grammar}
+    given = {flag: value for flag, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} cannot be combined. Give one of them.")
+    for flag, value in given.items():
+        if not value:  # "$SCHEMA" of a script that has none
+            raise UsageError(f"{flag} is empty. Give it a value, or leave it out.")
+    from lcp.engine.constraint import Constraint, check
 
-    not_held: list[str] = []
-    if rules:
-        made = rules if "::=" in rules else text(Path(rules), "grammar")
-    elif schema:
+    if schema:
         written = schema.lstrip().startswith("{")
         source = schema if written else text(Path(schema), "schema")
-        made, not_held = gbnf.from_schema(source, "The schema" if written else schema)
+        asked = Constraint("schema", source, "The schema" if written else schema)
+    elif grammar:
+        written = "::=" in grammar
+        source = grammar if written else text(Path(grammar), "grammar")
+        asked = Constraint("grammar", source, "The grammar" if written else grammar)
+    elif regex:
+        asked = Constraint("regex", regex, f"The regular expression {short(regex, 60)}")
     else:
         return None, []
-    probe.check_once(paths.cache())  # llama.cpp parses it
-    gbnf.check(made, "The grammar")
-    words = ", ".join(not_held)
-    return made, [f"The answer is not held to the schema's {words}; check it."] if words else []
+    return asked, check(asked)
 
 
 def _echo(line: str) -> None:

@@ -4,15 +4,20 @@ bytes to text, until something ends it.
 It runs on the engine thread and knows no other answer than the one being made.
 """
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from typing import Any
 
-from lcp.engine import loops
+from lcp.engine import guidance, loops
 from lcp.engine.budget import Budget
 from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context, Progress, Stopped
 from lcp.engine.decoder import Decoder
+from lcp.engine.gbnf import Grammar
+from lcp.engine.guidance import Matcher, Vocabulary
+from lcp.engine.guide import Form, Guide
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
@@ -38,6 +43,11 @@ class Answering:
         self._marks = tuple(m for m in writer.template.end_marks if not model.is_end_text(m))
         self._shown = tag_tokens(model, (*self._tags.all, *self._marks))
 
+    def prepare(self, constraint: Constraint) -> None:
+        """Make what answers in this form need."""
+        if constraint.kind != "grammar":
+            _ = self.tokenizer
+
     def run(self, reply: Reply, request: Request, emit: Emit) -> None:
         """Make the reply; emits Progress and Chunks."""
         with ExitStack() as stack:
@@ -48,15 +58,18 @@ class Answering:
         # 1) Messages to tokens; an answer that is gone on with stands behind them.
         prompt = self._writer.write(request.messages)
         marks, known = ((), NONE) if prompt.raw else (self._marks, self._tags)
+        if request.constraint:  # it says where the answer ends
+            marks = ()
         decoder = Decoder((*request.stop, *marks), prompt.tail, known)
         speech = Speech(reply, decoder, model, self._shown, emit)
         said = said_before(request.begun, model)
         budget = Budget(request.thinking_tokens, model, decoder, speech)
-        constraint = None
-        if request.grammar:
-            constraint = Constraint(request.grammar, model, decoder, self._shown)
-            stack.enter_context(closing(constraint))
-        speech.resume(constraint.follow(said) if constraint else said)
+        guide = None
+        if request.constraint:
+            form = self._form(request.constraint)
+            stack.enter_context(closing(form))
+            guide = Guide(form, model, decoder, self._shown)
+        speech.resume(guide.follow(said) if guide else said)
         wanted = prompt.tokens + speech.tokens
         progress = Progress(0, 0, 0, len(wanted))
         speech.clock.reading = speech.clock.now()
@@ -74,11 +87,11 @@ class Answering:
                 if (token := budget.due()) is not None:
                     sampler.accept(token)
                     return token
-                if constraint:
-                    return constraint.sample(sampler, context)
+                if guide:
+                    return guide.sample(sampler, context)
                 return sampler.sample(context)
 
-            ended = self._decode(draw, speech, request)
+            ended = self._decode(draw, speech, request, guide)
             if ended == "stop" and decoder.stopped in marks:
                 ended = "end"
         except Stopped:
@@ -86,13 +99,36 @@ class Answering:
         speech.finish(ended, len(wanted), progress)
         reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
 
-    def _decode(self, draw: Callable[[], int | None], speech: Speech, request: Request) -> str:
+    def _form(self, constraint: Constraint) -> Form:
+        """The form of one answer."""
+        if constraint.kind == "grammar":
+            return Grammar(constraint, self._model)
+        return Matcher(constraint, self._model, self.tokenizer)
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokens for llguidance; they take a moment to build."""
+        return guidance.tokenizer(Vocabulary(self._model))
+
+    def _decode(
+        self,
+        draw: Callable[[], int | None],
+        speech: Speech,
+        request: Request,
+        guide: Guide | None,
+    ) -> str:
         """The loop of inference; returns why it ended."""
         while True:
+            if guide and guide.complete:
+                return "end"
             # 3) Draw a token from the logits of the last one.
             token = draw()
             if token is None:
-                speech.remark("No token of this model fits the grammar here; mend it.")
+                why = guide.why if guide else ""
+                speech.remark(
+                    f"The answer cannot go on: {why or 'no token of this model fits here'}. "
+                    "Use another schema, expression or grammar."
+                )
                 return "length"
             if self._model.is_end(token):
                 return "end"

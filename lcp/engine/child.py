@@ -4,10 +4,12 @@ probe    compute once with a small quantised model of zeros, along the very code
          kills the native library on this CPU (an illegal instruction, a broken kernel) kills
          this process
 devices  what llama.cpp can compute on here
+constraint  whether any answer can have the form that is read from stdin, and what should be said
+         of it; in little time and memory, or it is ended
 memory   what a model and its contexts would take; which ones is read from stdin as JSON
 load     load a file without its weights, as far as that can fail; which one is read from stdin
 
-The last two print a line {"begun": true} first: what kills them after it is the model.
+memory and load print a line {"begun": true} first: what kills them after it is the model.
 """
 
 import json
@@ -105,7 +107,26 @@ def _of_a_model(what: str) -> dict[str, Any]:
         return {"ok": False, "error": str(error)}
 
 
+def _constraint(wish: dict[str, Any]) -> dict[str, Any]:
+    """The notices on a constraint, or the sentence that refuses it."""
+    from lcp.engine import gbnf, guidance
+    from lcp.engine.constraint import CPU_S, MEMORY, Constraint
+    from lcp.engine.limits import limited
+    from lcp.engine.native import library
+
+    wanted = Constraint(**wish)
+    grammar = wanted.kind == "grammar"
+    library() if grammar else guidance.bindings()
+    try:
+        examine = gbnf.examine if grammar else guidance.examine
+        return {"notices": limited(lambda: examine(wanted), CPU_S, MEMORY)}
+    except LcpError as error:
+        return {"error": str(error)}
+
+
 def _answer(what: str) -> dict[str, Any]:
+    if what == "constraint":
+        return _constraint(json.load(sys.stdin))
     if what in ("memory", "load"):
         return _of_a_model(what)
     if what == "devices":

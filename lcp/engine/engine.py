@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
 from lcp.engine.ahead import Ahead
+from lcp.engine.constraint import Constraint
 from lcp.engine.loading import Fit, Loaded, Loading, load, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
@@ -75,11 +76,12 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self) -> Task[None]:
-        """Load the model and make its context; iterate for Loading."""
-        return self._worker.submit(self._load)
+    def load(self, constraint: Constraint | None = None) -> Task[None]:
+        """Load the model and make its context; iterate for Loading. `constraint` is one of the
+        answers to come: what it needs of the model is made now."""
+        return self._worker.submit(lambda emit: self._load(emit, constraint))
 
-    def _load(self, emit: Emit) -> None:
+    def _load(self, emit: Emit, constraint: Constraint | None) -> None:
         def on_progress(fraction: float) -> bool:
             self.loaded = fraction
             emit(Loading(fraction))
@@ -99,6 +101,8 @@ class Engine:
             name=self._name,
             raw=lambda: self.raw,
         )
+        if constraint:
+            made.answering.prepare(constraint)
         self._ahead.begin(made.context, made.writer)
         self._made = made
 

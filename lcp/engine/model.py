@@ -151,6 +151,10 @@ class Model:
         ids = self.tokenize(text)
         return len(ids) == 1 and self.is_end(ids[0])
 
+    def attributes(self, token: int) -> int:
+        """What kind of token it is: bits of llama.h's llama_token_attr."""
+        return int(library().llama_vocab_get_attr(self.vocab, token))
+
     @property
     def bos(self) -> int:
         """The token that begins a text, -1 when the vocabulary has none."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lcp.engine.constraint import Constraint
 from lcp.engine.context import Progress
 from lcp.engine.decoder import PLAIN, Chunk, Decoder
 from lcp.engine.model import Model
@@ -32,7 +33,7 @@ class Request:
     thinking_tokens: int | None = None  # then its thinking is ended
     begun: dict[str, Any] | None = None  # an answer that was cut, to go on with
     move: bool = False  # whether cached tokens may be moved over a dropped middle
-    grammar: str | None = None  # GBNF that the answer keeps to, its thinking not
+    constraint: Constraint | None = None  # the answer's form; its thinking is free
     loop_guard: bool = False  # whether an answer that repeats itself is cut
 
     @classmethod

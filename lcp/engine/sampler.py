@@ -6,6 +6,7 @@ Nothing of it is re-implemented; one Sampler lives for one reply.
 import ctypes
 from array import array
 from collections.abc import Sequence
+from itertools import compress
 
 from lcp.engine.context import Context
 from lcp.engine.model import Model
@@ -90,6 +91,16 @@ class Candidates:
         self._ids[:] = self._all
         self._logits[:] = memoryview(floats).cast("B").cast("f")
         self._reset(self._n)
+
+    def fill_only(self, context: Context, wanted: bytes) -> int:
+        """The tokens with a byte other than 0 in `wanted`, and their logits; how many they are."""
+        logits = library().llama_get_logits_ith(context.handle, -1)
+        floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
+        ids = array("i", compress(range(self._n), wanted))
+        self._ids[: len(ids)] = memoryview(ids)
+        self._logits[: len(ids)] = memoryview(array("f", compress(floats, wanted)))
+        self._reset(len(ids))
+        return len(ids)
 
     def put(self, token: int) -> None:
         """This token alone."""

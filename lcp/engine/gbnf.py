@@ -1,0 +1,143 @@
+"""GBNF: grammars in llama.cpp's own notation, enforced by its own sampler.
+
+It knows the tokens of a model, and nothing of thinking and answers.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lcp.engine.constraint import Constraint
+from lcp.engine.context import Context
+from lcp.engine.model import Model
+from lcp.engine.native import library, log
+from lcp.engine.sampler import Candidates, Sampler
+from lcp.errors import SettingsError
+
+# What may contain anything: texts, classes, comments; then tokens by name, and counts.
+_LEXEMES = re.compile(
+    r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\#[^\n]*'
+    r"|(?P<token>!?<[^>]*>)|\{\s*(?P<low>\d+)\s*,\s*(?P<high>\d+)\s*\}",
+    re.DOTALL,
+)
+
+
+class Grammar:
+    """How far an answer has come in a grammar."""
+
+    complete = False  # nothing but an end token fits then, and is drawn
+    why = ""
+
+    def __init__(self, constraint: Constraint, model: Model) -> None:
+        """Raises SettingsError for a grammar that names tokens the model does not have. Others
+        that llama.cpp cannot parse are refused by `examine`, which the caller has asked."""
+        for found in _LEXEMES.finditer(constraint.text):
+            name = (found["token"] or "").removeprefix("!")
+            if name and not name.startswith("<[") and len(model.tokenize(name)) != 1:
+                raise SettingsError(
+                    f"{constraint.name} names the token {name}, which this model does not have. "
+                    f'For text, use quotes: "{name}"'
+                )
+        self._grammar = _parse(constraint.text, model.vocab)
+        if not self._grammar:
+            raise SettingsError(f"{constraint.name} cannot be used with this model. Correct it.")
+        self._model = model
+        self._all = Candidates(model.n_vocab)
+        self._one = Candidates(1)
+        self._silent: set[int] = set()  # control tokens that llama.cpp takes for their spelling
+
+    def fits(self, token: int) -> bool:
+        """Whether the token may be next."""
+        if self._is_silent(token):
+            return False
+        self._one.put(token)
+        self._one.apply(self._grammar)
+        return self._one.possible()
+
+    def take(self, token: int) -> None:
+        """The token was said. One that does not fit would end the process: an exception of C++."""
+        library().llama_sampler_accept(self._grammar, token)
+
+    def draw(self, sampler: Sampler, context: Context) -> int:
+        """Draw one of the tokens that fit; -1 where none does."""
+        while True:
+            self._all.fill(context)
+            self._all.apply(self._grammar)
+            for token in self._silent:
+                self._all.forbid(token)
+            token = sampler.draw(self._all)
+            if token < 0 or not self._is_silent(token):
+                return token
+            self._silent.add(token)
+
+    def close(self) -> None:
+        """Free the grammar."""
+        library().llama_sampler_free(self._grammar)
+
+    def _is_silent(self, token: int) -> bool:
+        """Whether the token leaves no text, but ends no answer either."""
+        return not self._model.piece(token) and not self._model.is_end(token)
+
+
+def examine(constraint: Constraint) -> list[str]:
+    """What should be said of a grammar: nothing. Raises SettingsError for what is none.
+
+    May take any time and memory, or end the process: it is called in the child. Without a model
+    the names of tokens are read as texts.
+    """
+    text, name = constraint.text, constraint.name
+    if not re.sub(r"#.*", "", text).strip():
+        raise SettingsError(f'{name} has no rules. A grammar begins with: root ::= "yes" | "no"')
+    for found in _LEXEMES.finditer(text):
+        if found["low"] and int(found["low"]) > int(found["high"]):
+            line = text[: found.start()].count("\n") + 1
+            raise SettingsError(
+                f"{name} cannot be used: {found[0]} in line {line} asks for at least "
+                f"{found['low']} and at most {found['high']}. Correct the count."
+            )
+    plain = _LEXEMES.sub(_without_token, text)
+    log.lines.clear()
+    with _stderr() as said:
+        grammar = _parse(plain)
+    if grammar:
+        library().llama_sampler_free(grammar)
+        return []
+    whole = said[0].partition("error parsing grammar: ")[2].removesuffix(f"\n\n{plain}\n")
+    what, at, rest = whole.partition(" at ")
+    if at and plain.endswith(rest):
+        offset = len(plain) - len(rest)
+        line = plain[:offset].count("\n") + 1
+        why = f"{what} at {text[offset:].partition(chr(10))[0][:40]!r} in line {line}"
+    else:
+        why = whole or log.find("symbol", "recursion") or "no reason given"
+    raise SettingsError(f"{name} is not a GBNF grammar: {why.strip()}. Correct it.")
+
+
+def _without_token(found: re.Match[str]) -> str:
+    """The name of a token as a text of the same length."""
+    return f'"{"x" * (len(found[0]) - 2)}"' if found["token"] else found[0]
+
+
+def _parse(text: str, vocab: Any = None) -> Any:
+    return library().llama_sampler_init_grammar(vocab, text.encode("utf-8", "replace"), b"root")
+
+
+@contextmanager
+def _stderr() -> Iterator[list[str]]:
+    """What is written to file descriptor 2 meanwhile: the parser prints there, past the log."""
+    said: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said.append(file.read().decode("utf-8", "replace"))

@@ -1,0 +1,221 @@
+"""Guidance: JSON schemas and regular expressions, enforced by llguidance token by token.
+
+It knows the tokens of a model, and nothing of thinking and answers.
+"""
+
+import functools
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from typing import Any
+
+from lcp.engine import schemas
+from lcp.engine.constraint import Constraint
+from lcp.engine.context import Context
+from lcp.engine.model import Model
+from lcp.engine.native import library
+from lcp.engine.sampler import Candidates, Sampler
+from lcp.errors import SettingsError
+from lcp.words import short
+
+# One blank, or none, between the parts of a JSON text: what json.dumps writes, and nothing endless.
+# `lenient`: a keyword that llguidance does not know becomes a warning.
+_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": " ?", "lenient": True}
+# A state of the lexer takes 1 to 2 kB; llguidance's own limit is 250,000 of them.
+_LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
+
+
+@functools.cache
+def bindings() -> Any:
+    """llguidance's own module, without the package around it, which takes ten times as long."""
+    if "llguidance" not in sys.modules:
+        spec = importlib.util.find_spec("llguidance")
+        if spec is None:
+            raise ImportError("there is no package llguidance")
+        sys.modules["llguidance"] = importlib.util.module_from_spec(spec)
+    return importlib.import_module("llguidance._lib")
+
+
+class Vocabulary:
+    """The tokens of a model as llguidance takes them; it builds its own Tokenizer of them."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+    special_token_ids = ()
+
+    def __init__(self, model: Model) -> None:
+        """Tokens that are no text of an answer (control tokens, ends, tags) spell nothing."""
+        self.tokenize = functools.partial(model.tokenize, special=False)
+        self.tokens, self.ends = [], []
+        tag = library().LLAMA_TOKEN_ATTR_USER_DEFINED
+        for token in range(model.n_vocab):
+            piece = model.piece(token)
+            if model.is_end(token):
+                self.ends.append(token)
+                piece = b""
+            elif piece[:1] == b"<" and piece[-1:] == b">" and model.attributes(token) & tag:
+                piece = b""
+            self.tokens.append(piece)
+        if not self.ends:  # llguidance wants one
+            self.ends.append(len(self.tokens))
+            self.tokens.append(b"")
+        self.eos_token_id = self.ends[0]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self.tokenize(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+class _Bytes(Vocabulary):
+    """A vocabulary without a model: the 256 bytes."""
+
+    def __init__(self) -> None:
+        self.tokens = [*(bytes([i]) for i in range(256)), b""]
+        self.ends = [256]
+        self.eos_token_id = 256
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text if isinstance(text, bytes) else text.encode())
+
+
+def tokenizer(vocabulary: Vocabulary) -> Any:
+    """llguidance's Tokenizer, which many Matchers share: 0.2 s for 49,000 tokens."""
+    n = len(vocabulary.tokens)
+    return bindings().LLTokenizer(vocabulary, n_vocab=n, eos_token=vocabulary.ends)
+
+
+class Matcher:
+    """How far an answer has come in a schema or a regular expression."""
+
+    def __init__(self, constraint: Constraint, model: Model, tokenizer: Any) -> None:
+        self._matcher = _matcher(_grammar(constraint), tokenizer)
+        self._model = model
+        self._candidates = Candidates(model.n_vocab)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    @property
+    def why(self) -> str:
+        """What stopped it, beside a token that does not fit; "" while nothing did."""
+        return short(self._matcher.get_error(), 200)
+
+    def fits(self, token: int) -> bool:
+        """Whether the token may be next."""
+        if self._model.is_end(token):
+            return self._matcher.is_accepting()
+        return self._matcher.validate_tokens([token]) == 1
+
+    def take(self, token: int) -> None:
+        """The token was said."""
+        self._matcher.consume_token(token)
+
+    def draw(self, sampler: Sampler, context: Context) -> int:
+        """Draw one of the tokens that fit; -1 where none does."""
+        fitting = self._matcher.compute_logit_bias()  # a byte for each token, 0 if it does not fit
+        if self._matcher.is_error() or not self._candidates.fill_only(context, fitting):
+            return -1
+        return sampler.draw(self._candidates)
+
+    def close(self) -> None:
+        """llguidance frees its own memory."""
+
+
+def examine(constraint: Constraint) -> list[str]:
+    """What should be said of a constraint. Raises SettingsError where no text fits it.
+
+    May take any time and memory, or end the process: it is called in the child.
+    """
+    name = constraint.name
+    told = _examine_schema(constraint) if constraint.kind == "schema" else set()
+    if constraint.kind == "regex" and re.search(r"(?<!\\)(\\\\)*\\$", constraint.text):
+        raise SettingsError(_sentence(name, "it ends in a backslash"))  # llguidance takes it
+    matcher = _matcher(_grammar(constraint), tokenizer(_Bytes()))
+    if matcher.is_error() or not any(matcher.compute_logit_bias()) or matcher.is_error():
+        raise SettingsError(_sentence(name, matcher.get_error()))
+    words = ", ".join(sorted(told))
+    return [f"lcp does not enforce {words} of {name}. Check the answer."] if told else []
+
+
+def _examine_schema(constraint: Constraint) -> set[str]:
+    """The keywords that are not enforced."""
+    name = constraint.name
+    try:
+        schema, ignored = schemas.prepare(schemas.read(constraint.text, name))
+        why, told = _compile(schema)
+        if why:
+            where, why = schemas.fault(schema, why, _error)
+            raise SettingsError(_sentence(name, why, where))
+        if not schemas.ends(schema):
+            raise SettingsError(_sentence(name, "Unsatisfiable schema: it never ends"))
+    except RecursionError:
+        raise SettingsError(f"{name} is nested too deeply. Use a flatter schema.") from None
+    return told | ignored
+
+
+def _grammar(constraint: Constraint) -> str:
+    """The constraint as llguidance's own grammar."""
+    if constraint.kind == "regex":
+        return str(bindings().LLMatcher.grammar_from_regex(constraint.text))
+    schema, _ = schemas.prepare(schemas.read(constraint.text, constraint.name))
+    return _grammar_of(schema)
+
+
+def _grammar_of(schema: schemas.Schema) -> str:
+    made = bindings().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
+    return str(made)
+
+
+def _matcher(grammar: str, tokenizer: Any) -> Any:
+    limits = bindings().LLParserLimits(**_LIMITS)
+    return bindings().LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+
+
+def _error(schema: schemas.Schema) -> str:
+    return _compile(schema)[0]
+
+
+def _compile(schema: schemas.Schema) -> tuple[str, set[str]]:
+    """The error of a schema, "" where there is none, and the keywords that are not enforced."""
+    try:
+        grammar = _grammar_of(schema)
+    except ValueError as error:  # numbers and nesting that its JSON parser refuses
+        return str(error), set()
+    failed, messages = bindings().LLMatcher.validate_grammar_with_warnings(grammar)
+    if failed:
+        return str(messages[0]).partition("\n  while processing")[0], set()
+    told: set[str] = set()
+    for message in messages:
+        what, _, which = message.partition(": ")
+        if what == "Unimplemented keys":
+            told |= set(json.loads(which))
+        elif what == "Unknown format":
+            told.add(f"format {which}")
+        else:
+            told.add(what.split()[0])  # "oneOf not fully supported, falling back to anyOf. ..."
+    return "", told
+
+
+# What llguidance says -> what a person reads.
+_REASONS = (
+    (r"(?s).*regex parse error:.*\nerror: ([^\n]+).*", r"\1"),
+    (r"(?s).*lookarounds not supported yet.*", r"it has ^, $ or \\b in the middle of a pattern"),
+    (r"Resource '(.*?)' is not present.*", r"it refers to \1, and lcp loads no other files"),
+    (r"Regex is empty: .*", "its patterns, lengths and formats exclude each other"),
+    (r"patternProperty regexes (.*) and (.*) are not disjoint",
+     r"one name can match two patternProperties, \1 and \2"),
+)  # fmt: skip
+
+
+def _sentence(name: str, why: str, where: str = "") -> str:
+    kind, colon, rest = why.partition("Unsatisfiable schema: ")
+    reason = (rest if colon else kind).strip()
+    for pattern, words in _REASONS:
+        reason = re.sub(pattern, words, reason)
+    reason = short(reason.rstrip("."), 200)
+    at = f"at {where}, " if where else ""
+    what = "allows no answer" if colon else "cannot be enforced"
+    return f"{name} {what}: {at}{reason or 'it is too complex'}. Correct it."

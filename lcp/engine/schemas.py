@@ -1,0 +1,237 @@
+"""Schemas: a JSON schema made ready for llguidance, and what is wrong in it and where.
+
+llguidance enforces most of JSON Schema, not all. What it would get wrong is rewritten here; what it
+would silently pass over is told. It knows no tokens.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, unquote
+
+from lcp.engine.patterns import translate
+from lcp.errors import SettingsError
+
+Schema = dict[str, Any]
+
+_NAMES = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+_VALUES = {"const", "enum", "default", "examples"}  # below them are plain values, not schemas
+_BRANCHES = ("allOf", "anyOf", "oneOf")
+_COUNTS = {
+    "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+}  # fmt: skip
+_IGNORED = {"contentEncoding", "contentMediaType", "contentSchema"}  # by llguidance, silently
+# llguidance lets every year have a 29 February, and any minute 60 seconds.
+_DATE = (
+    r"(\d{3}[1-9]|\d\d[1-9]\d|\d[1-9]\d\d|[1-9]\d{3})"
+    r"-((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)"
+    r"|02-(0[1-9]|1\d|2[0-8]))"
+    r"|(\d\d(0[48]|[2468][048]|[13579][26])|([2468][048]|0[48]|[13579][26])00)-02-29"
+)
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
+_TIME = rf"{_CLOCK}:[0-5]\d(\.\d+)?(Z|[+-]{_CLOCK})"
+_FORMATS = {
+    "date": f"^({_DATE})$",
+    "time": f"^{_TIME}$",
+    "date-time": f"^({_DATE})T{_TIME}$",
+}
+
+
+def read(text: str, name: str) -> Schema:
+    """The schema in a text; SettingsError where there is none."""
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is not JSON: {error}. Correct it.") from error
+    if schema is True:
+        return {}
+    if not isinstance(schema, dict):
+        raise SettingsError(
+            f"{name} is not a JSON schema that allows anything: it is {json.dumps(schema)[:40]}. "
+            "A schema is an object, in braces."
+        )
+    return schema
+
+
+def prepare(schema: Schema) -> tuple[Schema, set[str]]:
+    """The schema as llguidance enforces it, and the keywords that it does not.
+
+    An object whose properties are listed has no others, unless the schema speaks of them.
+    """
+    found = dict(parts(schema))
+    told = {word for part in found.values() for word in _IGNORED & part.keys()}
+    if any(isinstance(part.get("$id"), str) for pointer, part in found.items() if pointer):
+        told.add("$id")  # references inside such a part may be looked up in the whole
+    combined = {id(found[pointer]) for pointer in _combined(found)}
+
+    def change(old: Schema, new: Schema) -> Schema:
+        return _prepare(new if id(old) in combined else _closed(new), told)
+
+    return _each(schema, change), told
+
+
+def _closed(part: Schema) -> Schema:
+    names, required = part.get("properties"), part.get("required", [])
+    least = part.get("minProperties", 0)
+    if not isinstance(names, dict) or not isinstance(required, list) or not isinstance(least, int):
+        return part
+    if part.keys() & {"additionalProperties", "unevaluatedProperties"} or least > len(names):
+        return part
+    return part | {"additionalProperties": False} if all(r in names for r in required) else part
+
+
+def _combined(found: dict[str, Schema]) -> set[str]:
+    """The parts (by pointer) of which others may ask for further properties of the same object."""
+    pieces = {}
+    for pointer, part in found.items():
+        branches = ((key, i) for key in _BRANCHES for i in range(_length(part.get(key))))
+        inside = [f"{pointer}/{key}/{i}" for key, i in branches]
+        pieces[pointer] = [at for at in [*inside, _target(part)] if at in found]
+    combined: set[str] = set()
+    fresh = {
+        pointer
+        for pointer, part in found.items()
+        if ("properties" in part) + ("$ref" in part) + _length(part.get("allOf"))
+        + sum(key in part for key in ("anyOf", "oneOf", "if", "dependentSchemas")) > 1
+    }  # fmt: skip
+    while fresh:
+        combined |= fresh
+        fresh = {at for pointer in fresh for at in pieces[pointer]} - combined
+    return combined
+
+
+def _prepare(part: Schema, told: set[str]) -> Schema:
+    made: Schema = dict(part)
+    for key in _COUNTS & part.keys():
+        if isinstance(value := part[key], float) and value.is_integer():
+            made[key] = int(value)
+    if isinstance(pattern := part.get("pattern"), str):
+        made["pattern"] = translate(pattern)
+    if isinstance(patterns := part.get("patternProperties"), dict):
+        made["patternProperties"] = {translate(p): sub for p, sub in patterns.items()}
+    if exact := _FORMATS.get(str(part.get("format"))):
+        others = part.get("allOf")
+        made["allOf"] = [*(others if isinstance(others, list) else []), {"pattern": exact}]
+    return _count_properties(made, told)
+
+
+def _count_properties(part: Schema, told: set[str]) -> Schema:
+    """Without the numbers of properties that llguidance refuses, as it does with optional names.
+    It counts a name that comes twice as two."""
+    low, high = part.get("minProperties"), part.get("maxProperties")
+    if not isinstance(low or high, int):
+        return part
+    names, required = part.get("properties"), part.get("required")
+    needed = {n for n in required if isinstance(n, str)} if isinstance(required, list) else set()
+    if isinstance(low, int) and low > len(needed):
+        told.add("minProperties")
+    contradictory = isinstance(low, int) and isinstance(high, int) and low > high
+    if isinstance(names, dict) and not names.keys() <= needed and not contradictory:
+        if isinstance(high, int):
+            told.add("maxProperties")
+        return {k: v for k, v in part.items() if k not in ("minProperties", "maxProperties")}
+    return part
+
+
+def _each(schema: Any, change: Callable[[Schema, Schema], Schema]) -> Any:
+    """The schema with each part of it changed, inner ones first; `change` gets a part as it was,
+    too. References may point below keywords that nobody knows: what is there is changed as well."""
+    if isinstance(schema, list):
+        return [_each(part, change) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {}
+    for key, part in schema.items():
+        if key in _NAMES and isinstance(part, dict):
+            made[key] = {name: _each(sub, change) for name, sub in part.items()}
+        else:
+            made[key] = part if key in _VALUES else _each(part, change)
+    return change(schema, made)
+
+
+def parts(part: Schema, pointer: str = "") -> Iterator[tuple[str, Schema]]:
+    """The parts of a schema, itself first, each with its JSON pointer."""
+    yield pointer, part
+    for at, sub in _inside(part, pointer):
+        yield from parts(sub, at)
+
+
+def _inside(value: Any, pointer: str, names: bool = False) -> Iterator[tuple[str, Schema]]:
+    """The nearest parts below a schema, a list of them, or, with `names`, a map of names."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, sub in pairs:
+        at = f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+        inner = not names and key in _NAMES
+        if isinstance(sub, dict) and not inner and (names or key not in _VALUES):
+            yield at, sub
+        elif isinstance(sub, list | dict) and (names or key not in _VALUES):
+            yield from _inside(sub, at, inner)
+
+
+def fault(schema: Schema, why: str, error: Callable[[Schema], str]) -> tuple[str, str]:
+    """Where in a schema the error `why` comes from, as a JSON pointer, and the error there.
+    `error` compiles a schema and gives its error, "" where there is none."""
+    found = dict(parts(schema))
+    whole = {"definitions": {"x": _each(schema, _moved)}}
+    place, seen = "", {""}
+    while True:
+        inside = [at for at, _ in _inside(found[place], place)]
+        for at in [_target(found[place]), *inside]:
+            if at not in found or at in seen:
+                continue
+            said = error(whole | {"$ref": f"#/definitions/x{quote(at)}"})
+            if said and (said == why or "unsatisfiable" in why):
+                place, why = at, said
+                seen.add(at)
+                break
+        else:
+            return place, why
+
+
+def _target(part: Schema) -> str | None:
+    """The pointer that a part refers to, within the schema."""
+    target = part.get("$ref")
+    return unquote(target[1:]) if isinstance(target, str) and target.startswith("#") else None
+
+
+def _moved(old: Schema, new: Schema) -> Schema:
+    target = _target(new)
+    return new if target is None else new | {"$ref": f"#/definitions/x{quote(target)}"}
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
+def ends(schema: Schema) -> bool:
+    """Whether any value of the schema ends: False where each must hold another one of its kind.
+    Only what references demand is followed."""
+    found = dict(parts(schema))
+    ending: set[str] = set()
+    while fresh := {at for at in found.keys() - ending if _ends(at, found[at], found, ending)}:
+        ending |= fresh
+    return "" in ending
+
+
+def _ends(pointer: str, part: Schema, found: dict[str, Schema], ending: set[str]) -> bool:
+    def ok(*keys: object) -> bool:
+        at = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
+        return pointer + at in ending or pointer + at not in found
+
+    def listed(key: str) -> list[bool]:
+        return [ok(key, i) for i in range(_length(part.get(key)))]
+
+    target = _target(part)
+    if target in found and target not in ending:
+        return False
+    if not all(listed("allOf")) or not any(listed("anyOf") or [True]):
+        return False
+    if not any(listed("oneOf") or [True]):
+        return False
+    if part.get("type") == "object" and isinstance(required := part.get("required"), list):
+        return all(ok("properties", name) for name in required)
+    least = part.get("minItems")
+    if part.get("type") == "array" and isinstance(least, int):
+        first = listed("prefixItems")
+        return all(first[:least]) and (least <= len(first) or ok("items"))
+    return True
