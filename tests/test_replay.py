@@ -32,7 +32,7 @@ def chat(tiny, home):
     """A function that begins a saved chat with a tiny model."""
     begun = []
 
-    def begin(constraint=None, **flags):
+    def begin(form=None, **flags):
         template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}" + ASKS
         path = tiny("dense", quant="Q8_0", template=template)
         conversation = Conversation.begin(lambda: NOW, str(path))
@@ -40,9 +40,7 @@ def chat(tiny, home):
         layers = {"flag": SETTINGS | flags}
         engine = Engine(path, resolve(layers), now=NOW)
         screen = Screen(StringIO(), StringIO())
-        begun.append(
-            Chat(engine, conversation, log, screen, str(path), layers, constraint=constraint)
-        )
+        begun.append(Chat(engine, conversation, log, screen, str(path), layers, constraint=form))
         begun[-1].load()
         begun[-1].ready()
         return begun[-1]
@@ -212,7 +210,7 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
 
 
 def test_an_answer_with_a_given_form_is_not_replayed(chat):
-    one = chat(constraint=gbnf('root ::= "yes" | "no"'))
+    one = chat(form=gbnf('root ::= "yes" | "no"'))
     one.ask("Hi.")
     assert replay(one) == ["turn 1: not replayed: it had a given form"]
 

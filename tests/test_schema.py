@@ -100,31 +100,10 @@ PATTERNS = [
 FORMATS = ["date", "time", "date-time", "email", "uuid", "ipv4", "ipv6", "duration"]
 
 KEYWORDS = [
-    "type",
-    "properties",
-    "required",
-    "items",
-    "prefixItems",
-    "anyOf",
-    "allOf",
-    "oneOf",
-    "not",
-    "$ref",
-    "$defs",
-    "enum",
-    "pattern",
-    "patternProperties",
-    "minItems",
-    "minLength",
-    "maxProperties",
-    "minProperties",
-    "format",
-    "multipleOf",
-    "minimum",
-    "additionalProperties",
-    "$id",
-    "a",
-]
+    "type", "properties", "required", "items", "prefixItems", "anyOf", "allOf", "oneOf", "not",
+    "$ref", "$defs", "enum", "pattern", "patternProperties", "minItems", "minLength", "format",
+    "maxProperties", "minProperties", "multipleOf", "minimum", "additionalProperties", "$id", "a",
+]  # fmt: skip
 
 values = st.sampled_from(VALUES)
 plain = st.one_of(

@@ -203,6 +203,11 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
     assert json.loads(done.stdout) in ("red", "green")
     done = shell("""lcp Hi. -n 20 --grammar 'root ::= "yes" | "no"'""")
     assert done.stdout in (b"yes\n", b"no\n")
+    done = shell("""lcp Hi. -n 20 --regex '[a-c]{4}'""")
+    assert re.fullmatch(rb"[a-c]{4}\n", done.stdout)
+    done = shell("""lcp Hi. -n 20 --json-schema '{"enum": ["red"], "uniqueItems": true}'""")
+    assert (done.returncode, done.stdout) == (0, b'"red"\n')
+    assert b"uniqueItems" in done.stderr
 
 
 @pytest.mark.parametrize(("ended", "cut"), [("end", 0), ("stop", 0), ("length", 1), ("full", 1)])
@@ -233,13 +238,19 @@ def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
     [
         (["--grammar", "{}/nowhere"], "The grammar {}/nowhere cannot be read: "),
         (["--json-schema", "{}/nowhere"], "The schema {}/nowhere cannot be read: "),
-        (["--json-schema", "{}/g"], "{}/g is no JSON: "),
-        (["--json-schema", "{{"], "The schema is no JSON: "),
-        (["--grammar", 'root ::= "a'], "The grammar is no grammar: "),
-        (["--grammar", "{}/g"], "The grammar is no grammar: expecting ::= at '= \"a\"' in line 1."),
-        (["--grammar", "{}/g", "--json-schema", "{}/g"], "--json-schema is made into a grammar."),
-        (["--grammar", ""], "What the answer is to be held to is empty. Name a file, or leave"),
-        (["--json-schema", ""], "What the answer is to be held to is empty. Name a file, or leave"),
+        (["--json-schema", "{}/g"], "{}/g is not JSON: "),
+        (["--json-schema", "{{"], "The schema is not JSON: "),
+        (["--json-schema", '{{"enum": []}}'], "The schema allows no answer: "),
+        (["--regex", "("], "The regular expression ( cannot be enforced: unclosed group"),
+        (["--grammar", 'root ::= "a'], "The grammar is not a GBNF grammar: "),
+        (
+            ["--grammar", "{}/g"],
+            "{}/g is not a GBNF grammar: expecting ::= at '= \"a\"'",
+        ),
+        (["--grammar", "{}/g", "--regex", "a"], "--regex and --grammar cannot be combined."),
+        (["--grammar", ""], "--grammar is empty. "),
+        (["--json-schema", ""], "--json-schema is empty. "),
+        (["--regex", ""], "--regex is empty. "),
         (["--json", "-i"], "--json is for scripts, -i for a person. Leave one of them out."),
     ],
 )

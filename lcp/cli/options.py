@@ -111,9 +111,9 @@ JsonSchema = Annotated[
 ]
 Regex = Annotated[
     str | None,
-    _flag("--regex", metavar="RE", help="Answer in text that this regular expression matches."),
+    _flag("--regex", metavar="RE", help="Answer in text that matches this expression."),
 ]
 Grammar = Annotated[
     str | None,
-    _flag("--grammar", metavar="FILE|GBNF", help="Answer in text that this GBNF grammar allows."),
+    _flag("--grammar", metavar="FILE|GBNF", help="Answer in text that matches this grammar."),
 ]

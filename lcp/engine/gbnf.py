@@ -6,7 +6,6 @@ It knows the tokens of a model, and nothing of thinking and answers.
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from lcp.engine.context import Context
 from lcp.engine.model import Model
 from lcp.engine.native import library, log
 from lcp.engine.sampler import Candidates, Sampler
+from lcp.engine.scratch import scratch
 from lcp.errors import SettingsError
 
 # What may contain anything: texts, classes, comments; then tokens by name, and counts.
@@ -131,7 +131,7 @@ def _stderr() -> Iterator[list[str]]:
     """What is written to file descriptor 2 meanwhile: the parser prints there, past the log."""
     said: list[str] = []
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
+    with scratch() as (file, _):
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
