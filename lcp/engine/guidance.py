@@ -131,7 +131,7 @@ def examine(constraint: Constraint) -> list[str]:
     """
     name = constraint.name
     told = _examine_schema(constraint) if constraint.kind == "schema" else set()
-    if constraint.kind == "regex" and re.search(r"(?<!\\)(\\\\)*\\$", constraint.text):
+    if constraint.kind == "regex" and re.search(r"(?<!\\)(\\\\)*\\\Z", constraint.text):
         raise SettingsError(_sentence(name, "it ends in a backslash"))  # llguidance takes it
     matcher = _matcher(_grammar(constraint), tokenizer(_Bytes()))
     if matcher.is_error() or not any(matcher.compute_logit_bias()) or matcher.is_error():
