@@ -134,7 +134,5 @@ def _openers(model: Model, tags: Iterable[str]) -> frozenset[int]:
     structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
     found = (model.tokenize(tag) for tag in tags)
     return frozenset(
-        t[0]
-        for t in found
-        if t and (len(t) == 1 or model.attributes(t[0]) & structure)
+        t[0] for t in found if t and (len(t) == 1 or model.attributes(t[0]) & structure)
     )
