@@ -189,7 +189,8 @@ def _compile(schema: schemas.Schema) -> tuple[str, set[str]]:
         return str(messages[0]).partition("\n  while processing")[0], set()
     told: set[str] = set()
     for message in messages:
-        what, _, which = message.partition(": ")
+        line = re.sub(r" \(\d+ times\)$", "", message.split("\n")[0])
+        what, _, which = line.partition(": ")
         if what == "Unimplemented keys":
             told |= set(json.loads(which))
         elif what == "Unknown format":
