@@ -300,8 +300,8 @@ def test_the_quant_that_is_here_is_the_one_without_a_name(lcp, server):
 def test_the_list(lcp):
     lcp("pull", "owner/model:Q8_0")
     assert lcp("list").stdout.splitlines() == [
-        "owner/model:Q8_0  Q8_0           20.0 kB  not used yet     Hub cache",
-        "smollm2-135m      Q4_1           98.4 MB  not used yet     wheel",
+        "owner/model:Q8_0  Q8_0  20.0 kB  not used yet  Hub cache",
+        "smollm2-135m      Q4_1  98.4 MB  not used yet  wheel",
     ]
     first, _ = map(json.loads, lcp("list", "--json").stdout.splitlines())
     path = Path(first.pop("path"))

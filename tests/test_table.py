@@ -1,10 +1,15 @@
 """Tables: in columns where they fit, below each other where they do not; no word is broken."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from terminal import NOW, Pty
 
+from lcp.session.conversation import Conversation
+from lcp.session.store import Store
 from lcp.terminal.table import lines
 
 SET = [
@@ -86,3 +91,20 @@ def test_rows_that_may_be_cut_are_one_line_or_one_for_each_message(width):
     found = lines(rows, width, cut=(2, 3))
     assert len(found) in (1, 3)
     assert all(cell_len(line) <= width for line in found)
+
+
+@pytest.mark.parametrize("columns", [44, 60, 100])
+def test_the_lists_of_the_command_line_fit_the_terminal(columns, home, smollm2):
+    """With words whole, whatever the width."""
+    store = Store(home / "data" / "sessions")
+    chat = Conversation.begin(lambda: NOW, "smollm2-135m")
+    with store.create(chat.opening) as log:
+        log.append(chat.ask("世界 why is the sky as blue as it is, and the sea as well? Tell me."))
+    for command, word in ((["list"], "smollm2-135m"), (["sessions"], "smollm2-135m")):
+        with Pty(sys.executable, "-m", "lcp", *command, home=home) as terminal:
+            terminal.resize(columns, 20)
+            assert terminal.leaves() == 0
+            rows = terminal.screen().splitlines()
+        assert word in " ".join(rows).split()
+        assert all(cell_len(row) <= columns for row in rows)
+        assert len(rows) <= (1 if columns == 100 else 4)

@@ -1,6 +1,7 @@
 """`lcp list`, `lcp rm` and `lcp verify`: the model files that are here."""
 
 import json
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,11 +100,14 @@ def _row(one: "Installed") -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    from lcp.terminal.clean import clean
+    """Rows for people: in a terminal by its width, elsewhere one on each line."""
+    from lcp.terminal.table import lines
 
-    wide = max(len(row["name"]) for row in rows)
+    cells = []
     for row in rows:
         used = f"used {row['last_used'][:10]}" if row["last_used"] else "not used yet"
-        facts = f"{row['quant'] or '':11}  {words.size(row['size']):>9}  {used:15}  {row['place']}"
-        line = f"{row['name']:{wide}}  {facts}".rstrip() + "\n"
-        sys.stdout.write(clean(line) if sys.stdout.isatty() else line)
+        size = words.size(row["size"])
+        cells.append((row["name"], row["quant"] or "", size, used, row["place"] or ""))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines(cells, width):
+        sys.stdout.write(f"{line}\n")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -180,7 +181,9 @@ def _load(path: Path) -> "Conversation":
 
 def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
     from lcp.session.export import plain_name
+    from lcp.terminal.table import lines
 
+    rows = []
     for saved in chats:
         kv = saved.path.with_suffix(".kv")
         size = kv.stat().st_size if kv.exists() else 0
@@ -203,9 +206,15 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
             turns = words.count(saved.turns, "turn")
             model = plain_name(saved.model)
             title = " · ".join(filter(None, [saved.name, saved.title]))
+            rows.append((saved.id, when, turns, model, (saved.passage or title) + cache))
+            if sys.stdout.isatty():
+                continue
             _write(f"{saved.id}  {when}  {turns:>8}  {model}  {title}{cache}\n")
             if saved.passage:
                 _write(f"    {saved.passage}\n")
+    if rows and sys.stdout.isatty():  # each as wide as the terminal
+        for line in lines(rows, shutil.get_terminal_size().columns, cut=(4,)):
+            _write(f"{line}\n")
 
 
 def _write(text: str) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from lcp.chat.chat import Chat
 from lcp.commands import chats, files, inspect, models, settings, turns
 from lcp.commands.command import Candidate, Command
+from lcp.commands.details import DETAILS
 from lcp.errors import UsageError
 
 
@@ -16,7 +17,7 @@ def completions(chat: Chat) -> dict[str, tuple[str, Callable[[str], Iterable[Can
 
 
 def _names(_: Chat, begun: str) -> Iterable[Candidate]:
-    return [(c.name, c.meaning) for c in TABLE]
+    return [*((c.name, c.meaning) for c in TABLE), ("keys", "the keys of the input line")]
 
 
 def _command(name: str) -> Command:
@@ -43,18 +44,30 @@ def run(chat: Chat, line: str) -> str | None:
 
 
 def _help(chat: Chat, name: str) -> None:
-    from lcp.terminal.keys import TABLE as KEYS
+    """All commands, the keys of the line, or more of one command."""
+    screen = chat.screen
+    if name == "keys":
+        from lcp.terminal.keys import TABLE as KEYS
 
-    if name:
+        screen.table([*KEYS, ("@FILE", MENTION)])
+    elif name:
         command = _command(name.lstrip("/"))
-        chat.screen.table([(f"/{command.name} {command.arguments}".rstrip(), command.meaning)])
-        return
-    rows: list[tuple[str, ...]] = []
-    for title, group in GROUPS.items():
-        names = [(f"  /{c.name} {c.arguments}".rstrip(), c.meaning) for c in group]
-        rows += [(title, ""), *names]
-    rows += [("Keys", ""), *((f"  {key}", does) for key, does in KEYS), ("  @FILE", MENTION)]
-    chat.screen.table(rows)
+        told, example = DETAILS[command.name]
+        screen.table([(f"/{command.name} {command.arguments}".rstrip(), command.meaning)])
+        screen.notice(told)
+        screen.notice(f"Example: {example}")
+        others = (f"/{c.name}" for c in GROUPS[command.group] if c != command)
+        screen.notice(f"See also: {', '.join(others)}")
+    else:
+        rows = [
+            (title if command is group[0] else "", f"/{command.name}", command.meaning)
+            for title, group in GROUPS.items()
+            for command in group
+        ]
+        widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        wide = screen.width >= sum(widest) + 2 * len("  ")
+        screen.table(rows if wide else [row[1:] for row in rows])
+        screen.notice("/help NAME says more of one; /help keys lists the keys of this line.")
 
 
 def _exit(chat: Chat, _: str) -> None:
@@ -85,8 +98,8 @@ ELSEWHERE = {
 MENTION = 'in a message: puts that text file in front of it; also @folder/*.py, @"my file"'
 
 _OWN = (
-    Command("lcp", "help", "[NAME]", "list the commands, or say what one does", _help, _names),
-    Command("lcp", "doctor", "", "what this computer can do, and what is wrong", _doctor),
+    Command("lcp", "help", "[NAME|keys]", "list the commands; say more of one", _help, _names),
+    Command("lcp", "doctor", "", "check this computer, and say what is wrong", _doctor),
     Command("lcp", "exit", "", "leave; Ctrl-D does the same", _exit),
 )
 _TITLES = (

@@ -79,7 +79,7 @@ COMMANDS = (
         "The last turns",
         "copy",
         "[N|code]",
-        "the last answer, the Nth last or the last code block",
+        "copy the last answer, the Nth last or the last code block",
         copy,
         lambda chat, begun: ("code",),
     ),
@@ -87,7 +87,7 @@ COMMANDS = (
         "The last turns",
         "read",
         "FILE",
-        "put a text file in front of the next message",
+        "attach a text file to the next message",
         read,
         _paths,
     ),
@@ -100,6 +100,6 @@ COMMANDS = (
         _paths,
     ),
     Command(
-        "Saved chats", "export!", "FILE", "the same, over a file that is there", overwrite, _paths
+        "Saved chats", "export!", "FILE", "write the chat to a file that exists", overwrite, _paths
     ),
 )

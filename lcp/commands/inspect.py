@@ -143,23 +143,27 @@ def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
 
 COMMANDS = (
     Command(
-        "The last answer as numbers", "tokens", "", "the last prompt as the model reads it", tokens
+        "The last answer as numbers", "tokens", "", "show the last prompt, token by token", tokens
     ),
     Command(
         "The last answer as numbers",
         "probs",
         "[N]",
-        "how sure it was; what else token N could be",
+        "show how likely each token was; alternatives at N",
         probs,
     ),
     Command(
-        "The last answer as numbers", "fork", "N K", "it anew, with alternative K at token N", fork
+        "The last answer as numbers",
+        "fork",
+        "N K",
+        "answer again, with alternative K at token N",
+        fork,
     ),
     Command(
         "The last answer as numbers",
         "stats",
         "",
-        "the figures of the last answer, and of all",
+        "show statistics of the last answer and of the chat",
         stats,
     ),
 )

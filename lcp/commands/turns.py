@@ -298,6 +298,6 @@ COMMANDS = (
     Command(
         "The conversation", "forget", "N", "hide turn N from the model, or show it again", forget
     ),
-    Command("The conversation", "context", "", "what fills the window", context),
-    Command("The conversation", "clear", "", "begin the conversation anew", clear),
+    Command("The conversation", "context", "", "show what fills the context window", context),
+    Command("The conversation", "clear", "", "start a new conversation", clear),
 )
