@@ -100,8 +100,13 @@ def _listed(
     found: list[str] = []
     for row in rows[head:]:
         marks = [set_cell_size(row[i], widths[i]) for i in range(name) if widths[i]]
-        title = " ".join([*marks, row[name]]).rstrip()
-        found.append(cut_to(title, width) if name in cut else title)
+        before = "".join(f"{mark} " for mark in marks)
+        left = width - cell_len(before)
+        if name in cut:
+            first, *others = [cut_to(row[name], left)]
+        else:
+            first, *others = wrapped(row[name], min(left, room))
+        found += [f"{before}{first}".rstrip(), *(INDENT + line for line in others)]
         together = ""
         for i in range(name + 1, len(row)):
             alone = i in cut or i == len(row) - 1
