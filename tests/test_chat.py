@@ -245,7 +245,7 @@ def test_a_narrower_terminal_gets_narrower_tables(chat):
     chat.sees("/exit")
     chat.type("Hi." + ENTER)
     chat.sees("Narrow.")
-    assert "answer the last\n" in chat.screen()  # the meaning of /retry, wrapped
+    assert "[N] [xK]\n    " in chat.screen()  # one column: the meaning below the name
 
 
 @in_both("First.", "Second.")

@@ -36,7 +36,7 @@ def user(content):
 
 
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
-FRANCE = [SYSTEM, user("What is the capital of France?")]
+JAPAN = [SYSTEM, user("What is the capital of Japan?")]
 STORY = [user("Tell me a long story.")]
 
 
@@ -86,9 +86,9 @@ def said(engine, reply):
 
 
 def test_a_reply_ends_when_the_model_says_so(real):
-    reply = ask(real, FRANCE)
+    reply = ask(real, JAPAN)
     assert reply.ended == "end"
-    assert "Paris" in reply.text
+    assert "Tokyo" in reply.text
     assert not reply.thinking
 
 
@@ -98,7 +98,7 @@ def test_a_reply_ends_after_the_most_tokens_it_may_have(real):
 
 
 def test_a_reply_ends_before_a_stop_string(real):
-    reply = ask(real, FRANCE, stop=["nothing", "capital"])
+    reply = ask(real, JAPAN, stop=["nothing", "capital"])
     assert (reply.ended, reply.text) == ("stop", "The ")
 
 
@@ -169,9 +169,9 @@ def test_the_tokens_of_random_bytes_spell_the_text_too(engine, seed):
 
 
 def test_the_next_turn_reads_only_what_is_new(real):
-    first = ask(real, FRANCE)
+    first = ask(real, JAPAN)
     question = user("And of Italy? Answer in one word.")
-    messages = [*FRANCE, said(real, first), question]
+    messages = [*JAPAN, said(real, first), question]
     second = ask(real, messages)
     assert second.stats.reused >= first.stats.ctx_used
     assert second.stats.read == second.stats.prompt_tokens - second.stats.reused < 40
@@ -312,7 +312,7 @@ def test_a_stop_while_a_long_prompt_is_read_takes_effect_at_once(real):
     print(f"a stop took effect after {took:.3f} s")
     assert reply.ended == "interrupted" and not any(isinstance(i, Chunk) for i in rest)
     assert took < 1  # 0.2 on a machine of its own
-    assert ask(real, FRANCE).ended == "end"
+    assert ask(real, JAPAN).ended == "end"
 
 
 # what goes wrong

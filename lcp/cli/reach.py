@@ -206,7 +206,7 @@ def template(given: Path) -> str:
     """The source of a chat template in a file; or the name of one that llama.cpp has."""
     from lcp.engine import builtin, probe
 
-    if not given.expanduser().exists() and given.name == str(given):
+    if paths.at(str(given)) is None and given.name == str(given):
         probe.check_once(paths.cache())  # llama.cpp knows its names
         if given.name in builtin.names():
             return given.name
