@@ -55,9 +55,7 @@ def one_line(text: str) -> str:
 
 def cut_to(text: str, width: int) -> str:
     """Its beginning, with … where it is cut."""
-    return (
-        text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
-    )
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
 
 
 def wrapped(text: str, width: int) -> list[str]:
