@@ -8,17 +8,16 @@ import shutil
 import time
 from datetime import datetime, timezone
 
-import numpy as np
 import pytest
 from fakes import weighed
+from greedy import assert_says_what_a_fresh_one_says
 
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.status import Status
-from lcp.engine.context import Context
 from lcp.engine.decoder import Chunk
 from lcp.engine.engine import Engine
-from lcp.engine.native import StopByte, library
+from lcp.engine.native import library
 from lcp.errors import LcpError, SessionError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
@@ -197,7 +196,7 @@ class Life:
                 n = min(len(spoken), len(held))
                 assert spoken[:n] == held[:n]
                 if not self.moved and said.id not in self.not_said:
-                    self.says_what_a_fresh_one_says(prompt, said.tokens)
+                    assert_says_what_a_fresh_one_says(self.engine.model, prompt, said.tokens)
 
     def check_figures(self, answered):
         """The line below the prompt, /context and the statistics say the same, at most 100 %."""
@@ -216,20 +215,6 @@ class Life:
             assert used == stats["ctx_used"]
             if chat.stats and chat.stats.ttft_s == stats["ttft_s"]:
                 assert chat.stats.as_dict() == stats
-
-    def says_what_a_fresh_one_says(self, prompt, said):
-        fresh = Context(self.engine.model, SIZE, StopByte(), threads=1)
-        for _ in fresh.feed(prompt):
-            pass
-        for token in said:
-            row = library().llama_get_logits_ith(fresh.handle, -1)
-            row = np.ctypeslib.as_array(row, (self.engine.model.n_vocab,))
-            if token != row.argmax():
-                first, second = np.sort(row)[-1], row[token]
-                assert first - second < 1e-2, "another answer than a fresh model's"
-                break
-            fresh.append(token)
-        fresh.close()
 
 
 OPERATIONS = [
