@@ -3,7 +3,7 @@
     python -m bench.resume [MODEL.gguf] [-t N] [--pairs N] [--tokens N] [--json FILE]
 
 A conversation of about `--tokens` tokens is had once (`--lines`, `-c 8192`) and left, so that its
-KV cache is saved. A sample is then one process, `lcp chat --resume last -p QUESTION -n 1 --json`,
+KV cache is saved: with a name it is no one-shot, whose cache would not be. A sample is then one process, `lcp chat --resume last -p QUESTION -n 1 --json`,
 in a copy of that home: seconds from just before exec to the first byte on stdout, so Python, the
 model and the KV file are all loaded within it. Ours is the copy as it is, the other side the copy
 without its .kv file, where the whole conversation is read again. All files are in the page cache.
@@ -24,6 +24,7 @@ from subprocess import DEVNULL, PIPE, Popen, run
 from bench import sides
 from bench.measure import BenchError, Row, abba
 from bench.sides import Model, failed, lcp_chat, lcp_env, prose
+from lcp.session.store import Store
 
 TURNS, ANSWER = 8, 16
 QUESTION = "What did we talk about?"
@@ -44,6 +45,12 @@ def build(model: Model, home: Path, tokens: int) -> tuple[int, float]:
     done = run(line, env=env, input="".join(said), text=True, capture_output=True)
     if done.returncode:
         raise failed("lcp chat --lines", done)
+    (log,) = home.rglob("*.jsonl")
+    Store(log.parent).rename(log, "bench")
+    line = command(model, "--resume", "bench", "-n", str(ANSWER), "-p", QUESTION)
+    done = run(line, env=env, text=True, capture_output=True, stdin=DEVNULL)
+    if done.returncode:
+        raise failed("lcp chat --resume", done)
     if not (saved := list(home.rglob("*.kv"))):
         raise BenchError("lcp saved no KV cache: reading it takes under 3 s; give more --tokens.")
     used = json.loads(done.stdout.splitlines()[-1])["stats"]["ctx_used"]

@@ -14,6 +14,7 @@ LcpError                    a sentence that ends with what to do next
 ├── ContextFull             the KV cache has no cell left
 ├── DownloadError           a file on a server cannot be had, or not be kept here
 └── SessionError            a saved chat cannot be found, read or written
+    └── AmbiguousChat       a name or a part of an id fits several of them
 
 The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
 """
@@ -97,3 +98,9 @@ class DownloadError(LcpError):
 
 class SessionError(LcpError):
     """A saved chat cannot be found, read or written."""
+
+
+class AmbiguousChat(SessionError):
+    """A name or a part of an id fits several saved chats."""
+
+    exit_code = 2

@@ -1,11 +1,20 @@
-"""Words: sizes, numbers of things and lists, as sentences for people have them; and a number as a
-person gives it.
+"""Words: sizes, numbers of things and lists, as sentences for people have them; and numbers and
+sizes as a person types them.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from lcp.errors import LcpError
+
+# 24GB is what its maker means by it, 24G and 24GiB what a card of 24 GB has.
+BYTES = {"B": 1} | {
+    letter + end: base**power
+    for power, letter in enumerate("KMGT", 1)
+    for end, base in (("", 1024), ("IB", 1024), ("B", 1000))
+}
+SECONDS = {"S": 1, "MIN": 60, "H": 3600, "D": 86400, "W": 7 * 86400, "Y": 365 * 86400}
 
 
 def size(n: float) -> str:
@@ -29,6 +38,13 @@ def number(text: str, high: int, what: str) -> int:
         if text.isdecimal() and 1 <= int(text) <= high:
             return int(text)
     raise LcpError(f"{text} is not {what}. Give a number from 1 to {high}.")
+
+
+def quantity(text: str, units: Mapping[str, int]) -> int | None:
+    """ "24G", "1.5 MB" or "30d" in bytes or seconds, by a table of units; None for what is none."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([A-Za-z]*)", text.strip())
+    unit = units.get(match[2].upper()) if match else None
+    return int(float(match[1]) * unit) if match and unit else None
 
 
 def either(words: Iterable[str]) -> str:

@@ -338,10 +338,10 @@ def test_a_saved_chat_goes_on_with_its_own_model_whatever_the_config_says(lcp, t
     lcp("chat", str(tiny()), "-n", "1", "Hi.")
     (home / "config").mkdir(parents=True)
     (home / "config" / "config.toml").write_text('model = "missing.gguf"')
-    assert lcp("chat", "-n", "1", "--continue", "And now?").returncode == 0
+    assert lcp("chat", "-n", "1", "--resume", "20", "And now?").returncode == 0
     assert texts(home, "user") == ["Hi.", "And now?"]
     assert {event["model"] for event in log_of(home) if "model" in event} == {str(tiny())}
-    done = lcp("chat", "-n", "1", "--continue", "And now?", LCP_MODEL="other.gguf")
+    done = lcp("chat", "-n", "1", "--resume", "20", "And now?", LCP_MODEL="other.gguf")
     assert done.stderr.startswith(b"lcp: There is no file other.gguf.")
 
 
@@ -351,7 +351,7 @@ def test_a_saved_chat_whose_model_is_gone_goes_on_with_another(lcp, tiny, home, 
     shutil.copy(tiny(), gone)
     lcp("chat", str(gone), "-n", "1", "Hi.")
     gone.unlink()
-    done = lcp("chat", "--continue", "Hi.")
+    done = lcp("chat", "--resume", "20", "Hi.")
     (log,) = (home / "data" / "sessions").glob("*.jsonl")
     advice = f"Or go on with another one: lcp chat --resume {log.stem} -m NAME\n"
     assert done.stderr.decode().startswith(f"lcp: There is no file {gone}. ")
@@ -365,7 +365,7 @@ def test_a_saved_chat_keeps_what_was_set_in_it(lcp, tiny, home):
     (path,) = (home / "data" / "sessions").glob("*.jsonl")
     with path.open("a") as log:
         log.write('{"v":1,"id":"x","parent":null,"type":"set","temp":0.25,"horoscope":"good"}\n')
-    done = lcp("chat", "--continue", "Hi.", "-n", "1")
+    done = lcp("chat", "--resume", "20", "Hi.", "-n", "1")
     assert done.returncode == 0
     assert log_of(home)[-1]["sampling"]["temp"] == 0.25
 
@@ -374,8 +374,8 @@ def test_a_saved_chat_keeps_what_was_set_in_it(lcp, tiny, home):
 def test_the_system_text_comes_from_words_or_a_file(lcp, tiny, home, tmp_path):
     (tmp_path / "system.txt").write_text("Be brief.")
     lcp("chat", str(tiny()), "-n", "1", "-s", f"@{tmp_path}/system.txt", "Hi.")
-    lcp("chat", "-n", "1", "--continue", "-s", "Be kind.", "Hi.")
-    lcp("chat", "-n", "1", "--continue", "Hi.")
+    lcp("chat", "-n", "1", "--resume", "20", "-s", "Be kind.", "Hi.")
+    lcp("chat", "-n", "1", "--resume", "20", "Hi.")
     assert texts(home, "system") == ["Be brief.", "Be kind."]
 
 
@@ -449,8 +449,9 @@ def test_a_chat_that_goes_on_knows_what_was_said(lcp, home, flags):
     greedy = ("-n", "20", "--temp", "0")  # else it now and then spells the name in its own way
     name = lcp("chat", "smollm2-135m", "-s", "", "My name is Bartholomew.", *greedy)
     assert name.returncode == 0
+    assert lcp("sessions", "rename", "20", "mine").returncode == 0  # else it is a script's
     done = lcp("chat", *flags, "What is my name?", "--temp", "0", "--json")
-    assert done.stderr.decode().splitlines()[0].endswith("(1 turn) · My name is Bartholomew.")
+    assert done.stderr.decode().splitlines()[0].endswith("· My name is Bartholomew.")
     assert "Bartholomew" in json.loads(done.stdout)["answer"]
     first, second = (event for event in log_of(home) if event["type"] == "user")
     assert second["parent"] == log_of(home)[2]["id"] != first["id"]
@@ -570,14 +571,14 @@ def test_a_killed_chat_can_be_resumed(lcp, home):
     process.kill()
     process.communicate()
     assert [event["type"] for event in log_of(home)] == ["begin", "system", "user"]
-    with Pty(*COMMAND, "chat", "--resume", "last", home=home) as chat:
+    with Pty(*COMMAND, "chat", "--resume", "20", home=home) as chat:
         chat.sees("Its last question has no answer yet; /retry answers it.")
         chat.sees("context ")  # the prompt is there
         chat.type("/set max_tokens 5" + ENTER + "/retry" + ENTER)
         chat.sees("tokens/s")
         chat.type(CTRL_D)
         assert chat.leaves() == 0
-    assert [event["type"] for event in log_of(home)][3:] == ["set", "head", "answer"]
+    assert [event["type"] for event in log_of(home)][3:] == ["set", "head", "kind", "answer"]
 
 
 # the real model, in a real terminal

@@ -332,7 +332,7 @@ def test_retry_answers_once_more(chat):
 def test_retry_after_clear_has_nothing_to_answer(chat):
     chat.ask("Hi.")
     commands.run(chat, "/clear")
-    sentence = "Here nothing was said yet. Ask something; /branches has what was there."
+    sentence = "This chat is empty. Ask something; /branches lists what was there."
     for command in (
         "/retry",
         "/history",

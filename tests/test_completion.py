@@ -104,6 +104,21 @@ def test_the_values_of_every_setting_are_offered(stocked):
     assert offered(stocked, "lcp chat --overflow s") == ["slide", "summarize", "stop"]
 
 
+def test_chats_come_before_one_shots(stocked):
+    sessions = stocked / "data" / "sessions"
+    mine = {path.stem for path in sessions.glob("*.jsonl")}
+    for _ in range(60):
+        script = Conversation.begin(lambda: NOW, "scripted", kind="one-shot")
+        with Store(sessions, now=lambda: NOW).create(script.opening) as log:
+            log.append(script.ask("Hi."))
+    chats = offered(stocked, "lcp chat --resume ")
+    assert set(chats[:2]) == {"trip", "last"}
+    assert set(chats[2 : 2 + len(mine)]) == mine
+    assert len(chats) > 2 + len(mine)
+    assert offered(stocked, "lcp sessions rm ") == chats
+    assert offered(stocked, "lcp sessions rename ") == chats
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize("line", ["lcp chat -m ", "lcp chat --resume ", "lcp chat --persona "])
 def test_a_shell_gets_nothing_that_it_could_run(stocked, shell, line):

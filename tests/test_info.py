@@ -272,7 +272,7 @@ def test_settings_come_from_the_environment_as_in_a_chat(info, monkeypatch):
         (["-c", "big"], "ctx_size = big (flag) has no meaning."),
         (["-ngl", "-1"], "n_gpu_layers = -1 (flag) has no meaning."),
         (["--kv-type", "f64"], "kv_type = f64 (flag) has no meaning."),
-        (["--gpu-mem", "much"], "--gpu-mem much has no meaning. Give a size such as 24G or 8192M."),
+        (["--gpu-mem", "much"], "--gpu-mem must be a size such as 24G or 8192M (got much)."),
     ],
 )
 def test_options_without_a_meaning(info, words, sentence):

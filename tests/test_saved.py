@@ -5,14 +5,14 @@ import json
 import re
 
 import pytest
-from fakes import Said, ScriptedEngine, does
+from fakes import Said, ScriptedEngine, _done, does
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from terminal import NOW, Glass, Paper, a_console
 from test_store import files_no_larger_than
 
 from lcp import commands
-from lcp.chat import resume, webpage
+from lcp.chat import resume, saved_cache, webpage
 from lcp.chat.chat import Chat
 from lcp.chat.services import Services
 from lcp.commands import chats
@@ -32,8 +32,8 @@ def begin(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     logs = []
 
-    def begin(*answers, saved=True):
-        conversation = Conversation.begin(lambda: NOW, "scripted")
+    def begin(*answers, saved=True, **begun):
+        conversation = Conversation.begin(lambda: NOW, "scripted", **begun)
         store = Store(tmp_path / "sessions", now=lambda: NOW)
         logs.append(store.create(conversation.opening) if saved else Log.nowhere())
         screen = Screen(io.StringIO(), io.StringIO())
@@ -59,7 +59,7 @@ def test_a_named_chat_is_found_by_its_name(begin):
     chat = begin()
     said = does(chat, "/save  my   trip ")
     named = "This chat is now called my trip{}: lcp chat --resume 'my trip'\n"
-    later = ", kept from its first question on"
+    later = ", saved from its first question on"
     assert said == named.format(later)
     assert not chat.log.path.exists()  # still worth no file
     assert does(chat, "/save") == f"This chat is {chat.log.id}{later}, called my trip.\n"
@@ -91,7 +91,7 @@ def test_two_chats_of_one_name_are_told_apart_by_their_ids(begin):
     for chat in (one, two):
         chat.ask("Hi.")
         chat.keep(chat.conversation.rename("same"))
-    with pytest.raises(LcpError, match=r"'same' fits several chats: .*; type more of the id"):
+    with pytest.raises(LcpError, match=r"'same' fits 2 chats"):
         one.services.store.find("same")
 
 
@@ -116,7 +116,7 @@ def test_a_chat_that_is_not_kept_has_no_name(begin):
 
 def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
     one, two = begin(), begin("It is blue.")
-    assert refuses(one, "/sessions").startswith("There is no saved chat yet. This one is kept")
+    assert refuses(one, "/sessions").startswith("There is no saved chat yet.")
     does(one, "/save trip")
     one.ask("Where to?")
     one.ask("And then?")
@@ -126,13 +126,77 @@ def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
     assert re.fullmatch(rf"   {one.log.id}  trip  [\d-]+ [\d:]+  2 turns  Where to\?", rows[0])
 
 
+def test_one_shots_are_listed_apart_and_found(begin):
+    mine, script = begin(), begin("It is blue.", kind="one-shot")
+    mine.ask("Where to?")
+    script.ask("The sky?")
+    text = does(mine, "/sessions")
+    assert script.log.id not in text and "1 one-shot (/sessions --all)" in text
+    text = does(mine, "/sessions --all")
+    assert mine.log.id in text and "one-shot · The sky?" in text
+    assert "one-shot · It is blue." in does(mine, "/sessions blue")
+    does(script, "/save trip")
+    assert "trip" in does(mine, "/sessions")
+
+
+def test_with_one_shots_alone_the_list_says_so(begin):
+    one, script = begin(), begin(kind="one-shot")
+    script.ask("Hi.")
+    assert "/sessions --all" in refuses(one, "/sessions")
+
+
+def test_a_one_shot_in_which_a_person_asks_is_a_chat(begin):
+    chat = begin(kind="one-shot")
+    chat.ask("Hi.")
+    store = chat.services.store
+    assert store.count_one_shots() == 1
+    chat.person = True
+    chat.ask("And now?")
+    chat.ask("And then?")
+    assert [e["type"] for e in load(chat.log.path)[0]].count("kind") == 1
+    assert (store.count_one_shots(), store.find("last")) == (0, chat.log.path)
+
+
+class Saving(ScriptedEngine):
+    """An engine whose cache takes long to read again, and is saved."""
+
+    def seconds_to_read(self, n):
+        return 60.0
+
+    def save(self, path):
+        path.write_bytes(b"kv")
+        return _done(lambda _: 2)
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "kept"),
+    [
+        ({}, False, True),
+        ({"kind": "chat"}, False, True),
+        ({"kind": "one-shot"}, False, False),
+        ({"kind": "one-shot"}, True, True),  # it may be again
+    ],
+)
+def test_the_cache_of_a_one_shot_is_saved_only_when_it_is_resumed(begin, begun, resumed, kept):
+    chat = begin(**begun)
+    chat.engine = Saving()
+    chat.ask("Hi.")
+    if resumed:
+        chat.log.close()
+        chat.log, *_ = chat.services.store.open(chat.log.id)
+        chat.ask("And now?")
+    saved_cache.save(chat)
+    chat.log.close()
+    assert chat.log.path.with_suffix(".kv").exists() == kept
+
+
 def test_of_many_chats_the_last_used_are_listed(begin, monkeypatch):
     begun = [begin() for _ in range(chats.LISTED + 2)]
     for chat in begun:
         chat.keep(chat.conversation.ask("Hi."))
     lines = does(begun[0], "/sessions").splitlines()
     assert len(lines) == chats.LISTED + 1
-    assert lines[-1] == "2 more: /sessions TEXT searches. /open NAME or ID goes on with one."
+    assert "/sessions TEXT searches" in lines[-1]
 
 
 def test_sessions_searches_what_was_said_and_names(begin):
@@ -143,7 +207,7 @@ def test_sessions_searches_what_was_said_and_names(begin):
     assert one.log.id in does(two, "/sessions BLUE sky")
     assert two.log.id not in does(two, "/sessions blue sky")
     assert two.log.id in does(one, "/sessions voyage")
-    assert refuses(one, "/sessions blue sea") == "No saved chat contains that. /sessions lists all."
+    assert refuses(one, "/sessions blue sea").startswith("No saved chat contains that.")
     assert one.log.id in does(two, '/sessions "is blue" sky')
     assert refuses(one, '/sessions "blue it"').startswith("No saved chat contains that.")
 
@@ -182,7 +246,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked_for(begin, tmp_path):
 
 def test_an_export_that_cannot_be_says_why(begin, tmp_path):
     chat = begin()
-    assert refuses(chat, "/export chat.md") == "Nothing was said yet. Ask something first."
+    assert refuses(chat, "/export chat.md") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
     assert refuses(chat, "/export").startswith("Say where: /export chat.md")
     for command in ("/export", "/export!"):
@@ -292,7 +356,7 @@ def test_an_answer_or_its_code_is_copied(begin, tmp_path, monkeypatch, argument,
 
 def test_what_is_not_there_is_not_copied(begin):
     chat = begin()
-    assert refuses(chat, "/copy") == "Nothing was said yet. Ask something first."
+    assert refuses(chat, "/copy") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
     assert refuses(chat, "/copy code").startswith("No answer has a code block.")
     for argument in ("2", "0", "-1", "all", "²"):

@@ -15,6 +15,7 @@ from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environmen
 from lcp.cli.report import Report
 from lcp.cli.stdin import MOST
 from lcp.engine.reply import Reply
+from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
 
 COMMAND = [sys.executable, "-m", "lcp"]
@@ -182,6 +183,77 @@ def test_more_than_any_window_holds_is_refused(start, tmp_path, flags):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err.startswith(b"lcp: More than 16,777,216 characters came on stdin")
+
+
+# which chats a person had
+
+
+def saved(home):
+    (path,) = (home / "data" / "sessions").glob("*.jsonl")
+    return path
+
+
+@slow
+@pytest.mark.parametrize("command", ["lcp Hi.", "echo Hi. | lcp", "echo Hi. | lcp --lines"])
+def test_what_a_script_asks_is_no_chat_to_continue(shell, home, command):
+    assert shell(command).returncode == 0
+    assert is_one_shot(saved(home))
+    done = shell("lcp --continue And now?")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert f"lcp chat --resume {saved(home).stem}" in done.stderr.decode()
+    assert shell(f"lcp --resume {saved(home).stem[-4:]} And now?").returncode == 0
+    assert is_one_shot(saved(home))
+    assert asked(home) == ["Hi.", "And now?"]
+
+
+@slow
+def test_a_one_shot_that_a_person_goes_on_with_is_a_chat(shell, home, tiny):
+    shell("lcp Hi.")
+    words = ["-m", str(tiny()), "-n", "3", "--resume", saved(home).stem[-4:]]
+    with Pty(*COMMAND, "chat", *words, home=home) as chat:
+        chat.sees("/help lists commands")
+        chat.type(CTRL_D)  # only looked at
+        assert chat.leaves() == 0
+    assert is_one_shot(saved(home))
+    with Pty(*COMMAND, "chat", *words, home=home) as chat:
+        chat.sees("/help lists commands")
+        chat.type("And now?" + ENTER)
+        chat.sees("tokens/s")
+        chat.type(CTRL_D)
+        assert chat.leaves() == 0
+    assert not is_one_shot(saved(home))
+    assert shell("lcp --continue And then?").returncode == 0
+
+
+@slow
+def test_a_one_shot_that_is_too_long_leaves_nothing(shell, home):
+    done = shell("printf 'word %.0s' {1..3000} | lcp -c 256")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert not list((home / "data" / "sessions").glob("*"))
+
+
+# lines that cannot be answered
+
+
+@slow
+def test_a_line_that_cannot_be_answered_is_told_and_the_next_one_is(shell, home):
+    lines = "(echo Hi.; echo; printf 'word %.0s' {1..3000}; echo; echo Ho.)"
+    done = shell(f"{lines} | lcp -c 256 --lines")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) >= 2
+    assert b"line 3: " in done.stderr
+    assert asked(home)[::2] == ["Hi.", "Ho."]
+    done = shell(f"{lines} | lcp -c 256 --lines --json --no-save")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, [row["ended"] == "error" for row in rows]) == (1, [False, True, False])
+    assert "--ctx-size" in rows[1]["error"] and "error" not in rows[0]
+
+
+def test_a_model_that_cannot_be_loaded_ends_it_at_the_first_line(start, tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"no model")
+    process = start("--lines", model=tmp_path / "broken.gguf")
+    _, err = process.communicate(b"Hi.\nHo.\n", timeout=60)
+    assert (process.returncode, err.count(b"\n"), b"line" in err) == (1, 1, False)
 
 
 # grammars

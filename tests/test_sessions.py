@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
@@ -29,10 +30,10 @@ class Chats:
         self._main = lcp_main
         self._capsys = capsys
 
-    def chat(self, *turns, model="smollm2", system="", kv=0):
+    def chat(self, *turns, model="smollm2", system="", kv=0, name="", **begun):
         """A saved chat; its id. A later one was used a minute later."""
         ids = (f"id{n}" for n in count())
-        chat = Conversation.begin(lambda: START, model, new_id=lambda: next(ids))
+        chat = Conversation.begin(lambda: START, model, new_id=lambda: next(ids), **begun)
         with self.store.create(chat.opening) as log:
             if system:
                 log.append(chat.set_system(system))
@@ -41,10 +42,20 @@ class Chats:
                 if answer is not None:
                     facts = {"ended": "end", "sampling": {}, "seed": 1, "stats": {}}
                     log.append(chat.answer(answer, model=model, **facts))
+            if name:
+                log.append(chat.rename(name))
         if kv:
             log.path.with_suffix(".kv").write_bytes(bytes(kv))
         os.utime(log.path, (age := next(self._ages), age))
         return log.id
+
+    def one_shot(self, *turns, **more):
+        """What a script asked; its id."""
+        return self.chat(*turns, kind="one-shot", **more)
+
+    def listed(self, *words):
+        """The ids in the list."""
+        return [json.loads(row)["id"] for row in self.lcp(*words, "--json")[1].splitlines()]
 
     def file(self, id, ending="jsonl"):
         return self.sessions / f"{id}.{ending}"
@@ -98,6 +109,8 @@ def test_the_list_in_json_has_one_object_a_line(chats):
         "name": "",
         "title": "Hi.",
         "passage": "",
+        "kind": "chat",
+        "bytes": chats.file(two).stat().st_size,
         "kv_bytes": 0,
     }
     assert (second["id"], second["title"], second["kv_bytes"]) == (one, "Grüße, 世界", 5)
@@ -143,6 +156,52 @@ def test_a_model_is_shown_by_its_name_without_folder_and_ending(chats, model, na
     assert f"\n## {name}\n" in chats.lcp("show", id)[1]
 
 
+@pytest.mark.parametrize("command", [[], ["list"]])
+def test_one_shots_are_apart(chats, command):
+    one = chats.chat(("Hi.", "Hello."))
+    two = chats.one_shot(("Sum it up.", "It is."))
+    code, out, err = chats.lcp(*command)
+    assert (code, out.split()[0], out.count("\n")) == (0, one, 1)
+    assert "1 one-shot" in err and "lcp sessions --all" in err
+    assert chats.lcp(*command, "--all")[1].splitlines()[0].startswith(two)
+    assert "one-shot · Sum it up." in chats.lcp(*command, "--all")[1]
+    assert chats.listed(*command, "--all") == [two, one]
+    assert chats.listed(*command) == [one]
+    assert [json.loads(row)["kind"] for row in chats.lcp("--all", "--json")[1].splitlines()] == [
+        "one-shot",
+        "chat",
+    ]
+
+
+def test_a_one_shot_with_a_name_is_a_chat(chats):
+    id = chats.one_shot(("Hi.", "Hello."))
+    chats.chat(("Ho.", "Hello."))
+    assert chats.lcp("rename", id[-4:], "  my   trip ")[0] == 0
+    assert id in chats.listed()
+    assert chats.lcp("show", "my trip")[0] == 0
+    assert chats.lcp("rename", "my trip", "")[0] == 0
+    assert id not in chats.listed()
+
+
+def test_with_one_shots_alone_the_last_is_named_with_the_command(chats):
+    chats.one_shot(("Hi.", "Hello."))
+    id = chats.one_shot(("Ho.", "Hello."))
+    code, out, err = chats.lcp("show", "last")
+    assert (code, out) == (1, "")
+    assert f"lcp chat --resume {id}" in err and "2 one-shots" in err
+    code, out, err = chats.lcp()
+    assert (code, out) == (0, "") and "--all" in err
+
+
+def test_so_many_are_listed_as_asked_for(chats):
+    ids = [chats.chat(("Hi.", "Hello.")) for _ in range(4)][::-1]
+    assert chats.listed("-n", "2") == chats.listed("list", "-n", "2") == ids[:2]
+    assert chats.listed("-n", "9") == ids
+    assert chats.listed("search", "hi", "-n", "1") == ids[:1]
+    assert "-n 4" in chats.lcp("-n", "2")[2]
+    assert chats.lcp("-n", "0")[0] == 2
+
+
 # search
 
 
@@ -156,6 +215,13 @@ def test_search_finds_the_chats_in_which_all_words_were_said(chats):
     assert chats.lcp("search", "Sky", "rayleigh")[1].split()[0] == one
     found = json.loads(chats.lcp("search", "--json", "RED?")[1])
     assert (found["id"], found["passage"]) == (two, "Is the sky red?")
+
+
+def test_search_covers_one_shots_with_a_mark(chats):
+    one, two = chats.chat(("The sky?", "Blue.")), chats.one_shot(("A sky!", "Red."))
+    found = map(json.loads, chats.lcp("search", "sky", "--json")[1].splitlines())
+    assert [(row["id"], row["kind"]) for row in found] == [(two, "one-shot"), (one, "chat")]
+    assert "one-shot" in chats.lcp("search", "sky")[1].splitlines()[0]
 
 
 def test_search_looks_into_every_branch(chats):
@@ -213,6 +279,31 @@ def test_a_chat_is_printed_as_markdown(chats, command):
     assert chats.lcp(command, id) == (0, MARKDOWN, "")
     assert chats.lcp(command, "last") == (0, MARKDOWN, "")
     assert chats.lcp(command, id[:4]) == (0, MARKDOWN, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", "last", "--json"],
+        ["--json", "show", "last"],
+        ["export", "last", "--json"],
+        ["--json", "export", "last"],
+    ],
+)
+def test_json_may_stand_on_either_side_of_the_subcommand(chats, command):
+    a_long_chat(chats)
+    code, out, err = chats.lcp(*command)
+    assert (code, err) == (0, "")
+    assert [m["role"] for m in json.loads(out)["messages"]] == [
+        "system", "user", "assistant", "user",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["list"], ["search", "sky"]])
+def test_json_before_a_list_counts(chats, command):
+    a_long_chat(chats)
+    assert chats.lcp("--json", *command) == chats.lcp(*command, "--json")
+    assert json.loads(chats.lcp("--json", *command)[1])["turns"] == 2
 
 
 def test_a_chat_is_exported_to_a_file(chats, tmp_path):
@@ -293,10 +384,11 @@ def test_into_a_pipe_goes_what_it_can_spell(chats):
 
 def test_rm_removes_a_chat_and_its_cache(chats):
     one, two = chats.chat(("Hi.", "Hello."), kv=10), chats.chat(("Ho.", "Hello."), kv=10)
-    assert chats.lcp("rm", "--yes", one) == (0, "", "")
+    code, out, err = chats.lcp("rm", "--yes", one)
+    assert (code, out) == (0, "") and "Removed 1 chat" in err
     left = sorted(path.name for path in chats.sessions.iterdir())
     assert left == [f"{two}.jsonl", f"{two}.kv"]
-    assert chats.lcp("rm", "-y", "last") == (0, "", "")
+    assert chats.lcp("rm", "-y", "last")[0] == 0
     assert list(chats.sessions.iterdir()) == []
 
 
@@ -304,7 +396,8 @@ def test_rm_removes_a_chat_and_its_cache(chats):
 def test_rm_asks_before_it_removes(chats, typed, removed):
     id = chats.chat(("Hi \x1b[31m.", "Hello."), kv=3 << 20)
     code, out, err = chats.lcp("rm", id, typed=typed)
-    assert err == f"Remove {id} (Hi ␛[31m., 3.15 MB)? [y/N]:"
+    assert err.startswith(f"Remove {id} (Hi ␛[31m., 3.15 MB)? [y/N]:")
+    assert err.endswith("Removed 1 chat: 3.15 MB freed.\n") == removed
     assert (code, out.strip()) == (0, "")
     assert chats.file(id).exists() is chats.file(id, "kv").exists() is not removed
 
@@ -334,7 +427,157 @@ def test_what_cannot_be_removed_says_why(chats):
     assert err.endswith(". Remove it by hand.\n")
 
 
+def test_rm_takes_several_or_none(chats):
+    one, two, three = (chats.chat((text, "Hello."), kv=1 << 20) for text in ("Hi.", "Ho.", "Hu."))
+    assert chats.lcp("rm", "-y", one, "nowhere")[0] == 1
+    log, _, _ = chats.store.open(three)
+    with log:
+        assert chats.lcp("rm", "-y", one, three)[0] == 1
+    assert len(list(chats.sessions.iterdir())) == 6
+    code, _, err = chats.lcp("rm", one, two[-4:], one, typed="y\n")
+    assert (code, err.count("2 chats"), err.count("2.10 MB")) == (0, 2, 2)
+    assert chats.listed() == [three]
+
+
+# rename
+
+
+def test_renaming_changes_the_name_and_not_when_it_was_used(chats):
+    one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
+    assert chats.lcp("rename", one, "trip") == (0, "", "")
+    assert chats.listed() == [two, one]
+    assert load(chats.file(one))[0][-1]["name"] == "trip"
+    assert chats.lcp("rename", "trip", "voyage")[0] == 0
+    assert chats.lcp("show", "voyage")[1] == chats.lcp("show", one)[1]
+
+
+def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(chats):
+    one, two = chats.chat(("Hi.", "Hello."), name="trip"), chats.chat(("Ho.", "Hello."))
+    before = chats.file(two).read_bytes()
+    for name in ("last", "x" * 61, "trip", one, "a\x1b"):
+        assert chats.lcp("rename", two, name)[0] == 1
+    log, _, _ = chats.store.open(two)
+    with log:
+        code, _, err = chats.lcp("rename", two, "harbour")
+        assert code == 1 and "open in another lcp" in err
+    assert chats.file(two).read_bytes() == before
+
+
+def test_a_chat_whose_last_line_is_torn_is_renamed(chats):
+    id = chats.chat(("Hi.", "Hello."))
+    with chats.file(id).open("ab") as file:
+        file.write(b'{"half": ')
+    assert chats.lcp("rename", id, "trip")[0] == 0
+    events, unread = load(chats.file(id))
+    assert (events[-1]["name"], unread) == ("trip", 1)
+
+
+# prune
+
+
+@pytest.fixture
+def many(chats):
+    """Chats of every kind, all from 2027 but `new`; and what is in the folder."""
+    ids = {
+        "big": chats.chat(("Hi.", "Hello."), kv=3 << 20),
+        "small": chats.chat(("Hi.", "Hello."), kv=1 << 10),
+        "named": chats.chat(("Hi.", "Hello."), kv=4 << 20, name="trip"),
+        "script": chats.one_shot(("Hi.", "Hello.")),
+        "new": chats.one_shot(("Hi.", "Hello."), kv=2 << 20),
+    }
+    for name, id in ids.items():
+        day = time.time() - (86_000 if name == "new" else 40 * 86_400)
+        os.utime(chats.file(id), (day, day))
+    return ids
+
+
+def left(chats, many, ending="jsonl"):
+    return {name for name, id in many.items() if chats.file(id, ending).exists()}
+
+
+@pytest.mark.parametrize(
+    ("options", "gone"),
+    [
+        (["--older-than", "30d"], {"big", "small", "script"}),
+        (["--older-than", "23h"], {"big", "small", "script", "new"}),
+        (["--older-than", "8w"], set()),
+        (["--older-than", "30d", "--named"], {"big", "small", "script", "named"}),
+        (["--larger-than", "1.5MB"], {"big", "new"}),
+        (["--one-shots"], {"script", "new"}),
+        (["--one-shots", "--older-than", "30d"], {"script"}),
+        (["--one-shots", "--larger-than", "1M"], {"new"}),
+    ],
+)
+def test_prune_removes_what_matches_all_options(chats, many, options, gone):
+    code, out, err = chats.lcp("prune", *options, "--yes")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == {many[name] for name in gone}
+    assert left(chats, many) == set(many) - gone
+    assert not left(chats, many, "kv") & gone
+    assert (f"Removed {len(gone)} chat" in err) == bool(gone)
+
+
+def test_prune_removes_kv_caches_alone(chats, many):
+    code, _, err = chats.lcp("prune", "--kv", "-y")
+    assert code == 0 and "3 KV caches: 5.24 MB freed" in err
+    assert left(chats, many) == set(many)
+    assert left(chats, many, "kv") == {"named"}
+    assert chats.lcp("prune", "--kv", "--larger-than", "1M", "--named", "-y")[0] == 0
+    assert left(chats, many, "kv") == set()
+
+
+@pytest.mark.parametrize(("typed", "code"), [("n\n", 0), ("\n", 0), ("", 130)])
+def test_prune_shows_what_would_go_and_asks(chats, many, typed, code):
+    done = chats.lcp("prune", "--larger-than", "2M", typed=typed)
+    assert done[0] == code
+    assert [line.split()[0] for line in done[1].splitlines() if line.strip()] == [
+        many["new"],
+        many["big"],
+    ]
+    assert "2 chats (5.24 MB)" in done[2]
+    assert left(chats, many) == set(many)
+    rows = chats.lcp("--json", "prune", "--larger-than", "2M", typed=typed)[1].splitlines()
+    assert [json.loads(row)["kv_bytes"] for row in rows if row.strip()] == [2 << 20, 3 << 20]
+
+
+def test_prune_never_removes_a_chat_that_is_open(chats, many):
+    log, _, _ = chats.store.open(many["big"])
+    with log:
+        for options in (["--larger-than", "1M"], ["--kv", "--named"]):
+            code, _, err = chats.lcp("prune", *options, "-y")
+            assert code == 0 and "1 chat open in another lcp" in err
+    assert chats.file(many["big"]).exists() and chats.file(many["big"], "kv").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--yes"], ["--older-than", "soon"], ["--older-than", "30"], ["--larger-than", "x"]],
+)
+def test_prune_without_a_meaning_removes_nothing(chats, many, options):
+    code, out, _ = chats.lcp("prune", *options)
+    assert (code, out, left(chats, many)) == (2, "", set(many))
+
+
 # which chat
+
+
+@pytest.mark.parametrize("command", ["show ID", "export ID", "rm --yes ID", "rename ID trip"])
+@pytest.mark.parametrize("part", ["2025", "1231-23", "db58"])
+def test_any_part_that_only_one_id_has_is_enough(chats, command, part):
+    one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
+    meant = chats.file(two).rename(chats.file("20251231-2359-db58"))
+    before = meant.read_bytes()
+    code, out, _ = chats.lcp(*command.replace("ID", part).split())
+    assert code == 0
+    changed = not meant.exists() or meant.read_bytes() != before
+    assert changed or out.startswith("# Ho.")
+    assert chats.file(one).exists()
+
+
+def test_a_name_is_stronger_than_a_part_of_an_id(chats):
+    chats.chat(("Hi.", "Hello."))
+    chats.chat(("Ho.", "Hello."), name="0001")
+    assert chats.lcp("show", "0001")[1].startswith("# 0001\n")
 
 
 @pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
@@ -350,10 +593,11 @@ def test_a_chat_that_is_not_there_is_not_found(chats, command):
 
 
 @pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
-def test_the_beginning_of_several_ids_is_refused(chats, command):
+def test_a_part_of_several_ids_is_refused(chats, command):
     one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
-    expected = refused(f"'2026' fits several chats: {two}, {one}; type more of the id.")
-    assert chats.lcp(*command, "2026") == expected
+    code, out, err = chats.lcp(*command, "2026")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1:] == [f"  {two}  Ho.", f"  {one}  Hi."]
     assert len(list(chats.sessions.iterdir())) == 2
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lcp.errors import SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.session.store import Store, load
+from lcp.session.store import Store, is_one_shot, load
 
 START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
 
@@ -28,9 +28,9 @@ def a_store(folder):
     return Store(folder, now=lambda: START, new_tail=lambda: next(tails))
 
 
-def a_chat():
+def a_chat(**begun):
     ids = (f"id{n}" for n in count())
-    return Conversation.begin(lambda: START, "smollm2", new_id=lambda: next(ids))
+    return Conversation.begin(lambda: START, "smollm2", new_id=lambda: next(ids), **begun)
 
 
 def reply(chat, text="Hello."):
@@ -38,9 +38,9 @@ def reply(chat, text="Hello."):
     return chat.answer(text, tokens=[1, 2], **facts)
 
 
-def save(store, *questions):
+def save(store, *questions, **begun):
     """A finished chat on the disk: its id and its events."""
-    chat = a_chat()
+    chat = a_chat(**begun)
     events = [chat.opening]
     with store.create(chat.opening) as log:
         for question in questions:
@@ -245,6 +245,56 @@ def test_a_chat_is_found_by_its_id_its_beginning_or_as_the_last(tmp_path):
     assert store.find("last").stem == old
 
 
+ONE_SHOT = {"kind": "one-shot"}
+
+
+def test_a_log_says_whether_a_person_or_a_script_asked(tmp_path):
+    store = a_store(tmp_path)
+    old, events = save(store, 'Hi, "kind":"one-shot".')
+    assert "kind" not in events[0]  # as in every log of before
+    new, _ = save(store, "Hi.", kind="chat")
+    later, _ = save(store, "Hi.", kind="from a later version")
+    script, events = save(store, 'Not yet: "type":"kind", "type":"name".', **ONE_SHOT)
+    assert [*map(is_one_shot, store.newest())].count(True) == 1
+    assert {saved.id for saved in store.list()} == {old, new, later}
+    assert {s.id: s.kind for s in store.list(one_shots=True)}[script] == "one-shot"
+    log, _, _ = store.open(script)
+    with log:
+        log.append(Conversation.from_events(events).become_chat())
+    assert {saved.id for saved in store.list()} == {old, new, later, script}
+    assert store.count_one_shots() == 0
+
+
+def test_the_last_chat_is_one_that_a_person_had(tmp_path):
+    store = a_store(tmp_path)
+    mine, _ = save(store, "Hi.")
+    scripts = [save(store, "Hi.", **ONE_SHOT)[0] for _ in range(3)]
+    aged(store, mine, 1_000)
+    assert store.find("last").stem == mine
+    assert [saved.id for saved in store.list(most=1)] == [mine]
+    assert store.find(scripts[1][-4:]).stem == scripts[1]
+    store.find(mine).unlink()
+    with pytest.raises(SessionError, match=f"3 one-shots.* --resume {store.newest()[0].stem}"):
+        store.find("last")
+
+
+def test_a_one_shot_that_is_damaged_is_listed_not_lost(tmp_path):
+    store = a_store(tmp_path)
+    name, _ = save(store, "Hi.", **ONE_SHOT)
+    path = store.find(name)
+    path.write_bytes(path.read_bytes()[20:])
+    assert [saved.id for saved in store.list()] == [name]
+
+
+def test_the_ids_of_tokens_are_left_out_of_what_is_listed_and_nothing_else(tmp_path):
+    store = a_store(tmp_path)
+    name, events = save(store, 'A ,"tokens":[1,2] and ,\\"sampled\\":[3]', "Hi.")
+    (saved,) = store.list(["tokens:[1,2]".replace(":", '":')])
+    assert (saved.id, saved.turns, saved.size) == (name, 2, store.find(name).stat().st_size)
+    assert saved.title == events[1]["text"]
+    assert load(store.find(name))[0] == events
+
+
 def test_what_cannot_be_found_is_said_with_the_next_step(tmp_path):
     store = a_store(tmp_path)
     with pytest.raises(SessionError, match=r"no saved chat yet; `lcp chat` begins one"):
@@ -257,10 +307,9 @@ def test_what_cannot_be_found_is_said_with_the_next_step(tmp_path):
         store.find("../secret")
     with pytest.raises(SessionError) as caught:
         store.find("2026")
-    names = [f"20261122-0931-000{n}" for n in (7, 6, 5, 4, 3)]
-    assert str(caught.value) == (
-        f"'2026' fits several chats: {', '.join(names)} and 2 more; type more of the id."
-    )
+    _, *rows = str(caught.value).splitlines()
+    assert rows == [*(f"  20261122-0931-000{n}  Hi." for n in (7, 6, 5, 4, 3)), "  and 2 more"]
+    assert caught.value.exit_code == 2
 
 
 def test_events_of_a_later_version_survive(tmp_path):

@@ -86,18 +86,18 @@ def resumed(chat):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("/undo", "Nothing was said yet. Ask something first."),
-        ("/undo 2", "Nothing was said yet. Ask something first."),
-        ("/edit", "Nothing was said yet. Ask something first."),
-        ("/retry", "Nothing was said yet. Ask something first."),
-        ("/branch 1", "Nothing was said yet. Ask something first."),
+        ("/undo", "This chat is empty. Ask something first."),
+        ("/undo 2", "This chat is empty. Ask something first."),
+        ("/edit", "This chat is empty. Ask something first."),
+        ("/retry", "This chat is empty. Ask something first."),
+        ("/branch 1", "This chat is empty. Ask something first."),
         ("/branches", "There are no branches yet. Ask something first."),
         ("/branches 1", "There are no branches yet. Ask something first."),
-        ("/pin 1", "Nothing was said yet. Ask something first."),
+        ("/pin 1", "This chat is empty. Ask something first."),
         ("/pin", "Say which turn: /pin 1. /history counts them."),
-        ("/forget 1", "Nothing was said yet. Ask something first."),
+        ("/forget 1", "This chat is empty. Ask something first."),
         ("/forget", "Say which turn: /forget 1. /history counts them."),
-        ("/history", "Nothing was said yet. Ask something first."),
+        ("/history", "This chat is empty. Ask something first."),
         ("/continue", "There is no cut answer to continue. Ask something first."),
     ],
 )
@@ -212,7 +212,7 @@ def test_an_answer_that_was_not_changed_stays(begin, monkeypatch, tmp_path, scri
 
 def test_an_answer_that_cannot_be_edited_stays(begin, monkeypatch, tmp_path):
     chat = begin()
-    assert refuses(chat, "/edit answer") == "Nothing was said yet. Ask something first."
+    assert refuses(chat, "/edit answer") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
     editor(monkeypatch, tmp_path, "exit 3")
     assert "ended with code 3" in refuses(chat, "/edit answer")

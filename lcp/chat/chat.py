@@ -24,7 +24,7 @@ from lcp.engine.reply import Reply, Request
 from lcp.engine.stats import Stats
 from lcp.engine.worker import Task
 from lcp.errors import LcpError, TooLong
-from lcp.session.conversation import Conversation
+from lcp.session.conversation import ONE_SHOT, Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
@@ -49,6 +49,7 @@ class Chat:
     read_ahead: bool = True
     services: Services = field(default_factory=Services)
     constraint: Constraint | None = None  # the form of all answers
+    person: bool = False  # asks, and not a script
     typing: Callable[[], AbstractContextManager[None]] = nullcontext  # around each answer
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
@@ -74,6 +75,8 @@ class Chat:
     def answer(self, begun: Message | None = None) -> Reply:
         """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""
         self.ready()
+        if self.person and self.conversation.kind == ONE_SHOT:
+            self.keep(self.conversation.become_chat())
         fence = open_fence(begun.content) if begun else ""
         with self.screen.answer(fence), stopping(self.engine.stop) as asked, self.typing():
             reply = self._reply(begun, asked)

@@ -26,7 +26,7 @@ class Talk:
     _interrupted: bool = False
 
     def __post_init__(self) -> None:
-        self.chat.typing = self.keyboard.kept
+        self.chat.typing, self.chat.person = self.keyboard.kept, True
 
     def run(self) -> None:
         """Until Ctrl-D."""

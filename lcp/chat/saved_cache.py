@@ -10,9 +10,14 @@ WORTH_SAVING = 3.0  # seconds of reading
 
 
 def save(chat: Chat) -> None:
-    """Save the cache when reading it again would take long; a second Ctrl-D leaves at once."""
+    """Save the cache when reading it again would take long; a second Ctrl-D leaves at once.
+
+    Few one-shots are ever resumed: one gets a file only when it has been resumed once.
+    """
     limit, log = chat.settings.kv_files << 20, chat.log.path
     if not log or chat.log.problem or not limit or chat.stats is None:
+        return
+    if chat.conversation.is_one_shot and chat.log.is_new:
         return
     path = log.with_suffix(".kv")
     used, speed = chat.stats.ctx_used, chat.stats.tokens_per_second

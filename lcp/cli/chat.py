@@ -15,6 +15,7 @@ from lcp.cli import completion, options, reach, stdin
 from lcp.cli.pull import ready
 from lcp.cli.report import Report
 from lcp.errors import LcpError, ModelNotFound, UsageError
+from lcp.words import count
 
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat
@@ -156,8 +157,9 @@ def chat(
         raise UsageError("--json is for scripts, -i for a person. Leave one of them out.")
     tty = stdin.terminal() if go_into_chat and piped else None
     constraint, notices = reach.constraint(json_schema, regex, grammar)
+    person = go_into_chat or not (lines or piped or question)
     log, conversation, resumed, saved = reach.conversation(
-        "last" if go_on else resume, model, settings, no_save
+        "last" if go_on else resume, model, settings, no_save, person
     )
     if settings.persona == conversation.settings.get("persona"):
         layers.pop("persona", None)  # it counts already; what was set after it counts more
@@ -180,7 +182,6 @@ def chat(
     from lcp.terminal.signals import quiet
 
     # 2) The model loads while stdin is read, or while the person already types.
-    person = go_into_chat or not (lines or piped or question)
     with log, ExitStack() as life:
         engine = life.enter_context(services.engine(found, resolve(layers), conversation.created))
         ahead = not no_ahead
@@ -207,13 +208,19 @@ def chat(
         for notice in [*notices, *resumed, *found.notices]:
             screen.notice(notice)
         # 3) The chat, run in one of its ways.
-        kept = partial(_is_kept, chat)
-        report = Report(screen, as_json, stats, bool(constraint), person, kept)
+        go_on_with = partial(_go_on_with, chat)
+        report = Report(screen, as_json, stats, bool(constraint), person, go_on_with)
         if conversation.nodes and not person:
             tell(chat)
         if lines:
-            for line in stdin.lines():
-                report(chat.ask(line))
+            for number, line in stdin.lines():
+                chat.ready()  # where this fails, no line can be answered
+                try:
+                    reply = chat.ask(line)
+                except LcpError as error:
+                    report.refused(number, error)
+                else:
+                    report(reply)
         if tty is not None:
             stdin.become(tty)
         # @FILE counts in what the person wrote, not in what came out of a pipe
@@ -226,6 +233,8 @@ def chat(
         elif before:
             report(chat.ask(before))
         saved_cache.save(chat)
+    if report.unanswered and not person:
+        raise LcpError(f"{count(report.unanswered, 'line')} had no answer; the reasons are above.")
     if report.cut and not person:
         raise LcpError(
             "An answer was cut before it was whole. Give a larger --max-tokens or --ctx-size."
@@ -236,7 +245,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
     from lcp import commands
     from lcp.chat import attachments
     from lcp.chat.loop import Talk
-    from lcp.chat.resume import resuming, show_last, tell
+    from lcp.chat.resume import show_last, tell
     from lcp.chat.status import Status
     from lcp.session.export import plain_name
     from lcp.terminal.keyboard import Keyboard
@@ -262,13 +271,15 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
             report(chat.ask_with_files(question, before) if question else chat.ask(before))
             chat.say_status()
     talk.run()
-    if _is_kept(chat):
-        chat.screen.notice(f"Go on with this chat: {resuming(chat)}")
+    if command := _go_on_with(chat):
+        chat.screen.notice(f"Go on with this chat: {command}")
 
 
-def _is_kept(chat: "Chat") -> bool:
-    """Whether the chat is on disk, to be resumed."""
-    return chat.log.is_kept and not chat.log.problem
+def _go_on_with(chat: "Chat") -> str:
+    """The command that goes on with this chat; "" if it is not on disk."""
+    from lcp.chat.resume import resuming
+
+    return resuming(chat) if chat.log.is_kept and not chat.log.problem else ""
 
 
 def _begin_with_system(chat: "Chat") -> None:

@@ -10,6 +10,7 @@ nothing at that one.
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from lcp import paths
 from lcp.errors import LcpError
@@ -79,11 +80,13 @@ def _models() -> Iterable[str]:
 
 
 def _chats() -> Iterable[str]:
-    """The names of saved chats, then their ids."""
+    """The names of saved chats, then their ids, then those of one-shots."""
     from lcp.session.store import Store, name_of
 
-    newest = Store(paths.sessions()).newest()[:CHATS]
-    return [*map(name_of, newest), "last", *(path.stem for path in newest)]
+    store = Store(paths.sessions())
+    chats = [*islice(store.chats(), CHATS)]
+    others = [path for path in store.newest()[:CHATS] if path not in chats]
+    return [*map(name_of, chats), "last", *(path.stem for path in [*chats, *others])]
 
 
 def _personas() -> Iterable[str]:

@@ -4,14 +4,13 @@ import dataclasses
 import json
 import math
 import os
-import re
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcp import paths
+from lcp import paths, words
 from lcp.cli import completion, options
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
 
@@ -114,12 +113,10 @@ def _settings(given: dict[str, Any]) -> Any:
 
 def _bytes(given: str) -> int:
     """24G, 8192M, 7.5GiB, 24GB -> bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]?)(i?B)?", given.strip(), re.IGNORECASE)
-    if not match:
-        raise UsageError(f"--gpu-mem {given} has no meaning. Give a size such as 24G or 8192M.")
-    power = {"M": 2, "T": 4}.get(match[2].upper(), 3)
-    decimal = (match[3] or "").upper() == "B"  # 24GB; 24G and 24GiB are what a card of 24 GB has
-    return int(float(match[1]) * (1000 if decimal else 1024) ** power)
+    found = words.quantity(given, words.BYTES | {"": 1 << 30})
+    if found is None:
+        raise UsageError(f"--gpu-mem must be a size such as 24G or 8192M (got {given}).")
+    return found
 
 
 # where the file is

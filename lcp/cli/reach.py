@@ -60,19 +60,19 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 
 
 def conversation(
-    resume: str | None, model: str | None, settings: "Settings", no_save: bool
+    resume: str | None, model: str | None, settings: "Settings", no_save: bool, person: bool
 ) -> tuple["Log", "Conversation", list[str], Path | None]:
-    """The saved conversation that was named, or a new one, with the log to write it to, what
-    should be said of it, and where its KV cache may lie."""
+    """The saved conversation that was named, or a new one of a `person` or a script, with the log
+    to write it to, what should be said of it, and where its KV cache may lie."""
     from lcp.cli import first
-    from lcp.session.conversation import Conversation, local_now
+    from lcp.session.conversation import CHAT, ONE_SHOT, Conversation, local_now
     from lcp.session.log import Log
     from lcp.session.store import Store
 
     store = Store(paths.sessions())
     if resume is None:
         name = model or settings.model or first.model()
-        new = Conversation.begin(local_now, absolute(name))
+        new = Conversation.begin(local_now, absolute(name), kind=CHAT if person else ONE_SHOT)
         log = Log.nowhere() if no_save else store.create(new.opening)
         return log, new, [], None
     # what the chat was talking with is stronger than config.toml, as all its settings are

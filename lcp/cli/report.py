@@ -4,8 +4,9 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lcp.errors import LcpError
 from lcp.words import count
 
 if TYPE_CHECKING:
@@ -22,19 +23,13 @@ class Report:
     stats: bool
     whole: bool  # whether an answer that was cut is none
     person: bool  # is there, and may go on
-    kept: Callable[[], bool] = lambda: False  # whether the chat is saved, to go on with later
+    resuming: Callable[[], str] = str  # the command that goes on with the chat; "" if not saved
     cut: bool = False
+    unanswered: int = 0  # lines
 
     def __call__(self, reply: "Reply") -> None:
         if self.as_json:
-            line = {
-                "answer": reply.text,
-                "thinking": reply.thinking,
-                "ended": reply.ended,
-                "stats": reply.stats.as_dict(),
-            }
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
+            _print(reply.text, reply.thinking, reply.ended, reply.stats.as_dict())
         if self.stats:
             self.screen.notice(reply.stats.long_line())
         if reply.ended == "interrupted" and not self.person:
@@ -47,8 +42,22 @@ class Report:
         """Of an answer that a limit has cut: which one, and what to type for the rest."""
         tokens = count(reply.stats.reply_tokens, "token")
         if reply.ended == "length":
-            on = ", or go on: lcp chat --continue, then /continue" * self.kept()
+            command = self.resuming()
+            on = f", or go on: {command}, then /continue" if command else ""
             self.screen.notice(f"Cut at {tokens}. Give a larger -n for more{on}.")
         elif reply.ended == "full":
             size = f"{reply.stats.ctx_size:,}"
             self.screen.notice(f"Cut at {tokens}: the context of {size} is full. Give a larger -c.")
+
+    def refused(self, number: int, error: LcpError) -> None:
+        """This line cannot be answered; with --json it has its object all the same."""
+        self.unanswered += 1
+        self.screen.error(f"lcp: line {number}: {error}")
+        if self.as_json:
+            _print("", "", "error", {}, error=str(error))
+
+
+def _print(answer: str, thinking: str, ended: str, stats: dict[str, Any], **more: str) -> None:
+    row = {"answer": answer, "thinking": thinking, "ended": ended, "stats": stats, **more}
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()

@@ -1,10 +1,11 @@
-"""`lcp sessions`: saved chats: list, search, show, export, replay, remove."""
+"""`lcp sessions`: saved chats: list, search, show, export, replay, rename, remove."""
 
 import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,40 +14,64 @@ import typer
 
 from lcp import paths, words
 from lcp.cli import completion
-from lcp.errors import SessionError
+from lcp.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
     from lcp.session.conversation import Conversation
     from lcp.session.store import Saved, Store
 
-app = typer.Typer(
-    help="Saved chats: list, search, show, export, replay, remove.", rich_markup_mode=None
-)
+ABOUT = "Saved chats: list, search, show, export, replay, rename, remove."
+LISTED = 40  # in a terminal, where the newest would scroll away
 
+app = typer.Typer(help=ABOUT, rich_markup_mode=None)
+
+
+def _here_or_before(ctx: typer.Context, value: bool) -> bool:
+    """--json also counts before the subcommand."""
+    return value or bool(ctx.parent and ctx.parent.params.get("as_json"))
+
+
+WHICH = "Chat id or any part of it, the chat's name, or last."
 Id = Annotated[
     str,
-    typer.Argument(
-        metavar="ID|NAME|last",
-        help="Chat id, its beginning, the chat's name, or last.",
-        autocompletion=completion.chats,
-    ),
+    typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=completion.chats),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Rows = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line.", callback=_here_or_before)
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object.", callback=_here_or_before)
+]
+Most = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="List at most N.")]
+All = Annotated[bool, typer.Option("--all", help="List one-shots, too.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
-@app.callback(invoke_without_command=True)
-def sessions(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Saved chats: list, search, show, export, replay, remove."""
+@app.callback(invoke_without_command=True, help=ABOUT)
+def sessions(
+    ctx: typer.Context, every: All = False, most: Most = None, as_json: Rows = False
+) -> None:
     if ctx.invoked_subcommand is None:
-        list_(as_json)
+        list_(every, most, as_json)
 
 
 @app.command("list")
-def list_(as_json: AsJson = False) -> None:
-    """List the saved chats, the one last used first."""
-    saved = _store().list()
-    _print(saved, as_json)
-    if not saved and not as_json:
+def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
+    """List the saved chats, the last used first; of one-shots only those with a name."""
+    store = _store()
+    person = sys.stdout.isatty() and not as_json
+    most = most or (LISTED if person else None)
+    saved = store.list(most=most and most + 1, one_shots=every)
+    _print(saved[:most], as_json)
+    if as_json:
+        return
+    if most and len(saved) > most:
+        sys.stderr.write(f"Older ones: lcp sessions{' --all' * every} -n {2 * most}\n")
+    one_shots = 0 if every else store.count_one_shots()
+    if one_shots:
+        told = words.count(one_shots, "one-shot")
+        sys.stderr.write(f"Not listed: {told}. lcp sessions --all lists everything.\n")
+    elif not saved:
         sys.stderr.write("There is no saved chat yet; `lcp chat` begins one.\n")
 
 
@@ -55,21 +80,20 @@ def search(
     words: Annotated[
         list[str], typer.Argument(metavar="WORD", help="Words that you or the model used.")
     ],
-    as_json: AsJson = False,
+    most: Most = None,
+    as_json: Rows = False,
 ) -> None:
-    """List the chats that contain all these words."""
-    found = _store().list(words)
+    """List the chats and one-shots that contain all these words."""
+    found = _store().list(words, most)
     _print(found, as_json)
     if not found:
         raise SessionError("No saved chat contains that. lcp sessions lists them all.")
 
 
 @app.command()
-def show(id: Id) -> None:
+def show(id: Id, as_json: AsJson = False) -> None:
     """Print a chat as text."""
-    from lcp.session.export import as_markdown
-
-    _write(as_markdown(_load(_store().find(id))))
+    export(id, as_json=as_json)
 
 
 @app.command()
@@ -82,6 +106,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace the file if it exists.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a chat as Markdown, HTML or JSON."""
     from lcp.chat import webpage
@@ -89,7 +114,7 @@ def export(
 
     conversation = _load(_store().find(id))
     if file is None:
-        _write(export.as_markdown(conversation))
+        _write((export.as_json if as_json else export.as_markdown)(conversation))
         return
     try:
         export.write(conversation, file, webpage.page, force)
@@ -100,7 +125,7 @@ def export(
 
 
 @app.command()
-def replay(id: Id, as_json: AsJson = False) -> None:
+def replay(id: Id, as_json: Rows = False) -> None:
     """Generate every answer again and compare the tokens.
 
     Each answer is generated from its own seed. The exit code is 1 if any tokens differ.
@@ -139,31 +164,115 @@ def replay(id: Id, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def rm(
-    id: Id, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False
+def rename(
+    id: Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help='New name; "" removes the name.')],
 ) -> None:
-    """Remove a chat, and what was saved of its KV cache."""
-    from lcp.session.log import Log
+    """Give a chat a name; a one-shot with a name is a chat."""
+    store = _store()
+    store.rename(store.find(id), name)
+
+
+@app.command()
+def rm(
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=completion.chats),
+    ],
+    yes: Yes = False,
+) -> None:
+    """Remove chats and their saved KV caches."""
+    from lcp.session.store import describe, locked
+
+    store = _store()
+    found = dict.fromkeys(map(store.find, ids))
+    for path in found:
+        locked(path).close()
+    _remove([describe(path) for path in found], yes)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Last used before that: 12h, 30d, 8w, 1y.")
+    ] = None,
+    larger_than: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Larger than that on disk, such as 100MB.")
+    ] = None,
+    one_shots: Annotated[bool, typer.Option("--one-shots", help="Only one-shots.")] = False,
+    kv: Annotated[
+        bool, typer.Option("--kv", help="Remove saved KV caches and keep the chats.")
+    ] = False,
+    named: Annotated[bool, typer.Option("--named", help="Chats with a name, too.")] = False,
+    yes: Yes = False,
+    as_json: Rows = False,
+) -> None:
+    """Remove the chats that match all these options; shows them and asks first.
+
+    A chat that is open in another lcp stays, and without --named a chat with a name.
+    """
+    if not (older_than or larger_than or one_shots or kv):
+        raise UsageError("Say what to remove: --older-than 30d, --larger-than 100MB, --one-shots "
+                         "or --kv.")  # fmt: skip
+    age = _quantity("--older-than", older_than, words.SECONDS, "30d or 12h")
+    least = _quantity("--larger-than", larger_than, words.BYTES, "100MB or 1G")
+    before = time.time() - age
+    matching = [
+        saved
+        for saved in _store().list(one_shots=True)
+        if saved.modified.timestamp() <= before
+        and _size(saved, kv) > least
+        and (saved.kind or not one_shots)
+    ]
+    free = [saved for saved in matching if named or not saved.name]
+    if kept := len(matching) - len(free):
+        sys.stderr.write(f"Kept: {words.count(kept, 'chat')} with a name (--named).\n")
+    chosen = [saved for saved in free if not _is_open(saved)]
+    if kept := len(free) - len(chosen):
+        sys.stderr.write(f"Kept: {words.count(kept, 'chat')} open in another lcp.\n")
+    _print(chosen, as_json)
+    if chosen:
+        _remove(chosen, yes, kv)
+    else:
+        sys.stderr.write("Nothing else matches.\n" if matching else "Nothing matches.\n")
+
+
+def _quantity(flag: str, given: str | None, units: Mapping[str, int], such_as: str) -> int:
+    found = words.quantity(given, units) if given else 0
+    if found is None:
+        raise UsageError(f'{flag} must be something like {such_as} (got "{given}").')
+    return found
+
+
+def _size(saved: "Saved", only_kv: bool = False) -> int:
+    """Bytes on the disk, of the chat or only of its KV cache."""
+    return saved.kv_size if only_kv else saved.size + saved.kv_size
+
+
+def _is_open(saved: "Saved") -> bool:
+    from lcp.session.store import locked
+
+    try:
+        locked(saved.path).close()
+    except SessionError:
+        return True
+    return False
+
+
+def _remove(chats: "Sequence[Saved]", yes: bool, only_kv: bool = False) -> None:
+    """Ask, remove them or only their KV caches, and say how much is freed."""
+    from lcp.session.store import remove
     from lcp.terminal.clean import clean
 
-    path = _store().find(id)
-    try:
-        Log.of(path).close()
-    except BlockingIOError:
-        raise SessionError(
-            f"The chat {path.stem} is open in another lcp. Leave it first."
-        ) from None
-    files = [f for f in (path, path.with_suffix(".kv")) if f.exists()]
-    size = words.size(sum(f.stat().st_size for f in files))
-    question = f"Remove {path.stem} ({_load(path).title()}, {size})?"
-    if not yes and not typer.confirm(clean(question), err=True):
+    size = words.size(sum(_size(saved, only_kv) for saved in chats))
+    what = words.count(len(chats), "KV cache" if only_kv else "chat")
+    one = chats[0]
+    alone = len(chats) == 1 and not only_kv
+    told = f"{one.id} ({one.title}, {size})" if alone else f"{what} ({size})"
+    if not yes and not typer.confirm(clean(f"Remove {told}?"), err=True):
         return
-    try:
-        for file in files:
-            file.unlink()
-    except OSError as error:
-        sentence = f"{file} cannot be removed: {error.strerror}. Remove it by hand."
-        raise SessionError(sentence) from error
+    freed = sum(remove(saved, only_kv) for saved in chats)
+    sys.stderr.write(f"Removed {what}: {words.size(freed)} freed.\n")
 
 
 def _store() -> "Store":
@@ -185,11 +294,11 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
 
     rows = []
     for saved in chats:
-        kv = saved.path.with_suffix(".kv")
-        size = kv.stat().st_size if kv.exists() else 0
+        size = saved.kv_size
         if as_json:
             row = {
                 "id": saved.id,
+                "kind": saved.kind or "chat",
                 "created": saved.created.isoformat(),
                 "modified": saved.modified.isoformat(),
                 "model": saved.model,
@@ -197,6 +306,7 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
                 "name": saved.name,
                 "title": saved.title,
                 "passage": saved.passage,
+                "bytes": saved.size,
                 "kv_bytes": size,
             }
             sys.stdout.write(json.dumps(row) + "\n")
@@ -205,8 +315,9 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
             cache = f" +{words.size(size)} KV" if size else ""
             turns = words.count(saved.turns, "turn")
             model = plain_name(saved.model)
-            title = " · ".join(filter(None, [saved.name, saved.title]))
-            rows.append((saved.id, when, turns, model, (saved.passage or title) + cache))
+            title = " · ".join(filter(None, [saved.kind, saved.name, saved.title]))
+            found = " · ".join(filter(None, [saved.kind, saved.passage])) if saved.passage else ""
+            rows.append((saved.id, when, turns, model, (found or title) + cache))
             if sys.stdout.isatty():
                 continue
             _write(f"{saved.id}  {when}  {turns:>8}  {model}  {title}{cache}\n")

@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from lcp.errors import UsageError
@@ -28,14 +29,16 @@ def read(asked: bool, say: Callable[[str], None]) -> str:
     return text.replace("\r\n", "\n").rstrip("\n")
 
 
-def lines() -> Iterator[str]:
-    """The lines that are piped in, one after another; blank ones are passed over. They end with LF
+def lines() -> Iterator[tuple[int, str]]:
+    """The lines that are piped in, numbered from 1; blank ones are passed over. They end with LF
     or CR LF; a CR elsewhere belongs to its line."""
     before = _BOM
-    while line := _bounded(sys.stdin.readline(MOST + 1)):
+    for number in count(1):
+        if not (line := _bounded(sys.stdin.readline(MOST + 1))):
+            return
         line, before = line.removeprefix(before), ""
         if line.strip():
-            yield line.removesuffix("\n").removesuffix("\r")
+            yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 def is_piped() -> bool:

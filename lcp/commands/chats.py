@@ -8,48 +8,45 @@ from lcp.chat import saved_cache, switch
 from lcp.chat.chat import Chat
 from lcp.chat.resume import resuming, show_last, tell, without_model
 from lcp.commands.command import Command
-from lcp.errors import LcpError, ModelNotFound, SessionError
+from lcp.errors import LcpError, ModelNotFound
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import OPTIONS
 from lcp.words import count
 
 OFFERED = 50  # saved chats, by the Tab key
-LONGEST_NAME = 60
 LISTED = 40  # chats; more scroll away
+ALL = "--all"
 
 
 def save(chat: Chat, name: str) -> None:
     """Give this chat a name that --resume and /open know."""
-    name, own = " ".join(name.split()), chat.log.path
+    own = chat.log.path
     if own is None:
-        raise LcpError("This chat is not kept (--no-save). /export FILE writes it to a file.")
-    later = "" if chat.log.is_kept else ", kept from its first question on"
+        raise LcpError("This chat is not saved (--no-save). /export FILE writes it to a file.")
+    later = "" if chat.log.is_kept else ", saved from its first question on"
     if not name:
         called = chat.conversation.name
         told = f"called {called}" if called else "without a name: /save NAME gives one"
         chat.screen.notice(f"This chat is {own.stem}{later}, {told}.")
         return
-    if name == "last" or len(name) > LONGEST_NAME or not name.isprintable():
-        raise SessionError(
-            f"A chat cannot be called that. Give a name of up to {LONGEST_NAME} letters; "
-            "last is the one used last."
-        )
-    taken = [s.id for s in chat.services.store.list() if name in (s.id, s.name) and s.path != own]
-    if taken:
-        raise SessionError(f"{taken[0]} is called {name} already. Give another name.")
+    name = chat.services.store.free_name(name, own)
     chat.keep(chat.conversation.rename(name))
     chat.screen.notice(f"This chat is now called {name}{later}: {resuming(chat)}")
 
 
 def sessions(chat: Chat, text: str) -> None:
-    """The saved chats; with words and "phrases", those in which all of them were said."""
-    found = chat.services.store.list(_words(text))
+    """The saved chats, with --all one-shots, too; with words and "phrases", all that contain
+    them."""
+    store, every = chat.services.store, text == ALL
+    found = store.list(_words("" if every else text), LISTED + 1, one_shots=every)
+    one_shots = 0 if text else store.count_one_shots()
+    apart = f"Not listed: {count(one_shots, 'one-shot')} (/sessions {ALL}). " if one_shots else ""
     if not found:
         raise LcpError(
-            "No saved chat contains that. /sessions lists all."
-            if text
-            else "There is no saved chat yet. This one is kept from its first question on."
+            f"No saved chat contains that. /sessions {ALL} lists everything."
+            if text and not every
+            else f"{apart}There is no saved chat yet. This one is saved from its first question on."
         )
     chat.screen.table(
         [
@@ -59,14 +56,14 @@ def sessions(chat: Chat, text: str) -> None:
                 saved.name,
                 f"{saved.modified:%Y-%m-%d %H:%M}",
                 count(saved.turns, "turn"),
-                saved.passage or saved.title,
+                " · ".join(filter(None, [saved.kind, saved.passage or saved.title])),
             )
             for saved in found[:LISTED]
         ],
         cut=(5,),
     )
-    more = f"{len(found) - LISTED} more: /sessions TEXT searches. " if len(found) > LISTED else ""
-    chat.screen.notice(f"{more}/open NAME or ID goes on with one.")
+    more = "There are older ones: /sessions TEXT searches. " if len(found) > LISTED else ""
+    chat.screen.notice(f"{more}{apart}/open NAME or ID goes on with one.")
 
 
 def _words(text: str) -> list[str]:
@@ -123,7 +120,11 @@ def _layers(chat: Chat, conversation: Conversation) -> dict[str, dict[str, Any]]
 COMMANDS = (
     Command("Saved chats", "save", "[NAME]", "give this chat a name", save),
     Command(
-        "Saved chats", "sessions", "[TEXT]", "list the saved chats, or those with TEXT", sessions
+        "Saved chats",
+        "sessions",
+        "[TEXT|--all]",
+        "list the saved chats, or find TEXT in all",
+        sessions,
     ),
     Command(
         "Saved chats", "open", "NAME|ID", "go on with another saved chat", open_chat, chats_here

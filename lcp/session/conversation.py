@@ -21,6 +21,7 @@ from lcp.words import short
 VERSION = 1
 ENVELOPE = ("v", "id", "parent", "at", "type")
 TITLE_LENGTH = 60
+CHAT, ONE_SHOT = "chat", "one-shot"  # kinds: what a person had, what a script asked
 
 
 def local_now() -> datetime:
@@ -41,6 +42,7 @@ class Conversation:
     new_id: Callable[[], str] = field(default=random_id, compare=False, repr=False)
     created: datetime = field(init=False)
     model: str = field(init=False, default="")
+    kind: str = field(init=False, default=CHAT)
     name: str = field(init=False, default="")  # what a person calls this chat
     system: str | None = field(init=False, default=None)  # "": expressly none
     settings: dict[str, Any] = field(init=False, default_factory=dict)
@@ -95,6 +97,9 @@ class Conversation:
                 self.opening = event
                 self.created = moment(event.get("created"), self.created)
                 self.model = model
+                self.kind = str(event.get("kind", CHAT))  # older logs do not say
+            case {"type": "kind", "kind": str(kind)}:
+                self.kind = kind
             case {"type": "system", "text": None | str() as text}:
                 self.system = text
             case {"type": "name", "name": str(name)}:
@@ -180,6 +185,15 @@ class Conversation:
         """The person calls this chat so; "" takes the name away."""
         return self._record("name", None, {"name": name})
 
+    @property
+    def is_one_shot(self) -> bool:
+        """Whether only a script asked here: no person has talked in it, or named it."""
+        return self.kind == ONE_SHOT and not self.name
+
+    def become_chat(self) -> Event:
+        """A person talks in it now."""
+        return self._record("kind", None, {"kind": CHAT})
+
     def go(self, to: str | None) -> Event:
         """Stand at another message, or (None) before the first."""
         if to is not None and to not in self.nodes:
@@ -244,14 +258,11 @@ class Conversation:
         return turns
 
     def said(self) -> list[Turn]:
-        """The turns, of which there is one at least; LcpError where there is none."""
+        """The turns; LcpError if there are none."""
         turns = self.turns()
-        if not turns and self.nodes:
-            raise LcpError(
-                "Here nothing was said yet. Ask something; /branches has what was there."
-            )
         if not turns:
-            raise LcpError("Nothing was said yet. Ask something first.")
+            first = "; /branches lists what was there" if self.nodes else " first"
+            raise LcpError(f"This chat is empty. Ask something{first}.")
         return turns
 
     def children(self, id: str | None) -> list[Message]:

@@ -35,6 +35,8 @@ class Log:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.problem: str | None = None
+        self.why = ""  # where writing failed, the error and the path
+        self.is_new = False  # begun here, not found on the disk
         self._fd: int | None = None
         self._waiting = b""  # goes out in front of the next line
         self._worth_a_file = False
@@ -50,7 +52,7 @@ class Log:
     def beginning(cls, path: Path, events: Iterable[Event]) -> Log:
         """The log of a new file, that starts with these events."""
         log = cls(path)
-        log._unanswered = b""
+        log._unanswered, log.is_new = b"", True
         for event in events:
             log._wait(event)
         return log
@@ -96,8 +98,9 @@ class Log:
 
     def fail(self, error: OSError) -> None:
         """Stop writing, and say why."""
+        self.why = f"{error.strerror or error}: {self.path}"
         self.problem = (
-            f"This chat is no longer saved ({error.strerror or error}: {self.path}). It goes on, "
+            f"This chat is no longer saved ({self.why}). It goes on, "
             "but nothing from here on is written; mend the disk or folder and start lcp again."
         )
 

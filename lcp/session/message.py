@@ -84,15 +84,12 @@ def from_event(event: Event) -> Message:
 
 
 def _ids(value: object) -> tuple[int, ...]:
-    if isinstance(value, list) and all(isinstance(token, int) for token in value):
-        return tuple(value)
-    return ()
+    # The types as a set: the list of chats comes by here for every token of every chat.
+    return tuple(value) if isinstance(value, list) and {*map(type, value)} <= {int} else ()
 
 
 def _strings(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and all(isinstance(id, str) for id in value):
-        return tuple(value)
-    return ()
+    return tuple(value) if isinstance(value, list) and {*map(type, value)} <= {str} else ()
 
 
 def moment(text: object, otherwise: datetime) -> datetime:

@@ -1,6 +1,6 @@
 """Saved chats: one conversation is one append-only file, one event a line.
 
-Store finds, lists and opens them (Log writes one); a half-written line costs only itself.
+Store finds, lists, opens and renames them (Log writes one); a half-written line costs only itself.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
-from lcp.errors import SessionError
-from lcp.session.conversation import Conversation, local_now
+from lcp.errors import AmbiguousChat, SessionError
+from lcp.session.conversation import ONE_SHOT, Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.message import Event
 from lcp.words import count, short
@@ -26,8 +27,13 @@ Notices = list[str]
 Dated = list[tuple[int, Path]]
 
 SHOWN = 5  # candidates named in a message
+LONGEST_NAME = 60
 AROUND, BEFORE = 80, 24  # characters of a passage that was searched for, and of these in front
 _ACCENTS = re.compile("[\u0300-\u036f]")
+# In a log's bytes. A text cannot look like these: its quotes have backslashes.
+_ONE_SHOT = re.compile(rb'"kind": ?"one-shot"')
+_TOKENS = re.compile(rb',"(?:tokens|sampled)":\[[\d,]*\]')
+_RECLASSED = re.compile(rb'"type": ?"(?:kind|name)"')
 
 
 def random_tail() -> str:
@@ -42,12 +48,31 @@ class Saved:
     id: str
     path: Path
     created: datetime
+    kind: str  # "one-shot" where only a script asked; "" for a chat
     name: str  # what the person calls it; "" for most
     title: str
     turns: int
     model: str
     modified: datetime
-    passage: str  # the words around what was searched for; "" without
+    size: int  # bytes of its log
+    passage: str = ""  # the words around what was searched for
+
+    @property
+    def kv(self) -> Path:
+        """Where its KV cache is saved."""
+        return self.path.with_suffix(".kv")
+
+    @property
+    def kv_size(self) -> int:
+        """Bytes of its saved KV cache; 0 without one."""
+        try:
+            return self.kv.stat().st_size
+        except OSError:
+            return 0
+
+
+Chats = list[Saved]  # inside Store, list is its method
+Entries = list["os.DirEntry[str]"]
 
 
 class Store:
@@ -89,61 +114,105 @@ class Store:
         return log, events, _unread(path, unread)
 
     def find(self, name: str) -> Path:
-        """The file of a chat, by its id, its name, the beginning of its id, or "last"."""
+        """The file of a chat: by its id, its name, or any part of its id that only it has; "last"
+        is the one that a person used last."""
         paths = self.newest()
         if name == "last":
-            if not paths:
-                raise SessionError("There is no saved chat yet; `lcp chat` begins one.")
-            return paths[0]
+            if (last := next(self.chats(), None)) is None:
+                raise SessionError(_no_chat(paths))
+            return last
         found = [path for path in paths if name and path.stem == name]
         found = found or [path for path in paths if name and name_of(path) == name]
-        found = found or [path for path in paths if name and path.stem.startswith(name)]
+        found = found or [path for path in paths if name and name in path.stem]
         if not found:
-            last = ", ".join(path.stem for path in paths[:SHOWN]) or "none yet"
-            raise SessionError(f"There is no saved chat {name!r}. The last ones are: {last}.")
+            ids = ", ".join(path.stem for path in islice(self.chats(), SHOWN)) or "none yet"
+            raise SessionError(f"There is no saved chat {name!r}. The last ones are: {ids}.")
         if len(found) > 1:
-            names = ", ".join(path.stem for path in found[:SHOWN])
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            raise SessionError(f"{name!r} fits several chats: {names}{more}; type more of the id.")
+            rows = [f"{path.stem}  {_title(path)}".rstrip() for path in found[:SHOWN]]
+            rows += [f"and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
+            raise AmbiguousChat(
+                "\n  ".join([f"{name!r} fits {len(found)} chats. Type more of one id:", *rows])
+            )
         return found[0]
 
-    def list(self, words: Iterable[str] = (), most: int | None = None) -> Sequence[Saved]:
-        """The saved chats in which all these words or phrases were said, the one last used first;
-        what cannot be read is not among them. `most`: only so many are looked at."""
+    def list(
+        self, words: Iterable[str] = (), most: int | None = None, one_shots: bool = False
+    ) -> Sequence[Saved]:
+        """The saved chats in which all these words or phrases were said, at `most` so many, the one
+        last used first; what cannot be read is not among them. One-shots are, where they are asked
+        for or words are searched."""
         wanted = [_searched(word) for word in words]
-        saved = []
-        for path in self.newest()[:most]:
+        saved: Chats = []
+        for path in self.newest() if one_shots or wanted else self.chats():
+            if most is not None and len(saved) >= most:
+                break
             with suppress(OSError, SessionError):
-                chat = Conversation.from_events(load(path)[0])
+                chat = _outline(path)
                 said = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []
                 texts = [_searched(text) for text in said]
                 if all(any(word in text for text in texts) for word in wanted):
-                    passage = _passage(said[1:], wanted)
-                    saved.append(_saved(path, chat, passage))
+                    saved.append(_saved(path, chat, _passage(said[1:], wanted)))
         return saved
 
     def newest(self) -> Sequence[Path]:
-        """The files of the saved chats, the one last used first."""
+        """The files of all that is saved, the one last used first."""
         used: Dated = []
-        for path in self._files():
+        for entry in self._entries():
             with suppress(OSError):  # another process removes it just now
-                stat = path.stat()
-                if stat.st_size and path.is_file():  # a full disk leaves empty files
-                    used.append((stat.st_mtime_ns, path))
+                if entry.is_file() and (stat := entry.stat()).st_size:  # a full disk leaves empty
+                    used.append((stat.st_mtime_ns, Path(entry.path)))
         return [path for _, path in sorted(used, reverse=True)]
 
-    def _files(self) -> Sequence[Path]:
+    def chats(self) -> Iterator[Path]:
+        """Those that are no one-shots."""
+        return (path for path in self.newest() if not is_one_shot(path))
+
+    def rename(self, path: Path, name: str) -> None:
+        """Give a chat this name; when it was used last stays as it was. "" takes its name away."""
+        name = self.free_name(name, path) if name.strip() else ""
+        before = path.stat()
+        log = locked(path)
+        with log:
+            data = _read(path)
+            if not data.endswith(b"\n"):
+                log.isolate()
+            log.append(Conversation.from_events(_parse(data)[0]).rename(name), sync=True)
+        if log.problem:
+            raise SessionError(
+                f"{path.stem} cannot be renamed ({log.why}). Mend the disk or folder."
+            )
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def free_name(self, name: str, own: Path) -> str:
+        """A name as it is kept; SessionError where a chat cannot have it, or another one has."""
+        name = " ".join(name.split())
+        if name == "last" or len(name) > LONGEST_NAME or not name.isprintable():
+            raise SessionError(
+                f"A chat cannot be called that. Give a name of up to {LONGEST_NAME} letters; "
+                "last is the one used last."
+            )
+        for path in self.newest():
+            if path != own and name in (path.stem, name_of(path)):
+                raise SessionError(f"{path.stem} is called {name} already. Give another name.")
+        return name
+
+    def count_one_shots(self) -> int:
+        """How many there are."""
+        return sum(map(is_one_shot, self.newest()))
+
+    def _entries(self) -> Entries:
         try:
-            return [*self.folder.glob("*.jsonl")]
+            with os.scandir(self.folder) as entries:
+                return [entry for entry in entries if entry.name.endswith(".jsonl")]
         except OSError:  # a folder nobody can look into holds nothing; writing will say why
             return []
 
     def _new_path(self) -> Path:
-        taken = self._files()
+        taken = {entry.name for entry in self._entries()}
         while True:
-            path = self.folder / f"{self._now():%Y%m%d-%H%M}-{self._new_tail()}.jsonl"
-            if path not in taken:
-                return path
+            name = f"{self._now():%Y%m%d-%H%M}-{self._new_tail()}.jsonl"
+            if name not in taken:
+                return self.folder / name
 
     def _copy(self, path: Path) -> tuple[Log, Events, Notices]:
         """The same chat in a new file, which is written with the first thing said in it."""
@@ -153,6 +222,51 @@ class Store:
         log = Log.beginning(self._new_path(), events)
         busy = f"The chat {path.stem} is open in another lcp; this one goes on in a copy, {log.id}."
         return log, events, [busy, *_unread(path, unread)]
+
+
+def locked(path: Path) -> Log:
+    """The log of a chat, to change it; SessionError while another process writes it."""
+    try:
+        return Log.of(path)
+    except BlockingIOError:
+        sentence = f"The chat {path.stem} is open in another lcp. Leave it first."
+        raise SessionError(sentence) from None
+
+
+def remove(saved: Saved, only_kv: bool = False) -> int:
+    """Remove a chat with its KV cache, or only that: the bytes freed."""
+    locked(saved.path).close()
+    freed = 0
+    for file in (saved.kv,) if only_kv else (saved.kv, saved.path):
+        try:
+            size = file.stat().st_size
+            file.unlink()
+            freed += size
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            sentence = f"{file} cannot be removed: {error.strerror}. Remove it by hand."
+            raise SessionError(sentence) from error
+    return freed
+
+
+def describe(path: Path) -> Saved:
+    """What the list says of a saved chat."""
+    return _saved(path, _outline(path))
+
+
+def is_one_shot(path: Path) -> bool:
+    """Whether only a script asked in this chat; told from its first line, but where a later one
+    may have changed it."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+            if not _ONE_SHOT.search(line) or not _parse(line)[0]:
+                return False
+            changed = _RECLASSED.search(file.read())
+        return not changed or Conversation.from_events(load(path)[0]).is_one_shot
+    except (OSError, SessionError):
+        return False
 
 
 def load(path: Path) -> tuple[Events, int]:
@@ -220,15 +334,38 @@ def _passage(said: Iterable[str], wanted: Sequence[str]) -> str:
     return ""
 
 
-def _saved(path: Path, conversation: Conversation, passage: str) -> Saved:
+def _outline(path: Path) -> Conversation:
+    """What was said in a chat, without the ids of the tokens: they are most of what a log has."""
+    return Conversation.from_events(_parse(_TOKENS.sub(b"", _read(path)))[0])
+
+
+def _title(path: Path) -> str:
+    with suppress(OSError, SessionError):
+        return describe(path).title
+    return ""
+
+
+def _no_chat(one_shots: Sequence[Path]) -> str:
+    if not one_shots:
+        return "There is no saved chat yet; `lcp chat` begins one."
+    return (
+        f"There is no saved chat, only {count(len(one_shots), 'one-shot')} "
+        f"(`lcp sessions --all`). Go on with the last one: lcp chat --resume {one_shots[0].stem}"
+    )
+
+
+def _saved(path: Path, conversation: Conversation, passage: str = "") -> Saved:
+    stat = path.stat()
     return Saved(
         id=path.stem,
         path=path,
         created=conversation.created,
+        kind=ONE_SHOT if conversation.is_one_shot else "",
         name=conversation.name,
         title=conversation.title(),
         turns=len(conversation.turns()),
         model=conversation.model,
-        modified=datetime.fromtimestamp(path.stat().st_mtime).astimezone(),
+        modified=datetime.fromtimestamp(stat.st_mtime).astimezone(),
+        size=stat.st_size,
         passage=passage,
     )
