@@ -2,11 +2,12 @@
 
     python -m bench.resume [MODEL.gguf] [-t N] [--pairs N] [--tokens N] [--json FILE]
 
-A conversation of about `--tokens` tokens is had once (`--lines`, `-c 8192`) and left, so that its
-KV cache is saved: with a name it is no one-shot, whose cache would not be. A sample is then one process, `lcp chat --resume last -p QUESTION -n 1 --json`,
-in a copy of that home: seconds from just before exec to the first byte on stdout, so Python, the
-model and the KV file are all loaded within it. Ours is the copy as it is, the other side the copy
-without its .kv file, where the whole conversation is read again. All files are in the page cache.
+A conversation of about `--tokens` tokens is had once (`--lines`, `-c 8192`), named (the cache of a
+one-shot is not saved), resumed once and left, so that its KV cache is saved. A sample is then one
+process, `lcp chat --resume last -p QUESTION -n 1 --json`, in a copy of that home: seconds from just
+before exec to the first byte on stdout, so Python, the model and the KV file are all loaded within
+it. Ours is the copy as it is, the other side the copy without its .kv file, where the whole
+conversation is read again. All files are in the page cache.
 """
 
 from __future__ import annotations

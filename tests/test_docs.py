@@ -135,7 +135,7 @@ def test_the_blocks_of_scripts_md_run(home, tmp_path):
             text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-        if "--lines" in block:
+        if "yesno.gbnf" in block:
             assert re.fullmatch("(yes|no)\\n(yes|no)\\n", done.stdout)
 
 
