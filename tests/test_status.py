@@ -10,6 +10,7 @@ from terminal import NOW
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.draft import EXACT
+from lcp.chat.overflow import Overflow
 from lcp.chat.status import Status
 from lcp.engine.engine import Engine
 from lcp.engine.stats import Stats
@@ -164,6 +165,35 @@ def test_it_goes_back_with_the_conversation():
     assert status()[0][0].startswith("context 5/100")
     commands.run(chat, "/undo")
     assert status()[0][0].startswith("context 0/100")
+
+
+@pytest.mark.parametrize(
+    ("size", "figure"),
+    [
+        (40, "context 20/40 (50 %)"),  # two turns fit beside the next answer
+        (100, "context 60/100 (60 %)"),  # as it was
+        (400, "context 60/400 (15 %)"),
+    ],
+)
+def test_a_chat_that_is_resumed_in_another_window_shows_what_fits_there(size, figure):
+    before = a_chat(*["five words are in this"] * 6)
+    for _ in range(6):
+        before.ask("five words are in this")
+    chat = a_chat(size=size)
+    chat.conversation = before.conversation
+    chat.overflow = Overflow(chat.engine, chat.conversation)
+    assert Status(chat)()[0][0] == figure
+
+
+def test_turns_that_were_out_of_a_smaller_window_count_in_a_larger_one():
+    before = a_chat(*["five words are in this"] * 4, size=40)
+    for _ in range(4):
+        before.ask("five words are in this")
+    assert before.overflow.out()
+    chat = a_chat(size=400)
+    chat.conversation = before.conversation
+    chat.overflow = Overflow(chat.engine, chat.conversation)
+    assert Status(chat)()[0][0] == "context 40/400 (10 %)"
 
 
 def test_a_template_that_does_not_work_costs_only_the_number():

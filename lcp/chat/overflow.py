@@ -48,6 +48,17 @@ class Overflow:
         turns = [t for t in self.turns() if t.user.id not in out]
         return messages(self._conversation.system, turns, self._note())
 
+    def expected(self, settings: Settings) -> list[Plain]:
+        """What the next question will find in the window: what is visible, but for a chat that is
+        resumed in a window of another size, where other turns will be in it."""
+        turns, size = self.turns(), self._engine.size
+        answer = turns[-1].answer if turns else None
+        if answer and answer.stats.get("ctx_size", size) != size and settings.overflow != "stop":
+            with suppress(TooLong):
+                room = self._engine.room(settings.max_tokens)
+                return self._fit(turns, room, size // 8, self._out).messages
+        return self.visible()
+
     def turns(self) -> list[Turn]:
         """The turns that may be in the window: not forgotten, not in a note."""
         chat = self._conversation

@@ -87,5 +87,6 @@ class Status:
         if (self._chat.engine, messages) != self._counted:
             self._counted, self._used = (self._chat.engine, messages), 0
             with suppress(LcpError):  # who asks for an answer will be told
-                self._used = self._chat.engine.used(messages)
+                found = self._chat.overflow.expected(self._chat.settings)
+                self._used = self._chat.engine.used(found)
         return self._used
