@@ -31,6 +31,12 @@ def _here_or_before(ctx: typer.Context, value: bool) -> bool:
     return value or bool(ctx.parent and ctx.parent.params.get("as_json"))
 
 
+def _at_least_one(value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UsageError(f"-n must be 1 or more (got {value}).")
+    return value
+
+
 WHICH = "Chat id or any part of it, the chat's name, or last."
 Id = Annotated[
     str,
@@ -42,7 +48,9 @@ Rows = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object.", callback=_here_or_before)
 ]
-Most = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="List at most N.")]
+Most = Annotated[
+    int | None, typer.Option("-n", metavar="N", help="List at most N.", callback=_at_least_one)
+]
 All = Annotated[bool, typer.Option("--all", help="List one-shots, too.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
@@ -199,11 +207,11 @@ def prune(
     larger_than: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Larger than that on disk, such as 100MB.")
     ] = None,
-    one_shots: Annotated[bool, typer.Option("--one-shots", help="Only one-shots.")] = False,
+    one_shots: Annotated[bool, typer.Option("--one-shots", help="Remove one-shots only.")] = False,
     kv: Annotated[
         bool, typer.Option("--kv", help="Remove saved KV caches and keep the chats.")
     ] = False,
-    named: Annotated[bool, typer.Option("--named", help="Chats with a name, too.")] = False,
+    named: Annotated[bool, typer.Option("--named", help="Remove chats with a name, too.")] = False,
     yes: Yes = False,
     as_json: Rows = False,
 ) -> None:
