@@ -146,7 +146,7 @@ def test_pipes_lines_and_resumed_chats_go_on_with_the_text(home, tiny):
     assert piped["prompt_tokens"] == one["prompt_tokens"]
     first, second = stats(run(home, model, "--raw", "--json", "--lines", "--no-save", stdin="a\nb"))
     assert second["prompt_tokens"] == first["prompt_tokens"] + first["reply_tokens"] + 1
-    (on,) = stats(run(home, model, "--continue", "--json", "!"))  # as it began
+    (on,) = stats(run(home, model, "--resume", "20", "--json", "!"))  # as it began
     assert on["prompt_tokens"] == one["prompt_tokens"] + one["reply_tokens"] + 1
 
 

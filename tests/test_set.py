@@ -316,13 +316,13 @@ def test_a_chat_begins_without_the_default_persona_when_none_is_named(lcp):
 def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
     lcp(lcp.model, "--persona", "judge")
     (home / "config" / "config.toml").write_text(CONFIG.replace("0.5", "0.6").replace("other", ""))
-    events = lcp("--continue")
+    events = lcp("--resume", "20")
     assert of(events, "answer")[-1]["sampling"]["top_p"] == 0.5
     assert [e["text"] for e in of(events, "system")] == ["You are a judge."]
-    events = lcp("--continue", "--persona", "cook")
+    events = lcp("--resume", "20", "--persona", "cook")
     assert [e["text"] for e in of(events, "system")] == ["You are a judge.", "You are a cook."]
     assert of(events, "answer")[-1]["sampling"]["temp"] == 0.9
-    assert of(lcp("--continue"), "answer")[-1]["sampling"]["temp"] == 0.9
+    assert of(lcp("--resume", "20"), "answer")[-1]["sampling"]["temp"] == 0.9
 
 
 def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home, monkeypatch):
@@ -331,7 +331,7 @@ def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home,
     with log.open("a") as file:
         file.write('{"v":1,"id":"x","parent":null,"type":"set","temp":0.2}\n')
     monkeypatch.setenv("LCP_PERSONA", "cook")
-    sampling = of(lcp("--continue"), "answer")[-1]["sampling"]
+    sampling = of(lcp("--resume", "20"), "answer")[-1]["sampling"]
     assert (sampling["temp"], sampling["top_k"]) == (0.2, 5)
 
 
@@ -344,8 +344,8 @@ def test_a_persona_may_name_the_model(lcp, home):
 def test_a_saved_chat_that_gets_another_model_keeps_it(lcp, tiny):
     lcp(lcp.model)
     other = str(tiny("swa"))
-    events = lcp("--continue", "-m", other)
+    events = lcp("--resume", "20", "-m", other)
     assert [e["model"] for e in of(events, "answer")] == [lcp.model, other]
-    assert of(lcp("--continue"), "answer")[-1]["model"] == other
-    assert "There is no model called nothing" in lcp("--continue", "-m", "nothing")
-    assert of(lcp("--continue"), "answer")[-1]["model"] == other
+    assert of(lcp("--resume", "20"), "answer")[-1]["model"] == other
+    assert "There is no model called nothing" in lcp("--resume", "20", "-m", "nothing")
+    assert of(lcp("--resume", "20"), "answer")[-1]["model"] == other
