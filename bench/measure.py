@@ -146,8 +146,8 @@ class Terminal:
     ) -> None:
         self.raw = bytearray()
         self._mark = 0
-        self._pid, self._fd = pty.fork()
-        if not self._pid:
+        self.pid, self._fd = pty.fork()
+        if not self.pid:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
                 os.execvpe(command[0], list(command), dict(env))
@@ -192,11 +192,11 @@ class Terminal:
         with contextlib.suppress(OSError):
             os.close(self._fd)
         for _ in range(500):
-            if os.waitpid(self._pid, os.WNOHANG)[0]:
+            if os.waitpid(self.pid, os.WNOHANG)[0]:
                 return
             time.sleep(0.01)
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
     def __str__(self) -> str:
         return ESCAPES.sub(b"", bytes(self.raw[-2000:])).decode(errors="replace")

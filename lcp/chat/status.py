@@ -1,15 +1,14 @@
 """Status: what is so in a chat now, for the line below the prompt."""
 
 from contextlib import suppress
+from typing import Any
 
 from lcp import words
 from lcp.chat.chat import Chat
 from lcp.chat.draft import Draft
 from lcp.chat.overflow import FILES_NAMED
-from lcp.engine.engine import Engine
 from lcp.errors import LcpError
 from lcp.session.export import plain_name
-from lcp.session.window import Plain
 
 # Shares of the window from which on the meter has another colour.
 NEARLY, FULL = 0.75, 0.90
@@ -17,16 +16,55 @@ TYPED = 100  # tokens in the line that are worth a figure
 
 
 class Status:
-    """Asked several times a second; counts tokens only when conversation or model have changed."""
+    """The parts of the line below the prompt.
+
+    The keyboard asks several times a second, also while nobody types. So the parts are made anew
+    only after one of the facts changed that they are made of, and tokens are counted only after
+    a change of what the model sees.
+    """
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._counted: tuple[Engine, list[Plain]] | None = None
+        self._version: tuple[Any, ...] = ()
+        self._parts: list[tuple[str, str]] = []
+        self._counted: tuple[Any, ...] = ()
         self._used = 0
 
     def __call__(self) -> list[tuple[str, str]]:
         """Parts with "", "warn" or "bad", the most important first: a narrow terminal has no room
-        for the last ones. Raises what went wrong with the model."""
+        for the last ones. Raises the error that ended the loading of the model."""
+        version = self._current()
+        if version != self._version:
+            self._parts = self._make()
+            self._version = version
+        return self._parts
+
+    def _current(self) -> tuple[Any, ...]:
+        """What the parts depend on; cheap to get and to compare, however long the chat is."""
+        chat, drafting = self._chat, self._chat.drafting
+        return (
+            *self._seen(),
+            chat.loading is None,
+            chat.loading and chat.loading.done,
+            chat.engine.loaded,
+            chat.engine.ahead,
+            drafting.draft,
+            drafting.slow,
+            chat.model,
+            chat.stats,
+            chat.log.id,
+            chat.log.problem,
+        )
+
+    def _seen(self) -> tuple[Any, ...]:
+        """What the messages that the model sees depend on."""
+        chat = self._chat
+        conversation, overflow = chat.conversation, chat.overflow
+        return (
+            id(chat.engine), id(conversation), conversation.events, overflow.out(), chat.settings
+        )  # fmt: skip
+
+    def _make(self) -> list[tuple[str, str]]:
         chat, model = self._chat, plain_name(self._chat.model)
         if chat.loading and not chat.loading.done:
             return [(f"loading {model} ({100 * chat.engine.loaded:.0f} %)", "")]
@@ -82,11 +120,10 @@ class Status:
         return [(f"context {about}{used:,}{plus}/{size:,} ({100 * share:.0f} %)", style)]
 
     def _tokens(self) -> int:
-        """Of what the model sees of the conversation."""
-        messages = self._chat.overflow.visible()
-        if (self._chat.engine, messages) != self._counted:
-            self._counted, self._used = (self._chat.engine, messages), 0
-            with suppress(LcpError):  # who asks for an answer will be told
-                found = self._chat.overflow.expected(self._chat.settings)
-                self._used = self._chat.engine.used(found)
+        """Tokens of what the model sees of the conversation."""
+        if (seen := self._seen()) != self._counted:
+            self._counted, self._used = seen, 0
+            with suppress(LcpError):  # the next answer raises it
+                seen_next = self._chat.overflow.expected(self._chat.settings)
+                self._used = self._chat.engine.used(seen_next)
         return self._used

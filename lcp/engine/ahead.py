@@ -27,6 +27,7 @@ class Ahead:
         self._planned: object = None  # the wish that `_target` was made of
         self._target: list[int] = []
         self._history = 0  # tokens before what is typed
+        self._progress = (0, 0)
 
     def begin(self, context: Context, writer: PromptWriter) -> None:
         """The model is loaded; what was looked for meanwhile is read next."""
@@ -44,8 +45,7 @@ class Ahead:
     @property
     def progress(self) -> tuple[int, int]:
         """How many tokens of how many are read; from any thread, for showing."""
-        target, context = self._target if self._wish else [], self._context
-        return (common_prefix(context.tokens, target), len(target)) if context else (0, 0)
+        return self._progress if self._wish else (0, 0)
 
     def step(self) -> bool:
         """Read a little; whether there may be more to do. On the engine thread."""
@@ -57,6 +57,7 @@ class Ahead:
                 self._plan(context, *wish)
                 self._planned = wish
             done = common_prefix(context.tokens, self._target)
+            self._progress = (done, len(self._target))
             if done >= len(self._target):
                 return self._wish is not wish
             goal = self._target[: done + STEP]

@@ -208,13 +208,14 @@ class Keyboard:
         keys.process_keys()
 
     async def _watch(self) -> None:
-        """Draw anew when what is below the prompt has changed; else nothing is written."""
+        """Draw the line below the prompt again when it has changed; else write nothing."""
+        shown = self._parts()
         while True:
-            shown = self._parts()
             await asyncio.sleep(REFRESH_S)
             if self._meanwhile:
                 asyncio.get_running_loop().run_in_executor(None, self._meanwhile.pop())
-            if self._parts() != shown:
+            if (parts := self._parts()) != shown:
+                shown = parts
                 self._session.app.invalidate()
 
     async def _edit(self, event: KeyPressEvent) -> None:
