@@ -26,7 +26,7 @@ from lcp.engine import probe
 from lcp.engine.cores import physical_cores
 from lcp.errors import LcpError
 from lcp.modelfile.machine import Gpu, Machine, gpus, machine
-from lcp.settings import from_file, personas, resolve
+from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
 from lcp.words import size
 
@@ -223,9 +223,9 @@ def configured(folder: Path) -> str:
     """What is wrong with the files that a person writes there; "" when nothing is."""
     file = folder / "config.toml"
     try:
-        resolve({"config.toml": from_file(file)})
+        Layers(config=from_file(file)).resolve()
         for table in personas(file).values():
-            resolve({"persona": table})
+            Layers(persona=table).resolve()
         catalog()
     except LcpError as error:
         return str(error)

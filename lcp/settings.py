@@ -1,138 +1,163 @@
-"""The numbers a person can choose, and where each came from.
+"""Settings: each declared once, and the layers that a value can come from.
 
-`Settings` is frozen; `resolve` makes it from layers of plain values (flags, environment, files),
-the strongest one winning for each name. It knows neither flags' spelling nor the files' folder.
+A declaration gives name, type, default, range, flag and one line of help. From it come the flags
+of the command line, the LCP_* variables, the keys of config.toml, /set and the table in the docs.
 """
 
 import dataclasses
-import difflib
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lcp.errors import SettingsError
-from lcp.words import either
+from lcp.words import either, short
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-# Weakest first. A layer that is absent changes nothing.
-ORDER = (
-    "default",
-    "model file",  # the GGUF's own general.sampling.*
-    "models.toml",
-    "config.toml",
-    "conversation",  # what /set changed in the chat that is resumed
-    "persona",
-    "environment",
-    "flag",
-    "/set",
-)
-
-
-# The settings of which template variables and the most tokens of thinking are made.
+# The settings that decide what the chat template and the engine are told about thinking.
 THINKING = ("think", "reasoning_effort", "reasoning_budget", "chat_template_kwargs")
-# A template's variables for how hard to think.
+# The names that chat templates have for the reasoning effort.
 EFFORTS = ("reasoning_effort", "thinking_effort", "reasoning_strength")
 
 
-def _number(default: Any, meaning: str, low: float, high: float, **words: Any) -> Any:
-    """A numeric option; `words` are spellings with a meaning of their own, as auto."""
-    return field(default=default, metadata=dict(meaning=meaning, low=low, high=high, words=words))
+def _number(
+    default: Any, help: str, low: float, high: float, flag: str = "", *, live: bool = True,
+    hidden: str = "", **words: Any,
+) -> Any:  # fmt: skip
+    """A number from `low` to `high`, or one of `words`, such as auto. `flag` has the spellings of
+    the command line, split by blanks; `hidden` are understood but not listed. `live`: /set can
+    change it while a model is loaded."""
+    return _declare(default, help, flag, hidden, live, low=low, high=high, words=words)
 
 
-def _choice(default: str, meaning: str, *choices: str) -> Any:
-    return field(default=default, metadata=dict(meaning=meaning, choices=choices))
+def _choice(
+    help: str, flag: str, *choices: str, live: bool = True, hidden: str = "", switch: bool = False
+) -> Any:
+    """One of `choices`; the first is the default. The flag of a `switch` means "on"."""
+    return _declare(choices[0], help, flag, hidden, live, choices=choices, switch=switch)
 
 
-def _text(default: Any, meaning: str, **words: Any) -> Any:
-    return field(default=default, metadata=dict(meaning=meaning, words=words))
+def _text(
+    default: Any, help: str, flag: str = "", metavar: str = "TEXT", *, live: bool = False,
+    **words: Any,
+) -> Any:  # fmt: skip
+    return _declare(default, help, flag, "", live, metavar=metavar, words=words)
 
 
-def _json(meaning: str) -> Any:
-    return field(default="{}", metadata=dict(meaning=meaning, json=True))
+def _declare(default: Any, help: str, flag: str, hidden: str, live: bool, **rule: Any) -> Any:
+    spelled = {"flags": tuple(flag.split()), "hidden": tuple(hidden.split())}
+    return field(default=default, metadata={"help": help, "live": live, **spelled, **rule})
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. Defaults are llama.cpp's."""
+    """How the next token is sampled. The defaults are llama.cpp's."""
 
-    temp: float = _number(0.8, "randomness; 0 always takes the likeliest token", 0, 10)
-    top_k: int = _number(40, "draw from the k likeliest tokens only; 0 is off", 0, 1_000_000)
-    top_p: float = _number(0.95, "draw from the likeliest tokens that sum to p; 1 is off", 0, 1)
-    min_p: float = _number(0.05, "drop tokens under this share of the likeliest; 0 is off", 0, 1)
-    repeat_penalty: float = _number(1.0, "above 1: tokens said before are less likely", 0.01, 10)
-    repeat_last_n: int = _number(64, "how many last tokens the penalties look at", 0, 1_000_000)
-    frequency_penalty: float = _number(0.0, "less likely with every time it was said", -10, 10)
-    presence_penalty: float = _number(0.0, "less likely once it was said", -10, 10)
+    temp: float = _number(
+        0.8, "Sampling temperature; 0 always takes the most likely token.", 0, 10, "--temp"
+    )
+    top_k: int = _number(
+        40, "Sample from the N most likely tokens; 0 is off.", 0, 1_000_000, "--top-k"
+    )
+    top_p: float = _number(
+        0.95, "Sample from the most likely tokens that add up to N; 1 is off.", 0, 1, "--top-p"
+    )
+    min_p: float = _number(
+        0.05, "Drop tokens below N times the most likely one; 0 is off.", 0, 1, "--min-p"
+    )
+    repeat_penalty: float = _number(
+        1.0, "Penalize tokens of the recent text; 1 is off.", 0.01, 10, "--repeat-penalty"
+    )
+    repeat_last_n: int = _number(64, "Tokens of recent text that are penalized.", 0, 1_000_000)
+    frequency_penalty: float = _number(
+        0.0, "Penalize a token each time it appears; 0 is off.", -10, 10, "--frequency-penalty"
+    )
+    presence_penalty: float = _number(
+        0.0, "Penalize a token once it has appeared; 0 is off.", -10, 10, "--presence-penalty"
+    )
     seed: int | None = _number(
-        None, "the same seed gives the same answer; random draws one each time", 0, 2**32 - 2,
-        random=None,
-    )  # fmt: skip
+        None, "Seed; the same seed gives the same answer.", 0, 2**32 - 2, "--seed", random=None
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be chosen for a chat. Sizes in tokens."""
+    """Everything that can be chosen for a chat. Sizes are in tokens."""
 
     sampling: Sampling = Sampling()
     persona: str | None = _text(
-        None, "a table [persona.NAME] of config.toml, for a new chat", none=None
+        None, "Persona: a table [persona.NAME] of config.toml.", "--persona", "NAME", none=None
     )
-    model: str | None = _text(None, "the model to talk with when none is named")
-    system: str | None = _text(None, "the text that tells the model how to behave", none="")
+    model: str | None = _text(None, "Model to use when none is named.")
+    system: str | None = _text(
+        None, "System prompt: how the model should behave.", "-s --system", "TEXT|@FILE", none=""
+    )
     max_tokens: int | None = _number(
-        None, "longest answer, thinking included; auto ends with the window", 1, 2**31 - 1,
-        auto=None,
+        None, "Longest answer in tokens, thinking included.", 1, 2**31 - 1, "-n --max-tokens",
+        hidden="--predict", auto=None,
     )  # fmt: skip
-    stop: tuple[str, ...] = _text((), "text that ends the answer when the model writes it", none=())
+    stop: tuple[str, ...] = _text(
+        (), "Text that ends the answer; may be repeated.", "--stop", live=True, none=()
+    )
     ctx_size: int | None = _number(
-        None, "tokens the model can see at once", 64, 2**31 - 1, auto=None
+        None, "Context window in tokens.", 64, 2**31 - 1, "-c --ctx-size", live=False, auto=None
     )
-    n_gpu_layers: int | None = _number(None, "layers on the GPU", 0, 100_000, auto=None, all=-1)
-    threads: int | None = _number(None, "threads that compute", 1, 4096, auto=None)
-    kv_type: str = _choice("f16", "number format of the KV cache", "f16", "q8_0", "q4_0")
-    flash_attn: str = _choice("auto", "flash attention kernels", "auto", "on", "off")
+    n_gpu_layers: int | None = _number(
+        None, "Layers to offload to the GPU.", 0, 100_000, "-ngl --n-gpu-layers", live=False,
+        auto=None, all=-1,
+    )  # fmt: skip
+    threads: int | None = _number(
+        None, "CPU threads to use.", 1, 4096, "-t --threads", live=False, auto=None
+    )
+    kv_type: str = _choice(
+        "Number format of the KV cache.", "--kv-type", "f16", "q8_0", "q4_0", live=False,
+        hidden="-ctk -ctv",
+    )  # fmt: skip
+    flash_attn: str = _choice("Flash attention.", "--flash-attn", "auto", "on", "off", live=False)
     overflow: str = _choice(
-        "slide", "what happens when the window is full", "slide", "summarize", "truncate", "stop"
+        "Strategy when the context window is full.", "--overflow",
+        "slide", "summarize", "truncate", "stop",
+    )  # fmt: skip
+    slide: str = _choice(
+        "Move kept turns in the KV cache, or read them again.", "--slide", "move", "reread"
     )
-    slide: str = _choice("move", "how kept turns move up in the KV cache", "move", "reread")
-    kv_files: int = _number(
-        2048, "MiB that saved KV caches may take in all; 0 saves none", 0, 1 << 30
+    kv_files: int = _number(2048, "MiB of disk for saved KV caches; 0 saves none.", 0, 1 << 30)
+    loop_guard: str = _choice("Stop an answer that repeats itself.", "--loop-guard", "on", "off")
+    keys: str = _choice("Key bindings of the line editor.", "--keys", "emacs", "vi")
+    think: str = _choice(
+        "Thinking before the answer; hide does not show it.", "--think", "on", "off", "hide"
     )
-    loop_guard: str = _choice("on", "stop an answer that repeats itself", "on", "off")
-    keys: str = _choice("emacs", "keys of the line editor", "emacs", "vi")
-    raw: str = _choice("off", "continue text as it is, without a chat template", "off", "on")
-    think: str = _choice("on", "let thinking models think; hide: not shown", "on", "off", "hide")
+    raw: str = _choice(
+        "Continue text as it is, without a chat template.", "--raw", "off", "on", switch=True
+    )
     reasoning_effort: str = _choice(
-        "auto", "how hard models think that can be told; auto: as they like",
+        "Reasoning effort, for models that support it.", "--reasoning-effort",
         "auto", "minimal", "low", "medium", "high", "xhigh", "max",
     )  # fmt: skip
     reasoning_budget: int | None = _number(
-        None, "tokens of thinking, then the answer is asked for", 0, 2**31 - 1, auto=None
+        None, "Longest thinking in tokens.", 0, 2**31 - 1, "--reasoning-budget", auto=None
     )
-    chat_template_kwargs: str = _json("further variables of the chat template, a JSON object")
+    chat_template_kwargs: str = _declare(
+        "{}", "More variables for the chat template, as JSON.", "--chat-template-kwargs", "", True,
+        metavar="JSON", json=True,
+    )  # fmt: skip
     # name -> the layer its value came from
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def value(self, name: str) -> Any:
-        """The value of an option by its flat name."""
+        """The value of a setting by its name."""
         return getattr(self.sampling if name in _SAMPLING else self, name)
 
     @property
     def thinking_tokens(self) -> int | None:
-        """The most tokens of thinking; None lets the model end it."""
+        """The most tokens of thinking; None leaves its length to the model."""
         return 0 if self.think == "off" else self.reasoning_budget
 
     @property
     def template_variables(self) -> dict[str, Any]:
-        """What the chat template is told beside the messages, by the names that templates in use
-        have for it. Not told, a template does as its model was made for."""
+        """The variables of the chat template beside the messages, under the names that templates
+        in use have for them. A template that is not told does as its model was trained."""
         told: dict[str, Any] = {"enable_thinking": self.think != "off"}
         if self.think == "off":
             told["thinking"] = False
@@ -147,36 +172,87 @@ _SAMPLING = {f.name: f for f in dataclasses.fields(Sampling)}
 OPTIONS: dict[str, dataclasses.Field[Any]] = _SAMPLING | {
     f.name: f for f in dataclasses.fields(Settings) if f.metadata
 }
+# What /set can change: the rest is fixed with the context, or has a command of its own.
+LIVE = tuple(name for name, option in OPTIONS.items() if option.metadata["live"])
 
 
-def resolve(layers: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Settings from layers named as in ORDER; raises SettingsError for a value with no meaning."""
-    values: dict[str, Any] = {}
-    sources = dict.fromkeys(OPTIONS, "default")
-    for layer in ORDER:
-        for name, raw in layers.get(layer, {}).items():
-            values[name] = check(name, raw, layer)
-            sources[name] = layer
-    sampling = Sampling(**{name: values.pop(name) for name in _SAMPLING if name in values})
-    return Settings(sampling=sampling, sources=sources, **values)
+def _layer(source: str) -> Any:
+    """A layer, by the name that /set shows for it."""
+    return field(default_factory=dict, metadata={"source": source})
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The values that were chosen, by where; each layer is stronger than those above it.
+
+    Values are text or typed and are checked by `resolve`. Nothing is changed in place: each
+    operation gives new Layers.
+    """
+
+    model_file: Mapping[str, Any] = _layer("model file")  # the GGUF's own general.sampling.*
+    catalog: Mapping[str, Any] = _layer("models.toml")
+    config: Mapping[str, Any] = _layer("config.toml")
+    conversation: Mapping[str, Any] = _layer("conversation")  # by /set, before it was resumed
+    persona: Mapping[str, Any] = _layer("persona")
+    environment: Mapping[str, Any] = _layer("environment")
+    flags: Mapping[str, Any] = _layer("flag")
+    chosen: Mapping[str, Any] = _layer("/set")
+
+    def resolve(self) -> Settings:
+        """The strongest value of each setting. Raises SettingsError for a value without meaning."""
+        values: dict[str, Any] = {}
+        sources = dict.fromkeys(OPTIONS, "default")
+        for layer in dataclasses.fields(self):
+            source = layer.metadata["source"]
+            for name, raw in getattr(self, layer.name).items():
+                values[name] = check(name, raw, source)
+                sources[name] = source
+        sampling = Sampling(**{name: values.pop(name) for name in _SAMPLING if name in values})
+        return Settings(sampling=sampling, sources=sources, **values)
+
+    def choosing(self, **values: Any) -> "Layers":
+        """With these values set in the chat."""
+        return replace(self, chosen={**self.chosen, **values})
+
+    def without(self, names: Collection[str]) -> "Layers":
+        """Without what was set for these names in the chat, now or before it was resumed."""
+
+        def rest(layer: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in layer.items() if name not in names}
+
+        return replace(self, conversation=rest(self.conversation), chosen=rest(self.chosen))
+
+    def with_model(self, recommended: Mapping[str, Any]) -> "Layers":
+        """For another model, which the catalogue has these recommendations for."""
+        return replace(self, catalog=dict(recommended), model_file={})
+
+    def resuming(self, values: Mapping[str, Any]) -> "Layers":
+        """For a conversation in which these values were set."""
+        # A newer lcp may have set what this one does not know.
+        return replace(self, conversation={n: v for n, v in values.items() if n in OPTIONS})
+
+    def switching_to(self, values: Mapping[str, Any]) -> "Layers":
+        """For another conversation, in which these values were set: what was set in this one
+        does not count there, nor does a persona of the command line."""
+        chosen = {"persona": values.get("persona")}
+        return replace(self.resuming(values), persona={}, chosen=chosen)
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The layer of LCP_TEMP, LCP_MODEL and so on; an empty variable counts as absent."""
+    """The values of LCP_TEMP, LCP_MODEL and so on; an empty variable counts as absent."""
     found = {name: environ.get(f"LCP_{name.upper()}", "") for name in OPTIONS}
     return {name: value for name, value in found.items() if value}
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """The layer of a config.toml: its top-level values. An absent file is an empty one.
+    """The top-level values of a config.toml; none if there is no such file.
 
-    TOML gives no key both a value and tables: `persona.default` is the setting `persona`.
+    TOML allows no key that is both a value and a table: `persona.default` is the setting `persona`.
     """
     tables = toml_file(path)
-    chosen = _persona_tables(tables).get("default")
-    layer = {} if chosen is None or isinstance(chosen, dict) else {"persona": chosen}
-    values = (n for n, v in tables.items() if not isinstance(v, dict) or _is_json(n))
-    return layer | {name: tables[name] for name in values}
+    default = _persona_tables(tables).get("default")
+    values = {} if default is None or isinstance(default, dict) else {"persona": default}
+    return values | {n: v for n, v in tables.items() if not isinstance(v, dict) or _is_json(n)}
 
 
 def _is_json(name: str) -> bool:
@@ -184,7 +260,7 @@ def _is_json(name: str) -> bool:
 
 
 def personas(path: Path) -> dict[str, dict[str, Any]]:
-    """The tables [persona.NAME] of a config.toml, by name; their values are checked when used."""
+    """The tables [persona.NAME] of a config.toml by name; their values are checked when used."""
     return {n: t for n, t in _persona_tables(toml_file(path)).items() if isinstance(t, dict)}
 
 
@@ -194,43 +270,56 @@ def _persona_tables(tables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def persona(tables: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """The layer of this persona; SettingsError says which was meant."""
+    """The values of this persona. SettingsError names the one that was probably meant."""
     if name in tables:
         return tables[name]
-    near = difflib.get_close_matches(name, tables, 1, cutoff=0.5)
+    near = _near(name, tables)
     known = f"Known are: {', '.join(tables)}." if tables else "config.toml has no [persona.NAME]."
     hint = f"Did you mean {near[0]}?" if near else known
     raise SettingsError(f"There is no persona called {name}. {hint}")
 
 
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """The known name that was probably meant, if any."""
+    import difflib
+
+    return difflib.get_close_matches(name, known, 1, cutoff=0.5)
+
+
 def toml_file(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file, none of an absent one; SettingsError when it cannot be read."""
+    """The tables of a TOML file, none if it does not exist; SettingsError if it is broken."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}. Mend or remove it.") from error
+        raise SettingsError(f"Cannot read {path}: {error}. Correct or remove it.") from error
 
 
 def check(name: str, raw: Any, source: str) -> Any:
-    """The value `raw` stands for under `name`, as text or typed; SettingsError when none."""
+    """The value of a setting from text, or from a typed value of a file.
+
+    SettingsError says what it must be; `source` is the layer it came from.
+    """
     option = OPTIONS.get(name)
     if option is None:
-        near = difflib.get_close_matches(name, OPTIONS, 1, cutoff=0.5)
+        near = _near(name, OPTIONS)
         hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIONS)}."
         raise SettingsError(f"There is no setting called {name} ({source}). {hint}")
     rule = option.metadata
     if "low" in rule:
-        return _check_number(name, raw, source, rule, integer="int" in str(option.type))
+        return _number_of(name, raw, source, rule, integer="int" in str(option.type))
     if "choices" in rule:
         if raw in rule["choices"]:
             return raw
-        raise SettingsError(
-            f"{name} = {raw} ({source}) has no meaning. Choose {either(rule['choices'])}."
-        )
+        raise _wrong(name, raw, source, either(rule["choices"]))
     if "json" in rule:
-        return _check_json(name, raw, source)
+        return _json_of(name, raw, source)
     if isinstance(option.default, tuple):
         given = tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
         return () if given == ("none",) else given
@@ -239,20 +328,22 @@ def check(name: str, raw: Any, source: str) -> Any:
     return None if raw is None else str(raw)
 
 
-def _check_json(name: str, raw: Any, source: str) -> str:
+def _wrong(name: str, raw: Any, source: str, wanted: str) -> SettingsError:
+    got = f'"{short(raw, 60)}"' if isinstance(raw, str) else short(str(raw), 60)
+    return SettingsError(f"{name} must be {wanted} (got {got} from {source}).")
+
+
+def _json_of(name: str, raw: Any, source: str) -> str:
     try:
         value = raw if isinstance(raw, dict) else json.loads(raw)
         if isinstance(value, dict):
             return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         pass
-    raise SettingsError(
-        f"{name} = {raw} ({source}) has no meaning. Give a JSON object, as "
-        '{"reasoning_effort": "low"}.'
-    )
+    raise _wrong(name, raw, source, 'a JSON object such as {"reasoning_effort": "low"}')
 
 
-def _check_number(name: str, raw: Any, source: str, rule: Mapping[str, Any], integer: bool) -> Any:
+def _number_of(name: str, raw: Any, source: str, rule: Mapping[str, Any], integer: bool) -> Any:
     words, low, high = rule["words"], rule["low"], rule["high"]
     if isinstance(raw, str) and raw in words:
         return words[raw]
@@ -266,7 +357,5 @@ def _check_number(name: str, raw: Any, source: str, rule: Mapping[str, Any], int
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         range_ = f"a {'whole ' if integer else ''}number from {low:,} to {high:,}"
-        raise SettingsError(
-            f"{name} = {raw} ({source}) has no meaning. Give {either([range_, *words])}."
-        ) from None
+        raise _wrong(name, raw, source, either([range_, *words])) from None
     return value

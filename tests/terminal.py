@@ -43,6 +43,7 @@ from lcp.chat.status import Status
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
+from lcp.settings import Layers
 from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.screen import Screen
 
@@ -68,7 +69,7 @@ class Scene:
 
     answers: list[Said | str]
     size: int = 4096
-    layers: dict = field(default_factory=dict)
+    layers: Layers = field(default_factory=Layers)
     saved: bool = True
     toolbar: bool = False
     env: dict[str, str] = field(default_factory=dict)  # in their values, {home} is the home

@@ -16,6 +16,7 @@ from lcp.chat.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.settings import Layers
 from lcp.terminal.screen import Screen
 
 
@@ -189,7 +190,9 @@ def test_a_chat_tells_what_is_no_file(folder, monkeypatch):
     monkeypatch.chdir(folder)
     out, err = io.StringIO(), io.StringIO()
     conversation = Conversation.begin(lambda: NOW, "scripted")
-    chat = Chat(ScriptedEngine(), conversation, Log.nowhere(), Screen(out, err), "scripted", {})
+    chat = Chat(
+        ScriptedEngine(), conversation, Log.nowhere(), Screen(out, err), "scripted", Layers()
+    )
     chat.ask_with_files("What is in @note.txt?")
     assert err.getvalue() == "note.txt is no file here and stays text.\n"
     assert chat.engine.asked[0].messages[0]["content"] == "What is in @note.txt?"
@@ -238,7 +241,7 @@ def chat(folder, monkeypatch):
     monkeypatch.chdir(folder)
     conversation = Conversation.begin(lambda: NOW, "scripted")
     screen = Screen(io.StringIO(), io.StringIO())
-    return Chat(ScriptedEngine("Fine."), conversation, Log.nowhere(), screen, "scripted", {})
+    return Chat(ScriptedEngine("Fine."), conversation, Log.nowhere(), screen, "scripted", Layers())
 
 
 def test_the_files_are_read_ahead_while_the_question_is_typed(chat):

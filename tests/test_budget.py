@@ -15,7 +15,7 @@ from lcp.engine.model import Model
 from lcp.engine.reply import Reply, Request, Speech, tag_tokens
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
-from lcp.settings import Sampling, Settings
+from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
 
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
@@ -102,7 +102,7 @@ def test_a_cut_answer_that_goes_on_has_used_a_part_of_its_budget(engine):
 
 def test_continue_of_an_answer_that_was_cut_in_its_thinking_goes_on_with_the_thinking(engine):
     conversation = Conversation.begin(local_now, "tiny")
-    layers = {"flag": {"max_tokens": 15, "seed": 0}}
+    layers = Layers(flags={"max_tokens": 15, "seed": 0})
     screen = Screen(io.StringIO(), io.StringIO())
     chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
     cut = chat.ask("Tell me a story.")

@@ -7,7 +7,7 @@ from lcp.downloads import names
 from lcp.downloads.catalog import catalog
 from lcp.downloads.filenames import normal, quant_of
 from lcp.errors import SettingsError
-from lcp.settings import OPTIONS, resolve
+from lcp.settings import OPTIONS, Layers
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_the_catalogue_can_be_read_and_used():
         assert entry.licence and entry.good_for and len(entry.good_for) <= 36
         assert entry.context is None or entry.context >= 8192
         assert set(entry.settings) <= set(OPTIONS)
-        resolve({"models.toml": entry.settings})
+        Layers(catalog=entry.settings).resolve()
 
 
 def test_no_two_names_stand_for_one_file():
@@ -66,7 +66,7 @@ def test_ones_own_file_is_stronger_field_by_field(own):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[x", "cannot be read: "),
+        ("[x", "Cannot read "),
         ("repo = 'a/b'", "repo stands in no table. Write it below a [name]."),
         ("[x]\nrepo = 5", "repo = 5 of x has no meaning. Mend it."),
         ("[x]\nsize = true", "size = True of x has no meaning. Mend it."),

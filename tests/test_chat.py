@@ -29,6 +29,7 @@ from lcp.engine.worker import Task
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.settings import Layers
 from lcp.terminal.keyboard import Line
 from lcp.terminal.screen import Screen
 
@@ -294,7 +295,7 @@ def test_a_full_disk_is_said_once_and_the_chat_goes_on(tmp_path):
 def a_chat(*answers, layers=None, **scene):
     conversation = Conversation.begin(lambda: NOW, "scripted")
     engine = ScriptedEngine(*answers, **scene)
-    return Chat(engine, conversation, Log.nowhere(), Screen(), "scripted", layers or {})
+    return Chat(engine, conversation, Log.nowhere(), Screen(), "scripted", layers or Layers())
 
 
 def asked(chat):
@@ -317,7 +318,7 @@ def test_the_model_sees_all_that_was_said():
 
 def test_the_request_carries_what_was_chosen():
     flags = {"temp": "0", "seed": "5", "max_tokens": "9", "stop": ["END"], "think": "off"}
-    chat = a_chat("Hello.", layers={"flag": flags})
+    chat = a_chat("Hello.", layers=Layers(flags=flags))
     chat.ask("Hi.")
     request = chat.engine.asked[-1]
     assert (request.sampling.temp, request.sampling.seed) == (0, 5)

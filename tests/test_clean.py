@@ -16,6 +16,7 @@ from lcp.chat.services import Services
 from lcp.engine.probs import TokenProb
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
+from lcp.settings import Layers
 from lcp.terminal.clean import Cleaner, clean
 from lcp.terminal.screen import Screen
 
@@ -211,7 +212,7 @@ def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, mon
     services = Services(models=lambda: {line: line}, personas={line: {"system": line}})
     log = services.store.create(conversation.opening)
     engine = Numbers(*[Said(EVERYTHING, thinking=EVERYTHING)] * 400)
-    chat = Chat(engine, conversation, log, screen, line, {}, services=services)
+    chat = Chat(engine, conversation, log, screen, line, Layers(), services=services)
     chat.keep(conversation.rename(line))
     for command in commands.TABLE:
         for argument in ("", "1", line):

@@ -4,6 +4,7 @@ import inspect
 import io
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from fakes import Said, ScriptedEngine, does
@@ -16,7 +17,7 @@ from lcp.commands import settings
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.settings import OPTIONS, Sampling
+from lcp.settings import LIVE, OPTIONS, Layers
 from lcp.terminal.screen import Screen
 
 
@@ -26,7 +27,7 @@ def chat(monkeypatch):
     conversation = Conversation.begin(lambda: NOW, "scripted")
     engine = ScriptedEngine("One.", Said("Two.", thinking="Hm."), "Three.")
     screen = Screen(io.StringIO(), io.StringIO())
-    layers = {"flag": {"temp": "0.2"}, "models.toml": {"top_p": 0.9}}
+    layers = Layers(flags={"temp": "0.2"}, catalog={"top_p": 0.9})
     return Chat(engine, conversation, Log.nowhere(), screen, "scripted", layers)
 
 
@@ -149,7 +150,7 @@ def test_what_read_cannot_put_in_front_is_told_apart(chat, tmp_path, monkeypatch
 
 def test_every_setting_that_is_fixed_names_a_flag_that_exists(chat):
     flags = {parameter.name for parameter in inspect.signature(command_line).parameters.values()}
-    for name in set(OPTIONS) - {*settings.settable(), *settings.OWN}:
+    for name in set(OPTIONS) - {*LIVE, *settings.OWN}:
         flag = f"--{name.replace('_', '-')}"
         assert refused(chat, f"/set {name} 1").endswith(f"Start again with {flag}.")
         assert name in flags
@@ -162,7 +163,7 @@ def test_blanks_around_a_command_do_not_matter(chat):
 def test_set_shows_every_setting_with_its_source(chat):
     head, *rows = [line.split() for line in does(chat, "/set").splitlines()]
     assert head == ["setting", "value", "from", "default", "meaning"]
-    assert [row[0] for row in rows] == [*Sampling.__dataclass_fields__, *settings.LIVE]
+    assert [row[0] for row in rows] == [*LIVE]
     assert rows[0][:4] == ["temp", "0.2", "flag", "0.8"]
     assert rows[2][:4] == ["top_p", "0.9", "models.toml", "0.95"]
     assert rows[3][:4] == ["min_p", "0.05", "default", "0.05"]
@@ -172,7 +173,7 @@ def test_set_shows_every_setting_with_its_source(chat):
 
 def test_set_shows_one_setting(chat):
     text = does(chat, "/set temp")
-    assert text == f"temp  0.2  flag  default 0.8  {OPTIONS['temp'].metadata['meaning']}\n"
+    assert text == f"temp  0.2  flag  default 0.8  {OPTIONS['temp'].metadata['help']}\n"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +210,8 @@ def test_a_setting_that_was_set_twice_has_the_last_value(chat):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("/set temp hot", "temp = hot (/set) has no meaning. Give a number from 0 to 10."),
-        ("/set think maybe", "think = maybe (/set) has no meaning. Choose on, off or hide."),
+        ("/set temp hot", 'temp must be a number from 0 to 10 (got "hot" from /set).'),
+        ("/set think maybe", 'think must be on, off or hide (got "maybe" from /set).'),
         ("/set tmep 1", "There is no setting called tmep (/set). Did you mean temp?"),
         ("/set tmep", "There is no setting called tmep (/set). Did you mean temp?"),
         (
@@ -243,7 +244,7 @@ def test_set_reset_takes_back_what_was_set(chat, name, value, counted, source):
 
 
 def test_set_reset_takes_back_what_the_resumed_chat_had(chat):
-    chat.layers["conversation"] = {"temp": 0.9, "top_k": 5}
+    chat.layers = replace(chat.layers, conversation={"temp": 0.9, "top_k": 5})
     commands.run(chat, "/set temp reset")
     assert (chat.settings.sampling.temp, chat.settings.sampling.top_k) == (0.2, 5)
 

@@ -49,8 +49,9 @@ def settings_table() -> str:
         default = settings.value(name)
         shown = next((w for w, value in words.items() if value == default), default)
         text = "" if shown in (None, ()) else f"`{shown}`"
-        rows.append(f"| `{name}` | {text} | {option.metadata['meaning']} |")
-    return "\n".join(["| name | default | meaning |", "|---|---|---|", *rows])
+        flag = "".join(f"`{flag}`" for flag in option.metadata["flags"][-1:])
+        rows.append(f"| `{name}` | {flag} | {text} | {option.metadata['help']} |")
+    return "\n".join(["| name | flag | default | meaning |", "|---|---|---|---|", *rows])
 
 
 def commands_table() -> str:

@@ -19,6 +19,7 @@ from lcp.chat.status import Status
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.settings import Layers
 from lcp.terminal.screen import Screen
 
 
@@ -34,7 +35,7 @@ def begin(tmp_path, monkeypatch):
     def make(size=400, **choices):
         conversation = Conversation.begin(lambda: NOW, "scripted")
         screen = Screen(io.StringIO(), io.StringIO())
-        layers = {"flag": choices}
+        layers = Layers(flags=choices)
         return Chat(ScriptedEngine(size=size), conversation, Log.nowhere(), screen, "s", layers)
 
     return make
@@ -193,7 +194,7 @@ def test_context_and_a_resumed_chat_say_which_files_the_model_sees(begin):
     assert "sees: src/1.py (turn 3)" in said
     assert "sees: notes.md" not in said
     assert re.search(r"does not see .*notes.md.*/pin", said)
-    again = Chat(chat.engine, chat.conversation, Log.nowhere(), chat.screen, "s", {})
+    again = Chat(chat.engine, chat.conversation, Log.nowhere(), chat.screen, "s", Layers())
     resume.tell(again)
     told = err(chat).splitlines()[-1]
     assert "your first" in told

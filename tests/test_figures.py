@@ -12,7 +12,7 @@ from lcp.chat.status import Status
 from lcp.engine.engine import Engine
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.settings import Settings
+from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
@@ -27,7 +27,7 @@ def begin(tiny):
     def make(**choices):
         engine = Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=SIZE, threads=1), now=NOW)
         engines.append(engine)
-        layers = {"flag": {"temp": 0, "max_tokens": 12} | choices}
+        layers = Layers(flags={"temp": 0, "max_tokens": 12} | choices)
         conversation = Conversation.begin(lambda: NOW, "tiny")
         screen = Screen(io.StringIO(), io.StringIO())
         chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)

@@ -24,7 +24,7 @@ from lcp.engine.reply import Request, tag_tokens
 from lcp.errors import SettingsError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
-from lcp.settings import Sampling, Settings
+from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22)
@@ -317,7 +317,7 @@ def test_an_answer_goes_on_in_its_grammar_when_the_window_slides(tiny):
     with Engine(tiny(), Settings(ctx_size=256), now=NOW) as one:
         one.load().result()
         conversation = Conversation.begin(local_now, "tiny")
-        layers = {"flag": {"seed": 1, "temp": 2}}
+        layers = Layers(flags={"seed": 1, "temp": 2})
         screen = Screen(io.StringIO(), io.StringIO())
         rule = 'root ::= [a-z]{75} "." [A-Z]{75}'
         chat = Chat(

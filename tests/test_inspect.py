@@ -14,7 +14,7 @@ from lcp.engine.engine import Engine
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
-from lcp.settings import Settings
+from lcp.settings import Layers, Settings
 from lcp.terminal import charts
 from lcp.terminal.screen import Screen
 
@@ -32,7 +32,7 @@ def engine(tiny):
 def chat(engine):
     """A chat; `says` runs a command and gives what it prints."""
     err = io.StringIO()
-    layers = {"flag": {"seed": "1", "temp": "2"}}
+    layers = Layers(flags={"seed": "1", "temp": "2"})
     conversation = Conversation.begin(local_now, "tiny")
     screen = Screen(io.StringIO(), err)
     chat = Chat(

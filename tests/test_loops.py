@@ -16,7 +16,7 @@ from lcp.engine.engine import Engine
 from lcp.engine.reply import Request
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
-from lcp.settings import Sampling, Settings
+from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
 
 ids = st.integers(0, 5)
@@ -140,7 +140,7 @@ def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
     with Engine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
         one.load().result()
         conversation = Conversation.begin(local_now, "tiny")
-        layers = {"flag": {"seed": 1, "max_tokens": 500}}
+        layers = Layers(flags={"seed": 1, "max_tokens": 500})
         forced = 'root ::= ("la"){900}'
         screen = Screen(io.StringIO(), err)
         chat = Chat(

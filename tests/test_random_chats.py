@@ -21,13 +21,13 @@ from lcp.engine.native import library
 from lcp.errors import LcpError, SessionError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
-from lcp.settings import Settings
+from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
 SIZE = 512
 WORDS = ["sea", "salt", "wind", "rope", "mast", "star", "deck", "gull", "tide", "fog"]
-LAYERS = {"flag": {"temp": 0, "max_tokens": 12, "kv_files": 64}}
+LAYERS = Layers(flags={"temp": 0, "max_tokens": 12, "kv_files": 64})
 
 
 class Life:

@@ -16,7 +16,7 @@ from lcp.engine.reply import Request
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
-from lcp.settings import Sampling, Settings
+from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 29, 9, 0)
@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-m", "lcp"]
 def chat_with(engine, **flags):
     conversation = Conversation.begin(local_now, "tiny")
     screen = Screen(io.StringIO(), io.StringIO())
-    layers = {"flag": {"raw": "on", "max_tokens": 12, "seed": 1, **flags}}
+    layers = Layers(flags={"raw": "on", "max_tokens": 12, "seed": 1, **flags})
     return Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
 
 

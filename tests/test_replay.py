@@ -18,7 +18,7 @@ from lcp.chat.services import Found, Services
 from lcp.engine.engine import Engine
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
-from lcp.settings import resolve
+from lcp.settings import Layers
 from lcp.terminal.screen import Screen
 
 # room for two short turns
@@ -37,8 +37,8 @@ def chat(tiny, home):
         path = tiny("dense", quant="Q8_0", template=template)
         conversation = Conversation.begin(lambda: NOW, str(path))
         log = Store(home / "data" / "sessions").create(conversation.opening)
-        layers = {"flag": SETTINGS | flags}
-        engine = Engine(path, resolve(layers), now=NOW)
+        layers = Layers(flags=SETTINGS | flags)
+        engine = Engine(path, layers.resolve(), now=NOW)
         screen = Screen(StringIO(), StringIO())
         begun.append(Chat(engine, conversation, log, screen, str(path), layers, constraint=form))
         begun[-1].load()
@@ -55,7 +55,7 @@ def replay(chat, moved=None):
     """What is said of each answer of the log; `moved`: a model's name -> the file it now is."""
     chat.engine.close()
     services = Services(find=lambda name: Found(name, (moved or {}).get(name, Path(name))))
-    here = {"config.toml": {"threads": 1, "temp": 2, "think": "off"}}  # of which one counts
+    here = Layers(config={"threads": 1, "temp": 2, "think": "off"})  # of which one counts
     drawn = Replay(services, here, load(chat.log.path)[0], lambda _: None)
     return [answer.line() for answer in drawn]
 
@@ -204,7 +204,7 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
         return Engine(found.path, settings, now=now)
 
     services = Services(find=lambda name: Found(name, Path(name)), engine=engine)
-    here = {"config.toml": {"ctx_size": 64, "flash_attn": "off", "threads": 1}}
+    here = Layers(config={"ctx_size": 64, "flash_attn": "off", "threads": 1})
     (answer,) = Replay(services, here, load(one.log.path)[0], lambda _: None)
     assert (answer.result, seen) == ("same", [(512, "on", 1, NOW)])
 

@@ -21,6 +21,7 @@ from lcp.session import export
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store, load
+from lcp.settings import Layers
 from lcp.terminal.markdown import tail
 from lcp.terminal.screen import Screen
 
@@ -39,7 +40,7 @@ def begin(tmp_path, monkeypatch):
         screen = Screen(io.StringIO(), io.StringIO())
         engine = ScriptedEngine(*answers, *["Answer."] * 5)
         services = Services(store=store)
-        return Chat(engine, conversation, logs[-1], screen, "scripted", {}, services=services)
+        return Chat(engine, conversation, logs[-1], screen, "scripted", Layers(), services=services)
 
     yield begin
     for log in logs:

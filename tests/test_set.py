@@ -3,6 +3,7 @@ test_commands."""
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from fakes import Said, ScriptedEngine, does
@@ -15,7 +16,7 @@ from lcp.commands import settings
 from lcp.errors import LcpError, SettingsError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
-from lcp.settings import from_file, persona, personas, resolve
+from lcp.settings import Layers, from_file, persona, personas
 from lcp.terminal.screen import Screen
 
 CONFIG = """\
@@ -48,17 +49,17 @@ def chat(tmp_path, monkeypatch):
     conversation = Conversation.begin(lambda: NOW, "scripted")
     engine = ScriptedEngine(*[Said("Yes.", thinking="Hm.")] * 5)
     screen = Screen(io.StringIO(), io.StringIO())
-    layers = {"config.toml": {"temp": 0.3}, "flag": {"min_p": 0.2}}
+    layers = Layers(config={"temp": 0.3}, flags={"min_p": 0.2})
     services = Services(personas=TABLES, store=Store(tmp_path))
     with services.store.create(conversation.opening) as log:
         yield Chat(engine, conversation, log, screen, "scripted", layers, services=services)
 
 
 def refuses(chat, line):
-    before = (chat.settings, dict(chat.layers), chat.conversation.events)
+    before = (chat.settings, chat.layers, chat.conversation.events)
     with pytest.raises(LcpError) as error:
         commands.run(chat, line)
-    assert (chat.settings, dict(chat.layers), chat.conversation.events) == before
+    assert (chat.settings, chat.layers, chat.conversation.events) == before
     return str(error.value)
 
 
@@ -150,7 +151,7 @@ def test_what_a_persona_cannot_change_now_is_said(chat, monkeypatch):
 
 
 def test_a_flag_is_stronger_than_a_persona(chat):
-    chat.layers["flag"]["top_k"] = 11
+    chat.layers = replace(chat.layers, flags={**chat.layers.flags, "top_k": 11})
     does(chat, "/persona cook")
     assert asked(chat)[1].top_k == 11
 
@@ -164,8 +165,8 @@ def test_tomorrow_the_chat_is_as_the_persona_made_it(chat):
         "You are a cook.",
         {"persona": "cook", "temp": 0.2, "top_k": 5},
     )
-    chat.layers = {"config.toml": {"temp": 0.3}, "conversation": dict(again.settings)}
-    chat.settings = resolve(chat.layers)
+    chat.layers = Layers(config={"temp": 0.3}, conversation=dict(again.settings))
+    chat.settings = chat.layers.resolve()
     assert "*  cook" in does(chat, "/persona")
     does(chat, "/persona none")
     system, sampling = asked(chat)
@@ -195,7 +196,7 @@ def test_a_persona_that_cannot_be_changes_nothing(chat):
     assert "There is no setting called tmep (persona). Did you mean temp?" in (
         refuses(chat, "/persona bad")
     )
-    assert refuses(chat, "/persona hot").startswith("temp = hot (persona) has no meaning.")
+    assert refuses(chat, "/persona hot").startswith("temp must be a number")
     chat.services = Services()
     assert refuses(chat, "/persona") == (
         "There is no persona yet. config.toml holds them: [persona.NAME]"
@@ -255,7 +256,7 @@ def test_to_choose_how_it_thinks_lets_it_think(chat, word):
 
 
 def test_the_candidates_of_set_are_names_and_then_words():
-    assert dict(settings.candidates(None, "te"))["temp"].startswith("randomness")
+    assert dict(settings.candidates(None, "te"))["temp"].startswith("Sampling temperature")
     assert list(settings.candidates(None, "stop ")) == ["stop none", "stop reset"]
     assert next(iter(settings.candidates(None, "max_tokens a"))) == "max_tokens auto"
     assert list(settings.candidates(None, "tmep ")) == []

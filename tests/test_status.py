@@ -18,7 +18,7 @@ from lcp.engine.worker import Task
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.settings import Settings
+from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.toolbar import fitting
 
@@ -39,7 +39,7 @@ class Refusing(ScriptedEngine):
 def a_chat(*answers, engine=ScriptedEngine, size=100):
     conversation = Conversation.begin(lambda: NOW, "scripted")
     engine = engine(*answers, size=size)
-    return Chat(engine, conversation, Log.nowhere(), Screen(), "models/scripted", {})
+    return Chat(engine, conversation, Log.nowhere(), Screen(), "models/scripted", Layers())
 
 
 def typed(chat, text, status=None):
@@ -81,7 +81,7 @@ def test_the_meter_is_never_over_all_of_the_window():
 def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, capsys, max_tokens):
     """An answer that filled the window once made 519 of 512: what would end it was counted."""
     conversation = Conversation.begin(lambda: NOW, "real")
-    layers = {"flag": {"temp": "0", "max_tokens": max_tokens, "overflow": "stop"}}
+    layers = Layers(flags={"temp": "0", "max_tokens": max_tokens, "overflow": "stop"})
     settings = Settings(ctx_size=256, threads=1)
     with Engine(smollm2, settings, now=NOW) as engine:
         chat = Chat(engine, conversation, Log.nowhere(), Screen(), "real", layers)

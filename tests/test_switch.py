@@ -23,6 +23,7 @@ from lcp.engine.worker import Task
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
+from lcp.settings import Layers
 from lcp.terminal.screen import Screen
 
 PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
@@ -54,7 +55,13 @@ class World:
         screen = Screen(io.StringIO(), io.StringIO())
         first = self.engine(self.find("old"), None, NOW)
         self.chat = Chat(
-            first, conversation, log, screen, "old", {"flag": self.flags}, services=self.services
+            first,
+            conversation,
+            log,
+            screen,
+            "old",
+            Layers(flags=self.flags),
+            services=self.services,
         )
 
     def find(self, name):
@@ -74,9 +81,9 @@ class World:
                 self.life.append(f"-{found.name}")
             close()
 
-        def loading():
+        def loading(constraint=None):
             self.life.append(f"+{found.name}")
-            return load()
+            return load(constraint)
 
         engine.close, engine.load = closing, loading
         self.engines.append((engine, settings, now))
@@ -241,7 +248,7 @@ def test_the_line_below_the_prompt_counts_with_the_new_model(world):
 class Slow(ScriptedEngine):
     """Is loaded until it is stopped."""
 
-    def load(self):
+    def load(self, constraint=None):
         def job(_):
             while not self.stopped:
                 time.sleep(0.01)
@@ -400,10 +407,10 @@ def two(tiny, tmp_path):
         store=Store(tmp_path / "sessions"),
     )
     conversation = Conversation.begin(lambda: NOW, "one")
-    layers = {"flag": {"temp": 0, "max_tokens": 4, "ctx_size": 512, "threads": 1}}
+    layers = Layers(flags={"temp": 0, "max_tokens": 4, "ctx_size": 512, "threads": 1})
     screen = Screen(io.StringIO(), io.StringIO())
     log = services.store.create(conversation.opening)
-    engine = services.engine(services.find("one"), switch.resolve(layers), NOW)
+    engine = services.engine(services.find("one"), layers.resolve(), NOW)
     chat = Chat(engine, conversation, log, screen, "one", layers, services=services)
     chat.load()
     yield chat

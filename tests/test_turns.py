@@ -19,6 +19,7 @@ from lcp.chat.chat import Chat
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
+from lcp.settings import Layers
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import handling
 
@@ -52,7 +53,7 @@ def a_chat(folder, *answers, size=4096, **flags):
     screen = Screen(io.StringIO(), io.StringIO())
     script = (said_so(a) if isinstance(a, str) else a for a in answers)
     engine = ScriptedEngine(*script, size=size)
-    return Chat(engine, conversation, log, screen, "scripted", {"flag": flags})
+    return Chat(engine, conversation, log, screen, "scripted", Layers(flags=flags))
 
 
 def ask(chat, *questions):

@@ -30,9 +30,11 @@ from terminal import (
     paste,
 )
 
+from lcp.settings import Layers
+
 LONG = "\n".join(f"line {i}" for i in range(1, 2001))
 SHORT = "\n".join(f"line {i}" for i in range(1, 10))  # just long enough to be folded
-VI = {"layers": {"config.toml": {"keys": "vi"}}}
+VI = {"layers": Layers(config={"keys": "vi"})}
 CLUSTERS = {
     "family": "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
     "flag": "\U0001f1e9\U0001f1ea",

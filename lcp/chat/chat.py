@@ -29,7 +29,7 @@ from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
 from lcp.session.window import Plain, Window, plain
-from lcp.settings import EFFORTS, THINKING, Settings, resolve
+from lcp.settings import EFFORTS, THINKING, Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
 
@@ -45,7 +45,7 @@ class Chat:
     log: Log
     screen: Screen
     model: str  # the name it was asked for by
-    layers: dict[str, dict[str, Any]]  # see lcp.settings.ORDER
+    layers: Layers
     read_ahead: bool = True
     services: Services = field(default_factory=Services)
     constraint: Constraint | None = None  # the form of all answers
@@ -173,16 +173,16 @@ class Chat:
             self._complained = True
             self.screen.error(self.log.problem)
 
-    def use(self, layers: dict[str, dict[str, Any]]) -> None:
-        """Choose settings anew, from these layers; SettingsError changes nothing."""
-        self.settings = resolve(layers)
+    def use(self, layers: Layers) -> None:
+        """Take the settings from these layers; after a SettingsError nothing has changed."""
+        self.settings = layers.resolve()
         self.layers = layers
         self.engine.variables = self.settings.template_variables
         self.engine.raw = self.screen.verbatim = self.settings.raw == "on"
 
     def set(self, name: str, value: str) -> None:
         """Change a setting from the next answer on; SettingsError when it cannot be."""
-        self.use({**self.layers, "/set": {**self.layers.get("/set", {}), name: value}})
+        self.use(self.layers.choosing(**{name: value}))
         self.keep(self.conversation.set(**{name: self.settings.value(name)}))
 
     # the model, loaded while the person already types
@@ -206,8 +206,7 @@ class Chat:
             self.screen.clear_progress()
         why = self._restoring.result() if self._restoring else ""
         self.loading = None
-        self.layers["model file"] = dict(self.engine.model.sampling)
-        self.use(self.layers)
+        self.use(replace(self.layers, model_file=dict(self.engine.model.sampling)))
         asked = [n for n, s in self.settings.sources.items() if s in ("flag", "environment")]
         for notice in [*self.engine.notices(), *self.in_vain(asked)]:
             self.screen.notice(notice)

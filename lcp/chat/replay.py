@@ -19,7 +19,7 @@ from lcp.errors import LcpError, SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name
 from lcp.session.message import Event, Message, from_event
-from lcp.settings import OPTIONS, Settings, resolve
+from lcp.settings import OPTIONS, Layers, Settings
 
 HERE = ("n_gpu_layers", "threads")  # settings that are this machine's, and in no log
 _END = -1  # stands for the token that ended an answer
@@ -57,16 +57,14 @@ class Replay:
     def __init__(
         self,
         services: Services,
-        layers: Mapping[str, Mapping[str, Any]],
+        layers: Layers,
         events: Sequence[Event],
         tell: Callable[[str], None],
     ) -> None:
         """Of the `layers` only what is said of this machine counts; `tell` shows what goes on."""
         self._services = services
-        self._layers = {
-            layer: {name: values[name] for name in HERE if name in values}
-            for layer, values in layers.items()
-        }
+        here = layers.resolve()
+        self._here = {name: here.value(name) for name in HERE}
         self._events = events
         self._tell = tell
         self._engine: Engine | None = None
@@ -133,7 +131,8 @@ class Replay:
         if not isinstance(sampling, dict) or answer.seed is None:
             raise SessionError("its sampling is not in the log")
         made = {**sampling, "seed": answer.seed, "ctx_size": answer.stats.get("ctx_size"), **known}
-        return resolve({**self._layers, "flag": {n: v for n, v in made.items() if n in OPTIONS}})
+        values = self._here | {n: v for n, v in made.items() if n in OPTIONS}
+        return Layers(flags=values).resolve()
 
     def _engine_for(
         self, answer: Message, settings: Settings, conversation: Conversation

@@ -7,7 +7,6 @@ Should it fail then, the old one is loaded again, and reads its conversation aga
 """
 
 from pathlib import Path
-from typing import Any
 
 from lcp import paths
 from lcp.chat.chat import Chat
@@ -16,7 +15,7 @@ from lcp.chat.services import Found
 from lcp.errors import LcpError, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.settings import resolve
+from lcp.settings import Layers
 from lcp.terminal.signals import leave, stopping
 
 PLENTY = 4  # times the new model's file; its context may be as large as a quarter of what is free
@@ -33,7 +32,7 @@ def change(
     found: Found,
     conversation: Conversation,
     log: Log,
-    layers: dict[str, dict[str, Any]],
+    layers: Layers,
     saved: Path | None = None,
 ) -> None:
     """The chat, in this conversation with this model; where that cannot be, as it was before."""
@@ -42,7 +41,7 @@ def change(
     free = chat.services.free_memory()
     both = free is not None and PLENTY * paths.model_size(found.path) < free
     chat.conversation, chat.log = conversation, log
-    chat.layers = {**layers, "models.toml": dict(found.settings), "model file": {}}
+    chat.layers = layers.with_model(found.settings)
     try:
         if not both:
             old.close()
@@ -69,7 +68,7 @@ def change(
 
 def _load(chat: Chat, found: Found, saved: Path | None) -> None:
     """Load this model for the chat, and what was saved of its KV cache; Ctrl-C stops it."""
-    chat.engine = chat.services.engine(found, resolve(chat.layers), chat.conversation.created)
+    chat.engine = chat.services.engine(found, chat.layers.resolve(), chat.conversation.created)
     chat.use(chat.layers)
     chat.model, chat.stats = found.name, None
     with stopping(chat.engine.stop) as asked:

@@ -29,9 +29,9 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command()(chat)
+app.command("chat")(chat)
 app.command()(doctor)
-app.command()(info)
+app.command("info")(info)
 app.command()(pull)
 app.command("list")(models.list_)
 app.command()(models.rm)

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 UNFIT = 3  # exit code of an incomplete file, and of --check
 
 
-def info(
-    ctx: typer.Context,
+@dataclass(frozen=True)
+class Arguments:
+    """What was typed after `lcp info`, except the settings."""
+
     name: Annotated[
         str | None,
         typer.Argument(
@@ -31,45 +34,41 @@ def info(
             help="File, model name, owner/repo[:QUANT] or address.",
             autocompletion=completion.models,
         ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Print every key of the file.")] = False,
-    tensors: Annotated[
-        bool, typer.Option("--tensors", help="Print every tensor of the file.")
-    ] = False,
-    template: Annotated[
-        bool, typer.Option("--template", help="Print only the chat template.")
-    ] = False,
+    ] = None
+    every: Annotated[bool, typer.Option("--all", help="Print every key of the file.")] = False
+    tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor of the file.")] = (
+        False
+    )
+    template: Annotated[bool, typer.Option("--template", help="Print only the chat template.")] = (
+        False
+    )
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; bytes as numbers.")
-    ] = False,
+    ] = False
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 3 if the model does not fit here.")
-    ] = False,
-    ctx_size: options.CtxSize = None,
-    kv_type: options.KvType = None,
-    cache_type: options.CacheType = None,
-    flash_attn: options.FlashAttn = None,
-    n_gpu_layers: options.NGpuLayers = None,
+    ] = False
     gpu_mem: Annotated[
         str | None,
         typer.Option(
             "--gpu-mem", metavar="SIZE", help="Compute for a GPU with this memory, e.g. 24G."
         ),
-    ] = None,
-) -> None:
+    ] = None
+
+
+def run(asked: Arguments, flags: dict[str, Any]) -> None:
     """Show what a model is and what memory it needs. Its weights are never read."""
     from lcp.cli import far
     from lcp.modelfile.facts import facts
 
-    given = ctx.params | {"kv_type": kv_type or cache_type}
-    settings = _settings(given)
-    card = None if gpu_mem is None else _bytes(gpu_mem)
+    name, settings = asked.name, _settings(flags)
+    card = None if asked.gpu_mem is None else _bytes(asked.gpu_mem)
     if name and far.is_repository(name) and paths.at(name) is None:
-        far.list_models(name, as_json)
+        far.list_models(name, asked.as_json)
         return
     with ExitStack() as files:
         model = _open(name, files)
-    if template:
+    if asked.template:
         _show_template(model)
         return
     known = facts(model)
@@ -77,11 +76,11 @@ def info(
         needs: Outlook | str = _outlook(name, model, known, settings, card)
     except LcpError as error:
         needs = str(error)
-    if as_json:
+    if asked.as_json:
         told = _as_json(model, known, needs)
-        if every:
+        if asked.every:
             told["metadata"] = {k: _plain(v) for k, v in model.header.values.items()}
-        if tensors:
+        if asked.tensors:
             told["tensors"] = [_tensor(t) for t in model.header.tensors]
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
@@ -91,24 +90,27 @@ def info(
         page = Page()
         infopage.show(page, model, known)
         infopage.show_memory(page, known, needs)
-        if every:
+        if asked.every:
             infopage.show_keys(page, model.header)
-        if tensors:
+        if asked.tensors:
             infopage.show_tensors(page, model.header)
     fits = not isinstance(needs, str) and needs.fits and not known.problems
-    if not model.complete or (check and not fits):
+    if not model.complete or (asked.check and not fits):
         raise typer.Exit(UNFIT)
+
+
+info = options.command(Arguments, run, ("ctx_size", "kv_type", "flash_attn", "n_gpu_layers"))
 
 
 def _settings(given: dict[str, Any]) -> Any:
     """What a chat would have been told: flags, environment, config.toml."""
-    from lcp.settings import OPTIONS, from_environment, from_file, resolve
+    from lcp.settings import Layers, from_environment, from_file
 
-    return resolve({
-        "flag": {n: v for n, v in given.items() if n in OPTIONS and v},
-        "environment": from_environment(os.environ),
-        "config.toml": from_file(paths.config() / "config.toml"),
-    })  # fmt: skip
+    return Layers(
+        flags=given,
+        environment=from_environment(os.environ),
+        config=from_file(paths.config() / "config.toml"),
+    ).resolve()
 
 
 def _bytes(given: str) -> int:

@@ -141,14 +141,14 @@ def replay(id: Id, as_json: Rows = False) -> None:
     from lcp.chat.replay import Replay
     from lcp.cli import reach
     from lcp.session.store import load
-    from lcp.settings import from_environment, from_file
+    from lcp.settings import Layers, from_environment, from_file
     from lcp.terminal.screen import Screen
 
     screen = Screen()
-    layers = {
-        "environment": from_environment(os.environ),
-        "config.toml": from_file(paths.config() / "config.toml"),
-    }
+    layers = Layers(
+        environment=from_environment(os.environ),
+        config=from_file(paths.config() / "config.toml"),
+    )
     events, _ = load(_store().find(id))
     results: list[str] = []
     try:

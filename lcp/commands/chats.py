@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from lcp.chat import saved_cache, switch
 from lcp.chat.chat import Chat
@@ -11,7 +10,6 @@ from lcp.commands.command import Command
 from lcp.errors import LcpError, ModelNotFound
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.settings import OPTIONS
 from lcp.words import count
 
 OFFERED = 50  # saved chats, by the Tab key
@@ -93,7 +91,9 @@ def open_chat(chat: Chat, name: str) -> None:
         chat.ready()
         saved_cache.save(chat)
         before = chat.log
-        switch.change(chat, found, conversation, log, _layers(chat, conversation), saved)
+        switch.change(
+            chat, found, conversation, log, chat.layers.switching_to(conversation.settings), saved
+        )
     except BaseException:
         log.close()
         raise
@@ -108,13 +108,6 @@ def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
     """What may stand after /open: the chats used last."""
     saved = chat.services.store.list(most=OFFERED)
     return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
-
-
-def _layers(chat: Chat, conversation: Conversation) -> dict[str, dict[str, Any]]:
-    """The settings of another conversation: nothing that was chosen in this one counts there."""
-    known = {n: v for n, v in conversation.settings.items() if n in OPTIONS}
-    own = {"conversation": known, "persona": {}, "/set": {"persona": known.get("persona")}}
-    return {**chat.layers, **own}
 
 
 COMMANDS = (

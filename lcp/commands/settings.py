@@ -4,6 +4,7 @@ personas. They count from the next answer on.
 
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,19 @@ from lcp.chat import attachments
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
 from lcp.errors import LcpError
-from lcp.settings import EFFORTS, OPTIONS, THINKING, Sampling, Settings, persona
+from lcp.settings import EFFORTS, LIVE, OPTIONS, THINKING, Settings, persona
 from lcp.words import either, short
 
-# What /set can change while a model is loaded; the rest is fixed with its context.
-LIVE = (
-    "max_tokens", "stop", "loop_guard", "think", "reasoning_effort", "reasoning_budget",
-    "chat_template_kwargs", "raw", "overflow", "slide", "keys", "kv_files",
-)  # fmt: skip
 # What has a command of its own.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}
 RESET = "reset"  # as a value: what counts without /set
 THINK = ("on", "off", "show", "hide", "low", "medium", "high")
 _DEFAULTS = Settings()
-Layers = dict[str, dict[str, Any]]
 
 
 def set_(chat: Chat, argument: str) -> None:
     """Show all settings, or one; or change one, or take back what was changed."""
-    names = settable()
+    names = LIVE
     argument = re.sub(r"^(\w+)\s*=\s*", r"\1 ", argument)  # as it stands in config.toml
     name, _, value = argument.partition(" ")
     if not name:
@@ -41,10 +36,10 @@ def set_(chat: Chat, argument: str) -> None:
     if name in OPTIONS and name not in names:
         raise LcpError(
             f"{name} is fixed while the model is loaded. Start again with "
-            f"--{name.replace('_', '-')}."
+            f"{OPTIONS[name].metadata['flags'][-1]}."
         )
     if value.strip() == RESET and name in OPTIONS:
-        chat.use(_without(chat.layers, {name}))
+        chat.use(chat.layers.without({name}))
         chat.keep(chat.conversation.set(**{name: chat.settings.value(name)}))
     elif value:
         chat.set(name, value.strip())
@@ -58,16 +53,11 @@ def set_(chat: Chat, argument: str) -> None:
             chat.screen.notice(notice)
 
 
-def settable() -> tuple[str, ...]:
-    """What /set can change."""
-    return (*Sampling.__dataclass_fields__, *LIVE)
-
-
 def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
     """What may stand after /set, from its beginning."""
     name, blank, _ = begun.partition(" ")
     if not blank:
-        return [(name, OPTIONS[name].metadata["meaning"]) for name in settable()]
+        return [(name, OPTIONS[name].metadata["help"]) for name in LIVE]
     if name not in OPTIONS:
         return ()
     choices = OPTIONS[name].metadata
@@ -153,15 +143,13 @@ def choose_persona(chat: Chat, name: str) -> None:
     new = {} if name == "none" else persona(tables, name)
     # What the old one and the new one speak of: chosen before this, it counts no more.
     changed = {*old, *new}
-    layers = _without(chat.layers, changed)
-    layers["persona"] = dict(new)
-    layers["/set"]["persona"] = None if name == "none" else name
-    chat.use(layers)
+    layers = replace(chat.layers.without(changed), persona=dict(new))
+    chat.use(layers.choosing(persona=None if name == "none" else name))
     record(chat, changed)
     if "system" in new or ("system" in old and chat.conversation.system == old["system"]):
         chat.keep(chat.conversation.set_system(chat.settings.system))
     chat.screen.notice(f"Persona: {name}")
-    if later := [n for n in new if n not in settable() and n not in OWN]:
+    if later := [n for n in new if n not in LIVE and n not in OWN]:
         names = ", ".join(later)
         chat.screen.notice(f"{names}: fixed until this chat is resumed.")
     if "model" in new and new["model"] != chat.model:
@@ -173,15 +161,6 @@ def record(chat: Chat, names: Collection[str]) -> None:
     tomorrow, whatever config.toml then says."""
     values = {n: chat.settings.value(n) for n in sorted(names) if n not in OWN}
     chat.keep(chat.conversation.set(persona=chat.settings.persona, **values))
-
-
-def _without(layers: Layers, names: Collection[str]) -> Layers:
-    """The layers without what was chosen of these in the chat, now or when it was resumed from."""
-    chosen = {
-        layer: {n: v for n, v in layers.get(layer, {}).items() if n not in names}
-        for layer in ("/set", "conversation")
-    }
-    return {**layers, **chosen}
 
 
 def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
@@ -196,7 +175,7 @@ def _row(chat: Chat, name: str) -> tuple[str, ...]:
     drawn = turns[-1].answer.seed if turns and turns[-1].answer else None
     if name == "seed" and chat.settings.sampling.seed is None and drawn is not None:
         value += f" (last: {drawn})"  # with that one /retry gives the same answer
-    return name, value, chat.settings.sources[name], default, option.metadata["meaning"]
+    return name, value, chat.settings.sources[name], default, option.metadata["help"]
 
 
 def _word(name: str, value: Any) -> str:
