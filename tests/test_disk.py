@@ -20,7 +20,7 @@ WRITERS = {
     "downloads/fetch.py": SENTENCE,
     "downloads/records.py": GOES_ON,
     "engine/probe.py": GOES_ON,
-    "engine/scratch.py": SENTENCE,  # not on Linux: it needs no folder there
+    "engine/temporary_file.py": SENTENCE,  # not on Linux: it needs no folder there
     "engine/statefile.py": GOES_ON,
     "modelfile/known.py": GOES_ON,
     "session/export.py": SENTENCE,

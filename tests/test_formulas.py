@@ -88,7 +88,7 @@ FAMILIES = [
 ASK = """
 import ctypes, json, sys
 from pathlib import Path
-from lcp.engine import needs
+from lcp.engine import memory_needs
 from lcp.engine.model import Model
 from lcp.engine.params import model_params
 from lcp.engine.native import library, symbol
@@ -110,8 +110,8 @@ for path in wish["paths"]:
     handle = make(read(raw, len(raw), Params(True, None)), fill, None, params)
     assert handle, path
     model = Model(handle, Path(path))
-    how = ("auto", False, needs.breakdown)
-    rows = [needs.context_needs(model, size, kv_type, *how) for size, kv_type in wish["rows"]]
+    how = ("auto", False, memory_needs.breakdown)
+    rows = [memory_needs.context_needs(model, *row, *how) for row in wish["rows"]]
     print(json.dumps(rows), flush=True)
     model.close()
 """

@@ -28,7 +28,7 @@ ROWS = [(256, "f16"), (1000, "f16"), (4096, "f16"), (256, "q8_0"), (4096, "q8_0"
 REAL = """
 import json, sys
 from pathlib import Path
-from lcp.engine.cells import keep_all_cells
+from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.context import Context
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, log
@@ -277,8 +277,8 @@ def test_without_llama_cpp_it_is_about(smollm2, tmp_path, monkeypatch):
 
 LOG_ONLY = """
 import json, sys
-from lcp.engine.needs import needs
-print(json.dumps(needs(json.load(sys.stdin), by_buffer=lambda ctx: [])))
+from lcp.engine.memory_needs import memory_needs
+print(json.dumps(memory_needs(json.load(sys.stdin), by_buffer=lambda ctx: [])))
 """
 
 

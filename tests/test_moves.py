@@ -8,10 +8,10 @@ import tiny as tiny_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcp.engine.cache_plan import MIN_RUN, plan
 from lcp.engine.context import Context, Progress, Stopped
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
-from lcp.engine.plan import MIN_RUN, plan
 
 ONE_LAYER = ["dense", "moe"]
 REREADS = ["recurrent", "hybrid", "hybrid_mrope", "swa"]

@@ -12,7 +12,15 @@ import pytest
 from lcp.engine import probe
 from lcp.engine.cores import physical_cores
 from lcp.engine.model import Model
-from lcp.engine.native import Log, StopByte, abort_callback, extra_bufts, library, log, supports_gpu
+from lcp.engine.native import (
+    NativeLog,
+    StopByte,
+    abort_callback,
+    extra_bufts,
+    library,
+    log,
+    supports_gpu,
+)
 from lcp.errors import NativeError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,7 +42,7 @@ def python(code, **environment):
 
 @pytest.fixture
 def kept():
-    return Log()
+    return NativeLog()
 
 
 def test_lines_that_come_in_pieces_are_put_together(kept):

@@ -7,6 +7,7 @@ from tiny import write
 
 from lcp.engine.engine import Engine
 from lcp.engine.reply import Request
+from lcp.engine.sampler import Sampler
 from lcp.engine.template_choice import choose
 from lcp.errors import TemplateError
 from lcp.settings import Sampling, Settings
@@ -137,32 +138,38 @@ def test_every_template_lets_every_question_reach_the_model(tmp_path):
             assert one.count([USER]) != one.count([USER | {"content": "Hello, you"}]), source
 
 
+def answer_with(monkeypatch, one, text):
+    """The model samples the tokens of this text. (A constraint would switch the end marks off.)"""
+    tokens = iter(one.model.tokenize(text, special=False))
+    monkeypatch.setattr(Sampler, "sample", lambda sampler, context: next(tokens))
+
+
 @pytest.mark.parametrize("mark", ["<|im_end|>", "<|im_start|>"])
-def test_the_end_marks_of_chatml_end_an_answer_as_a_text_too(tmp_path, mark):
+def test_the_end_marks_of_chatml_end_an_answer_as_a_text_too(tmp_path, monkeypatch, mark):
     """The vocabulary of a base model has no token for them."""
     path = write(tmp_path / "base.gguf", template=None)
     with engine(path) as one:
         one.load().result()
-        grammar = f'root ::= "Fine." "{mark}" "and more"'
-        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60, grammar=grammar))
+        answer_with(monkeypatch, one, f"Fine.{mark}and more")
+        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60))
         said = "".join(chunk.text for chunk in reply if hasattr(chunk, "kind"))
         assert (said, reply.text, reply.ended) == ("Fine.", "Fine.", "end")
         assert one.model.text(reply.tokens) == "Fine."
-        asked = Request([USER], Sampling(seed=1), 60, stop=[mark], grammar=grammar)
-        raw = one.reply(asked)
+        answer_with(monkeypatch, one, f"Fine.{mark}and more")
+        raw = one.reply(Request([USER], Sampling(seed=1), 60, stop=[mark]))
         list(raw)
         assert raw.ended in ("end", "stop")
 
 
-def test_the_end_mark_of_a_templates_own_ends_an_answer_as_a_text(tmp_path):
+def test_the_end_mark_of_a_templates_own_ends_an_answer_as_a_text(tmp_path, monkeypatch):
     source = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     with engine(write(tmp_path / "a.gguf", template=source)) as one:
         one.load().result()
-        grammar = 'root ::= "Fine.<|end|>" "and more"'
-        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60, grammar=grammar))
+        answer_with(monkeypatch, one, "Fine.<|end|>and more")
+        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60))
         list(reply)
         assert (reply.text, reply.ended) == ("Fine.", "end")
 

@@ -11,9 +11,9 @@ from typing import Any
 from lcp import words
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
+from lcp.engine.cache_plan import common_prefix
 from lcp.engine.context import Progress
 from lcp.engine.engine import Engine
-from lcp.engine.plan import common_prefix
 from lcp.engine.reply import Reply, Request
 from lcp.errors import LcpError, SessionError
 from lcp.session.conversation import Conversation

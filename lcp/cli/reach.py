@@ -204,11 +204,11 @@ def system(given: str) -> str:
 
 def template(given: Path) -> str:
     """The source of a chat template in a file; or the name of one that llama.cpp has."""
-    from lcp.engine import builtin, probe
+    from lcp.engine import probe, template_builtin
 
     if paths.at(str(given)) is None and given.name == str(given):
         probe.check_once(paths.cache())  # llama.cpp knows its names
-        if given.name in builtin.names():
+        if given.name in template_builtin.names():
             return given.name
     return text(given, "template")
 

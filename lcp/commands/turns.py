@@ -11,7 +11,7 @@ from lcp import words
 from lcp.chat import resume
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
-from lcp.engine.plan import common_prefix
+from lcp.engine.cache_plan import common_prefix
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
 from lcp.terminal import editor

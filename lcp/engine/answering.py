@@ -10,19 +10,19 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
-from lcp.engine import guidance, loops
-from lcp.engine.budget import Budget
+from lcp.engine import llguidance_matcher, repetition
+from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
 from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context, Progress, Stopped
 from lcp.engine.decoder import Decoder
-from lcp.engine.gbnf import Grammar
-from lcp.engine.guidance import Matcher, Vocabulary
-from lcp.engine.guide import Form, Guide
+from lcp.engine.gbnf_matcher import GbnfMatcher
+from lcp.engine.llguidance_matcher import LlguidanceMatcher, Vocabulary
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import Reply, Request, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
+from lcp.engine.thinking_budget import ThinkingBudget
 from lcp.engine.worker import Emit
 from lcp.errors import ContextFull
 from lcp.thinking_tags import NONE, tags
@@ -63,12 +63,12 @@ class Answering:
         decoder = Decoder((*request.stop, *marks), prompt.tail, known)
         speech = Speech(reply, decoder, model, self._shown, emit)
         said = said_before(request.begun, model)
-        budget = Budget(request.thinking_tokens, model, decoder, speech)
+        budget = ThinkingBudget(request.thinking_tokens, model, decoder, speech)
         guide = None
         if request.constraint:
             form = self._form(request.constraint)
             stack.enter_context(closing(form))
-            guide = Guide(form, model, decoder, self._shown)
+            guide = ConstrainedSampler(form, model, decoder, self._shown)
         speech.resume(guide.follow(said) if guide else said)
         wanted = prompt.tokens + speech.tokens
         progress = Progress(0, 0, 0, len(wanted))
@@ -99,23 +99,23 @@ class Answering:
         speech.finish(ended, len(wanted), progress)
         reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
 
-    def _form(self, constraint: Constraint) -> Form:
+    def _form(self, constraint: Constraint) -> Matcher:
         """The form of one answer."""
         if constraint.kind == "grammar":
-            return Grammar(constraint, self._model)
-        return Matcher(constraint, self._model, self.tokenizer)
+            return GbnfMatcher(constraint, self._model)
+        return LlguidanceMatcher(constraint, self._model, self.tokenizer)
 
     @functools.cached_property
     def tokenizer(self) -> Any:
         """The model's tokens for llguidance; they take a moment to build."""
-        return guidance.tokenizer(Vocabulary(self._model))
+        return llguidance_matcher.tokenizer(Vocabulary(self._model))
 
     def _decode(
         self,
         draw: Callable[[], int | None],
         speech: Speech,
         request: Request,
-        guide: Guide | None,
+        guide: ConstrainedSampler | None,
     ) -> str:
         """The loop of inference; returns why it ended."""
         while True:
@@ -139,10 +139,10 @@ class Answering:
                 return "length"
             if self._stop.is_set():
                 return "interrupted"
-            if request.loop_guard and speech.new % loops.EVERY == 0:
+            if request.loop_guard and speech.new % repetition.EVERY == 0:
                 fresh = speech.tokens[-speech.new :]
-                if size := loops.period(fresh):
-                    speech.remark(loops.told(fresh, size))
+                if size := repetition.period(fresh):
+                    speech.remark(repetition.told(fresh, size))
                     return "length"
             # 5) Read it: the next logits.
             try:

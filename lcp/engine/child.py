@@ -13,11 +13,19 @@ memory and load print a line {"begun": true} first: what kills them after it is 
 """
 
 import json
+import math
 import struct
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 from lcp.errors import LcpError
+from lcp.paths import contents
+
+Result = TypeVar("Result")
+_STACK = 1 << 20  # bytes; what fits into it fits into the stack of the engine's thread
 
 _U32, _F32, _STRING = 4, 6, 8  # GGUF value types
 _TYPE_F32, _TYPE_Q4_0 = 0, 2  # ggml tensor types
@@ -30,7 +38,7 @@ def probe() -> dict[str, Any]:
     from lcp.engine.context import Context
     from lcp.engine.model import Model
     from lcp.engine.native import StopByte, library, supports_gpu
-    from lcp.engine.scratch import scratch
+    from lcp.engine.temporary_file import scratch
 
     with scratch() as (file, path):
         file.write(_model_of_zeros())
@@ -95,33 +103,66 @@ def _value(value: int | float | str) -> bytes:
 
 def _of_a_model(what: str) -> dict[str, Any]:
     """The answer about a model, which may kill this process, or why llama.cpp refuses it."""
-    from lcp.engine import needs
+    from lcp.engine import memory_needs
     from lcp.engine.native import library
 
     wish = json.load(sys.stdin)
     library()
     print(json.dumps({"begun": True}), flush=True)
     try:
-        return needs.needs(wish) if what == "memory" else needs.load(wish)
+        return memory_needs.memory_needs(wish) if what == "memory" else memory_needs.load(wish)
     except LcpError as error:
         return {"ok": False, "error": str(error)}
 
 
 def _constraint(wish: dict[str, Any]) -> dict[str, Any]:
     """The notices on a constraint, or the sentence that refuses it."""
-    from lcp.engine import gbnf, guidance
+    from lcp.engine import gbnf_matcher, llguidance_matcher
     from lcp.engine.constraint import CPU_S, MEMORY, Constraint
-    from lcp.engine.limits import limited
     from lcp.engine.native import library
 
     wanted = Constraint(**wish)
     grammar = wanted.kind == "grammar"
-    library() if grammar else guidance.bindings()
+    library() if grammar else llguidance_matcher.bindings()
     try:
-        examine = gbnf.examine if grammar else guidance.examine
-        return {"notices": limited(lambda: examine(wanted), CPU_S, MEMORY)}
+        examine = gbnf_matcher.examine if grammar else llguidance_matcher.examine
+        return {"notices": _limited(lambda: examine(wanted), CPU_S, MEMORY)}
     except LcpError as error:
         return {"error": str(error)}
+
+
+# limits, for a job that may take everything
+
+
+def _limited(job: Callable[[], Result], seconds: int, memory: int) -> Result:
+    """Run a job; the system kills this process if it takes more CPU seconds, bytes or stack.
+
+    Windows limits only the stack, macOS does not limit memory.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    _limit(seconds, memory)
+    threading.stack_size(_STACK)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(job).result()
+
+
+def _limit(seconds: int, memory: int) -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: math.ceil(spent.ru_utime + spent.ru_stime) + seconds,
+    }
+    if pages := contents(Path("/proc/self/statm")).split():
+        limits[resource.RLIMIT_AS] = int(pages[0]) * resource.getpagesize() + memory
+    for kind, limit in limits.items():
+        soft, hard = resource.getrlimit(kind)
+        known = [x for x in (soft, hard) if x != resource.RLIM_INFINITY]
+        resource.setrlimit(kind, (min([limit, *known]), hard))
 
 
 def _answer(what: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lcp.engine.cells import Cells, MemoryKind
+from lcp.engine.cache_plan import Plan, plan
+from lcp.engine.kv_cells import Cells, MemoryKind
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, abort_callback, library, log
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention
-from lcp.engine.plan import Plan, plan
 from lcp.errors import ContextFull, ModelError, NativeError, NotEnoughMemory, SettingsError
 
 SHORT = 64

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
-from lcp.engine.ahead import Ahead
 from lcp.engine.constraint import Constraint
 from lcp.engine.loading import Fit, Loaded, Loading, load, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
+from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.reply import Reply, Request
 from lcp.engine.worker import Emit, Task, Worker
 from lcp.settings import Settings
@@ -59,7 +59,7 @@ class Engine:
         self.variables = settings.template_variables
         self._stop = StopByte()
         self._closing = False
-        self._ahead = Ahead()
+        self._ahead = ReadAhead()
         self._reply: Reply | None = None
         self._worker = Worker(idle=self._read_ahead)
         self._measured: tuple[object, list[probs.TokenProb]] = (None, [])

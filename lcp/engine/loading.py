@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine.answering import Answering
-from lcp.engine.cells import keep_all_cells
 from lcp.engine.context import Context
 from lcp.engine.cores import physical_cores
+from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.settings import Settings
 
 if TYPE_CHECKING:
-    from lcp.engine.template_choice import Choice
+    from lcp.engine.template_choice import TemplateChoice
 
 AUTO_CTX = 8192  # -c auto without a Fit: what the model was trained for, at most this
 
@@ -47,7 +47,7 @@ class Loaded:
     """What a load makes."""
 
     model: Model
-    choice: "Choice"
+    choice: "TemplateChoice"
     writer: PromptWriter
     context: Context
     answering: Answering

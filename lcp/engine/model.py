@@ -33,7 +33,7 @@ _MROPE = (8, 24, 40)  # llama.h: LLAMA_ROPE_TYPE_MROPE, _VISION, _IMROPE
 
 
 @dataclass(frozen=True)
-class Memory:
+class ModelMemory:
     """What the model's memory of the past is made of."""
 
     recurrent: bool  # a state that only moves forward, wholly (mamba) or in some layers (lfm2)
@@ -54,7 +54,7 @@ class Model:
         self.n_layers: int = c.llama_model_n_layer(handle)
         self.n_head_kv: int = c.llama_model_n_head_kv(handle)
         self.adds_bos: bool = c.llama_vocab_get_add_bos(self.vocab)
-        self.memory = Memory(
+        self.memory = ModelMemory(
             recurrent=c.llama_model_is_recurrent(handle) or c.llama_model_is_hybrid(handle),
             mrope=c.llama_model_rope_type(handle) in _MROPE,
             window=max(0, c.llama_model_n_swa(handle)),

@@ -21,7 +21,7 @@ _STRLEN = "strlen"
 _kept_alive: list[Any] = []
 
 
-class Log:
+class NativeLog:
     """What llama.cpp says, kept for error messages; `echo`, where there is one, gets each line."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Log:
         return next((x for x in reversed(self.lines) if any(p in x for p in parts)), "")
 
 
-log = Log()
+log = NativeLog()
 
 
 class StopByte:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lcp import words
-from lcp.engine.cells import kv_bytes
 from lcp.engine.context import N_BATCH, Context, Progress, Stopped
+from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.model import Model
 from lcp.engine.native import library
-from lcp.engine.sampler import Candidates
+from lcp.engine.sampler import TokenCandidates
 from lcp.engine.worker import Emit
 from lcp.errors import NotEnoughMemory
 
@@ -86,7 +86,7 @@ class _Softmax:
         c = library()
         self._model = model
         self._context = context
-        self._candidates = Candidates(model.n_vocab)
+        self._candidates = TokenCandidates(model.n_vocab)
         self._dist = c.llama_sampler_init_dist(0)
         self._best = c.llama_sampler_init_top_k(OTHERS)
 

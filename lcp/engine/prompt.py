@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from lcp.engine.cache_plan import common_prefix
 from lcp.engine.model import Model
-from lcp.engine.plan import common_prefix
 from lcp.errors import TemplateError
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ class Sampler:
         """Draw a token from the logits of the last token the context read, and accept it."""
         return int(library().llama_sampler_sample(self._chain, context.handle, -1))
 
-    def draw(self, candidates: "Candidates") -> int:
+    def draw(self, candidates: "TokenCandidates") -> int:
         """Draw one of the candidates, some of which are gone afterwards; -1 where all are
         impossible."""
         candidates.apply(self._chain)
@@ -70,7 +70,7 @@ class Sampler:
         library().llama_sampler_free(self._chain)
 
 
-class Candidates:
+class TokenCandidates:
     """Tokens with their logits, as llama.cpp's samplers take them: to look at one by one."""
 
     def __init__(self, n: int) -> None:

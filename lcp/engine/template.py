@@ -15,8 +15,8 @@ from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any
 
-from lcp.engine import builtin
-from lcp.engine.sandbox import Exceeded, Sandbox
+from lcp.engine import template_builtin
+from lcp.engine.template_sandbox import Exceeded, Sandbox
 from lcp.errors import TemplateError
 
 CHATML = (
@@ -158,7 +158,7 @@ class Template:
         self, messages: list[dict[str, Any]], variables: Mapping[str, Any], ask: bool = True
     ) -> str:
         if self._is_name:
-            return builtin.apply(self._source, messages, ask)
+            return template_builtin.apply(self._source, messages, ask)
         if self.parts:
             messages = [_in_parts(m) if m["role"] in self.parts else m for m in messages]
         names = {**variables, "messages": messages, "add_generation_prompt": ask}

@@ -7,9 +7,9 @@ every question the same answer.
 from dataclasses import dataclass
 from typing import Any
 
-from lcp.engine import builtin
-from lcp.engine.sandbox import Exceeded
+from lcp.engine import template_builtin
 from lcp.engine.template import Template
+from lcp.engine.template_sandbox import Exceeded
 from lcp.errors import TemplateError
 
 _TALK = [
@@ -22,7 +22,7 @@ _WAY = "Give another one with --chat-template FILE."
 
 
 @dataclass(frozen=True)
-class Choice:
+class TemplateChoice:
     """A template for a model."""
 
     template: Template
@@ -30,7 +30,7 @@ class Choice:
     notice: str = ""
 
 
-def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> Choice:
+def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> TemplateChoice:
     """The template to use: the `source`, which may be the name of one that llama.cpp has; or
     ChatML, where there is none or where it loses the question. TemplateError for one that does not
     compile, and for the person's `own` that loses it."""
@@ -44,8 +44,8 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
             f"{name} has no chat template: it is a base model, which continues text. lcp asks it "
             "in ChatML; --raw, or /set raw on, continues what you write."
         )
-        return Choice(made(None), True, notice)
-    by_name = word in builtin.names()
+        return TemplateChoice(made(None), True, notice)
+    by_name = word in template_builtin.names()
     template = made(word, is_name=True) if by_name else made(source)
     lost = _lost(template)
     if lost is None or lost:
@@ -59,13 +59,13 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
         if own:
             raise template.useless()
         why = "never prints your question: lcp uses ChatML."
-        return Choice(made(None), notice=f"The chat template of {name} {why} {_WAY}")
+        return TemplateChoice(made(None), notice=f"The chat template of {name} {why} {_WAY}")
     said = []
     if by_name and not own:
         said.append(f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}.")
     if gone := [what for i, what in _EARLIER.items() if i in (lost or ())]:
         said.append(f"The chat template of {name} leaves out {', '.join(gone)}. {_WAY}")
-    return Choice(template, notice=" ".join(said))
+    return TemplateChoice(template, notice=" ".join(said))
 
 
 def _lost(template: Template) -> frozenset[int] | None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from lcp.engine.constraint import Constraint
 from lcp.engine.engine import Engine
-from lcp.engine.guidance import Matcher, examine
-from lcp.engine.patterns import translate
+from lcp.engine.json_schema import translate_pattern
+from lcp.engine.llguidance_matcher import LlguidanceMatcher, examine
 from lcp.engine.reply import Request
 from lcp.errors import SettingsError
 from lcp.settings import Sampling, Settings
@@ -61,7 +61,7 @@ def answer(engine, schema, seed=1, max_tokens=3000, messages=QUESTION, temp=2.0,
 
 def takes(engine, schema, text):
     """Whether a model could give this answer."""
-    matcher = Matcher(form(schema), engine.model, engine._loaded.answering.tokenizer)
+    matcher = LlguidanceMatcher(form(schema), engine.model, engine._loaded.answering.tokenizer)
     for token in engine.model.tokenize(text, special=False):
         if not matcher.fits(token):
             return False
@@ -231,7 +231,7 @@ def test_escapes_of_a_pattern(engine, pattern, yes, no):
 
 @pytest.mark.parametrize("pattern", ["[", "[^", "(", "a{3,1}", "\\", "*"])
 def test_an_invalid_pattern_stays_invalid(pattern):
-    translate(pattern)
+    translate_pattern(pattern)
     with pytest.raises(SettingsError):
         examine(form({"type": "string", "pattern": pattern}))
 

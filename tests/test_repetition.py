@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.engine import loops
+from lcp.engine import repetition
 from lcp.engine.engine import Engine
 from lcp.engine.reply import Request
 from lcp.session.conversation import Conversation, local_now
@@ -24,36 +24,36 @@ ids = st.integers(0, 5)
 
 @given(st.lists(ids, max_size=300), st.lists(ids, min_size=1, max_size=100))
 def test_a_cycle_is_found_whatever_stands_before_it(before, cycle):
-    tokens = before + cycle * max(loops.TIMES, -(-loops.TOKENS // len(cycle)))
-    size = loops.period(tokens)
+    tokens = before + cycle * max(repetition.TIMES, -(-repetition.TOKENS // len(cycle)))
+    size = repetition.period(tokens)
     assert size and len(cycle) % size == 0
-    assert tokens[-size:] * loops.TIMES == tokens[-size * loops.TIMES :]
+    assert tokens[-size:] * repetition.TIMES == tokens[-size * repetition.TIMES :]
 
 
 @given(st.lists(ids, max_size=900))
 def test_what_is_found_is_a_cycle(tokens):
-    if size := loops.period(tokens):
-        filled = max(loops.TOKENS, loops.TIMES * size)
+    if size := repetition.period(tokens):
+        filled = max(repetition.TOKENS, repetition.TIMES * size)
         assert all(a == b for a, b in zip(tokens[-filled:], tokens[-filled + size :], strict=False))
 
 
 @given(st.lists(ids, min_size=1, max_size=200), st.integers(1, 1000))
 def test_nothing_short_is_a_loop(cycle, n):
-    assert loops.period((cycle * n)[: loops.TOKENS - 1]) == 0
+    assert repetition.period((cycle * n)[: repetition.TOKENS - 1]) == 0
 
 
-@given(st.lists(ids, min_size=1, max_size=40), ids, st.integers(0, loops.TOKENS - 1))
+@given(st.lists(ids, min_size=1, max_size=40), ids, st.integers(0, repetition.TOKENS - 1))
 def test_one_token_that_differs_breaks_a_loop(cycle, other, where):
-    tokens = (cycle * loops.TOKENS)[: loops.TOKENS]
-    if tokens[where] != other and where < loops.TOKENS - len(cycle):
+    tokens = (cycle * repetition.TOKENS)[: repetition.TOKENS]
+    if tokens[where] != other and where < repetition.TOKENS - len(cycle):
         tokens[where] = other
-        assert loops.period(tokens) == 0
+        assert repetition.period(tokens) == 0
 
 
 def test_the_longest_cycle():
-    longest = list(range(loops.PERIOD))
-    assert loops.period(longest * loops.TIMES) == loops.PERIOD
-    assert loops.period([*longest, 9999] * loops.TIMES) == 0
+    longest = list(range(repetition.PERIOD))
+    assert repetition.period(longest * repetition.TIMES) == repetition.PERIOD
+    assert repetition.period([*longest, 9999] * repetition.TIMES) == 0
 
 
 # what models are asked for, and what they do then
@@ -80,23 +80,23 @@ HARMLESS = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_no_false_alarm(name):
     tokens = words(HARMLESS[name])
-    assert not any(loops.period(tokens[:n]) for n in range(len(tokens) + 1))
+    assert not any(repetition.period(tokens[:n]) for n in range(len(tokens) + 1))
 
 
 @pytest.mark.parametrize(
     "text", [" and so on" * 100, "The same line again.\n" * 60, "no" + " no" * 300]
 )
 def test_an_alarm(text):
-    assert loops.period(words(text))
+    assert repetition.period(words(text))
 
 
 def test_what_is_said_of_it():
     tokens = [7, 8, 9] + [1, 2] * 110
-    assert loops.told(tokens, 2) == (
+    assert repetition.told(tokens, 2) == (
         "The answer repeats itself (its last 2 tokens 110 times) and was stopped. "
         "/set repeat_penalty 1.1, then /retry; /set loop_guard off lets it."
     )
-    assert "(its last token 200 times)" in loops.told([1] * 200, 1)
+    assert "(its last token 200 times)" in repetition.told([1] * 200, 1)
 
 
 # in an answer
@@ -122,9 +122,9 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
     with Engine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
         one.load().result()
         cut = ask()
-        assert (cut.ended, loops.period(cut.tokens)) == ("length", 2)
-        assert loops.TOKENS <= len(cut.tokens) <= 20 + loops.TOKENS + loops.EVERY
-        assert cut.remark == loops.told(cut.tokens, 2)
+        assert (cut.ended, repetition.period(cut.tokens)) == ("length", 2)
+        assert repetition.TOKENS <= len(cut.tokens) <= 20 + repetition.TOKENS + repetition.EVERY
+        assert cut.remark == repetition.told(cut.tokens, 2)
         begun = {
             "content": cut.text,
             "tokens": cut.tokens,
@@ -132,7 +132,7 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
         }
         more = ask(begun=begun)
         assert more.text.startswith(cut.text)
-        assert len(more.tokens) >= len(cut.tokens) + loops.TOKENS
+        assert len(more.tokens) >= len(cut.tokens) + repetition.TOKENS
 
 
 def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):

@@ -1,6 +1,6 @@
-"""Budget: the most tokens of thinking; behind them the thinking is closed, and the answer begins.
+"""Ends the thinking of an answer after a number of tokens, so that the answer begins.
 
-A model that was told not to think, and does, has a budget of 0.
+A model that thinks although it was told not to has a budget of 0.
 """
 
 from lcp.engine.decoder import Decoder
@@ -11,7 +11,7 @@ from lcp.engine.reply import Speech
 LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
 
 
-class Budget:
+class ThinkingBudget:
     """The tokens that end the thinking of one answer, when its time has come."""
 
     def __init__(self, limit: int | None, model: Model, decoder: Decoder, speech: Speech) -> None:

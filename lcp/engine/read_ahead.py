@@ -1,4 +1,4 @@
-"""Ahead: what is worth reading while a person types; a policy, not a thread.
+"""ReadAhead: what is worth reading while a person types; a policy, not a thread.
 
 The engine thread calls `step` when it has nothing more urgent to do. It only fills free room: it
 never drops, moves or summarises anything, and what may still change is left alone.
@@ -7,8 +7,8 @@ never drops, moves or summarises anything, and what may still change is left alo
 from collections.abc import Sequence
 from typing import Any
 
+from lcp.engine.cache_plan import common_prefix
 from lcp.engine.context import SHORT, Context, Stopped
-from lcp.engine.plan import common_prefix
 from lcp.engine.prompt import PromptWriter
 from lcp.errors import ContextFull, LcpError
 
@@ -18,7 +18,7 @@ STEP = SHORT
 HELD_BACK = 4
 
 
-class Ahead:
+class ReadAhead:
     """Reads the messages so far, and the beginning of the one that is being typed."""
 
     def __init__(self) -> None:

@@ -8,11 +8,11 @@ import pytest
 from fakes import does, gbnf
 
 from lcp.chat.chat import Chat
-from lcp.engine.budget import LAST_WORDS, Budget
 from lcp.engine.decoder import Decoder
 from lcp.engine.engine import Engine
 from lcp.engine.model import Model
 from lcp.engine.reply import Reply, Request, Speech, tag_tokens
+from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
@@ -122,7 +122,7 @@ def spoken(model, limit, *words, tail=""):
     reply, chunks, shown = Reply(seed=0), [], tag_tokens(model)
     decoder = Decoder(prompt_tail=tail)
     speech = Speech(reply, decoder, model, shown, chunks.append)
-    budget = Budget(limit, model, decoder, speech)
+    budget = ThinkingBudget(limit, model, decoder, speech)
     ids = {model.piece(token): [token] for token in range(model.n_vocab)}
     wanted = [t for word in words if word for t in ids.get(word.encode()) or model.tokenize(word)]
     for _ in range(400):

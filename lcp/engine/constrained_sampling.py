@@ -12,11 +12,11 @@ from lcp.engine.context import Context
 from lcp.engine.decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.native import library
-from lcp.engine.sampler import Candidates, Sampler
+from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.errors import SettingsError
 
 
-class Form(Protocol):
+class Matcher(Protocol):
     """How far an answer has come in its constraint."""
 
     @property
@@ -29,17 +29,19 @@ class Form(Protocol):
     def close(self) -> None: ...
 
 
-class Guide:
+class ConstrainedSampler:
     """One answer, guided by its form."""
 
-    def __init__(self, form: Form, model: Model, decoder: Decoder, shown: frozenset[int]) -> None:
+    def __init__(
+        self, form: Matcher, model: Model, decoder: Decoder, shown: frozenset[int]
+    ) -> None:
         """`decoder` is of this answer; `shown` are the control tokens that spell tags."""
         self._form = form
         self._model = model
         self._decoder = decoder
         self._shown = shown
         self._openers = _openers(model, decoder.tags.openers)
-        self._all = Candidates(model.n_vocab)
+        self._all = TokenCandidates(model.n_vocab)
         self._forced: list[int] = []
         self.began = False  # the answer has begun, and its form with it
 

@@ -14,8 +14,8 @@ from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.model import Model
 from lcp.engine.native import library, log
-from lcp.engine.sampler import Candidates, Sampler
-from lcp.engine.scratch import scratch
+from lcp.engine.sampler import Sampler, TokenCandidates
+from lcp.engine.temporary_file import scratch
 from lcp.errors import SettingsError
 
 # What may contain anything: texts, classes, comments; then tokens by name, and counts.
@@ -26,7 +26,7 @@ _LEXEMES = re.compile(
 )
 
 
-class Grammar:
+class GbnfMatcher:
     """How far an answer has come in a grammar."""
 
     complete = False  # nothing but an end token fits then, and is drawn
@@ -46,8 +46,8 @@ class Grammar:
         if not self._grammar:
             raise SettingsError(f"{constraint.name} cannot be used with this model. Correct it.")
         self._model = model
-        self._all = Candidates(model.n_vocab)
-        self._one = Candidates(1)
+        self._all = TokenCandidates(model.n_vocab)
+        self._one = TokenCandidates(1)
         self._silent: set[int] = set()  # control tokens that llama.cpp takes for their spelling
 
     def fits(self, token: int) -> bool:

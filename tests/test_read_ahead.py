@@ -5,9 +5,9 @@ from datetime import datetime, timezone
 
 import pytest
 
-from lcp.engine.ahead import HELD_BACK
+from lcp.engine.cache_plan import common_prefix
 from lcp.engine.engine import Engine
-from lcp.engine.plan import common_prefix
+from lcp.engine.read_ahead import HELD_BACK
 from lcp.engine.reply import Request
 from lcp.settings import Sampling, Settings
 

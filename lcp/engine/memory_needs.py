@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lcp.engine.cells import keep_all_cells
 from lcp.engine.devices import device_kind, device_name, devices
+from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.model import Model
 from lcp.engine.native import library, log, supports_gpu, symbol
 from lcp.engine.params import context_params, flash_attention
-from lcp.engine.scratch import scratch
+from lcp.engine.temporary_file import scratch
 from lcp.errors import NativeError
 
 _MIB = 1 << 20
@@ -33,7 +33,7 @@ _OUTPUT = re.compile(r"output buffer size = +([\d.]+) MiB")
 Buffers = list[dict[str, Any]]
 
 
-def needs(
+def memory_needs(
     wish: dict[str, Any], by_buffer: Callable[[Any], Buffers] | None = None
 ) -> dict[str, Any]:
     """What the model with wish["header"] takes, and a context for each of wish["rows"].

@@ -11,12 +11,12 @@ import re
 import sys
 from typing import Any
 
-from lcp.engine import schemas
+from lcp.engine import json_schema
 from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.model import Model
 from lcp.engine.native import library
-from lcp.engine.sampler import Candidates, Sampler
+from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.errors import SettingsError
 from lcp.words import short
 
@@ -85,13 +85,13 @@ def tokenizer(vocabulary: Vocabulary) -> Any:
     return bindings().LLTokenizer(vocabulary, n_vocab=n, eos_token=vocabulary.ends)
 
 
-class Matcher:
+class LlguidanceMatcher:
     """How far an answer has come in a schema or a regular expression."""
 
     def __init__(self, constraint: Constraint, model: Model, tokenizer: Any) -> None:
         self._matcher = _matcher(_grammar(constraint), tokenizer)
         self._model = model
-        self._candidates = Candidates(model.n_vocab)
+        self._candidates = TokenCandidates(model.n_vocab)
 
     @property
     def complete(self) -> bool:
@@ -144,12 +144,12 @@ def _examine_schema(constraint: Constraint) -> set[str]:
     """The keywords that are not enforced."""
     name = constraint.name
     try:
-        schema, ignored = schemas.prepare(schemas.read(constraint.text, name))
+        schema, ignored = json_schema.prepare(json_schema.read(constraint.text, name))
         why, told = _compile(schema)
         if why:
-            where, why = schemas.fault(schema, why, _error)
+            where, why = json_schema.fault(schema, why, _error)
             raise SettingsError(_sentence(name, why, where))
-        if not schemas.ends(schema):
+        if not json_schema.ends(schema):
             raise SettingsError(_sentence(name, "Unsatisfiable schema: it never ends"))
     except RecursionError:
         raise SettingsError(f"{name} is nested too deeply. Use a flatter schema.") from None
@@ -160,11 +160,11 @@ def _grammar(constraint: Constraint) -> str:
     """The constraint as llguidance's own grammar."""
     if constraint.kind == "regex":
         return str(bindings().LLMatcher.grammar_from_regex(constraint.text))
-    schema, _ = schemas.prepare(schemas.read(constraint.text, constraint.name))
+    schema, _ = json_schema.prepare(json_schema.read(constraint.text, constraint.name))
     return _grammar_of(schema)
 
 
-def _grammar_of(schema: schemas.Schema) -> str:
+def _grammar_of(schema: json_schema.Schema) -> str:
     made = bindings().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
     return str(made)
 
@@ -174,11 +174,11 @@ def _matcher(grammar: str, tokenizer: Any) -> Any:
     return bindings().LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
 
 
-def _error(schema: schemas.Schema) -> str:
+def _error(schema: json_schema.Schema) -> str:
     return _compile(schema)[0]
 
 
-def _compile(schema: schemas.Schema) -> tuple[str, set[str]]:
+def _compile(schema: json_schema.Schema) -> tuple[str, set[str]]:
     """The error of a schema, "" where there is none, and the keywords that are not enforced."""
     try:
         grammar = _grammar_of(schema)

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lcp.chat.chat import Chat
+from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.decoder import Decoder
 from lcp.engine.engine import Engine
-from lcp.engine.gbnf import Grammar
-from lcp.engine.guidance import examine
-from lcp.engine.guide import Guide
+from lcp.engine.gbnf_matcher import GbnfMatcher
+from lcp.engine.llguidance_matcher import examine
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.reply import Request, tag_tokens
@@ -218,8 +218,8 @@ def scripted(tiny):
     def said(*pieces, grammar='root ::= "yes" | "no"', tail=""):
         shown = tag_tokens(model)
         decoder = Decoder(prompt_tail=tail)
-        form = Grammar(gbnf(grammar), model)
-        guide = Guide(form, model, decoder, shown)
+        form = GbnfMatcher(gbnf(grammar), model)
+        guide = ConstrainedSampler(form, model, decoder, shown)
         sampler = Script(model, pieces)
         chunks = []
         while not model.is_end(token := guide.sample(sampler, context)):
