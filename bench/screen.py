@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bench import sides
 from bench.measure import BenchError, Row, Terminal, abba, report
-from lcp.terminal.painter import Painter
+from lcp.terminal.painter import AnswerPainter
 
 QUESTION = (
     "Explain step by step how to write a small program in Python. Use Markdown: headings, lists, "
@@ -104,7 +104,7 @@ def painted(text: str) -> tuple[float, float]:
     console = Console(
         file=Nowhere(), width=80, height=24, force_terminal=True, color_system="standard"
     )  # type: ignore[call-overload]
-    painter = Painter(console, clock=lambda: passed + time.process_time() - begun)
+    painter = AnswerPainter(console, clock=lambda: passed + time.process_time() - begun)
     for at in range(0, len(text), PIECE):
         passed = at / LETTERS / PACE
         painter.feed(text[at : at + PIECE])

@@ -30,7 +30,7 @@ from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import Layers
-from lcp.terminal.keyboard import Line
+from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
 
 ENDLESS = Said("Once upon a time", forever=True)
@@ -364,7 +364,7 @@ def test_the_stop_comes_back_to_who_asked_for_the_answer(monkeypatch):
 def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
     class Person:
         ahead = kept = nullcontext
-        lines = iter([Line("/nothing", is_command=True)])
+        lines = iter([TypedLine("/nothing", is_command=True)])
 
         def read(self, text):
             for line in self.lines:
@@ -394,7 +394,7 @@ def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
             if len(offered) == 2:
                 chat.loading = None  # it is loaded meanwhile
             if lines:
-                return Line(lines.pop(0))
+                return TypedLine(lines.pop(0))
             raise EOFError
 
     chat = a_chat("Because.")
@@ -409,7 +409,7 @@ def test_a_question_that_is_only_looked_at_is_not_read_ahead():
 
     class Person:
         ahead = kept = nullcontext
-        lines = iter([Line("One?"), Line("Two?"), Line("/edit 1", is_command=True)])
+        lines = iter([TypedLine("One?"), TypedLine("Two?"), TypedLine("/edit 1", is_command=True)])
 
         def read(self, text):
             for line in self.lines:

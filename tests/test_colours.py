@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from terminal import BACKSPACE, CTRL_C, CTRL_R, ENTER, ESC, TAB, Glass, Paper, in_both
 from test_markdown import CHAT, EXAMPLES, whole
 
-from lcp.terminal import charts
-from lcp.terminal.bars import Bar
-from lcp.terminal.pages import Page
+from lcp.terminal import token_charts
+from lcp.terminal.printout import Printout
+from lcp.terminal.progress_bar import ProgressBar
 from lcp.terminal.screen import Screen
 
 NAMED = {31, 32, 33, 35, 36}  # red, green, yellow, magenta, cyan
@@ -77,14 +77,14 @@ def test_what_lcp_says_itself():
     screen.error("An error.")
     screen.table([("a", "b")])
     screen.bar([(name, 10) for name in "abcde"], 50)
-    screen.show(charts.sureness([("a", p / 20) for p in range(21)]))
-    screen.show(charts.bars([("1", "a", p / 20) for p in range(21)]))
-    screen.show(charts.tokens([(n, "a\n") for n in range(1000)]))
+    screen.show(token_charts.coloured([("a", p / 20) for p in range(21)]))
+    screen.show(token_charts.bars([("1", "a", p / 20) for p in range(21)]))
+    screen.show(token_charts.tokens([(n, "a\n") for n in range(1000)]))
     screen.progress("reading")
     with screen.answer():
         screen.write("Hm.", thinking=True)
         screen.write("Yes.")
-    page = Page(paper)
+    page = Printout(paper)
     page.title("left", "right")
     page.line("words", style="dim")
     page.table(["a", "b"], [["1", "2"]], marked=0)
@@ -95,7 +95,7 @@ def test_what_lcp_says_itself():
 @pytest.mark.parametrize("done", [0, 50, 100])
 def test_a_bar(done):
     paper = Paper(Glass(100, 20))
-    with Bar("a file", paper) as bar:
+    with ProgressBar("a file", paper) as bar:
         bar("fetching", done, 100)
         bar.notice("A notice.")
         bar("fetching", 100, 100)

@@ -12,7 +12,7 @@ from terminal import terminal_environment
 import lcp
 from lcp.commands import TABLE
 from lcp.settings import OPTIONS, Settings
-from lcp.terminal.keys import TABLE as KEYS
+from lcp.terminal.key_bindings import KEYS
 
 ROOT = Path(__file__).parents[1]
 USAGE = ROOT / "docs/usage.md"

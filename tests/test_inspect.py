@@ -15,7 +15,7 @@ from lcp.errors import LcpError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Settings
-from lcp.terminal import charts
+from lcp.terminal import token_charts
 from lcp.terminal.screen import Screen
 
 FORCED = "root ::= [a-z ]{40} [.]"
@@ -156,9 +156,9 @@ def test_an_answer_of_another_model_is_not_looked_at(chat):
 def test_nothing_is_told_by_colour_alone_and_nothing_moves_the_cursor():
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system="truecolor", width=60)
-    console.print(charts.sureness([("a\x1b[2J", 1.0), ("b", 0.01)]))
-    console.print(charts.bars([("1", "\x1b[2J\n", 0.5), ("2", " ", 0.0)]))
-    console.print(charts.tokens([(1, "\x1b[2J"), (2, "\u202e")]))
+    console.print(token_charts.coloured([("a\x1b[2J", 1.0), ("b", 0.01)]))
+    console.print(token_charts.bars([("1", "\x1b[2J\n", 0.5), ("2", " ", 0.0)]))
+    console.print(token_charts.tokens([(1, "\x1b[2J"), (2, "\u202e")]))
     assert "\x1b[2J" not in out.getvalue()
     assert "\u202e" not in out.getvalue()
     assert "50.00%" in out.getvalue() and "␣" in out.getvalue()

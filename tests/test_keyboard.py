@@ -27,7 +27,7 @@ from terminal import (
     ScriptedPty,
 )
 
-from lcp.terminal.history import FileOfLines
+from lcp.terminal.history import HistoryFile
 from lcp.terminal.keyboard import Keyboard
 from lcp.terminal.signals import handling
 
@@ -164,7 +164,7 @@ def test_only_the_owner_reads_the_history(press, tmp_path):
 def test_a_history_with_junk_gives_the_rest(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'"one"\n{"a": 1}\nhalf a li\n\xff\xfe\n[]\n"two\\nlines"\n"cut')
-    assert list(FileOfLines(path).load_history_strings()) == ["two\nlines", "one"]
+    assert list(HistoryFile(path).load_history_strings()) == ["two\nlines", "one"]
 
 
 def test_a_history_that_cannot_be_written_costs_nothing_else(tmp_path):

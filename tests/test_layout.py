@@ -29,12 +29,11 @@ LEVELS = {
 }
 PARTS_OF_THE_KEYBOARD = (
     "keyboard",
-    "keys",
+    "key_bindings",
     "history",
     "completion",
     "toolbar",
-    "clusters",
-    "typeahead",
+    "graphemes",
 )
 # A foreign package -> the only files or folders that import it.
 OWNERS = {
@@ -48,8 +47,8 @@ OWNERS = {
     "httpx2": ("downloads/client.py",),
     "truststore": ("downloads/network.py",),
     "rich": ("terminal",),
-    "markdown_it": ("terminal/dialect.py",),
-    "pygments": ("terminal/code.py",),
+    "markdown_it": ("terminal/markdown.py",),
+    "pygments": ("terminal/code_block.py",),
     "prompt_toolkit": tuple(f"terminal/{part}.py" for part in PARTS_OF_THE_KEYBOARD),
     "typer": ("cli",),
     "platformdirs": ("paths.py",),

@@ -13,10 +13,9 @@ from rich.style import Style
 from terminal import a_console
 
 from lcp.terminal.clean import clean
-from lcp.terminal.dialect import Node, parser
-from lcp.terminal.markdown import Splitter, blocks
-from lcp.terminal.painter import Painter
-from lcp.terminal.rows import Drawing, printed
+from lcp.terminal.markdown import Node, Splitter, blocks, parser
+from lcp.terminal.markdown_rows import Renderer, row_text
+from lcp.terminal.painter import AnswerPainter
 
 TALL = 10_000  # rows: nothing scrolls
 SPEC = (Path(__file__).parent / "commonmark.txt").read_text("utf-8")
@@ -76,7 +75,7 @@ class Roll(io.StringIO):
 def streamed(pieces, width=60):
     """The rows of a text that came in pieces, painted after each."""
     roll = Roll()
-    painter = Painter(a_console(roll, width, TALL), clock=count().__next__)
+    painter = AnswerPainter(a_console(roll, width, TALL), clock=count().__next__)
     for piece in pieces:
         painter.feed(piece)
     painter.finish()
@@ -87,8 +86,8 @@ def whole(text, width=60, **more):
     """The rows of a text that is read and drawn once."""
     console = a_console(io.StringIO(), width, TALL, **more)
     root = Node(parser().parse(clean(text)))
-    rows = Drawing(console).rows(blocks(root), width - 1)
-    return [printed(console, row)[0] for row in rows]
+    rows = Renderer(console).rows(blocks(root), width - 1)
+    return [row_text(console, row)[0] for row in rows]
 
 
 def plain(text, width=60):
@@ -176,7 +175,7 @@ def test_links_show_where_they_lead():
 
 
 def test_a_definition_of_a_link_is_text():
-    """It would change what was printed before; so its address is not lost either."""
+    """It would change what was row_text before; so its address is not lost either."""
     assert plain("See [docs].\n\n[docs]: https://a.b") == [
         "See [docs].", "", "[docs]: https://a.b"
     ]  # fmt: skip
@@ -253,8 +252,8 @@ def test_a_table_that_is_too_wide_becomes_a_list():
 def test_no_row_is_wider_than_the_window_and_none_is_padded(texts, width):
     console = a_console(io.StringIO(), width, TALL)
     root = Node(parser().parse(clean("\n".join(texts))))
-    for row in Drawing(console).rows(blocks(root), width - 1):
-        text, cells = printed(console, row)
+    for row in Renderer(console).rows(blocks(root), width - 1):
+        text, cells = row_text(console, row)
         assert cells < width
         assert re.sub(r"\x1b\[[\d;]*m", "", text) == re.sub(r"\x1b\[[\d;]*m", "", text).rstrip()
 
@@ -345,4 +344,4 @@ def test_what_entities_spell_is_cleaned_too():
 def test_behind_the_last_gate_nothing_acts_on_the_terminal():
     console = a_console(io.StringIO(), 60, TALL)
     row = [Segment("\x1b[2J\x9b\u202e\n", Style(bold=True)), Segment(" \x07 ")]
-    assert printed(console, row)[0] == "\x1b[1m␛[2J�<202E>␊\x1b[0m ␇"
+    assert row_text(console, row)[0] == "\x1b[1m␛[2J�<202E>␊\x1b[0m ␇"

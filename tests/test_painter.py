@@ -14,14 +14,14 @@ from terminal import CTRL_C, ENTER, Glass, Paper, Scene, ScriptedPty, a_console,
 from test_clean import EVERYTHING, FAMILY, HEART, harmless
 from test_markdown import whole
 
-from lcp.terminal.painter import Painter
+from lcp.terminal.painter import AnswerPainter
 from lcp.terminal.screen import Screen
 
 
 def painting(width=60, height=12):
     glass = Glass(width, height)
     console = a_console(Paper(glass), width, height)
-    return Painter(console, clock=count().__next__, reflows=False), glass
+    return AnswerPainter(console, clock=count().__next__, reflows=False), glass
 
 
 def letters(text, n=3):
@@ -172,7 +172,7 @@ def test_nothing_is_lost_when_the_window_changes(reflows, sizes, kinds):
     text = "\n".join(map(block, kinds))
     window = Window(60, 12, reflows)
     console = a_console(window, 60, 12)
-    painter = Painter(console, clock=count().__next__, reflows=reflows)
+    painter = AnswerPainter(console, clock=count().__next__, reflows=reflows)
     changes = {at % len(text) // 3: size for at, *size in sizes}
     for number, piece in enumerate(letters(text)):
         painter.feed(piece)
@@ -190,7 +190,7 @@ def test_nothing_is_lost_when_the_window_changes(reflows, sizes, kinds):
 def test_a_narrower_window_that_has_room_shows_everything_once(reflows):
     window = Window(80, 30, reflows)
     console = a_console(window, 80, 30)
-    painter = Painter(console, clock=count().__next__, reflows=reflows)
+    painter = AnswerPainter(console, clock=count().__next__, reflows=reflows)
     text = " ".join(f"w{n:04}" for n in range(60)) + "\n"
     for number, piece in enumerate(letters("Finished.\n\n" + text)):
         painter.feed(piece)
@@ -225,7 +225,7 @@ class Hours:
 
 
 def fed(hours, seconds, hz):
-    painter = Painter(a_console(hours, 60, 24), clock=hours)
+    painter = AnswerPainter(a_console(hours, 60, 24), clock=hours)
     for n in range(int(seconds * hz)):
         hours.now = max(hours.now, n / hz)
         painter.feed(f"word{n}\n\n")
@@ -266,7 +266,7 @@ def test_the_end_is_painted_at_once():
 def test_a_dumb_terminal_gets_finished_rows_and_no_escapes():
     paper = Paper(Glass(60, 12))
     console = Console(file=paper, width=60, height=12, _environ={"TERM": "dumb"})
-    painter = Painter(console, clock=count().__next__)
+    painter = AnswerPainter(console, clock=count().__next__)
     text = TALL["fence"] + "\n\nThe **end**.\n\n- a\n- b\n"
     for piece in letters(text):
         painter.feed(piece)
@@ -381,9 +381,9 @@ def test_thinking_that_is_to_be_shown_stays(screen):
 def test_a_window_of_thinking_never_leaves_anything_behind(pieces, width):
     window = Window(width, 12, False)
     console = a_console(window, width, 12)
-    from lcp.terminal.thinking import Thinking
+    from lcp.terminal.painter import ThinkingPainter
 
-    thinking = Thinking(console, clock=count().__next__)
+    thinking = ThinkingPainter(console, clock=count().__next__)
     for piece in pieces:
         thinking.feed(piece)
         assert len(window.rows) <= 3
@@ -393,9 +393,9 @@ def test_a_window_of_thinking_never_leaves_anything_behind(pieces, width):
 
 def test_words_in_the_window_are_not_torn():
     window = Window(20, 12, False)
-    from lcp.terminal.thinking import Thinking
+    from lcp.terminal.painter import ThinkingPainter
 
-    thinking = Thinking(a_console(window, 20, 12), clock=count().__next__)
+    thinking = ThinkingPainter(a_console(window, 20, 12), clock=count().__next__)
     text = " ".join(f"word{n:02}" for n in range(40))
     for piece in letters(text, 1):
         thinking.feed(piece)

@@ -14,7 +14,7 @@ import pytest
 from hub import Hub, pattern
 from terminal import CTRL_C, CTRL_D, ENTER, Glass, Paper, Pty, terminal_environment
 
-from lcp.terminal.bars import Bar
+from lcp.terminal.progress_bar import ProgressBar
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
@@ -428,7 +428,7 @@ def test_in_a_terminal_a_bar_says_how_far_it_is(home, server):
 
 def test_without_a_terminal_a_bar_is_a_line_for_each_tenth():
     out = io.StringIO()
-    with Bar("a.gguf", out) as bar:
+    with ProgressBar("a.gguf", out) as bar:
         for done in range(0, 1001, 3):
             bar("checking" if done < 300 else "downloading", done, 1000)
         bar.notice("Odd \x1b[2J.")
@@ -443,7 +443,7 @@ def test_without_a_terminal_a_bar_is_a_line_for_each_tenth():
 def test_what_was_here_is_no_speed(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     glass = Glass(100, 10)
-    with Bar("a.gguf", Paper(glass)) as bar:
+    with ProgressBar("a.gguf", Paper(glass)) as bar:
         bar("checking", 9 * 10**9, 10**10)
         bar("downloading", 9 * 10**9, 10**10)
         bar("downloading", 10**10, 10**10)

@@ -9,7 +9,7 @@ from lcp.errors import LcpError
 from lcp.terminal.signals import quiet
 
 if TYPE_CHECKING:
-    from lcp.terminal.keyboard import Keyboard, Line
+    from lcp.terminal.keyboard import Keyboard, TypedLine
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Talk:
                 chat.loading.result()  # a model that cannot be loaded ends the chat
             chat.screen.error(str(error))
 
-    def _do(self, line: "Line") -> None:
+    def _do(self, line: "TypedLine") -> None:
         chat = self.chat
         if line.is_command:
             head = chat.conversation.head

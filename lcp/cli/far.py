@@ -71,7 +71,7 @@ def list_models(name: str, as_json: bool) -> None:
     from lcp.cli.pull import fits
     from lcp.downloads import hub, names
     from lcp.downloads.filenames import candidates, rank
-    from lcp.terminal.pages import Page
+    from lcp.terminal.printout import Printout
 
     repository = hub.look_up(names.parse(name))
     fit = fits()
@@ -91,7 +91,7 @@ def list_models(name: str, as_json: bool) -> None:
         return
     if not found:
         raise ModelNotFound(f"{repository.name} has no GGUF files. Look for one that has: *-GGUF.")
-    page = Page()
+    page = Printout()
     page.title(repository.name, repository.licence)
     rows = [
         (one.quant or "", words.size(one.size), VERDICTS[fit(one.size)], one.path) for one in found

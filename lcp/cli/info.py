@@ -85,9 +85,9 @@ def run(asked: Arguments, flags: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
         from lcp.cli import infopage
-        from lcp.terminal.pages import Page
+        from lcp.terminal.printout import Printout
 
-        page = Page()
+        page = Printout()
         infopage.show(page, model, known)
         infopage.show_memory(page, known, needs)
         if asked.every:
@@ -176,14 +176,14 @@ def _outlook(
 
 def _show_template(model: "ModelFile") -> None:
     from lcp.modelfile.facts import template_source
-    from lcp.terminal.pages import Page
+    from lcp.terminal.printout import Printout
 
     source = template_source(model.header.values)
     if not source:
         raise ModelError(
             f"{model.name} has no chat template. Give one: lcp chat --chat-template FILE"
         )
-    Page().text(source)
+    Printout().text(source)
 
 
 def _as_json(model: "ModelFile", known: "Facts", needs: "Outlook | str") -> dict[str, Any]:

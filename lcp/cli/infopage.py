@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from lcp.modelfile.header import Header
     from lcp.modelfile.outlook import Outlook
     from lcp.modelfile.parts import ModelFile
-    from lcp.terminal.pages import Page
+    from lcp.terminal.printout import Printout
 
 VERDICTS = {"fits": "fits", "pages": "from disk", "no": "too large"}
 
 
-def show(page: "Page", model: "ModelFile", known: "Facts") -> None:
+def show(page: "Printout", model: "ModelFile", known: "Facts") -> None:
     """What the file says, then what is wrong with it."""
     page.title(known.name, model.name if model.name != known.name else "")
     whole = model.size_present if model.complete else model.size_expected
@@ -79,7 +79,7 @@ def _remarks(model: "ModelFile") -> Iterator[str]:
         yield f"{model.trailing:,} bytes behind its last tensor belong to nothing."
 
 
-def show_memory(page: "Page", known: "Facts", needs: "Outlook | str") -> None:
+def show_memory(page: "Printout", known: "Facts", needs: "Outlook | str") -> None:
     """The table of contexts, and what follows from it; or why there is none."""
     if isinstance(needs, str):
         if needs not in known.problems:
@@ -151,13 +151,13 @@ def _gpu(known: "Facts", needs: "Outlook") -> str:
     return f"{', '.join(names)}: {layers(needs.choice.n_gpu_layers)}."
 
 
-def show_keys(page: "Page", header: "Header") -> None:
+def show_keys(page: "Printout", header: "Header") -> None:
     """Every key and its value, cut at the margin."""
     page.blank()
     page.listing([(key, _short(value)) for key, value in header.values.items()])
 
 
-def show_tensors(page: "Page", header: "Header") -> None:
+def show_tensors(page: "Printout", header: "Header") -> None:
     """Every tensor: name, quant, shape, bytes."""
     page.blank()
     page.listing([

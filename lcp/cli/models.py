@@ -65,12 +65,12 @@ def rm(
 def verify(name: Name) -> None:
     """Read a model anew and compare its sha256 with what it should be."""
     from lcp.downloads import library, upkeep
-    from lcp.terminal.bars import Bar
+    from lcp.terminal.progress_bar import ProgressBar
 
     model = library.find(name)
     total = model.found.size if model.found else paths.model_size(model.path)
     done = 0
-    with Bar(model.name) as bar:
+    with ProgressBar(model.name) as bar:
 
         def on_bytes(n: int) -> None:
             nonlocal done

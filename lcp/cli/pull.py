@@ -230,12 +230,12 @@ def _get(repository: "Repository", files: "Sequence[File]") -> Path:
     """Every file in the cache and verified; the first one's path."""
     from lcp.downloads import network, records
     from lcp.downloads.fetch import fetch
-    from lcp.terminal.bars import Bar
+    from lcp.terminal.progress_bar import ProgressBar
 
     paths = []
     for number, file in enumerate(files, 1):
         title = Path(file.path).name + (f" ({number}/{len(files)})" if len(files) > 1 else "")
-        with Bar(title) as bar:
+        with ProgressBar(title) as bar:
             blob = _blob(repository, file)
             paths.append(fetch(blob, token=network.token(), on_progress=bar, on_notice=bar.notice))
         done = "is here already" if file.here == file.size else "verified"
@@ -281,7 +281,7 @@ def _list_catalogue() -> None:
     """Every name, its size, whether that fits, what it is good for."""
     from lcp.downloads.catalog import catalog
     from lcp.downloads.library import installed
-    from lcp.terminal.pages import Page
+    from lcp.terminal.printout import Printout
 
     fit, here = fits(), installed()
     rows = []
@@ -292,7 +292,7 @@ def _list_catalogue() -> None:
         rows.append((entry.name, f"{size:>9}", said, entry.good_for, entry.licence))
     if sys.stdout.isatty():
         room = shutil.get_terminal_size().columns
-        Page().listing(rows if room > 90 else [row[:-1] for row in rows])
+        Printout().listing(rows if room > 90 else [row[:-1] for row in rows])
     else:
         wide = max(len(row[0]) for row in rows)
         for name, size, said, good_for, licence in rows:

@@ -13,7 +13,7 @@ def show(words: str, as_json: bool) -> None:
     """List what the Hub finds, the most downloaded first; ModelNotFound where that is nothing."""
     from lcp.downloads import hub
     from lcp.terminal.clean import clean
-    from lcp.terminal.pages import Page
+    from lcp.terminal.printout import Printout
 
     words = " ".join(words.split())
     if not words:
@@ -28,7 +28,7 @@ def show(words: str, as_json: bool) -> None:
             (hit.name, _short(hit.parameters), f"{hit.downloads:,}", "gated" if hit.gated else "")
             for hit in found
         ]
-        Page().listing([head, *rows])
+        Printout().listing([head, *rows])
     if not found:
         raise ModelNotFound(
             f"The Hugging Face Hub has no GGUF repository that matches {words}. "

@@ -47,7 +47,7 @@ def _help(chat: Chat, name: str) -> None:
     """All commands, the keys of the line, or more of one command."""
     screen = chat.screen
     if name == "keys":
-        from lcp.terminal.keys import TABLE as KEYS
+        from lcp.terminal.key_bindings import KEYS
 
         screen.table([*KEYS, ("@FILE", MENTION)])
     elif name:

@@ -13,7 +13,7 @@ from lcp.engine.context import Progress
 from lcp.engine.probs import TokenProb
 from lcp.errors import LcpError
 from lcp.session.message import Message
-from lcp.terminal import charts
+from lcp.terminal import token_charts
 from lcp.terminal.signals import leave, stopping
 
 LEAST = 8  # of the tokens that were least likely are told
@@ -26,7 +26,7 @@ def tokens(chat: Chat, _: str) -> None:
     if not messages:
         raise LcpError("Nothing was asked yet. Ask something first.")
     rows = chat.engine.prompt(messages)
-    chat.screen.show(charts.tokens(rows))
+    chat.screen.show(token_charts.tokens(rows))
     chat.screen.notice(f"{len(rows):,} tokens")
 
 
@@ -38,12 +38,14 @@ def probs(chat: Chat, argument: str) -> None:
         row = rows[n - 1]
         before = "".join(r.text for r in rows[max(0, n - 12) : n - 1])
         chat.screen.notice(f"…{before}")
-        chat.screen.show(charts.bars(_alternatives(row)))
+        chat.screen.show(token_charts.bars(_alternatives(row)))
         chat.screen.notice(f"/fork {n} K goes on with alternative K in its place.")
         return
-    chat.screen.show(charts.sureness([(row.text, row.p) for row in rows]))
+    chat.screen.show(token_charts.coloured([(row.text, row.p) for row in rows]))
     least = sorted(range(len(rows)), key=lambda i: rows[i].p)[:LEAST]
-    chat.screen.show(charts.bars([(str(i + 1), rows[i].text, rows[i].p) for i in sorted(least)]))
+    chat.screen.show(
+        token_charts.bars([(str(i + 1), rows[i].text, rows[i].p) for i in sorted(least)])
+    )
     chat.screen.notice(
         f"The least likely of {len(rows):,} tokens, numbered; before temperature and the other "
         "settings. /probs N shows what else the model had."

@@ -12,18 +12,18 @@ from lcp.terminal.clean import clean
 
 # From what is typed of it to the words that may be meant, each alone or with its meaning; those
 # that begin otherwise are ignored.
-Candidates = Callable[[str], Iterable[str | tuple[str, str]]]
+CompletionWords = Callable[[str], Iterable[str | tuple[str, str]]]
 
 _COMMAND = re.compile(r"/(\S*)(?:\s+(.*))?")
 _MENTION = re.compile(r'(?:^|[\s(])@("[^"\n]*|[^\s"]*)$')
 
 
-class Words(Completer):
+class LineCompleter(Completer):
     """Commands at the beginning of a line, paths behind an @ anywhere in it."""
 
     def __init__(
         self,
-        commands: Mapping[str, tuple[str, Candidates]],
+        commands: Mapping[str, tuple[str, CompletionWords]],
         paths: Callable[[str], Iterable[str]],
     ) -> None:
         """`commands`: name -> its meaning, and candidates for its whole argument. `paths`: what

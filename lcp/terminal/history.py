@@ -16,7 +16,7 @@ READ = 1 << 20  # bytes at the end of the file that are recalled
 SUGGESTED = 1_000  # newest messages that are looked at for a suggestion, at each key
 
 
-class FileOfLines(History):
+class HistoryFile(History):
     """What was typed, a JSON string a line, readable by its owner only."""
 
     def __init__(self, path: Path, unfold: Callable[[str], str] = str) -> None:
@@ -57,10 +57,10 @@ class FileOfLines(History):
         return self._loaded_strings[:SUGGESTED]
 
 
-class FromHistory(AutoSuggest):
+class SuggestFromHistory(AutoSuggest):
     """Suggests the rest of the newest line that begins with what is typed."""
 
-    def __init__(self, history: FileOfLines) -> None:
+    def __init__(self, history: HistoryFile) -> None:
         self._history = history
 
     def get_suggestion(self, buffer: Buffer, document: Document) -> Suggestion | None:

@@ -11,8 +11,8 @@ import re
 from html import escape
 
 from lcp.terminal.clean import clean
-from lcp.terminal.code import coloured
-from lcp.terminal.dialect import Node, parser
+from lcp.terminal.code_block import coloured
+from lcp.terminal.markdown import Node, parser
 
 _SAFE = re.compile(r"https?://|mailto:", re.IGNORECASE)
 _BELOW = 2  # levels of headings that the page itself has

@@ -5,10 +5,14 @@ and what is typed then stands in the next line. Knows no models and no commands.
 """
 
 import asyncio
+import os
 import re
+import select
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,19 +32,21 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from lcp.errors import LcpError
-from lcp.terminal import toolbar, typeahead
+from lcp.terminal import toolbar
 from lcp.terminal.clean import SIGNS
-from lcp.terminal.clusters import Apart
-from lcp.terminal.completion import Candidates, Words
+from lcp.terminal.completion import CompletionWords, LineCompleter
 from lcp.terminal.editor import edit
-from lcp.terminal.history import FileOfLines, FromHistory
-from lcp.terminal.keys import bindings
-from lcp.terminal.paste import Pastes
+from lcp.terminal.graphemes import SideBySide
+from lcp.terminal.history import HistoryFile, SuggestFromHistory
+from lcp.terminal.key_bindings import bindings
+from lcp.terminal.long_pastes import LongPastes
 from lcp.terminal.signals import LEAVING, handling
 
 PROMPT = "> "
 PAUSE_S = 0.05  # without a key, before what is typed is told: nothing of that delays an echo
 REFRESH_S = 0.25
+_ESCAPE_S = 0.1  # after this an Esc is a key of its own
+_BACKGROUND_S = 0.5  # between two looks whether the terminal is ours again
 _COMMAND = re.compile(r"/(?:[^\s/]+(?:[^\S\n][^\n]*)?)?")  # "/etc/hosts is a file" is a question
 # Readable on white as on black: bright black is the background itself in a well-known theme.
 _OWN = "fg:default bg:default"  # the colours of the terminal
@@ -64,7 +70,7 @@ _STYLE = Style.from_dict(
 
 
 @dataclass(frozen=True)
-class Line:
+class TypedLine:
     """What a person sent: a message, or one line that was typed as a command."""
 
     text: str
@@ -79,8 +85,8 @@ class Keyboard:
         history: Path,
         *,
         on_text: Callable[[str], None] = lambda text: None,
-        state: Callable[[], Sequence[toolbar.Part]] = lambda: (),
-        commands: Mapping[str, tuple[str, Candidates]] | None = None,
+        state: Callable[[], Sequence[toolbar.ToolbarPart]] = lambda: (),
+        commands: Mapping[str, tuple[str, CompletionWords]] | None = None,
         paths: Callable[[str], Iterable[str]] = lambda begun: (),
         keys: Callable[[], str] = lambda: "emacs",
         meanwhile: Callable[[], None] = lambda: None,
@@ -95,7 +101,7 @@ class Keyboard:
         self._state = state
         self._keys = keys
         self._meanwhile = [meanwhile]
-        self._pastes = Pastes()
+        self._pastes = LongPastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
         self._kept: list[KeyPress] = []  # typed while an answer came
@@ -104,7 +110,7 @@ class Keyboard:
         self._complaint = ""  # what went wrong in the editor, until the next change
         # What is pasted and what files are called has the signs that answers have.
         Char.display_mappings |= {chr(c): sign for c, sign in SIGNS.items() if c >= 0xA0}
-        earlier = FileOfLines(history, self._pastes.unfold)
+        earlier = HistoryFile(history, self._pastes.unfold)
         self._dumb = output is None and is_dumb_terminal()
         if output is None and not self._dumb:  # for that, prompt_toolkit has a plain line
             output = create_output(always_prefer_tty=True)  # not into `| tee answers`
@@ -115,12 +121,12 @@ class Keyboard:
             multiline=True,
             prompt_continuation="  ",
             history=earlier,
-            auto_suggest=FromHistory(earlier),
-            completer=Words(commands or {}, paths),
+            auto_suggest=SuggestFromHistory(earlier),
+            completer=LineCompleter(commands or {}, paths),
             complete_while_typing=False,
             key_bindings=bindings(self._pastes, self._edit, lambda: self._given),
             enable_suspend=True,
-            input_processors=[Apart()],
+            input_processors=[SideBySide()],
             style=_STYLE,
             input=input,
             output=output,
@@ -129,7 +135,7 @@ class Keyboard:
         toolbar.place(self._session, self._parts)
         self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 
-    def read(self, text: str = "") -> Line:
+    def read(self, text: str = "") -> TypedLine:
         """What is sent next, the line beginning with `text`. Ctrl-C raises KeyboardInterrupt on an
         empty line and on one that began with a text, Ctrl-D EOFError on an empty one; SIGTERM and
         SIGHUP raise SystemExit, with the terminal in order."""
@@ -162,14 +168,14 @@ class Keyboard:
 
     def kept(self) -> AbstractContextManager[None]:
         """While an answer comes: what is typed is read, and stands in the next line."""
-        return nullcontext() if self._dumb else typeahead.kept(self._session.app.input, self._kept)
+        return nullcontext() if self._dumb else _kept(self._session.app.input, self._kept)
 
-    def _line(self, line: str) -> Line:
+    def _line(self, line: str) -> TypedLine:
         """What a line in the editor stands for. A blank before a slash makes it a message."""
         text = self._pastes.unfold(line)
         if _COMMAND.fullmatch(line):
-            return Line(text, is_command=True)
-        return Line(text[1:] if text.startswith(" /") else text)
+            return TypedLine(text, is_command=True)
+        return TypedLine(text[1:] if text.startswith(" /") else text)
 
     def _changed(self) -> None:
         self._complaint = ""
@@ -182,7 +188,7 @@ class Keyboard:
         line = self._line(self._session.default_buffer.text)
         self._on_text("" if line.is_command else line.text)
 
-    def _parts(self) -> Sequence[toolbar.Part]:
+    def _parts(self) -> Sequence[toolbar.ToolbarPart]:
         if self._complaint:
             return [(self._complaint, "bad")]
         try:
@@ -268,3 +274,43 @@ class Keyboard:
             handlers[signal.SIGCONT] = repaint
         with handling(handlers):
             yield
+
+
+@contextmanager
+def _kept(input: Input, keys: list[KeyPress]) -> Iterator[None]:
+    """Read the keys of `input`; they are put at the end of `keys`."""
+    if os.name != "posix":  # Windows keeps them itself
+        yield
+        return
+    ending, end = os.pipe()
+    last = 0.0
+
+    def read() -> None:
+        nonlocal last
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            while not input.closed:
+                ready, _, _ = select.select([input.fileno(), ending], [], [])
+                if ending in ready:
+                    return
+                if _ours(input.fileno()):
+                    keys.extend(input.read_keys())
+                    last = time.monotonic()
+                else:
+                    select.select([ending], [], [], _BACKGROUND_S)
+
+    thread = threading.Thread(target=read, name="lcp keys", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.write(end, b".")
+        thread.join()
+        os.close(ending)
+        os.close(end)
+        if time.monotonic() - last > _ESCAPE_S:
+            keys += input.flush_keys()
+
+
+def _ours(fd: int) -> bool:
+    """Whether it may be read: in the background that would stop us. A pipe always may."""
+    return not os.isatty(fd) or os.tcgetpgrp(fd) == os.getpgrp()

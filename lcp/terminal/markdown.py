@@ -11,9 +11,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lcp.terminal.code import Code
-from lcp.terminal.dialect import Node, parser
+from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.tree import SyntaxTreeNode
 
+from lcp.terminal.code_block import CodeBlock
+
+Node = SyntaxTreeNode
+_DEEPEST = 20  # marks inside each other; Python would fall over a thousand
+# Between its marks maths stays as it was typed. A dollar sign of a price is none of these marks;
+# the bounds keep a text full of opening marks cheap.
+_MATHS = re.compile(
+    r"\\\(.{1,2000}?\\\)|\\\[.{1,2000}?\\\]|\$\$[^$]{1,2000}?\$\$"
+    r"|\$(?![\s$])(?:(?!\*\*)[^$`\n]){0,200}?(?<!\s)\$(?![\d$])",
+    re.DOTALL,
+)
+_MATHS_CLOSE = {"\\[": "\\]", "$$": "$$"}
 LISTS = ("bullet_list", "ordered_list")
 _LEAST_CODE = 3  # lines of a block that is shown from its middle
 _LONG = 2000  # characters of an open block
@@ -27,7 +42,7 @@ class Block:
     node: Node
     gap: bool  # a blank row before it
     number: int | None = None  # of an ordered item
-    code: Code | None = None
+    code: CodeBlock | None = None
 
 
 def blocks(root: Node, gap: bool = False, number: int | None = None) -> Iterator[Block]:
@@ -97,7 +112,7 @@ class Splitter:
     """Give it text by `feed`; `take` has the blocks finished since, `open_blocks` the rest."""
 
     def __init__(self) -> None:
-        self.code: Code | None = None  # the fence that is open
+        self.code: CodeBlock | None = None  # the fence that is open
         self._parser = parser()
         self._rest = ""  # begins where a block, an item or a line of code begins
         self._parsed = 0  # so much of it was parsed, in whole lines
@@ -182,7 +197,7 @@ class Splitter:
         self._indent = len(self._rest) - len(self._rest.lstrip(" "))
         self._mark, length = block.node.markup[0], len(block.node.markup)
         self._close = re.compile(rf" {{0,3}}{re.escape(self._mark)}{{{length},}}[ \t]*")
-        self.code = Code(block.node.info)
+        self.code = CodeBlock(block.node.info)
         self._drop(1)
         self._gap, self._number = True, None
         return Block(block.node, block.gap, code=self.code)
@@ -215,3 +230,67 @@ class Splitter:
             column += 4 - column % 4 if line[taken] == "\t" else 1
             taken += 1
         return " " * max(0, column - self._indent) + line[taken:]
+
+
+# The parser: markdown-it's CommonMark with tables and maths, without HTML.
+
+
+def parser() -> MarkdownIt:
+    """CommonMark with tables and maths. HTML is text: `Vec<T>` has to stay. So are definitions
+    of links: they would change what was printed long ago."""
+    md = MarkdownIt("commonmark", {"html": False})
+    md.enable(["strikethrough", "table"]).disable("reference")
+    md.core.ruler.push("shallow", _shallow)
+    md.inline.ruler.before("escape", "maths", _maths_inline)
+    alt = ["paragraph", "blockquote", "list"]  # what it interrupts
+    md.block.ruler.before("fence", "maths", _maths_block, {"alt": alt})
+    return md
+
+
+def _shallow(state: StateCore) -> None:
+    """Marks that stand too deep inside others mark nothing."""
+    for token in state.tokens:
+        depth, kept = 0, []
+        for child in token.children or ():
+            deepest = max(depth, depth + child.nesting)
+            depth += child.nesting
+            if not child.nesting or deepest <= _DEEPEST:
+                kept.append(child)
+        if token.children:
+            token.children = kept
+
+
+def _maths_inline(state: StateInline, silent: bool) -> bool:
+    found = _MATHS.match(state.src, state.pos, state.posMax)
+    if not found:
+        return False
+    if not silent:
+        state.pending += found.group()
+    state.pos = found.end()
+    return True
+
+
+def _maths_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    r"""From a line that begins with \[ or $$ to its close, at most to a blank line."""
+
+    def text(line: int) -> str:
+        return state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]]
+
+    close = _MATHS_CLOSE.get(text(start)[:2])
+    if close is None or state.is_code_block(start):
+        return False
+    line, rest = start, text(start)[2:]
+    if close in rest and not rest.rstrip().endswith(close):
+        return False  # words follow: a paragraph
+    if silent:
+        return True
+    while close not in rest and line + 1 < end and not state.isEmpty(line + 1):
+        if state.sCount[line + 1] < state.blkIndent:
+            break
+        line += 1
+        rest = text(line)
+    token = state.push("maths", "", 0)
+    token.content = state.getLines(start, line + 1, state.sCount[start], False)
+    token.map = [start, line + 1]
+    state.line = line + 1
+    return True

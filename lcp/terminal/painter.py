@@ -1,7 +1,8 @@
-"""An answer on its way into a terminal: what is finished is printed once and never touched.
+"""Draws an answer, and the thinking before it, in a terminal while the text arrives.
 
-`Canvas` knows which rows at the bottom of the terminal may still change, and paints them anew from
-the first that differs. `Painter` feeds it Markdown. There is no thread: it paints when text comes.
+`Canvas` prints finished rows once; it repaints the open rows below them from the first one that
+differs. `AnswerPainter` draws Markdown on a Canvas, `ThinkingPainter` the last rows of thinking.
+They have no thread: they paint when text arrives.
 """
 
 from __future__ import annotations
@@ -9,23 +10,29 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
 
 from lcp.terminal.clean import Cleaner
-from lcp.terminal.code import Code, Row
+from lcp.terminal.code_block import CodeBlock, ScreenRow
 from lcp.terminal.markdown import Splitter
-from lcp.terminal.rows import Drawing, printed
+from lcp.terminal.markdown_rows import Renderer, row_text
 
 SOONEST_S = 1 / 15  # after a paint
 _LATEST_S = 0.5  # after a paint, whatever it costs
 _SHARE = 0.02  # of the time since the answer began may go into painting
+ROWS = 3  # of thinking
+_DIM = Style(dim=True)
 _UP, _ERASE_TO_END = "\x1b[{}A\r", "\x1b[K"
 
 
 class Canvas:
-    """Rows that are printed for good, and below them rows that may still change."""
+    """Rows that are row_text for good, and below them rows that may still change."""
 
     def __init__(self, console: Console, reflows: bool | None = None) -> None:
         """`reflows`: whether the terminal wraps rows anew when it gets narrower."""
@@ -50,11 +57,11 @@ class Canvas:
         """Rows that can change: all of the screen but the cursor's, and one to spare."""
         return max(1, self._console.height - 2)
 
-    def show(self, done: Iterable[Row], rest: Iterable[Row] = ()) -> None:
+    def show(self, done: Iterable[ScreenRow], rest: Iterable[ScreenRow] = ()) -> None:
         """Print rows for good, and below them the open ones, as many as the screen has room for."""
-        finished = [printed(self._console, row) for row in done]
+        finished = [row_text(self._console, row) for row in done]
         rest = list(rest)[-self.height :] if self.moves else []
-        rows = [printed(self._console, row) for row in rest]
+        rows = [row_text(self._console, row) for row in rest]
         before = self._before()
         new = finished + rows
         same = 0
@@ -89,7 +96,7 @@ class Canvas:
         return before[-self.height :]
 
 
-class Painter:
+class AnswerPainter:
     """Markdown in pieces, painted as it comes."""
 
     def __init__(
@@ -107,7 +114,7 @@ class Painter:
         self._cleaner = Cleaner()
         self._splitter = Splitter()
         self._splitter.feed(begun)
-        self._code: Code | None = None  # the fence that was open last
+        self._code: CodeBlock | None = None  # the fence that was open last
         self._new = False  # text that is not painted
         self._began: float | None = None
         self._last = -math.inf
@@ -145,23 +152,83 @@ class Painter:
 
     def _paint(self, final: bool) -> None:
         begun = self._clock()
-        drawing, width = Drawing(self._console), self._canvas.width
+        drawing, width = Renderer(self._console), self._canvas.width
         found = self._splitter.take(final)
         done = self._code.take(width) if self._code else []
         for block in found:
             done += drawing.rows([block], width)
             self._code = block.code or self._code
-        rest: list[Row] = []
+        rest: list[ScreenRow] = []
         if self._splitter.code:
             rest = self._splitter.code.rest(width, self._splitter.open_line())
         elif not final and self._canvas.moves:
             height = self._canvas.height
             found = self._splitter.open_blocks(height)
-            rest = Drawing(self._console, height).rows(found, width)
+            rest = Renderer(self._console, height).rows(found, width)
         self._canvas.show(done, rest)
         self._new = False
         self._last = self._clock()
         self.spent += self._last - begun
+
+
+class ThinkingPainter:
+    """A window on text that is not kept on the screen."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._canvas = Canvas(console)
+        self._cleaner = Cleaner()
+        self._began = clock()
+        self._painted = -math.inf
+        self._tokens = 0
+        self._thought = False  # anything but blanks
+        self._above: deque[str] = deque(maxlen=ROWS - 1)  # whole rows
+        self._line = ""  # the row that grows
+
+    def feed(self, text: str, tokens: int = 0) -> None:
+        """A piece of the thinking, and how many tokens it has, where that is known."""
+        self._line += self._cleaner.feed(text).expandtabs()
+        self._tokens += tokens
+        self._thought = self._thought or bool(text.strip())
+        if self._clock() - self._painted >= SOONEST_S:
+            self.paint()
+
+    def paint(self) -> None:
+        """Show the rows that are the last ones now."""
+        self._painted = self._clock()
+        self._wrap()
+        rows = [row for row in (*self._above, self._line) if row.strip()]
+        self._canvas.show([], [[Segment(row, _DIM)] for row in rows])
+
+    def clear(self) -> None:
+        """Take the window off the screen, until the next piece."""
+        self._canvas.show([])
+        self._painted = -math.inf
+
+    def finish(self) -> None:
+        """Fold: one line in place of the window."""
+        told = f"thought for {self._clock() - self._began:.0f} s"
+        if self._tokens:
+            told += f", {self._tokens:,} tokens"
+        self._canvas.show([[Segment(told, _DIM)]] if self._thought else [])
+
+    def displaced(self) -> None:
+        """See Canvas."""
+        self._canvas.displaced()
+
+    def _wrap(self) -> None:
+        """Move what fills a row out of the line. Blank rows are not worth one of three."""
+        *whole, line = self._line.split("\n")
+        for text in whole:
+            self._above.extend(row for row in self._rows(text) if row)
+        *full, last = self._rows(line)
+        self._above.extend(full)
+        self._line = line[len(line.rstrip()) - len(last) :]
+
+    def _rows(self, text: str) -> list[str]:
+        rows = Text(text, overflow="fold").wrap(self._console, self._canvas.width)
+        return [row.plain.rstrip() for row in rows] or [""]
 
 
 def _reflows() -> bool:

@@ -25,8 +25,7 @@ from lcp.terminal.clean import Cleaner, clean
 from lcp.terminal.signals import handling
 
 if TYPE_CHECKING:
-    from lcp.terminal.painter import Painter
-    from lcp.terminal.thinking import Thinking
+    from lcp.terminal.painter import AnswerPainter, ThinkingPainter
 
 _ERASE_LINE = Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2))
 # Parts differ in sign as well as in colour: colours may be off, or look alike to a person.
@@ -58,17 +57,17 @@ class Screen:
         self._clock = clock
         self._closed = False
         self._transient = False
-        self._part: Painter | Thinking | _Plain | None = None
+        self._part: AnswerPainter | ThinkingPainter | _Plain | None = None
         self._part_thinks = False
         self._fence = ""
 
     def prepare(self) -> None:
         """Import what draws answers, before there is one; in any thread."""
         if self._draws(self._out):
-            from lcp.terminal import painter, thinking  # noqa: F401
-            from lcp.terminal.code import Code
+            import lcp.terminal.painter  # noqa: F401
+            from lcp.terminal.code_block import CodeBlock
 
-            Code("python").close()  # the lexers of the first block of code
+            CodeBlock("python").close()  # the lexers of the first block of code
 
     @contextmanager
     def answer(self, fence: str = "") -> Iterator[None]:
@@ -105,25 +104,25 @@ class Screen:
             self._part = None
             raise
 
-    def _begin_part(self, thinking: bool) -> "Painter | Thinking | _Plain":
+    def _begin_part(self, thinking: bool) -> "AnswerPainter | ThinkingPainter | _Plain":
         console = self._err if thinking else self._out
         if self._draws(console):
             if not thinking:
-                from lcp.terminal.painter import Painter
+                from lcp.terminal.painter import AnswerPainter
 
-                painter, self._fence = Painter(console, clock=self._clock, begun=self._fence), ""
-                return painter
+                begun, self._fence = self._fence, ""
+                return AnswerPainter(console, clock=self._clock, begun=begun)
             if not (self.show_thinking or console.is_dumb_terminal):
-                from lcp.terminal.thinking import Thinking
+                from lcp.terminal.painter import ThinkingPainter
 
-                return Thinking(console, clock=self._clock)
+                return ThinkingPainter(console, clock=self._clock)
         return _Plain(console, thinking)
 
     def _draws(self, console: Console) -> bool:
         """Whether what is written there is Markdown that is painted."""
         return console.is_terminal and not (self._plain or self.verbatim or console.legacy_windows)
 
-    def _finish_part(self) -> "Painter | Thinking | _Plain | None":
+    def _finish_part(self) -> "AnswerPainter | ThinkingPainter | _Plain | None":
         part, self._part = self._part, None
         if part:
             part.finish()

@@ -16,11 +16,11 @@ _CUT = 16  # cells that a column keeps which may be cut
 _WRAPPED = 28  # cells that a last column needs, to be wrapped in
 _MARK = 2  # cells of a column of marks, which stands before the names
 
-Row = Sequence[str]
+TableRow = Sequence[str]
 
 
 def lines(
-    rows: Sequence[Row], width: int | None, *, head: bool = False, cut: Collection[int] = ()
+    rows: Sequence[TableRow], width: int | None, *, head: bool = False, cut: Collection[int] = ()
 ) -> list[str]:
     """The rows in `width` cells; None: as wide as they are. `head`: the first row names the
     columns. The columns `cut` end with … where there is no room; any other last one is wrapped."""
@@ -70,7 +70,7 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*found, line]
 
 
-def _joined(row: Row, widths: Sequence[int]) -> str:
+def _joined(row: TableRow, widths: Sequence[int]) -> str:
     padded = (set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True))
     return GAP.join(padded).rstrip()
 
@@ -89,7 +89,7 @@ def _shrunk(widths: Sequence[int], width: int, narrower: Collection[int]) -> lis
 
 
 def _listed(
-    rows: Sequence[Row], widths: Sequence[int], width: int, head: bool, cut: Collection[int]
+    rows: Sequence[TableRow], widths: Sequence[int], width: int, head: bool, cut: Collection[int]
 ) -> list[str]:
     """Each row as its name, and indented what belongs to it; the last column stands alone."""
     name = next((i for i, w in enumerate(widths) if w > _MARK), 0)

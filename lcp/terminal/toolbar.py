@@ -17,11 +17,11 @@ from prompt_toolkit.utils import get_cwidth
 from lcp.terminal.clean import clean
 
 # What is said and how: "", "warn" or "bad". The most important part comes first.
-Part = tuple[str, str]
+ToolbarPart = tuple[str, str]
 _BETWEEN = " · "
 
 
-def place(session: PromptSession[str], parts: Callable[[], Sequence[Part]]) -> None:
+def place(session: PromptSession[str], parts: Callable[[], Sequence[ToolbarPart]]) -> None:
     """Put the line right below the text.
 
     prompt_toolkit's own one is at the bottom of the screen, and only once the terminal has said
@@ -37,7 +37,7 @@ def place(session: PromptSession[str], parts: Callable[[], Sequence[Part]]) -> N
     rows.children.append(ConditionalContainer(line, ~is_done))
 
 
-def fitting(parts: Sequence[Part], columns: int) -> StyleAndTextTuples:
+def fitting(parts: Sequence[ToolbarPart], columns: int) -> StyleAndTextTuples:
     """The parts on one line, without the last ones where they do not all fit."""
     shown: StyleAndTextTuples = []
     left = columns - 1  # a full row would make some terminals wrap

@@ -1,4 +1,4 @@
-"""Code as it streams: lines are coloured and finished while the fence is still open.
+"""CodeBlock as it streams: lines are coloured and finished while the fence is still open.
 
 A lexer is never run over everything again: it starts anew at a line from which it sees what it
 saw before. Lines become final by what stands in the text alone, however it arrived.
@@ -13,7 +13,7 @@ from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
 
-Row = list[Segment]
+ScreenRow = list[Segment]
 # Colours by the names a terminal gives them, which its owner chose: none that is hard to read on
 # white or on black. pygments' kinds of token; the longest name that fits counts.
 _STYLES = {
@@ -43,10 +43,10 @@ _LARGEST = 1 << 18  # a text with more characters has no colours: they would tak
 _WIDEST = 1000  # a line with more characters has no colours: lexers can take very long
 _TAB = 4
 
-Line = list[tuple[str, str]]  # (a kind in _STYLES or "", text)
+CodeLine = list[tuple[str, str]]  # (a kind in _STYLES or "", text)
 
 
-class Code:
+class CodeBlock:
     """The lines of one block of code; `take` has the rows finished since, `rest` the others."""
 
     def __init__(self, info: str) -> None:
@@ -55,7 +55,7 @@ class Code:
         self._lexer = _lexer(self._language)
         self._lines: list[str] = []  # not final
         self._due = _STEP + _OPEN
-        self._done: list[Line] = [[("Rule", f"{_RULE} {self._language}".rstrip())]]
+        self._done: list[CodeLine] = [[("Rule", f"{_RULE} {self._language}".rstrip())]]
 
     def feed(self, line: str) -> None:
         """One whole line, without its end."""
@@ -70,17 +70,17 @@ class Code:
         self._finish(_lex(self._lexer, self._lines))
         self._done.append([("Rule", _RULE)])
 
-    def take(self, width: int) -> list[Row]:
+    def take(self, width: int) -> list[ScreenRow]:
         """The rows that became final since the last call."""
         lines, self._done = self._done, []
         return [row for line in lines for row in _fold(line, width)]
 
-    def rest(self, width: int, line: str) -> list[Row]:
+    def rest(self, width: int, line: str) -> list[ScreenRow]:
         """The rows that are not final, with a line that is not whole."""
         lines = [*self._lines, line.expandtabs(_TAB)] if line else self._lines
         return [row for found in _lex(self._lexer, lines) for row in _fold(found, width)]
 
-    def _finish(self, lexed: list[Line]) -> None:
+    def _finish(self, lexed: list[CodeLine]) -> None:
         self._done += lexed
         del self._lines[: len(lexed)]
         self._due = len(self._lines) + _STEP
@@ -103,18 +103,18 @@ def language(info: str) -> str:
     return (info.split() or [""])[0].strip("{}.")
 
 
-def coloured(info: str, text: str) -> list[Line]:
+def coloured(info: str, text: str) -> list[CodeLine]:
     """The lines of a whole text in pieces of one kind each."""
     lexer = _lexer(language(info)) if len(text) <= _LARGEST else None
     return _lex(lexer, text.split("\n"))
 
 
-def _lex(lexer: Any, lines: list[str]) -> list[Line]:
+def _lex(lexer: Any, lines: list[str]) -> list[CodeLine]:
     """The lines in pieces; in one each where the lexer fails, or changes the text."""
-    plain: list[Line] = [[("", line)] for line in lines]
+    plain: list[CodeLine] = [[("", line)] for line in lines]
     if lexer is None or max(map(len, lines), default=0) > _WIDEST:
         return plain
-    found: list[Line] = [[]]
+    found: list[CodeLine] = [[]]
     try:
         for token, text in lexer.get_tokens("".join(f"{line}\n" for line in lines)):
             _add(found, text, _kind(token))
@@ -124,7 +124,7 @@ def _lex(lexer: Any, lines: list[str]) -> list[Line]:
     return found[:-1] if same else plain
 
 
-def _add(found: list[Line], text: str, kind: str) -> None:
+def _add(found: list[CodeLine], text: str, kind: str) -> None:
     for number, part in enumerate(text.split("\n")):
         if number:
             found.append([])
@@ -162,16 +162,16 @@ def _lexer(language: str) -> Any:
         return None
 
 
-def _fold(line: Line, width: int) -> list[Row]:
+def _fold(line: CodeLine, width: int) -> list[ScreenRow]:
     """A line as rows no wider than `width` cells, cut anywhere: code is not words."""
     text = "".join(part for _, part in line)
     if cell_len(text) <= width:
         return [[Segment(part, _style(kind)) for kind, part in line]]
-    rows: list[Row] = []
+    rows: list[ScreenRow] = []
     parts = iter(line)
     kind, part = next(parts)
     for piece in chop_cells(text, width):
-        row: Row = []
+        row: ScreenRow = []
         missing = len(piece)
         while missing:
             while not part:

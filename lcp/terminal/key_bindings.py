@@ -17,11 +17,11 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
 from prompt_toolkit.keys import Keys
 
-from lcp.terminal import clusters
-from lcp.terminal.paste import Pastes
+from lcp.terminal import graphemes
+from lcp.terminal.long_pastes import LongPastes
 
 # What a person should know: (keys, what they do). /help and the docs print it.
-TABLE = (
+KEYS = (
     ("Enter", "sends"),
     ("Alt-Enter, Ctrl-J", "begins a new line (with vi keys Ctrl-J)"),
     ("Tab", "completes commands, their arguments, and paths after an @"),
@@ -36,7 +36,7 @@ TABLE = (
 
 
 def bindings(
-    pastes: Pastes,
+    pastes: LongPastes,
     edit: Callable[[KeyPressEvent], Awaitable[None]],
     given: Callable[[], bool],
 ) -> KeyBindings:
@@ -51,11 +51,11 @@ def bindings(
 
     @Condition
     def behind_cluster() -> bool:
-        return clusters.before(get_app().current_buffer.document) > 1
+        return graphemes.before(get_app().current_buffer.document) > 1
 
     @Condition
     def at_cluster() -> bool:
-        return clusters.behind(get_app().current_buffer.document) > 1
+        return graphemes.behind(get_app().current_buffer.document) > 1
 
     @Condition
     def behind_paste() -> bool:
@@ -129,7 +129,7 @@ def bindings(
     def over_the_last(event: KeyPressEvent) -> None:
         """Move to the left."""
         buffer = event.current_buffer
-        buffer.cursor_position -= clusters.before(buffer.document)
+        buffer.cursor_position -= graphemes.before(buffer.document)
 
     @keys.add("right", filter=in_line & at_cluster)
     @keys.add("c-f", filter=in_line & at_cluster & emacs_mode)
@@ -137,13 +137,13 @@ def bindings(
     def over_the_next(event: KeyPressEvent) -> None:
         """Move to the right."""
         buffer = event.current_buffer
-        buffer.cursor_position += clusters.behind(buffer.document)
+        buffer.cursor_position += graphemes.behind(buffer.document)
 
     @keys.add("backspace", filter=in_line & behind_cluster & ~vi_navigation_mode)
     def remove_the_last(event: KeyPressEvent) -> None:
         """Remove what stands before the cursor."""
         buffer = event.current_buffer
-        buffer.delete_before_cursor(clusters.before(buffer.document))
+        buffer.delete_before_cursor(graphemes.before(buffer.document))
 
     @keys.add("delete", filter=in_line & at_cluster)
     @keys.add("c-d", filter=in_line & at_cluster & emacs_mode)
@@ -151,7 +151,7 @@ def bindings(
     def remove_the_next(event: KeyPressEvent) -> None:
         """Remove what stands behind the cursor."""
         buffer = event.current_buffer
-        buffer.delete(clusters.behind(buffer.document))
+        buffer.delete(graphemes.behind(buffer.document))
 
     keys.add("c-x", "c-e", filter=in_line)(edit)
     keys.add("v", filter=in_line & vi_navigation_mode)(edit)

@@ -1,4 +1,4 @@
-"""Pastes: a long text that was pasted stands in the line as a placeholder until it is sent.
+"""LongPastes: a long text that was pasted stands in the line as a placeholder until it is sent.
 
 Pure text: it gives what stands in the line for a text and the text for what stands in the line,
 and knows neither keys nor the screen.
@@ -12,7 +12,7 @@ _LONGEST = 64  # characters of a placeholder, at most
 _PLACEHOLDER = re.compile(r"\[paste \d+: [\d,]+ (?:lines|characters)\]")
 
 
-class Pastes:
+class LongPastes:
     """The texts that were folded since lcp was started; a recalled line may hold any of them."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Pastes that stand folded in a line."""
+"""LongPastes that stand folded in a line."""
 
 import time
 
@@ -9,9 +9,9 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from lcp import commands
-from lcp.terminal.completion import Words
-from lcp.terminal.history import READ, FileOfLines, FromHistory
-from lcp.terminal.paste import CHARACTERS, HUGE, LINES, Pastes
+from lcp.terminal.completion import LineCompleter
+from lcp.terminal.history import READ, HistoryFile, SuggestFromHistory
+from lcp.terminal.long_pastes import CHARACTERS, HUGE, LINES, LongPastes
 
 LONG = "line\n" * 20
 
@@ -28,19 +28,19 @@ LONG = "line\n" * 20
     ],
 )
 def test_what_is_long_is_folded(text, placeholder):
-    assert Pastes().fold(text) == (placeholder or text)
+    assert LongPastes().fold(text) == (placeholder or text)
 
 
 @given(st.lists(st.one_of(st.text("[paste 1:\n]lines", max_size=20), st.just(LONG))))
 def test_a_line_stands_for_what_was_typed_and_pasted(parts):
-    pastes = Pastes()
+    pastes = LongPastes()
     line = "".join(pastes.fold(part) for part in parts)
     assert pastes.unfold(line) == "".join(parts)
 
 
 @given(st.text(), st.text(), st.text(max_size=10))
 def test_what_was_unfolded_folds_again(before, after, change):
-    pastes = Pastes()
+    pastes = LongPastes()
     placeholder = pastes.fold(LONG)
     edited = pastes.unfold(before + placeholder + change + after)
     line = pastes.refold(edited)
@@ -49,13 +49,13 @@ def test_what_was_unfolded_folds_again(before, after, change):
 
 
 def test_what_is_huge_is_folded_wherever_it_comes_from():
-    pastes = Pastes()
+    pastes = LongPastes()
     assert pastes.refold("x" * (HUGE + 1)) == "[paste 1: 20,001 characters]"
     assert pastes.refold("x" * HUGE) == "x" * HUGE
 
 
 def test_only_a_placeholder_of_ours_is_found():
-    pastes = Pastes()
+    pastes = LongPastes()
     one, two = pastes.fold(LONG), pastes.fold(LONG)
     line = f"a {one} b {two}"
     assert pastes.at_end(line) == two
@@ -71,12 +71,12 @@ def test_only_a_placeholder_of_ours_is_found():
 
 
 def suggested(history, typed):
-    suggestion = FromHistory(history).get_suggestion(None, Document(typed))
+    suggestion = SuggestFromHistory(history).get_suggestion(None, Document(typed))
     return suggestion.text if suggestion else None
 
 
 def test_the_newest_line_that_begins_so_is_suggested(tmp_path):
-    history = FileOfLines(tmp_path / "history.jsonl")
+    history = HistoryFile(tmp_path / "history.jsonl")
     for text in ("What is old?", "What is new?\nSay.", "Else"):
         history.append_string(text)
     assert suggested(history, "What") == " is new?"
@@ -89,7 +89,7 @@ def test_the_newest_line_that_begins_so_is_suggested(tmp_path):
 def test_a_long_history_is_recalled_from_its_end(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(f'"{n:06} {"x" * 90}"\n' for n in range(20_000)))
-    recalled = list(FileOfLines(path).load_history_strings())
+    recalled = list(HistoryFile(path).load_history_strings())
     assert recalled[0].startswith("019999 ")
     assert 10_000 < len(recalled) < 11_000
 
@@ -99,7 +99,7 @@ def test_the_end_of_a_line_is_no_message(tmp_path):
     end = '" end"\n' + '"whole"\n' * 9
     end += " " * (READ - len(end) - 1) + "\n"
     path.write_text('"the begin and the \\' + end)  # the end of it would be JSON, too
-    assert list(FileOfLines(path).load_history_strings()) == ["whole"] * 9
+    assert list(HistoryFile(path).load_history_strings()) == ["whole"] * 9
 
 
 # completion
@@ -107,7 +107,7 @@ def test_the_end_of_a_line_is_no_message(tmp_path):
 
 def completed(line, **words):
     """What may stand in the line."""
-    words = Words(words or commands.completions(None), lambda begun: ["a b", "ab"])
+    words = LineCompleter(words or commands.completions(None), lambda begun: ["a b", "ab"])
     event = CompleteEvent(completion_requested=True)
     found = words.get_completions(Document(line), event)
     return [line[: len(line) + c.start_position] + c.text for c in found]
@@ -146,7 +146,7 @@ def test_the_candidates_are_asked_for_with_the_whole_argument():
 
 
 def test_what_is_done_at_each_key_does_not_grow_with_what_was_pasted(tmp_path):
-    pastes, history = Pastes(), FileOfLines(tmp_path / "history.jsonl")
+    pastes, history = LongPastes(), HistoryFile(tmp_path / "history.jsonl")
     line = pastes.fold("line\n" * 200_000)
     started = time.perf_counter()
     for n in range(1_000):

@@ -18,7 +18,7 @@ from lcp.terminal.table import lines, one_line
 _GAP = 2  # between columns, and before lines that belong to a title
 
 
-class Page:
+class Printout:
     """Printed to stdout from top to bottom. Colour only in a terminal; 80 columns elsewhere."""
 
     def __init__(self, out: TextIO | None = None) -> None:

@@ -13,7 +13,7 @@ _BAR = 30  # columns of a probability of 1
 _FOLDED = 300  # tokens that are shown of a long list, half from each end
 
 
-def sureness(rows: Sequence[tuple[str, float]]) -> Text:
+def coloured(rows: Sequence[tuple[str, float]]) -> Text:
     """A text in its tokens, (piece, probability 0..1), the unlikely ones standing out, and what
     the looks mean."""
     drawing = Text()

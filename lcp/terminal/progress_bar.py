@@ -24,7 +24,7 @@ from lcp.terminal.screen import say
 _COLUMNS = 52  # cells that the bar itself and its numbers need
 
 
-class Bar:
+class ProgressBar:
     """One file's progress; a context, at whose end the terminal is in order."""
 
     def __init__(self, title: str, err: TextIO | None = None) -> None:
@@ -52,7 +52,7 @@ class Bar:
         console = self._progress.console if self._progress else self._console
         say(console, sentence, "dim")
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lcp.terminal.pages import Page
+from lcp.terminal.printout import Printout
 
 
 class Terminal(io.StringIO):
@@ -22,7 +22,7 @@ def drawn(monkeypatch):
     def lines(draw, width=40, out=None):
         monkeypatch.setenv("COLUMNS", str(width))
         out = out or io.StringIO()
-        draw(Page(out))
+        draw(Printout(out))
         return out.getvalue().splitlines()
 
     return lines
@@ -126,7 +126,7 @@ def test_a_long_text_is_cleaned_for_a_terminal_and_left_alone_in_a_pipe(drawn):
 )
 def test_no_line_is_wider_than_the_page(width, items, rows):
     out = io.StringIO()
-    page = Page(out)
+    page = Printout(out)
     page._console.width = width
     page.items([item[: width - 2] for item in items])
     page.line(" ".join(items))

@@ -47,7 +47,7 @@ def lengths(text: str) -> list[int]:
     return found[1:] or found
 
 
-class Apart(Processor):
+class SideBySide(Processor):
     """Shows the parts of clusters side by side."""
 
     def apply_transformation(self, ti: TransformationInput) -> Transformation:

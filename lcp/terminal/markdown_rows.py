@@ -19,9 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lcp.terminal.clean import clean
-from lcp.terminal.code import Code, Row
-from lcp.terminal.dialect import Node
-from lcp.terminal.markdown import LISTS, Block, items
+from lcp.terminal.code_block import CodeBlock, ScreenRow
+from lcp.terminal.markdown import LISTS, Block, Node, items
 
 _NARROWEST = 12  # what is nested deeper than there is room for is not indented
 _COLUMN = 8  # cells for each column, or a table becomes a list
@@ -32,7 +31,7 @@ _MARKS = {"em": Style(italic=True), "strong": Style(bold=True), "s": Style(strik
 _HEADINGS = {"h1": "bold underline magenta", "h2": "bold magenta", "h3": "magenta"}
 
 
-def printed(console: Console, row: Row) -> tuple[str, int]:
+def row_text(console: Console, row: ScreenRow) -> tuple[str, int]:
     """The row as it is written, without blanks at its end, and how many cells it takes."""
     written, cells = "", 0
     left = len("".join(segment.text for segment in row).rstrip(" "))
@@ -48,7 +47,7 @@ def printed(console: Console, row: Row) -> tuple[str, int]:
     return written, cells
 
 
-class Drawing:
+class Renderer:
     """What draws blocks: `rows` are those of some blocks in so many columns."""
 
     def __init__(self, console: Console, height: int | None = None) -> None:
@@ -59,18 +58,18 @@ class Drawing:
         self._height = height
         self._last = slice(-height if height else None, None)
 
-    def rows(self, blocks: Iterable[Block], width: int) -> list[Row]:
+    def rows(self, blocks: Iterable[Block], width: int) -> list[ScreenRow]:
         return [row for block in blocks for row in self._block(block, width)]
 
-    def _block(self, block: Block, width: int) -> list[Row]:
-        rows: list[Row] = [[]] if block.gap else []
+    def _block(self, block: Block, width: int) -> list[ScreenRow]:
+        rows: list[ScreenRow] = [[]] if block.gap else []
         if block.code:
             return rows + block.code.take(width)
         if block.node.type == "list_item":
             return rows + self._item(block, width)
         return rows + self._node(block.node, width)
 
-    def _node(self, node: Node, width: int) -> list[Row]:
+    def _node(self, node: Node, width: int) -> list[ScreenRow]:
         kind = node.type
         if kind == "paragraph":
             return self._wrap(self._inline(node), width)
@@ -89,30 +88,30 @@ class Drawing:
             return [[Segment("─" * min(width, 30), _DIM)]]
         return self._wrap(Text(clean(node.content)), width)  # maths, as it was typed
 
-    def _inside(self, node: Node, width: int) -> list[Row]:
+    def _inside(self, node: Node, width: int) -> list[ScreenRow]:
         """What a quote or an item holds; a list stands close to the words before it."""
-        rows: list[Row] = []
+        rows: list[ScreenRow] = []
         for child in node.children[self._last]:
             if rows and not (node.type == "list_item" and child.type in LISTS):
                 rows.append([])
             rows += self._node(child, width)
         return rows or [[]]
 
-    def _item(self, block: Block, width: int) -> list[Row]:
+    def _item(self, block: Block, width: int) -> list[ScreenRow]:
         mark = " • "
         if block.number is not None:
             mark = f"{block.number}{block.node.markup}".rjust(3) + " "
         return _beside(mark, " " * len(mark), _CODE, partial(self._inside, block.node), width)
 
-    def _code(self, node: Node, width: int) -> list[Row]:
-        code = Code(node.info)
+    def _code(self, node: Node, width: int) -> list[ScreenRow]:
+        code = CodeBlock(node.info)
         *lines, last = clean(node.content).split("\n")
         for line in ([*lines, last] if last else lines)[self._last]:
             code.feed(line)
         code.close()
         return code.take(width)
 
-    def _wrap(self, text: Text, width: int) -> list[Row]:
+    def _wrap(self, text: Text, width: int) -> list[ScreenRow]:
         text.overflow = "fold"
         if self._height:  # cut where it stays for a while: rows that are seen should not dance
             page = self._height * width
@@ -148,7 +147,7 @@ class Drawing:
             text.append(url, style + _URL)
             text.append(")", style)
 
-    def _table(self, node: Node, width: int) -> list[Row]:
+    def _table(self, node: Node, width: int) -> list[ScreenRow]:
         head, *rows = [line.children for part in node.children for line in part.children]
         if width < _COLUMN * len(head):
             return self._records(head, rows, width)
@@ -161,9 +160,9 @@ class Drawing:
             table.add_row(*map(self._inline, row))
         return self._console.render_lines(table, self._options.update(width=width), pad=False)
 
-    def _records(self, head: list[Node], rows: list[list[Node]], width: int) -> list[Row]:
+    def _records(self, head: list[Node], rows: list[list[Node]], width: int) -> list[ScreenRow]:
         """Each row of a table that is too wide as lines of `column: cell`."""
-        lines: list[Row] = []
+        lines: list[ScreenRow] = []
         for row in rows[self._last] or [[]]:
             lines += [[]] if lines else []
             for number, name in enumerate(head):
@@ -173,8 +172,8 @@ class Drawing:
 
 
 def _beside(
-    mark: str, blank: str, style: Style, inside: Callable[[int], list[Row]], width: int
-) -> list[Row]:
+    mark: str, blank: str, style: Style, inside: Callable[[int], list[ScreenRow]], width: int
+) -> list[ScreenRow]:
     """Rows with a mark before the first one and something as wide before the others."""
     if width - len(mark) < _NARROWEST:
         return [[Segment(mark, style)], *inside(width)]
