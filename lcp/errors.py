@@ -12,6 +12,7 @@ LcpError                    a sentence that ends with what to do next
 ├── TemplateError           the model's chat template cannot render these messages
 ├── TooLong                 a message does not fit into the window
 ├── ContextFull             the KV cache has no cell left
+├── AnswerDoesNotMatch      an answer to continue does not match the constraint
 ├── DownloadError           a file on a server cannot be had, or not be kept here
 └── SessionError            a saved chat cannot be found, read or written
     └── AmbiguousChat       a name or a part of an id fits several of them
@@ -19,11 +20,18 @@ LcpError                    a sentence that ends with what to do next
 The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
 """
 
+from collections.abc import Mapping
+
 
 class LcpError(Exception):
-    """A sentence for a person, ending with the next step."""
+    """A sentence for a person. `change` names options that would help and a value for each:
+    {"kv_type": "f16"}; chat/ and cli/ spell them as flags."""
 
     exit_code = 1
+
+    def __init__(self, *sentence: object, change: Mapping[str, str] | None = None) -> None:
+        super().__init__(*sentence)
+        self.change = change or {}
 
 
 class UsageError(LcpError):
@@ -74,7 +82,18 @@ class TooLong(LcpError):
 
 
 class ContextFull(LcpError):
-    """The KV cache has no free cell for the next token."""
+    """The KV cache has no free cell: it holds `size` tokens, and `needed` are wanted."""
+
+    def __init__(self, needed: int, size: int) -> None:
+        super().__init__(
+            f"The prompt has {needed:,} tokens, but the context holds {size:,}. Shorten it.",
+            change={"ctx_size": str(-(-needed // 256) * 256)},
+        )
+        self.needed, self.size = needed, size
+
+
+class AnswerDoesNotMatch(LcpError):
+    """An answer that was cut does not match the constraint with which it should continue."""
 
 
 class DownloadError(LcpError):

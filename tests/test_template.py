@@ -14,7 +14,6 @@ from lcp.engine.template_choice import choose
 from lcp.errors import TemplateError
 
 NOW = datetime(2026, 11, 22, 9, 0)
-NEXT_STEP = "Give another one with --chat-template FILE."
 
 
 def message(role, content, **more):
@@ -42,7 +41,7 @@ def refusal(source, messages=TALK, seconds=2.0):
         template(source, seconds=seconds).render(messages)
     sentence = str(raised.value)
     assert sentence.startswith("The chat template of tiny.gguf ")
-    assert sentence.endswith(NEXT_STEP)
+    assert raised.value.change == {"chat_template": "FILE"}
     assert "\n" not in sentence and len(sentence) < 400
     return sentence
 
@@ -58,16 +57,16 @@ def refusal(source, messages=TALK, seconds=2.0):
             "does not work: line 2: unexpected end of template",
         ),
         ("{{ messages[0].content }}\n\n{{ now() }}", "does not work: line 3: 'now' is undefined"),
-        ("Hello.", "never prints a message's content"),
-        ("", "never prints a message's content"),
+        ("Hello.", "never prints the content of a message"),
+        ("", "never prints the content of a message"),
     ],
 )
 def test_a_file_of_the_person_is_named_with_the_line_to_mend(source, sentence):
     with pytest.raises(TemplateError) as raised:
         template(source, own=True).render([USER])
     said = str(raised.value)
-    assert said.startswith(f"The file of --chat-template {sentence}")
-    assert said.endswith(" Mend it.")
+    assert sentence in said
+    assert not raised.value.change
 
 
 def test_a_file_of_the_person_may_do_what_it_likes_with_a_message():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lcp.chat.advice import with_advice
 from lcp.chat.chat import Chat
 from lcp.errors import LcpError
 from lcp.terminal.signals import quiet
@@ -57,7 +58,7 @@ class Talk:
         except LcpError as error:
             if chat.loading and chat.loading.done:
                 chat.loading.result()  # a model that cannot be loaded ends the chat
-            chat.screen.error(str(error))
+            chat.screen.error(with_advice(error))
 
     def _do(self, line: "TypedLine") -> None:
         chat = self.chat

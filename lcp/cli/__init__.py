@@ -73,7 +73,9 @@ def main() -> None:
             sys.exit(141)
         raise
     except LcpError as error:
-        _say(str(error))
+        from lcp.chat.advice import with_advice
+
+        _say(with_advice(error))
         sys.exit(error.exit_code)
     except typer.TyperException as error:  # a usage error, with the usage line
         error.show()  # type: ignore[attr-defined]

@@ -52,9 +52,12 @@ class Report:
     def refused(self, number: int, error: LcpError) -> None:
         """This line cannot be answered; with --json it has its object all the same."""
         self.unanswered += 1
-        self.screen.error(f"lcp: line {number}: {error}")
+        from lcp.chat.advice import with_advice
+
+        sentence = with_advice(error)
+        self.screen.error(f"lcp: line {number}: {sentence}")
         if self.as_json:
-            _print("", "", "error", {}, error=str(error))
+            _print("", "", "error", {}, error=sentence)
 
 
 def _print(answer: str, thinking: str, ended: str, stats: dict[str, Any], **more: str) -> None:

@@ -1,8 +1,8 @@
-"""Guide: holds an answer to its constraint, token by token; the thinking before it is free.
+"""Samples an answer that matches its constraint, token by token. The thinking is free.
 
-The constraint begins with the answer's first character. llama.cpp's lazy grammars would begin at a
-pattern in the text, which a model that does not think never says, and search all of the thinking
-again at every token; the Decoder knows the place anyway.
+The constraint applies from the answer's first character on; the Decoder knows where that is.
+llama.cpp's lazy grammars are no alternative: they begin at a pattern in the text, which a model
+that does not think never writes, and they search the whole thinking again at every token.
 """
 
 from collections.abc import Iterable
@@ -13,29 +13,40 @@ from lcp.engine.decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.native import library
 from lcp.engine.sampler import Sampler, TokenCandidates
-from lcp.errors import SettingsError
+from lcp.errors import AnswerDoesNotMatch
 
 
 class Matcher(Protocol):
-    """How far an answer has come in its constraint."""
+    """An automaton for one constraint: it tells which tokens may come next in an answer."""
 
     @property
-    def complete(self) -> bool: ...  # whether nothing can follow
+    def complete(self) -> bool:
+        """Whether the answer is complete: no token may follow."""
+
     @property
-    def why(self) -> str: ...  # why nothing fits any more, beside what the model can say
-    def fits(self, token: int) -> bool: ...
-    def take(self, token: int) -> None: ...  # one that fits
-    def draw(self, sampler: Sampler, context: Context) -> int: ...  # -1 where no token fits
-    def close(self) -> None: ...
+    def why(self) -> str:
+        """Why no token fits; "" if that is only for lack of tokens in the vocabulary."""
+
+    def fits(self, token: int) -> bool:
+        """Whether the token may come next."""
+
+    def take(self, token: int) -> None:
+        """Advance by a token that fits."""
+
+    def draw(self, sampler: Sampler, context: Context) -> int:
+        """Sample one of the tokens that fit; -1 if none does."""
+
+    def close(self) -> None:
+        """Free the automaton."""
 
 
 class ConstrainedSampler:
-    """One answer, guided by its form."""
+    """Samples the tokens of one answer with a constraint."""
 
     def __init__(
         self, form: Matcher, model: Model, decoder: Decoder, shown: frozenset[int]
     ) -> None:
-        """`decoder` is of this answer; `shown` are the control tokens that spell tags."""
+        """`decoder` decodes this answer; `shown` are the control tokens that spell tags."""
         self._form = form
         self._model = model
         self._decoder = decoder
@@ -43,53 +54,50 @@ class ConstrainedSampler:
         self._openers = _openers(model, decoder.tags.openers)
         self._all = TokenCandidates(model.n_vocab)
         self._forced: list[int] = []
-        self.began = False  # the answer has begun, and its form with it
+        self.began = False  # the answer has begun, and with it the constraint
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is whole, and nothing can follow."""
+        """Whether the answer is complete: no token may follow."""
         return self.began and self._form.complete
 
     @property
     def why(self) -> str:
-        """Why no token fits."""
+        """Why no token fits; see Matcher."""
         return self._form.why
 
     def sample(self, sampler: Sampler, context: Context) -> int | None:
-        """Draw the next token; None where nothing that the model can say fits."""
+        """Sample the next token; None if no token of the model fits."""
         token = self._forced.pop(0) if self._forced else self._draw(sampler, context)
         if token is not None:
             sampler.accept(token)
         return token
 
     def follow(self, tokens: Iterable[int]) -> Iterable[int]:
-        """Take in an answer that was cut, to go on with it; each token is to be decoded before
-        the next one is asked for."""
+        """Advance by the tokens of an answer that is continued. Decode each token before asking
+        for the next one. Raises AnswerDoesNotMatch."""
         for token in tokens:
             if not self._is_free(token):
                 self._begin()
                 if not self._form.fits(token):
-                    raise SettingsError(
-                        "The answer so far does not fit the form that is asked for now. "
-                        "/retry answers again."
-                    )
+                    raise AnswerDoesNotMatch("The answer so far does not match the constraint.")
                 self._form.take(token)
             yield token
 
     def _draw(self, sampler: Sampler, context: Context) -> int | None:
-        # 1) Draw as if any token would do. To look at one token costs microseconds, to look at a
-        #    whole vocabulary milliseconds (llama.cpp, common/sampling.cpp).
+        # 1) Sample without the constraint. To check one token takes microseconds, to check the
+        #    whole vocabulary milliseconds (llama.cpp, common/sampling.cpp, does the same).
         self._all.fill(context)
         token = sampler.draw(self._all)
         if token < 0:
             return None
-        # 2) What belongs to the thinking, or to a tag around it, passes.
+        # 2) Accept it if it belongs to the thinking or to a tag around it.
         if not self.began and (tag := self._rest_of_tag(token)):
             token, *self._forced = tag
             return token
         if self._is_free(token):
             return token
-        # 3) Where it does not fit, draw from those that do.
+        # 3) If it does not match the constraint, sample again from the tokens that do.
         self._begin()
         if not self._form.fits(token):
             token = self._form.draw(sampler, context)
@@ -103,19 +111,18 @@ class ConstrainedSampler:
             self._decoder.begin_answer()
 
     def _is_free(self, token: int) -> bool:
-        """Whether a token, not yet decoded, is no part of the answer."""
+        """Whether a token that is not decoded yet lies outside the answer."""
         decoder = self._decoder
         if self.began:
             return False
         if decoder.closer or decoder.half_tag or token in self._openers:
             return True
-        # the blank lines between thinking and answer
+        # blank lines between thinking and answer
         blank = not self._model.piece(token).strip() and not self._model.is_end(token)
         return decoder.after_thinking and blank and not self._form.fits(token)
 
     def _rest_of_tag(self, token: int) -> list[int]:
-        """The tokens that complete a tag, where the one that was drawn would leave it open for
-        ever; [] where all is well."""
+        """The tokens that complete a tag, if the sampled token would leave it open; else []."""
         decoder, model = self._decoder, self._model
         if decoder.closer:
             return model.tokenize(decoder.closer) if model.is_end(token) else []
@@ -130,8 +137,8 @@ class ConstrainedSampler:
 
 
 def _openers(model: Model, tags: Iterable[str]) -> frozenset[int]:
-    """The tokens that can only begin a tag: such as are a whole tag, or no normal text. A model
-    that would spell "<think>" in letters does not think under a grammar."""
+    """The tokens that certainly begin a tag: they are a whole tag, or not normal text. A model that
+    spells "<think>" with ordinary tokens therefore does not think with a constraint."""
     c = library()
     structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
     found = (model.tokenize(tag) for tag in tags)

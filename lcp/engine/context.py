@@ -1,9 +1,9 @@
-"""Context: the KV cache of one model, and exactly which tokens are in it.
+"""The KV cache of one model, and a list of the tokens in it.
 
-`feed(tokens)` makes the cache hold exactly these tokens at the least cost and leaves the logits
-of the last one; every feature of the chat is a call of it. A token joins `tokens` only after its
-decode succeeded, so an interrupt or an error anywhere leaves a valid Context.
-It knows no text and no turns; one thread owns it for its whole life.
+`Context.feed(tokens)` makes the cache hold exactly these tokens, evaluates as few as possible and
+leaves the logits of the last one. Every feature of a chat uses it: the next turn, undo, edit, a
+sliding window, resume. A token joins `Context.tokens` only after llama.cpp has evaluated it, so
+an interrupt or an error leaves a valid Context. One thread uses it for its whole life.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ _ABORTED = 2
 
 
 class Stopped(Exception):
-    """The stop byte was set while tokens were read; the Context is valid. Not for people."""
+    """The stop byte was set while tokens were evaluated. The Context is valid."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class State:
-    """Everything a Context holds, as it can be put into a file."""
+    """Everything a Context holds, for a file."""
 
     tokens: list[int]
     positions: list[int]
@@ -75,9 +75,12 @@ class Context:
         swa_full: bool = False,
         rows: int = 1,
     ) -> None:
-        """`swa_full`: sliding-window layers keep all cells; only then can such a cache be moved.
-        `rows`: tokens of a batch whose logits can be had (see `feed_rows`).
-        Raises NotEnoughMemory, or SettingsError where the model cannot take these settings."""
+        """Allocate the cache for `size` tokens.
+
+        With `swa_full`, sliding-window layers keep the cells of all tokens; only such a cache can
+        be moved. `rows` is the most tokens that `feed_rows` takes. Raises NotEnoughMemory, or
+        SettingsError if the model does not support these settings.
+        """
         c = library()
         flash_attn = flash_attention(flash_attn, kv_type, offloaded)
         params = context_params(size, kv_type, flash_attn, swa_full)
@@ -110,7 +113,7 @@ class Context:
         return self._ctx
 
     def close(self) -> None:
-        """Free the cache; never while a decode runs on another thread."""
+        """Free the cache. Never call it while another thread evaluates tokens."""
         if self._ctx:
             library().llama_free(self._ctx)
             self._ctx = None
@@ -118,30 +121,27 @@ class Context:
     def feed(
         self, wanted: Sequence[int], boundary: int | None = None, move: bool = False
     ) -> Iterator[Progress]:
-        """Hold exactly `wanted` and leave the logits of its last token; a report per batch.
+        """Hold exactly `wanted` and leave the logits of its last token. Yields after each batch.
 
-        `boundary` is where a later prompt is likely to branch off (the end of the messages,
-        before the tail that asks for an answer); models that cannot be cut take a snapshot there.
-        With `move`, what follows a dropped middle is moved and not read again: an approximation,
-        as moved cells still carry the influence of what was dropped.
-        Raises Stopped, ContextFull (nothing is changed then) or NativeError.
+        `boundary` is where a later prompt probably differs: the end of the messages, before the
+        template's request for an answer. Models whose memory cannot be cut take a snapshot there.
+        With `move`, cells after a dropped middle are moved instead of evaluated again. This is an
+        approximation: they were computed while the dropped tokens were in the cache.
+        Raises Stopped, ContextFull (then nothing has changed) or NativeError.
         """
         if len(wanted) > self.size:
-            raise ContextFull(
-                f"The prompt has {len(wanted):,} tokens, the context {self.size:,}. "
-                "Shorten it or give a larger --ctx-size."
-            )
-        # 1) Take out what is not wanted.
+            raise ContextFull(len(wanted), self.size)
+        # 1) Keep what the cache already has of `wanted`; cut, drop or move the rest.
         kept, moved = self._take_out(plan(self.tokens, wanted, move), wanted)
         total = len(wanted) - kept
         if moved:
-            # The keys of moved cells are turned within the next decode. An abort in the middle of
-            # it would leave some layers turned and some not, and a state saved before it would
-            # be wrong: it happens here, before anybody can stop. A short question goes along.
+            # llama.cpp rotates the keys of moved cells in the next decode. An abort in the middle
+            # would leave only some layers rotated, and a state saved before it would be wrong. So
+            # this decode cannot be stopped. It evaluates a short question whole, a long one later.
             with self._unstoppable():
                 self._decode(wanted[kept : kept + (total if total <= SHORT // 2 else 1)])
         yield Progress(kept, moved, len(self.tokens) - kept, total)
-        # 2) Read the rest, batch by batch.
+        # 2) Evaluate the other tokens, batch by batch.
         snapshot_at = boundary or -1
         while (start := len(self.tokens)) < len(wanted):
             end = min(start + self._n_batch, len(wanted))
@@ -153,14 +153,14 @@ class Context:
             yield Progress(kept, moved, len(self.tokens) - kept, total)
 
     def append(self, token: int) -> None:
-        """Read one more token; its logits are then the next ones. Raises as `feed` does."""
+        """Evaluate one more token and leave its logits. Raises as `feed` does."""
         if len(self.tokens) >= self.size:
-            raise ContextFull(f"All {self.size} cells of the context are used.")
+            raise ContextFull(self.size + 1, self.size)
         self._one[0] = token
         self._run([token], self._batch_of_one)
 
     def feed_rows(self, tokens: Sequence[int]) -> None:
-        """Read at most `rows` more tokens and leave the logits of each: the i-th in row i."""
+        """Evaluate at most `rows` more tokens; the logits of the i-th are then in row i."""
         c = library()
         ids = (c.llama_token * len(tokens))(*tokens)  # the batch only points to them
         batch = c.llama_batch_get_one(ids, len(tokens))
@@ -168,12 +168,12 @@ class Context:
         self._run(tokens, batch)
 
     def save(self) -> State | None:
-        """All that is held, for a file; None when there is nothing or llama.cpp cannot."""
+        """A copy of everything held; None if that is nothing or llama.cpp cannot copy it."""
         blob = self._cells.save() if self.tokens else None
         return State(list(self.tokens), list(self._cells.positions), blob) if blob else None
 
     def restore(self, state: State) -> bool:
-        """Hold what was saved; False, and hold nothing, when it does not fit."""
+        """Hold what was saved. If it does not fit, hold nothing and return False."""
         self.tokens.clear()
         if len(state.tokens) > self.size or not self._cells.restore(state.blob, state.positions):
             return False
@@ -181,17 +181,17 @@ class Context:
         return True
 
     def room(self, max_tokens: int | None) -> int:
-        """Tokens a prompt may have, so that an answer of so many fits behind it; at least half.
-        An answer without a limit gets a quarter."""
+        """Tokens a prompt may have so that an answer of `max_tokens` fits after it: at least half
+        of the context. Without a limit, a quarter is left for the answer."""
         return self.size - min(max_tokens or self.size // 4, self.size // 2)
 
     @property
     def kind(self) -> MemoryKind:
-        """What this memory allows."""
+        """What can be done with this model's memory."""
         return self._cells.kind
 
     def _take_out(self, todo: Plan, wanted: Sequence[int]) -> tuple[int, int]:
-        """Execute a plan's cuts and drops; how many tokens are kept, how many of them moved."""
+        """Cut, drop and move as planned. Returns how many tokens are kept, and how many moved."""
         if todo.drops:
             if self._cut(todo.end) == todo.end and self._cells.drop(
                 todo.drops, self.size - todo.keep
@@ -199,7 +199,7 @@ class Context:
                 for begin, end in reversed(todo.drops):
                     del self.tokens[begin:end]
                 return todo.keep, todo.moved
-            del self.tokens[len(self._cells.positions) :]  # refused: perhaps nothing is left
+            del self.tokens[len(self._cells.positions) :]  # refused, and perhaps cleared
             todo = plan(self.tokens, wanted)
         return self._cut(todo.keep), 0
 
@@ -214,7 +214,8 @@ class Context:
         self._run(tokens, c.llama_batch_get_one(batch, len(tokens)))
 
     def _run(self, tokens: Sequence[int], batch: Any) -> None:
-        # An aborted step would poison a recurrent state, and a short one is soon over: it ends.
+        # An abort would leave a recurrent state in the middle of a batch. A short batch is soon
+        # over, so it cannot be stopped.
         if self.kind.cut == "snapshot" and len(tokens) <= SHORT:
             with self._unstoppable():
                 status = library().llama_decode(self._ctx, batch)
@@ -223,16 +224,16 @@ class Context:
         self._accept(tokens, status)
 
     def _accept(self, tokens: Sequence[int], status: int) -> None:
-        """Book the tokens of a decode that succeeded; after any other, make the Context valid."""
+        """Record the tokens if the decode succeeded; if not, make the Context valid and raise."""
         if status == 0:
             self.tokens.extend(tokens)
             self._cells.booked(len(tokens))
             return
         if self.kind.cut == "snapshot":
-            # The state claims the whole batch but holds a part of it: go back to what is sure.
+            # llama.cpp reports the whole batch but has a part of it: go back to a known state.
             self._cut(len(self.tokens), poisoned=True)
         else:
-            # Whole physical batches that were computed before the abort are exact.
+            # Physical batches that were complete before the abort are valid.
             self._cells.booked(len(tokens))
             held = self._cells.held()
             del self._cells.positions[held:]
@@ -240,7 +241,7 @@ class Context:
         if status == _ABORTED:
             raise Stopped
         if status == 1:
-            raise ContextFull(f"All {self.size} cells of the context are used.")
+            raise ContextFull(len(self.tokens) + len(tokens), self.size)
         raise NativeError(f"llama.cpp failed to compute (status {status}). Use a new chat.")
 
     @contextmanager
@@ -256,13 +257,13 @@ class Context:
 def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:
     if line := log.find("quantization requires", "requires flash_attn", "block size"):
         return SettingsError(
-            f"{model.path.name} cannot use a {kv_type} KV cache so ({line.strip()}). "
-            "Use --kv-type f16, or --flash-attn auto."
+            f"{model.path.name} cannot use a {kv_type} KV cache ({line.strip()}).",
+            change={"kv_type": "f16", "flash_attn": "auto"},
         )
     if line := log.find("failed to allocate", "unable to allocate", "alloc", "out of memory"):
         return NotEnoughMemory(
-            f"There is not enough memory for a context of {size:,} tokens ({line.strip()}). "
-            "Give a smaller --ctx-size or --kv-type q8_0."
+            f"There is not enough memory for a context of {size:,} tokens ({line.strip()}).",
+            change={"ctx_size": str(max(512, size // 2)), "kv_type": "q8_0"},
         )
     said = log.find("error", "failed") or "no reason given"
     return ModelError(f"llama.cpp cannot make a context for {model.path.name}: {said.strip()}.")

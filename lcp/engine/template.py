@@ -1,8 +1,7 @@
-"""Template: messages -> the prompt text, by the model's own chat template.
+"""Messages to the text of a prompt, with a chat template.
 
-The template is a Jinja program out of a downloaded file, so it runs in a Sandbox; whatever it does
-there ends in text or in one sentence. Or it is one that llama.cpp has under a name. It knows no
-tokens.
+A chat template is a Jinja program from a downloaded file. It runs in a Sandbox, and whatever it
+does there, the result is a text or a TemplateError. Or it is the name of one of llama.cpp's.
 """
 
 import copy
@@ -23,22 +22,22 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# What ends a message in ChatML, and begins the next one.
+# The texts that end a message in ChatML or begin the next one.
 CHATML_MARKS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
-_PROGRAM = ("<template>", "<unknown>")  # where Jinja says that an error was
+_PROGRAM = ("<template>", "<unknown>")  # Jinja's file names for a template
 SECONDS = 2.0
 SOURCE_LIMIT = 1 << 16  # characters; the longest in use are near 20,000
-# What ends a message, as far as it can be told from the text: "<|im_end|>", "[/INST]", "</s>".
+# A text that looks like the end of a message: "<|im_end|>", "[/INST]", "</s>".
 _END_MARK = re.compile(r"\s*(<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\])")
 _SYSTEM, _USER, _ANSWER = "sYsTeM", "uSeR", "aNsWeR"  # texts that no template has
 
 
 class Refused(Exception):
-    """The template called raise_exception: it does not take such messages."""
+    """The template called raise_exception: it does not support these messages."""
 
 
 class Template:
-    """A compiled chat template; `render` is a pure function of the messages."""
+    """A compiled chat template."""
 
     def __init__(
         self,
@@ -52,41 +51,46 @@ class Template:
         seconds: float = SECONDS,
         is_name: bool = False,
     ) -> None:
-        """`now` is what strftime_now answers: the moment the conversation began, or the next
-        day's resume would change the prompt's first lines. Without a source ChatML is used.
-        `own`: it is not the model's but a file of the person's, who can mend it. `is_name`: the
-        source is the name of a template of llama.cpp's."""
+        """Compile `source`, or ChatML if it is None.
+
+        The template's strftime_now returns `now`, the beginning of the conversation: with the
+        current date, a resumed chat would have another prompt. `own`: the person gave this
+        template. `is_name`: `source` is the name of one of llama.cpp's templates.
+        """
         self.is_fallback = source is None
-        self.parts: frozenset[str] = frozenset()  # roles whose content it wants as a list of parts
+        self.parts: frozenset[str] = frozenset()  # roles whose content is given as a list
         self._is_name = is_name
         self._source = CHATML if source is None else source
-        self._name = "The file of --chat-template" if own else f"The chat template of {name}"
-        self._way = "Mend it" if own else "Give another one with --chat-template FILE"
+        self._name = "The chat template you gave" if own else f"The chat template of {name}"
+        self._change = {} if own else {"chat_template": "FILE"}
         self._env = Sandbox(seconds)
-        self._one_at_a_time = threading.Lock()  # the Sandbox counts for one
+        self._one_at_a_time = threading.Lock()  # the Sandbox has one clock
         self._env.globals |= {
             "bos_token": bos,
             "eos_token": eos,
             "raise_exception": _refuse,
-            # its fields can be given any width
+            # a field of strftime may be a million characters wide
             "strftime_now": lambda pattern: now.strftime(pattern[:100]),
         }
         if len(source or "") > SOURCE_LIMIT:
-            raise TemplateError(f"{self._name} is too long. {self._way}.")
+            raise self._error(f"has {len(source or ''):,} characters; {SOURCE_LIMIT:,} are allowed")
         if not is_name:
             self._compiled = self._guarded([], lambda: self._env.from_string(self._source))
 
     def with_parts(self, roles: Collection[str]) -> "Template":
-        """The same template, which is given the content of these roles as a list of parts."""
+        """The same template, which gets the content of these roles as a list of parts."""
         other = copy.copy(self)
-        for name in ("_takes_system", "_own_system", "_can_be_silent"):  # known of this one only
+        for name in ("_takes_system", "_own_system", "_can_be_silent"):  # cached properties
             vars(other).pop(name, None)
         other.parts = frozenset(roles)
         return other
 
     def useless(self) -> TemplateError:
-        """The error for a template that prints no question."""
-        return TemplateError(f"{self._name} never prints a message's content. {self._way}.")
+        """The error for a template that does not print the question."""
+        return self._error("never prints the content of a message")
+
+    def _error(self, what: str) -> TemplateError:
+        return TemplateError(f"{self._name} {what}.", change=self._change)
 
     def render(
         self,
@@ -95,38 +99,39 @@ class Template:
         *,
         ask: bool = True,
     ) -> str:
-        """The prompt text; with `ask` it ends where the model's answer begins. `variables` are
-        what else the template is told.
+        """The text of the prompt. With `ask` it ends where the model's answer begins.
 
-        Messages are {"role", "content"} with an optional "reasoning_content". A template that
-        takes no system message, or wants roles to alternate, gets them folded so that it does.
+        Messages are {"role", "content"}, with "reasoning_content" if there is any; `variables`
+        are further variables of the template. If the template does not print system messages,
+        the system text goes in front of the first question; if it refuses two messages of one
+        role in a row, they are joined.
         """
         copies = [dict(m) for m in messages]
         return self._guarded(copies, lambda: self._render(copies, ask, variables))
 
     def uses(self, *names: str) -> bool:
-        """Whether the template looks at one of these variables."""
+        """Whether one of these variables occurs in the template."""
         return any(name in self.source for name in names)
 
     @property
     def source(self) -> str:
-        """The program, "" of one that llama.cpp has."""
+        """The Jinja source; "" for one of llama.cpp's templates."""
         return "" if self._is_name else self._source
 
     @property
     def takes_system(self) -> bool:
-        """Whether it prints a system text; where not, that goes in front of the first question."""
+        """Whether the template prints system messages."""
         return bool(self._asked(lambda: self._takes_system, False))
 
     def own_system(self, silent: bool = False) -> str:
-        """The system text that the template itself has, for a conversation without one; with
-        `silent` for a conversation whose system text is empty."""
+        """The system text that the template adds to a conversation without one; with `silent`, to
+        a conversation whose system text is empty."""
         own: str = self._asked(lambda: self._own_system, "")
         return "" if silent and self._asked(lambda: self._can_be_silent, False) else own
 
     @functools.cached_property
     def end_marks(self) -> tuple[str, ...]:
-        """What ends the model's answer as a text, for a vocabulary that has no token for it."""
+        """The texts that end an answer, for a vocabulary without a token for that."""
         if self.is_fallback:
             return CHATML_MARKS
         talk = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
@@ -135,7 +140,7 @@ class Template:
         return (found[1],) if found else ()
 
     def _asked(self, work: Callable[[], Any], otherwise: Any) -> Any:
-        """What is found out by rendering; of a template that fails at it, `otherwise`."""
+        """The result of `work`, which renders the template; `otherwise` if that fails."""
         try:
             return self._guarded([], work)
         except TemplateError:
@@ -184,12 +189,12 @@ class Template:
 
     @functools.cached_property
     def _can_be_silent(self) -> bool:
-        """Whether an empty system text takes away the template's own."""
+        """Whether an empty system text replaces the template's own."""
         empty = self._own_system and self._with_system("")
         return bool(empty) and self._own_system not in empty
 
     def _with_system(self, text: str | None) -> str:
-        """A question behind this system text; "" where the template refuses that."""
+        """A question after this system text; "" if the template refuses that."""
         system = [] if text is None else [{"role": "system", "content": text}]
         try:
             return self._once([*system, {"role": "user", "content": _USER}], {})
@@ -197,33 +202,29 @@ class Template:
             return ""
 
     def _guarded(self, messages: list[dict[str, Any]], work: Callable[[], Any]) -> Any:
-        """Whatever goes wrong inside somebody else's program, as one sentence."""
+        """The result of `work`, which runs the template; every failure is a TemplateError."""
         try:
             with self._one_at_a_time:
                 self._env.start(messages)
                 return work()
         except Refused as error:
-            raise TemplateError(
-                f"{self._name} refuses these messages: {error}. {self._way}."
-            ) from error
+            raise self._error(f"refuses these messages: {error}") from error
         except Exceeded as error:
-            raise TemplateError(f"{self._name} takes too much {error}. {self._way}.") from error
+            raise self._error(f"takes too much {error}") from error
         # a template can raise anything: MemoryError, RecursionError, its own TypeError
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-            raise TemplateError(
-                f"{self._name} does not work: {_line(error)}{reason}. {self._way}."
-            ) from error
+            raise self._error(f"does not work: {_line(error)}{reason}") from error
 
 
 def _line(error: Exception) -> str:
-    """ "line 3: ", where the program went wrong; "" where nobody knows."""
+    """The line of the template that failed, as "line 3: "; "" if that is unknown."""
     numbers = [n for f, n in walk_tb(error.__traceback__) if f.f_code.co_filename in _PROGRAM]
     return f"line {numbers[-1]}: " if numbers else ""
 
 
 def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as templates of models that see want it."""
+    """The message with its content as a list, as templates of vision models expect it."""
     return message | {"content": [{"type": "text", "text": message["content"]}]}
 
 
@@ -241,7 +242,7 @@ def _system_into_user(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _alternating(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of one role as one message: an unanswered question and the next one."""
+    """Join messages of one role in a row: an unanswered question and the next one."""
     folded: list[dict[str, Any]] = []
     for message in messages:
         if folded and folded[-1]["role"] == message["role"]:

@@ -1,7 +1,7 @@
-"""TemplateChoice: which chat template a model is given, and what a person should know of that.
+"""Chooses the chat template of a model: its own, one of llama.cpp's, or ChatML.
 
-A template is tried once, before the first question: one that never prints the question would give
-every question the same answer.
+The template is tried once, before the first question: with a template that does not print the
+question, the model would give the same answer to every question.
 """
 
 from dataclasses import dataclass
@@ -16,24 +16,27 @@ _TALK = [
     {"role": role, "content": f"Qyx{i}zzy"}
     for i, role in enumerate(("system", "user", "assistant", "user"))
 ]
-_QUESTION = 3  # which of these is the one to answer
+_QUESTION = 3  # index of the question to answer
 _EARLIER = {0: "the system text", 1: "your earlier questions", 2: "the model's earlier answers"}
 _WAY = "Give another one with --chat-template FILE."
 
 
 @dataclass(frozen=True)
 class TemplateChoice:
-    """A template for a model."""
+    """The template of a model, and a notice for the person."""
 
     template: Template
-    is_base: bool = False  # the model has no template: it continues text
+    is_base: bool = False  # a base model: it has no template and continues text
     notice: str = ""
 
 
 def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> TemplateChoice:
-    """The template to use: the `source`, which may be the name of one that llama.cpp has; or
-    ChatML, where there is none or where it loses the question. TemplateError for one that does not
-    compile, and for the person's `own` that loses it."""
+    """The template to use: `source`, which may be the name of one of llama.cpp's; ChatML if there
+    is no source or if it does not print the question.
+
+    Raises TemplateError if it does not compile, or if it is the person's `own` and does not print
+    the question.
+    """
 
     def made(source: str | None, is_name: bool = False) -> Template:
         return Template(source, name=name, own=own, is_name=is_name, **more)
@@ -54,7 +57,7 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
         if still is not None and (still < lost if lost else _QUESTION not in still):
             template, lost = parts, still
     if lost is None and own:
-        template.render(_TALK[_QUESTION:])  # says what is wrong
+        template.render(_TALK[_QUESTION:])  # raises
     if lost and _QUESTION in lost:
         if own:
             raise template.useless()
@@ -69,15 +72,15 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
 
 
 def _lost(template: Template) -> frozenset[int] | None:
-    """The messages of a talk that the template does not print; None for one that fails."""
-    for begin in (0, 1, _QUESTION):  # some take no system text, or no earlier turns
+    """Indices of the messages that the template does not print; None if it fails."""
+    for begin in (0, 1, _QUESTION):  # some refuse a system text, or earlier turns
         try:
             text = template.render(_TALK[begin:]).lower()
         except TemplateError as error:
             if isinstance(error.__cause__, Exceeded):
                 raise
             continue
-        # a list that is printed as Python has it is no text
+        # a list printed in Python's notation does not count
         words = [m["content"].lower() for m in _TALK]
         shown = {i for i, w in enumerate(words) if w in text and f"'text': '{w}" not in text}
         return frozenset(range(begin, len(_TALK))) - shown

@@ -1,0 +1,23 @@
+"""What a person reads about an error: the rooms name options, the corridor spells them."""
+
+from lcp.chat.advice import with_advice
+from lcp.errors import AnswerDoesNotMatch, ContextFull, TemplateError
+
+
+def test_options_that_would_help_become_flags():
+    error = TemplateError("The template is broken.", change={"chat_template": "FILE"})
+    assert with_advice(error) == "The template is broken. Try --chat-template FILE."
+
+
+def test_an_error_without_options_is_its_sentence():
+    assert with_advice(TemplateError("The template is broken.")) == "The template is broken."
+
+
+def test_a_full_context_names_a_size_that_would_do():
+    error = ContextFull(needed=700, size=512)
+    assert (error.needed, error.size) == (700, 512)
+    assert "--ctx-size 768" in with_advice(error)
+
+
+def test_an_answer_that_does_not_match_its_constraint_can_be_asked_for_again():
+    assert "/retry" in with_advice(AnswerDoesNotMatch("It does not match."))
