@@ -44,7 +44,7 @@ from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
 from lcp.settings import Layers
-from lcp.terminal.keyboard import Keyboard
+from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 from lcp.terminal.screen import Screen
 
 ROOT = Path(__file__).parents[1]
@@ -86,15 +86,14 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
     store = Store(home / "data" / "sessions", now=lambda: NOW, new_tail=lambda: "tail")
     with store.create(chat.opening) if scene.saved else Log.nowhere() as log:
         talking = Chat(engine, chat, log, screen, "scripted", scene.layers)
-        keyboard = Keyboard(
-            home / "data" / "history.jsonl",
+        options = KeyboardOptions(
             on_text=talking.look_ahead,
             state=Status(talking) if scene.toolbar else lambda: (),
             commands=commands.completions(talking),
             paths=partial(attachments.completions, folder=Path()),
             keys=lambda: talking.settings.keys,
-            **devices,
         )
+        keyboard = Keyboard(home / "data" / "history.jsonl", options, **devices)
         Talk(talking, keyboard, commands.run).run()
 
 

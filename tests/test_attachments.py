@@ -119,10 +119,10 @@ def test_what_cannot_be_attached_is_a_sentence(folder):
     attached = attach("@photo @nul @big @wide @notes.txt", folder)
     assert [f.path for f in attached.files] == ["notes.txt"]
     assert [p.split(".")[0] for p in attached.problems] == [
-        "photo is no UTF-8 text",
-        "nul is no UTF-8 text",
-        "big has more than 1",
-        "wide is no UTF-8 text",
+        "photo is not a UTF-8 text file",
+        "nul is not a UTF-8 text file",
+        "big is larger than 1",
+        "wide is not a UTF-8 text file",
     ]
     with pytest.raises(LcpError, match=r"photo .*\nnul "):
         attached.checked()
@@ -134,7 +134,8 @@ def test_all_files_together_have_a_limit(folder):
         (folder / "all" / f"{n}").write_bytes(b"x" * FILE_BYTES)
     attached = attach("@all/*", folder)
     assert sum(f.size for f in attached.files) == ALL_BYTES
-    assert attached.problems == ("all/4 does not fit: at most 4.00 MB in all. Name fewer files.",)
+    (problem,) = attached.problems
+    assert "all/4" in problem and "4.00 MB" in problem
 
 
 def test_a_pattern_for_too_many_files_reads_none(folder):
@@ -142,7 +143,8 @@ def test_a_pattern_for_too_many_files_reads_none(folder):
         (folder / "src" / f"{n}.md").touch()
     attached = attach("@src/*.md", folder)
     assert not attached.files
-    assert attached.problems == ("src/*.md stands for more than 100 files. Name fewer.",)
+    (problem,) = attached.problems
+    assert "src/*.md" in problem and "100 files" in problem
 
 
 def test_a_pipe_is_not_waited_for(folder):
@@ -152,41 +154,41 @@ def test_a_pipe_is_not_waited_for(folder):
 
 def test_each_file_is_told_and_their_share_of_the_window(folder):
     one = attach("@notes.txt", folder).told(len, 200)
-    assert one == "notes.txt: 12 bytes, 29 tokens, 14 % of the window of 200"
+    assert one == "notes.txt: 12 bytes, 29 tokens, 14 % of the context of 200"
     two = attach("@src/*.py", folder).told(len, 1_000)
     assert two == (
         "src/a.py: 6 bytes, 22 tokens\nsrc/b.py: 7 bytes, 22 tokens\n"
-        "2 files: 44 tokens, 4 % of the window of 1,000"
+        "2 files: 44 tokens, 4 % of the context of 1,000"
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "sentences"),
+    ("text", "parts"),
     [
-        ("@nobody.txt?", ["nobody.txt is no file here and stays text."]),
-        ("@src/c.py", ["src/c.py is no file here and stays text."]),
-        ("@nothing/*.py", ["nothing/*.py is no file here and stays text."]),
-        ('@"your notes"', ["your notes is no file here and stays text."]),
-        ("what is in @src/, please", ["src/ is a folder and stays text; @src/* names its files."]),
-        ("@src", ["src is a folder and stays text; @src/* names its files."]),
-        ("@notes.txt and @zzz.txt", ["zzz.txt is no file here and stays text."]),
+        ("@nobody.txt?", ["nobody.txt"]),
+        ("@src/c.py", ["src/c.py"]),
+        ("@nothing/*.py", ["nothing/*.py"]),
+        ('@"your notes"', ["your notes"]),
+        ("what is in @src/, please", ["type @src/*"]),
+        ("@src", ["type @src/*"]),
+        ("@notes.txt and @zzz.txt", ["zzz.txt"]),
         ("@someone, user@example.com @ 3.14 @property @f(x) @ ... @... @! (@)", []),
     ],
 )
-def test_what_looks_like_a_file_and_is_none_is_told(folder, text, sentences):
+def test_a_word_that_looks_like_a_file_gets_a_hint(folder, text, parts):
     attached = attach(text, folder)
-    assert list(attached.hints) == sentences
-    assert attached.told(len, 200).splitlines()[len(attached.files) :] == sentences
+    assert all(part in hint for part, hint in zip(parts, attached.hints, strict=True))
+    assert attached.told(len, 200).splitlines()[len(attached.files) :] == list(attached.hints)
 
 
-def test_of_many_that_are_no_files_a_few_are_told(folder):
+def test_only_three_hints_are_shown(folder):
     *told, last = attach(" ".join(f"@{n}/{'x' * 99}" for n in range(9)), folder).hints
-    assert last == "So do 6 more."
+    assert "6 more" in last
     assert len(told) == 3
     assert max(map(len, told)) < 100
 
 
-def test_a_chat_tells_what_is_no_file(folder, monkeypatch):
+def test_the_chat_shows_the_hint(folder, monkeypatch):
     monkeypatch.chdir(folder)
     out, err = io.StringIO(), io.StringIO()
     conversation = Conversation.begin(lambda: NOW, "scripted")
@@ -194,7 +196,7 @@ def test_a_chat_tells_what_is_no_file(folder, monkeypatch):
         ScriptedEngine(), conversation, Log.nowhere(), Screen(out, err), "scripted", Layers()
     )
     chat.ask_with_files("What is in @note.txt?")
-    assert err.getvalue() == "note.txt is no file here and stays text.\n"
+    assert "note.txt" in err.getvalue()
     assert chat.engine.asked[0].messages[0]["content"] == "What is in @note.txt?"
 
 

@@ -299,11 +299,11 @@ def test_the_system_text_may_stand_in_a_file(chat, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("/system @nobody.txt", "There is no file nobody.txt here. Name one."),
-        ("/system @", "There is no file without a name here. Name one."),
-        ("/system @*", "There is no file * here. Name one."),
-        ("/system @pipe", "There is no file pipe here. Name one."),
-        ("/system @photo", "photo is no UTF-8 text."),
+        ("/system @nobody.txt", "There is no file nobody.txt."),
+        ("/system @", "There is no file without a name."),
+        ("/system @*", "There is no file *."),
+        ("/system @pipe", "There is no file pipe."),
+        ("/system @photo", "photo is not a UTF-8 text file."),
     ],
 )
 def test_a_system_text_that_cannot_be_read_changes_nothing(

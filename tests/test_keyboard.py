@@ -28,7 +28,7 @@ from terminal import (
 )
 
 from lcp.terminal.history import HistoryFile
-from lcp.terminal.keyboard import Keyboard
+from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 from lcp.terminal.signals import handling
 
 ENDLESS = Said("Once upon a time", forever=True)
@@ -111,7 +111,7 @@ def test_ctrl_c_while_a_prompt_is_made_or_taken_away_is_an_interrupt(
         input.raw_mode = modes
         input.send_text("Hi.\r")
         path = tmp_path / "history.jsonl"
-        keyboard = Keyboard(path, state=state, input=input, output=DummyOutput())
+        keyboard = Keyboard(path, KeyboardOptions(state=state), input=input, output=DummyOutput())
         with pytest.raises(KeyboardInterrupt):
             keyboard.read()
         assert not due
@@ -136,7 +136,8 @@ def test_something_is_done_once_while_a_person_thinks(tmp_path):
             done.append(threading.current_thread())
             input.send_text("typed later\r")
 
-        keyboard = Keyboard(tmp_path / "h", input=input, output=DummyOutput(), meanwhile=meanwhile)
+        options = KeyboardOptions(meanwhile=meanwhile)
+        keyboard = Keyboard(tmp_path / "h", options, input=input, output=DummyOutput())
         assert keyboard.read().text == "typed later"
         input.send_text("next\r")
         assert keyboard.read().text == "next"

@@ -453,7 +453,7 @@ def test_tab_completes_paths_after_an_at(chat):
 def test_a_file_is_put_in_front_of_the_message_and_told(chat):
     (chat.home / "notes.txt").write_text("Llamas hum.\n")
     chat.type("What do they do, @notes.txt?" + ENTER)
-    chat.sees("notes.txt: 12 bytes, 5 tokens, 0 % of the window of 4,096")
+    chat.sees("notes.txt: 12 bytes, 5 tokens, 0 % of the context of 4,096")
     chat.sees("They hum.")
     chat.ends()
     (event,) = [event for event in chat.events() if event["type"] == "user"]
@@ -466,7 +466,7 @@ def test_a_file_is_put_in_front_of_the_message_and_told(chat):
 def test_a_file_is_weighed_before_it_is_sent(chat):
     (chat.home / "notes.txt").write_text("Llamas hum.\n")
     chat.type("See @notes.tx")
-    chat.sees("> See @notes.tx\nnotes.tx is no file here and stays text · context")
+    chat.sees("> See @notes.tx\nThere is no file notes.tx; it stays plain text · context")
     chat.type("t")
     chat.sees("> See @notes.txt\nnotes.txt: 12 bytes, 5 tokens · context")
     chat.type(ENTER)
@@ -478,7 +478,7 @@ def test_a_file_is_weighed_before_it_is_sent(chat):
 def test_a_file_that_is_no_text_is_refused_and_the_message_offered_again(chat):
     (chat.home / "photo.png").write_bytes(b"\x89PNG\0")
     chat.type("See @photo.png" + ENTER)
-    chat.sees("photo.png is no UTF-8 text. Leave it out")
+    chat.sees("photo.png is not a UTF-8 text file")
     chat.waits(lambda: chat.screen().count("> See @photo.png") == 2, "it is not offered")
     chat.type(CTRL_W + "nothing" + ENTER)
     chat.sees("Without it.")

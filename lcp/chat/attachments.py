@@ -1,7 +1,7 @@
-"""Attach: text files that a message names with an @ are put in front of it.
+"""Attaches the text files that a message names with @: `@notes.txt` puts the file before the text.
 
-A message and a folder in, the message with the files out; it knows no model and prints nothing.
-In front: the model can read them while the person still writes the question.
+Files come first so that the model can read them while the person still types the question. This
+module knows no model and prints nothing.
 """
 
 import glob
@@ -17,21 +17,23 @@ from lcp import words
 from lcp.errors import LcpError
 from lcp.words import short
 
-FILE_BYTES, ALL_BYTES = 1_000_000, 4_000_000  # at most, of one file and of all in a message
-TOLD, SHOWN = 3, 60  # names that are no files; characters of one
-MATCHES = 100  # files that one pattern may stand for
-# At the beginning of a word; user@example.com is none. The @ comes first in the pattern, because a
-# long text is searched for it at every pause in the typing.
+FILE_BYTES, ALL_BYTES = 1_000_000, 4_000_000  # limits for one file, and for all of a message
+TOLD, SHOWN = 3, 60  # at most: hints in one message; characters of a name in them
+MATCHES = 100  # files that one pattern may match
+# An @ at the beginning of a word, so not user@example.com. The @ is first in the pattern: that is
+# fast, and a long text is searched at every pause in the typing.
 _MENTION = re.compile(r'@(?<![^\s(]@)(?:"([^"\n]+)"|([^\s"]+))')
-_AFTER = ".,;:!?)]}'`"  # ends a sentence, or belongs to the name; the files here say which
+_AFTER = ".,;:!?)]}'`"  # ends the sentence, unless there is a file of that name
 
-_LIKE_A_FILE = re.compile(r"/|[^.]\.[A-Za-z]\w{0,4}$")  # @types/node may be one, @someone is none
+_LIKE_A_FILE = re.compile(
+    r"/|[^.]\.[A-Za-z]\w{0,4}$"
+)  # @types/node looks like a file, @someone does not
 _NO_PATH = (OSError, ValueError, RuntimeError)  # too long, with a NUL, "~nobody"
 
 
 @dataclass(frozen=True)
-class File:
-    """A text file as it stands in a message; `size` in bytes."""
+class AttachedFile:
+    """A text file in a message. `size` is in bytes; `block` is the text that the model reads."""
 
     path: str
     size: int
@@ -41,34 +43,34 @@ class File:
 
 @dataclass(frozen=True)
 class Attached:
-    """A message with its files in front; `problems` are sentences on those that cannot be, and
-    `hints` are on what looks like the name of a file and is none: it stays text."""
+    """A message with its files before it. `problems`: a sentence for each file that cannot be
+    attached. `hints`: a sentence for each word that looks like a file name, but is not one."""
 
     text: str = ""
-    files: tuple[File, ...] = ()
+    files: tuple[AttachedFile, ...] = ()
     problems: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
     def checked(self) -> "Attached":
-        """This one; LcpError where something cannot be attached."""
+        """This message; LcpError if a file cannot be attached."""
         if self.problems:
             raise LcpError("\n".join(self.problems))
         return self
 
     def short(self, tokens: str) -> str:
-        """All files in a few words, with how many tokens they have."""
+        """All files in a few words; `tokens` is how many tokens they have."""
         what = self.files[0].path if len(self.files) == 1 else f"{len(self.files)} files"
         return f"{what}: {words.size(sum(file.size for file in self.files))}, {tokens} tokens"
 
     def told(self, count: Callable[[str], int], window: int) -> str:
-        """A line for each file, what all take of the window, and the hints; `count` gives a text's
-        tokens."""
+        """A line for each file, the share of the context window that all of them take, and the
+        hints. `count` returns the number of tokens of a text."""
         tokens = [count(file.block) for file in self.files]
         lines = [
             f"{file.path}: {words.size(file.size)}, {n:,} tokens"
             for file, n in zip(self.files, tokens, strict=True)
         ]
-        share = f"{100 * sum(tokens) / window:.0f} % of the window of {window:,}"
+        share = f"{100 * sum(tokens) / window:.0f} % of the context of {window:,}"
         if len(lines) == 1:
             lines = [f"{lines[0]}, {share}"]
         elif lines:
@@ -77,10 +79,10 @@ class Attached:
 
 
 def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
-    """The message with every file it names; relative names are looked for in `folder`. Files that
-    have not changed since they were attached `before` are not read again."""
+    """The message with every file that it names; relative names are relative to `folder`. A file
+    in `before` that has not changed since is not read again."""
     known = {(file.path, file.stamp): file for file in before.files}
-    files: dict[str, File] = {}
+    files: dict[str, AttachedFile] = {}
     problems: dict[str, None] = {}
     hints: dict[str, None] = {}
     for quoted, word in dict.fromkeys(_MENTION.findall(text)):
@@ -90,7 +92,7 @@ def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
             hints[hint] = None
         if len(paths) > MATCHES:
             paths = []
-            problems[f"{name} stands for more than {MATCHES} files. Name fewer."] = None
+            problems[f"{name} matches more than {MATCHES} files. Name fewer files."] = None
         for path in paths:
             left = ALL_BYTES - sum(file.size for file in files.values())
             try:
@@ -99,30 +101,35 @@ def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
                 if file.size > left:
                     limit = words.size(ALL_BYTES)
                     raise LcpError(
-                        f"{path} does not fit: at most {limit} in all. Name fewer files."
+                        f"{path} does not fit: the files of a message have at most {limit} "
+                        "together. Name fewer files."
                     )
                 files.setdefault(path, file)
             except LcpError as problem:
                 problems[str(problem)] = None
     message = "\n\n".join([*(file.block for file in files.values()), text])
-    told = [*hints][:TOLD] + [f"So do {len(hints) - TOLD} more."] * (len(hints) > TOLD)
+    told = [*hints][:TOLD] + [f"{len(hints) - TOLD} more names are not files."] * (
+        len(hints) > TOLD
+    )
     return Attached(message, tuple(files.values()), tuple(problems), tuple(told))
 
 
 def content(name: str, folder: Path) -> str:
-    """What stands in a file."""
+    """The text of one file."""
     if _files(name, folder) != [name]:
-        raise LcpError(f"There is no file {short(name, SHOWN) or 'without a name'} here. Name one.")
-    return _read(name, folder)[0]
+        raise LcpError(
+            f"There is no file {short(name, SHOWN) or 'without a name'}. Name a text file."
+        )
+    return _read(name, folder, "Name a text file.")[0]
 
 
 def mention(path: str) -> str:
-    """What stands in a message for a file."""
+    """The @ and the name that attach this file."""
     return f'@"{path}"' if _in_quotes(path) else f"@{path}"
 
 
 def completions(begun: str, folder: Path) -> Iterator[str]:
-    """What may stand behind an @ that is followed by `begun`, in quotes where it must."""
+    """What Tab offers after an @ and `begun`: paths, in quotes where they need them."""
     for path in paths(begun.lstrip('"'), folder):
         if begun.startswith('"') or _in_quotes(path):
             yield f'"{path}' if path.endswith("/") else f'"{path}"'
@@ -131,7 +138,7 @@ def completions(begun: str, folder: Path) -> Iterator[str]:
 
 
 def paths(begun: str, folder: Path) -> Iterator[str]:
-    """The paths that begin so; folders end in "/", hidden files come only after a dot."""
+    """The paths that begin with `begun`. Folders end in "/"; hidden files only after a dot."""
     if begun == "~":
         yield "~/"
     head, slash, name = begun.rpartition("/")
@@ -145,19 +152,20 @@ def paths(begun: str, folder: Path) -> Iterator[str]:
 
 
 def _in_quotes(path: str) -> bool:
-    """Whether it must be: as macOS calls screenshots, with a blank that is none of ASCII's."""
+    """Whether the path needs quotes: it has a space, perhaps a non-ASCII one as in the names that
+    macOS gives to screenshots."""
     return bool(re.search(r"\s", path))
 
 
 def _files(name: str, folder: Path) -> list[str]:
-    """The files that a name or a pattern stands for; none for most words with an @."""
+    """The files that a name or a pattern matches; none for most words with an @."""
     try:
         path = Path(name).expanduser()
         if (folder / path).is_file():
             return [name]
         if not glob.has_magic(name):
             return []
-        # unlike Path.glob it takes absolute patterns, and ** does not walk through the whole disk
+        # unlike Path.glob it takes absolute patterns, and ** does not search the whole disk
         found = glob.iglob(str(path), root_dir=folder)  # noqa: PTH207
         return sorted(islice((p for p in found if (folder / p).is_file()), MATCHES + 1))
     except _NO_PATH:
@@ -165,50 +173,52 @@ def _files(name: str, folder: Path) -> list[str]:
 
 
 def _hint(quoted: str, name: str, folder: Path) -> str:
-    """A sentence on what a person may take for a file that is read; "" for most words."""
+    """A sentence if the word looks like a file or folder but is not attached; else ""."""
     named = quoted or name
     shown = short(named, SHOWN)
     with suppress(*_NO_PATH):
         if named and (folder / Path(named).expanduser()).is_dir():
-            return f"{shown} is a folder and stays text; @{shown.rstrip('/')}/* names its files."
+            return f"{shown} is a folder. To attach its files, type @{shown.rstrip('/')}/*."
     like = quoted or _LIKE_A_FILE.search(name)
-    return f"{shown} is no file here and stays text." if like else ""
+    return f"There is no file {shown}; it stays plain text." if like else ""
 
 
 def _stamp(path: str, folder: Path) -> tuple[int, ...]:
-    """What changes when the file does; () where it cannot be told."""
+    """Values that change when the file changes; () if it cannot be read."""
     with suppress(*_NO_PATH):
         facts = (folder / Path(path).expanduser()).stat()
         return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
     return ()
 
 
-def _file(path: str, folder: Path, stamp: tuple[int, ...]) -> File:
-    text, size = _read(path, folder)
-    return File(path, size, _block(path, text), stamp)
+def _file(path: str, folder: Path, stamp: tuple[int, ...]) -> AttachedFile:
+    text, size = _read(
+        path, folder, f'Remove it, or type "@ {path}" to send the name as plain text.'
+    )
+    return AttachedFile(path, size, _block(path, text), stamp)
 
 
-def _read(path: str, folder: Path) -> tuple[str, int]:
-    """The text of a file, and its size in bytes."""
+def _read(path: str, folder: Path, advice: str) -> tuple[str, int]:
+    """The text of a file, and its size in bytes. `advice`: what to do if it is not text."""
     try:
         with (folder / Path(path).expanduser()).open("rb") as file:
             data = file.read(FILE_BYTES + 1)
     except OSError as error:
-        raise LcpError(f"{path} cannot be read ({error.strerror}). Leave it out.") from error
+        raise LcpError(f"Cannot read {path}: {error.strerror}. {advice}") from error
     if len(data) > FILE_BYTES:
         limit = words.size(FILE_BYTES)
-        raise LcpError(f"{path} has more than {limit}. Paste the part of it that matters.")
+        raise LcpError(f"{path} is larger than {limit}. Paste the part that matters instead.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise LcpError(f"{path} is no UTF-8 text. Leave it out, or put a blank behind the @.")
+        raise LcpError(f"{path} is not a UTF-8 text file. {advice}")
     return text.replace("\r\n", "\n"), len(data)
 
 
 def _block(path: str, text: str) -> str:
-    """The text in a fence that is longer than any in it, under its path."""
+    """The path, and the text in a fence that is longer than any fence in it."""
     title = "".join(c if c.isprintable() else "?" for c in path)  # a name may have line ends
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{title}\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"

@@ -1,7 +1,7 @@
 """Draft: the message that is being typed: its files, its tokens, and what sending it would do.
 
-Found out beside the keyboard: a file may be on a slow disk, and a long text takes its time to
-tokenise, while every key is echoed at once. The text that was typed last counts.
+All of it is found on other threads: a file may be on a slow disk, and a long text takes time to
+tokenise, but every key must be echoed at once. Only the newest text counts.
 """
 
 import threading
@@ -18,23 +18,23 @@ from lcp.errors import LcpError, TooLong
 from lcp.session.message import Turn
 from lcp.settings import Settings
 
-# Without a key, before a text is looked at: that takes this process's one Python interpreter from
-# the keyboard for tens of milliseconds when the text is long.
+# After the last key, before a text is looked at: for a long text that holds Python's global lock
+# for tens of milliseconds, in which no key is echoed.
 PAUSE_S = 0.15
-SLOW_S = 0.5  # of looking for files, before a person is told
-EXACT = 1 << 18  # characters that are counted while a person types; more are estimated
-SAMPLE = 1 << 14  # characters that an estimate counts
+SLOW_S = 0.5  # of reading files, before the line below the prompt says so
+EXACT = 1 << 18  # characters; the tokens of a longer message are estimated
+SAMPLE = 1 << 14  # characters of it that are counted for the estimate
 NOTHING = Attached()
-PER_TOKEN = 4  # characters, about, while nothing is counted yet
+PER_TOKEN = 4  # characters in a token, roughly, until they are counted
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A message with its files, and what is known of it so far.
+    """A message with its files, and what is known about it so far.
 
-    `files`: tokens of its files. `prompt`: tokens of the prompt that sending it would make, 0
-    while that is not known. `about`: these are estimates. `refused`: why it cannot be sent.
-    `leaving`: the turns that would leave the window.
+    `files`: tokens of its files. `prompt`: tokens of the prompt if it were sent; 0 while unknown.
+    `about`: these two are estimates. `refused`: why it cannot be sent. `leaving`: the turns that
+    would leave the context window.
     """
 
     attached: Attached = NOTHING
@@ -46,7 +46,7 @@ class Draft:
 
 
 class Drafting:
-    """The newest draft, and the thread that looks for its files; it lives only as long as that."""
+    """Keeps the newest draft, with a thread that reads its files and ends when they are read."""
 
     def __init__(
         self,
@@ -54,18 +54,18 @@ class Drafting:
         weigh: Callable[[Attached], Draft],
         weighed: Callable[[Draft], None],
     ) -> None:
-        """`count` calls a function on the thread that counts tokens; there a message is weighed,
-        and `weighed` is told."""
+        """`count` calls a function on the thread that counts tokens. There `weigh` counts those of
+        a message, and `weighed` gets the result."""
         self.draft = Draft()
         self._count, self._weigh, self._weighed = count, weigh, weighed
         self._lock = threading.Lock()
-        self._wish: list[str] | None = None  # a list: the same text twice is two wishes
+        self._wish: list[str] | None = None  # a list, so that the same text twice is two wishes
         self._done: list[str] | None = None
         self._running = False
-        self._looking = 0.0  # since when files are looked for; 0: they are not
+        self._looking = 0.0  # when reading the files began; 0: nothing is read
 
     def look(self, typed: str) -> None:
-        """Weigh this text next; returns at once."""
+        """Read the files and count the tokens of this text next; returns at once."""
         with self._lock:
             self._wish = [typed]
             if not self._running:
@@ -73,18 +73,18 @@ class Drafting:
                 threading.Thread(target=self._run, name="lcp draft", daemon=True).start()
 
     def drop(self) -> None:
-        """There is no draft; from here on nobody is told of the one before."""
+        """Forget the draft; `weighed` is not called for it any more."""
         with self._lock:
             self._wish, self.draft = None, Draft()
 
     @property
     def pending(self) -> bool:
-        """Whether the newest draft is not weighed yet."""
+        """Whether the tokens of the newest draft are still to be counted."""
         return self._wish is not None and self._wish is not self._done
 
     @property
     def slow(self) -> bool:
-        """Whether its files are long in coming."""
+        """Whether reading its files takes long."""
         return bool(self._looking) and time.monotonic() - self._looking > SLOW_S
 
     def _run(self) -> None:
@@ -117,7 +117,7 @@ class Drafting:
         if wish is not self._wish:
             return
         draft = Draft(attached)
-        with suppress(LcpError):  # of the model or its template: whoever sends it is told
+        with suppress(LcpError):  # an error of the model or template; sending raises it again
             draft = self._weigh(attached)
         with self._lock:
             if wish is self._wish:
@@ -126,7 +126,7 @@ class Drafting:
 
 
 def weigh(attached: Attached, engine: Engine, overflow: Overflow, settings: Settings) -> Draft:
-    """All that can be known of a message before it is sent; of a very long one, about."""
+    """What can be known about a message before it is sent; estimated for a very long one."""
     text, blocks = attached.text, [file.block for file in attached.files]
     if about := len(text) > EXACT:
         tokens = _estimate(text, engine.tokens)
@@ -146,6 +146,6 @@ def weigh(attached: Attached, engine: Engine, overflow: Overflow, settings: Sett
 
 
 def _estimate(text: str, count: Callable[[str], int]) -> int:
-    """About how many tokens a long text has, by a part of it."""
+    """Roughly how many tokens a long text has, from its beginning."""
     part = text[:SAMPLE]
     return count(part) * len(text) // len(part)

@@ -1,4 +1,4 @@
-"""Status: what is so in a chat now, for the line below the prompt."""
+"""Status: the facts about a chat in the line below the prompt."""
 
 from contextlib import suppress
 from typing import Any
@@ -10,9 +10,9 @@ from lcp.chat.overflow import FILES_NAMED
 from lcp.errors import LcpError
 from lcp.session.export import plain_name
 
-# Shares of the window from which on the meter has another colour.
+# Shares of the context window at which its figure changes colour.
 NEARLY, FULL = 0.75, 0.90
-TYPED = 100  # tokens in the line that are worth a figure
+TYPED = 100  # tokens in the line from which on they are shown
 
 
 class Status:
@@ -82,15 +82,15 @@ class Status:
         return parts
 
     def _draft(self, draft: Draft) -> list[tuple[str, str]]:
-        """What the message that is typed brings with it, and what sending it would do."""
+        """The files of the message that is being typed, and what sending it would do."""
         attached, about = draft.attached, "about " * draft.about
         if self._chat.drafting.slow:
-            return [("looking for the files of this message", "warn")]
+            return [("reading the files of this message", "warn")]
         if attached.problems:
             return [(attached.problems[0], "bad")]
         parts = [(hint.rstrip("."), "warn") for hint in attached.hints[:1]]
         if draft.refused:
-            # one part, and short: what to do has to be seen on a narrow terminal, too
+            # one short part: a narrow terminal must show what to do
             share = 100 * draft.prompt / self._chat.engine.size
             why, ways = draft.refused.why.removeprefix("this "), draft.refused.ways
             parts = [(f"context {about}{share:.0f} %: {why}; {ways}", "bad")]
@@ -106,7 +106,7 @@ class Status:
         return parts
 
     def _context(self, draft: Draft) -> list[tuple[str, str]]:
-        """How full the window is, with what is typed as soon as that is weighed."""
+        """How full the context window is, with the tokens of the typed message if it is long."""
         if draft.refused:
             return []
         size, used = self._chat.engine.size, self._tokens()

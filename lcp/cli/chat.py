@@ -328,7 +328,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
     from lcp.chat.resume import show_last, tell
     from lcp.chat.status import Status
     from lcp.session.export import plain_name
-    from lcp.terminal.keyboard import Keyboard
+    from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 
     chat.screen.notice(f"{plain_name(chat.model)} · /help lists commands, Ctrl-D leaves")
     chat.screen.blank()
@@ -336,8 +336,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         tell(chat)
         show_last(chat)
     history = paths.data() / "history.jsonl"
-    keyboard = Keyboard(
-        history,
+    options = KeyboardOptions(
         on_text=chat.look_ahead,
         state=Status(chat),
         commands=commands.completions(chat),
@@ -345,6 +344,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         keys=lambda: chat.settings.keys,
         meanwhile=chat.screen.prepare,
     )
+    keyboard = Keyboard(history, options)
     talk = Talk(chat, keyboard, commands.run)
     if before or question:
         with keyboard.ahead():

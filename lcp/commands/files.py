@@ -42,7 +42,10 @@ def copy(chat: Chat, argument: str) -> None:
     else:
         n = number(argument or "1", len(answers), "an answer, the last being 1, nor code")
         text, what = answers[-n], "The last answer" if n == 1 else f"Answer {n} from the end"
-    how = clipboard.copy(text, chat.screen.send)
+    try:
+        how = clipboard.copy(text, chat.screen.send)
+    except clipboard.ClipboardError as error:
+        raise LcpError(f"{error}, or use /export FILE.") from error
     chat.screen.notice(f"{what}, {len(text):,} characters: {how}.")
 
 

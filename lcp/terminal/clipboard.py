@@ -1,8 +1,8 @@
-"""The clipboard: by a tool of this computer, or through the terminal (OSC 52).
+"""Copies a text to the clipboard, with a program such as xclip or through the terminal (OSC 52).
 
-Over ssh the person's clipboard is where the terminal is, so the terminal is asked first. OSC 52
-has no answer: nobody knows whether the terminal took the text, and many cut or drop long ones.
-tmux and GNU screen stand between the two and pass on what is wrapped for them.
+Over ssh the clipboard is that of the terminal's computer, so the terminal is asked first. OSC 52
+has no reply: lcp cannot know whether the terminal took the text, and many terminals cut or drop
+long ones. tmux and GNU screen pass a sequence on to their own terminal only if it is wrapped.
 """
 
 import base64
@@ -21,15 +21,19 @@ TOOLS = (
     ("clip.exe",),
 )
 TMUX = ("tmux", "load-buffer", "-w", "-")  # -w: and into the clipboard of its own terminal
-ASKED = "sent to the terminal, which may take it (OSC 52) or not"
-PATIENCE_S = 5.0  # a tool that cannot reach its display may wait for ever
-MOST = 74_994  # bytes: as base64 under the 100,000 characters that terminals take
-SCREEN_MOST = 700  # characters that GNU screen passes on at once; of more it prints the rest
+ASKED = "sent to the terminal (OSC 52); some terminals ignore it"
+PATIENCE_S = 5.0  # a program that cannot reach its display may wait forever
+MOST = 74_994  # bytes; as base64 just under the 100,000 characters that terminals take
+SCREEN_MOST = 700  # characters GNU screen passes on at once; it prints the rest
+
+
+class ClipboardError(LcpError):
+    """The text could not be copied."""
 
 
 def copy(text: str, send: Callable[[str], bool], environ: Mapping[str, str] = os.environ) -> str:
-    """Copy a text; how it was done. `send` writes a control sequence to the terminal, and says
-    whether there is one. LcpError where neither a tool nor the terminal can."""
+    """Copy a text; returns how, as the end of a sentence. `send` writes a control sequence to the
+    terminal and returns whether there is one. ClipboardError if neither way works."""
     data = text.encode("utf-8", "replace")
     far = "SSH_CONNECTION" in environ or "SSH_TTY" in environ
     tools = [TMUX] if "TMUX" in environ else []
@@ -41,11 +45,11 @@ def copy(text: str, send: Callable[[str], bool], environ: Mapping[str, str] = os
     if _ask_terminal(data, send, environ):
         return ASKED
     if len(data) > MOST:
-        raise LcpError(
-            f"{len(data):,} bytes are too many for a terminal's clipboard ({MOST:,}), and no tool "
-            "for it works here. /export FILE writes the chat to a file."
+        raise ClipboardError(
+            f"The text has {len(data):,} bytes; a terminal takes at most {MOST:,} for its "
+            "clipboard. Install wl-copy, xclip or xsel"
         )
-    raise LcpError("No clipboard is here. Install wl-copy, xclip or xsel, or use /export FILE.")
+    raise ClipboardError("lcp found no clipboard. Install wl-copy, xclip or xsel")
 
 
 def _ask_terminal(data: bytes, send: Callable[[str], bool], environ: Mapping[str, str]) -> bool:
@@ -54,12 +58,12 @@ def _ask_terminal(data: bytes, send: Callable[[str], bool], environ: Mapping[str
 
 
 def _through(sequence: str, environ: Mapping[str, str]) -> str:
-    """The sequence so that it comes to the terminal behind tmux or GNU screen, which over ssh
-    are told by TERM alone."""
+    """The sequence, wrapped so that tmux or GNU screen passes it on. Over ssh only TERM tells
+    that one of them is running."""
     term = environ.get("TERM", "")
     if "TMUX" in environ or term.startswith("tmux"):
-        # It takes either the sequence itself (set-clipboard on), or passes on what is wrapped
-        # (allow-passthrough; before 3.3 always).
+        # tmux either takes the sequence itself (set-clipboard on), or passes on the wrapped one
+        # (allow-passthrough; always before 3.3).
         wrapped = sequence.replace("\x1b", "\x1b\x1b")
         return f"{sequence}\x1bPtmux;{wrapped}\x1b\\"
     if "STY" in environ or term.startswith("screen"):
@@ -72,11 +76,11 @@ def _runs(command: tuple[str, ...], data: bytes) -> bool:
     tool = shutil.which(command[0])
     if tool is None:
         return False
-    if command[0] == "clip.exe":  # the one that takes no UTF-8
+    if command[0] == "clip.exe":  # it does not take UTF-8
         data = data.decode().encode("utf-16")
     try:
-        # xclip stays in the background to serve the text: Ctrl-C here must not reach it, and its
-        # output must not keep us waiting.
+        # xclip stays in the background to serve the text: Ctrl-C must not reach it, and lcp must
+        # not wait for the end of its output.
         done = subprocess.run(
             [tool, *command[1:]],
             input=data,

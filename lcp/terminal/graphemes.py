@@ -24,12 +24,12 @@ _LETTERS = {0x1F1E6 + n: chr(ord("A") + n) for n in range(26)}  # of flags
 _TONES = range(0x1F3FB, 0x1F400)  # of skin
 
 
-def before(document: Document) -> int:
+def length_before(document: Document) -> int:
     """How many characters the cluster before the cursor has; 0 at the beginning of a line."""
     return lengths(document.current_line_before_cursor[-LONGEST:])[-1]
 
 
-def behind(document: Document) -> int:
+def length_after(document: Document) -> int:
     """How many characters the cluster behind the cursor has; 0 at the end of a line."""
     return lengths(document.current_line_after_cursor[:LONGEST])[0]
 

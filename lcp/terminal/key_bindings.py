@@ -1,4 +1,4 @@
-"""Keys: what the keys of the line editor do, where prompt_toolkit's own meaning is not enough."""
+"""Key bindings of the line editor, where prompt_toolkit's own are not enough."""
 
 from collections.abc import Awaitable, Callable
 
@@ -20,19 +20,20 @@ from prompt_toolkit.keys import Keys
 from lcp.terminal import graphemes
 from lcp.terminal.long_pastes import LongPastes
 
-# What a person should know: (keys, what they do). /help and the docs print it.
+# The keys that a person should know, and what they do. /help and the docs print it.
 KEYS = (
-    ("Enter", "sends"),
-    ("Alt-Enter, Ctrl-J", "begins a new line (with vi keys Ctrl-J)"),
-    ("Tab", "completes commands, their arguments, and paths after an @"),
-    ("Right, Ctrl-E", "at the end of the line: takes what is suggested from earlier messages"),
-    ("Up, Down, Ctrl-R", "earlier messages, searched with Ctrl-R"),
-    ("Ctrl-X Ctrl-E", "opens the text in $VISUAL or $EDITOR (with vi keys also v)"),
-    ("Ctrl-X p", "opens a long paste that stands folded; Backspace removes it"),
-    ("Ctrl-C", "stops an answer; at the prompt clears the line (Ctrl-_ brings it back)"),
-    ("Ctrl-D", "leaves, on an empty line"),
-    ("Ctrl-Z", "stops lcp; `fg` brings it back"),
+    ("Enter", "send"),
+    ("Alt-Enter, Ctrl-J", "new line (with vi keys Ctrl-J)"),
+    ("Tab", "complete a command, its argument, or a path after @"),
+    ("Right, Ctrl-E", "at the end of the line: accept the suggestion from earlier messages"),
+    ("Up, Down, Ctrl-R", "earlier messages; Ctrl-R searches them"),
+    ("Ctrl-X Ctrl-E", "edit the text in $VISUAL or $EDITOR (with vi keys also v)"),
+    ("Ctrl-X p", "show the whole text of a long paste; Backspace removes it"),
+    ("Ctrl-C", "stop the answer; at the prompt, clear the line (Ctrl-_ brings it back)"),
+    ("Ctrl-D", "leave, on an empty line"),
+    ("Ctrl-Z", "suspend lcp; `fg` resumes it"),
 )
+_IN_LINE = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
 
 
 def bindings(
@@ -40,30 +41,27 @@ def bindings(
     edit: Callable[[KeyPressEvent], Awaitable[None]],
     given: Callable[[], bool],
 ) -> KeyBindings:
-    """The keys; `edit` opens the line in an editor, `given` tells whether it began with a text
-    that was not typed."""
+    """All key bindings. `edit` opens the line in an external editor; `given` returns whether the
+    line began with a text that was not typed."""
     keys = KeyBindings()
-    in_line = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
+    _bind_line(keys, given)
+    _bind_pastes(keys, pastes)
+    _bind_graphemes(keys)
+    keys.add("c-x", "c-e", filter=_IN_LINE)(edit)
+    keys.add("v", filter=_IN_LINE & vi_navigation_mode)(edit)
+    return keys
+
+
+def _bind_line(keys: KeyBindings, given: Callable[[], bool]) -> None:
+    """Enter, new line, Tab and Ctrl-C."""
 
     @Condition
     def has_text() -> bool:
         return bool(get_app().current_buffer.text)
 
-    @Condition
-    def behind_cluster() -> bool:
-        return graphemes.before(get_app().current_buffer.document) > 1
-
-    @Condition
-    def at_cluster() -> bool:
-        return graphemes.behind(get_app().current_buffer.document) > 1
-
-    @Condition
-    def behind_paste() -> bool:
-        return bool(pastes.at_end(get_app().current_buffer.document.text_before_cursor))
-
-    @keys.add("enter", filter=in_line)
+    @keys.add("enter", filter=_IN_LINE)
     def send(event: KeyPressEvent) -> None:
-        """Take the completion that was chosen among several, or send the message."""
+        """Accept the completion that is selected in the menu, or send the message."""
         buffer = event.current_buffer
         menu = buffer.complete_state
         if menu and menu.current_completion and len(menu.completions) > 1:
@@ -71,88 +69,102 @@ def bindings(
         else:
             buffer.validate_and_handle()
 
-    @keys.add("tab", filter=in_line & (emacs_insert_mode | vi_insert_mode))
+    @keys.add("tab", filter=_IN_LINE & (emacs_insert_mode | vi_insert_mode))
     def complete(event: KeyPressEvent) -> None:
-        """Complete; behind the only completion there was, complete what follows."""
+        """Complete; after the only completion there was, complete what follows it."""
         menu = event.current_buffer.complete_state
         if menu and menu.current_completion and len(menu.completions) == 1:
             event.current_buffer.complete_state = None
         get_by_name("menu-complete").call(event)
 
-    # Esc, then Enter, is what a vi person types to send.
-    @keys.add("escape", "enter", filter=in_line & emacs_mode)
-    @keys.add("c-j", filter=in_line)
+    # With vi keys, Esc and then Enter sends.
+    @keys.add("escape", "enter", filter=_IN_LINE & emacs_mode)
+    @keys.add("c-j", filter=_IN_LINE)
     def new_line(event: KeyPressEvent) -> None:
         """Begin a new line."""
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-c", filter=in_line & has_text & ~Condition(given))
+    @keys.add("c-c", filter=_IN_LINE & has_text & ~Condition(given))
     def clear(event: KeyPressEvent) -> None:
-        """Clear the line. On an empty one, or one that was given, Ctrl-C is an interrupt."""
+        """Clear the line. On an empty line, or a given one, Ctrl-C is an interrupt."""
         buffer = event.current_buffer
         buffer.save_to_undo_stack()
         buffer.document = Document()
         event.app.vi_state.reset()
 
-    @keys.add(Keys.BracketedPaste, filter=in_line)
+
+def _bind_pastes(keys: KeyBindings, pastes: LongPastes) -> None:
+    """Pasting, and the placeholders of long pastes."""
+
+    @Condition
+    def after_paste() -> bool:
+        return bool(pastes.at_end(get_app().current_buffer.document.text_before_cursor))
+
+    @keys.add(Keys.BracketedPaste, filter=_IN_LINE)
     def paste(event: KeyPressEvent) -> None:
-        """Insert what was pasted, folded when it is long. It is never a command: a blank before
-        its slash says so, and is not sent."""
+        """Insert the pasted text, or a placeholder for a long one. A paste is never a command: a
+        space before its slash marks it as a message, and is not sent."""
         buffer = event.current_buffer
         text = pastes.fold(event.data.replace("\r\n", "\n").replace("\r", "\n"))
         if text.startswith("/") and buffer.cursor_position == 0:
             text = " " + text
         buffer.insert_text(text)
 
-    @keys.add("backspace", filter=in_line & behind_paste)
-    @keys.add("c-w", filter=in_line & behind_paste)
-    @keys.add("escape", "backspace", filter=in_line & emacs_mode & behind_paste)
+    @keys.add("backspace", filter=_IN_LINE & after_paste)
+    @keys.add("c-w", filter=_IN_LINE & after_paste)
+    @keys.add("escape", "backspace", filter=_IN_LINE & emacs_mode & after_paste)
     def remove_paste(event: KeyPressEvent) -> None:
-        """Remove a folded paste whole: half a placeholder stands for nothing."""
+        """Remove a whole placeholder: half of one means nothing."""
         buffer = event.current_buffer
         buffer.delete_before_cursor(len(pastes.at_end(buffer.document.text_before_cursor)))
 
-    @keys.add("c-x", "p", filter=in_line)
+    @keys.add("c-x", "p", filter=_IN_LINE)
     def open_paste(event: KeyPressEvent) -> None:
-        """Put the text of a folded paste in its place."""
+        """Replace a placeholder by its text."""
         buffer = event.current_buffer
         if span := pastes.nearest(buffer.text, buffer.cursor_position):
             buffer.cursor_position = span[1]
             folded = buffer.delete_before_cursor(span[1] - span[0])
             buffer.insert_text(pastes.unfold(folded))
 
-    # What a person sees as one character may be several. All else is prompt_toolkit's.
 
-    @keys.add("left", filter=in_line & behind_cluster)
-    @keys.add("c-b", filter=in_line & behind_cluster & emacs_mode)
-    @keys.add("h", filter=in_line & behind_cluster & vi_navigation_mode)
-    def over_the_last(event: KeyPressEvent) -> None:
-        """Move to the left."""
+def _bind_graphemes(keys: KeyBindings) -> None:
+    """Movement and deletion by grapheme, where one has several code points."""
+
+    @Condition
+    def after_grapheme() -> bool:
+        return graphemes.length_before(get_app().current_buffer.document) > 1
+
+    @Condition
+    def at_grapheme() -> bool:
+        return graphemes.length_after(get_app().current_buffer.document) > 1
+
+    @keys.add("left", filter=_IN_LINE & after_grapheme)
+    @keys.add("c-b", filter=_IN_LINE & after_grapheme & emacs_mode)
+    @keys.add("h", filter=_IN_LINE & after_grapheme & vi_navigation_mode)
+    def move_left(event: KeyPressEvent) -> None:
+        """Move over the grapheme before the cursor."""
         buffer = event.current_buffer
-        buffer.cursor_position -= graphemes.before(buffer.document)
+        buffer.cursor_position -= graphemes.length_before(buffer.document)
 
-    @keys.add("right", filter=in_line & at_cluster)
-    @keys.add("c-f", filter=in_line & at_cluster & emacs_mode)
-    @keys.add("l", filter=in_line & at_cluster & vi_navigation_mode)
-    def over_the_next(event: KeyPressEvent) -> None:
-        """Move to the right."""
+    @keys.add("right", filter=_IN_LINE & at_grapheme)
+    @keys.add("c-f", filter=_IN_LINE & at_grapheme & emacs_mode)
+    @keys.add("l", filter=_IN_LINE & at_grapheme & vi_navigation_mode)
+    def move_right(event: KeyPressEvent) -> None:
+        """Move over the grapheme after the cursor."""
         buffer = event.current_buffer
-        buffer.cursor_position += graphemes.behind(buffer.document)
+        buffer.cursor_position += graphemes.length_after(buffer.document)
 
-    @keys.add("backspace", filter=in_line & behind_cluster & ~vi_navigation_mode)
-    def remove_the_last(event: KeyPressEvent) -> None:
-        """Remove what stands before the cursor."""
+    @keys.add("backspace", filter=_IN_LINE & after_grapheme & ~vi_navigation_mode)
+    def delete_before(event: KeyPressEvent) -> None:
+        """Delete the grapheme before the cursor."""
         buffer = event.current_buffer
-        buffer.delete_before_cursor(graphemes.before(buffer.document))
+        buffer.delete_before_cursor(graphemes.length_before(buffer.document))
 
-    @keys.add("delete", filter=in_line & at_cluster)
-    @keys.add("c-d", filter=in_line & at_cluster & emacs_mode)
-    @keys.add("x", filter=in_line & at_cluster & vi_navigation_mode)
-    def remove_the_next(event: KeyPressEvent) -> None:
-        """Remove what stands behind the cursor."""
+    @keys.add("delete", filter=_IN_LINE & at_grapheme)
+    @keys.add("c-d", filter=_IN_LINE & at_grapheme & emacs_mode)
+    @keys.add("x", filter=_IN_LINE & at_grapheme & vi_navigation_mode)
+    def delete_after(event: KeyPressEvent) -> None:
+        """Delete the grapheme after the cursor."""
         buffer = event.current_buffer
-        buffer.delete(graphemes.behind(buffer.document))
-
-    keys.add("c-x", "c-e", filter=in_line)(edit)
-    keys.add("v", filter=in_line & vi_navigation_mode)(edit)
-    return keys
+        buffer.delete(graphemes.length_after(buffer.document))

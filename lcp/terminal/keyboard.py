@@ -1,7 +1,8 @@
-"""Keyboard: lines of text from a person.
+"""Keyboard: reads messages and command lines from a person.
 
-A line editor with history while it is the person's turn; during an answer keys are kept quiet,
-and what is typed then stands in the next line. Knows no models and no commands.
+At the prompt it is a line editor with history and completion. During an answer it reads keys
+without echo and puts them into the next line. It knows that a line which begins with a slash is a
+command; which commands there are it is told.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,7 +44,7 @@ from lcp.terminal.long_pastes import LongPastes
 from lcp.terminal.signals import LEAVING, handling
 
 PROMPT = "> "
-PAUSE_S = 0.05  # without a key, before what is typed is told: nothing of that delays an echo
+PAUSE_S = 0.05  # after the last key, before `on_text` is called: nothing delays an echo
 REFRESH_S = 0.25
 _ESCAPE_S = 0.1  # after this an Esc is a key of its own
 _BACKGROUND_S = 0.5  # between two looks whether the terminal is ours again
@@ -77,52 +78,60 @@ class TypedLine:
     is_command: bool = False
 
 
+@dataclass(frozen=True)
+class KeyboardOptions:
+    """What the chat gives the line editor.
+
+    `on_text` is called with the message typed so far, soon after the last key. `state` gives the
+    parts of the line below the prompt; an LcpError that it raises is raised by `Keyboard.read`.
+    `commands` and `paths` are what Tab completes (see completion.py). `keys` gives "emacs" or
+    "vi". `meanwhile` is called once, in another thread, soon after the first prompt is drawn.
+    """
+
+    on_text: Callable[[str], None] = lambda text: None
+    state: Callable[[], Sequence[toolbar.ToolbarPart]] = lambda: ()
+    commands: Mapping[str, tuple[str, CompletionWords]] = field(default_factory=dict)
+    paths: Callable[[str], Iterable[str]] = lambda begun: ()
+    keys: Callable[[], str] = lambda: "emacs"
+    meanwhile: Callable[[], None] = lambda: None
+
+
 class Keyboard:
-    """The line editor; `read` gives one message, which may have many lines."""
+    """The line editor; `read` returns one message, which may have many lines."""
 
     def __init__(
         self,
         history: Path,
+        options: KeyboardOptions = KeyboardOptions(),
         *,
-        on_text: Callable[[str], None] = lambda text: None,
-        state: Callable[[], Sequence[toolbar.ToolbarPart]] = lambda: (),
-        commands: Mapping[str, tuple[str, CompletionWords]] | None = None,
-        paths: Callable[[str], Iterable[str]] = lambda begun: (),
-        keys: Callable[[], str] = lambda: "emacs",
-        meanwhile: Callable[[], None] = lambda: None,
         input: Input | None = None,
         output: Output | None = None,
     ) -> None:
-        """`on_text` is told what is typed so far of a message, soon after the last key. `state`
-        is asked for the line below the prompt; an LcpError of its is raised by `read`.
-        `commands` and `paths` are what Tab completes; `keys` says "emacs" or "vi".
-        `meanwhile` is done once, in another thread, soon after the first prompt stands there."""
-        self._on_text = on_text
-        self._state = state
-        self._keys = keys
-        self._meanwhile = [meanwhile]
+        """`history`: the file of earlier messages."""
+        self._options = options
+        self._meanwhile = [options.meanwhile]
         self._pastes = LongPastes()
         self._telling: asyncio.TimerHandle | None = None
         self._editing = False
-        self._kept: list[KeyPress] = []  # typed while an answer came
+        self._kept: list[KeyPress] = []  # typed during an answer
         self._given = False  # whether the line began with a text that was not typed
-        self._signal = 0  # that came during this prompt, or while it was made or taken away
-        self._complaint = ""  # what went wrong in the editor, until the next change
-        # What is pasted and what files are called has the signs that answers have.
+        self._signal = 0  # the signal that arrived during this prompt
+        self._complaint = ""  # an error of the external editor, until the next change
+        # Control characters in pastes and file names look as they do in answers.
         Char.display_mappings |= {chr(c): sign for c, sign in SIGNS.items() if c >= 0xA0}
         earlier = HistoryFile(history, self._pastes.unfold)
         self._dumb = output is None and is_dumb_terminal()
-        if output is None and not self._dumb:  # for that, prompt_toolkit has a plain line
+        if output is None and not self._dumb:  # prompt_toolkit has a plain line for it
             output = create_output(always_prefer_tty=True)  # not into `| tee answers`
         if isinstance(output, Vt100_Output):
-            output.enable_cpr = False  # nobody has to wait for where the cursor is
+            output.enable_cpr = False  # asking for the cursor would delay the prompt
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
             prompt_continuation="  ",
             history=earlier,
             auto_suggest=SuggestFromHistory(earlier),
-            completer=LineCompleter(commands or {}, paths),
+            completer=LineCompleter(options.commands, options.paths),
             complete_while_typing=False,
             key_bindings=bindings(self._pastes, self._edit, lambda: self._given),
             enable_suspend=True,
@@ -136,10 +145,10 @@ class Keyboard:
         self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 
     def read(self, text: str = "") -> TypedLine:
-        """What is sent next, the line beginning with `text`. Ctrl-C raises KeyboardInterrupt on an
-        empty line and on one that began with a text, Ctrl-D EOFError on an empty one; SIGTERM and
-        SIGHUP raise SystemExit, with the terminal in order."""
-        vi = self._keys() == "vi"
+        """Wait for the next line; `text` is already in it. Ctrl-C raises KeyboardInterrupt on an
+        empty line and on one that began with `text`; Ctrl-D raises EOFError on an empty one.
+        SIGTERM and SIGHUP raise SystemExit after the terminal is restored."""
+        vi = self._options.keys() == "vi"
         self._session.editing_mode = EditingMode.VI if vi else EditingMode.EMACS
         text = self._pastes.refold(text)
         self._given = bool(text)
@@ -152,8 +161,8 @@ class Keyboard:
 
     @contextmanager
     def ahead(self) -> Iterator[None]:
-        """While somebody else has the terminal: what is pasted meanwhile is one paste in the next
-        line, and none of its line ends sends it."""
+        """Around an answer or a command: a paste that arrives meanwhile is one paste in the next
+        line, and its line ends do not send it."""
         if self._dumb:
             yield
             return
@@ -167,11 +176,11 @@ class Keyboard:
             output.flush()
 
     def kept(self) -> AbstractContextManager[None]:
-        """While an answer comes: what is typed is read, and stands in the next line."""
+        """Around an answer: what is typed goes into the next line."""
         return nullcontext() if self._dumb else _kept(self._session.app.input, self._kept)
 
     def _line(self, line: str) -> TypedLine:
-        """What a line in the editor stands for. A blank before a slash makes it a message."""
+        """The message or command in the editor. A space before a slash makes it a message."""
         text = self._pastes.unfold(line)
         if _COMMAND.fullmatch(line):
             return TypedLine(text, is_command=True)
@@ -186,13 +195,13 @@ class Keyboard:
 
     def _tell(self) -> None:
         line = self._line(self._session.default_buffer.text)
-        self._on_text("" if line.is_command else line.text)
+        self._options.on_text("" if line.is_command else line.text)
 
     def _parts(self) -> Sequence[toolbar.ToolbarPart]:
         if self._complaint:
             return [(self._complaint, "bad")]
         try:
-            parts = self._state()
+            parts = self._options.state()
         except LcpError as error:
             app = self._session.app
             if app.is_running and not app.is_done:
@@ -202,7 +211,7 @@ class Keyboard:
 
     def _begin(self) -> None:
         self._leave()
-        # Keys that were kept are pressed when there is a history: they may be of Up and Ctrl-R.
+        # The keys typed during the answer may be Up or Ctrl-R, which need the history.
         self._session.default_buffer.load_history_if_not_yet_loaded()
         self._session.app.create_background_task(self._press())
         self._session.app.create_background_task(self._watch())
@@ -225,7 +234,7 @@ class Keyboard:
                 self._session.app.invalidate()
 
     async def _edit(self, event: KeyPressEvent) -> None:
-        """The line, edited elsewhere; it comes back and is not sent."""
+        """Open the line in an external editor; afterwards it is in the prompt again, not sent."""
         buffer = event.current_buffer
         self._editing = True
         try:
@@ -240,20 +249,20 @@ class Keyboard:
             self._editing = False
 
     def _end(self) -> BaseException:
-        """What the signal that came means."""
+        """The exception for the signal that arrived."""
         number = self._signal
         return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
     def _leave(self) -> None:
-        """End the prompt where a signal came, and it has not ended by itself."""
+        """End the prompt if a signal arrived and the prompt is still open."""
         app = get_app_or_none()
         if self._signal and app and app.future and not app.future.done():
             app.exit(exception=self._end())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """No signal raises anything here: prompt_toolkit and asyncio, made or taken away halfway,
-        would be left in pieces."""
+        """Signal handlers around the prompt. They only take note: an exception in the middle of
+        prompt_toolkit or asyncio starting or ending would leave them half done."""
         app = self._session.app
         self._signal = 0
 
@@ -263,7 +272,7 @@ class Keyboard:
                 running.loop.call_soon_threadsafe(self._leave)
 
         def repaint(number: int, frame: FrameType | None) -> None:
-            # Back from fg; after a stop that did not come from the Ctrl-Z key, in its modes.
+            # After `fg`; also after a SIGSTOP, which left the terminal in the shell's modes.
             if app.is_running and not self._editing:  # then the terminal is the editor's
                 app.input.raw_mode().__enter__()
                 app.renderer.reset()
@@ -278,7 +287,11 @@ class Keyboard:
 
 @contextmanager
 def _kept(input: Input, keys: list[KeyPress]) -> Iterator[None]:
-    """Read the keys of `input`; they are put at the end of `keys`."""
+    """Read the keys of `input` in a thread and append them to `keys`.
+
+    A terminal holds about 4,000 unread characters: after a longer paste, a Ctrl-C would not arrive
+    before the end of the answer.
+    """
     if os.name != "posix":  # Windows keeps them itself
         yield
         return
@@ -312,5 +325,5 @@ def _kept(input: Input, keys: list[KeyPress]) -> Iterator[None]:
 
 
 def _ours(fd: int) -> bool:
-    """Whether it may be read: in the background that would stop us. A pipe always may."""
+    """Whether it may be read: reading in the background would stop lcp. A pipe always may."""
     return not os.isatty(fd) or os.tcgetpgrp(fd) == os.getpgrp()

@@ -1,4 +1,4 @@
-"""Toolbar: the line below the prompt that says what goes on. It is given plain parts."""
+"""Toolbar: draws the line below the prompt from the parts it is given."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -16,16 +16,16 @@ from prompt_toolkit.utils import get_cwidth
 
 from lcp.terminal.clean import clean
 
-# What is said and how: "", "warn" or "bad". The most important part comes first.
+# A text and its style: "", "warn" or "bad". The most important part comes first.
 ToolbarPart = tuple[str, str]
 _BETWEEN = " · "
 
 
 def place(session: PromptSession[str], parts: Callable[[], Sequence[ToolbarPart]]) -> None:
-    """Put the line right below the text.
+    """Put the line directly below the text.
 
-    prompt_toolkit's own one is at the bottom of the screen, and only once the terminal has said
-    where the cursor is.
+    prompt_toolkit's own toolbar is at the bottom of the screen, and is drawn only after the
+    terminal has reported where the cursor is.
     """
 
     def text() -> StyleAndTextTuples:
@@ -38,9 +38,9 @@ def place(session: PromptSession[str], parts: Callable[[], Sequence[ToolbarPart]
 
 
 def fitting(parts: Sequence[ToolbarPart], columns: int) -> StyleAndTextTuples:
-    """The parts on one line, without the last ones where they do not all fit."""
+    """As many of the parts as fit on one line, the first ones first."""
     shown: StyleAndTextTuples = []
-    left = columns - 1  # a full row would make some terminals wrap
+    left = columns - 1  # some terminals wrap a full row
     for text, style in parts:
         text = " ".join(clean(text).split())
         before = _BETWEEN if shown else ""
