@@ -409,7 +409,7 @@ def test_tab_says_what_the_words_mean(chat):
     chat.sees("what fills the context window")
     chat.sees("go on with an answer that was cut")
     chat.type(CTRL_C + "/set top_" + TAB + TAB)
-    chat.sees("draw from the k likeliest")
+    chat.sees("Sample from the N most likely")
 
 
 @in_both()

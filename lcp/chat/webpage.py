@@ -1,7 +1,7 @@
-"""Webpage: a conversation as one HTML page that needs nothing else: no script, no other file.
+"""Webpage: a conversation as one HTML page without scripts or other files.
 
-What was asked is shown as it was typed, answers and thinking as the terminal shows them. Files in
-front of a question, and thinking, are folded.
+Questions are shown as they were typed, answers and thinking as Markdown. Attached files and
+thinking are folded.
 """
 
 from collections.abc import Iterator
@@ -129,7 +129,7 @@ details.thinking { color: var(--dim) }
 
 
 def page(conversation: Conversation) -> str:
-    """The branch where the person stands."""
+    """The page of the current branch."""
     turns = conversation.turns()
     parts = [_system(conversation.system)] if conversation.system else []
     for turn in turns:
@@ -162,7 +162,7 @@ def _question(message: Message) -> str:
 
 
 def _answer(message: Message) -> str:
-    """What was thought and said, and its figures."""
+    """The thinking, the answer and its statistics."""
     body = html.fragment(message.content)
     if message.thinking.strip():
         body = _fold("thinking", "Thinking", html.fragment(message.thinking)) + body
@@ -181,7 +181,7 @@ def _joined(facts: list[str]) -> str:
 
 
 def _typed(text: str) -> str:
-    """As a person wrote it, but for blocks of code."""
+    """Text as a person typed it; code blocks are coloured."""
     return "".join(
         html.code(piece.removesuffix("\n"), info)
         if is_code
@@ -207,8 +207,8 @@ def _ending(path: str) -> str:
 
 
 def _apart(message: Message) -> tuple[str, str]:
-    """The files in front of a message, and what was typed: before them stands what came through
-    a pipe."""
+    """The attached files of a message, and what was typed. Text from a pipe comes before the
+    files."""
     content, typed = message.content, message.written
     same = takewhile(lambda two: two[0] == two[1], zip(content[::-1], typed[::-1], strict=False))
     after = sum(1 for _ in same)
@@ -219,7 +219,7 @@ def _apart(message: Message) -> tuple[str, str]:
 
 
 def _files(blocks: str) -> Iterator[tuple[str, str]]:
-    """(path, text) of each file that attachments.py put in front of a message."""
+    """(path, text) of each file that attachments.py put before a message."""
     path = ""
     for piece, is_code, _ in pieces(blocks):
         if is_code:

@@ -1,9 +1,9 @@
-"""Text of strangers made safe to show: nothing in it moves the cursor or hides itself.
+"""Makes text from models and files safe to print: it cannot move the cursor or hide text.
 
-What a model, a GGUF or a file says may contain escape sequences (titles, clipboard, colours),
-controls, and characters that reorder or hide text. They become visible signs here. What joins or
-varies the character before it stays where writing needs it: in emoji, behind letters that join,
-behind Han characters; anywhere else a text of its own can be hidden in it.
+A model, a GGUF or a file may contain escape sequences (titles, clipboard, colours), control
+characters, and characters that reorder or hide text. They become visible signs. Joiners and
+variation selectors stay where writing needs them: in emoji, after letters that join, after Han
+characters; anywhere else a hidden text can be encoded in them.
 """
 
 import re
@@ -62,7 +62,7 @@ _MISPLACED = re.compile(
 
 
 def clean(text: str) -> str:
-    """The whole text with signs for what must not reach a terminal."""
+    """The text with visible signs for all that must not reach a terminal."""
     return _placed(_signed(text), "")
 
 
@@ -82,7 +82,7 @@ def _placed(text: str, before: str) -> str:
 
 
 class Cleaner:
-    """`clean` for text that arrives in pieces: a line end or a joined pair may be cut in two."""
+    """`clean` for text that arrives in pieces, even if a CRLF or a joined pair is cut in two."""
 
     def __init__(self) -> None:
         self._after_cr = False

@@ -1,7 +1,7 @@
-"""CodeBlock as it streams: lines are coloured and finished while the fence is still open.
+"""Code blocks in colours while they stream: lines are finished while the fence is still open.
 
-A lexer is never run over everything again: it starts anew at a line from which it sees what it
-saw before. Lines become final by what stands in the text alone, however it arrived.
+The lexer does not run over the whole block again: it restarts at a line from which it gives the
+same result as before. Which lines are final depends on the text alone, not on how it arrived.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ CodeLine = list[tuple[str, str]]  # (a kind in _STYLES or "", text)
 
 
 class CodeBlock:
-    """The lines of one block of code; `take` has the rows finished since, `rest` the others."""
+    """The lines of one code block; `take` returns newly finished rows, `rest` the others."""
 
     def __init__(self, info: str) -> None:
-        """`info` is what stands behind the fence's mark; its first word names the language."""
+        """`info` is the text after the fence's mark; its first word names the language."""
         self._language = language(info)
         self._lexer = _lexer(self._language)
         self._lines: list[str] = []  # not final
@@ -99,7 +99,7 @@ class CodeBlock:
 
 
 def language(info: str) -> str:
-    """The name of the language in what stands behind the mark of a fence."""
+    """The language that the text after a fence's mark names."""
     return (info.split() or [""])[0].strip("{}.")
 
 

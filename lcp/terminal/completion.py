@@ -1,5 +1,6 @@
-"""Completion: what may follow in the line, when Tab is pressed: the names of commands, what they
-take, and paths after an @. It knows none of them: each is a function it is given.
+"""Completion: what Tab offers: command names, their arguments, and paths after an @.
+
+It knows none of them: the chat passes in the commands, and functions for arguments and paths.
 """
 
 import re
@@ -10,8 +11,8 @@ from prompt_toolkit.document import Document
 
 from lcp.terminal.clean import clean
 
-# From what is typed of it to the words that may be meant, each alone or with its meaning; those
-# that begin otherwise are ignored.
+# From the beginning of an argument to the words that may follow, each alone or with its meaning.
+# Words that begin differently are ignored.
 CompletionWords = Callable[[str], Iterable[str | tuple[str, str]]]
 
 _COMMAND = re.compile(r"/(\S*)(?:\s+(.*))?")
@@ -19,15 +20,15 @@ _MENTION = re.compile(r'(?:^|[\s(])@("[^"\n]*|[^\s"]*)$')
 
 
 class LineCompleter(Completer):
-    """Commands at the beginning of a line, paths behind an @ anywhere in it."""
+    """Completes commands at the beginning of a line, and paths after an @ anywhere in it."""
 
     def __init__(
         self,
         commands: Mapping[str, tuple[str, CompletionWords]],
         paths: Callable[[str], Iterable[str]],
     ) -> None:
-        """`commands`: name -> its meaning, and candidates for its whole argument. `paths`: what
-        may stand behind an @, in quotes where it must."""
+        """`commands`: name -> (meaning, words for its argument). `paths`: from the text after an @
+        to paths, in quotes where they need them."""
         self._commands = commands
         self._paths = paths
 

@@ -1,4 +1,4 @@
-"""Editor: a text edited in the person's own editor, $VISUAL or $EDITOR."""
+"""Opens a text in the person's own editor, $VISUAL or $EDITOR."""
 
 import os
 import shlex
@@ -14,8 +14,8 @@ USUAL = ("editor", "nano", "vi", "notepad")  # tried in this order where no vari
 
 
 def edit(text: str) -> str:
-    """The text as it is when the editor is closed; LcpError when there is no editor, or when it
-    says that it failed. Blocks, and the editor has the terminal meanwhile."""
+    """The text after the editor is closed; it has the terminal until then. LcpError if there is
+    no editor, or if it fails."""
     command = _command()
     editor = Path(command[0]).name
     try:
@@ -32,13 +32,13 @@ def edit(text: str) -> str:
             code = subprocess.call([*command, name])
         except OSError as error:
             raise LcpError(
-                f"{editor} cannot be run ({error.strerror}). Set EDITOR to the one you use."
+                f"Cannot run {editor}: {error.strerror}. Set EDITOR to the editor you use."
             ) from error
         if code:
-            raise LcpError(f"{editor} ended with code {code}; the text is as it was. Try again.")
+            raise LcpError(f"{editor} failed (exit code {code}); the text is unchanged.")
         edited = Path(name).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
-        raise LcpError(f"The text cannot be edited: {error}. Make room on the disk.") from error
+        raise LcpError(f"Cannot edit the text: {error}. Is the disk full?") from error
     finally:
         with suppress(OSError):
             Path(name).unlink()
@@ -50,8 +50,8 @@ def _command() -> list[str]:
     try:
         command = shlex.split(chosen, posix=os.name == "posix")
     except ValueError as error:
-        raise LcpError(f"EDITOR={chosen} has an open quote. Close it.") from error
+        raise LcpError(f"EDITOR={chosen} has an unclosed quote. Close it.") from error
     command = command or [editor for editor in USUAL if shutil.which(editor)][:1]
     if not command:
-        raise LcpError("There is no editor here. Set EDITOR to the one you use.")
+        raise LcpError("lcp found no editor. Set EDITOR to the editor you use.")
     return command

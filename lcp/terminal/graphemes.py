@@ -1,10 +1,9 @@
-"""Clusters: what a person sees as one character, though it is several: a letter with an accent of
-its own, a flag, a family of emoji.
+"""Graphemes: characters made of several code points: a letter and its accent, a flag, an emoji
+family.
 
-A key moves over a whole one or removes it. Terminals do not agree how wide flags and joined emoji
-are, and a line editor that is wrong about it draws in the wrong place. So in the line, and only
-there, the parts stand side by side: a family is its people, a flag its two letters. What would
-hide itself or reorder the text is a sign, as everywhere.
+A key moves over a whole grapheme or deletes it. Terminals disagree about the width of flags and
+joined emoji, and a line editor with the wrong width draws in the wrong place. So in the prompt,
+and only there, the parts are shown side by side: a family as its people, a flag as two letters.
 """
 
 from bisect import bisect_right
@@ -18,24 +17,24 @@ from rich.cells import split_graphemes
 
 from lcp.terminal.clean import clean
 
-LONGEST = 256  # characters of a line that a key looks at; no cluster has as many
+LONGEST = 256  # code points that a key looks at; no grapheme has as many
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"
 _LETTERS = {0x1F1E6 + n: chr(ord("A") + n) for n in range(26)}  # of flags
 _TONES = range(0x1F3FB, 0x1F400)  # of skin
 
 
 def length_before(document: Document) -> int:
-    """How many characters the cluster before the cursor has; 0 at the beginning of a line."""
+    """Code points of the grapheme before the cursor; 0 at the beginning of a line."""
     return lengths(document.current_line_before_cursor[-LONGEST:])[-1]
 
 
 def length_after(document: Document) -> int:
-    """How many characters the cluster behind the cursor has; 0 at the end of a line."""
+    """Code points of the grapheme after the cursor; 0 at the end of a line."""
     return lengths(document.current_line_after_cursor[:LONGEST])[0]
 
 
 def lengths(text: str) -> list[int]:
-    """The characters of each cluster; one 0 for no text."""
+    """The number of code points of each grapheme; [0] for no text."""
     found, half = [0], False
     for start, end, _ in split_graphemes(text)[0]:
         of_flag = ord(text[start]) in _LETTERS
@@ -48,7 +47,7 @@ def lengths(text: str) -> list[int]:
 
 
 class SideBySide(Processor):
-    """Shows the parts of clusters side by side."""
+    """Shows the parts of a grapheme side by side."""
 
     def apply_transformation(self, ti: TransformationInput) -> Transformation:
         fragments = explode_text_fragments(ti.fragments)

@@ -1,4 +1,4 @@
-"""History: what was typed, on disk, and suggested when a line begins as an earlier one did."""
+"""History: earlier messages, kept on disk and suggested while a person types."""
 
 import json
 import os
@@ -17,16 +17,16 @@ SUGGESTED = 1_000  # newest messages that are looked at for a suggestion, at eac
 
 
 class HistoryFile(History):
-    """What was typed, a JSON string a line, readable by its owner only."""
+    """The file of earlier messages: one JSON string a line, readable by its owner only."""
 
     def __init__(self, path: Path, unfold: Callable[[str], str] = str) -> None:
-        """`unfold` gives the text that a line stands for."""
+        """`unfold` replaces the placeholders of long pastes in a line by their texts."""
         super().__init__()
         self._path = path
         self._unfold = unfold
 
     def load_history_strings(self) -> Iterable[str]:
-        """Newest first. A line that is no JSON string is passed over."""
+        """Newest first. Lines that are not JSON strings are skipped."""
         try:
             with self._path.open("rb") as file:
                 start = max(0, file.seek(0, os.SEEK_END) - READ)
@@ -41,8 +41,8 @@ class HistoryFile(History):
                     yield text
 
     def store_string(self, string: str) -> None:
-        """Append; a disk that fails costs the history, not the chat. What is very long stays in
-        memory alone: it would be no help in a line."""
+        """Append a message. A write error is ignored: the chat matters more. A very long message
+        is kept in memory only."""
         text = self._unfold(string)
         if len(text) > LONGEST:
             return
@@ -53,12 +53,12 @@ class HistoryFile(History):
                 file.write(json.dumps(text) + "\n")
 
     def newest(self) -> Iterable[str]:
-        """What was typed last, the newest first, without a copy of the rest."""
+        """The newest messages, newest first, without copying the others."""
         return self._loaded_strings[:SUGGESTED]
 
 
 class SuggestFromHistory(AutoSuggest):
-    """Suggests the rest of the newest line that begins with what is typed."""
+    """Suggests the rest of the newest message that begins with the typed text."""
 
     def __init__(self, history: HistoryFile) -> None:
         self._history = history

@@ -1,8 +1,8 @@
-"""Markdown as HTML, in the dialect of the terminal; and text as HTML.
+"""Markdown as HTML, with the Markdown rules of the terminal; and plain text as HTML.
 
-It comes from strangers: no markup of theirs, no script, no picture, nothing that a browser would
-fetch. Only web and mail addresses become links. What would hide itself or reorder the text is a
-sign, as in the terminal.
+The text is not trusted: no HTML of its own, no script, no picture, nothing that a browser would
+fetch. Only web and mail addresses become links. Characters that hide or reorder text become
+visible signs, as in the terminal.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def fragment(markdown: str) -> str:
 
 
 def text(words: str) -> str:
-    """Words that mean nothing to a browser."""
+    """Plain text, escaped."""
     return escape(clean(words))
 
 
 def code(source: str, info: str = "") -> str:
-    """A block of code; `info` is what follows the mark of its fence. Each piece is in a class
-    that is named after its kind: `<span class="literal-string">`."""
+    """A code block; `info` is the text after its fence's mark. The class of a piece is its kind:
+    `<span class="literal-string">`."""
     lines = ("".join(_piece(*piece) for piece in line) for line in coloured(info, clean(source)))
     named = f' data-language="{text(info)}"' if info else ""
     return f"<pre{named}><code>" + "\n".join(lines) + "</code></pre>\n"
@@ -92,9 +92,9 @@ def _in(tag: str, inside: str, attributes: str = "") -> str:
 
 
 def _link(words: str, node: Node, attribute: str) -> str:
-    """Words that lead to an address; the address stands beside them where nothing may lead to it.
+    """A link; if its address is not allowed, the words with the address after them.
 
-    Links do not stand in each other: a picture in a link is words."""
+    Links are not nested: a picture inside a link becomes words."""
     address = text(str(node.attrs.get(attribute, "")))
     hint = text(str(node.attrs.get("title", "")))
     titled = f' title="{hint}"' if hint else ""

@@ -1,8 +1,7 @@
-"""Markdown as it streams: which blocks are finished, and which one may still change.
+"""Splits Markdown that streams into finished blocks and the one that may still change.
 
-CommonMark is read from left to right: a new line changes the last block and no other. So all but
-the last are finished for good, and an item of a list is once the next one has begun. Knows no
-terminal.
+CommonMark is read from left to right: a new line changes only the last block. So all others are
+final, and so is a list item once the next one has begun. Knows no terminal.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ class Block:
 
 
 def blocks(root: Node, gap: bool = False, number: int | None = None) -> Iterator[Block]:
-    """The blocks of a text, its lists item by item. `gap` is the first one's, and `number`, where
-    the text begins in the middle of a list."""
+    """The blocks of a text, lists item by item. `gap` is that of the first block; `number` is that
+    of its first item, if the text begins inside a list."""
     for node in root.children:
         if node.type in LISTS:
             yield from items(node, gap, number)
@@ -57,8 +56,8 @@ def blocks(root: Node, gap: bool = False, number: int | None = None) -> Iterator
 
 
 def items(node: Node, gap: bool, number: int | None = None) -> Iterator[Block]:
-    """The items of a list. Behind one that is more than a paragraph there is a blank row: this
-    depends on no later item."""
+    """The items of a list. There is a blank row after an item that is more than a paragraph: this
+    does not depend on later items."""
     if node.type == "ordered_list" and number is None:
         number = int(node.attrs.get("start", 1))
     for item in node.children:
@@ -70,11 +69,11 @@ def items(node: Node, gap: bool, number: int | None = None) -> Iterator[Block]:
 
 
 def tail(text: str, most_lines: int, most: int) -> str:
-    """The end of a text, of so many lines and characters at most, from where a block or an item
-    of a list begins.
+    """The end of a text, at most so many lines and characters, from the beginning of a block or
+    list item.
 
-    A block of code that is longer is opened again in its middle, a paragraph that is longer
-    begins with … and a whole word; any other last block is whole."""
+    A longer code block is reopened in its middle, a longer paragraph begins with … and a whole
+    word; any other last block is returned whole."""
     rows = text.split("\n")
     begins = [
         (part.map[0], part)
@@ -123,7 +122,7 @@ class Splitter:
         self._rest += text
 
     def take(self, final: bool = False) -> list[Block]:
-        """What will not change any more. A fence is among it once it begins."""
+        """The blocks that will not change any more; a fence counts as soon as it begins."""
         found: list[Block] = []
         while True:
             if self.code is None:
@@ -132,8 +131,8 @@ class Splitter:
                 return found
 
     def open_blocks(self, height: int) -> list[Block]:
-        """The last block, as it stands; none inside a fence. Of one that is many times `height`
-        lines long, only how it begins and ends."""
+        """The last block so far; none inside a fence. Of one that is many times `height` lines
+        long, only its beginning and end."""
         if self.code:
             return []
         step = 2 * height
@@ -236,8 +235,8 @@ class Splitter:
 
 
 def parser() -> MarkdownIt:
-    """CommonMark with tables and maths. HTML is text: `Vec<T>` has to stay. So are definitions
-    of links: they would change what was printed long ago."""
+    """CommonMark with tables and maths. HTML is text: `Vec<T>` must stay visible. Link definitions
+    are text, too: they would change what is already printed."""
     md = MarkdownIt("commonmark", {"html": False})
     md.enable(["strikethrough", "table"]).disable("reference")
     md.core.ruler.push("shallow", _shallow)
@@ -248,7 +247,7 @@ def parser() -> MarkdownIt:
 
 
 def _shallow(state: StateCore) -> None:
-    """Marks that stand too deep inside others mark nothing."""
+    """Ignore marks that are nested too deep."""
     for token in state.tokens:
         depth, kept = 0, []
         for child in token.children or ():

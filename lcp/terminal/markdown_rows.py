@@ -1,7 +1,7 @@
-"""Blocks of Markdown as rows of a terminal: no row is padded, none is wider than asked for.
+"""Renders blocks of Markdown as rows of a terminal. Rows are not padded, and never too wide.
 
-Colours are the sixteen that a terminal's owner chose. Links are shown as `text (url)`. Whatever
-the parser decoded is cleaned once more: `&#8238;` is a character only now.
+Colours are the sixteen of the terminal's own palette. A link is shown as `text (url)`. The text is
+cleaned again after parsing: an entity such as `&#8238;` is a character only then.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADINGS = {"h1": "bold underline magenta", "h2": "bold magenta", "h3": "magent
 
 
 def row_text(console: Console, row: ScreenRow) -> tuple[str, int]:
-    """The row as it is written, without blanks at its end, and how many cells it takes."""
+    """The row as terminal output without trailing blanks, and how many cells it takes."""
     written, cells = "", 0
     left = len("".join(segment.text for segment in row).rstrip(" "))
     for text, style, _ in row:
@@ -48,11 +48,11 @@ def row_text(console: Console, row: ScreenRow) -> tuple[str, int]:
 
 
 class Renderer:
-    """What draws blocks: `rows` are those of some blocks in so many columns."""
+    """Renders blocks; `rows` are those of some blocks in `width` columns."""
 
     def __init__(self, console: Console, height: int | None = None) -> None:
-        """With `height` so many of the last rows are wanted; what is far above may be left out,
-        or the cost of a long block would grow with its square."""
+        """`height`: only so many of the last rows are needed. Rows far above may be left out, or
+        the cost would grow with the square of a block's length."""
         self._console = console
         self._options = console.options
         self._height = height

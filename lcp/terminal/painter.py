@@ -35,7 +35,7 @@ class Canvas:
     """Rows that are row_text for good, and below them rows that may still change."""
 
     def __init__(self, console: Console, reflows: bool | None = None) -> None:
-        """`reflows`: whether the terminal wraps rows anew when it gets narrower."""
+        """`reflows`: whether the terminal rewraps its rows when it gets narrower."""
         self._console = console
         self._reflows = _reflows() if reflows is None else reflows
         self._painted: list[tuple[str, int]] = []  # the open rows: (text, cells)
@@ -44,12 +44,12 @@ class Canvas:
 
     @property
     def moves(self) -> bool:
-        """Whether the terminal can go back up; where not, rows are only ever added."""
+        """Whether the cursor can move up; if not, rows are only added."""
         return not self._console.is_dumb_terminal
 
     @property
     def width(self) -> int:
-        """Cells a row may take. One stays free: terminals differ about the width of emoji."""
+        """Cells of a row. One stays free: terminals disagree about the width of emoji."""
         return max(2, self._console.width - 1)
 
     @property
@@ -58,7 +58,7 @@ class Canvas:
         return max(1, self._console.height - 2)
 
     def show(self, done: Iterable[ScreenRow], rest: Iterable[ScreenRow] = ()) -> None:
-        """Print rows for good, and below them the open ones, as many as the screen has room for."""
+        """Print finished rows, and below them as many open rows as the screen has room for."""
         finished = [row_text(self._console, row) for row in done]
         rest = list(rest)[-self.height :] if self.moves else []
         rows = [row_text(self._console, row) for row in rest]
@@ -80,7 +80,7 @@ class Canvas:
             self._console.file.flush()
 
     def displaced(self) -> None:
-        """Something else was written below the open rows: they stay, and are painted again."""
+        """Something else was printed below the open rows: paint them again below it."""
         self._displaced = True
 
     def _before(self) -> list[tuple[str, int]]:
@@ -107,7 +107,7 @@ class AnswerPainter:
         reflows: bool | None = None,
         begun: str = "",
     ) -> None:
-        """`begun`: Markdown that stands before the first piece."""
+        """`begun`: Markdown before the first piece."""
         self._console = console
         self._clock = clock
         self._canvas = Canvas(console, reflows)
@@ -121,7 +121,7 @@ class AnswerPainter:
         self.spent = 0.0  # seconds of painting
 
     def feed(self, text: str, tokens: int = 0) -> None:
-        """A piece of the answer; it is painted now, or with one of the next."""
+        """Add a piece of the answer; it is painted now or with a later one."""
         self._splitter.feed(self._cleaner.feed(text))
         self._new = self._new or bool(text)
         now = self._clock()
@@ -138,12 +138,12 @@ class AnswerPainter:
             self._paint(final=False)
 
     def clear(self) -> None:
-        """Take the open rows off the screen, until the next piece."""
+        """Remove the open rows from the screen until the next piece."""
         self._canvas.show([])
         self._new = True
 
     def finish(self) -> None:
-        """The answer is over: all of it stands there once, the cursor below it."""
+        """Print the rest; the cursor is then below the answer."""
         self._paint(final=True)
 
     def displaced(self) -> None:
@@ -172,7 +172,7 @@ class AnswerPainter:
 
 
 class ThinkingPainter:
-    """A window on text that is not kept on the screen."""
+    """Shows the last rows of the thinking; at its end, one line replaces them."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -202,12 +202,12 @@ class ThinkingPainter:
         self._canvas.show([], [[Segment(row, _DIM)] for row in rows])
 
     def clear(self) -> None:
-        """Take the window off the screen, until the next piece."""
+        """Remove the rows from the screen until the next piece."""
         self._canvas.show([])
         self._painted = -math.inf
 
     def finish(self) -> None:
-        """Fold: one line in place of the window."""
+        """Replace the rows by one line."""
         told = f"thought for {self._clock() - self._began:.0f} s"
         if self._tokens:
             told += f", {self._tokens:,} tokens"
@@ -218,7 +218,7 @@ class ThinkingPainter:
         self._canvas.displaced()
 
     def _wrap(self) -> None:
-        """Move what fills a row out of the line. Blank rows are not worth one of three."""
+        """Move full rows out of the line. Blank rows are skipped: there are only three."""
         *whole, line = self._line.split("\n")
         for text in whole:
             self._above.extend(row for row in self._rows(text) if row)
@@ -232,6 +232,6 @@ class ThinkingPainter:
 
 
 def _reflows() -> bool:
-    """Most terminals do. Going up too far would paint over what is finished."""
+    """Whether this terminal rewraps, as most do. A wrong guess may overwrite finished rows."""
     old = {"XTERM_VERSION", "STY"} & set(os.environ)  # xterm; GNU screen
     return not old and os.environ.get("TERM", "") not in ("linux", "vt100", "vt220", "ansi")

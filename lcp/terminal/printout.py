@@ -1,6 +1,6 @@
-"""Pages: what a command prints at once: titles, lines and tables, in the width of the terminal.
+"""Printout: what a command prints at once: titles, lines and tables in the terminal's width.
 
-Plain strings in, rich out. All text is cleaned: names and values come from files of strangers.
+All text is cleaned: names and values come from files that lcp does not trust.
 """
 
 import io
@@ -19,7 +19,7 @@ _GAP = 2  # between columns, and before lines that belong to a title
 
 
 class Printout:
-    """Printed to stdout from top to bottom. Colour only in a terminal; 80 columns elsewhere."""
+    """Prints to stdout from top to bottom. Colours only in a terminal; elsewhere 80 columns."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         out = out or sys.stdout
@@ -28,7 +28,7 @@ class Printout:
         self._console = Console(file=out, highlight=False, markup=False, emoji=False)
 
     def title(self, left: str, right: str = "") -> None:
-        """A name, and at the right margin what it stands for; below it where both do not fit."""
+        """A name, and a text at the right margin, or below the name if both do not fit."""
         left, right = one_line(left), one_line(right)
         room = self._console.width - cell_len(left) - cell_len(right)
         if right and room < _GAP:
@@ -43,7 +43,7 @@ class Printout:
         )
 
     def items(self, items: Sequence[str]) -> None:
-        """Short things in a row, with dots between; a line ends between two of them."""
+        """Short texts in a line with dots between them, wrapped between two of them."""
         row = ""
         for item in (one_line(item) for item in items if item):
             joined = f"{row} · {item}" if row else item
@@ -72,10 +72,10 @@ class Printout:
         drop: Sequence[int] = (),
         marked: int | None = None,
     ) -> None:
-        """Columns of numbers, right-aligned, but the last one, which is text.
+        """Columns of numbers, right-aligned; the last column is text.
 
-        Where they do not fit, the columns `drop` are left out, one after another; where there is
-        no room then either, the rows stand below each other. The row `marked` is bold.
+        If they do not fit, the columns `drop` are left out, one after another; if that is not
+        enough, the rows are printed as a list. The row `marked` is bold.
         """
         cells, width = (
             [[one_line(cell) for cell in row] for row in (head, *rows)],
@@ -101,13 +101,13 @@ class Printout:
             self._print(line + " " * _GAP + row[last], style)
 
     def listing(self, rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text in columns, left-aligned; the last one is cut at the margin."""
+        """Rows of text in left-aligned columns; the last column is cut at the margin."""
         last = len(rows[0]) - 1 if rows else 0
         for line in lines(rows, self._console.width, cut=(last,)):
             self._print(line, "")
 
     def text(self, text: str) -> None:
-        """A longer text as it is."""
+        """A longer text, not wrapped."""
         self._console.file.write(clean(text) if self._console.is_terminal else text)
         if not text.endswith("\n"):
             self._console.file.write("\n")

@@ -1,6 +1,6 @@
-"""Bars: how far a download or a check has come, on stderr: bytes, speed and time left.
+"""Progress bar of a download or a check, on stderr: bytes, speed and time left.
 
-Where stderr is no terminal, a plain line for each tenth. Knows nothing of what comes.
+If stderr is not a terminal, a plain line for each tenth.
 """
 
 import sys
@@ -25,7 +25,7 @@ _COLUMNS = 52  # cells that the bar itself and its numbers need
 
 
 class ProgressBar:
-    """One file's progress; a context, at whose end the terminal is in order."""
+    """The progress of one file; a context manager that restores the terminal at its end."""
 
     def __init__(self, title: str, err: TextIO | None = None) -> None:
         self._title = clean(title)
@@ -38,7 +38,7 @@ class ProgressBar:
         self._tenth = 0
 
     def __call__(self, doing: str, done: int, total: int) -> None:
-        """What is being done, and how many bytes of how many are."""
+        """Show what is being done, and `done` of `total` bytes."""
         if not self._console.is_terminal:
             self._line(doing, done, total)
             return
@@ -60,7 +60,7 @@ class ProgressBar:
             self._progress.stop()
 
     def _begin(self, doing: str, done: int, total: int) -> None:
-        """A bar of its own for each thing done: what was there already is no speed."""
+        """Begin a bar for each kind of work, so that earlier bytes do not count as speed."""
         if self._progress is None:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -78,7 +78,7 @@ class ProgressBar:
         text = f"{doing} {self._title}"
         if cell_len(text) > room:
             text = self._title
-        if cell_len(text) > room:  # a name ends with what tells it from others
+        if cell_len(text) > room:  # names differ at their end
             text = f"…{text[-room + 1 :]}"
         self._task = self._progress.add_task(text, total=total, completed=done)
 

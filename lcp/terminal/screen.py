@@ -1,7 +1,8 @@
-"""Screen: the only writer. Answers go to stdout, everything else to stderr.
+"""Screen: prints what a chat says: answers to stdout; notices, errors and progress to stderr.
 
-In a terminal, text of strangers is cleaned first, and an answer is drawn as Markdown; into a pipe
-it goes as it is.
+In a terminal the text is cleaned first and an answer is drawn as Markdown; a pipe gets the text
+unchanged. The line editor (keyboard.py) draws the prompt, printout.py and progress_bar.py print for
+the commands outside a chat.
 """
 
 import os
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from lcp.terminal.painter import AnswerPainter, ThinkingPainter
 
 _ERASE_LINE = Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2))
-# Parts differ in sign as well as in colour: colours may be off, or look alike to a person.
+# Parts differ in sign as well as in colour: colours may be off, or look alike.
 _BAR_STYLES = ("magenta", "yellow", "cyan", "green", "dim")
 _BAR_SIGNS = ("█", "▓", "▒", "·", "░")
 
 
 class Screen:
-    """Writes text, notices and one transient line that says what is going on."""
+    """Prints answers, notices, errors and one line of progress that the next text replaces."""
 
     def __init__(
         self,
@@ -46,14 +47,14 @@ class Screen:
         show_thinking: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`answers` off: they are printed elsewhere, as JSON. `plain`: no Markdown, in a terminal
-        either. With `show_thinking` all of the thinking stays, else one line says it was there."""
+        """`answers` is off where they are printed elsewhere, as JSON. `plain`: no Markdown, even in
+        a terminal. `show_thinking`: all of the thinking stays; else one line sums it up."""
         self._out = console_on(out or sys.stdout)
         self._err = console_on(err or sys.stderr)
         self._answers = answers
         self._plain = plain
         self.show_thinking = show_thinking
-        self.verbatim = False  # what is written is no Markdown: text that a model goes on with
+        self.verbatim = False  # the text is not Markdown (raw mode)
         self._clock = clock
         self._closed = False
         self._transient = False
@@ -62,7 +63,7 @@ class Screen:
         self._fence = ""
 
     def prepare(self) -> None:
-        """Import what draws answers, before there is one; in any thread."""
+        """Import the modules that draw answers ahead of the first one; in any thread."""
         if self._draws(self._out):
             import lcp.terminal.painter  # noqa: F401
             from lcp.terminal.code_block import CodeBlock
@@ -71,15 +72,15 @@ class Screen:
 
     @contextmanager
     def answer(self, fence: str = "") -> Iterator[None]:
-        """Around one answer: afterwards the cursor is at the beginning of a line. `fence`: the
-        line that opened the block of code in which the answer goes on."""
+        """Around one answer: afterwards the cursor is at the beginning of a line. `fence`: if the
+        answer continues inside a code block, the line that opened it."""
         self._fence = fence
 
         def displaced(number: int, frame: Any) -> None:
             if self._part:
                 self._part.displaced()
 
-        # back from a stop by Ctrl-Z, the shell's lines stand below ours
+        # after Ctrl-Z and fg, lines of the shell are below ours
         with handling({signal.SIGCONT: displaced} if hasattr(signal, "SIGCONT") else {}):
             try:
                 yield
@@ -88,8 +89,8 @@ class Screen:
                 self._finish_part()
 
     def write(self, text: str, thinking: bool = False, tokens: int = 0) -> None:
-        """A piece of the answer, or of the thinking before it; `tokens` are those of a piece of
-        thinking, where they are known."""
+        """Print a piece of the answer, or of the thinking before it. `tokens`: how many tokens a
+        piece of thinking has, if known."""
         if self._closed or not (thinking or self._answers):
             return
         self.clear_progress()
@@ -100,7 +101,7 @@ class Screen:
         try:
             self._part.feed(text, tokens)
         except OSError:
-            self._closed = True  # said once; the rest goes nowhere
+            self._closed = True  # raised once; the rest is dropped
             self._part = None
             raise
 
@@ -119,7 +120,7 @@ class Screen:
         return _Plain(console, thinking)
 
     def _draws(self, console: Console) -> bool:
-        """Whether what is written there is Markdown that is painted."""
+        """Whether answers on this console are drawn as Markdown."""
         return console.is_terminal and not (self._plain or self.verbatim or console.legacy_windows)
 
     def _finish_part(self) -> "AnswerPainter | ThinkingPainter | _Plain | None":
@@ -129,7 +130,7 @@ class Screen:
         return part
 
     def progress(self, text: str) -> None:
-        """Show what is going on, until something else is written; only in a terminal."""
+        """Show a line of progress until something else is printed; only in a terminal."""
         if self._err.is_terminal and not self._err.is_dumb_terminal:
             if self._part:
                 self._part.paint()
@@ -145,25 +146,25 @@ class Screen:
             self._transient = False
 
     def notice(self, text: str) -> None:
-        """A line of lcp's own, beside the conversation."""
+        """Print a notice of lcp's own."""
         self._make_way()
         say(self._err, text, "dim")
 
     def error(self, text: str) -> None:
-        """A sentence about what went wrong."""
+        """Print an error."""
         self._make_way()
         say(self._err, text, "red")
 
     def table(
         self, rows: Sequence[Sequence[str]], *, head: bool = False, cut: Collection[int] = ()
     ) -> None:
-        """Rows in columns, or below each other where these do not fit; see table.py."""
+        """Print rows in columns, or as a list if they do not fit; see table.py."""
         width = self._err.width if self._err.is_terminal else None
         for line in table.lines(rows, width, head=head, cut=cut):
             self._err.print(Text(line), soft_wrap=True)
 
     def bar(self, shares: list[tuple[str, int]], total: int) -> None:
-        """A bar of parts of a whole, and under it their names and numbers."""
+        """Print a bar of the parts of a whole, and below it their names and numbers."""
         width = max(20, min(72, self._err.width - 2))
         bar, legend = Text(), Text()
         for (name, share), style, sign in zip(shares, _BAR_STYLES, _BAR_SIGNS, strict=False):
@@ -174,7 +175,7 @@ class Screen:
         self._err.print(legend)
 
     def show(self, drawing: Text) -> None:
-        """Something drawn (see charts.py)."""
+        """Print a chart (see token_charts.py)."""
         self.clear_progress()
         self._err.print(drawing, soft_wrap=True, end="")
 
@@ -187,7 +188,7 @@ class Screen:
         self._err.print()
 
     def send(self, sequence: str) -> bool:
-        """Write a control sequence of lcp's own to the terminal; False when there is none."""
+        """Write a control sequence to the terminal; False if there is none."""
         for console in (self._err, self._out):
             if console.is_terminal and not console.is_dumb_terminal:
                 console.file.write(sequence)
@@ -196,14 +197,14 @@ class Screen:
         return False
 
     def _make_way(self) -> None:
-        """For a line of lcp's own in the middle of an answer."""
+        """Clear the open rows for a line of lcp's own in the middle of an answer."""
         self.clear_progress()
         if self._part:
             self._part.clear()
 
 
 class _Plain:
-    """Text that is written as it comes."""
+    """Prints text as it arrives."""
 
     def __init__(self, console: Console, thinking: bool) -> None:
         self._console = console
@@ -217,26 +218,26 @@ class _Plain:
             text = self._cleaner.feed(text)
         if console.is_terminal and self._style:
             console.print(Text(text, self._style), end="", soft_wrap=True)
-        else:  # a tenth of rich's time, while every core is wanted for the next token
+        else:  # takes a tenth of rich's time; the next token needs the cores
             console.file.write(text)
         console.file.flush()
         self._last = text or self._last
 
     def finish(self) -> None:
-        """A line end, if the last piece had none."""
+        """End the line, unless the last piece did."""
         if self._last and not self._last.endswith("\n"):
             self._console.file.write("\n")
             self._console.file.flush()
 
     def paint(self) -> None:
-        """It is there already."""
+        """Nothing to do: the text is printed already."""
 
     clear = displaced = paint
 
 
 class _Terminal:
-    """A terminal that may be closed in the middle of an answer, which is to be kept all the same;
-    a pipe that is closed ends the program."""
+    """A terminal whose errors are ignored: it may be closed in the middle of an answer, which is
+    still saved. A closed pipe ends the program."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -255,8 +256,8 @@ class _Terminal:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """A sentence of lcp's own: on one line in a pipe, wrapped at words in a terminal. A word that
-    is longer than a row is left to the terminal, which copies it whole."""
+    """Print a sentence: on one line in a pipe, wrapped at words in a terminal. The terminal itself
+    wraps a word that is longer than a row, so that it can be copied whole."""
     for line in clean(text).split("\n"):
         row = ""
         for word in re.findall(r"\s*\S+(?: %\S*)?", line.rstrip()):
@@ -269,12 +270,12 @@ def say(console: Console, text: str, style: str = "") -> None:
 
 
 def console_on(file: TextIO) -> Console:
-    """What prints to a file: text as it is, in a terminal in its width."""
-    # A pipe may have an encoding that cannot spell everything; better a "?" than no answer.
+    """A rich Console that prints text to a file without changing it."""
+    # A pipe may have an encoding without some characters: "?" is better than no answer.
     if isinstance(file, type(sys.__stdout__)) and hasattr(file, "reconfigure"):
         file.reconfigure(errors="replace")
     size: tuple[int, int] | tuple[None, None] = (None, None)
-    if os.environ.get("TERM") in ("dumb", "unknown"):  # rich takes any for one of 80 columns
+    if os.environ.get("TERM") in ("dumb", "unknown"):  # rich assumes 80 columns
         size = shutil.get_terminal_size()
     return Console(
         file=cast(TextIO, _Terminal(file)) if file.isatty() else file,

@@ -1,4 +1,4 @@
-"""Signals, and the terminal's modes between two prompts. Knows nothing of what they interrupt."""
+"""Signal handlers, and the terminal's modes between two prompts."""
 
 import os
 import select
@@ -20,8 +20,8 @@ LEAVING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasat
 
 @contextmanager
 def handling(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
-    """Signal handlers for a while; the old ones come back. What whoever started us has had
-    ignored, as nohup does, stays so."""
+    """Set signal handlers for a while. A signal that the parent process ignored, as nohup does,
+    stays ignored."""
     heard = {n: h for n, h in handlers.items() if signal.getsignal(n) is not signal.SIG_IGN}
     old = {number: signal.signal(number, handler) for number, handler in heard.items()}
     try:
@@ -33,7 +33,7 @@ def handling(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> Ite
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Between two prompts: no echo, no line buffering, Ctrl-C and Ctrl-Z work; keys wait.
+    """Between two prompts: no echo, no line buffering; Ctrl-C and Ctrl-Z work.
 
     NOFLSH, or a Ctrl-C would throw away what was typed ahead; restored with TCSADRAIN, which
     keeps it. A stop and fg in between leaves the shell's modes: set again on SIGCONT.
@@ -70,8 +70,8 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def echoing() -> Iterator[None]:
-    """Within `quiet`, while a person is asked something: what is typed is shown, and Enter ends
-    the line. What was typed before the question is no answer to it and is dropped."""
+    """Inside `quiet`, for a question to the person: keys are echoed and Enter ends the line. Keys
+    typed before the question are dropped."""
     if termios is None or not sys.stdin.isatty():
         yield
         return
@@ -89,9 +89,9 @@ def echoing() -> Iterator[None]:
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """During slow work: Ctrl-C, SIGTERM and SIGHUP call `stop`, and nothing else happens.
+    """During slow work: Ctrl-C, SIGTERM and SIGHUP call `stop` and do nothing else.
 
-    Yields the list of the signals that came, for whoever has to leave then.
+    Yields the list of the signals that arrived, for `leave`.
     """
     asked: list[int] = []
 
@@ -104,14 +104,14 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
 
 
 def leave(asked: Sequence[int]) -> None:
-    """End the program where one of the signals that came was no Ctrl-C."""
+    """Exit if one of these signals was not Ctrl-C."""
     for number in asked:
         if number != signal.SIGINT:
             raise SystemExit(128 + number)
 
 
 def pressed(key: bytes, seconds: float) -> bool:
-    """Whether this key comes within so many seconds; waits that long."""
+    """Wait up to so many seconds for a key; whether it was pressed."""
     if termios is None or not sys.stdin.isatty():
         time.sleep(seconds)
         return False

@@ -1,7 +1,7 @@
-"""Tables: rows in columns where they fit; else one below the other, names first.
+"""Tables: rows in columns if they fit, else as a list.
 
-Strings in, lines out. No word is broken. No line is wider than it may be, but for a word that is:
-the terminal wraps that one, and copies it whole.
+Strings in, lines out. Words are not broken. Only a word that is itself too wide makes a line too
+wide: the terminal wraps it, and copies it whole.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,9 +11,9 @@ from rich.cells import cell_len, set_cell_size
 from lcp.terminal.clean import clean
 
 GAP = "  "
-INDENT = "    "  # of what belongs to a name
-_CUT = 16  # cells that a column keeps which may be cut
-_WRAPPED = 28  # cells that a last column needs, to be wrapped in
+INDENT = "    "  # of the lines below a name
+_CUT = 16  # cells that a cut column keeps
+_WRAPPED = 28  # cells that a wrapped last column needs
 _MARK = 2  # cells of a column of marks, which stands before the names
 
 TableRow = Sequence[str]
@@ -22,8 +22,8 @@ TableRow = Sequence[str]
 def lines(
     rows: Sequence[TableRow], width: int | None, *, head: bool = False, cut: Collection[int] = ()
 ) -> list[str]:
-    """The rows in `width` cells; None: as wide as they are. `head`: the first row names the
-    columns. The columns `cut` end with … where there is no room; any other last one is wrapped."""
+    """The rows in `width` cells; None: without a limit. `head`: the first row names the columns.
+    The columns `cut` are cut with … if they do not fit; any other last column is wrapped."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     last = len(widths) - 1
@@ -54,7 +54,7 @@ def one_line(text: str) -> str:
 
 
 def cut_to(text: str, width: int) -> str:
-    """Its beginning, with … where it is cut."""
+    """The beginning of a text, with … if it is cut."""
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
 
 
@@ -76,7 +76,7 @@ def _joined(row: TableRow, widths: Sequence[int]) -> str:
 
 
 def _shrunk(widths: Sequence[int], width: int, narrower: Collection[int]) -> list[int]:
-    """The widths, some of them `narrower`, each by as little as can be."""
+    """The widths, with the columns `narrower` reduced as little as possible."""
     found = list(widths)
     left = width - len(GAP) * (len(widths) - 1)
     left -= sum(w for i, w in enumerate(widths) if i not in narrower)
@@ -91,7 +91,7 @@ def _shrunk(widths: Sequence[int], width: int, narrower: Collection[int]) -> lis
 def _listed(
     rows: Sequence[TableRow], widths: Sequence[int], width: int, head: bool, cut: Collection[int]
 ) -> list[str]:
-    """Each row as its name, and indented what belongs to it; the last column stands alone."""
+    """Each row as its name and indented lines below it; the last column has its own line."""
     name = next((i for i, w in enumerate(widths) if w > _MARK), 0)
     labels = [f"{label} " if label else "" for label in rows[0]] if head else [""] * len(widths)
     room = width - len(INDENT)

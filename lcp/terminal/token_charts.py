@@ -1,4 +1,4 @@
-"""Charts: plain values in, drawings out, for Screen.show. They say nothing by colour alone."""
+"""Charts of tokens and their probabilities, for Screen.show. Colour is never the only sign."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,7 @@ _FOLDED = 300  # tokens that are shown of a long list, half from each end
 
 
 def coloured(rows: Sequence[tuple[str, float]]) -> Text:
-    """A text in its tokens, (piece, probability 0..1), the unlikely ones standing out, and what
-    the looks mean."""
+    """A text from (piece, probability 0..1), unlikely tokens highlighted, with a legend."""
     drawing = Text()
     for piece, p in rows:
         drawing.append(clean(piece), _style(p))
@@ -27,7 +26,7 @@ def coloured(rows: Sequence[tuple[str, float]]) -> Text:
 
 
 def bars(rows: Sequence[tuple[str, str, float]]) -> Text:
-    """Lines of (mark, piece, probability) with a bar each."""
+    """A line and a bar for each (mark, piece, probability)."""
     drawing = Text()
     wide = max((len(_visible(piece)) for _, piece, _ in rows), default=0)
     for mark, piece, p in rows:
@@ -38,7 +37,7 @@ def bars(rows: Sequence[tuple[str, str, float]]) -> Text:
 
 
 def tokens(rows: Sequence[tuple[int, str]]) -> Text:
-    """Tokens, (id, piece), coloured in turn, each with its id; a long list without its middle."""
+    """Tokens (id, piece) in alternating colours, each with its id; a long list is shortened."""
     half = _FOLDED // 2
     folded = len(rows) - _FOLDED
     drawing = Text()
@@ -59,7 +58,7 @@ def _style(p: float) -> str:
 
 
 def _visible(piece: str) -> str:
-    """With signs for line ends, tabs and spaces at the edges."""
+    """The piece with visible line ends, tabs and spaces at its edges."""
     shown = clean(piece).replace("\n", "⏎").replace("\t", "⇥")
     inner = shown.strip(" ")
     if not inner:
