@@ -44,9 +44,10 @@ path = {call}
 print(json.dumps([time.perf_counter() - begun, time.process_time() - cpu, str(path)]))
 """
 OURS = TIMED.format(
-    imports="from lcp.downloads.fetch import RemoteBlob, fetch\n"
-    "blob = RemoteBlob(**given['blob'] | {'folder': Path(given['cache'], 'models--owner--name')})",
-    call="fetch(blob)",
+    imports="from lcp.downloads.download import download\n"
+    "from lcp.downloads.hub_cache import CacheEntry\n"
+    "blob = CacheEntry(**given['blob'] | {'folder': Path(given['cache'], 'models--owner--name')})",
+    call="download(blob)",
 )
 THEIRS = TIMED.format(
     imports="from huggingface_hub import hf_hub_download",
@@ -62,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What both sides download. The fields are those of RemoteBlob."""
+    """What both sides download. The fields are those of CacheEntry."""
 
     url: str
     etag: str

@@ -49,11 +49,15 @@ class ModelError(LcpError):
 
 
 class ModelNotFound(ModelError):
-    """No file and no installed model has that name."""
+    """No file and no installed model has that name. `name`: what to look for elsewhere."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class NotHere(ModelNotFound):
-    """The model is not on this computer; `lcp pull` can bring it."""
+    """The model is not on this computer, but the Hub has it under `name`."""
 
 
 class GgufError(ModelError):

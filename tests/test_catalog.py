@@ -5,7 +5,7 @@ import pytest
 from lcp import paths
 from lcp.downloads import names
 from lcp.downloads.catalog import catalog
-from lcp.downloads.filenames import normal, quant_of
+from lcp.downloads.repo_files import normal, quant_of
 from lcp.errors import SettingsError
 from lcp.settings import OPTIONS, Layers
 
@@ -67,10 +67,10 @@ def test_ones_own_file_is_stronger_field_by_field(own):
     ("text", "sentence"),
     [
         ("[x", "Cannot read "),
-        ("repo = 'a/b'", "repo stands in no table. Write it below a [name]."),
-        ("[x]\nrepo = 5", "repo = 5 of x has no meaning. Mend it."),
-        ("[x]\nsize = true", "size = True of x has no meaning. Mend it."),
-        ("[x]\ncontext = 'long'", "context = long of x has no meaning. Mend it."),
+        ("repo = 'a/b'", "repo is outside a table"),
+        ("[x]\nrepo = 5", "x has an invalid repo (5)"),
+        ("[x]\nsize = true", "x has an invalid size (True)"),
+        ("[x]\ncontext = 'long'", "x has an invalid context (long)"),
     ],
 )
 def test_a_broken_file_is_a_usage_error(own, text, sentence):

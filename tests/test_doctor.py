@@ -138,7 +138,7 @@ def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkey
     assert "not here" in told["Ollama"]
     assert told[LM_STUDIO].count("(2.10 MB)") == 2
     assert "(2.10 MB, " in told[OWN]
-    assert {one.found.place for one in installed().values()} <= set(told)
+    assert {one.stored.place for one in installed().values()} <= set(told)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lcp import __version__
 from lcp.downloads.http import open_url
-from lcp.downloads.remote import RemoteFile
+from lcp.downloads.remote_file import RemoteFile
 from lcp.errors import DownloadError
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
@@ -206,7 +206,7 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch, url):
 
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
     monkeypatch.setenv("all_proxy", "socks4://me:secret@127.0.0.1:1080")
-    with pytest.raises(DownloadError, match=r"^all_proxy=socks4://…@127\.0\.0\.1:1080 "):
+    with pytest.raises(DownloadError, match=r"^all_proxy=socks4://…@127\.0\.0\.1:1080\b"):
         get("http://models.test/a")
 
 
@@ -233,7 +233,7 @@ def test_a_head_has_a_size_and_no_body(hub, big):
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline_nothing_is_asked(hub, big, monkeypatch, name):
     monkeypatch.setenv(name, "true")
-    with pytest.raises(DownloadError, match="is not asked, as HF_HUB_OFFLINE is set") as error:
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set") as error:
         get(big[0])
     assert not hub.log and not error.value.retryable
     monkeypatch.setenv(name, "0")
@@ -246,12 +246,12 @@ def test_offline_nothing_is_asked(hub, big, monkeypatch, name):
         (
             401,
             False,
-            r"refuses n\.gguf: 401 Broken on purpose\. It asks for a token: set HF_TOKEN",
+            r"refused n\.gguf: 401 Broken on purpose\. Set HF_TOKEN",
         ),
-        (403, False, "If the model asks for consent"),
+        (403, False, "consent"),
         (404, False, r"Check the name\.$"),
         (410, False, r"Check the address\.$"),
-        (429, True, r"Wait a while, then run the same command again\.$"),
+        (429, True, "run the same command again"),
         (500, True, r"Try again later\.$"),
         (503, True, r"Try again later\.$"),
     ],
@@ -260,7 +260,7 @@ def test_a_refusal_is_a_sentence(hub, status, retryable, says):
     hub.fault("status", status, where="resolve")
     with pytest.raises(DownloadError, match=says) as error:
         get(f"{hub.url}/o/n/resolve/main/n.gguf?secret=1")
-    assert str(error.value).startswith(f"{hub.url[7:]} refuses n.gguf")
+    assert str(error.value).startswith(f"{hub.url[7:]} refused n.gguf")
     assert (error.value.status, error.value.retryable) == (status, retryable)
 
 
@@ -296,7 +296,7 @@ def test_how_long_a_server_wants_to_be_left_alone(servers, headers, seconds):
 def test_redirects_in_circles_end(servers):
     server = servers()
     server.script["/a"] = (302, {"Location": "/a"}, b"")
-    with pytest.raises(DownloadError, match="redirects in circles"):
+    with pytest.raises(DownloadError, match="redirects in a loop"):
         get(f"{server.url}/a")
     assert len(server.seen) == 6
 
@@ -305,14 +305,14 @@ def test_redirects_in_circles_end(servers):
     "url", ["ftp://h/a", "file:///etc/passwd", "a/b", "http://", "http://h:x/"]
 )
 def test_only_http_is_opened(url):
-    with pytest.raises(DownloadError, match="is not an address to open"):
+    with pytest.raises(DownloadError, match="is not a web address"):
         get(url)
 
 
 def test_a_redirect_to_a_file_is_not_followed(servers):
     server = servers()
     server.script["/a"] = (302, {"Location": "file:///etc/passwd"}, b"")
-    with pytest.raises(DownloadError, match="file:///etc/passwd is not an address to open"):
+    with pytest.raises(DownloadError, match="file:///etc/passwd is not a web address"):
         get(f"{server.url}/a")
 
 
@@ -426,7 +426,7 @@ def test_a_file_that_changes_between_two_reads_is_noticed(hub, big):
     with RemoteFile(big[0]) as file:
         file.read(0, 1)
         hub.fault("etag")
-        with pytest.raises(DownloadError, match=r"^a b\.gguf changed while it was read\."):
+        with pytest.raises(DownloadError, match=r"^a b\.gguf changed on the server"):
             file.read(2 << 20, 1)
 
 
@@ -438,7 +438,7 @@ def test_no_more_is_read_than_a_header_can_be(hub, tmp_path, kind):
     url = hub.url_of(hub.add("o/n", {"a.gguf": tmp_path / "a.gguf"}), "a.gguf")
     with RemoteFile(url) as file:
         assert len(file.read(0, 64 << 20)) == 64 << 20
-        with pytest.raises(DownloadError, match=r"Over 67\.1 MB of a\.gguf would have to be read"):
+        with pytest.raises(DownloadError, match=r"a\.gguf is longer than 67\.1 MB"):
             file.read(64 << 20, 1)
 
 

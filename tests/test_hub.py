@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from terminal import terminal_environment
 
 from lcp.downloads import hub
-from lcp.downloads.filenames import normal
 from lcp.downloads.names import Name, is_remote, parse
+from lcp.downloads.repo_files import normal
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 BIG = bytes(20_000)
@@ -191,10 +191,8 @@ def refusal(name, known=()):
 
 
 def test_no_such_repository_suggests_one(server):
-    assert refusal(Name("owner/nothing")) == (
-        "There is no repository owner/nothing that everybody may see. "
-        "Check the spelling; for a private one, put a token into HF_TOKEN."
-    )
+    said = refusal(Name("owner/nothing"))
+    assert "owner/nothing that is public" in said and "HF_TOKEN" in said
     assert "Check the spelling" in refusal(Name("a/b"), ["a/b"])  # not itself
     assert refusal(Name("owner/mode")).endswith("Did you mean owner/model?")  # the Hub's search
     known = ["bartowski/Llama-3.2-3B-Instruct-GGUF"]
@@ -205,24 +203,21 @@ def test_no_such_repository_suggests_one(server):
 
 def test_a_private_repository_wants_a_token(server, monkeypatch):
     server.add("owner/private", FILES, private=True)
-    assert "put a token into HF_TOKEN" in refusal(Name("owner/private"))
+    assert "set HF_TOKEN" in refusal(Name("owner/private"))
     monkeypatch.setenv("HF_TOKEN", NO_GRANT)
-    assert "no repository owner/private that your token may see" in refusal(Name("owner/private"))
+    assert "no repository owner/private that your token can see" in refusal(Name("owner/private"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert len(hub.look_up(Name("owner/private")).files) == 3
 
 
 def test_a_gated_repository_says_where_to_accept(server, monkeypatch):
     server.add("owner/gated", FILES, gated=True)
-    assert refusal(Name("owner/gated")) == (
-        f"owner/gated is gated. Accept its terms at {server.url}/owner/gated, make a token at "
-        f"{server.url}/settings/tokens and put it into HF_TOKEN."
-    )
+    said = refusal(Name("owner/gated"))
+    for fact in (f"{server.url}/owner/gated,", f"{server.url}/settings/tokens ", "HF_TOKEN"):
+        assert fact in said
     monkeypatch.setenv("HF_TOKEN", NO_GRANT)
-    assert refusal(Name("owner/gated")) == (
-        "owner/gated is gated and your token's account is not let in yet. "
-        f"Ask for access at {server.url}/owner/gated and run this again."
-    )
+    said = refusal(Name("owner/gated"))
+    assert "no access yet" in said and f"{server.url}/owner/gated" in said
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert hub.look_up(Name("owner/gated")).gated
 
@@ -230,27 +225,25 @@ def test_a_gated_repository_says_where_to_accept(server, monkeypatch):
 def test_a_bad_token_is_said(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     sentence = refusal(Name("owner/model"))
-    assert "does not accept your token. Make another one at" in sentence
+    assert f"{server.url}/settings/tokens" in sentence and "HF_TOKEN" in sentence
     assert "hf_wrong" not in sentence
 
 
 def test_no_such_revision(server):
-    assert refusal(Name("owner/model", revision="v9")) == (
-        "owner/model has no revision v9. Leave it out to get the newest."
-    )
+    assert "no revision v9" in refusal(Name("owner/model", revision="v9"))
 
 
 def test_a_name_that_cannot_be(server):
-    assert "cannot be a repository" in refusal(Name("owner/--x"))
+    assert "owner/--x is not a valid" in refusal(Name("owner/--x"))
     assert server.log == []
 
 
 def test_a_server_that_answers_wrongly(server):
     server.fault("status", 500, where="api", times=1)
     sentence = refusal(Name("owner/model"))
-    assert " answers 500 (Broken on purpose) " in sentence and "owner/model" in sentence
+    assert " answered 500 (Broken on purpose) " in sentence and "owner/model" in sentence
     server.add("owner/odd", FILES, info={"id": None, "siblings": 5})
-    assert "does not answer as a Hub does" in refusal(Name("owner/odd"))
+    assert "HF_ENDPOINT" in refusal(Name("owner/odd"))
 
 
 def test_a_server_that_is_down(monkeypatch):
@@ -273,7 +266,7 @@ def test_offline_nobody_is_asked(server, home):
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("DownloadError HF_HUB_OFFLINE is set, so nobody is asked for")
+    assert done.stdout.startswith("DownloadError HF_HUB_OFFLINE is set")
     assert (server.log, done.stderr) == ([], "")
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths
-from lcp.cli import completion, options, reach, stdin
-from lcp.cli.pull import ready
+from lcp.cli import completion, lookup, options, reach, stdin
+from lcp.cli.pull import find_or_pull
 from lcp.cli.report import Report
 from lcp.errors import LcpError, ModelNotFound, UsageError
 from lcp.words import count
@@ -210,10 +210,8 @@ def _persona(
 
 def _question(asked: Arguments) -> tuple[str | None, str]:
     """The name of the model, if there is one, and the question."""
-    from lcp.downloads import library
-
     model, words = asked.model, asked.words or []
-    if model is None and words and library.names_model(words[0]):
+    if model is None and words and lookup.is_model(words[0]):
         model, *words = words
     return model, " ".join([*words, *([asked.prompt] if asked.prompt else [])])
 
@@ -221,7 +219,7 @@ def _question(asked: Arguments) -> tuple[str | None, str]:
 def _model(conversation: "Conversation", log: "Log", asked: Arguments) -> "Found":
     """The model of the conversation; a person is offered the download of one that is not here."""
     try:
-        return reach.find(conversation.model, partial(ready, remember=not asked.no_save))
+        return reach.find(conversation.model, partial(find_or_pull, remember=not asked.no_save))
     except ModelNotFound as error:
         if not log.is_kept:
             raise

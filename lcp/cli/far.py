@@ -23,7 +23,7 @@ def is_address(name: str) -> bool:
 
 def at_address(url: str, files: ExitStack) -> "ModelFile":
     """The model of a GGUF file anywhere on the web; its connections are closed with `files`."""
-    from lcp.downloads.network import split_address
+    from lcp.downloads.urls import split_address
     from lcp.modelfile.parts import open_model
 
     split = split_address(url)
@@ -40,16 +40,16 @@ def at_address(url: str, files: ExitStack) -> "ModelFile":
 
 def on_hub(name: str, files: ExitStack) -> "ModelFile":
     """The model of the Hugging Face Hub that a name means, as `lcp pull` would take it."""
-    from lcp.cli.pull import fits
-    from lcp.cli.pull import on_hub as meant
-    from lcp.downloads import network
+    from lcp.cli import memory
+    from lcp.cli.pull import find_on_hub
+    from lcp.downloads import hub
     from lcp.modelfile.parts import open_model
 
-    repository, one, _ = meant(name, fits())
+    repository, one, _ = find_on_hub(name, memory.room())
     folder, slash, first = one.path.rpartition("/")
 
     def source(part: str) -> "Source":
-        return _source(repository.url(folder + slash + part), files, network.token())
+        return _source(repository.url(folder + slash + part), files, hub.token())
 
     return open_model(first, source)
 
@@ -59,7 +59,7 @@ def is_repository(name: str) -> bool:
     from lcp.downloads import library, names
     from lcp.downloads.catalog import catalog
 
-    if library.called(name, {*catalog(), *library.installed()}) or not library.is_remote(name):
+    if library.match_name(name, {*catalog(), *library.installed()}) or not library.is_remote(name):
         return False
     where = names.parse(name)
     return where.quant is None and where.path is None
@@ -67,22 +67,22 @@ def is_repository(name: str) -> bool:
 
 def list_models(name: str, as_json: bool) -> None:
     """The models of a repository, each with its size and whether it fits this machine."""
+    from lcp.cli import memory
     from lcp.cli.infopage import VERDICTS
-    from lcp.cli.pull import fits
     from lcp.downloads import hub, names
-    from lcp.downloads.filenames import candidates, rank
+    from lcp.downloads.repo_files import models, rank
     from lcp.terminal.printout import Printout
 
     repository = hub.look_up(names.parse(name))
-    fit = fits()
-    found = sorted(candidates(repository.files), key=lambda one: (rank(one.quant), one.path))
+    room = memory.room()
+    found = sorted(models(repository.files), key=lambda one: (rank(one.quant), one.path))
     if as_json:
         told = [
             {
                 "name": one.path,
                 "quant": one.quant,
                 "size": one.size,
-                "fits": fit(one.size) == "fits",
+                "fits": memory.verdict(one.size, room) == "fits",
             }
             for one in found
         ]
@@ -94,7 +94,8 @@ def list_models(name: str, as_json: bool) -> None:
     page = Printout()
     page.title(repository.name, repository.licence)
     rows = [
-        (one.quant or "", words.size(one.size), VERDICTS[fit(one.size)], one.path) for one in found
+        (one.quant or "", words.size(one.size), VERDICTS[memory.verdict(one.size, room)], one.path)
+        for one in found
     ]
     page.listing([("quant", "size", "here", "file"), *rows])
     first = next((one.quant for one in found if one.quant), None)
@@ -104,7 +105,7 @@ def list_models(name: str, as_json: bool) -> None:
 
 def _source(url: str, files: ExitStack, token: str | None = None) -> "Source":
     """A file on a server; ModelNotFound where there is none."""
-    from lcp.downloads.remote import RemoteFile
+    from lcp.downloads.remote_file import RemoteFile
     from lcp.modelfile.parts import Source
 
     file = files.enter_context(RemoteFile(url, token))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths, words
-from lcp.cli import completion, options
+from lcp.cli import completion, lookup, memory, options
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
     from lcp.modelfile.parts import local
 
     if name is None:
-        return local(library.default().path)
+        return local(lookup.default().path)
     path = paths.at(name)
     # A file by its own path, not by where a link leads: the other parts of a model lie beside it.
     if path and name not in library.installed():
@@ -138,7 +138,7 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
     if far.is_address(name) and not names.is_remote(name):
         return far.at_address(name, files)
     try:
-        return local(library.find(name).path)
+        return local(lookup.find(name).path)
     except NotHere:
         return far.on_hub(name, files)
 
@@ -162,12 +162,12 @@ def _outlook(
         raise ModelError("What it needs can be told when all of its parts are here.")
     if known.bits_per_weight is None:
         raise ModelError("What it needs cannot be told without the size of its tensors.")
-    found = reach.cards() if card is None else ()
-    check_loads(model, reach.known_figures(), reach.title(model.name, name))
+    found = memory.gpus() if card is None else ()
+    check_loads(model, memory.figures_folder(), reach.title(model.name, name))
     return outlook(
         model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
         n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, card=card,
-        remembered=None if found else reach.known_figures(),
+        remembered=None if found else memory.figures_folder(),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`lcp list`, `lcp rm` and `lcp verify`: the model files that are here."""
+"""`lcp list`, `lcp rm` and `lcp verify`: the models on this computer."""
 
 import json
 import shutil
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths, words
-from lcp.cli import completion
+from lcp.cli import completion, lookup
+from lcp.errors import ModelError
 
 if TYPE_CHECKING:
     from lcp.downloads.library import Installed
@@ -29,7 +30,7 @@ def list_(
         bool, typer.Option("--json", help="Print one JSON object per line.")
     ] = False,
 ) -> None:
-    """List the models that are here, the one last used first."""
+    """List the models that are here, last used first."""
     from lcp.downloads.library import installed
 
     rows = sorted((_row(one) for one in installed().values()), key=lambda row: row["name"])
@@ -39,7 +40,7 @@ def list_(
             sys.stdout.write(json.dumps(row) + "\n")
         return
     if not rows:
-        sys.stderr.write("No model is here yet; lcp pull lists some and what fits this machine.\n")
+        sys.stderr.write("No model is here yet. lcp pull lists models to download.\n")
         return
     _table(rows)
 
@@ -48,27 +49,27 @@ def rm(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
-    """Remove a model, and what only it needs."""
-    from lcp.downloads import library, upkeep
+    """Remove a model and the files that only it uses."""
+    from lcp.downloads import library
     from lcp.terminal.clean import clean
 
-    model = library.find(name)
-    found = upkeep.check_removable(model)
-    question = clean(f"Remove {model.name} ({words.size(found.size)}, {found.place})?")
+    model = lookup.find(name)
+    stored = library.check_removable(model)
+    question = clean(f"Remove {model.name} ({words.size(stored.size)}, {stored.place})?")
     if not yes and not typer.confirm(question, err=True):
         return
-    freed = upkeep.remove(model)
-    kept = "" if freed >= found.size else "; another snapshot of the repository uses the rest"
+    freed = library.remove(model)
+    kept = "" if freed >= stored.size else "; another snapshot of the repository uses the rest"
     sys.stderr.write(clean(f"Removed {model.name}: {words.size(freed)} freed{kept}.\n"))
 
 
 def verify(name: Name) -> None:
-    """Read a model anew and compare its sha256 with what it should be."""
-    from lcp.downloads import library, upkeep
+    """Read a model again and check its sha256."""
+    from lcp.downloads import library
     from lcp.terminal.progress_bar import ProgressBar
 
-    model = library.find(name)
-    total = model.found.size if model.found else paths.model_size(model.path)
+    model = lookup.find(name)
+    total = model.stored.size if model.stored else paths.model_size(model.path)
     done = 0
     with ProgressBar(model.name) as bar:
 
@@ -77,30 +78,34 @@ def verify(name: Name) -> None:
             done += n
             bar("checking", done, total)
 
-        sums = upkeep.verify(model, on_bytes)
-    bar.notice(f"{model.name} is as it should be: sha256 {' '.join(sums)}")
+        try:
+            sums = library.verify(model, on_bytes)
+        except library.DamagedModel as error:
+            again = f"lcp rm {model.name}, then lcp pull {model.name}"
+            raise ModelError(f"{error} Download it again: {again}") from None
+    bar.notice(f"{model.name} is intact: sha256 {' '.join(sums)}")
 
 
 def _row(one: "Installed") -> dict[str, Any]:
-    """What `--json` prints of a model: bytes as integers, times in UTC."""
+    """A line of `lcp list --json`: sizes in bytes, times in UTC."""
     from lcp.downloads import records
 
-    used, found = records.last_use(one.name), one.found
+    used, stored = records.last_use(one.name), one.stored
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(used)) if used else None
     return {
         "name": one.name,
-        "quant": found.quant if found else None,
-        "size": found.size if found else None,
+        "quant": stored.quant if stored else None,
+        "size": stored.size if stored else None,
         "last_used": when,
-        "place": found.place if found else None,
-        "repo": found.repo or None if found else None,
-        "commit": found.commit if found else None,
+        "place": stored.place if stored else None,
+        "repo": stored.repo or None if stored else None,
+        "commit": stored.commit if stored else None,
         "path": str(one.path),
     }
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    """Rows for people: in a terminal by its width, elsewhere one on each line."""
+    """Print rows for people: aligned to the width of a terminal, else one per line."""
     from lcp.terminal.table import lines
 
     cells = []

@@ -1,12 +1,12 @@
-"""`lcp pull`: a name -> a file of the Hub -> the Hub's cache; the catalogue when nothing is named.
+"""`lcp pull`: download a model from the Hub into the Hub cache.
 
-Before the first byte it says what will come: how much, where it goes, whether it fits. The path
-of the file goes to stdout, everything else to stderr.
+Before the first byte, it shows the size, the free disk space and whether the model fits in memory.
+The path of the file goes to stdout, everything else to stderr.
 """
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,19 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcp import words
-from lcp.cli import completion
+from lcp.cli import available, completion, lookup, memory
 from lcp.cli.infopage import VERDICTS
 from lcp.errors import DownloadError, NotHere, UsageError
 
 if TYPE_CHECKING:
-    from lcp.downloads.cache import RemoteBlob
-    from lcp.downloads.catalog import Entry
-    from lcp.downloads.choose import Choice
-    from lcp.downloads.filenames import Candidate, File
     from lcp.downloads.hub import Repository
     from lcp.downloads.library import Installed
-
-Fits = Callable[[int], str]
+    from lcp.downloads.repo_files import ModelChoice, RepoFile, RepoModel
 
 
 def pull(
@@ -42,16 +37,14 @@ def pull(
         bool, typer.Option("--dry-run", help="Show what would be downloaded, and stop.")
     ] = False,
     with_projector: Annotated[
-        bool, typer.Option("--with-projector", help="Download the vision projector, too.")
+        bool, typer.Option("--with-projector", help="Also download the vision projector.")
     ] = False,
     search: Annotated[
         str | None,
-        typer.Option(
-            "--search", metavar="WORDS", help="List the repositories of the Hub that match."
-        ),
+        typer.Option("--search", metavar="WORDS", help="Search the Hub for repositories."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what --search finds as one JSON object a line.")
+        bool, typer.Option("--json", help="Print search results as one JSON object per line.")
     ] = False,
 ) -> None:
     """Download a model and print its path. Without a name: list the catalogue.
@@ -59,252 +52,181 @@ def pull(
     NAME may also be owner/repo/file.gguf or an address of huggingface.co, and end in @revision.
     """
     if search is not None:
-        from lcp.cli import searching
-
-        searching.show(f"{search} {name or ''}", as_json)
+        available.show_search(f"{search} {name or ''}", as_json)
     elif as_json:
-        raise UsageError("--json prints what --search finds. Add --search WORDS.")
+        raise UsageError("--json needs --search WORDS.")
     elif name is None:
-        _list_catalogue()
-    elif path := bring(name, dry_run, with_projector):
+        available.show_catalogue()
+    elif path := pull_model(name, dry_run, with_projector):
         sys.stdout.write(f"{path}\n")
 
 
-def ready(name: str, remember: bool) -> "Installed":
-    """The model of a chat. Where it is not here, a person is offered the pull of it; a script
-    gets the sentence with the command. `remember` that it was used, for `lcp list`."""
+def find_or_pull(name: str, remember: bool) -> "Installed":
+    """The model for a chat. If it is not here, a person is asked whether to download it, and a
+    script gets an error. `remember`: record its use, for `lcp list`."""
     from lcp.downloads import library, records
     from lcp.downloads.catalog import catalog
 
     try:
-        found = library.find(name)
-    except NotHere:
-        entry = catalog().get(library.called(name, catalog()) or "")
-        size = f" ({_size(entry)})" if entry else ""
-        question = f"{name} is not here. Get it{size}?"
+        found = lookup.find(name)
+    except NotHere as error:
+        entry = catalog().get(error.name)
+        size = f" ({available.size_of(entry)})" if entry else ""
         person = sys.stdin.isatty() and sys.stderr.isatty()
-        if not person or not _agreed(question):
+        if not person or not _confirmed(f"{name} is not here. Download it{size}?"):
             raise
-        path = bring(name) or Path()
-        here = library.installed().values()
-        given = library.Installed(path.stem, path)  # a revision or a file that has no name here
-        found = next((one for one in here if one.path == path), given)
-    if remember and found.found:
+        path = pull_model(name) or Path()
+        unnamed = library.Installed(path.stem, path)  # a revision or file without a name here
+        found = next((one for one in library.installed().values() if one.path == path), unnamed)
+    if remember and found.stored:
         records.note_use(found.name)
     return found
 
 
-def _agreed(question: str) -> bool:
-    """Ask a person; in a chat, between two prompts, with the echo on again."""
+def _confirmed(question: str) -> bool:
+    """Ask a person; in a chat, the terminal does not echo, so switch that on."""
     from lcp.terminal.signals import echoing
 
     with echoing():
         return typer.confirm(question, default=True, err=True)
 
 
-def bring(name: str, dry_run: bool = False, projector: bool = False) -> Path | None:
-    """Have the model of this name here; its path, or None after a dry run."""
+def pull_model(name: str, dry_run: bool = False, projector: bool = False) -> Path | None:
+    """Download a model unless it is here; its path, or None after a dry run."""
     from lcp.downloads.places import HUB
 
-    # 1) What is here already. In the Hub's cache it may be older than what the Hub has.
-    here = _here(name)
-    if here and (here.found is None or here.found.place != HUB):
-        _say(f"{here.name} is here already: {here.found.place if here.found else 'a file'}.")
+    # 1) What is here. In the Hub cache it may be older than what the Hub has.
+    here = _find_here(name)
+    if here and (here.stored is None or here.stored.place != HUB):
+        _say(f"{here.name} is already here ({here.stored.place if here.stored else 'a file'}).")
         return here.path
-    # 2) What the Hub has, and which file of it.
-    fit = fits()
+    # 2) What the Hub has, and which file is meant.
+    room = memory.room()
     try:
-        repository, one, why = on_hub(name, fit, here)
+        repository, model, why = find_on_hub(name, room, here)
     except DownloadError as error:
         if here is None:
             raise
-        _say(f"{error} What is here is taken.")
+        _say(f"{error} Using the copy that is here.")
         return here.path
-    # 3) What that means for this machine, and then the bytes.
-    files = [*one.parts, *([_projector(repository, one)] if projector else [])]
-    label = f"{repository.name}{f':{one.quant}' if one.quant else f'/{one.path}'}"
-    _announce(label, why, repository, files, fit)
-    return None if dry_run else _get(repository, files)
+    # 3) What that takes, then the download.
+    files = [*model.parts, *([_projector(repository, model)] if projector else [])]
+    label = f"{repository.name}{f':{model.quant}' if model.quant else f'/{model.path}'}"
+    if why:
+        _say(why)
+    _announce(label, repository, files, room)
+    return None if dry_run else _download(repository, files)
 
 
-def on_hub(
-    name: str, fit: Fits, here: "Installed | None" = None
-) -> "tuple[Repository, Candidate, str]":
-    """The repository and the model in it that a name means, and why that one, where several could
-    be meant; UsageError, after a list, where a person has to choose."""
-    from lcp.downloads import hub, library, names
+def find_on_hub(
+    name: str, room: int | None, here: "Installed | None" = None
+) -> "tuple[Repository, RepoModel, str]":
+    """The repository and the model in it that a name means, and why this model if the name does
+    not say; UsageError, after a list, if a person must choose. `room`: free memory in bytes."""
+    from lcp.downloads import hub, hub_cache, library, names
     from lcp.downloads.catalog import catalog
-    from lcp.downloads.choose import choose
+    from lcp.downloads.repo_files import choose
 
     entries = catalog()
-    entry = entries.get(library.called(name, entries) or "")
+    entry = entries.get(library.match_name(name, entries) or "")
     where = names.Name(entry.repo, entry.quant) if entry and entry.repo else names.parse(name)
-    if here and here.found and not where.quant:  # the quant that is here, not another one
-        where = replace(where, path=here.found.inside)
+    if here and here.stored and not where.quant:  # the quant that is here, not another one
+        where = replace(where, path=here.stored.inside)
     repository = hub.look_up(where, [e.repo for e in entries.values() if e.repo])
-    repository = _with_what_is_here(repository)
-    free = shutil.disk_usage(_existing(_folder(repository))).free
-    choice = choose(repository.files, fit, quant=where.quant, path=where.path, disk=free)
-    if len(choice.candidates) > 1:
-        _ambiguous(repository, choice, fit)
-    return repository, choice.candidates[0], choice.why
+    repository = hub_cache.with_downloaded(repository)
+    choice = choose(
+        repository.files,
+        lambda size: memory.verdict(size, room),
+        quant=where.quant,
+        path=where.path,
+        disk=_free_disk(hub_cache.repository_folder(repository)),
+    )
+    if len(choice.models) > 1:
+        _list_choices(repository, choice, room)
+    return repository, choice.models[0], choice.why
 
 
-def fits() -> Fits:
-    """A function: the bytes of a model's weights -> "fits", "pages" or "no", as lcp.modelfile.fit
-    has it. A rough measure, for before the file's header can be read."""
-    from lcp.cli import reach
-    from lcp.modelfile.fit import RUNTIME, Place
-    from lcp.modelfile.machine import machine
-
-    cards = reach.cards()
-    here = machine(gpus=cards)
-    room = None if here.free is None else here.free + sum(c.free for c in cards if not c.shared)
-    # Beside the weights: the context and the buffers, which grow with the model.
-    return lambda size: Place("", room, RUNTIME + (1 << 29) + size // 16, size).verdict
-
-
-def _here(name: str) -> "Installed | None":
-    """The model of this name that is here; ModelNotFound for a name that nobody can bring."""
-    from lcp.downloads import library
-
+def _find_here(name: str) -> "Installed | None":
+    """The model of this name, if it is here; ModelNotFound if it cannot be downloaded either."""
     try:
-        return library.find(name)
-    except (NotHere, UsageError):  # or several of that repository are; what it has decides
+        return lookup.find(name)
+    except (NotHere, UsageError):  # or several of its files are here; the repository decides
         return None
 
 
-def _projector(repository: "Repository", one: "Candidate") -> "File":
-    from lcp.downloads.filenames import projectors
+def _projector(repository: "Repository", model: "RepoModel") -> "RepoFile":
+    from lcp.downloads.repo_files import projectors
 
-    found = projectors(repository.files, one.path)
+    found = projectors(repository.files, model.path)
     if not found:
         raise UsageError(f"{repository.name} has no projector. Leave out --with-projector.")
     return found[0]
 
 
-def _ambiguous(repository: "Repository", choice: "Choice", fit: Fits) -> None:
+def _list_choices(repository: "Repository", choice: "ModelChoice", room: int | None) -> None:
+    """Print the models that a name may mean, and raise UsageError."""
     from lcp.terminal.screen import Screen
 
     rows: list[tuple[str, ...]] = [
-        (f"{repository.name}/{c.path}", words.size(c.size), VERDICTS[fit(c.size)])
-        for c in choice.candidates
+        (f"{repository.name}/{m.path}", words.size(m.size), VERDICTS[memory.verdict(m.size, room)])
+        for m in choice.models
     ]
     Screen().table(rows)
     raise UsageError(f"{repository.name} has several models. Name one: lcp pull {rows[0][0]}")
 
 
 def _announce(
-    label: str, why: str, repository: "Repository", files: "Sequence[File]", fit: Fits
+    label: str, repository: "Repository", files: "Sequence[RepoFile]", room: int | None
 ) -> None:
-    """What will come, before its first byte; DownloadError when the disk has no room for it."""
-    from lcp.downloads import records
+    """Print what will be downloaded; DownloadError if the disk is too small."""
+    from lcp.downloads import hub_cache, records
 
     size = sum(file.size for file in files)
-    licence = f"licence {repository.licence}" if repository.licence else "no licence named"
-    gated = ", gated: you are let in" if repository.gated else ""
-    if why:
-        _say(why)
-    _say(f"{label}: {words.size(size)}, {VERDICTS[fit(size)]}, {licence}{gated}.")
+    licence = f"licence {repository.licence}" if repository.licence else "no licence given"
+    gated = ", gated (you have access)" if repository.gated else ""
+    fits = VERDICTS[memory.verdict(size, room)]
+    _say(f"{label}: {words.size(size)}, {fits}, {licence}{gated}.")
     for file in files:
         last = records.last_pull(repository.name, file.path)
         if last and last.sha256 != file.etag:
             _say(
-                f"{file.path} has changed upstream since you pulled it on {last.date[:10]}: "
+                f"{file.path} has changed since you downloaded it on {last.date[:10]}: "
                 f"sha256 {last.sha256[:12]} is now {file.etag[:12]}."
             )
     missing = sum(file.size - file.here for file in files)
-    folder = _folder(repository).parent
-    free = shutil.disk_usage(_existing(folder)).free
+    folder = hub_cache.repository_folder(repository).parent
+    free = _free_disk(folder)
     if missing:
-        had = f" ({words.size(size - missing)} are here)" if missing < size else ""
-        _say(f"To get: {words.size(missing)}{had}. {folder} has {words.size(free)} free.")
+        had = f" ({words.size(size - missing)} already here)" if missing < size else ""
+        _say(f"To download: {words.size(missing)}{had}. {folder} has {words.size(free)} free.")
     if missing > free:
         raise DownloadError(
-            f"The disk of {folder} has no room for it. Free {words.size(missing - free)}, "
+            f"{label} does not fit on the disk of {folder}. Free {words.size(missing - free)}, "
             "or set HF_HOME to a folder on a larger disk."
         )
 
 
-def _get(repository: "Repository", files: "Sequence[File]") -> Path:
-    """Every file in the cache and verified; the first one's path."""
-    from lcp.downloads import network, records
-    from lcp.downloads.fetch import fetch
+def _download(repository: "Repository", files: "Sequence[RepoFile]") -> Path:
+    """Download and verify every file; the path of the first one."""
+    from lcp.downloads import hub, hub_cache, records
+    from lcp.downloads.download import download
     from lcp.terminal.progress_bar import ProgressBar
 
     paths = []
     for number, file in enumerate(files, 1):
         title = Path(file.path).name + (f" ({number}/{len(files)})" if len(files) > 1 else "")
+        entry = hub_cache.cache_entry(repository, file)
         with ProgressBar(title) as bar:
-            blob = _blob(repository, file)
-            paths.append(fetch(blob, token=network.token(), on_progress=bar, on_notice=bar.notice))
-        done = "is here already" if file.here == file.size else "verified"
+            paths.append(download(entry, token=hub.token(), on_progress=bar, on_notice=bar.notice))
+        done = "already here" if file.here == file.size else "verified"
         _say(f"{title}: {done}, sha256 {file.etag[:12]}...")
-        records.remember(repository.name, file.path, blob.commit, file.etag, file.size)
+        records.remember(repository.name, file.path, entry.commit, file.etag, file.size)
     return paths[0]
 
 
-def _with_what_is_here(repository: "Repository") -> "Repository":
-    """Its GGUF files, each with the bytes of it that an earlier pull has left."""
-
-    def here(blob: "RemoteBlob") -> int:
-        if blob.is_at(blob.pointer) or blob.is_at(blob.blob):
-            return blob.size
-        return min(blob.part.stat().st_size, blob.size) if blob.part.exists() else 0
-
-    files = [file for file in repository.files if ".gguf" in file.path.lower()]
-    counted = tuple(replace(file, here=here(_blob(repository, file))) for file in files)
-    return replace(repository, files=counted)
-
-
-def _blob(repository: "Repository", file: "File") -> "RemoteBlob":
-    from lcp.downloads.cache import RemoteBlob
-
-    url, folder = repository.url(file.path), _folder(repository)
-    return RemoteBlob(
-        url, file.etag, file.size, repository.commit, file.path, folder, repository.revision
-    )
-
-
-def _folder(repository: "Repository") -> Path:
-    from lcp.downloads.places import hub_cache
-
-    return hub_cache() / f"models--{repository.name.replace('/', '--')}"
-
-
-def _existing(folder: Path) -> Path:
-    """The folder or the nearest one above it that is there: the file system it will be on."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _list_catalogue() -> None:
-    """Every name, its size, whether that fits, what it is good for."""
-    from lcp.downloads.catalog import catalog
-    from lcp.downloads.library import installed
-    from lcp.terminal.printout import Printout
-
-    fit, here = fits(), installed()
-    rows = []
-    for entry in catalog().values():
-        said = "here" if entry.name in here else VERDICTS[fit(entry.size)] if entry.size else ""
-        found = here[entry.name].found if entry.name in here else None
-        size = words.size(found.size) if found else _size(entry)
-        rows.append((entry.name, f"{size:>9}", said, entry.good_for, entry.licence))
-    if sys.stdout.isatty():
-        room = shutil.get_terminal_size().columns
-        Printout().listing(rows if room > 90 else [row[:-1] for row in rows])
-    else:
-        wide = max(len(row[0]) for row in rows)
-        for name, size, said, good_for, licence in rows:
-            sys.stdout.write(f"{name:{wide}}  {size}  {said:9}  {good_for:42}  {licence}\n")
-    _say(
-        "Get one: lcp pull NAME. Find others: lcp pull --search WORDS. "
-        "Get any model of the Hugging Face Hub: lcp pull owner/repo[:QUANT]."
-    )
-
-
-def _size(entry: "Entry") -> str:
-    return f"{'~' if entry.about else ''}{words.size(entry.size)}" if entry.size else ""
+def _free_disk(folder: Path) -> int:
+    """Free bytes on the disk of a folder, which may not exist yet."""
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
 
 
 def _say(sentence: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcp import paths
-from lcp.errors import LcpError, SettingsError, UsageError
+from lcp.cli import lookup, memory
+from lcp.errors import SettingsError, UsageError
 from lcp.words import short
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from lcp.downloads.library import Installed
     from lcp.engine.constraint import Constraint
     from lcp.engine.engine import Engine
-    from lcp.modelfile.machine import Gpu
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
     from lcp.settings import Settings
@@ -42,7 +42,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
         native.log.echo = _echo if verbose else None
         gpu = probe.check_once(paths.cache())
         shown = title(found.path.name, found.name)
-        fit = sizes.fitting(found.path, settings, known_figures(), gpu, shown)
+        fit = sizes.fitting(found.path, settings, memory.figures_folder(), gpu, shown)
         if first:  # that one was noted when it was looked for
             records.note_use(found.name)
         first[:] = first or [found.path]
@@ -54,7 +54,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
         offer=_offer,
         models=_models,
         engine=engine,
-        free_memory=free_memory,
+        free_memory=memory.free,
         personas=personas(paths.config() / "config.toml"),
     )
 
@@ -64,14 +64,14 @@ def conversation(
 ) -> tuple["Log", "Conversation", list[str], Path | None]:
     """The saved conversation that was named, or a new one of a `person` or a script, with the log
     to write it to, what should be said of it, and where its KV cache may lie."""
-    from lcp.cli import first
+    from lcp.cli import first_run
     from lcp.session.conversation import CHAT, ONE_SHOT, Conversation, local_now
     from lcp.session.log import Log
     from lcp.session.store import Store
 
     store = Store(paths.sessions())
     if resume is None:
-        name = model or settings.model or first.model()
+        name = model or settings.model or first_run.default_name()
         new = Conversation.begin(local_now, absolute(name), kind=CHAT if person else ONE_SHOT)
         log = Log.nowhere() if no_save else store.create(new.opening)
         return log, new, [], None
@@ -92,12 +92,11 @@ def conversation(
 def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found":
     """The model of this name or path, as `look` finds it; ModelNotFound says what to type."""
     from lcp.chat.services import Found
-    from lcp.downloads import library
     from lcp.recommended import usable
 
-    model = (look or library.find)(name)
+    model = (look or lookup.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
-    again = model.name if model.found else absolute(name)
+    again = model.name if model.stored else absolute(name)
     return Found(again, model.path, settings, tuple(notices))
 
 
@@ -105,10 +104,10 @@ def _offer(name: str) -> "Found":
     """The model of this name; where it is not here, a person is asked whether to download it."""
     import typer
 
-    from lcp.cli.pull import ready
+    from lcp.cli.pull import find_or_pull
 
     try:
-        return find(name, lambda wanted: ready(wanted, remember=False))
+        return find(name, lambda wanted: find_or_pull(wanted, remember=False))
     except typer.Abort:  # Ctrl-C or Ctrl-D at the question
         raise KeyboardInterrupt from None
 
@@ -160,41 +159,13 @@ def _models() -> dict[str, str]:
     from lcp.downloads import library
     from lcp.words import size
 
-    found = {name: model.found for name, model in library.installed().items()}
+    found = {name: model.stored for name, model in library.installed().items()}
     return {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
-
-
-def free_memory() -> int | None:
-    """Bytes that a model may still take here, on the fullest GPU where there are any; None where
-    nobody says."""
-    from lcp.modelfile import machine
-
-    gpus = cards()
-    here = machine.machine(gpus=gpus).free
-    return min([here, *(gpu.free for gpu in gpus)]) if here is not None else None
-
-
-def cards() -> "tuple[Gpu, ...]":
-    """The GPUs that llama.cpp can use here; none where it does not run."""
-    from lcp.engine import probe
-    from lcp.modelfile import machine
-
-    try:
-        return machine.gpus() if probe.check_once(paths.cache()) else ()
-    except LcpError:
-        return ()
 
 
 def title(file: str, name: str | None) -> str:
     """What sentences call a model: its file, but for those that Ollama names by their hash."""
     return file if name is None or file.lower().endswith(".gguf") else name
-
-
-def known_figures() -> Path:
-    """The folder of what this llama.cpp has said of models on this CPU."""
-    from lcp.engine import probe
-
-    return paths.cache() / f"memory-{probe.fingerprint()}"
 
 
 def system(given: str) -> str:

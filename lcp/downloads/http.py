@@ -1,8 +1,8 @@
-"""The only thing that opens a URL.
+"""HTTP: opens URLs, through proxies, with redirects and tokens.
 
-`open_url` asks for something and gives a Response to read from. A token goes to the server it was
-given for and to no other, also not through a redirect. Everything that goes wrong is a
-DownloadError that says whether trying again may help. Knows no repositories and writes no files.
+`open_url` returns a Response to read from. A token is sent only to the server it was given for,
+never to another one that a redirect leads to. Every failure is a DownloadError that says whether
+trying again may help. Knows no repositories and writes no files.
 """
 
 import base64
@@ -14,40 +14,43 @@ import re
 import socket
 import ssl
 import string
+import sys
 import time
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from lcp import __version__
-from lcp.downloads import network, socks
-from lcp.downloads.network import Proxy
+from lcp.downloads.proxies import Proxy, connect_socks, proxy_for
+from lcp.downloads.urls import host, split_address, without_password
 from lcp.errors import DownloadError
 
-CONNECT = 10.0  # seconds until a server must have taken the connection
+CONNECT = 10.0  # seconds to connect to a server
 STALL = 25.0  # seconds without a byte after which a connection counts as dead
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-# A signed address on another server runs out; a new one is had by asking from the start again.
-RAN_OUT = (401, 403, 404, 410)
-_AS_IT_IS = string.punctuation  # of an address that is quoted already
+_RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
+# A signed address has expired; asking again from the first address gives a new one.
+EXPIRED = (401, 403, 404, 410)
+_SAFE = string.punctuation  # addresses are quoted already
 _PORTS = {"http": 80, "https": 443}
+# The first two are OpenSSL's own; programs that use requests read the others.
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _NEXT_STEPS = {
-    401: "It asks for a token: set HF_TOKEN, or run: hf auth login",
-    403: "If the model asks for consent, give it on its web page; then check HF_TOKEN.",
+    401: "Set HF_TOKEN, or run hf auth login.",
+    403: "If the model requires consent, give it on its web page; then check HF_TOKEN.",
     404: "Check the name.",
-    407: "Put a user name and password into the proxy variable: http://USER:PASSWORD@HOST:PORT.",
-    429: "Wait a while, then run the same command again.",
+    407: "Add a user name and password to the proxy variable: http://USER:PASSWORD@HOST:PORT.",
+    429: "Wait a few minutes, then run the same command again.",
 }
 Connection = http.client.HTTPConnection
 
 
 class Response:
-    """What a server answered with 2xx: a body that is read once.
+    """A server's 2xx answer: a body that is read once.
 
-    url: where it came from, after redirects. size: bytes of the whole thing, as far as the headers
-    say. start: where in it the body begins.
+    url: the address after redirects. size: bytes of the whole file, if the headers say so.
+    start: the offset in the file where the body begins.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Response:
     ) -> None:
         self.url, self.status, self.headers = url, raw.status, raw.headers
         self._connection, self._raw, self._stall = connection, raw, stall
-        self.left = raw.length  # bytes of the body still to come; None where the headers are silent
+        self.left = raw.length  # bytes of the body still to come; None if the headers do not say
         length = self.headers.get("Content-Length", "")
         self.size, self.start = int(length) if length.isdecimal() else None, 0
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", self.headers.get("Content-Range", ""))
@@ -64,7 +67,7 @@ class Response:
             self.size = int(place[2]) if place[2] != "*" else None
 
     def readinto(self, view: memoryview) -> int:
-        """The next bytes, as many as are there; 0 at the end of the body and not before it."""
+        """Read the bytes that are there into view; 0 only at the end of the body."""
         if self.left == 0 or not view:
             return 0
         try:
@@ -78,7 +81,7 @@ class Response:
         return n
 
     def read(self, n: int) -> bytes:
-        """The next n bytes, fewer where the body ends before."""
+        """The next n bytes, fewer if the body ends before."""
         data = bytearray(n if self.left is None else min(n, self.left))
         view, have = memoryview(data), 0
         while have < len(data) and (came := self.readinto(view[have:])):
@@ -86,12 +89,12 @@ class Response:
         return bytes(view[:have])
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         self._raw.close()
         self._connection.close()
 
     def release(self) -> Connection | None:
-        """Let go of it; its connection, where that can take another question."""
+        """The connection, if it can take another request; else None, and it is closed."""
         if self.left == 0 and self._connection.sock:
             self._raw.close()
             return self._connection
@@ -108,13 +111,14 @@ def open_url(
     stall: float = STALL,
     connection: Connection | None = None,
 ) -> Response:
-    """Ask a server, follow its redirects; raises DownloadError for anything but a 2xx.
+    """Send a request and follow redirects; raises DownloadError for anything but 2xx.
 
-    connection: an open one to this server, as Response.release() gave it.
+    connection: an open one to this server, from Response.release().
     """
     if any(is_set(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
         raise DownloadError(
-            f"{host(url)} is not asked, as HF_HUB_OFFLINE is set. Unset it to use the network."
+            f"HF_HUB_OFFLINE is set, so lcp does not connect to {host(url)}. "
+            "Unset it to use the network."
         )
     asked = url
     for _ in range(MAX_REDIRECTS + 1):
@@ -124,7 +128,7 @@ def open_url(
             **(headers or {}),
         }
         if not same_origin(url, asked):
-            token = None  # nor does it come back when a redirect does
+            token = None  # not even if a later redirect leads back
         if token:
             sent["Authorization"] = f"Bearer {token}"
         connection, raw = ask(method, url, sent, stall, connection)
@@ -135,23 +139,22 @@ def open_url(
         connection.close()
         connection = None
         if raw.status not in _REDIRECTS or not location:
-            raise _refused(url, raw, elsewhere=not same_origin(url, asked))
+            raise _refused(url, raw, redirected=not same_origin(url, asked))
         url = urljoin(url, location)
-    raise DownloadError(f"{host(asked)} redirects in circles. Check the address: {asked}")
+    raise DownloadError(f"{host(asked)} redirects in a loop. Check the address: {asked}")
 
 
 def same_origin(url: str, other: str) -> bool:
-    """Whether both are on one server, reached in the same way."""
+    """Whether both addresses have the same scheme, server and port."""
     return _origin(url) == _origin(other)
 
 
-def host(url: str) -> str:
-    """The server in an address, for a sentence."""
-    split = network.split_address(url)
-    return split.netloc.rpartition("@")[2] if split else network.without_password(url)
+def is_set(name: str) -> bool:
+    """Whether a switch in the environment is on, by huggingface_hub's rules."""
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-# One question to one server -----------------------------------------------------------------------
+# One request to one server ------------------------------------------------------------------------
 
 
 def ask(
@@ -162,13 +165,13 @@ def ask(
     connection: Connection | None = None,
     body: bytes | None = None,
 ) -> tuple[Connection, http.client.HTTPResponse]:
-    """The answer, whatever its status; DownloadError where none comes."""
+    """The answer, whatever its status; DownloadError if none comes."""
     scheme, name, port = _origin(url)
-    proxy = network.proxy_for(scheme, name, port)
+    proxy = proxy_for(scheme, name, port)
     reached = connection is not None
     sent = dict(headers)
     try:
-        split = urlsplit(quote(url, safe=_AS_IT_IS))
+        split = urlsplit(quote(url, safe=_SAFE))
         connection = connection or _connect(split, proxy, stall)
         reached = True
         target = f"{split.path or '/'}{'?' if split.query else ''}{split.query}"
@@ -189,14 +192,14 @@ def _connect(split: SplitResult, proxy: Proxy | None, stall: float) -> Connectio
     if split.scheme == "http":
         connection = Connection(server, at, timeout=CONNECT)
     else:
-        trusted = network.trusted()
+        trusted = trusted_certificates()
         connection = http.client.HTTPSConnection(server, at, timeout=CONNECT, context=trusted)
         if proxy and proxy.kind == "http":
             connection.set_tunnel(name, port, _credentials(proxy))
     if proxy and proxy.kind == "socks5":
-        # where http.client makes its socket, before any TLS
+        # http.client calls this to make its socket, before TLS
         def through(address: tuple[str, int], timeout: float, *_: object) -> socket.socket:
-            return socks.connect(proxy, address, timeout)
+            return connect_socks(proxy, address, timeout)
 
         connection._create_connection = through  # type: ignore[attr-defined]
     try:
@@ -209,11 +212,11 @@ def _connect(split: SplitResult, proxy: Proxy | None, stall: float) -> Connectio
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    split = network.split_address(url)
+    split = split_address(url)
     if split and split.scheme in _PORTS:
         return split.scheme, split.hostname or "", split.port or _PORTS[split.scheme]
-    shown = network.without_password(url)
-    raise DownloadError(f"{shown} is not an address to open. Give one that begins with https://")
+    shown = without_password(url)
+    raise DownloadError(f"{shown} is not a web address. Give one that begins with https://")
 
 
 def _credentials(proxy: Proxy) -> dict[str, str]:
@@ -223,18 +226,51 @@ def _credentials(proxy: Proxy) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
-def is_set(name: str) -> bool:
-    """As huggingface_hub reads its switches."""
-    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+def trusted_certificates() -> ssl.SSLContext:
+    """The system's certificates, and those that an environment variable names."""
+    given = {name: value for name in _CERTIFICATES if (value := os.environ.get(name))}
+    if sys.platform in ("darwin", "win32") and "SSL_CERT_FILE" not in given:
+        import truststore  # Python from python.org has no certificates on a Mac
+
+        context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    else:
+        context = ssl.create_default_context()  # ignores files it cannot read
+    for name, value in given.items():
+        _add_certificates(context, name, value)
+    return context
 
 
-# What went wrong ----------------------------------------------------------------------------------
+def _add_certificates(context: ssl.SSLContext, name: str, value: str) -> None:
+    """Trust these as well; DownloadError if they cannot be read."""
+    places = value.split(os.pathsep) if name == "SSL_CERT_DIR" else [value]
+    try:
+        for place in filter(None, places):
+            path = Path(place)
+            if path.is_dir():
+                context.load_verify_locations(capath=path)
+            else:
+                context.load_verify_locations(cafile=path)
+    except FileNotFoundError:
+        why = "there is no such file or folder"
+    except ssl.SSLError:
+        why = "it contains no certificates"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    else:
+        return
+    raise DownloadError(
+        f"{name}={value} cannot be used: {why}. Set it to a file of certificates (PEM), "
+        "or unset it."
+    )
+
+
+# Errors ----------------------------------------------------------------------------------
 
 
 def _broken(
     url: str, error: Exception, stall: float, proxy: Proxy | None = None, reached: bool = True
 ) -> DownloadError:
-    """What a person is told where no answer came, or only a part of it."""
+    """The error for an answer that did not come, or came in part."""
     server = host(url)
     if isinstance(error, ssl.SSLCertVerificationError):
         return DownloadError(
@@ -254,7 +290,7 @@ def _broken(
 
 
 def _reason(error: Exception, stall: float) -> str:
-    """Why, in the words of a person and not of the C library."""
+    """Why it failed, without error numbers."""
     number = getattr(error, "errno", None)
     if isinstance(error, socket.gaierror):
         return "no network or no DNS"
@@ -265,34 +301,34 @@ def _reason(error: Exception, stall: float) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, EOFError | http.client.IncompleteRead | http.client.RemoteDisconnected):
-        return "it was closed before the end"
+        return "the server closed it before the end"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return "the connection was reset"
     if isinstance(error, ssl.SSLError):
         return f"no encrypted connection ({(error.reason or 'TLS').replace('_', ' ').lower()})"
     if isinstance(error, UnicodeError | http.client.InvalidURL):
-        return "this is not the name of a server"
+        return "this is not a server name"
     if isinstance(error, http.client.HTTPException):
         return "the server does not speak HTTP"
     if "Tunnel connection failed: 407" in str(error):
-        return f"the proxy refuses it. {_NEXT_STEPS[407]}".rstrip(".")
+        return f"the proxy requires a login. {_NEXT_STEPS[407]}".rstrip(".")
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _refused(url: str, raw: http.client.HTTPResponse, elsewhere: bool) -> DownloadError:
+def _refused(url: str, raw: http.client.HTTPResponse, redirected: bool) -> DownloadError:
     status = raw.status
     said = raw.headers.get("X-Error-Message") or raw.reason
     step = _NEXT_STEPS.get(status, "Try again later." if status >= 500 else "Check the address.")
     return DownloadError(
-        f"{host(url)} refuses {PurePosixPath(urlsplit(url).path).name}: {status} {said}. {step}",
-        retryable=status in _AGAIN or (elsewhere and status in RAN_OUT),
+        f"{host(url)} refused {PurePosixPath(urlsplit(url).path).name}: {status} {said}. {step}",
+        retryable=status in _RETRYABLE or (redirected and status in EXPIRED),
         status=status,
         retry_after=_retry_after(raw.headers.get("Retry-After"), raw.headers.get("RateLimit")),
     )
 
 
 def _retry_after(after: str | None, limit: str | None) -> float | None:
-    """Seconds from Retry-After, a number or a date, or from RateLimit: "api";r=0;t=55."""
+    """Seconds from Retry-After (a number or a date) or from RateLimit: "api";r=0;t=55."""
     if after and after.strip().isdecimal():
         return float(after)
     if after:

@@ -1,6 +1,6 @@
-"""Names of models on the Hugging Face Hub: owner/repo, with a quant, a file or a revision.
+"""Names of models on the Hugging Face Hub and at Ollama: owner/repo:QUANT, addresses, name:tag.
 
-Pure: it knows the forms and asks nobody.
+Only parses; it does not check that there is such a model.
 """
 
 import os
@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from lcp.downloads.filenames import normal, quant_of
-from lcp.downloads.network import split_address
+from lcp.downloads.repo_files import normal, quant_of
+from lcp.downloads.urls import split_address
 from lcp.errors import UsageError
 
 _OWNER_REPO = r"\w[\w.-]*/[\w.-]+"  # ./x.gguf and ../x.gguf are paths
@@ -18,7 +18,7 @@ _REMOTE = re.compile(
     rf"|{_OWNER_REPO}(@[\w.-]+)?(/[^/\n]+)*/[^/\n]+\.gguf(@[\w.-]+)?$",
     re.IGNORECASE,
 )
-# What the pages and manuals of others put in front of a name: it is copied with it.
+# Commands that are often copied together with a name, from web pages and manuals.
 _COMMAND = re.compile(
     r"(ollama (run|pull|show|rm)|lcp (chat|pull|info|rm)|hf download|lms get"
     r"|llama(-cli|-server|-run)? (run |serve )?(-hfr?|--hf-repo))\s+"
@@ -31,11 +31,11 @@ _OLLAMA = re.compile(
 
 @dataclass(frozen=True)
 class Name:
-    """What a name says; the Hub decides whether there is such a thing."""
+    """The parts of a name on the Hub."""
 
     repo: str  # owner/name
     quant: str | None = None
-    path: str | None = None  # of a file in the repository
+    path: str | None = None  # a file in the repository
     revision: str | None = None  # a branch, a tag or a commit
 
     def __str__(self) -> str:
@@ -45,24 +45,24 @@ class Name:
 
 
 def is_remote(name: str) -> bool:
-    """Whether a name has the form of a repository or an address on the Hub."""
+    """Whether a name has the form of a repository, or is an address of the Hub."""
     rest, address = _path_of(plain(name))
     return address or (bool(_REMOTE.match(rest)) and not is_ollama(name))
 
 
 def is_ollama(name: str) -> bool:
-    """Whether a name has a form that only Ollama's own models have."""
+    """Whether a name has the form of a model in Ollama's registry."""
     return bool(_OLLAMA.match(plain(name)))
 
 
 def plain(name: str) -> str:
-    """The name alone, without the command it was copied with."""
+    """The name without a command that was copied with it."""
     return _COMMAND.sub("", name.strip(), count=1).strip()
 
 
 def spellings(name: str) -> list[str]:
-    """What `lcp list` or the catalogue may call the model of this name, the likeliest first:
-    Ollama leaves out its own host, the user `library` and the tag `latest`."""
+    """The names under which this model may be listed, the likeliest first: Ollama omits its own
+    host, the user `library` and the tag `latest`."""
     bare = plain(name)
     short = _OLLAMA.sub("", bare, count=1)
     tagged = short if ":" in short.rpartition("/")[2] else f"{short}:latest"
@@ -71,16 +71,16 @@ def spellings(name: str) -> list[str]:
 
 
 def front(name: str) -> str:
-    """The part of an address that stands in front of owner/repo, or of Ollama's name."""
+    """The part of an address before owner/repo, or before Ollama's name."""
     found = _HUB.match(name) or _OLLAMA.match(name)
     return found[0] if found else ""
 
 
 def parse(name: str) -> Name:
-    """The parts of owner/repo, owner/repo:QUANT, owner/repo/file.gguf, each with or without
-    @revision, and of the addresses a browser shows; UsageError for another form."""
+    """Parse owner/repo, owner/repo:QUANT or owner/repo/file.gguf, each with or without @revision,
+    or an address as a browser shows it; UsageError for any other form."""
     rest, address = _path_of(plain(name))
-    shown = None  # the file whose panel is open on the Hub's page
+    shown = None  # the file whose panel is open on the web page
     if address:
         shown = re.search(r"[?&]show_file_info=([^&#]+)", rest)
         rest = unquote(rest.partition("?")[0].partition("#")[0])
@@ -95,7 +95,7 @@ def parse(name: str) -> Name:
     file, later, _ = _suffixes(rest)
     file = file or (unquote(shown[1]) if shown else "")
     if file and not _file(file):
-        raise UsageError(f"{name} is no file of a model. {_FORMS}")
+        raise UsageError(f"{name} is not a model file. {_FORMS}")
     quant = None if file or (quant or "").lower() == "latest" else quant and normal(quant)
     return _checked(name, Name(f"{owner}/{repo}", quant, file or None, revision or later))
 
@@ -104,7 +104,7 @@ _FORMS = "Write owner/repo, owner/repo:QUANT or owner/repo/file.gguf."
 
 
 def _path_of(name: str) -> tuple[str, bool]:
-    """What stands behind the host, and whether there was one."""
+    """The part after the host, and whether there was a host."""
     if (mirror := _mirror()) and name.startswith(f"{mirror}/"):
         return name[len(mirror) + 1 :], True
     hosted = _HUB.match(name)
@@ -118,7 +118,7 @@ def _mirror() -> str:
 
 
 def _suffixes(text: str) -> tuple[str, str | None, str | None]:
-    """The text, its @revision and its :QUANT, which may stand in either order."""
+    """The text without its @revision and its :QUANT, in either order; then these two."""
     revision = quant = None
     while found := re.search(r"([@:])([^@:]*)$", text):
         if found[1] == "@":
@@ -130,17 +130,17 @@ def _suffixes(text: str) -> tuple[str, str | None, str | None]:
 
 
 def _revision_and_path(rest: str) -> tuple[str, str]:
-    """A revision of an address has no slash, but for refs/pr/N and refs/convert/x."""
+    """Split at the first slash, except that refs/pr/N and refs/convert/x are one revision."""
     found = re.match(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?$", rest)
     return (found[1], found[2] or "") if found else (rest, "")
 
 
 def _file(path: str) -> str | None:
-    """A file that can be a model; a folder of a tree is none."""
+    """The path, if it is that of a GGUF file."""
     return path if path.lower().endswith(".gguf") else None
 
 
 def _checked(given: str, name: Name) -> Name:
     if not re.fullmatch(_OWNER_REPO, name.repo):
-        raise UsageError(f"{given} names no repository. {_FORMS}")
+        raise UsageError(f"{given} is not the name of a repository. {_FORMS}")
     return name

@@ -1,11 +1,11 @@
-"""What was pulled and when a model was last used: small files of ours in the data folder.
+"""Records of what was pulled and when each model was last used, in the data folder.
 
-A pull is one JSON line in pulls.jsonl: repo, path, commit, sha256, size, date. By it a later pull
-can say that a file has changed, and a file that was moved can still be verified.
+Each pull is a JSON line in pulls.jsonl: repo, path, commit, sha256, size, date. With it, a later
+pull can report that a file has changed, and a file that was moved can still be verified.
 
-The last use is the date of an empty file. The access time of the model itself would say less: many
-file systems do not keep it or keep it by the day, and a backup or a checksum changes it. An empty
-file needs no lock when two chats begin at once.
+The last use is the modification time of an empty file. The access time of the model file is no
+substitute: many file systems do not update it, and backups and checksums do. An empty file needs no
+lock when two chats start at once.
 """
 
 import json
@@ -20,7 +20,7 @@ from lcp import paths
 
 @dataclass(frozen=True)
 class Pull:
-    """One file that was pulled."""
+    """A file that was pulled."""
 
     repo: str
     path: str
@@ -31,7 +31,7 @@ class Pull:
 
 
 def remember(repo: str, path: str, commit: str, sha256: str, size: int) -> None:
-    """Append a line, unless the last one of this file says the same."""
+    """Record a pull, unless the last record of this file has the same hash."""
     last = last_pull(repo, path)
     if last and last.sha256 == sha256:
         return
@@ -43,7 +43,7 @@ def remember(repo: str, path: str, commit: str, sha256: str, size: int) -> None:
 
 
 def last_pull(repo: str, path: str) -> Pull | None:
-    """The newest line of a file. Lines that cannot be read are passed over."""
+    """The newest record of a file; lines that cannot be parsed are skipped."""
     found = None
     with suppress(OSError):
         for line in _file().read_text("utf-8", "replace").splitlines():
@@ -55,14 +55,14 @@ def last_pull(repo: str, path: str) -> Pull | None:
 
 
 def note_use(name: str) -> None:
-    """A chat with this model begins. A disk that fails costs the date, not the chat."""
+    """Record that a chat with this model starts; a disk error only loses the date."""
     with suppress(OSError):
         _used(name).parent.mkdir(parents=True, exist_ok=True)
         _used(name).touch()
 
 
 def last_use(name: str) -> float | None:
-    """Seconds since 1970; None when no chat has used it."""
+    """Seconds since 1970; None if no chat has used it."""
     try:
         return _used(name).stat().st_mtime
     except OSError:
@@ -70,7 +70,7 @@ def last_use(name: str) -> float | None:
 
 
 def forget_use(name: str) -> None:
-    """The model is gone."""
+    """Delete the record of a model that was removed."""
     with suppress(OSError):
         _used(name).unlink()
 

@@ -1,19 +1,20 @@
-"""RemoteFile: a file on a server, read in pieces: its header, before anybody downloads it."""
+"""A file on a server, read in pieces: the header of a model that is not downloaded."""
 
 import time
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from lcp import words
-from lcp.downloads.http import RAN_OUT, STALL, Connection, host, open_url, same_origin
+from lcp.downloads.http import EXPIRED, STALL, Connection, open_url, same_origin
+from lcp.downloads.urls import host
 from lcp.errors import DownloadError
 
-MAX_READ = 64 << 20  # bytes that are read in all
-AHEAD = 1 << 20  # bytes that are read at least: the next read is mostly of what follows
+MAX_READ = 64 << 20  # bytes in all
+MIN_READ = 1 << 20  # bytes per request: the next read is usually of what follows
 
 
 class RemoteFile:
-    """Keeps one connection, and the address that redirects ended at while that one answers."""
+    """Keeps one connection, and the address after redirects until it expires."""
 
     def __init__(self, url: str, token: str | None = None, stall: float = STALL) -> None:
         self.name = unquote(PurePosixPath(urlsplit(url).path).name)
@@ -22,18 +23,18 @@ class RemoteFile:
         self._connection: Connection | None = None
         self._size: int | None = None
         self._etag: str | None = None
-        self._begin, self._block = 0, b""  # what was read last
+        self._begin, self._block = 0, b""  # the last block that was read, and its offset
         self._spent = 0
 
     @property
     def size(self) -> int | None:
-        """Bytes of the whole file; None where the server does not say."""
+        """Bytes of the whole file; None if the server does not say."""
         if not self._spent:
             self.read(0, 1)
         return self._size
 
     def read(self, offset: int, n: int) -> bytes:
-        """n bytes from offset on, fewer at the end of the file."""
+        """n bytes from this offset, fewer at the end of the file."""
         begin = offset - self._begin
         if not 0 <= begin <= begin + n <= len(self._block):
             if n <= 0 or (self._size is not None and offset >= self._size):
@@ -60,18 +61,18 @@ class RemoteFile:
                 return
             except DownloadError as error:
                 self.close()
-                if error.status == 416:  # nothing lies behind the end
+                if error.status == 416:  # past the end of the file
                     self._begin, self._block = offset, b""
                     return
-                ran_out = self._at != self._url and error.status in RAN_OUT
-                if last or not (error.retryable or ran_out):
+                expired = self._at != self._url and error.status in EXPIRED
+                if last or not (error.retryable or expired):
                     raise
-                self._at = self._url  # it may lead to another place by now
+                self._at = self._url  # redirects again, to a fresh address
                 time.sleep(min(error.retry_after or 0.2, 5))
 
     def _ask(self, offset: int, n: int) -> None:
-        # A server without ranges starts from the front each time: then the steps double.
-        wanted = max(n, AHEAD, 0 if self._begin else len(self._block))
+        # A server without ranges starts from offset 0 each time: then the blocks double.
+        wanted = max(n, MIN_READ, 0 if self._begin else len(self._block))
         response = open_url(
             self._at,
             headers={"Range": f"bytes={offset}-{offset + wanted - 1}"},
@@ -82,13 +83,17 @@ class RemoteFile:
         try:
             etag = response.headers.get("ETag")
             if self._etag and etag != self._etag:
-                raise DownloadError(f"{self.name} changed while it was read. Try again.")
+                raise DownloadError(
+                    f"{self.name} changed on the server while lcp was reading it. Try again."
+                )
             if response.start not in (0, offset):
-                raise DownloadError(f"{host(self._at)} sends other bytes than asked. Try again.")
+                raise DownloadError(
+                    f"{host(self._at)} sent other bytes than those asked for. Try again."
+                )
             until = min(offset + wanted, response.start + MAX_READ - self._spent)
             if until < offset + n:
                 raise DownloadError(
-                    f"Over {words.size(MAX_READ)} of {self.name} would have to be read. "
+                    f"The header of {self.name} is longer than {words.size(MAX_READ)}. "
                     "Download the file first."
                 )
             self._block = response.read(until - response.start)

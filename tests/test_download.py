@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp import words
-from lcp.downloads import fetch as fetching
-from lcp.downloads.cache import RemoteBlob
-from lcp.downloads.fetch import fetch
+from lcp.downloads import download as module
+from lcp.downloads.download import download
+from lcp.downloads.hub_cache import CacheEntry
 from lcp.errors import DownloadError
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
@@ -34,11 +34,12 @@ SMALL = "docs/read/me.md"
 CHILD = """
 import json, sys
 from pathlib import Path
-from lcp.downloads.fetch import RemoteBlob, fetch
+from lcp.downloads.download import download
+from lcp.downloads.hub_cache import CacheEntry
 fields = json.loads(sys.argv[1])
 fields["folder"] = Path(fields["folder"])
 tell = lambda sentence: print(sentence, file=sys.stderr, flush=True)
-print(fetch(RemoteBlob(**fields), on_notice=tell, stall=5, pause=0.01))
+print(download(CacheEntry(**fields), on_notice=tell, stall=5, pause=0.01))
 """
 
 
@@ -67,7 +68,7 @@ def blob(hub, repo, cache):
 def blob_of(hub, repo, path, cache):
     file = repo.files[path]
     folder = cache / f"models--{repo.name.replace('/', '--')}"
-    return RemoteBlob(hub.url_of(repo, path), file.etag, file.size, repo.commit, path, folder)
+    return CacheEntry(hub.url_of(repo, path), file.etag, file.size, repo.commit, path, folder)
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Pull:
 def pull(blob, stall=10.0, **options):
     done = Pull()
     try:
-        done.path = fetch(
+        done.path = download(
             blob, stall=stall, pause=0.002, on_notice=done.notices.append,
             on_progress=lambda *step: done.progress.append(step), **options,
         )  # fmt: skip
@@ -121,28 +122,28 @@ M = 1_000_000
 FROM = "bytes={}-".format
 SURVIVED = {
     "nothing": ([], [None], ""),
-    "drop": ([("drop", M, 1)], [None, FROM(M)], r"closed before the end\. Trying again in 0 s"),
-    "drop each time": ([("drop", M)], [None, FROM(M), FROM(2 * M)], "closed before the end"),
-    "drop at once": ([("drop", 0, 3)], [None] * 4, "closed before the end"),
+    "drop": ([("drop", M, 1)], [None, FROM(M)], r"closed it before the end\. Trying again in 0 s"),
+    "drop each time": ([("drop", M)], [None, FROM(M), FROM(2 * M)], "closed it before the end"),
+    "drop at once": ([("drop", 0, 3)], [None] * 4, "closed it before the end"),
     "stall": ([("stall", M, 1)], [None, FROM(M)], "no answer for 1 s"),
     "stall before a byte": ([("stall", 0, 1)], [None] * 2, "no answer for 1 s"),
     "slow": ([("slow", 20 * M)], [None], ""),
-    "corrupt": ([("corrupt", M, 1)], [None, None], "came damaged: once more from the start"),
-    "short": ([("short", 100, 1)], [None, None], "wrongly: 2999900 bytes and not 3000000"),
-    "long": ([("long", 100, 1)], [None, None], "wrongly: 3000100 bytes and not 3000000"),
+    "corrupt": ([("corrupt", M, 1)], [None, None], "arrived damaged"),
+    "short": ([("short", 100, 1)], [None, None], "2999900 bytes instead of 3000000"),
+    "long": ([("long", 100, 1)], [None, None], "3000100 bytes instead of 3000000"),
     "no length": ([("nolength", 0)], [None], ""),
     "no length, and longer": ([("nolength", 0), ("long", 100)], [None], ""),
     "no length, and cut": (
-        [("nolength", 0, 1), ("drop", M, 1)], [None, FROM(M)], "wrongly: fewer bytes than",
+        [("nolength", 0, 1), ("drop", M, 1)], [None, FROM(M)], "too few bytes",
     ),
     "no ranges": (
         [("drop", M, 1), ("norange", 0)], [None, FROM(M)], "cannot be resumed from this server",
     ),
-    "another etag": ([("drop", M, 1), ("etag", 0)], [None, FROM(M)], "has changed: once more"),
+    "another etag": ([("drop", M, 1), ("etag", 0)], [None, FROM(M)], "has changed"),
     "another etag, and If-Range ignored": (
-        [("drop", M, 1), ("etag", 0), ("noifrange", 0)], [None, FROM(M), None], "has changed: once"
+        [("drop", M, 1), ("etag", 0), ("noifrange", 0)], [None, FROM(M), None], "has changed"
     ),
-    "no headers": ([("drop", M, 1), ("noheader", 0)], [None, FROM(M)], "closed before the end"),
+    "no headers": ([("drop", M, 1), ("noheader", 0)], [None, FROM(M)], "closed it before the end"),
     **{str(n): ([("status", n, 1)], [None] * 2, f": {n} ") for n in (401, 403, 404, 410)},
     **{str(n): ([("status", n, 2)], [None] * 3, f": {n} ") for n in (408, 429, 500, 502, 503, 504)},
 }  # fmt: skip
@@ -181,18 +182,18 @@ def test_tries_are_counted_anew_when_a_byte_has_come(hub, blob):
 @pytest.mark.parametrize(
     ("kind", "n", "says"),
     [
-        ("drop", 0, r"closed before the end\. Check the network, then run the same command again"),
+        ("drop", 0, r"closed it before the end\. Check the network"),
         ("status", 503, r"503 .*Try again later\.$"),
         ("status", 403, "403"),
-        ("short", 100, "wrongly: 2999900 bytes and not 3000000"),
-        ("long", 100, "wrongly: 3000100 bytes and not 3000000"),
+        ("short", 100, "2999900 bytes instead of 3000000"),
+        ("long", 100, "3000100 bytes instead of 3000000"),
     ],
 )
 def test_what_never_gets_better_ends(hub, blob, kind, n, says):
     hub.fault(kind, n)
     done = pull(blob)
     assert re.search(says, str(done.error))
-    assert len(ranges(hub)) == fetching.TRIES
+    assert len(ranges(hub)) == module.TRIES
     assert list(blob.blob.parent.iterdir()) == []
 
 
@@ -200,7 +201,7 @@ def test_what_always_changes_ends(hub, blob):
     hub.fault("etag")
     hub.fault("drop", M)
     assert pull(blob).error
-    assert len(ranges(hub)) <= 2 * fetching.TRIES
+    assert len(ranges(hub)) <= 2 * module.TRIES
 
 
 def test_what_always_comes_damaged_ends_with_both_hashes(hub, blob):
@@ -208,10 +209,8 @@ def test_what_always_comes_damaged_ends_with_both_hashes(hub, blob):
     done = pull(blob)
     wrong = bytearray(content_of(hub, blob))
     wrong[M] ^= 1
-    assert str(done.error) == (
-        f"{NAME} came damaged twice: its hash is {hashlib.sha256(wrong).hexdigest()} and should "
-        f"be {blob.etag}. Try again later, or from another network."
-    )
+    for fact in (NAME, "damaged twice", hashlib.sha256(wrong).hexdigest(), blob.etag):
+        assert fact in str(done.error)
     assert ranges(hub) == [None, None]
     assert list(blob.blob.parent.iterdir()) == []
     assert not blob.pointer.exists()
@@ -261,7 +260,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(hub, blob):
 def test_nobody_waits_for_hours_without_knowing(hub, blob, where):
     hub.fault("status", 429, where=where, retry_after="3600")
     done = pull(blob)
-    assert str(done.error).endswith("Wait a while, then run the same command again.")
+    assert str(done.error).endswith("run the same command again.")
     assert len(ranges(hub, where)) == 1
 
 
@@ -277,8 +276,8 @@ def test_a_web_page_of_the_network_costs_nothing(hub, blob):
     leave(blob, content_of(hub, blob)[:M])
     hub.fault("html", where="resolve")
     done = pull(blob)
-    assert "answers with a web page. If this network wants you to log in" in str(done.error)
-    assert done.notices == ["1.00 MB of 3.00 MB are kept: the same command goes on from there."]
+    assert "web page" in str(done.error) and "log in" in str(done.error)
+    assert done.notices == ["Kept 1.00 MB of 3.00 MB: the same command resumes there."]
     assert blob.part.read_bytes() == content_of(hub, blob)[:M]
 
 
@@ -336,12 +335,10 @@ def test_control_c_keeps_what_has_come(hub, blob):
 
     hub.fault("slow", 20 * M)
     with pytest.raises(KeyboardInterrupt):
-        fetch(blob, on_progress=stop, on_notice=notices.append)
+        download(blob, on_progress=stop, on_notice=notices.append)
     size = blob.part.stat().st_size
     assert size >= M and blob.part.read_bytes() == content_of(hub, blob)[:size]
-    assert notices == [
-        f"{words.size(size)} of 3.00 MB are kept: the same command goes on from there."
-    ]
+    assert notices == [f"Kept {words.size(size)} of 3.00 MB: the same command resumes there."]
     hub.log.clear()
     assert_kept(hub, blob, pull(blob).path)
     assert ranges(hub) == [FROM(size)]
@@ -374,7 +371,7 @@ def test_a_small_file_is_verified_as_git_does(hub, repo, cache, path):
     assert len(blob.etag) == 40
     assert_kept(hub, blob, pull(blob).path)
     leave(dataclasses.replace(blob, etag="0" * 40), b"")
-    assert "came damaged twice" in str(
+    assert "arrived damaged twice" in str(
         pull(dataclasses.replace(blob, etag="0" * 40, path="y")).error
     )
 
@@ -390,7 +387,7 @@ def test_a_small_file_is_verified_as_git_does(hub, repo, cache, path):
     ids=str,
 )  # fmt: skip
 def test_no_name_leads_out_of_the_folder(blob, wrong):
-    with pytest.raises(DownloadError, match="in a way that cannot be kept here"):
+    with pytest.raises(DownloadError, match="unsafe file name"):
         dataclasses.replace(blob, **wrong)
 
 
@@ -413,7 +410,7 @@ def test_without_symbolic_links_the_file_lies_in_the_snapshot(hub, blob, monkeyp
 
 def test_a_disk_that_is_too_small_is_seen_before_the_first_byte(hub, blob):
     done = pull(dataclasses.replace(blob, size=10**18))
-    assert str(done.error).startswith(f"{NAME} needs 1000000000 GB and {blob.folder} has ")
+    assert str(done.error).startswith(f"{NAME} needs 1000000000 GB, and {blob.folder} has ")
     assert not hub.log
 
 
@@ -421,9 +418,9 @@ def test_a_full_disk_keeps_the_part(hub, blob):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, -1))\n"
     done = child(blob, code=limit + CHILD)
     assert done.returncode == 1
-    assert "1.00 MB of 3.00 MB are kept" in done.stderr
+    assert "Kept 1.00 MB of 3.00 MB" in done.stderr
     assert re.search(
-        rf"DownloadError: The disk is full \(File too large\): 2\.00 MB of {NAME} are missing\. "
+        rf"DownloadError: The disk is full \(File too large\): {NAME} needs 2\.00 MB more\. "
         rf"Free some space in {blob.folder}, then run the same command again\.$",
         done.stderr.strip(),
     )
@@ -435,7 +432,7 @@ def test_a_full_disk_keeps_the_part(hub, blob):
 def test_a_folder_that_cannot_be_written(hub, blob):
     blob.folder.parent.mkdir(parents=True)
     blob.folder.write_text("a file")
-    assert re.search("cannot be kept in .* Set HF_HOME to", str(pull(blob).error))
+    assert re.search("Cannot write .* Set HF_HOME to", str(pull(blob).error))
 
 
 # other processes
@@ -456,7 +453,7 @@ def test_two_processes_fetch_a_file_once(hub, blob):
     both = [subprocess.Popen(arguments(blob), **pipes) for _ in range(2)]
     said = [process.communicate() for process in both]
     assert [out.strip() for out, _ in said] == [str(blob.pointer)] * 2
-    assert sorted(err for _, err in said) == ["", f"Another program downloads {NAME}: waiting.\n"]
+    assert sorted(err for _, err in said) == ["", f"Another lcp is downloading {NAME}: waiting.\n"]
     assert len(ranges(hub)) == 1
     assert_kept(hub, blob, blob.pointer)
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcp import kinds
-from lcp.downloads.choose import choose
-from lcp.downloads.filenames import (
+from lcp.downloads.repo_files import (
     BEST_FIRST,
-    File,
-    candidates,
+    RepoFile,
+    choose,
     is_cut,
+    models,
     projectors,
     quant_of,
     rank,
@@ -20,13 +20,15 @@ from lcp.downloads.filenames import (
 from lcp.errors import ModelNotFound
 
 GB = 10**9
-FITS = "{} is the best that fits here."
+FITS = "Chose {}: the best quant that fits."
 
 
 def listing(text):
     """Lines of "path size-in-GB" as the tree of a repository."""
     rows = [line.split() for line in text.strip().splitlines()]
-    return [File(path, int(float(size) * GB), f"{n:064x}") for n, (path, size) in enumerate(rows)]
+    return [
+        RepoFile(path, int(float(size) * GB), f"{n:064x}") for n, (path, size) in enumerate(rows)
+    ]
 
 
 BARTOWSKI = listing("""
@@ -208,7 +210,7 @@ def test_the_quant_in_a_file_name(path, quant):
     ],
 )
 def test_the_quant_that_is_asked_for(files, quant, path):
-    (one,) = choose(files, quant=quant).candidates
+    (one,) = choose(files, quant=quant).models
     assert one.path == path
 
 
@@ -219,13 +221,13 @@ def test_the_quant_that_is_asked_for(files, quant, path):
         (UNSLOTH, "Q4_K_XL", "The repository has no Q4_K_XL. It has "),
         (UNSLOTH, "IQ1_S", "The repository has no IQ1_S. It has "),
         (MRADERMACHER, "Q6_K", "The repository has no Q6_K. It has Q4_K_M, IQ2_XXS."),
-        (CUT, "Q6_K", "falcon-180b.Q6_K.gguf-split-a is a piece of a file that was cut by an old"),
-        (CUT, None, "falcon-180b.Q6_K.gguf-split-a is a piece of a file that was cut by an old"),
-        (ADAPTERS, None, "The repository has drafts, projectors or adapters, but no model."),
+        (CUT, "Q6_K", "falcon-180b.Q6_K.gguf-split-a is a piece of a file that an old tool cut"),
+        (CUT, None, "falcon-180b.Q6_K.gguf-split-a is a piece of a file that an old tool cut"),
+        (ADAPTERS, None, "The repository has draft models, projectors or adapters, but no model."),
         (listing("model.safetensors 3"), None, "The repository has no GGUF file."),
         ([], None, "The repository has no GGUF file."),
-        (ONLY_DYNAMIC, "Q8_0", "Q8_0/GLM-4.7-Q8_0-00001-of-00003.gguf is one of 3 parts and the "
-         "repository lacks Q8_0/GLM-4.7-Q8_0-00002-of-00003.gguf. Take another"),
+        (ONLY_DYNAMIC, "Q8_0", "Q8_0/GLM-4.7-Q8_0-00001-of-00003.gguf is one of 3 parts, and the "
+         "repository does not have Q8_0/GLM-4.7-Q8_0-00002-of-00003.gguf. Use another"),
         (listing("model.gguf 1"), "Q4_K_M", "No file of the repository is named Q4_K_M. "),
     ],
 )  # fmt: skip
@@ -238,13 +240,13 @@ def test_what_is_not_there_is_a_sentence(files, quant, sentence):
 @pytest.mark.parametrize(
     ("files", "gb", "path", "why"),
     [
-        (BARTOWSKI, 100, "Llama-3.2-3B-Instruct-Q8_0.gguf", "Q8_0 is the best one."),
+        (BARTOWSKI, 100, "Llama-3.2-3B-Instruct-Q8_0.gguf", "Chose Q8_0: the best quant."),
         (BARTOWSKI, 2.5, "Llama-3.2-3B-Instruct-Q5_K_M.gguf", FITS.format("Q5_K_M")),
         (BARTOWSKI, 2.05, "Llama-3.2-3B-Instruct-Q4_K_M.gguf", FITS.format("Q4_K_M")),
         (BARTOWSKI, 1.25, "Llama-3.2-3B-Instruct-IQ4_XS.gguf", None),  # near to Q4_K_M and pages
         (BARTOWSKI, 0.1, "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
-         "Nothing of it fits here; Q4_K_M is what most people take."),
-        (BARTOWSKI, None, "Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Q4_K_M is what most people take."),
+         "Chose Q4_K_M: no quant fits this machine; this is the usual one."),
+        (BARTOWSKI, None, "Llama-3.2-3B-Instruct-Q4_K_M.gguf", "Chose Q4_K_M: the usual quant."),
         (UNSLOTH, 20, "Qwen3.6-27B-UD-Q4_K_XL.gguf", None),
         (UNSLOTH, 17, "Qwen3.6-27B-Q4_K_M.gguf", None),
         (UNSLOTH, 16, "Qwen3.6-27B-IQ4_XS.gguf", None),
@@ -255,41 +257,41 @@ def test_what_is_not_there_is_a_sentence(files, quant, sentence):
 )  # fmt: skip
 def test_without_a_quant_the_best_that_fits(files, gb, path, why):
     choice = choose(files, gb and room(gb))
-    (one,) = choice.candidates
+    (one,) = choice.models
     assert one.path == path
     assert why is None or choice.why == why
 
 
 def test_what_the_disk_has_no_room_for_is_not_chosen():
-    (one,) = choose(BARTOWSKI, room(100), disk=int(2.1 * GB)).candidates
+    (one,) = choose(BARTOWSKI, room(100), disk=int(2.1 * GB)).models
     assert one.quant == "Q4_K_M"
-    (one,) = choose(BARTOWSKI, room(100), disk=1).candidates  # the caller says that it is full
+    (one,) = choose(BARTOWSKI, room(100), disk=1).models  # the caller says that it is full
     assert one.quant == "Q8_0"
 
 
 def test_what_is_here_already_needs_no_room_on_the_disk():
     files = [replace(f, here=f.size) if "Q6_K." in f.path else f for f in BARTOWSKI]
-    (one,) = choose(files, room(100), disk=int(2.1 * GB)).candidates
+    (one,) = choose(files, room(100), disk=int(2.1 * GB)).models
     assert one.quant == "Q6_K"
 
 
 def test_between_different_models_nothing_is_guessed():
-    paths = {one.path for one in choose(TWO_MODELS, room(100)).candidates}
+    paths = {one.path for one in choose(TWO_MODELS, room(100)).models}
     assert paths == {file.path for file in TWO_MODELS}
-    paths = {one.path for one in choose(TWO_MODELS, quant="Q4_0").candidates}
+    paths = {one.path for one in choose(TWO_MODELS, quant="Q4_0").models}
     assert paths == {"gemma-3-4b-it-Q4_0.gguf", "gemma-3-4b-it-qat-Q4_0.gguf"}
-    (one,) = choose(TWO_MODELS, quant="Q8_0").candidates
+    (one,) = choose(TWO_MODELS, quant="Q8_0").models
     assert one.path == "gemma-3-4b-it-Q8_0.gguf"
 
 
 def test_a_file_can_be_named():
-    (one,) = choose(UNSLOTH, path="BF16/Qwen3.6-27B-BF16-00002-of-00002.gguf").candidates
+    (one,) = choose(UNSLOTH, path="BF16/Qwen3.6-27B-BF16-00002-of-00002.gguf").models
     assert [part.path for part in one.parts] == [file.path for file in UNSLOTH[:2]]
-    (one,) = choose(UNSLOTH, path="mmproj-F16.gguf").candidates
+    (one,) = choose(UNSLOTH, path="mmproj-F16.gguf").models
     assert one.path == "mmproj-F16.gguf"
     with pytest.raises(ModelNotFound, match=r"has no file mmproj-F17.gguf. Did you mean mmproj"):
         choose(UNSLOTH, path="mmproj-F17.gguf")
-    with pytest.raises(ModelNotFound, match="cut by an old tool"):
+    with pytest.raises(ModelNotFound, match="an old tool cut"):
         choose(MRADERMACHER, path="Big-Model-70B.i1-Q6_K.gguf.part1of2")
 
 
@@ -326,7 +328,7 @@ def test_whatever_is_chosen_is_a_whole_model_of_the_listing(data, files, gb, dis
         choice = choose(subset, gb and room(gb), disk=disk)
     except ModelNotFound:
         return
-    for one in choice.candidates:
+    for one in choice.models:
         assert set(one.parts) <= set(subset)
         assert not any(word in one.path.lower() for word in NOT_MODELS)
         total = one.path[-10:-5] if "-of-" in one.path else "00001"
@@ -340,17 +342,17 @@ def test_an_asked_quant_is_given_or_refused_and_never_another(data, files):
     try:
         choice = choose(files, quant=quant)
     except ModelNotFound:
-        assert quant not in {one.quant for one in candidates(files)}
+        assert quant not in {one.quant for one in models(files)}
     else:
-        assert {one.quant for one in choice.candidates} == {quant}
+        assert {one.quant for one in choice.models} == {quant}
 
 
 @given(LISTINGS, st.floats(0.5, 60), st.floats(0.5, 60))
 def test_more_memory_never_brings_a_worse_quant(files, less, more):
     less, more = sorted((less, more))
-    fits = [one.size <= less * GB for one in candidates(files) if one.quant]
+    fits = [one.size <= less * GB for one in models(files) if one.quant]
     if any(fits):
-        (small,), (large,) = (choose(files, room(gb)).candidates for gb in (less, more))
+        (small,), (large,) = (choose(files, room(gb)).models for gb in (less, more))
         assert rank(large.quant) <= rank(small.quant)
 
 
@@ -370,11 +372,11 @@ def test_every_quant_is_read_back_from_a_file_name(quant, dynamic, separator):
 
 
 def test_a_draft_for_each_quant_is_no_model():
-    assert {one.base for one in candidates(GEMMA_4)} == {"gemma-4-12b-it"}
+    assert {one.base for one in models(GEMMA_4)} == {"gemma-4-12b-it"}
     for asked in (None, "Q8_0", "q8_0"):
-        (one,) = choose(GEMMA_4, room(100), quant=asked).candidates
+        (one,) = choose(GEMMA_4, room(100), quant=asked).models
         assert one.path == "gemma-4-12b-it-Q8_0.gguf"
-    (one,) = choose(GEMMA_4, room(100), quant="Q4_K_M").candidates
+    (one,) = choose(GEMMA_4, room(100), quant="Q4_K_M").models
     assert one.path == "gemma-4-12b-it-Q4_K_M.gguf"
 
 
@@ -391,11 +393,11 @@ def test_a_draft_for_each_quant_is_no_model():
     ],
 )  # fmt: skip
 def test_names_of_what_is_no_model(path):
-    models = [File("m-Q8_0.gguf", 8 * GB), File("m-it-Q8_0.gguf", 8 * GB)]
-    assert {one.path for one in candidates([*models, File(path, GB)])} == {f.path for f in models}
-    (asked,) = choose([*models, File(path, GB)], path=path).candidates
+    others = [RepoFile("m-Q8_0.gguf", 8 * GB), RepoFile("m-it-Q8_0.gguf", 8 * GB)]
+    assert {one.path for one in models([*others, RepoFile(path, GB)])} == {f.path for f in others}
+    (asked,) = choose([*others, RepoFile(path, GB)], path=path).models
     assert asked.path == path and asked.kind
-    assert "not a model" in choose([*models, File(path, GB)], path=path).why
+    assert "not a model" in choose([*others, RepoFile(path, GB)], path=path).why
 
 
 @pytest.mark.parametrize(
@@ -404,14 +406,14 @@ def test_names_of_what_is_no_model(path):
      "Mistral-Small-Draft-0.5B-Q8_0.gguf", "Exploration-Q8_0.gguf", "Florafaun-F16.gguf"],
 )  # fmt: skip
 def test_names_of_models_with_such_a_word_in_them(path):
-    among = [File(path, GB), File("other-Q8_0.gguf", GB)]
-    assert path in [one.path for one in candidates(among)]
+    among = [RepoFile(path, GB), RepoFile("other-Q8_0.gguf", GB)]
+    assert path in [one.path for one in models(among)]
     # the same size: the model with its MTP layers, and not a draft of it
     plain = path.replace("-MTP", "").replace("-assistant", "")
-    assert len(candidates([File(path, GB), File(f"x/{plain}", GB)])) == 2
+    assert len(models([RepoFile(path, GB), RepoFile(f"x/{plain}", GB)])) == 2
 
 
 def test_a_header_is_stronger_than_a_word_within_a_name():
-    model = File("m-Q8_0.gguf", 8 * GB, kind="")
-    assert len(candidates([model, File("m-draft-Q8_0.gguf", GB, kind="")])) == 2
-    assert candidates([model, File("small-Q8_0.gguf", GB, kind=kinds.DRAFT)])[0].path == model.path
+    model = RepoFile("m-Q8_0.gguf", 8 * GB, kind="")
+    assert len(models([model, RepoFile("m-draft-Q8_0.gguf", GB, kind="")])) == 2
+    assert models([model, RepoFile("small-Q8_0.gguf", GB, kind=kinds.DRAFT)])[0].path == model.path

@@ -1,10 +1,9 @@
-"""Bytes: one file from a server into the Hub cache; resumed, verified, never thrown away.
+"""Downloads one file into the Hub cache: resumed and verified.
 
-What has come stays in one part file under a name that the next run knows, however this one ends.
-Every byte goes through the hash that the file is named by, also those of an earlier run: the part
-is read again before it grows, and nothing is in the cache whose hash was not right. One connection,
-asked for anew from the first address each time it breaks, so that signed addresses may run out.
-Knows no repositories.
+The bytes are kept in a part file that the next run continues, however this one ends. All of them
+are hashed, those of an earlier run too: the part is read before it grows, and only a file with the
+right hash enters the cache. There is one connection; after a failure, lcp asks the first address
+again, because signed addresses expire.
 """
 
 import contextlib
@@ -18,24 +17,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lcp import words
-from lcp.downloads.cache import RemoteBlob, hold, place, remember
-from lcp.downloads.http import STALL, Response, host, open_url
+from lcp.downloads.http import STALL, Response, open_url
+from lcp.downloads.hub_cache import CacheEntry, hold, link, write_ref
+from lcp.downloads.urls import host
 from lcp.errors import DownloadError
 
-TRIES = 8  # failures in a row, without one new byte in between, before it is given up
-LONGEST_PAUSE = 30.0  # seconds between two tries
-LONGEST_WAIT = 300.0  # seconds that a server may ask to be left alone
-SAY_AGAIN = 10.0  # seconds between two notices that a connection broke
+TRIES = 8  # failures in a row without a new byte
+MAX_PAUSE = 30.0  # seconds between two tries
+MAX_WAIT = 300.0  # seconds that a server may ask lcp to wait
+NOTICE_EVERY = 10.0  # seconds between two notices about failures
 BUFFER = 1 << 20  # bytes
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
-# What is done ("checking" what is here, "downloading"), bytes done, bytes in all.
+# "checking" (the bytes of an earlier run) or "downloading", bytes done, bytes in all
 OnProgress = Callable[[str, int, int], None]
 OnNotice = Callable[[str], None]
 
 
-def fetch(
-    file: RemoteBlob,
+def download(
+    file: CacheEntry,
     *,
     token: str | None = None,
     on_progress: OnProgress = lambda doing, done, total: None,
@@ -43,18 +43,18 @@ def fetch(
     stall: float = STALL,
     pause: float = 1.0,
 ) -> Path:
-    """Have this file in the cache; its path there. Raises DownloadError.
+    """Download a file unless it is in the cache; its path there. Raises DownloadError.
 
     stall: seconds without a byte after which a connection counts as dead. pause: seconds before
-    the second try; they double from try to try.
+    the second try; each later pause is twice as long.
     """
     if file.is_at(file.pointer):
         with contextlib.suppress(OSError):  # a cache may be read-only
-            file.part.unlink(missing_ok=True)  # another program was faster
-            remember(file)
+            file.part.unlink(missing_ok=True)  # another program downloaded it
+            write_ref(file)
         return file.pointer
     try:
-        with hold(file, lambda: on_notice(f"Another program downloads {file.path}: waiting.")):
+        with hold(file, lambda: on_notice(f"Another lcp is downloading {file.path}: waiting.")):
             new = not file.is_at(file.blob) and not file.is_at(file.pointer)
             if new:
                 _check_room(file)
@@ -62,50 +62,50 @@ def fetch(
                     _Transfer(file, part, token, on_notice, stall, pause).run()
                 file.part.replace(file.blob)
             if not file.is_at(file.pointer):
-                place(file, new)
-            remember(file)
+                link(file, new)
+            write_ref(file)
             return file.pointer
     except OSError as error:
-        raise _not_kept(file, error) from error
+        raise _disk_error(file, error) from error
 
 
 class _Part:
-    """The bytes that have come, on disk, and the hash of them."""
+    """The bytes downloaded so far, on disk, and their hash."""
 
-    def __init__(self, file: RemoteBlob, on_progress: OnProgress) -> None:
+    def __init__(self, file: CacheEntry, on_progress: OnProgress) -> None:
         self.file, self._on_progress, self._told = file, on_progress, 0.0
         self._disk = file.part.open("a+b", buffering=0)
-        self._forget()
+        self._reset()
         try:
-            self._check()
+            self._read()
         except BaseException:
             self._disk.close()
             raise
 
     def write(self, view: memoryview) -> None:
-        """Append these bytes."""
+        """Append bytes."""
         while view:
             n = self._disk.write(view) or 0
             self._add(view[:n], "downloading")
             view = view[n:]
 
     def restart(self) -> None:
-        """Begin with nothing."""
+        """Discard all bytes."""
         self._disk.truncate(0)
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.length = 0
         self._hash = hashlib.sha256()
-        if len(self.file.etag) == 40:  # as git names a file
+        if len(self.file.etag) == 40:  # the hash of git
             self._hash = hashlib.sha1(b"blob %d\0" % self.file.size)
 
     @property
     def hash(self) -> str:
         return self._hash.hexdigest()
 
-    def _check(self) -> None:
-        """Take in what an earlier run has left."""
+    def _read(self) -> None:
+        """Hash the bytes of an earlier run."""
         view = memoryview(bytearray(BUFFER))
         self._disk.seek(0)
         while n := self._disk.readinto(view):
@@ -133,11 +133,11 @@ class _Part:
 
 
 class _Transfer:
-    """The way of a file's bytes from a server into its part."""
+    """The transfer of a file from a server into its part."""
 
     def __init__(
         self,
-        file: RemoteBlob,
+        file: CacheEntry,
         part: _Part,
         token: str | None,
         on_notice: OnNotice,
@@ -146,52 +146,52 @@ class _Transfer:
     ) -> None:
         self.file, self.part, self._token, self._tell = file, part, token, on_notice
         self._stall, self._pause = stall, pause
-        self._etag: str | None = None  # of the answer before; says whether it is still that file
+        self._etag: str | None = None  # of the previous answer, to notice that the file changed
         self._buffer = memoryview(bytearray(BUFFER))
-        self._told = -SAY_AGAIN
+        self._told = -NOTICE_EVERY
 
     def run(self) -> None:
-        """Have all bytes, and the right ones; what has come is kept whatever happens."""
+        """Download all bytes and check their hash; a failure keeps the bytes that are here."""
         try:
             for again in (True, False):
-                self._all()
+                self._download()
                 if (found := self.part.hash) == self.file.etag:
                     return
                 self.part.restart()
                 if again:
-                    self._tell(f"{self.file.path} came damaged: once more from the start.")
+                    self._tell(f"{self.file.path} arrived damaged: downloading it again.")
             raise DownloadError(
-                f"{self.file.path} came damaged twice: its hash is {found} and should be "
+                f"{self.file.path} arrived damaged twice: its hash is {found}, expected "
                 f"{self.file.etag}. Try again later, or from another network."
             )
         except BaseException:  # also Ctrl-C
             if have := self.part.length:
                 done = f"{words.size(have)} of {words.size(self.file.size)}"
-                self._tell(f"{done} are kept: the same command goes on from there.")
+                self._tell(f"Kept {done}: the same command resumes there.")
             raise
 
-    def _all(self) -> None:
-        """Ask until all bytes are here; tries are counted anew whenever one more has come."""
+    def _download(self) -> None:
+        """Request until all bytes are here; new bytes reset the count of failures."""
         farthest, failures = self.part.length, 0
         while self.part.length < self.file.size:
             try:
-                self._some()
+                self._request()
             except DownloadError as error:
                 if self.part.length > farthest:
                     farthest, failures = self.part.length, 0
                 failures += 1
-                longest = min(LONGEST_PAUSE, self._pause * 2 ** (failures - 1))
+                longest = min(MAX_PAUSE, self._pause * 2 ** (failures - 1))
                 wait = max(longest * random.uniform(0.5, 1), error.retry_after or 0)
-                if not error.retryable or failures == TRIES or wait > LONGEST_WAIT:
+                if not error.retryable or failures == TRIES or wait > MAX_WAIT:
                     raise
-                if max(wait, time.monotonic() - self._told) >= SAY_AGAIN:
+                if max(wait, time.monotonic() - self._told) >= NOTICE_EVERY:
                     self._told = time.monotonic()
-                    # Its first sentence; the next step is for those who have given up.
+                    # Only the first sentence: the next step is not needed yet.
                     self._tell(f"{str(error).partition('. ')[0]}. Trying again in {wait:.0f} s.")
                 time.sleep(wait)
 
-    def _some(self) -> None:
-        """One question, and as much of the answer as comes."""
+    def _request(self) -> None:
+        """One request; appends as much of the answer as arrives."""
         have = self.part.length
         headers = {"Range": f"bytes={have}-"} if have else {}
         if have and self._etag:
@@ -201,65 +201,65 @@ class _Transfer:
                 self.file.url, headers=headers, token=self._token, stall=self._stall
             )
         except DownloadError as error:
-            if error.status == 416:  # nothing there from here on: it is another file
+            if error.status == 416:  # past the end: it is another file
                 self.part.restart()
                 error.retryable = True
             raise
         with contextlib.closing(response):
-            self._meet(response)
-            # No byte more than there should be: the hash says whether these are the ones.
+            self._check(response)
+            # Never more bytes than the size; the hash tells whether they are the right ones.
             while n := response.readinto(self._buffer[: self.file.size - self.part.length]):
                 self.part.write(self._buffer[:n])
         if self.part.length < self.file.size:
-            raise self._lie(response, "fewer bytes than it should")
+            raise self._wrong(response, "too few bytes")
 
-    def _meet(self, response: Response) -> None:
-        """Whether the answer goes on where the part ends; else the part begins anew."""
+    def _check(self, response: Response) -> None:
+        """Check that the answer continues the part; else discard the part."""
         kind = response.headers.get_content_type()
         if kind == "text/html" and not self.file.path.endswith((".html", ".htm")):
             raise DownloadError(
-                f"{host(response.url)} answers with a web page. If this network wants you to log "
-                "in, do that, then run the same command again."
+                f"{host(response.url)} sent a web page instead of the file. If this network "
+                "requires a login, log in, then run the same command again."
             )
         if response.size not in (None, self.file.size):
-            raise self._lie(response, f"{response.size} bytes and not {self.file.size}")
+            raise self._wrong(response, f"{response.size} bytes instead of {self.file.size}")
         before, etag = self._etag, response.headers.get("ETag", "")
-        self._etag = None if etag.startswith("W/") else etag or None  # weak ones prove nothing
+        self._etag = None if etag.startswith("W/") else etag or None  # a weak ETag proves nothing
         changed = before and self._etag and before != self._etag
         if self.part.length and (changed or response.start != self.part.length):
             why = "has changed" if changed else "cannot be resumed from this server"
-            self._tell(f"{self.file.path} {why}: once more from the start.")
+            self._tell(f"{self.file.path} {why}: downloading it from the start.")
             self.part.restart()
         if response.start != self.part.length:
-            raise self._lie(response, "from another place than asked")
+            raise self._wrong(response, "a part that was not asked for")
 
-    def _lie(self, response: Response, what: str) -> DownloadError:
+    def _wrong(self, response: Response, what: str) -> DownloadError:
         return DownloadError(
-            f"{host(response.url)} sends {self.file.path} wrongly: {what}. Try again later.",
+            f"{host(response.url)} sent {self.file.path} incorrectly: {what}. Try again later.",
             retryable=True,
         )
 
 
-def _check_room(file: RemoteBlob) -> None:
+def _check_room(file: CacheEntry) -> None:
     have = file.part.stat().st_size if file.part.exists() else 0
     free = shutil.disk_usage(file.folder).free
     if file.size - have > free:
         raise DownloadError(
-            f"{file.path} needs {words.size(file.size - have)} and {file.folder} has "
-            f"{words.size(free)} left. "
+            f"{file.path} needs {words.size(file.size - have)}, and {file.folder} has "
+            f"{words.size(free)} free. "
             "Free some space, or set HF_HOME to a folder on a larger disk."
         )
 
 
-def _not_kept(file: RemoteBlob, error: OSError) -> DownloadError:
+def _disk_error(file: CacheEntry, error: OSError) -> DownloadError:
     if error.errno in _FULL:
         have = file.part.stat().st_size if file.part.exists() else 0
         return DownloadError(
-            f"The disk is full ({error.strerror}): {words.size(file.size - have)} of "
-            f"{file.path} are missing. "
+            f"The disk is full ({error.strerror}): {file.path} needs "
+            f"{words.size(file.size - have)} more. "
             f"Free some space in {file.folder}, then run the same command again."
         )
     return DownloadError(
-        f"{file.path} cannot be kept in {file.folder}: {error.strerror or error}. "
-        "Set HF_HOME to a folder that can be written."
+        f"Cannot write {file.path} in {file.folder}: {error.strerror or error}. "
+        "Set HF_HOME to a writable folder."
     )

@@ -1,17 +1,17 @@
-"""Client: huggingface_hub asks over lcp's own connections, so that proxies, certificates and
-time-outs, and the sentences about them, are the same for a question and for a download.
+"""Makes huggingface_hub use lcp's own connections, so that proxies, certificates, time-outs and
+error messages are the same for API requests and downloads.
 """
 
 import httpx2
-from huggingface_hub.utils import _http as theirs
+from huggingface_hub.utils import _http as hub_http
 
 from lcp.downloads import http
 
-MOST = 64 << 20  # bytes of one answer: a page of a tree is far below
+MAX_ANSWER = 64 << 20  # bytes; a page of a file list is far smaller
 
 
-class OwnConnections(httpx2.BaseTransport):
-    """Sends a request of huggingface_hub; raises DownloadError where no answer comes."""
+class HubTransport(httpx2.BaseTransport):
+    """Sends a request of huggingface_hub; raises DownloadError if no answer comes."""
 
     def __init__(self, stall: float) -> None:
         self._stall = stall
@@ -24,19 +24,19 @@ class OwnConnections(httpx2.BaseTransport):
         )
         answer = http.Response(url, connection, raw, self._stall)
         try:
-            data = b"" if request.method == "HEAD" else answer.read(MOST)
+            data = b"" if request.method == "HEAD" else answer.read(MAX_ANSWER)
         finally:
             answer.close()
         return httpx2.Response(raw.status, headers=raw.headers.items(), content=data)
 
 
 def install(stall: float) -> None:
-    """From now on, huggingface_hub asks like this."""
-    theirs.set_client_factory(
+    """Give huggingface_hub these connections, for the rest of the process."""
+    hub_http.set_client_factory(
         lambda: httpx2.Client(
-            transport=OwnConnections(stall),
+            transport=HubTransport(stall),
             trust_env=False,
-            event_hooks={"request": [theirs.hf_request_event_hook]},
+            event_hooks={"request": [hub_http.hf_request_event_hook]},
             follow_redirects=True,
             timeout=stall,
         )

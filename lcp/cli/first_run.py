@@ -1,0 +1,85 @@
+"""The first run: if no model is here, lcp shows those that fit and offers to download the best."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from lcp import words
+from lcp.cli import lookup, memory
+from lcp.cli.available import size_of
+from lcp.cli.pull import pull_model
+from lcp.errors import ModelNotFound, UsageError
+
+if TYPE_CHECKING:
+    from lcp.downloads.catalog import Entry
+
+SHOWN = 12
+# Without a GPU, every token reads all weights from memory: larger models answer more slowly than a
+# person reads. With one, its memory is the limit.
+QUICK = 3_000_000_000  # bytes
+
+
+def default_name() -> str:
+    """The name of the model to use if none is named; if none is here, ask which to download."""
+    try:
+        return lookup.default().name
+    except ModelNotFound:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        return _offer()
+
+
+def _offer() -> str:
+    """Ask which model to download, and download it; its name."""
+    from lcp.downloads.catalog import catalog
+    from lcp.terminal.screen import Screen
+
+    room, gpu_room = memory.room(), max((gpu.free * 3 // 4 for gpu in memory.gpus()), default=0)
+    offered, best = choose(list(catalog().values()), room, max(QUICK, gpu_room))
+    rows: list[tuple[str, ...]] = [("", "name", "size", "memory", "good for", "licence")]
+    for entry in offered:
+        size = entry.size or 0
+        needs = f"~{words.size(size + memory.overhead(size))}"
+        mark = "→" if entry is best else ""
+        rows.append((mark, entry.name, size_of(entry), needs, entry.good_for, entry.licence))
+    screen = Screen()
+    screen.notice("No model is here yet. These fit this machine:")
+    screen.table([row[: _columns(screen.width)] for row in rows])
+    screen.notice(
+        "lcp pull lists more. You can also give any GGUF repository of the Hugging Face Hub: "
+        "owner/repo[:QUANT]. Ctrl-C quits."
+    )
+    while True:
+        name = str(typer.prompt("Which one? Enter takes", default=best.name, err=True)).strip()
+        try:
+            pull_model(name)
+        except (ModelNotFound, UsageError) as error:  # misspelled, or several files
+            screen.error(str(error))
+        else:
+            return name
+
+
+def choose(entries: "list[Entry]", room: int | None, quick: int) -> "tuple[list[Entry], Entry]":
+    """Up to 12 entries that fit in `room`, smallest first, and the best: the largest one with at
+    most `quick` bytes."""
+
+    def size(entry: "Entry") -> int:
+        return entry.size or 0
+
+    fitting = sorted(
+        (e for e in entries if e.size and memory.verdict(e.size, room) == "fits"), key=size
+    )
+    if not fitting:
+        raise ModelNotFound(
+            "No model is here yet, and no model of the catalogue fits in free memory. Close other "
+            "programs and try again, or use a file: lcp chat path/to/model.gguf"
+        )
+    best = ([e for e in fitting if size(e) <= quick] or fitting[:1])[-1]
+    begin = max(0, min(fitting.index(best) - SHOWN // 2, len(fitting) - SHOWN))
+    return fitting[begin : begin + SHOWN], best
+
+
+def _columns(width: int) -> int:
+    """How many columns of the table fit; the licence is also shown before the download."""
+    return 6 if width >= 92 else 5 if width >= 70 else 4
