@@ -1,7 +1,7 @@
-"""ReadAhead: what is worth reading while a person types; a policy, not a thread.
+"""Evaluates a prompt while the person still types it.
 
-The engine thread calls `step` when it has nothing more urgent to do. It only fills free room: it
-never drops, moves or summarises anything, and what may still change is left alone.
+The engine thread calls `ReadAhead.step` when it has nothing more urgent to do. Reading ahead only
+uses free room: it drops, moves and summarizes nothing, and leaves out what may still change.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from lcp.engine.context import SHORT, Context, Stopped
 from lcp.engine.prompt import PromptWriter
 from lcp.errors import ContextFull, LcpError
 
-# Tokens a step reads: Enter takes over within one, and loses at most that much work.
+# Tokens that one step evaluates. After Enter, at most one step is waited for.
 STEP = SHORT
 # Tokens at the end of what is typed that the next letters may still change.
 HELD_BACK = 4
 
 
 class ReadAhead:
-    """Reads the messages so far, and the beginning of the one that is being typed."""
+    """Evaluates the messages so far and the beginning of the message that is being typed."""
 
     def __init__(self) -> None:
         self._context: Context | None = None
@@ -30,25 +30,25 @@ class ReadAhead:
         self._progress = (0, 0)
 
     def begin(self, context: Context, writer: PromptWriter) -> None:
-        """The model is loaded; what was looked for meanwhile is read next."""
+        """Start, once the model is loaded; a call of `look` may have come before."""
         self._writer = writer
         self._context = context
 
     def look(self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None) -> None:
-        """What will probably be asked; from any thread."""
+        """Set what to read: `messages`, then `typed` text. From any thread."""
         self._wish = (messages, typed, max_tokens)
 
     def rest(self) -> None:
-        """Nothing more is worth reading; from any thread."""
+        """Read nothing more. From any thread."""
         self._wish = None
 
     @property
     def progress(self) -> tuple[int, int]:
-        """How many tokens of how many are read; from any thread, for showing."""
+        """Tokens that are read, and how many there are to read. From any thread, for display."""
         return self._progress if self._wish else (0, 0)
 
     def step(self) -> bool:
-        """Read a little; whether there may be more to do. On the engine thread."""
+        """Evaluate a few tokens, on the engine thread. Returns whether there may be more to do."""
         wish, context = self._wish, self._context
         if wish is None or context is None:
             return False
@@ -64,9 +64,9 @@ class ReadAhead:
             for _ in context.feed(goal, min(self._history, len(goal))):
                 pass
         except (Stopped, ContextFull):
-            return False  # something urgent came, or there is no room
+            return False  # an answer was asked for, or the context is full
         except LcpError:
-            self.rest()  # whoever asks for the answer will be told
+            self.rest()  # the same error comes again when the answer is asked for
             return False
         return True
 
@@ -77,7 +77,7 @@ class ReadAhead:
         typed: str,
         max_tokens: int | None,
     ) -> None:
-        """The tokens that every continuation of `typed` begins with."""
+        """Find the tokens with which every continuation of `typed` begins."""
 
         def with_question(text: str) -> list[int]:
             question = {"role": "user", "content": text}

@@ -1,20 +1,20 @@
-"""Loops: whether an answer has begun to say the same thing for ever.
+"""Finds out whether an answer repeats itself without end.
 
-Pure. It sees exact repetition of tokens only: a list whose numbers go up is none.
+Only exact repetition of tokens counts: a list with increasing numbers does not.
 """
 
 from collections.abc import Sequence
 
-# A cycle counts when it filled so many tokens and came round so many times: long enough for
-# tables, repeated lines of code and "ha ha ha", which end by themselves.
+# A cycle counts if it fills this many tokens and comes this many times. Tables, repeated lines of
+# code and "ha ha ha" are shorter and end by themselves.
 TOKENS = 200
 TIMES = 4
-PERIOD = 512  # tokens of the longest cycle that is looked for
-EVERY = 16  # tokens between two looks
+PERIOD = 512  # tokens of the longest cycle
+EVERY = 16  # tokens between two checks
 
 
 def period(tokens: Sequence[int]) -> int:
-    """The tokens of the shortest cycle that the end of `tokens` consists of; 0 when none does."""
+    """The length of the shortest cycle at the end of `tokens`; 0 if there is none."""
     n = len(tokens)
     for size in range(1, min(PERIOD, n // TIMES) + 1):
         need = max(TOKENS, TIMES * size)

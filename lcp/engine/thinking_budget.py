@@ -7,15 +7,16 @@ from lcp.engine.decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
 
-# Read by the model as its own words: cut without any, a model goes on thinking in the answer.
+# Added to the thinking as if the model had written it. Without such a sentence, a model whose
+# thinking is cut continues to think in its answer.
 LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
 
 
 class ThinkingBudget:
-    """The tokens that end the thinking of one answer, when its time has come."""
+    """Ends the thinking of one answer after `limit` tokens."""
 
     def __init__(self, limit: int | None, model: Model, decoder: Decoder, speech: Speech) -> None:
-        """`limit` in tokens; None leaves it to the model."""
+        """Without a `limit` the model itself ends its thinking."""
         self._limit = limit
         self._model = model
         self._decoder = decoder
@@ -23,14 +24,14 @@ class ThinkingBudget:
         self._due: list[int] = []
 
     def due(self) -> int | None:
-        """The token that must come next; None where the model may draw one."""
+        """The token that must come next; None if the model may sample one."""
         if not self._due and self._is_spent():
             self._due = self._model.tokenize(self._ending())
         return self._due.pop(0) if self._due else None
 
     def _is_spent(self) -> bool:
         decoder, limit = self._decoder, self._limit
-        thinks = bool(decoder.closer) and decoder.whole  # no character is cut in half
+        thinks = bool(decoder.closer) and decoder.whole  # never inside a character
         return thinks and limit is not None and self._speech.thought >= limit
 
     def _ending(self) -> str:
