@@ -216,7 +216,7 @@ def test_an_answer_that_cannot_be_edited_stays(begin, monkeypatch, tmp_path):
     assert refuses(chat, "/edit answer") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
     editor(monkeypatch, tmp_path, "exit 3")
-    assert "ended with code 3" in refuses(chat, "/edit answer")
+    assert "exit code 3" in refuses(chat, "/edit answer")
 
 
 def test_ctrl_c_and_fg_in_the_editor_are_the_editors(begin, monkeypatch, tmp_path):

@@ -257,7 +257,7 @@ def test_an_editor_shows_a_folded_paste_whole(chat):
 
 @pytest.mark.parametrize(
     ("script", "told"),
-    [(None, "cannot be run (No such file or directory)"), ("exit 3", "ended with code 3")],
+    [(None, "No such file or directory"), ("exit 3", "exit code 3")],
 )
 @in_both("Sent.", **EDITOR)
 def test_an_editor_that_fails_is_told_and_the_line_stays(chat, script, told):
