@@ -46,12 +46,13 @@ from lcp.engine.native import StopByte, library
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.sampler import Sampler
 from lcp.engine.template import Template
+from lcp.engines import PromptMessage
 from lcp.settings import Sampling
 
 ANSWER, SIZE, MARGIN = 48, 1536, 1e-2
 DEEP, WINDOW, SLIDES = 6, 4, 5  # drift: conversations, turns that fit, slides
 PAIRS = {"full": ("full'", "re-read", "move", "hole"), "re-read": ("move", "hole")}
-SYSTEM = {"role": "system", "content": "You are a helpful assistant. Answer in two sentences."}
+SYSTEM = PromptMessage("system", "You are a helpful assistant. Answer in two sentences.")
 LAST = ("What should I do first, and why?", "Please sum up our plan.", "What have we forgotten?")
 ASK = ("What does that mean for me?", "What would you do about it?", "Is that bad?", "And now?")
 AGAIN = """Can you give me an example?/Why is that so?/What comes first?/Are you sure about it?/What
@@ -115,7 +116,7 @@ class Bench:
             yield from _compare(answers, f"slide {n}: ")
 
     def _prompt(self, turns: list[Any], question: str) -> list[int]:
-        asked = {"role": "user", "content": question}
+        asked = PromptMessage("user", question)
         return self._writer.write([SYSTEM, *chain(*turns), asked]).tokens
 
     def _talk(self, lines: list[str], seed: int) -> tuple[list[Any], State | None]:
@@ -131,9 +132,9 @@ class Bench:
                         said.append(token)
                         if len(said) > 50 and self.model.piece(token).endswith(b"."):
                             break
-                own = {"tokens": said, "fingerprint": self.model.fingerprint}
-                answer = {"role": "assistant", "content": self.model.text(said), **own}
-                turns.append([{"role": "user", "content": line}, answer])
+                text, ids = self.model.text(said), tuple(said)
+                answer = PromptMessage("assistant", text, "", ids, self.model.fingerprint)
+                turns.append([PromptMessage("user", line), answer])
             return turns, cache.save()
 
     def _slid(self, prompt: list[int], held: dict[str, State | None]) -> dict[str, Answer]:

@@ -13,6 +13,7 @@ LcpError                    a sentence that ends with what to do next
 ├── TooLong                 a message does not fit into the window
 ├── ContextFull             the KV cache has no cell left
 ├── AnswerDoesNotMatch      an answer to continue does not match the constraint
+├── NotSupported            this engine cannot do that
 ├── DownloadError           a file on a server cannot be had, or not be kept here
 └── SessionError            a saved chat cannot be found, read or written
     └── AmbiguousChat       a name or a part of an id fits several of them
@@ -98,6 +99,10 @@ class ContextFull(LcpError):
 
 class AnswerDoesNotMatch(LcpError):
     """An answer that was cut does not match the constraint with which it should continue."""
+
+
+class NotSupported(LcpError):
+    """This engine cannot do what was asked."""
 
 
 class DownloadError(LcpError):

@@ -1,24 +1,30 @@
-"""The one fake, at the one seam: an engine that says what a script says."""
+"""The one fake, at the one seam: an engine whose answers are written in a script."""
 
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.engine.constraint import Constraint
-from lcp.engine.context import Progress
-from lcp.engine.decoder import Chunk
-from lcp.engine.reply import Reply, Request
-from lcp.engine.stats import Stats
-from lcp.engine.worker import Task
-from lcp.errors import LcpError
+from lcp.engine.worker import Job
+from lcp.engines import (
+    Chunk,
+    Constraint,
+    Engine,
+    Progress,
+    PromptMessage,
+    Remark,
+    Reply,
+    Request,
+    Stats,
+    TokenProb,
+)
+from lcp.errors import LcpError, NotSupported
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Said:
     ended: str = "end"
     forever: bool = False
     reading: bool = False  # with `forever`: it is the prompt that is read for ever
-    remark: str = ""
+    remark: Remark | None = None
 
 
 class Words:
@@ -39,11 +45,11 @@ class Words:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def count(self, messages: Sequence[dict[str, Any]]) -> int:
+    def count(self, messages: Sequence[PromptMessage]) -> int:
         assert messages, "templates cannot render an empty list"
-        return sum(len(m["content"].split()) for m in messages)
+        return sum(len(m.content.split()) for m in messages)
 
-    def used(self, messages: Sequence[dict[str, Any]]) -> int:
+    def used(self, messages: Sequence[PromptMessage]) -> int:
         return min(self.count(messages), self.size) if messages else 0
 
     def room(self, max_tokens: int | None) -> int:
@@ -68,28 +74,30 @@ class ScriptedEngine(Words):
     ) -> None:
         """`fails`: why it cannot be loaded."""
         super().__init__(size)
-        self.model = SimpleNamespace(fingerprint="scripted", sampling={})
+        self.identity = "scripted"
+        self.recommended: Mapping[str, Any] = {}
         self.asked: list[Request] = []
-        self.variables: dict[str, Any] = {}
+        self.variables: Mapping[str, Any] = {}
         self.raw = False
         self.thinks = self.takes_system = True
-        self.made_with = {"llama.cpp": "scripted"}
+        self.made_with: Mapping[str, Any] = {"llama.cpp": "scripted"}
         self.held = 0
         self.stopped = self.closed = False
         self.loaded = 1.0
         self.restored: Path | None = None
+        self.looked: str | None = None
         self._fails = fails
         script = (Said(a) if isinstance(a, str) else a for a in answers)
         self._answers = chain(script, (Said(f"Answer {n}.") for n in count(1)))
 
-    def load(self, constraint: Constraint | None = None) -> Task[None]:
+    def load(self, constraint: Constraint | None = None) -> Job[None]:
         def job(_: object) -> None:
             if self._fails:
                 raise self._fails
 
         return _done(job)
 
-    def restore(self, path: Path) -> Task[str]:
+    def restore(self, path: Path) -> Job[str]:
         self.restored = path
         return _done(lambda _: "")
 
@@ -106,11 +114,11 @@ class ScriptedEngine(Words):
         self.closed = True
 
     def look_ahead(
-        self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None
+        self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
     ) -> None:
         self.looked = typed
 
-    def weigh(self, job: Callable[[], None]) -> Task[None]:
+    def weigh(self, job: Callable[[], None]) -> Job[None]:
         return _done(lambda _: job())
 
     def rest(self) -> None:
@@ -119,6 +127,23 @@ class ScriptedEngine(Words):
     @property
     def ahead(self) -> tuple[int, int]:
         return 0, 0
+
+    def save(self, path: Path) -> Job[Any]:
+        return _done(_refuse)
+
+    def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
+        raise NotSupported("A script has no tokens.")
+
+    def spelled(self, token: int) -> str:
+        raise NotSupported("A script has no tokens.")
+
+    def probs(
+        self,
+        messages: Sequence[PromptMessage],
+        answer: Sequence[int],
+        free: Callable[[], int | None] = lambda: None,
+    ) -> Job[list[TokenProb]]:
+        return _done(_refuse)
 
     def reply(self, request: Request) -> "ScriptedReply":
         self.stopped = False
@@ -138,7 +163,7 @@ def weighed(chat: Chat) -> None:
 
 
 def does(chat: Chat, line: str) -> str:
-    """What a command says beside the conversation of a chat whose screen is a StringIO."""
+    """What a command says, in a chat whose screen is a StringIO."""
     said = chat.screen._err.file
     assert isinstance(said, io.StringIO)
     said.seek(0)
@@ -152,9 +177,13 @@ def gbnf(rules: str) -> Constraint:
     return Constraint("grammar", rules, "The grammar")
 
 
-def _done(job: Callable[[object], Any]) -> Task[Any]:
+def _refuse(_: object) -> None:
+    raise NotSupported("A script has no KV cache and no probabilities.")
+
+
+def _done(job: Callable[[object], Any]) -> Job[Any]:
     """A task that was run at once."""
-    task = Task(job)
+    task = Job(job)
     task.run()
     return task
 
@@ -162,15 +191,13 @@ def _done(job: Callable[[object], Any]) -> Task[Any]:
 class ScriptedReply:
     """An answer that comes word by word."""
 
-    facts = Reply.facts
-
     def __init__(self, engine: ScriptedEngine, said: Said, read: int) -> None:
         self._engine = engine
         self._said = said
-        begun = engine.asked[-1].begun or {"content": "", "tokens": ()}
-        self.text, self.thinking, self.ended = begun["content"], "", ""
+        begun = engine.asked[-1].begun or PromptMessage("assistant", "")
+        self.text, self.thinking, self.ended = begun.content, "", ""
         self.remark = said.remark
-        self.tokens = list(begun["tokens"])
+        self.tokens = list(begun.tokens)
         self.before = len(self.tokens)
         self.sampled = self.tokens
         self.seed = engine.asked[-1].sampling.seed or 7
@@ -201,3 +228,6 @@ class ScriptedReply:
             self.text += word
             self.tokens.append(len(self.tokens))
             yield Chunk("answer", word)
+
+
+_: tuple[type[Engine], type[Reply]] = ScriptedEngine, ScriptedReply  # mypy compares them

@@ -39,7 +39,6 @@ from lcp import commands
 from lcp.chat import attachments
 from lcp.chat.chat import Chat
 from lcp.chat.loop import Talk
-from lcp.chat.status import Status
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
@@ -87,14 +86,15 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
     with store.create(chat.opening) if scene.saved else Log.nowhere() as log:
         talking = Chat(engine, chat, log, screen, "scripted", scene.layers)
         options = KeyboardOptions(
-            on_text=talking.look_ahead,
-            state=Status(talking) if scene.toolbar else lambda: (),
-            commands=commands.completions(talking),
+            on_text=lambda text: person.chat.look_ahead(text),
+            state=lambda: person.status() if scene.toolbar else (),
+            commands=commands.completions(lambda: person.chat),
             paths=partial(attachments.completions, folder=Path()),
-            keys=lambda: talking.settings.keys,
+            keys=lambda: person.chat.settings.keys,
         )
         keyboard = Keyboard(home / "data" / "history.jsonl", options, **devices)
-        Talk(talking, keyboard, commands.run).run()
+        person = Talk(talking, keyboard, commands.run)
+        person.run()
 
 
 def in_both(*answers: Said | str, **scene):

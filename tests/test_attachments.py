@@ -197,7 +197,7 @@ def test_the_chat_shows_the_hint(folder, monkeypatch):
     )
     chat.ask_with_files("What is in @note.txt?")
     assert "note.txt" in err.getvalue()
-    assert chat.engine.asked[0].messages[0]["content"] == "What is in @note.txt?"
+    assert chat.engine.asked[0].messages[0].content == "What is in @note.txt?"
 
 
 # completion
@@ -254,7 +254,7 @@ def test_the_files_are_read_ahead_while_the_question_is_typed(chat):
 
 def test_the_title_and_the_history_show_what_was_typed(chat):
     chat.ask_with_files("What is @notes.txt?")
-    assert chat.engine.asked[-1].messages[-1]["content"] == f"{NOTES}\n\nWhat is @notes.txt?"
+    assert chat.engine.asked[-1].messages[-1].content == f"{NOTES}\n\nWhat is @notes.txt?"
     assert chat.conversation.title() == "What is @notes.txt?"
     commands.run(chat, "/history")
     assert "1    What is @notes.txt?  Fine.\n" in chat.screen._err.file.getvalue()
@@ -263,7 +263,7 @@ def test_the_title_and_the_history_show_what_was_typed(chat):
 
 def test_what_nobody_typed_is_not_searched_for_files(chat):
     chat.ask_with_files("Sum it up.", "see @notes.txt\n\n")
-    assert chat.engine.asked[-1].messages[-1]["content"] == "see @notes.txt\n\nSum it up."
+    assert chat.engine.asked[-1].messages[-1].content == "see @notes.txt\n\nSum it up."
 
 
 @pytest.mark.parametrize(

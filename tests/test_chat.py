@@ -21,14 +21,15 @@ from terminal import (
 )
 
 from lcp import commands
+from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.loop import Talk
-from lcp.engine.engine import Engine
-from lcp.engine.reply import Reply
-from lcp.engine.worker import Task
-from lcp.errors import LcpError
+from lcp.engine.worker import Job
+from lcp.engines import ThinkingEnded
+from lcp.errors import LcpError, NotSupported
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.session.store import Store
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
@@ -242,8 +243,8 @@ def test_a_narrower_terminal_gets_narrower_tables(chat):
     chat.type("Hi." + ENTER)
     chat.sees("Wide.")
     chat.resize(40, 24)
-    chat.type("/help" + ENTER)
-    chat.sees("/exit")
+    chat.type("/help retry" + ENTER)
+    chat.sees("See also")
     chat.type("Hi." + ENTER)
     chat.sees("Narrow.")
     assert "[N] [xK]\n    " in chat.screen()  # one column: the meaning below the name
@@ -299,7 +300,7 @@ def a_chat(*answers, layers=None, **scene):
 
 
 def asked(chat):
-    return [(m["role"], m["content"]) for m in chat.engine.asked[-1].messages]
+    return [(m.role, m.content) for m in chat.engine.asked[-1].messages]
 
 
 def test_the_model_sees_all_that_was_said():
@@ -313,7 +314,7 @@ def test_the_model_sees_all_that_was_said():
         ("assistant", "Hello."),
         ("user", "How are you?"),
     ]
-    assert chat.engine.asked[-1].messages[2]["tokens"] == [0]  # as it was sampled
+    assert chat.engine.asked[-1].messages[2].tokens == (0,)  # as it was sampled
 
 
 def test_the_request_carries_what_was_chosen():
@@ -336,9 +337,9 @@ def test_a_retry_asks_the_same_again_and_keeps_both_answers():
 
 
 def test_an_answer_in_whose_middle_the_window_slides_is_one(capsys):
-    chat = a_chat(Said("It is", ended="full", remark="Its thinking was ended."), Said(" Rome."))
+    chat = a_chat(Said("It is", ended="full", remark=ThinkingEnded(5)), Said(" Rome."))
     assert chat.ask("Where is it?").text == "It is Rome."
-    assert capsys.readouterr().err == "Its thinking was ended.\n"
+    assert "5 tokens" in capsys.readouterr().err
 
 
 def test_what_could_not_be_asked_does_not_stand_before_the_next_question():
@@ -372,14 +373,17 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
             raise EOFError
 
     chat = a_chat()
-    chat.loading = Task(lambda emit: None)  # not begun yet
+    chat.loading = Job(lambda emit: None)  # not begun yet
     Talk(chat, Person(), commands.run).run()
     assert "There is no command /nothing." in capsys.readouterr().err
 
 
 def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
     class Loading:
-        done = False
+        done, error = False, None
+
+        def call_when_done(self, tell):
+            pass
 
         def __iter__(self):
             raise KeyboardInterrupt
@@ -434,18 +438,6 @@ def test_what_is_read_again_of_a_resumed_chat_is_told(capsys):
     capsys.readouterr()
     chat.ask("And now?")
     assert "re-read 61 tokens" in capsys.readouterr().err
-
-
-def test_the_fake_has_nothing_that_the_engine_lacks():
-    chat = a_chat("Hi.")
-    reply = chat.ask("Hi.")
-    own = {"asked", "stopped", "closed", "restored"}  # for the tests that look at it
-    assert public(chat.engine) - own <= public(Engine) | Engine.__annotations__.keys()
-    assert public(reply) <= public(Reply(0))
-
-
-def public(thing):
-    return {name for name in dir(thing) if not name.startswith("_")}
 
 
 # signals, in a real terminal
@@ -521,3 +513,30 @@ def test_a_kill_costs_only_the_answer_under_way(tmp_path):
     conversation = Conversation.from_events(map(json.loads, kept))
     assert conversation.turns()[-1].user.content == "A story."
     assert conversation.turns()[-1].answer is None
+
+
+# what an engine cannot do
+
+
+def test_an_engine_that_keeps_no_cache_costs_a_chat_nothing(tmp_path):
+    class Forgetful(ScriptedEngine):
+        restore = ScriptedEngine.save
+
+        def seconds_to_read(self, n):
+            return 99.0  # a cache would be worth saving
+
+    conversation = Conversation.begin(lambda: NOW, "scripted")
+    with Store(tmp_path).create(conversation.opening) as log:
+        chat = Chat(Forgetful("Hello."), conversation, log, Screen(), "scripted", Layers())
+        chat.load(tmp_path / "some.kv")
+        assert chat.ask("Hi.").text == "Hello."
+        saved_cache.save(chat)
+    assert not list(tmp_path.glob("*.kv"))
+
+
+@pytest.mark.parametrize("line", ["/tokens", "/probs"])
+def test_what_an_engine_cannot_do_is_refused_with_its_sentence(line):
+    chat = a_chat("Hello.")
+    chat.ask("Hi.")
+    with pytest.raises(NotSupported):
+        commands.run(chat, line)

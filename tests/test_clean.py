@@ -13,7 +13,7 @@ from terminal import CTRL_C, ENTER, NOW, OPEN_PASTE, TAB, Glass, InProcess, Pape
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.services import Services
-from lcp.engine.probs import TokenProb
+from lcp.engines import Alternative, TokenProb
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.settings import Layers
@@ -197,7 +197,7 @@ class Numbers(ScriptedEngine):
         return list(enumerate(NASTY.values()))
 
     def probs(self, messages, ids, free):
-        others = [(n, text, 0.1) for n, text in enumerate(NASTY.values())]
+        others = tuple(Alternative(n, text, 0.1) for n, text in enumerate(NASTY.values()))
         return _done(lambda _: [TokenProb(0, EVERYTHING, 0.5, others) for _ in ids])
 
 

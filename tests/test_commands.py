@@ -14,6 +14,7 @@ from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.cli.chat import chat as command_line
 from lcp.commands import settings
+from lcp.engines import PromptMessage
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -273,7 +274,7 @@ def test_the_system_text_is_shown_and_changed(chat):
     assert does(chat, "/system Be brief.") == "System text: Be brief.\n"
     assert does(chat, "/system") == "System text: Be brief.\n"
     chat.ask("Hi.")
-    assert chat.engine.asked[-1].messages[0] == {"role": "system", "content": "Be brief."}
+    assert chat.engine.asked[-1].messages[0] == PromptMessage("system", "Be brief.")
 
 
 def test_the_system_text_is_taken_away(chat):
@@ -281,10 +282,10 @@ def test_the_system_text_is_taken_away(chat):
     assert does(chat, "/system none") == "System text: (none)\n"
     chat.ask("Hi.")
     # an empty one, which takes the template's own away
-    assert chat.engine.asked[-1].messages[0] == {"role": "system", "content": ""}
+    assert chat.engine.asked[-1].messages[0] == PromptMessage("system", "")
     assert does(chat, "/system reset") == "System text: (none)\n"
     chat.ask("Hi.")
-    assert chat.engine.asked[-1].messages[0]["role"] == "user"
+    assert chat.engine.asked[-1].messages[0].role == "user"
 
 
 def test_the_system_text_may_stand_in_a_file(chat, tmp_path, monkeypatch):
@@ -351,7 +352,7 @@ def test_clear_begins_anew_and_the_log_keeps_everything(chat):
     commands.run(chat, "/system Be brief.")
     assert "begins anew" in does(chat, "/clear")
     chat.ask("Who are you?")
-    assert [m["content"] for m in chat.engine.asked[-1].messages] == ["Be brief.", "Who are you?"]
+    assert [m.content for m in chat.engine.asked[-1].messages] == ["Be brief.", "Who are you?"]
     assert len(chat.conversation.nodes) == 4
 
 

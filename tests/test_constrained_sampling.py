@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from lcp.chat.chat import Chat
 from lcp.engine.constrained_sampling import ConstrainedSampler
-from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.decoder import Decoder
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.gbnf_matcher import GbnfMatcher
 from lcp.engine.llguidance_matcher import examine
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
-from lcp.engine.reply import Request, tag_tokens
+from lcp.engine.reply import tag_tokens
+from lcp.engines import Constraint, NoTokenFits, PromptMessage, Request
 from lcp.errors import SettingsError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
@@ -28,7 +28,7 @@ from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22)
-STORY = [{"role": "user", "content": "Tell me a story."}]
+STORY = [PromptMessage("user", "Tell me a story.")]
 
 
 def test_a_token_that_the_model_does_not_have(engine):
@@ -47,7 +47,7 @@ def engine(tiny):
     def loaded(kind="dense", **options):
         key = repr((kind, options))
         if key not in engines:
-            engines[key] = Engine(tiny(kind, **options), Settings(ctx_size=2048), now=NOW)
+            engines[key] = LlamaEngine(tiny(kind, **options), Settings(ctx_size=2048), now=NOW)
             engines[key].load().result()
         return engines[key]
 
@@ -106,7 +106,7 @@ def languages(draw, depth=2):
 def test_a_random_model_says_a_string_of_the_language(engine, language, seed, temp):
     rule, pattern = language
     reply = ask(engine(), f"root ::= {rule}\n", seed, temp)
-    assert (reply.ended, reply.remark) == ("end", "")
+    assert (reply.ended, reply.remark) == ("end", None)
     # llama.cpp takes a character written in too many bytes for that character; only a model that
     # draws single bytes at random writes it so.
     assume("\ufffd" not in reply.text)
@@ -123,7 +123,7 @@ def test_a_random_model_says_what_a_regular_expression_matches(engine, language,
     form = Constraint("regex", pattern, "The regular expression")
     assert examine(form) == []
     reply = ask(engine(), form, seed, temp)
-    assert (reply.ended, reply.remark) == ("end", "")
+    assert (reply.ended, reply.remark) == ("end", None)
     assert re.fullmatch(pattern, reply.text), reply.text
 
 
@@ -170,11 +170,7 @@ def test_an_answer_that_is_cut_is_a_beginning_and_goes_on_in_the_language(engine
     cut = ask(one, rule, max_tokens=15)
     assert cut.ended == "length"
     assert re.fullmatch("[ab]{15}", cut.text)
-    begun = {
-        "content": cut.text,
-        "tokens": cut.tokens,
-        "fingerprint": one.model.fingerprint,
-    }
+    begun = PromptMessage("assistant", cut.text, "", tuple(cut.tokens), one.identity)
     whole = ask(one, rule, begun=begun)
     assert whole.ended == "end"
     assert whole.text.startswith(cut.text)
@@ -188,7 +184,7 @@ def test_where_no_token_fits_the_answer_ends_and_says_so(engine):
     reply = ask(one, "root ::= [ab]{3} <unk>")  # a control token is no answer
     assert re.fullmatch("[ab]{3}", reply.text)
     assert reply.ended == "length"
-    assert reply.remark
+    assert isinstance(reply.remark, NoTokenFits)
 
 
 # thinking
@@ -314,7 +310,7 @@ def test_a_tag_in_the_answer_is_the_answer(scripted):
 
 
 def test_an_answer_goes_on_in_its_grammar_when_the_window_slides(tiny):
-    with Engine(tiny(), Settings(ctx_size=256), now=NOW) as one:
+    with LlamaEngine(tiny(), Settings(ctx_size=256), now=NOW) as one:
         one.load().result()
         conversation = Conversation.begin(local_now, "tiny")
         layers = Layers(flags={"seed": 1, "temp": 2})

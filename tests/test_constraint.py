@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from lcp.engine.constraint import Constraint, check
+from lcp.engine.constraint import check
+from lcp.engines import Constraint
 from lcp.errors import SettingsError
 
 CHAIN = [f"r{i} ::= r{i + 1}" for i in range(200_000)]

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import KINDS, WINDOW
 
-from lcp.engine.context import N_BATCH, Context, Progress, Stopped
+from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
+from lcp.engines import Progress
 from lcp.errors import ContextFull, NotEnoughMemory, SettingsError
 
 SIZE = 2048

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lcp.engine.decoder import PLAIN, Chunk, Decoder
+from lcp.engine.decoder import PLAIN, Decoder
+from lcp.engines import Chunk
 
 TAGS = PLAIN.openers
 

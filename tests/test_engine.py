@@ -14,13 +14,11 @@ import pytest
 from greedy import assert_says_what_a_fresh_one_says
 from tiny import KINDS
 
-from lcp.engine.context import Progress
-from lcp.engine.decoder import Chunk, Decoder
-from lcp.engine.engine import Engine
-from lcp.engine.loading import Loading
+from lcp.engine.decoder import Decoder
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
-from lcp.engine.reply import Reply, Request, Speech, tag_tokens
-from lcp.engine.stats import Stats
+from lcp.engine.reply import LlamaReply, Speech, tag_tokens
+from lcp.engines import Chunk, Loading, Progress, PromptMessage, Request, Stats
 from lcp.errors import ContextFull, ModelError, ModelNotFound, SettingsError, TemplateError
 from lcp.settings import Sampling, Settings
 
@@ -31,10 +29,10 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def user(content):
-    return {"role": "user", "content": content}
+    return PromptMessage("user", content)
 
 
-SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+SYSTEM = PromptMessage("system", "You are a helpful assistant.")
 JAPAN = [SYSTEM, user("What is the capital of Japan?")]
 STORY = [user("Tell me a long story.")]
 
@@ -46,7 +44,7 @@ def engine(tiny):
 
     def loaded(path="dense", settings=SETTINGS, **options):
         path = path if isinstance(path, Path) else tiny(path)
-        engines.append(Engine(path, settings, now=NOW, **options))
+        engines.append(LlamaEngine(path, settings, now=NOW, **options))
         engines[-1].load().result()
         return engines[-1]
 
@@ -58,7 +56,7 @@ def engine(tiny):
 @pytest.fixture(scope="module")
 def real(smollm2):
     """An engine with the real model, shared: its cache holds what other tests left there."""
-    with Engine(smollm2, Settings(ctx_size=4096, threads=2), now=NOW) as one:
+    with LlamaEngine(smollm2, Settings(ctx_size=4096, threads=2), now=NOW) as one:
         one.load().result()
         yield one
 
@@ -73,12 +71,7 @@ def ask(engine, messages, sampling=GREEDY, max_tokens=200, **request):
 
 def said(engine, reply):
     """What the reply becomes in the next turn's messages."""
-    return {
-        "role": "assistant",
-        "content": reply.text,
-        "tokens": reply.tokens,
-        "fingerprint": engine.model.fingerprint,
-    }
+    return PromptMessage("assistant", reply.text, "", tuple(reply.tokens), engine.identity)
 
 
 # how a reply ends
@@ -203,7 +196,7 @@ def test_penalties_look_at_the_prompt_too(engine):
 def test_the_same_seed_gives_the_same_answer(smollm2):
     answers = []
     for _ in range(2):
-        with Engine(smollm2, Settings(ctx_size=512, threads=2), now=NOW) as one:
+        with LlamaEngine(smollm2, Settings(ctx_size=512, threads=2), now=NOW) as one:
             one.load().result()
             answers.append(ask(one, STORY, Sampling(temp=1.2, seed=42), max_tokens=10).tokens)
     assert answers[0] == answers[1]
@@ -308,7 +301,7 @@ def test_a_template_that_refuses_is_told_and_the_engine_goes_on(engine):
     )
     one = engine(template=source)
     with pytest.raises(TemplateError, match="refuses these messages: one question only"):
-        ask(one, [*STORY, {"role": "assistant", "content": "No."}])
+        ask(one, [*STORY, PromptMessage("assistant", "No.")])
     assert ask(one, STORY, max_tokens=2).ended == "length"
 
 
@@ -322,7 +315,7 @@ def test_a_prompt_larger_than_the_context_is_told_and_the_engine_goes_on(engine)
 
 
 def load_error(path, settings=SETTINGS, **options):
-    with Engine(path, settings, now=NOW, **options) as one, pytest.raises(Exception) as raised:
+    with LlamaEngine(path, settings, now=NOW, **options) as one, pytest.raises(Exception) as raised:
         one.load().result()
     return raised.value
 
@@ -339,7 +332,7 @@ def test_what_cannot_be_loaded_is_told_by_load(tiny, tmp_path):
 
 
 def test_loading_is_told_up_to_one(tiny):
-    with Engine(tiny(), SETTINGS, now=NOW) as one:
+    with LlamaEngine(tiny(), SETTINGS, now=NOW) as one:
         steps = list(one.load())
     assert all(isinstance(step, Loading) for step in steps)
     assert steps[-1] == Loading(1.0)
@@ -370,7 +363,7 @@ def test_a_context_that_llama_cpp_makes_larger_is_told(engine):
 
 def test_an_engine_closes_twice_and_without_having_loaded(tiny):
     for load in (True, False):
-        one = Engine(tiny(), SETTINGS, now=NOW)
+        one = LlamaEngine(tiny(), SETTINGS, now=NOW)
         if load:
             one.load().result()
         one.close()
@@ -383,10 +376,10 @@ def process(path, body):
         "import sys, time, threading\n"
         "from datetime import datetime\n"
         "from pathlib import Path\n"
-        "from lcp.engine.engine import Engine\n"
-        "from lcp.engine.reply import Request\n"
+        "from lcp.engine.engine import LlamaEngine\n"
+        "from lcp.engines import Request\n"
         "from lcp.settings import Sampling, Settings\n"
-        "engine = Engine(Path(sys.argv[1]), Settings(ctx_size=2048), now=datetime.now())\n"
+        "engine = LlamaEngine(Path(sys.argv[1]), Settings(ctx_size=2048), now=datetime.now())\n"
         "loading = engine.load()\n"
         "def reply():\n"
         "    loading.result()\n"
@@ -446,7 +439,7 @@ def vocabulary(tiny):
 
 def speak(model, *words, stop=(), prompt_tail=""):
     """A reply of the model that says these words, given as text or as bytes."""
-    reply, chunks = Reply(seed=0), []
+    reply, chunks = LlamaReply(seed=0), []
     speech = Speech(reply, Decoder(stop, prompt_tail), model, tag_tokens(model), chunks.append)
     for word in words:
         tokens = [3 + byte for byte in word] if isinstance(word, bytes) else model.tokenize(word)

@@ -9,7 +9,8 @@ import pytest
 
 from lcp.chat.chat import Chat
 from lcp.chat.status import Status
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
+from lcp.engines import PromptMessage
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import Layers, Settings
@@ -25,7 +26,9 @@ def begin(tiny):
     engines = []
 
     def make(**choices):
-        engine = Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=SIZE, threads=1), now=NOW)
+        engine = LlamaEngine(
+            tiny("dense", quant="Q8_0"), Settings(ctx_size=SIZE, threads=1), now=NOW
+        )
         engines.append(engine)
         layers = Layers(flags={"temp": 0, "max_tokens": 12} | choices)
         conversation = Conversation.begin(lambda: NOW, "tiny")
@@ -79,5 +82,5 @@ def test_the_next_prompt_has_what_the_line_says_and_the_question(begin):
     chat = begin()
     chat.ask("One?")
     used = figure(chat)[0]
-    alone = chat.engine.count([{"role": "user", "content": "Two?"}])
+    alone = chat.engine.count([PromptMessage("user", "Two?")])
     assert chat.ask("Two?").stats.prompt_tokens == used + alone - 1  # it begins once: one BOS

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
+from lcp.engines import PromptMessage
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
@@ -23,7 +24,7 @@ FORCED = "root ::= [a-z ]{40} [.]"
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    with Engine(tiny(), Settings(ctx_size=1024, threads=1), now=datetime.now()) as one:
+    with LlamaEngine(tiny(), Settings(ctx_size=1024, threads=1), now=datetime.now()) as one:
         one.load().result()
         yield one
 
@@ -57,9 +58,7 @@ def test_the_last_prompt_in_tokens(chat):
     chat.ask("Hi, you\tthere.")
     told = chat.says("/tokens")
     ids = [int(id) for id in re.findall(r"\[(\d+)\]", told)]
-    assert ids == [
-        id for id, _ in chat.engine.prompt([{"role": "user", "content": "Hi, you\tthere."}])
-    ]
+    assert ids == [id for id, _ in chat.engine.prompt([PromptMessage("user", "Hi, you\tthere.")])]
     assert told.endswith(f"{len(ids)} tokens\n")
     assert "⇥[" in told and "⏎[" in told and "␣[" in told
 
@@ -68,7 +67,7 @@ def test_a_long_prompt_is_folded_in_the_middle(chat):
     chat.ask("x" * 500)
     told = chat.says("/tokens")
     shown = len(re.findall(r"\[\d+\]", told))
-    total = len(chat.engine.prompt([{"role": "user", "content": "x" * 500}]))
+    total = len(chat.engine.prompt([PromptMessage("user", "x" * 500)]))
     assert shown == 300
     assert f"… {total - 300} tokens …" in told
 
@@ -95,8 +94,8 @@ def test_what_else_a_token_could_have_been(chat):
 
 def test_a_fork_goes_on_with_the_alternative(chat):
     first = chat.ask("Hi.")
-    rows = chat.engine.probs([{"role": "user", "content": "Hi."}], first.sampled).result()
-    others = [text for _, text, _ in rows[9].others]
+    rows = chat.engine.probs([PromptMessage("user", "Hi.")], first.sampled).result()
+    others = [other.text for other in rows[9].others]
     k = next(
         i
         for i, text in enumerate(others, 1)
@@ -118,10 +117,8 @@ def test_a_fork_goes_on_with_the_alternative(chat):
 
 def test_a_fork_that_cannot_be_leaves_the_answer(chat):
     answer = chat.ask("Hi.")
-    rows = chat.engine.probs([{"role": "user", "content": "Hi."}], answer.sampled).result()
-    k = next(
-        i for i, (_, text, _) in enumerate(rows[3].others, 1) if not re.fullmatch("[a-z ]", text)
-    )
+    rows = chat.engine.probs([PromptMessage("user", "Hi.")], answer.sampled).result()
+    k = next(i for i, o in enumerate(rows[3].others, 1) if not re.fullmatch("[a-z ]", o.text))
     for line in (f"/fork 4 {k}", "/fork", "/fork 4", "/fork 99 1", "/fork 1 99", "/fork a b"):
         with pytest.raises(LcpError):
             chat.says(line)

@@ -12,15 +12,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lcp.engine.constraint import Constraint
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.json_schema import translate_pattern
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, examine
-from lcp.engine.reply import Request
+from lcp.engines import Constraint, PromptMessage, Request
 from lcp.errors import SettingsError
 from lcp.settings import Sampling, Settings
 
-QUESTION = [{"role": "user", "content": "Hi."}]
+QUESTION = [PromptMessage("user", "Hi.")]
 CASES = json.loads((Path(__file__).parent / "schemas.json").read_text("utf-8"))
 PERSON = {
     "type": "object",
@@ -45,7 +44,7 @@ def allows(schema, value):
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    with Engine(tiny(), Settings(ctx_size=4096, threads=1), now=datetime.now()) as one:
+    with LlamaEngine(tiny(), Settings(ctx_size=4096, threads=1), now=datetime.now()) as one:
         one.load(form({})).result()
         yield one
 
@@ -186,7 +185,7 @@ def test_an_answer_is_what_its_schema_allows(engine, schema, seed):
     reply = answer(engine, schema, seed, max_tokens=1200)
     if reply.ended == "length":
         return  # a random model seldom closes a string
-    assert (reply.ended, reply.remark) == ("end", "")
+    assert (reply.ended, reply.remark) == ("end", None)
     assert told or allows(schema, json.loads(reply.text)), reply.text
 
 
@@ -323,7 +322,7 @@ def test_an_answer_ends_when_it_is_whole(engine, seed):
 def test_an_answer_that_is_cut_goes_on_in_its_schema(engine):
     cut = answer(engine, PERSON, max_tokens=15)
     assert cut.ended == "length"
-    begun = {"content": cut.text, "tokens": cut.tokens, "fingerprint": engine.model.fingerprint}
+    begun = PromptMessage("assistant", cut.text, "", tuple(cut.tokens), engine.identity)
     whole = answer(engine, PERSON, begun=begun)
     assert whole.ended == "end"
     assert whole.text.startswith(cut.text)
@@ -333,7 +332,7 @@ def test_an_answer_that_is_cut_goes_on_in_its_schema(engine):
 
 
 def test_a_whole_answer_does_not_go_on(engine):
-    begun = {"content": '{"a": 1}'}
+    begun = PromptMessage("assistant", '{"a": 1}')
     schema = {"properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": False}
     reply = answer(engine, schema | {"type": "object"}, begun=begun)
     assert (reply.ended, reply.text, reply.stats.reply_tokens) == ("end", '{"a": 1}', 0)
@@ -348,7 +347,7 @@ def test_a_token_of_several_characters(tiny):
     words = ['{"', '":', '", "', '"}', "yes", 'no"', "name", "<tool>"]
     schema = {"type": "object", "properties": {"name": {"enum": ["yes", "no"]}}}
     schema |= {"required": ["name"], "additionalProperties": False}
-    with Engine(
+    with LlamaEngine(
         tiny(words=words, controls=["<end>"]), Settings(ctx_size=512), now=datetime.now()
     ) as one:
         one.load().result()
@@ -358,7 +357,7 @@ def test_a_token_of_several_characters(tiny):
 
 @pytest.mark.parametrize("kind", ["swa", "recurrent", "hybrid"])
 def test_on_other_models_too(tiny, kind):
-    with Engine(tiny(kind), Settings(ctx_size=1024), now=datetime.now()) as one:
+    with LlamaEngine(tiny(kind), Settings(ctx_size=1024), now=datetime.now()) as one:
         one.load().result()
         assert allows(PERSON, json.loads(answer(one, PERSON).text))
 
@@ -489,12 +488,12 @@ FORMS = {
 
 @pytest.mark.slow
 def test_the_real_model_answers_in_json(smollm2):
-    question = [{"role": "user", "content": "Invent a person who drinks tea in a place."}]
-    with Engine(smollm2, Settings(ctx_size=1024, threads=2), now=datetime.now()) as one:
+    question = [PromptMessage("user", "Invent a person who drinks tea in a place.")]
+    with LlamaEngine(smollm2, Settings(ctx_size=1024, threads=2), now=datetime.now()) as one:
         one.load(form({})).result()
         for schema in FORMS.values():
             for seed in range(4):
                 reply = answer(one, schema, seed, 400, question, 1.0)
-                assert (reply.ended, reply.remark) == ("end", "")
+                assert (reply.ended, reply.remark) == ("end", None)
                 assert allows(schema, json.loads(reply.text)), reply.text
                 assert one.model.text(reply.tokens) == reply.text

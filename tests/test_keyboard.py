@@ -27,6 +27,7 @@ from terminal import (
     ScriptedPty,
 )
 
+from lcp.errors import ModelError
 from lcp.terminal.history import HistoryFile
 from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 from lcp.terminal.signals import handling
@@ -321,3 +322,19 @@ def test_a_stop_from_outside_and_fg_at_the_prompt(shell, tmp_path):
 def child_of(pid):
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
     return int(children.stdout.split()[0])
+
+
+def test_an_error_from_another_thread_ends_the_prompt(tmp_path):
+    with create_pipe_input() as input:
+        keyboard = Keyboard(tmp_path / "history.jsonl", input=input, output=DummyOutput())
+        threading.Timer(0.2, lambda: keyboard.fail(ModelError("It cannot be loaded."))).start()
+        with pytest.raises(ModelError):
+            keyboard.read()
+
+
+def test_an_error_from_before_the_prompt_ends_it(tmp_path):
+    with create_pipe_input() as input:
+        keyboard = Keyboard(tmp_path / "history.jsonl", input=input, output=DummyOutput())
+        keyboard.fail(ModelError("It cannot be loaded."))
+        with pytest.raises(ModelError):
+            keyboard.read()

@@ -19,6 +19,7 @@ LEVELS = {
     "doctor": 3,
     **dict.fromkeys(ROOMS, 2),
     "recommended": 1.5,
+    "engines": 1.2,
     "settings": 1,
     "kinds": 0,
     "paths": 0,

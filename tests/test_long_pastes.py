@@ -107,7 +107,7 @@ def test_the_end_of_a_line_is_no_message(tmp_path):
 
 def completed(line, **words):
     """What may stand in the line."""
-    words = LineCompleter(words or commands.completions(None), lambda begun: ["a b", "ab"])
+    words = LineCompleter(words or commands.completions(lambda: None), lambda begun: ["a b", "ab"])
     event = CompleteEvent(completion_requested=True)
     found = words.get_completions(Document(line), event)
     return [line[: len(line) + c.start_position] + c.text for c in found]

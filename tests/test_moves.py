@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.engine.cache_plan import MIN_RUN, plan
-from lcp.engine.context import Context, Progress, Stopped
+from lcp.engine.context import Context, Stopped
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
 
@@ -223,11 +223,3 @@ def test_a_cut_state_is_refused(tiny):
     assert context.tokens == []
     context.close()
     model.close()
-
-
-def test_a_reading_says_how_far_it_is_and_how_long_it_will_take():
-    assert Progress(0, 0, 0, 2048).line(0.5) == "reading 0 %; Ctrl-C stops; 2,048 tokens"
-    told = Progress(0, 0, 512, 2048).line(2)
-    assert told == "reading 25 %, 256 tokens/s, 6 s left; Ctrl-C stops; 2,048 tokens"
-    long = Progress(0, 0, 12_345, 65_536).line(60)
-    assert long[:39].endswith(" s left;")  # in 40 columns, too

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.chat.overflow import CONDENSE, Overflow
-from lcp.engine.context import Progress
+from lcp.engines import Progress, PromptMessage
 from lcp.errors import TooLong
 from lcp.session.conversation import Conversation
 from lcp.settings import Settings
@@ -83,12 +83,12 @@ class Scene:
 
 
 def said(messages):
-    return [(m["role"], m["content"]) for m in messages]
+    return [(m.role, m.content) for m in messages]
 
 
 def shown(messages):
     """The numbers of the turns that the messages have words of."""
-    words = {word for m in messages for word in re.findall(r"(\d+)\.\d", m["content"])}
+    words = {word for m in messages for word in re.findall(r"(\d+)\.\d", m.content)}
     return sorted(map(int, words))
 
 
@@ -102,7 +102,7 @@ def test_what_fits_is_shown_whole(policy):
     scene = Scene(overflow=policy)
     scene.chat.set_system("Be brief.")
     window = scene.turns(20, 20, 20)
-    assert [m["role"] for m in window.messages] == ["system", *["user", "assistant"] * 2, "user"]
+    assert [m.role for m in window.messages] == ["system", *["user", "assistant"] * 2, "user"]
     assert (window.out, window.newly_out, window.tokens) == (frozenset(), (), 52)
     assert scene.overflow.visible()[:-1] == window.messages
     assert (scene.overflow.dropped(), scene.condensed) == (0, [])
@@ -314,7 +314,7 @@ def test_truncate_forgets_what_was_sampled_of_a_message_that_it_cuts():
     scene.ask(50)
     scene.answer(50, tokens=[1, 2, 3], fingerprint="f0")
     scene.turns(100, 60)
-    assert "tokens" not in scene.ask(60).messages[1]
+    assert scene.ask(60).messages[1].tokens == ()
 
 
 def test_truncate_shows_no_scrap_of_a_few_words():
@@ -345,9 +345,9 @@ def test_truncate_keeps_the_window_full_with_the_newest_words(sizes, size):
         window = scene.ask(question)
         whole = [w for t in scene.chat.turns() for m in (t.user, t.answer) if m
                  for w in m.content.split()]  # fmt: skip
-        words = " ".join(m["content"] for m in window.messages).replace("…", "").split()
+        words = " ".join(m.content for m in window.messages).replace("…", "").split()
         assert words == whole[len(whole) - len(words) :]
-        if window.messages[1:] and window.messages[1]["content"].startswith("…"):
+        if window.messages[1:] and window.messages[1].content.startswith("…"):
             assert window.tokens > scene.engine.room(None) - 64
         scene.answer(answer)
 
@@ -365,10 +365,10 @@ def test_what_leaves_is_condensed_and_the_note_stands_in_front():
     ((asked, covers),) = scene.condensed
     assert covers == [0]
     assert asked == [
-        {"role": "system", "content": "Be brief."},
+        PromptMessage("system", "Be brief."),
         first,
         second,
-        {"role": "user", "content": CONDENSE},
+        PromptMessage("user", CONDENSE),
     ]
     assert said(window.messages[:4]) == [
         ("system", "Be brief."),
@@ -473,7 +473,7 @@ def test_an_answer_that_goes_on_is_no_message_and_may_fill_more_of_the_window(po
     cut = scene.chat.turns()[-1].answer
     scene.chat.go(cut.parent)
     window = scene.fit(begun=cut)
-    assert [m["role"] for m in window.messages] == ["user", "assistant", "user"]
+    assert [m.role for m in window.messages] == ["user", "assistant", "user"]
     assert window.tokens == 330  # with what was said; more than 300
 
 
@@ -594,14 +594,14 @@ def test_no_window_ever_exceeds_its_room_or_lacks_what_must_stay(steps, size, ma
 def check(scene, window, room, begun=0):
     messages, turns = window.messages, scene.chat.turns()
     assert scene.engine.count(messages) + begun == window.tokens <= room
-    assert messages[-1] == {"role": "user", "content": turns[-1].user.content}
+    assert messages[-1] == PromptMessage("user", turns[-1].user.content)
     if scene.chat.system:
-        assert messages[0] == {"role": "system", "content": scene.chat.system}
+        assert messages[0] == PromptMessage("system", scene.chat.system)
     now = turns[-1].user.id
     seen = set(scene.numbers(scene.chat.pinned - scene.chat.forgotten | {now}))
     unseen = set(scene.numbers(scene.chat.forgotten - {now}))
     assert seen <= set(shown(messages))
     assert not unseen & set(shown(messages))
     assert scene.overflow.dropped() == len(turns) - len(
-        [t for t in turns if t.user.content in [m["content"] for m in messages]]
+        [t for t in turns if t.user.content in [m.content for m in messages]]
     )

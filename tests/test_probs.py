@@ -8,14 +8,14 @@ from fakes import gbnf
 from tiny import KINDS
 
 from lcp.engine import probs
-from lcp.engine.context import Context, Progress
-from lcp.engine.engine import Engine
+from lcp.engine.context import Context
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.native import StopByte, library
-from lcp.engine.reply import Request
+from lcp.engines import Progress, PromptMessage, Request
 from lcp.errors import NotEnoughMemory
 from lcp.settings import Sampling, Settings
 
-STORY = [{"role": "user", "content": "Tell me a story of a cat and a mouse."}]
+STORY = [PromptMessage("user", "Tell me a story of a cat and a mouse.")]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def engine(tiny):
 
     def loaded(kind="dense", path=None, size=1024):
         engines.append(
-            Engine(path or tiny(kind), Settings(ctx_size=size, threads=2), now=datetime.now())
+            LlamaEngine(path or tiny(kind), Settings(ctx_size=size, threads=2), now=datetime.now())
         )
         engines[-1].load().result()
         return engines[-1]
@@ -70,10 +70,10 @@ def test_they_are_the_softmax_of_the_logits(engine, kind):
         assert row.p == pytest.approx(right[i, token], rel=1e-2, abs=1e-5)
         assert row.text == one.model.text([token])
         assert len(row.others) == probs.OTHERS
-        best = [p for _, _, p in row.others]
+        best = [other.p for other in row.others]
         assert best == sorted(best, reverse=True)
         assert best == pytest.approx(np.sort(right[i])[::-1][: probs.OTHERS], rel=1e-2, abs=1e-5)
-        assert all(text == one.model.text([other]) for other, text, _ in row.others)
+        assert all(other.text == one.spelled(other.token) for other in row.others)
 
 
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent"])
@@ -107,7 +107,7 @@ def test_an_answer_of_one_token(engine):
 
 def test_it_can_be_stopped_and_then_be_asked_for_again(engine):
     one = engine(size=4096)
-    long = [{"role": "user", "content": "x" * 3000}]
+    long = [PromptMessage("user", "x" * 3000)]
     answer = said(one, 70, long)
     task = one.probs(long, answer)
     for step in task:
@@ -129,12 +129,12 @@ def test_what_does_not_fit_is_refused_with_the_bytes(engine):
 def test_the_real_model_is_sure_of_paris(engine, smollm2):
     one = engine(path=smollm2)
     question = [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "What is the capital of France?"},
+        PromptMessage("system", "You are a helpful assistant."),
+        PromptMessage("user", "What is the capital of France?"),
     ]
     reply = one.reply(Request(question, Sampling(temp=0), 20))
     list(reply)
     rows = one.probs(question, reply.sampled).result()
     (paris,) = (row for row in rows if row.text == " Paris")
     assert paris.p > 0.5
-    assert paris.others[0][1] == " Paris"
+    assert paris.others[0].text == " Paris"

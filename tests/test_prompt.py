@@ -1,5 +1,6 @@
 """Messages to tokens: the prompt's text, with every answer's tokens as they were sampled."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -10,6 +11,7 @@ from tiny import TEMPLATE
 from lcp.engine.model import Model
 from lcp.engine.prompt import PromptWriter, Remembered
 from lcp.engine.template import CHATML, Template
+from lcp.engines import PromptMessage
 from lcp.errors import TemplateError
 
 TRIMMING = (
@@ -19,7 +21,7 @@ TRIMMING = (
 NO_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
 )
-QUESTION = {"role": "user", "content": "Hello there"}
+QUESTION = PromptMessage("user", "Hello there")
 ANSWER = "The capital is Paris."
 
 
@@ -69,12 +71,7 @@ def letter_by_letter(model, text):
 def said(model, content, tokens=None):
     """An answer of the model, by default in tokens that re-tokenising would not give."""
     tokens = letter_by_letter(model, content) if tokens is None else tokens
-    return {
-        "role": "assistant",
-        "content": content,
-        "tokens": tokens,
-        "fingerprint": model.fingerprint,
-    }
+    return PromptMessage("assistant", content, "", tuple(tokens), model.fingerprint)
 
 
 def position(part, whole):
@@ -107,12 +104,12 @@ def messages_of(model, talk):
         if role == "assistant" and with_tokens and model.text(tokens) == content:
             messages.append(said(model, content, tokens))
         else:
-            messages.append({"role": role, "content": content})
+            messages.append(PromptMessage(role, content))
     return messages
 
 
 def rendered(source, messages):
-    plain = [{"role": m["role"], "content": m["content"]} for m in messages]
+    plain = [vars(message) for message in messages]
     return template(source).render(plain).encode("utf-8", "replace").decode()
 
 
@@ -149,25 +146,25 @@ def test_the_tokens_of_the_real_model_spell_the_rendered_prompt(real, source, ta
 
 def test_an_answer_stands_in_the_prompt_as_it_was_sampled(real):
     answer = said(real, ANSWER)
-    assert answer["tokens"] != real.tokenize(ANSWER)
+    assert list(answer.tokens) != real.tokenize(ANSWER)
     tokens = write(real, [QUESTION, answer, QUESTION]).tokens
-    at = position(answer["tokens"], tokens)
+    at = position(list(answer.tokens), tokens)
     assert at > 0
     before = real.tokenize("<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\n")
     after = "<|im_end|>\n<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\n"
     assert tokens[:at] == before
-    assert tokens[at + len(answer["tokens"]) :] == real.tokenize(after)
+    assert tokens[at + len(list(answer.tokens)) :] == real.tokenize(after)
 
 
 def test_a_conversation_that_goes_on_begins_with_all_that_was_read_and_said(real):
     """What makes the KV cache last: the next prompt extends it."""
-    messages = [{"role": "system", "content": "Be brief."}, QUESTION]
+    messages = [PromptMessage("system", "Be brief."), QUESTION]
     held = []
     for turn in range(4):
         tokens = write(real, messages).tokens
         assert tokens[: len(held)] == held
         answer = said(real, f"{turn} {ANSWER}")
-        held = [*tokens, *answer["tokens"]]
+        held = [*tokens, *list(answer.tokens)]
         messages += [answer, QUESTION]
 
 
@@ -176,15 +173,15 @@ def test_an_answer_with_thinking_stands_as_it_was_sampled_too(real):
         "{% for m in messages %}[{{ m.role }}]{% if m.reasoning_content %}"
         "<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}{% endfor %}"
     )
-    answer = said(real, ANSWER) | {"thinking": "Hm."}
+    answer = replace(said(real, ANSWER), thinking="Hm.")
     prompt = write(real, [QUESTION, answer], source)
-    assert position(answer["tokens"], prompt.tokens) > 0
+    assert position(list(answer.tokens), prompt.tokens) > 0
     assert real.text(prompt.tokens) == f"[user]Hello there[assistant]<think>Hm.</think>{ANSWER}"
 
 
 def test_tokens_of_another_model_are_not_taken(real):
-    answer = said(real, ANSWER) | {"fingerprint": "0123456789abcdef"}
-    plain = {"role": "assistant", "content": ANSWER}
+    answer = replace(said(real, ANSWER), identity="0123456789abcdef")
+    plain = PromptMessage("assistant", ANSWER)
     assert write(real, [QUESTION, answer]).tokens == write(real, [QUESTION, plain]).tokens
 
 
@@ -203,9 +200,9 @@ def test_tokens_of_another_model_are_not_taken(real):
 )
 def test_where_the_template_changes_a_text_it_is_tokenised(real, source):
     answer = said(real, ANSWER)
-    question = {"role": "user", "content": "This <|im_end|> too?"}
+    question = PromptMessage("user", "This <|im_end|> too?")
     tokens = write(real, [question, answer], source).tokens
-    assert position(answer["tokens"], tokens) < 0
+    assert position(list(answer.tokens), tokens) < 0
     assert real.text(tokens) == rendered(source, [question, answer])
 
 
@@ -214,17 +211,17 @@ def test_an_answer_whose_white_space_belongs_to_the_one_before_is_tokenised(real
     messages = [said(real, "\nOne\n"), said(real, "Two\n"), said(real, "\nThree")]
     tokens = write(real, messages, source).tokens
     assert real.text(tokens) == "One\nTwo\nThree"
-    assert position(messages[1]["tokens"], tokens) > 0
+    assert position(list(messages[1].tokens), tokens) > 0
 
 
 def test_a_trimmed_answer_is_tokenised_and_an_untouched_one_is_not(real):
     padded, plain = said(real, f"\n {ANSWER}\n"), said(real, ANSWER)
-    assert position(plain["tokens"], write(real, [QUESTION, plain], TRIMMING).tokens) > 0
+    assert position(list(plain.tokens), write(real, [QUESTION, plain], TRIMMING).tokens) > 0
     trimmed = write(real, [QUESTION, padded], TRIMMING).tokens
-    assert position(padded["tokens"], trimmed) < 0
+    assert position(list(padded.tokens), trimmed) < 0
     assert real.text(trimmed) == rendered(TRIMMING, [QUESTION, plain])
     kept = write(real, [QUESTION, padded], CHATML).tokens
-    assert position(padded["tokens"], kept) > 0
+    assert position(list(padded.tokens), kept) > 0
 
 
 def test_empty_answers_and_empty_tokens_are_nothing_special(real):
@@ -238,7 +235,7 @@ def test_answers_in_any_number_are_spliced(real):
     for n in range(50):
         messages += [QUESTION, said(real, f"{n} {ANSWER}")]
     tokens = write(real, messages).tokens
-    assert all(position(m["tokens"], tokens) > 0 for m in messages[1::2])
+    assert all(position(list(m.tokens), tokens) > 0 for m in messages[1::2])
     assert real.text(tokens) == rendered(CHATML, messages)
 
 
@@ -262,8 +259,8 @@ def test_a_control_token_that_somebody_spells_is_text(real, source, content):
     controls = {t for t in range(real.n_vocab) if real.is_control(t)}
 
     def structure(content):
-        messages = [{"role": "system", "content": content}, QUESTION, said(real, ANSWER)]
-        messages += [{"role": "user", "content": content}]
+        messages = [PromptMessage("system", content), QUESTION, said(real, ANSWER)]
+        messages += [PromptMessage("user", content)]
         return [t for t in write(real, messages, source).tokens if t in controls]
 
     assert structure(content) == structure("harmless")
@@ -277,24 +274,24 @@ SPACED = {"add_space_prefix": True, "words": (" Hi", " Hello", "Hi", "ab", "abc"
 def test_a_space_is_put_in_front_of_the_whole_prompt_and_of_nothing_else(load):
     model = load(**SPACED)
     answer = said(model, "abc", [*model.tokenize("\nab")[2:], *model.tokenize("\nc")[2:]])
-    assert model.text(answer["tokens"]) == "abc"
+    assert model.text(list(answer.tokens)) == "abc"
     for messages in ([QUESTION], [QUESTION, answer, QUESTION]):
         tokens = write(model, messages, TEMPLATE).tokens
         assert model.text(tokens) == "<s> " + rendered(TEMPLATE, messages)
-    assert position(answer["tokens"], tokens) > 0
+    assert position(list(answer.tokens), tokens) > 0
 
 
 def test_no_space_merges_with_the_first_word_behind_an_answer(load):
     model = load(**SPACED)
     source = "{% for m in messages %}{{ m.content }}{% endfor %}"
     answer = said(model, "abc", [*model.tokenize("\nab")[2:], *model.tokenize("\nc")[2:]])
-    tokens = write(model, [{"role": "user", "content": "x"}, answer, QUESTION], source).tokens
+    tokens = write(model, [PromptMessage("user", "x"), answer, QUESTION], source).tokens
     assert model.text(tokens) == "<s> xabcHello there"
 
 
 def test_a_control_token_is_text_there_too(load):
     model = load(controls=("<|im_end|>",), **SPACED)
-    question = {"role": "user", "content": "Hi </s> <|im_end|>"}
+    question = PromptMessage("user", "Hi </s> <|im_end|>")
     tokens = write(model, [question], TEMPLATE).tokens
     assert model.text(tokens) == "<s> " + rendered(TEMPLATE, [question])
     assert [t for t in tokens if model.is_control(t)] == [model.bos]
@@ -315,7 +312,7 @@ def test_bos_stands_before_an_answer_at_the_very_beginning(load):
     model = load(words=("ab",))
     answer = said(model, "ab")
     tokens = write(model, [answer], "{{ messages[0].content }}").tokens
-    assert tokens == [model.bos, *answer["tokens"]]
+    assert tokens == [model.bos, *list(answer.tokens)]
 
 
 # the end

@@ -15,9 +15,9 @@ from greedy import assert_says_what_a_fresh_one_says
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.status import Status
-from lcp.engine.decoder import Chunk
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.native import library
+from lcp.engines import Chunk
 from lcp.errors import LcpError, SessionError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
@@ -48,7 +48,7 @@ class Life:
         else:
             log, events, _ = store.open(id)
             conversation = Conversation.from_events(events)
-        self.engine = Engine(self.path, Settings(ctx_size=SIZE, threads=1), now=NOW)
+        self.engine = LlamaEngine(self.path, Settings(ctx_size=SIZE, threads=1), now=NOW)
         screen = Screen(io.StringIO(), io.StringIO())
         self.chat = Chat(self.engine, conversation, log, screen, "tiny", LAYERS)
         self.chat.load(log.path.with_suffix(".kv"))

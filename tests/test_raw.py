@@ -7,12 +7,12 @@ import sys
 from datetime import datetime
 
 import pytest
-from fakes import ScriptedEngine, does
+from fakes import ScriptedEngine, does, gbnf
 from terminal import ENTER, Pty, terminal_environment
 
 from lcp.chat.chat import Chat
-from lcp.engine.engine import Engine
-from lcp.engine.reply import Request
+from lcp.engine.engine import LlamaEngine
+from lcp.engines import PromptMessage, Request
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
@@ -32,7 +32,7 @@ def chat_with(engine, **flags):
 
 @pytest.fixture
 def engine(tiny):
-    with Engine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
+    with LlamaEngine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
         one.load().result()
         one.raw = True
         yield one
@@ -44,20 +44,20 @@ def spelled(engine, messages):
 
 def test_the_prompt_is_the_text_and_nothing_else(engine):
     talk = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": " Once\n"},
-        {"role": "assistant", "content": " upon "},
-        {"role": "user", "content": "a  time "},
+        PromptMessage("system", "Be brief."),
+        PromptMessage("user", " Once\n"),
+        PromptMessage("assistant", " upon "),
+        PromptMessage("user", "a  time "),
     ]
     assert spelled(engine, talk) == "<s> Once\n upon a  time "
     with pytest.raises(TemplateError):  # a model without BOS would have nothing to go on from
         engine.model.adds_bos = False
-        engine.count([{"role": "user", "content": ""}])
+        engine.count([PromptMessage("user", "")])
 
 
 @pytest.mark.parametrize("kind", ["dense", "recurrent", "hybrid", "swa"])
 def test_a_chat_goes_on_with_its_text_and_reads_nothing_twice(tiny, kind):
-    with Engine(tiny(kind, template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
+    with LlamaEngine(tiny(kind, template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
         chat = chat_with(one)
         chat.load()
         first = chat.ask("Once upon")
@@ -90,7 +90,7 @@ def test_undo_retry_and_continue_go_on_with_the_text(engine):
 
 def test_thinking_and_end_marks_are_text_that_goes_on(engine):
     grammar = 'root ::= "<think>a</think>b<|im_end|>c"'
-    asked = Request([{"role": "user", "content": "x"}], Sampling(seed=1), 99, grammar=grammar)
+    asked = Request([PromptMessage("user", "x")], Sampling(seed=1), 99, constraint=gbnf(grammar))
     reply = engine.reply(asked)
     list(reply)
     assert (reply.text, reply.thinking) == ("<think>a</think>b<|im_end|>c", "")
@@ -104,7 +104,7 @@ def test_a_text_larger_than_the_window_slides(engine):
 
 
 def test_raw_is_chosen_in_the_chat_and_no_notice_speaks_of_chatml(tiny):
-    with Engine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
+    with LlamaEngine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
         chat = chat_with(one, raw="off")
         chat.load()
         chat.ready()
@@ -167,11 +167,11 @@ def test_a_person_goes_on_with_a_text(home, tiny):
 @pytest.mark.parametrize("name", ["reasoning_effort", "reasoning_budget"])
 def test_what_a_model_has_no_use_for_is_said_when_it_is_asked_for_and_not_on_resume(name):
     value = "low" if name == "reasoning_effort" else 500
-    for layer, says in (("flag", True), ("environment", True), ("conversation", False)):
+    for layer, says in (("flags", True), ("environment", True), ("conversation", False)):
         engine = ScriptedEngine()
         engine.thinks, engine.looks_at = False, lambda *_: False
         chat = chat_with(engine, raw="off")
-        chat.use({layer: {name: value}})
+        chat.use(Layers(**{layer: {name: value}}))
         chat.load()
         chat.ready()
         assert ("chat template" in chat.screen._err.file.getvalue()) is says, layer

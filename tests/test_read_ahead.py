@@ -5,23 +5,23 @@ from datetime import datetime, timezone
 
 import pytest
 
-from lcp.engine.cache_plan import common_prefix
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.read_ahead import HELD_BACK
-from lcp.engine.reply import Request
+from lcp.engines import PromptMessage, Request
 from lcp.settings import Sampling, Settings
+from lcp.words import common_prefix
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
 GREEDY = Sampling(temp=0)
 SAID = [
-    {"role": "user", "content": "Tell me of the sea. " * 20},
-    {"role": "assistant", "content": "It is wide. " * 20},
+    PromptMessage("user", "Tell me of the sea. " * 20),
+    PromptMessage("assistant", "It is wide. " * 20),
 ]
 
 
 @pytest.fixture
 def engine(tiny):
-    with Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=1024), now=NOW) as one:
+    with LlamaEngine(tiny("dense", quant="Q8_0"), Settings(ctx_size=1024), now=NOW) as one:
         one.load().result()
         yield one
 
@@ -75,18 +75,18 @@ def test_enter_finds_it_read(engine):
     typed = "And what of the mountains? " * 5
     engine.look_ahead(SAID, typed, 100)
     settle(engine)
-    reply = answer(engine, [*SAID, {"role": "user", "content": typed}])
+    reply = answer(engine, [*SAID, PromptMessage("user", typed)])
     assert reply.stats.read <= HELD_BACK + len("\n[assistant] ")
     assert reply.stats.prompt_tokens == reply.stats.read + reply.stats.reused
 
 
 def test_reading_ahead_changes_no_answer(engine, tiny):
-    question = {"role": "user", "content": "And what of the mountains? " * 3}
-    for typed in ("And what", "And what of the rivers?", "", question["content"]):
+    question = PromptMessage("user", "And what of the mountains? " * 3)
+    for typed in ("And what", "And what of the rivers?", "", question.content):
         engine.look_ahead(SAID, typed, 100)
         settle(engine)
     ahead = answer(engine, [*SAID, question])
-    with Engine(tiny("dense", quant="Q8_0"), Settings(ctx_size=1024), now=NOW) as fresh:
+    with LlamaEngine(tiny("dense", quant="Q8_0"), Settings(ctx_size=1024), now=NOW) as fresh:
         fresh.load().result()
         assert answer(fresh, [*SAID, question]).sampled == ahead.sampled
 
@@ -105,7 +105,7 @@ def test_it_fills_free_room_only(engine):
 
 
 def test_what_was_typed_before_the_model_was_loaded_is_read_after(tiny):
-    with Engine(tiny("dense"), Settings(ctx_size=1024), now=NOW) as engine:
+    with LlamaEngine(tiny("dense"), Settings(ctx_size=1024), now=NOW) as engine:
         engine.look_ahead(SAID, "", 100)
         assert engine.ahead == (0, 0)
         engine.load().result()
@@ -114,9 +114,9 @@ def test_what_was_typed_before_the_model_was_loaded_is_read_after(tiny):
 
 
 def test_enter_takes_over_in_the_middle(engine):
-    long = [{"role": "user", "content": "x" * 700}]
+    long = [PromptMessage("user", "x" * 700)]
     engine.look_ahead(long, "", 100)
-    reply = answer(engine, [{"role": "user", "content": "short"}])
+    reply = answer(engine, [PromptMessage("user", "short")])
     assert reply.ended in ("length", "end")
     assert engine.model.text(engine._loaded.context.tokens).startswith("<s>[user] short")
 
@@ -124,13 +124,13 @@ def test_enter_takes_over_in_the_middle(engine):
 def test_a_stop_while_reading_ahead_is_for_the_next_answer_only(engine):
     engine.look_ahead(SAID, "", 100)
     engine.stop()
-    assert answer(engine, [*SAID, {"role": "user", "content": "?"}]).ended == "length"
+    assert answer(engine, [*SAID, PromptMessage("user", "?")]).ended == "length"
 
 
 def test_after_a_stopped_answer_it_reads_ahead_again(engine):
     engine.look_ahead(SAID, "", 100)
     settle(engine)
-    reply = engine.reply(Request([*SAID, {"role": "user", "content": "?"}], GREEDY))
+    reply = engine.reply(Request([*SAID, PromptMessage("user", "?")], GREEDY))
     for _ in reply:
         engine.stop()
     assert reply.ended == "interrupted"
@@ -143,8 +143,8 @@ def test_what_the_template_is_told_meanwhile_is_read_ahead_too(tiny):
     """Thinking that is turned off, or its effort, may stand in front of everything."""
     source = "{{ enable_thinking }} {% for m in messages %}[{{ m.content }}]{% endfor %}[answer]"
     path = tiny("dense", quant="Q8_0", template=source)
-    question = {"role": "user", "content": "And what of the mountains?"}
-    with Engine(path, Settings(ctx_size=1024), now=NOW) as engine:
+    question = PromptMessage("user", "And what of the mountains?")
+    with LlamaEngine(path, Settings(ctx_size=1024), now=NOW) as engine:
         engine.load().result()
         for think in (True, False):
             engine.variables = {"enable_thinking": think}
@@ -159,8 +159,8 @@ def test_what_the_template_is_told_meanwhile_is_read_ahead_too(tiny):
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid", "hybrid_mrope", "swa", "mrope"])
 def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):
     path = tiny(kind, quant="Q8_0")
-    question = {"role": "user", "content": "And what of the mountains?"}
-    with Engine(path, Settings(ctx_size=1024), now=NOW) as engine:
+    question = PromptMessage("user", "And what of the mountains?")
+    with LlamaEngine(path, Settings(ctx_size=1024), now=NOW) as engine:
         engine.load().result()
         for typed in ("And wh", "And who is there?", "And what of the"):
             engine.look_ahead(SAID, typed, 100)
@@ -171,6 +171,6 @@ def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):
         assert done > 400
         ahead = answer(engine, [*SAID, question])
         assert ahead.stats.read < 100
-    with Engine(path, Settings(ctx_size=1024), now=NOW) as fresh:
+    with LlamaEngine(path, Settings(ctx_size=1024), now=NOW) as fresh:
         fresh.load().result()
         assert answer(fresh, [*SAID, question]).sampled == ahead.sampled

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.engine import repetition
-from lcp.engine.engine import Engine
-from lcp.engine.reply import Request
+from lcp.engine.engine import LlamaEngine
+from lcp.engines import PromptMessage, Repetition, Request
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
@@ -90,13 +90,9 @@ def test_an_alarm(text):
     assert repetition.period(words(text))
 
 
-def test_what_is_said_of_it():
-    tokens = [7, 8, 9] + [1, 2] * 110
-    assert repetition.told(tokens, 2) == (
-        "The answer repeats itself (its last 2 tokens 110 times) and was stopped. "
-        "/set repeat_penalty 1.1, then /retry; /set loop_guard off lets it."
-    )
-    assert "(its last token 200 times)" in repetition.told([1] * 200, 1)
+def test_it_counts_how_often_the_cycle_came():
+    assert repetition.repetition([7, 8, 9] + [1, 2] * 110, 2) == Repetition(2, 110)
+    assert repetition.repetition([1] * 200, 1) == Repetition(1, 200)
 
 
 # in an answer
@@ -117,19 +113,15 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
         list(reply)
         return reply
 
-    question = {"role": "user", "content": "Tell me a story."}
+    question = PromptMessage("user", "Tell me a story.")
     forced = 'root ::= [a-z]{20} ("la"){900}'
-    with Engine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
+    with LlamaEngine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
         one.load().result()
         cut = ask()
         assert (cut.ended, repetition.period(cut.tokens)) == ("length", 2)
         assert repetition.TOKENS <= len(cut.tokens) <= 20 + repetition.TOKENS + repetition.EVERY
-        assert cut.remark == repetition.told(cut.tokens, 2)
-        begun = {
-            "content": cut.text,
-            "tokens": cut.tokens,
-            "fingerprint": one.model.fingerprint,
-        }
+        assert cut.remark == repetition.repetition(cut.tokens, 2)
+        begun = PromptMessage("assistant", cut.text, "", tuple(cut.tokens), one.identity)
         more = ask(begun=begun)
         assert more.text.startswith(cut.text)
         assert len(more.tokens) >= len(cut.tokens) + repetition.TOKENS
@@ -137,7 +129,7 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
 
 def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
     err = io.StringIO()
-    with Engine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
+    with LlamaEngine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
         one.load().result()
         conversation = Conversation.begin(local_now, "tiny")
         layers = Layers(flags={"seed": 1, "max_tokens": 500})
@@ -148,7 +140,7 @@ def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
         )
         first = chat.ask("Sing.")
         assert first.ended == "length" and len(first.tokens) < 300
-        assert "The answer repeats itself (its last 2 tokens" in err.getvalue()
+        assert "2 tokens" in err.getvalue() and "/set loop_guard off" in err.getvalue()
         commands.run(chat, "/continue")
         second = conversation.turns()[-1].answer
         assert second.content.startswith(first.text) and len(second.tokens) > len(first.tokens)

@@ -12,10 +12,11 @@ import pytest
 from fakes import does, gbnf
 from terminal import NOW, PATIENCE_S, ROOT, terminal_environment
 
+from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.replay import Replay
 from lcp.chat.services import Found, Services
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.settings import Layers
@@ -38,7 +39,7 @@ def chat(tiny, home):
         conversation = Conversation.begin(lambda: NOW, str(path))
         log = Store(home / "data" / "sessions").create(conversation.opening)
         layers = Layers(flags=SETTINGS | flags)
-        engine = Engine(path, layers.resolve(), now=NOW)
+        engine = LlamaEngine(path, layers.resolve(), now=NOW)
         screen = Screen(StringIO(), StringIO())
         begun.append(Chat(engine, conversation, log, screen, str(path), layers, constraint=form))
         begun[-1].load()
@@ -201,7 +202,7 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
 
     def engine(found, settings, now):
         seen.append((settings.ctx_size, settings.flash_attn, settings.threads, now))
-        return Engine(found.path, settings, now=now)
+        return LlamaEngine(found.path, settings, now=now)
 
     services = Services(find=lambda name: Found(name, Path(name)), engine=engine)
     here = Layers(config={"ctx_size": 64, "flash_attn": "off", "threads": 1})
@@ -252,7 +253,7 @@ def test_another_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsy
     one = chat()
     one.ask("Hi.")
     other = tiny("dense", seed=1)
-    name, was = one.engine.model.path.stem, one.engine.model.fingerprint
+    name, was = one.engine.model.path.stem, one.engine.identity
     (line,) = replay(one, {one.model: other})
     assert line.startswith(f"turn 1: not replayed: {name} ({was}) gave it, and {other.name} is ")
     one.log.close()
@@ -269,7 +270,7 @@ def test_each_model_draws_its_own_answers(chat, tiny):
     first = one.model
     for model in ("", str(other), first):
         if model:
-            does(one, f"/model {model}")
+            one = commands.run(one, f"/model {model}")
         one.ask("Hi.")
     tokens = [len(a.get("sampled") or a["tokens"]) for a in answers(one)]
     same = [f"turn {n}: the same {length} tokens" for n, length in enumerate(tokens, 1)]

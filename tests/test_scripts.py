@@ -14,7 +14,8 @@ from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environmen
 
 from lcp.cli.report import Report
 from lcp.cli.stdin import MOST
-from lcp.engine.reply import Reply
+from lcp.engine.reply import LlamaReply
+from lcp.engines import ThinkingEnded
 from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
 
@@ -285,8 +286,8 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
 @pytest.mark.parametrize(("ended", "cut"), [("end", 0), ("stop", 0), ("length", 1), ("full", 1)])
 def test_an_answer_whose_thinking_was_ended_is_whole_all_the_same(ended, cut):
     report = Report(Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False)
-    reply = Reply(0)
-    reply.ended, reply.remark = ended, "Its thinking was ended after 5 tokens."
+    reply = LlamaReply(0)
+    reply.ended, reply.remark = ended, ThinkingEnded(5)
     report(reply)
     assert report.cut == cut
 
@@ -444,7 +445,7 @@ def test_every_exit_code_is_documented():
     ("ended", "said"), [("length", "-n"), ("full", "-c"), ("end", ""), ("stop", "")]
 )
 def test_an_answer_that_a_limit_cut_says_so(capsys, ended, said):
-    reply = Reply(1)
+    reply = LlamaReply(1)
     reply.ended = ended
     for as_json, person, told in ((False, False, said), (True, False, ""), (False, True, "")):
         Report(Screen(), as_json, False, False, person)(reply)

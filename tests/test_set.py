@@ -67,7 +67,7 @@ def asked(chat):
     """System text and sampling of the next answer."""
     chat.ask("Hi.")
     request = chat.engine.asked[-1]
-    system = [m["content"] for m in request.messages if m["role"] == "system"]
+    system = [m.content for m in request.messages if m.role == "system"]
     return (system or [""])[0], request.sampling
 
 

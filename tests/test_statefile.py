@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from lcp.chat.saved_cache import prune
 from lcp.engine import statefile
 from lcp.engine.context import State
-from lcp.engine.statefile import Unusable, prune, read, write
+from lcp.engine.statefile import Unusable, read, write
 
 MADE_BY = {"model": "m", "kv_type": "f16"}
 

@@ -12,9 +12,9 @@ from lcp.chat.chat import Chat
 from lcp.chat.draft import EXACT
 from lcp.chat.overflow import Overflow
 from lcp.chat.status import Status
-from lcp.engine.engine import Engine
-from lcp.engine.stats import Stats
-from lcp.engine.worker import Task
+from lcp.engine.engine import LlamaEngine
+from lcp.engine.worker import Job
+from lcp.engines import Stats
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -83,7 +83,7 @@ def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, 
     conversation = Conversation.begin(lambda: NOW, "real")
     layers = Layers(flags={"temp": "0", "max_tokens": max_tokens, "overflow": "stop"})
     settings = Settings(ctx_size=256, threads=1)
-    with Engine(smollm2, settings, now=NOW) as engine:
+    with LlamaEngine(smollm2, settings, now=NOW) as engine:
         chat = Chat(engine, conversation, Log.nowhere(), Screen(), "real", layers)
         chat.load()
         chat.ask("Tell me a very long story of two brothers and a dragon, in ten chapters.")
@@ -109,7 +109,7 @@ def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
 def test_how_much_of_the_model_is_loaded():
     chat = a_chat()
     chat.model = "models/scripted.gguf"
-    chat.loading = Task(lambda _: None)
+    chat.loading = Job(lambda _: None)
     chat.engine.loaded = 0.434
     assert Status(chat)() == [("loading scripted (43 %)", "")]
     chat.loading.run()
@@ -149,13 +149,6 @@ def test_the_meter_has_another_colour_when_the_window_is_nearly_full(words, styl
     chat = a_chat()
     chat.keep(chat.conversation.set_system("word " * words))
     assert Status(chat)()[0] == (f"context {words}/100 ({words} %)", style)
-
-
-def test_the_line_after_an_answer_has_the_same_form():
-    line = Stats(ctx_used=2977, ctx_size=8192).line()
-    assert line == "context 2,977/8,192 (36 %)"
-    long = Stats(reply_tokens=1234, read=56789, reused=4321).long_line()
-    assert "1,234 tokens in" in long and "read 56,789 in" in long and "reused 4,321" in long
 
 
 def test_it_goes_back_with_the_conversation():
@@ -229,7 +222,7 @@ def test_an_idle_chat_is_not_looked_at_again():
         lambda chat: setattr(chat.engine, "ahead", (3, 12)),
         lambda chat: setattr(chat.log, "problem", "The disk is full."),
         lambda chat: typed(chat, "word " * 200),
-        lambda chat: setattr(chat, "loading", Task(lambda _: None)),
+        lambda chat: setattr(chat, "loading", Job(lambda _: None)),
     ],
 )
 def test_every_change_is_shown(tmp_path, change):

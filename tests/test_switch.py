@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,14 +17,17 @@ from terminal import ENTER, NOW, Pty
 from lcp import commands
 from lcp.chat import switch
 from lcp.chat.chat import Chat
+from lcp.chat.loop import Talk
 from lcp.chat.services import Found, Services
 from lcp.chat.status import Status
-from lcp.engine.engine import Engine
-from lcp.engine.worker import Task
+from lcp.engine.engine import LlamaEngine
+from lcp.engine.worker import Job
+from lcp.engines import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.settings import Layers
+from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
 
 PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
@@ -93,7 +97,9 @@ class World:
         """What a command says."""
         self.chat.screen._err.file.seek(0)
         self.chat.screen._err.file.truncate()
-        assert commands.run(self.chat, line) is None
+        came = commands.run(self.chat, line)
+        assert came is None or isinstance(came, Chat)
+        self.chat = came or self.chat
         return self.chat.screen._err.file.getvalue()
 
     def refuses(self, line):
@@ -127,7 +133,7 @@ def world(tmp_path, monkeypatch):
 
 
 def said(engine):
-    return [m["content"] for m in engine.asked[-1].messages]
+    return [m.content for m in engine.asked[-1].messages]
 
 
 # /model
@@ -242,6 +248,7 @@ def test_the_line_below_the_prompt_counts_with_the_new_model(world):
     here.scripts["new"] = [ScriptedEngine(size=8)]
     here.scripts["new"][0].count = lambda messages: 7
     here.does("/model new")
+    status = Status(here.chat)
     assert (before[0], status()[0][0]) == ("context 4/4,096 (0 %)", "context 7/8 (88 %)")
 
 
@@ -254,7 +261,7 @@ class Slow(ScriptedEngine):
                 time.sleep(0.01)
             raise ModelError("Loading was stopped. Start again to load it.")
 
-        task = Task(job)
+        task = Job(job)
         threading.Thread(target=task.run).start()
         threading.Timer(0.2, os.kill, (os.getpid(), self.signal)).start()
         return task
@@ -402,7 +409,7 @@ def two(tiny, tmp_path):
     models["broken"].write_bytes(b"GGUF" + bytes(100))
     services = Services(
         find=lambda name: Found(name, models[name]),
-        engine=lambda found, s, now: Engine(found.path, s, now=now),
+        engine=lambda found, s, now: LlamaEngine(found.path, s, now=now),
         free_memory=lambda: PLENTY,
         store=Store(tmp_path / "sessions"),
     )
@@ -419,9 +426,9 @@ def two(tiny, tmp_path):
 
 def test_real_models_take_turns_in_one_conversation(two):
     first = two.ask("The sea is wide and the wind is strong.")
-    made_by = two.engine.model.fingerprint
-    commands.run(two, "/model two")
-    assert two.engine.model.fingerprint != made_by
+    made_by = two.engine.identity
+    two = commands.run(two, "/model two")
+    assert two.engine.identity != made_by
     second = two.ask("And the ship?")
     assert second.stats.reused == 0  # nothing of another model's cache
     third = two.ask("And the gulls?")
@@ -435,7 +442,7 @@ def test_real_models_take_turns_in_one_conversation(two):
         fresh.load().result()
         request = two.conversation.turns()[:-1]
         messages = [m for t in request for m in (t.user, t.answer)]
-        assert fresh.count([{"role": m.role, "content": m.content} for m in messages]) > 0
+        assert fresh.count([PromptMessage(m.role, m.content) for m in messages]) > 0
 
 
 def test_a_broken_file_costs_a_real_model_nothing(two):
@@ -455,12 +462,31 @@ def test_a_chat_that_is_opened_has_its_cache_again(two):
     with two.services.store.create(conversation.opening) as log:
         log.append(conversation.ask("Another one?"))
     kept = two.log.path.with_suffix(".kv").read_bytes()
-    commands.run(two, f"/open {log.id}")  # a chat as short as this one leaves no cache behind
+    two = commands.run(two, f"/open {log.id}")  # a chat as short as this one leaves no cache behind
     two.services.store.find(first).with_suffix(".kv").write_bytes(kept)
     commands.run(two, "/retry")
-    commands.run(two, f"/open {first}")
+    two = commands.run(two, f"/open {first}")
     after = two.ask("And the ship?")
     assert after.stats.reused >= before.stats.prompt_tokens
+
+
+def test_the_loop_goes_on_with_the_chat_that_a_command_hands_over(world):
+    here, lines = world(), ["/model\u00a0new", "Who are you?", "/model\told", "And you?"]
+
+    class Person:
+        ahead = kept = nullcontext
+
+        def read(self, text):
+            if not lines:
+                raise EOFError
+            return TypedLine(lines[0], is_command=lines.pop(0).startswith("/"))
+
+    first = here.chat
+    talk = Talk(here.chat, Person(), commands.run)
+    talk.run()
+    here.chat = talk.chat
+    assert talk.chat is not first and talk.chat.model == "old"
+    assert [e["model"] for e in here.events("answer")] == ["new", "old"]
 
 
 @pytest.mark.slow
@@ -505,7 +531,7 @@ def test_tab_offers_models_and_gguf_files_after_model(world, tmp_path, monkeypat
     monkeypatch.chdir(folder)
     for name in ("mine.GGUF", "notes.txt", "sub/deep.gguf"):
         (folder / name).touch()
-    _, candidates = commands.completions(here.chat)["model"]
+    _, candidates = commands.completions(lambda: here.chat)["model"]
 
     def offered(begun):
         return [word if isinstance(word, str) else word[0] for word in candidates(begun)]

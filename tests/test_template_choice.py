@@ -5,10 +5,10 @@ from datetime import datetime
 import pytest
 from tiny import write
 
-from lcp.engine.engine import Engine
-from lcp.engine.reply import Request
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.sampler import Sampler
 from lcp.engine.template_choice import choose
+from lcp.engines import PromptMessage, Request
 from lcp.errors import TemplateError
 from lcp.settings import Sampling, Settings
 
@@ -126,8 +126,11 @@ def test_a_model_without_a_template_is_a_base_model(source):
 # whole engines
 
 
+HELLO = PromptMessage("user", "Hello")
+
+
 def engine(path, **options):
-    return Engine(path, Settings(ctx_size=512, threads=1), now=NOW, **options)
+    return LlamaEngine(path, Settings(ctx_size=512, threads=1), now=NOW, **options)
 
 
 def test_every_template_lets_every_question_reach_the_model(tmp_path):
@@ -135,7 +138,7 @@ def test_every_template_lets_every_question_reach_the_model(tmp_path):
         path = write(tmp_path / f"{i}.gguf", template=source)
         with engine(path) as one:
             one.load().result()
-            assert one.count([USER]) != one.count([USER | {"content": "Hello, you"}]), source
+            assert one.count([HELLO]) != one.count([PromptMessage("user", "Hello, you")]), source
 
 
 def answer_with(monkeypatch, one, text):
@@ -151,12 +154,12 @@ def test_the_end_marks_of_chatml_end_an_answer_as_a_text_too(tmp_path, monkeypat
     with engine(path) as one:
         one.load().result()
         answer_with(monkeypatch, one, f"Fine.{mark}and more")
-        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60))
+        reply = one.reply(Request([HELLO], Sampling(seed=1), max_tokens=60))
         said = "".join(chunk.text for chunk in reply if hasattr(chunk, "kind"))
         assert (said, reply.text, reply.ended) == ("Fine.", "Fine.", "end")
         assert one.model.text(reply.tokens) == "Fine."
         answer_with(monkeypatch, one, f"Fine.{mark}and more")
-        raw = one.reply(Request([USER], Sampling(seed=1), 60, stop=[mark]))
+        raw = one.reply(Request([HELLO], Sampling(seed=1), 60, stop=[mark]))
         list(raw)
         assert raw.ended in ("end", "stop")
 
@@ -169,7 +172,7 @@ def test_the_end_mark_of_a_templates_own_ends_an_answer_as_a_text(tmp_path, monk
     with engine(write(tmp_path / "a.gguf", template=source)) as one:
         one.load().result()
         answer_with(monkeypatch, one, "Fine.<|end|>and more")
-        reply = one.reply(Request([USER], Sampling(seed=1), max_tokens=60))
+        reply = one.reply(Request([HELLO], Sampling(seed=1), max_tokens=60))
         list(reply)
         assert (reply.text, reply.ended) == ("Fine.", "end")
 
@@ -186,7 +189,7 @@ def test_of_several_named_templates_the_one_for_a_talk_is_used(tmp_path, named, 
     }
     with engine(write(tmp_path / "a.gguf", template=None, facts=facts)) as one:
         one.load().result()
-        spelled = "".join(text for _, text in one.prompt([USER])).removeprefix("<s>")
+        spelled = "".join(text for _, text in one.prompt([HELLO])).removeprefix("<s>")
         assert spelled == f"{which}:Hello"
         assert not one.notices()
 

@@ -9,17 +9,18 @@ from fakes import does, gbnf
 
 from lcp.chat.chat import Chat
 from lcp.engine.decoder import Decoder
-from lcp.engine.engine import Engine
+from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
-from lcp.engine.reply import Reply, Request, Speech, tag_tokens
+from lcp.engine.reply import LlamaReply, Speech, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
+from lcp.engines import PromptMessage, Request, ThinkingEnded
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
 
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
-STORY = [{"role": "user", "content": "Tell me a story."}]
+STORY = [PromptMessage("user", "Tell me a story.")]
 CONTROLS = ("<think>", "</think>", "[THINK]", "[/THINK]")
 HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>")
 
@@ -27,7 +28,7 @@ HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "
 @pytest.fixture(scope="module")
 def engine(tiny):
     path = tiny("dense", controls=CONTROLS, template=OPENED)
-    with Engine(path, Settings(ctx_size=1024), now=datetime(2026, 11, 22)) as one:
+    with LlamaEngine(path, Settings(ctx_size=1024), now=datetime(2026, 11, 22)) as one:
         one.load().result()
         yield one
 
@@ -63,17 +64,17 @@ def test_thinking_ends_with_its_budget_and_the_answer_begins(engine, seed):
     assert reply.sampled[:12] == free.sampled[:12]
     assert reply.thinking.endswith(LAST_WORDS)
     assert reply.text
-    assert reply.remark.startswith("Its thinking was ended after 12 tokens; ")
+    assert reply.remark == ThinkingEnded(12)
 
 
 def test_without_a_budget_the_model_ends_it(engine):
-    assert "ended after" not in ask(engine, max_tokens=50).remark
+    assert ask(engine, max_tokens=50).remark is None
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_that_thinks_though_it_was_told_not_to_is_stopped_at_once(engine, seed):
     reply = ask(engine, seed, thinking_tokens=0, max_tokens=20)
-    assert (reply.thinking, reply.remark) == ("", "")
+    assert (reply.thinking, reply.remark) == ("", None)
     assert reply.sampled[:1] == engine.model.tokenize("</think>")
     assert reply.text
 
@@ -94,7 +95,7 @@ def test_the_answer_behind_a_budget_keeps_to_its_grammar(engine):
 def test_a_cut_answer_that_goes_on_has_used_a_part_of_its_budget(engine):
     cut = ask(engine, thinking_tokens=20, max_tokens=15)
     assert cut.ended == "length" and not cut.text
-    begun = {"content": "", "sampled": cut.sampled, "fingerprint": engine.model.fingerprint}
+    begun = PromptMessage("assistant", "", "", tuple(cut.sampled), engine.identity)
     rest = ask(engine, thinking_tokens=20, max_tokens=80, begun=begun)
     assert rest.sampled[:15] == cut.sampled
     assert 20 <= thought(engine, rest) <= 23
@@ -119,7 +120,7 @@ def test_continue_of_an_answer_that_was_cut_in_its_thinking_goes_on_with_the_thi
 
 def spoken(model, limit, *words, tail=""):
     """What the decoder makes of a model that wants to say these words, and thinks on for ever."""
-    reply, chunks, shown = Reply(seed=0), [], tag_tokens(model)
+    reply, chunks, shown = LlamaReply(seed=0), [], tag_tokens(model)
     decoder = Decoder(prompt_tail=tail)
     speech = Speech(reply, decoder, model, shown, chunks.append)
     budget = ThinkingBudget(limit, model, decoder, speech)

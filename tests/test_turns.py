@@ -77,7 +77,7 @@ def said(chat):
 
 def seen(chat):
     """What the model saw the last time."""
-    return [m["content"] for m in chat.engine.asked[-1].messages]
+    return [m.content for m in chat.engine.asked[-1].messages]
 
 
 def resumed(chat):
@@ -190,7 +190,7 @@ def test_an_edited_answer_is_the_models_own_and_can_be_gone_on_with(begin, monke
     assert said(chat) == [("The capital of France?", "It is Paris")]
     assert "edited" in does(chat, "/history")
     commands.run(chat, "/continue")
-    assert chat.engine.asked[-1].begun["content"] == "It is Paris"
+    assert chat.engine.asked[-1].begun.content == "It is Paris"
     commands.run(chat, "/branch")  # back behind it, then on
     chat.ask("Sure?")
     assert [m.content for m in chat.conversation.children("id1")][:2] == [
@@ -312,7 +312,7 @@ def test_continue_goes_on_with_an_answer_that_was_cut(begin):
     chat.ask("A story.")
     assert does(chat, "/continue").startswith("…Once upon\n")
     request = chat.engine.asked[-1]
-    assert (request.begun["content"], seen(chat)) == ("Once upon", ["A story."])
+    assert (request.begun.content, seen(chat)) == ("Once upon", ["A story."])
     assert said(chat) == [("A story.", "Once upon a time.")]
     assert chat.conversation.turns()[-1].answer.tokens == (0, 1, 2, 3)
     assert refuses(chat, "/continue").startswith("There is no cut answer to continue.")

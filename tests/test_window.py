@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lcp.engines import PromptMessage
 from lcp.errors import TooLong
 from lcp.session.message import Message, Turn
 from lcp.session.window import Window, fit, messages
@@ -17,7 +18,7 @@ def turn(n, words=1, answered=True):
 
 
 def words(messages):
-    return sum(len(message["content"].split()) for message in messages)
+    return sum(len(message.content.split()) for message in messages)
 
 
 def ids(*numbers):
@@ -28,10 +29,10 @@ def test_what_fits_is_whole():
     turns = [turn(1), turn(2, answered=False)]
     assert fit("Be brief.", turns, words, room=5) == Window(
         messages=[
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "question "},
-            {"role": "assistant", "content": "answer "},
-            {"role": "user", "content": "question "},
+            PromptMessage("system", "Be brief."),
+            PromptMessage("user", "question "),
+            PromptMessage("assistant", "answer "),
+            PromptMessage("user", "question "),
         ],
         out=frozenset(),
         newly_out=(),
@@ -43,15 +44,14 @@ def test_what_was_sampled_goes_along():
     answer = Message("a", "assistant", "Hi.", thinking="Hm.", tokens=(4, 5), fingerprint="f0")
     window = fit(None, [Turn(Message("u", "user", "Hello"), answer)], words, room=9)
     assert window.messages == [
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hi."}
-        | {"thinking": "Hm.", "tokens": [4, 5], "fingerprint": "f0"},
+        PromptMessage("user", "Hello"),
+        PromptMessage("assistant", "Hi.", "Hm.", (4, 5), "f0"),
     ]
 
 
 def test_an_answer_stopped_before_its_first_word_is_no_message():
     stopped = Turn(Message("u", "user", "Hello"), Message("a", "assistant", "", thinking="Hm."))
-    assert messages(None, [stopped]) == [{"role": "user", "content": "Hello"}]
+    assert messages(None, [stopped]) == [PromptMessage("user", "Hello")]
 
 
 def test_the_oldest_turns_go_first():
@@ -63,11 +63,11 @@ def test_the_oldest_turns_go_first():
 def test_a_note_stands_as_the_first_turn_behind_the_system_text():
     window = fit("System", [turn(1)], words, room=20, note="They said hello.")
     assert window.messages == [
-        {"role": "system", "content": "System"},
-        {"role": "user", "content": "What have we talked about so far?"},
-        {"role": "assistant", "content": "They said hello."},
-        {"role": "user", "content": "question "},
-        {"role": "assistant", "content": "answer "},
+        PromptMessage("system", "System"),
+        PromptMessage("user", "What have we talked about so far?"),
+        PromptMessage("assistant", "They said hello."),
+        PromptMessage("user", "question "),
+        PromptMessage("assistant", "answer "),
     ]
     assert window.tokens == 13
 
@@ -76,7 +76,7 @@ def test_a_note_takes_room_and_never_leaves():
     turns = [turn(n) for n in range(9)]
     window = fit(None, turns, words, room=15, note="Note.")
     assert window.out == ids(0, 1, 2, 3, 4, 5)
-    assert window.messages[1] == {"role": "assistant", "content": "Note."}
+    assert window.messages[1] == PromptMessage("assistant", "Note.")
 
 
 def test_a_slide_frees_the_slack_too_so_that_the_next_turns_need_none():
@@ -120,7 +120,7 @@ def test_a_pinned_turn_stays_where_it_was_said():
     turns = [turn(n, n + 1) for n in range(4)]
     window = fit(None, turns, words, room=14, pinned=["u1"])
     assert window.out == ids(0, 2)
-    assert [len(m["content"].split()) for m in window.messages] == [2, 2, 4, 4]
+    assert [len(m.content.split()) for m in window.messages] == [2, 2, 4, 4]
 
 
 def test_a_turn_that_is_pinned_while_it_is_out_comes_back():
@@ -131,7 +131,7 @@ def test_a_turn_that_is_pinned_while_it_is_out_comes_back():
 
 def test_without_turns_the_system_text_is_the_window():
     assert fit("Be brief.", [], words, room=2) == Window(
-        [{"role": "system", "content": "Be brief."}], frozenset(), (), 2
+        [PromptMessage("system", "Be brief.")], frozenset(), (), 2
     )
 
 

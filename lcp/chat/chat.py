@@ -12,23 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from lcp import words
+from lcp.chat import sentences
 from lcp.chat.attachments import attach
 from lcp.chat.draft import Draft, Drafting, weigh
 from lcp.chat.overflow import FILES_NAMED, Overflow
 from lcp.chat.services import Services
-from lcp.engine.constraint import Constraint
-from lcp.engine.context import Progress
-from lcp.engine.engine import Engine
-from lcp.engine.loading import Loading
-from lcp.engine.reply import Reply, Request
-from lcp.engine.stats import Stats
-from lcp.engine.worker import Task
-from lcp.errors import LcpError, TooLong
+from lcp.engines import (
+    Constraint,
+    Engine,
+    Loading,
+    Progress,
+    PromptMessage,
+    Reply,
+    Request,
+    Stats,
+    Task,
+)
+from lcp.errors import LcpError, NotSupported, TooLong
 from lcp.session.conversation import ONE_SHOT, Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
 from lcp.session.message import Event, Message
-from lcp.session.window import Plain, Window, plain
+from lcp.session.window import Window, for_prompt
 from lcp.settings import EFFORTS, THINKING, Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
@@ -64,13 +69,18 @@ class Chat:
     _unwritten: OSError | None = None  # why an answer could not go out
 
     def __post_init__(self) -> None:
-        self.use(self.layers)
-        self.overflow = Overflow(self.engine, self.conversation)
+        self.run_on(self.engine)
         self.drafting = Drafting(
             lambda job: self.engine.weigh(job),
             lambda attached: weigh(attached, self.engine, self.overflow, self.settings),
             self._read_ahead,
         )
+
+    def run_on(self, engine: Engine) -> None:
+        """Use this engine, of the same model as the one before."""
+        self.engine, self.stats = engine, None
+        self.use(self.layers)
+        self.overflow = Overflow(engine, self.conversation)
 
     def answer(self, begun: Message | None = None) -> Reply:
         """Answer the question at the head, or go on with the answer `begun`; it is then on disk."""
@@ -92,7 +102,7 @@ class Chat:
         self._keep_answer(reply)
         self.stats = reply.stats
         if reply.remark:
-            self.screen.notice(reply.remark)
+            self.screen.notice(sentences.remark(reply.remark))
         leave(asked)
         if self._unwritten:
             raise self._unwritten
@@ -204,9 +214,12 @@ class Chat:
                     self.screen.progress(f"loading {name} ({100 * step.fraction:.0f} %)")
         finally:
             self.screen.clear_progress()
-        why = self._restoring.result() if self._restoring else ""
+        why = ""
+        if self._restoring:
+            with suppress(NotSupported):
+                why = self._restoring.result()
         self.loading = None
-        self.use(replace(self.layers, model_file=dict(self.engine.model.sampling)))
+        self.use(replace(self.layers, model_file=dict(self.engine.recommended)))
         asked = [n for n, s in self.settings.sources.items() if s in ("flag", "environment")]
         for notice in [*self.engine.notices(), *self.in_vain(asked)]:
             self.screen.notice(notice)
@@ -264,7 +277,7 @@ class Chat:
                 window.messages,
                 said,
                 constraint=self.constraint,
-                begun=vars(begun) if begun else None,
+                begun=_to_continue(begun) if begun else None,
                 move=self._may_move or (bool(window.newly_out) and self.settings.slide == "move"),
             )
         )
@@ -282,10 +295,10 @@ class Chat:
             except OSError as error:  # its reader has left, or the disk is full
                 self._unwritten = error
                 self.engine.stop()
-        reply.stats = reply.stats.dropping(self.overflow.dropped())
+        reply.stats = replace(reply.stats, dropped_turns=self.overflow.dropped())
         return reply
 
-    def _condense(self, messages: list[Plain], covers: frozenset[str]) -> bool:
+    def _condense(self, messages: list[PromptMessage], covers: frozenset[str]) -> bool:
         """Ask for a note on turns that leave the window, and keep it."""
         self.screen.progress("condensing what leaves the window")
         sampling = replace(self.settings.sampling, temp=0)
@@ -303,7 +316,7 @@ class Chat:
 
     def _cut(self, reply: Reply) -> Message:
         """An answer that was cut, as a message to go on with."""
-        ids = (tuple(reply.tokens), tuple(reply.sampled), self.engine.model.fingerprint)
+        ids = (tuple(reply.tokens), tuple(reply.sampled), self.engine.identity)
         return Message("", "assistant", reply.text, reply.thinking, *ids)
 
     def _keep_answer(self, reply: Reply) -> None:
@@ -311,13 +324,18 @@ class Chat:
             # What the next question finds; the cache may lack the end of the answer, and hold
             # thinking that the template leaves out. The line below the prompt says the same.
             with suppress(LcpError):  # a template that takes no answers: whoever asks is told
-                said = [plain(self._cut(reply))] if reply.text else []
+                said = [for_prompt(self._cut(reply))] if reply.text else []
                 used = self.engine.used([*self.overflow.visible(), *said])
                 reply.stats = replace(reply.stats, ctx_used=used)
         event = self.conversation.answer(
             reply.text,
-            **reply.facts(),
-            fingerprint=self.engine.model.fingerprint,
+            thinking=reply.thinking,
+            tokens=reply.tokens,
+            sampled=reply.sampled if reply.sampled != reply.tokens else (),
+            ended=reply.ended,
+            seed=reply.seed,
+            stats=reply.stats.as_dict(),
+            fingerprint=self.engine.identity,
             model=self.model,
             out=self.overflow.out(),
             sampling=vars(self.settings.sampling),
@@ -331,11 +349,11 @@ class Chat:
         names = (*THINKING, "raw")
         chosen = {n: settings.value(n) for n in names if settings.value(n) != usual.value(n)}
         more = {"before": reply.before, "constraint": self.constraint and self.constraint.kind}
-        return self.engine.made_with | chosen | {n: fact for n, fact in more.items() if fact}
+        return {**self.engine.made_with} | chosen | {n: fact for n, fact in more.items() if fact}
 
     def _say_progress(self, progress: Progress, window: Window, started: float, held: int) -> None:
         if progress.total > 64:  # less is read before a person could see it
-            self.screen.progress(progress.line(time.perf_counter() - started))
+            self.screen.progress(sentences.reading(progress, time.perf_counter() - started))
         if progress.done == progress.total:
             seconds = time.perf_counter() - started
             if told := self.overflow.told(window, progress, seconds, held):
@@ -348,5 +366,10 @@ class Chat:
             said = bool(answer.content or answer.sampled)
             with suppress(LcpError):  # the same figure as in the toolbar and /context
                 self.stats = replace(self.stats, ctx_used=self.engine.used(self.overflow.visible()))
-            self.screen.notice(self.stats.line(answer.ended, said))
+            self.screen.notice(sentences.numbers(self.stats, answer.ended, said))
             self.screen.blank()
+
+
+def _to_continue(begun: Message) -> PromptMessage:
+    """An answer that was cut, with all its tokens."""
+    return PromptMessage("assistant", begun.content, begun.thinking, begun.ids, begun.fingerprint)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lcp.chat.attachments import Attached, attach
 from lcp.chat.overflow import Overflow
-from lcp.engine.engine import Engine
+from lcp.engines import Engine
 from lcp.errors import LcpError, TooLong
 from lcp.session.message import Turn
 from lcp.settings import Settings

@@ -1,11 +1,12 @@
 """Talk: line after line of a person, until Ctrl-D: a command to run, or a message to answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lcp.chat.advice import with_advice
 from lcp.chat.chat import Chat
+from lcp.chat.status import Status
 from lcp.errors import LcpError
 from lcp.terminal.signals import quiet
 
@@ -19,8 +20,10 @@ class Talk:
 
     chat: Chat
     keyboard: "Keyboard"
-    # runs a line that is one, gives the text that the next line begins with; EOFError leaves
-    command: Callable[[Chat, str], str | None]
+    # runs a command; gives the text that the next line begins with, or the chat that takes over;
+    # EOFError leaves
+    command: Callable[[Chat, str], str | Chat | None]
+    status: Status = field(init=False)
     _text: str = ""  # what the next line begins with
     _edited: str | None = None  # where the chat stood before /edit, until that is sent
     _reading: bool = False  # whether it is the person's turn
@@ -28,6 +31,12 @@ class Talk:
 
     def __post_init__(self) -> None:
         self.chat.typing, self.chat.person = self.keyboard.kept, True
+        self._go_on_with(self.chat)
+        if loading := self.chat.loading:
+            loading.call_when_done(lambda: self.keyboard.fail(loading.error))
+
+    def _go_on_with(self, chat: Chat) -> None:
+        self.chat, self.status = chat, Status(chat)
 
     def run(self) -> None:
         """Until Ctrl-D."""
@@ -56,15 +65,18 @@ class Talk:
             with self.keyboard.ahead():
                 self._do(line)
         except LcpError as error:
-            if chat.loading and chat.loading.done:
-                chat.loading.result()  # a model that cannot be loaded ends the chat
+            if chat.loading and chat.loading.error:
+                raise  # a model that cannot be loaded ends the chat
             chat.screen.error(with_advice(error))
 
     def _do(self, line: "TypedLine") -> None:
         chat = self.chat
         if line.is_command:
             head = chat.conversation.head
-            self._text = self.command(chat, line.text) or ""
+            came = self.command(chat, line.text)
+            if isinstance(came, Chat):
+                self._go_on_with(chat := came)
+            self._text = came if isinstance(came, str) else ""
             self._edited = head if self._text and head != chat.conversation.head else None
             if chat.loading is None:
                 chat.overflow.settle(chat.settings)

@@ -12,12 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from lcp import words
-from lcp.engine.context import Progress
-from lcp.engine.engine import Engine
+from lcp.engines import Engine, Progress, PromptMessage
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.message import Message, Turn
-from lcp.session.window import Plain, Window, fit, messages, too_long
+from lcp.session.window import Window, fit, messages, too_long
 from lcp.settings import Settings
 
 REREAD = 32  # tokens read again that are worth a word
@@ -30,7 +29,7 @@ CONDENSE = (
 
 
 # Asks the model for a note and keeps it for the turns it covers; False when it was stopped.
-Condense = Callable[[list[Plain], frozenset[str]], bool]
+Condense = Callable[[list[PromptMessage], frozenset[str]], bool]
 
 
 class Overflow:
@@ -41,14 +40,14 @@ class Overflow:
         self._conversation = conversation
         self._out = self._left()  # turns that left the window
 
-    def visible(self, out: Collection[str] | None = None) -> list[Plain]:
+    def visible(self, out: Collection[str] | None = None) -> list[PromptMessage]:
         """The messages as they are now, without making room for more; with others `out` of the
         window than are."""
         out = self._out if out is None else out
         turns = [t for t in self.turns() if t.user.id not in out]
         return messages(self._conversation.system, turns, self._note())
 
-    def expected(self, settings: Settings) -> list[Plain]:
+    def expected(self, settings: Settings) -> list[PromptMessage]:
         """What the next question will find in the window: what is visible, but for a chat that is
         resumed in a window of another size, where other turns will be in it."""
         turns, size = self.turns(), self._engine.size
@@ -169,7 +168,7 @@ class Overflow:
         if not set(window.newly_out) - (summary.covers if summary else frozenset()):
             return []  # none left, or the note on them was shown
         gone = self._numbered(self._unseen())
-        alone = all(m["role"] == "system" for m in window.messages[:-1])
+        alone = all(m.role == "system" for m in window.messages[:-1])
         seen = "sees only this question, not" if alone else "no longer sees"
         files = [name for _, t in self._numbered(window.newly_out) for name in t.user.files]
         lost = f" (with {words.listed(files, FILES_NAMED)})" if files else ""
@@ -256,7 +255,7 @@ class Overflow:
         answers = [t.answer for t in self._conversation.turns() if t.answer]
         return frozenset(answers[-1].out if answers else ())
 
-    def _all(self, turns: list[Turn]) -> list[Plain]:
+    def _all(self, turns: list[Turn]) -> list[PromptMessage]:
         return messages(self._conversation.system, turns, self._note())
 
     def _note(self) -> str:

@@ -11,10 +11,7 @@ from typing import Any
 from lcp import words
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
-from lcp.engine.cache_plan import common_prefix
-from lcp.engine.context import Progress
-from lcp.engine.engine import Engine
-from lcp.engine.reply import Reply, Request
+from lcp.engines import Engine, Progress, PromptMessage, Reply, Request
 from lcp.errors import LcpError, SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name
@@ -68,6 +65,7 @@ class Replay:
         self._events = events
         self._tell = tell
         self._engine: Engine | None = None
+        self._file = ""  # of its model
         self._loaded: object = None  # what the engine was made for
 
     def __iter__(self) -> Iterator[Replayed]:
@@ -102,15 +100,14 @@ class Replay:
             return replace(told, result="not replayed", why=str(error))
         drawn = [*reply.sampled, *[_END] * (reply.ended == "end")]
         wanted = [*ids, *[_END] * (answer.ended == "end")]
-        same = common_prefix(wanted, drawn)
+        same = words.common_prefix(wanted, drawn)
         if same == len(wanted):
             return told
         self._hold(engine, request, answer)
 
         def spelled(tokens: Sequence[int]) -> str | None:
             token = tokens[same] if same < len(tokens) else _END
-            piece = engine.model.piece(token, special=True) if token != _END else None
-            return piece if piece is None else piece.decode("utf-8", "replace")
+            return engine.spelled(token) if token != _END else None
 
         then, now = known.get("llama.cpp"), engine.made_with["llama.cpp"]
         return replace(
@@ -142,17 +139,17 @@ class Replay:
         if self._engine is None or wanted != self._loaded:
             self._close()
             found = self._services.find(answer.model)
+            self._file = found.path.name
             self._tell(f"loading {plain_name(answer.model)}")
             self._engine = self._services.engine(found, settings, conversation.created)
             self._engine.load().result()
             self._loaded = wanted
-        engine, model = self._engine, self._engine.model
-        if answer.fingerprint != model.fingerprint:
+        if answer.fingerprint != self._engine.identity:
             raise SessionError(
                 f"{plain_name(answer.model)} ({answer.fingerprint or 'unknown'}) gave it, and "
-                f"{model.path.name} is another model ({model.fingerprint})"
+                f"{self._file} is another model ({self._engine.identity})"
             )
-        return engine
+        return self._engine
 
     def _request(
         self, engine: Engine, settings: Settings, conversation: Conversation, answer: Message
@@ -184,8 +181,7 @@ class Replay:
     def _hold(self, engine: Engine, request: Request, answer: Message) -> None:
         """Read what the answer was, where other tokens came or none were drawn: a later slide
         moves what the cache holds. Its last token was mostly not read."""
-        read = answer.ids[:-1]
-        begun = {"content": "", "sampled": read, "fingerprint": answer.fingerprint}
+        begun = PromptMessage("assistant", "", "", answer.ids[:-1], answer.fingerprint)
         for _ in engine.reply(replace(request, begun=begun, max_tokens=1)):
             pass
 

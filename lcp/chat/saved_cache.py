@@ -1,8 +1,11 @@
 """Keeping the KV cache beside the log of a chat, so that resuming it reads nothing."""
 
+from contextlib import suppress
+from pathlib import Path
+
 from lcp import words
 from lcp.chat.chat import Chat
-from lcp.engine import statefile
+from lcp.errors import NotSupported
 from lcp.terminal.signals import pressed, stopping
 
 CTRL_D = b"\x04"
@@ -35,13 +38,31 @@ def save(chat: Chat) -> None:
                 if pressed(CTRL_D, 0.05):
                     chat.engine.stop()
             size = task.result()
+        except NotSupported:
+            return
         except OSError as error:
             chat.screen.notice(f"The KV cache is not saved: {error.strerror or error}.")
             return
-    statefile.prune(path.parent, limit)
+    prune(path.parent, limit)
     chat.screen.clear_progress()
     if size:
         chat.screen.notice(
             f"The KV cache is saved ({words.size(size)}): "
             f"resuming reads nothing, instead of {again:.0f} s."
         )
+
+
+def prune(folder: Path, limit: int) -> None:
+    """Remove the oldest state files of a folder until all together take at most `limit` bytes."""
+    files = []
+    for path in folder.glob("*.kv"):
+        with suppress(OSError):
+            stat = path.stat()
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= limit:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size

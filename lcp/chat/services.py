@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp import paths
-from lcp.engine.engine import Engine
+from lcp.engines import Engine
 from lcp.errors import ModelNotFound
 from lcp.session.store import Store
 from lcp.settings import Settings
@@ -32,7 +32,9 @@ def _nothing(name: str) -> Found:
 
 
 def _engine(found: Found, settings: Settings, now: datetime) -> Engine:
-    return Engine(found.path, settings, now=now)
+    from lcp.engine.engine import LlamaEngine
+
+    return LlamaEngine(found.path, settings, now=now)
 
 
 @dataclass(frozen=True)

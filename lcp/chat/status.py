@@ -32,7 +32,7 @@ class Status:
 
     def __call__(self) -> list[tuple[str, str]]:
         """Parts with "", "warn" or "bad", the most important first: a narrow terminal has no room
-        for the last ones. Raises the error that ended the loading of the model."""
+        for the last ones."""
         version = self._current()
         if version != self._version:
             self._parts = self._make()
@@ -66,10 +66,8 @@ class Status:
 
     def _make(self) -> list[tuple[str, str]]:
         chat, model = self._chat, plain_name(self._chat.model)
-        if chat.loading and not chat.loading.done:
+        if chat.loading and (not chat.loading.done or chat.loading.error):
             return [(f"loading {model} ({100 * chat.engine.loaded:.0f} %)", "")]
-        if chat.loading:
-            chat.loading.result()
         draft, (done, total) = chat.drafting.draft, chat.engine.ahead
         parts = [*self._draft(draft), *self._context(draft)]
         if done < total:

@@ -6,11 +6,11 @@ beside it the new one would get a smaller context and fewer layers on the GPU th
 Should it fail then, the old one is loaded again, and reads its conversation again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from lcp import paths
 from lcp.chat.chat import Chat
-from lcp.chat.overflow import Overflow
 from lcp.chat.services import Found
 from lcp.errors import LcpError, NotEnoughMemory
 from lcp.session.conversation import Conversation
@@ -34,49 +34,57 @@ def change(
     log: Log,
     layers: Layers,
     saved: Path | None = None,
-) -> None:
-    """The chat, in this conversation with this model; where that cannot be, as it was before."""
-    before, old = dict(vars(chat)), chat.engine
+) -> Chat:
+    """A chat of this conversation with this model, in place of `chat`. When the model cannot be
+    loaded, this raises what went wrong and `chat` goes on."""
+    old = chat.engine
     back = chat.services.find(chat.model)
     free = chat.services.free_memory()
     both = free is not None and PLENTY * paths.model_size(found.path) < free
-    chat.conversation, chat.log = conversation, log
-    chat.layers = layers.with_model(found.settings)
+    layers = layers.with_model(found.settings)
+
+    def begin() -> Chat:
+        engine = chat.services.engine(found, layers.resolve(), conversation.created)
+        new = replace(
+            chat, engine=engine, conversation=conversation, log=log, model=found.name,
+            layers=layers, stats=None,
+        )  # fmt: skip
+        _load(new, saved)
+        return new
+
     try:
         if not both:
             old.close()
         try:
-            _load(chat, found, saved)
+            new = begin()
         except NotEnoughMemory:
             if not both:
                 raise
             both = False
-            chat.engine.close()
             old.close()
-            _load(chat, found, saved)
-    except BaseException as error:
-        if chat.engine is not old:
-            chat.engine.close()
-        vars(chat).update(before)
-        if isinstance(error, LcpError):  # else lcp is left
-            if not both:
-                _load(chat, back, chat.log.path and chat.log.path.with_suffix(".kv"))
-            chat.screen.notice(f"{Path(chat.model).name} goes on.")
+            new = begin()
+    except LcpError:
+        chat.use(chat.layers)
+        if not both:
+            engine = chat.services.engine(back, chat.layers.resolve(), chat.conversation.created)
+            chat.run_on(engine)
+            _load(chat, chat.log.path and chat.log.path.with_suffix(".kv"))
+        chat.screen.notice(f"{Path(chat.model).name} goes on.")
         raise
+    for notice in found.notices:
+        chat.screen.notice(notice)
     old.close()
+    return new
 
 
-def _load(chat: Chat, found: Found, saved: Path | None) -> None:
-    """Load this model for the chat, and what was saved of its KV cache; Ctrl-C stops it."""
-    chat.engine = chat.services.engine(found, chat.layers.resolve(), chat.conversation.created)
-    chat.use(chat.layers)
-    chat.model, chat.stats = found.name, None
+def _load(chat: Chat, saved: Path | None) -> None:
+    """Load the chat's model, and what was saved of its KV cache; Ctrl-C stops it."""
     with stopping(chat.engine.stop) as asked:
         chat.load(saved)
         try:
             chat.ready()
+        except BaseException:
+            chat.engine.close()
+            raise
         finally:
             leave(asked)
-    for notice in found.notices:
-        chat.screen.notice(notice)
-    chat.overflow = Overflow(chat.engine, chat.conversation)

@@ -4,7 +4,7 @@ one question, or for a question on each line of stdin.
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from lcp.words import count
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat
     from lcp.chat.services import Found, Services
-    from lcp.engine.constraint import Constraint
+    from lcp.engines import Constraint
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
     from lcp.settings import Layers, Settings
@@ -243,10 +243,10 @@ def _chat(job: Job) -> "Iterator[Chat]":
     with job.log, ExitStack() as life:
         engine = job.services.engine(job.found, layers.resolve(), conversation.created)
         chat = Chat(
-            life.enter_context(engine), conversation, job.log, screen, job.found.name, layers,
-            not asked.no_ahead, job.services, job.constraint,
+            life.enter_context(closing(engine)), conversation, job.log, screen, job.found.name,
+            layers, not asked.no_ahead, job.services, job.constraint,
         )  # fmt: skip
-        life.callback(switch.close, chat)  # /model and /open may have changed what it has
+        life.callback(switch.close, chat)
         if job.person:  # two threads that import at once take twice as long to the prompt
             import lcp.terminal.keyboard  # noqa: F401
         chat.load(job.saved)
@@ -271,7 +271,7 @@ def _begin_with_system(chat: "Chat") -> None:
 
 
 def _run(job: Job, chat: "Chat") -> Report:
-    from lcp.chat import saved_cache
+    from lcp.chat import saved_cache, switch
     from lcp.chat.resume import tell
     from lcp.terminal.signals import quiet
 
@@ -297,12 +297,13 @@ def _run(job: Job, chat: "Chat") -> Report:
     above = f"{before}\n\n" if before.strip() and question else before
     if job.person:
         with quiet():  # what is typed meanwhile is in the first line
-            _talk(chat, above, question, report)
+            chat = _talk(chat, above, question, report)
     elif question:
         report(chat.ask_with_files(question, above))
     elif before:
         report(chat.ask(before))
     saved_cache.save(chat)
+    switch.close(chat)
     return report
 
 
@@ -318,13 +319,13 @@ def _answer_lines(chat: "Chat", report: Report) -> None:
             report(reply)
 
 
-def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
-    """With a person at a terminal, until Ctrl-D."""
+def _talk(chat: "Chat", before: str, question: str, report: Report) -> "Chat":
+    """With a person at a terminal, until Ctrl-D; the chat at the end, as /model and /open begin
+    others."""
     from lcp import commands
     from lcp.chat import attachments
     from lcp.chat.loop import Talk
     from lcp.chat.resume import show_last, tell
-    from lcp.chat.status import Status
     from lcp.session.export import plain_name
     from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 
@@ -335,11 +336,11 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
         show_last(chat)
     history = paths.data() / "history.jsonl"
     options = KeyboardOptions(
-        on_text=chat.look_ahead,
-        state=Status(chat),
-        commands=commands.completions(chat),
+        on_text=lambda text: talk.chat.look_ahead(text),
+        state=lambda: talk.status(),
+        commands=commands.completions(lambda: talk.chat),
         paths=partial(attachments.completions, folder=Path()),
-        keys=lambda: chat.settings.keys,
+        keys=lambda: talk.chat.settings.keys,
         meanwhile=chat.screen.prepare,
     )
     keyboard = Keyboard(history, options)
@@ -349,8 +350,9 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> None:
             report(chat.ask_with_files(question, before) if question else chat.ask(before))
             chat.say_status()
     talk.run()
-    if command := _resuming(chat):
+    if command := _resuming(talk.chat):
         chat.screen.notice(f"Continue this chat: {command}")
+    return talk.chat
 
 
 def _resuming(chat: "Chat") -> str:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from lcp.chat.services import Found, Services
     from lcp.downloads.library import Installed
-    from lcp.engine.constraint import Constraint
-    from lcp.engine.engine import Engine
+    from lcp.engines import Constraint, Engine
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
     from lcp.settings import Settings
@@ -37,7 +36,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
         from lcp.chat import sizes
         from lcp.downloads import records
         from lcp.engine import native, probe
-        from lcp.engine.engine import Engine
+        from lcp.engine.engine import LlamaEngine
 
         native.log.echo = _echo if verbose else None
         gpu = probe.check_once(paths.cache())
@@ -47,7 +46,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
             records.note_use(found.name)
         first[:] = first or [found.path]
         own = template if found.path == first[0] else None
-        return Engine(found.path, settings, now=now, template=own, fit=fit, name=shown)
+        return LlamaEngine(found.path, settings, now=now, template=own, fit=fit, name=shown)
 
     return Services(
         find=find,
@@ -130,7 +129,8 @@ def constraint(
     for flag, value in given.items():
         if not value:  # "$SCHEMA" of a script that has none
             raise UsageError(f"{flag} is empty. Give it a value, or leave it out.")
-    from lcp.engine.constraint import Constraint, check
+    from lcp.engine.constraint import check
+    from lcp.engines import Constraint
 
     if schema:
         written = schema.lstrip().startswith("{")

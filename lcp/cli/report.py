@@ -10,7 +10,7 @@ from lcp.errors import LcpError
 from lcp.words import count
 
 if TYPE_CHECKING:
-    from lcp.engine.reply import Reply
+    from lcp.engines import Reply
     from lcp.terminal.screen import Screen
 
 
@@ -31,7 +31,9 @@ class Report:
         if self.as_json:
             _print(reply.text, reply.thinking, reply.ended, reply.stats.as_dict())
         if self.stats:
-            self.screen.notice(reply.stats.long_line())
+            from lcp.chat.sentences import all_numbers
+
+            self.screen.notice(all_numbers(reply.stats))
         if reply.ended == "interrupted" and not self.person:
             raise KeyboardInterrupt
         if not (self.as_json or self.person or self.whole or reply.remark):

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from lcp.chat.chat import Chat
 from lcp.commands import chats, files, inspect, models, settings, turns
@@ -11,9 +10,15 @@ from lcp.commands.details import DETAILS
 from lcp.errors import UsageError
 
 
-def completions(chat: Chat) -> dict[str, tuple[str, Callable[[str], Iterable[Candidate]]]]:
-    """The name of each command, its meaning, and what its argument may be in this chat."""
-    return {c.name: (c.meaning, partial(c.candidates, chat)) for c in TABLE}
+def completions(
+    chat: Callable[[], Chat],
+) -> dict[str, tuple[str, Callable[[str], Iterable[Candidate]]]]:
+    """The name of each command, its meaning, and what its argument may be in the chat of then."""
+
+    def of(command: Command) -> Callable[[str], Iterable[Candidate]]:
+        return lambda begun: command.candidates(chat(), begun)
+
+    return {command.name: (command.meaning, of(command)) for command in TABLE}
 
 
 def _names(_: Chat, begun: str) -> Iterable[Candidate]:
@@ -34,10 +39,11 @@ def _command(name: str) -> Command:
     return command
 
 
-def run(chat: Chat, line: str) -> str | None:
-    """Do what a line like "/set temp 0.5" says; what the next line begins with, if anything."""
-    name, _, argument = line[1:].partition(" ")
-    command, argument = _command(name.strip()), argument.strip()
+def run(chat: Chat, line: str) -> str | Chat | None:
+    """Do what a line like "/set temp 0.5" says. Gives what the next line begins with, or the chat
+    that takes over; None is neither."""
+    name, *rest = line[1:].split(maxsplit=1) or [""]  # at any white space, a non-breaking space too
+    command, argument = _command(name), "".join(rest).strip()
     if argument and not command.arguments:
         raise UsageError(f"/{command.name} takes nothing after it. Leave out {argument}.")
     return command.run(chat, argument)

@@ -69,7 +69,7 @@ def _words(text: str) -> list[str]:
     return [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text)]
 
 
-def open_chat(chat: Chat, name: str) -> None:
+def open_chat(chat: Chat, name: str) -> Chat:
     """Go on with another saved chat; this one is left as on leaving."""
     if not name:
         raise LcpError("Say which chat: /open NAME or its id. /sessions lists them.")
@@ -91,7 +91,7 @@ def open_chat(chat: Chat, name: str) -> None:
         chat.ready()
         saved_cache.save(chat)
         before = chat.log
-        switch.change(
+        chat = switch.change(
             chat, found, conversation, log, chat.layers.switching_to(conversation.settings), saved
         )
     except BaseException:
@@ -102,6 +102,7 @@ def open_chat(chat: Chat, name: str) -> None:
         chat.screen.notice(notice)
     tell(chat)
     show_last(chat)
+    return chat
 
 
 def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:

@@ -9,8 +9,7 @@ from typing import Any
 from lcp import words
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
-from lcp.engine.context import Progress
-from lcp.engine.probs import TokenProb
+from lcp.engines import Progress, PromptMessage, TokenProb
 from lcp.errors import LcpError
 from lcp.session.message import Message
 from lcp.terminal import token_charts
@@ -61,16 +60,16 @@ def fork(chat: Chat, argument: str) -> None:
     rows = _measured(chat, answer)
     n = words.number(numbers[0], len(rows), "a token of the last answer")
     others = rows[n - 1].others
-    token, text, _ = others[words.number(numbers[1], len(others), "an alternative") - 1]
-    if chat.engine.model.is_end(token):
+    chosen = others[words.number(numbers[1], len(others), "an alternative") - 1]
+    if chosen.ends:
         raise LcpError("With that alternative the answer would end there. Choose another.")
     kept = rows[: n - 1]
     begun = replace(
         answer,
-        content="".join(row.text for row in kept) + text,
+        content="".join(row.text for row in kept) + chosen.text,
         thinking="",
         tokens=(),
-        sampled=(*(row.token for row in kept), token),
+        sampled=(*(row.token for row in kept), chosen.token),
     )
     before = chat.conversation.head
     chat.screen.notice("…" + begun.content[-60:])
@@ -98,10 +97,10 @@ def stats(chat: Chat, _: str) -> None:
     )
 
 
-def _asked(chat: Chat) -> list[dict[str, Any]]:
+def _asked(chat: Chat) -> list[PromptMessage]:
     """What the model saw before the last answer."""
     messages = chat.overflow.visible()
-    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+    return messages[:-1] if messages and messages[-1].role == "assistant" else messages
 
 
 def _answer(chat: Chat) -> Message:
@@ -110,7 +109,7 @@ def _answer(chat: Chat) -> Message:
     answer = chat.conversation.said()[-1].answer
     if answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
-    if not answer.ids or answer.fingerprint != chat.engine.model.fingerprint:
+    if not answer.ids or answer.fingerprint != chat.engine.identity:
         raise LcpError("This answer has no tokens of this model. /retry answers with it.")
     return answer
 
@@ -136,10 +135,10 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
 def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
     """Numbered; the token that was said, marked, where it is not among them."""
     found = [
-        (f"{'*' if token == row.token else ''}{k}", text, p)
-        for k, (token, text, p) in enumerate(row.others, 1)
+        (f"{'*' if other.token == row.token else ''}{k}", other.text, other.p)
+        for k, other in enumerate(row.others, 1)
     ]
-    among = any(token == row.token for token, _, _ in row.others)
+    among = any(other.token == row.token for other in row.others)
     return found if among else [*found, ("*", row.text, row.p)]
 
 

@@ -10,21 +10,22 @@ from lcp.commands.command import Candidate, Command
 from lcp.errors import LcpError
 
 
-def model(chat: Chat, name: str) -> None:
+def model(chat: Chat, name: str) -> Chat | None:
     """Go on with another model; without a name, list those that are here."""
     if not name:
         here = dict(chat.services.models())
         here.setdefault(chat.model, "")
         chat.screen.table([("*" if n == chat.model else " ", n, told) for n, told in here.items()])
-        return
+        return None
     found = _found(chat, name)
     if found.name == chat.model:
         raise LcpError(f"{name} is the model of this chat already. /model lists the others.")
     chat.ready()
-    switch.change(chat, found, chat.conversation, chat.log, chat.layers)
+    chat = switch.change(chat, found, chat.conversation, chat.log, chat.layers)
     chat.keep(chat.conversation.set(model=found.name))
     again = "; it reads the conversation anew" if chat.conversation.turns() else ""
     chat.screen.notice(f"{Path(found.name).name} answers from here on{again}.")
+    return chat
 
 
 def _found(chat: Chat, name: str) -> Found:

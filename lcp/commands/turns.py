@@ -11,7 +11,6 @@ from lcp import words
 from lcp.chat import resume
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
-from lcp.engine.cache_plan import common_prefix
 from lcp.errors import LcpError
 from lcp.session.message import Message, Turn
 from lcp.terminal import editor
@@ -195,7 +194,7 @@ def _apart(texts: Sequence[str], width: int) -> list[str]:
     shown = []
     for line in lines:
         others = [other for other in lines if other != line]
-        alike = max((common_prefix(line, other) for other in others), default=0)
+        alike = max((words.common_prefix(line, other) for other in others), default=0)
         begin = 0 if alike < width - LEAST else line.rfind(" ", 0, alike - width // 4) + 1
         shown.append(words.short(("…" if begin else "") + line[begin:], SHOWN))
     return shown

@@ -12,18 +12,18 @@ from typing import Any
 
 from lcp.engine import llguidance_matcher, repetition
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
-from lcp.engine.constraint import Constraint
-from lcp.engine.context import Context, Progress, Stopped
+from lcp.engine.context import Context, Stopped
 from lcp.engine.decoder import Decoder
 from lcp.engine.gbnf_matcher import GbnfMatcher
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, Vocabulary
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
-from lcp.engine.reply import Reply, Request, Speech, said_before, tag_tokens
+from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
 from lcp.engine.worker import Emit
+from lcp.engines import Constraint, NoTokenFits, Progress, Request
 from lcp.errors import ContextFull
 from lcp.thinking_tags import NONE, tags
 
@@ -48,12 +48,12 @@ class Answering:
         if constraint.kind != "grammar":
             _ = self.tokenizer
 
-    def run(self, reply: Reply, request: Request, emit: Emit) -> None:
+    def run(self, reply: LlamaReply, request: Request, emit: Emit) -> None:
         """Make the reply; emits Progress and Chunks."""
         with ExitStack() as stack:
             self._run(reply, request, emit, stack)
 
-    def _run(self, reply: Reply, request: Request, emit: Emit, stack: ExitStack) -> None:
+    def _run(self, reply: LlamaReply, request: Request, emit: Emit, stack: ExitStack) -> None:
         context, model = self._context, self._model
         # 1) Messages to tokens; an answer that is gone on with stands behind them.
         prompt = self._writer.write(request.messages)
@@ -124,11 +124,7 @@ class Answering:
             # 3) Draw a token from the logits of the last one.
             token = draw()
             if token is None:
-                why = guide.why if guide else ""
-                speech.remark(
-                    f"The answer cannot go on: {why or 'no token of this model fits here'}. "
-                    "Use another schema, expression or grammar."
-                )
+                speech.remark(NoTokenFits(guide.why if guide else ""))
                 return "length"
             if self._model.is_end(token):
                 return "end"
@@ -142,7 +138,7 @@ class Answering:
             if request.loop_guard and speech.new % repetition.EVERY == 0:
                 fresh = speech.tokens[-speech.new :]
                 if size := repetition.period(fresh):
-                    speech.remark(repetition.told(fresh, size))
+                    speech.remark(repetition.repetition(fresh, size))
                     return "length"
             # 5) Read it: the next logits.
             try:

@@ -1,20 +1,19 @@
-"""Plans how the KV cache gets from the tokens it holds to the tokens of a new prompt.
-
-Pure functions of two lists of tokens.
-"""
+"""From the tokens held to the tokens wanted, at the least cost. Pure arithmetic on two lists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A shorter run is evaluated again: moving takes tens of milliseconds, whatever the length.
+from lcp.words import common_prefix
+
+# A run shorter than this is read again: moving costs tens of milliseconds whatever its length.
 MIN_RUN = 32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with the tokens held: drop the ranges `drops` (ascending indices) and everything
-    from `end` on. Then the first `keep` tokens of the prompt are left, `moved` of them at another
-    position, and `read` tokens are to be evaluated."""
+    """Drop the ranges `drops` of the tokens held (in their own counting, ascending) and all from
+    `end` on; what is left is the first `keep` tokens of `wanted`, of which `moved` changed their
+    place. Then `read` more."""
 
     drops: tuple[tuple[int, int], ...]
     end: int
@@ -24,8 +23,8 @@ class Plan:
 
 
 def plan(held: Sequence[int], wanted: Sequence[int], move: bool = False) -> Plan:
-    """Keep the longest common prefix; with `move`, also runs of `held` that continue `wanted` after
-    a dropped middle. The last token is always evaluated, because its logits are needed.
+    """The longest common prefix is kept; with `move` also runs of `held` that go on with `wanted`
+    after a dropped middle. The last token is always read: its logits are due.
 
     Example: held [1, 2, 3, 9], wanted [1, 2, 3, 4, 5] -> keep 3, read 2.
     Example, a slide: held s+a+b, wanted s+b+c -> drop a, move b, read c.
@@ -45,20 +44,11 @@ def plan(held: Sequence[int], wanted: Sequence[int], move: bool = False) -> Plan
     return Plan(tuple(drops), end, keep, keep - prefix, len(wanted) - keep)
 
 
-def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
-    """How many leading tokens a and b share. Example: [1, 2, 3], [1, 2, 4, 5] -> 2."""
-    n = min(len(a), len(b))
-    # whole-slice comparison runs in C: the common case, a conversation that only grew
-    if a[:n] == b[:n]:
-        return n
-    return next((i for i in range(n) if a[i] != b[i]), n)
-
-
 def _longest_run(
     held: Sequence[int], after: int, wanted: Sequence[int], at: int
 ) -> tuple[int, int]:
-    """The start and length of the longest run in `held`, beginning after index `after`, that is
-    equal to wanted[at:...]."""
+    """Where behind `after` the longest stretch of `held` equal to wanted[at:...] begins, and how
+    long it is."""
     best = (after, 0)
     start = after
     while True:
@@ -68,7 +58,7 @@ def _longest_run(
             return best
         if len(held) - start <= best[1]:
             return best
-        # most candidates differ within a few tokens: compare as many as the best run has first
+        # most candidates differ within a few tokens: look at the end of the best run first
         if held[start : start + best[1] + 1] == wanted[at : at + best[1] + 1]:
             best = (start, _run(held, start, wanted, at))
 

@@ -118,8 +118,9 @@ def _of_a_model(what: str) -> dict[str, Any]:
 def _constraint(wish: dict[str, Any]) -> dict[str, Any]:
     """The notices on a constraint, or the sentence that refuses it."""
     from lcp.engine import gbnf_matcher, llguidance_matcher
-    from lcp.engine.constraint import CPU_S, MEMORY, Constraint
+    from lcp.engine.constraint import CPU_S, MEMORY
     from lcp.engine.native import library
+    from lcp.engines import Constraint
 
     wanted = Constraint(**wish)
     grammar = wanted.kind == "grammar"

@@ -8,23 +8,14 @@ mistaken constraint may take all time and memory, or crash the library that comp
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
+from lcp.engines import Constraint
 from lcp.errors import NativeError, SettingsError
 from lcp.words import short
 
 CPU_S, MEMORY = 1, 256 << 20  # what the child may take, beside its start
 _WAIT_S = 60  # the machine may be busy
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A form for answers. `name` is what messages call it: a file, or "The schema"."""
-
-    kind: Literal["schema", "regex", "grammar"]
-    text: str
-    name: str
 
 
 def check(constraint: Constraint) -> list[str]:

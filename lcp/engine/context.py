@@ -19,6 +19,7 @@ from lcp.engine.model import Model
 from lcp.engine.native import StopByte, abort_callback, library, log
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention
+from lcp.engines import Progress
 from lcp.errors import ContextFull, ModelError, NativeError, NotEnoughMemory, SettingsError
 
 SHORT = 64
@@ -27,27 +28,6 @@ _ABORTED = 2
 
 class Stopped(Exception):
     """The stop byte was set while tokens were evaluated. The Context is valid."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a feed is, in tokens: `kept` stood in the cache, of these `moved` changed their
-    place; `done` of `total` are read."""
-
-    kept: int
-    moved: int
-    done: int
-    total: int
-
-    def line(self, seconds: float) -> str:
-        """For people: how far it is after so many seconds, how fast, how long it will take."""
-        # what a narrow terminal cuts off stands last
-        share, rest = 100 * self.done // self.total, f"Ctrl-C stops; {self.total:,} tokens"
-        if not self.done or seconds <= 0:
-            return f"reading {share} %; {rest}"
-        speed = self.done / seconds
-        left = (self.total - self.done) / speed
-        return f"reading {share} %, {speed:,.0f} tokens/s, {left:.0f} s left; {rest}"
 
 
 @dataclass(frozen=True)

@@ -1,70 +1,59 @@
-"""Decodes the bytes of tokens to text: whole characters, without stop strings and tags.
+"""Decoder: bytes of tokens in, text out: whole characters, stop strings cut, thinking apart.
 
-It separates the thinking from the answer. The result does not depend on how the bytes are split.
-A tag counts only before the first word of the answer or at its very end, so an answer may talk
-about "<think>".
+The same bytes give the same text however they are cut. A tag counts only before the answer's
+first word, or at its very end, so an answer may talk about "<think>". It knows no model.
 """
 
 import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from lcp.engines import Chunk
 from lcp.thinking_tags import NONE, Tags, tags
 
-PLAIN = tags()  # the tags that hold for every model
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A stretch of text as it arrives."""
-
-    kind: Literal["thinking", "answer"]
-    text: str
-    tokens: int = 0  # that it was sampled as, once it is given out
+PLAIN = tags()  # what is certain of every model
 
 
 class Decoder:
-    """Decodes one answer: `feed` it bytes to get Chunks, and `flush` it at the end."""
+    """Feed it bytes, get Chunks; flush it at the end."""
 
     def __init__(self, stop: Sequence[str] = (), prompt_tail: str = "", tags: Tags = PLAIN) -> None:
-        """`prompt_tail` is the end of the prompt: some templates open the thinking, or the answer,
-        themselves. With the `tags` NONE everything is the answer."""
+        """`prompt_tail`: how the prompt ends; a template may itself have opened the thinking, or
+        the answer. With `tags` NONE all that comes is the answer."""
         self.tags = tags
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(s for s in stop if s)
-        self._text = ""  # decoded, not yet returned
+        self._text = ""  # arrived, not yet given out
         tail = prompt_tail.rstrip()
         begun = [o for o in tags.openers if tail.endswith(o.rstrip())]
-        # the tag that will end the current thinking; "" outside of thinking
+        # what will end the thinking that goes on; "" outside of it
         self.closer = next((tags.openers[o] for o in begun if tags.openers[o]), "")
-        # tags that may follow the answer
+        # what stands behind the answer
         self._ends = next((tags.ends[o] for o in begun if o in tags.ends), ())
-        self._begun = tags is NONE  # the first word of the answer has come
-        self.after_thinking = bool(self._ends)  # thinking or a heading came before the answer
-        self.stopped = ""  # the stop string that ended the answer
+        self._begun = tags is NONE  # the answer has its first word
+        self.after_thinking = bool(self._ends)  # there was thinking, or a heading, before it
+        self.stopped = ""  # the stop string that was seen; nothing comes after it
 
     @property
     def half_tag(self) -> str:
-        """Text before the answer that may be the beginning of a tag; "" if there is none."""
+        """Text before the answer that may become a tag; "" where nothing visible waits."""
         return "" if self._begun or self.closer else self._text.lstrip()
 
     def begin_answer(self) -> None:
-        """Treat all further text as the answer; drop the blank lines before it."""
+        """Whatever comes now is the answer; blank lines before it are dropped."""
         self._text, self._begun = "", True
 
     @property
     def whole(self) -> bool:
-        """Whether the bytes so far end with a whole character."""
+        """Whether all bytes so far have become characters."""
         return self._utf8.getstate()[0] == b""
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Decode bytes. Returns the text that later bytes cannot change."""
+        """The text that is sure now."""
         self._text += self._utf8.decode(data)
         return self._take(final=False)
 
     def flush(self) -> list[Chunk]:
-        """The rest of the text. An incomplete character at the end is dropped."""
+        """What was held back. Half a character at the very end is dropped."""
         return self._take(final=True)
 
     def _take(self, final: bool) -> list[Chunk]:
@@ -98,11 +87,11 @@ class Decoder:
                 self._ends = self.tags.ends.get(opener, self._ends)
                 return ""
             if not final and any(o.startswith(word) for o in openers):
-                return ""  # only blanks, or perhaps the beginning of a tag
+                return ""  # blank so far, or perhaps the beginning of a tag
             self._begun = True
             if self.after_thinking:
                 text = word  # the blank lines between thinking and answer belong to neither
-        # the stop string that is complete first; the longest if several are
+        # the one that is complete first, and the longest of those that end together
         found = [(i + len(s), i, s) for s in self._stops if (i := text.find(s)) >= 0]
         if found:
             _, at, self.stopped = min(found)
@@ -113,8 +102,8 @@ class Decoder:
         return text[: len(text) - held]
 
     def _behind(self, text: str, final: bool) -> int:
-        """The length of a closing tag at the end of `text`, with the white space around it. Unless
-        the text is `final`, more may follow, and then the tag is a part of the answer."""
+        """The length of what may stand behind the answer, and at the end of all really does: a
+        closing tag, with white space around it. Where more comes, it was part of the answer."""
         if not self._ends:
             return 0
         half = 0 if final else _half(text, self._ends)
@@ -129,7 +118,7 @@ class Decoder:
 
 
 def _half(text: str, whole: Iterable[str]) -> int:
-    """The length of the longest end of `text` that is an incomplete beginning of a `whole`."""
+    """The length of the longest end of `text` that begins one of `whole` without being it."""
     return max(
         (
             n

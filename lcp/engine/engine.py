@@ -13,23 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
-from lcp.engine.constraint import Constraint
-from lcp.engine.loading import Fit, Loaded, Loading, load, told
+from lcp.engine.loading import Fit, Loaded, load, told
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.read_ahead import ReadAhead
-from lcp.engine.reply import Reply, Request
-from lcp.engine.worker import Emit, Task, Worker
+from lcp.engine.reply import LlamaReply
+from lcp.engine.worker import Emit, Job, Worker
+from lcp.engines import Constraint, Loading, PromptMessage, Request, TokenProb
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
+    from lcp.engines import Engine
 
 MEASURED = 32  # tokens from which on a reading tells the speed
 
 
-class Engine:
+class LlamaEngine:
     """One model ready to answer; close it before the program ends."""
 
     variables: Mapping[str, Any]  # what the chat template is told, from the next prompt on
@@ -60,9 +61,9 @@ class Engine:
         self._stop = StopByte()
         self._closing = False
         self._ahead = ReadAhead()
-        self._reply: Reply | None = None
+        self._reply: LlamaReply | None = None
         self._worker = Worker(idle=self._read_ahead)
-        self._measured: tuple[object, list[probs.TokenProb]] = (None, [])
+        self._measured: tuple[object, list[TokenProb]] = (None, [])
         self._speed = 0.0  # tokens read per second, of the last prompt long enough to tell
         self._made: Loaded | None = None
         self._life = ExitStack()  # frees what was made, in the order llama.cpp needs
@@ -70,13 +71,13 @@ class Engine:
 
     # life
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> "LlamaEngine":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, constraint: Constraint | None = None) -> Task[None]:
+    def load(self, constraint: Constraint | None = None) -> Job[None]:
         """Load the model and make its context; iterate for Loading. `constraint` is one of the
         answers to come: what it needs of the model is made now."""
         return self._worker.submit(lambda emit: self._load(emit, constraint))
@@ -135,6 +136,16 @@ class Engine:
         return self._loaded.model
 
     @property
+    def identity(self) -> str:
+        """Tells this model from every other."""
+        return self.model.fingerprint
+
+    @property
+    def recommended(self) -> Mapping[str, Any]:
+        """The settings that the model's makers recommend in its file."""
+        return self.model.sampling
+
+    @property
     def size(self) -> int:
         """Tokens the context holds."""
         return self._loaded.context.size
@@ -174,11 +185,6 @@ class Engine:
         return self._loaded.choice.template
 
     @property
-    def leaves_holes(self) -> bool:
-        """Whether a slide leaves a hole in the positions, and what is kept stays in its place."""
-        return self._loaded.context.kind.slide == "hole"
-
-    @property
     def held(self) -> int:
         """Tokens in the cache; from any thread."""
         return len(self._made.context.tokens) if self._made else 0
@@ -187,14 +193,14 @@ class Engine:
         """Tokens a prompt may have, so that an answer fits behind it."""
         return self._loaded.context.room(max_tokens)
 
-    def count(self, messages: Sequence[dict[str, Any]]) -> int:
+    def count(self, messages: Sequence[PromptMessage]) -> int:
         """How many tokens the prompt of these messages has."""
         return len(self._loaded.writer.write(messages).tokens)
 
-    def used(self, messages: Sequence[dict[str, Any]]) -> int:
+    def used(self, messages: Sequence[PromptMessage]) -> int:
         """How many tokens of the context these messages take before the next one is written; all
         of it where an answer ended because the context was full."""
-        said = any(message["content"] for message in messages)
+        said = any(message.content for message in messages)
         return min(self._loaded.writer.count(messages), self.size) if said else 0
 
     def tokens(self, text: str) -> int:
@@ -212,14 +218,14 @@ class Engine:
     # while a person types
 
     def look_ahead(
-        self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None
+        self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
     ) -> None:
         """Read these messages, and what is typed of the next one, when there is time."""
         self._ahead.look(messages, typed, max_tokens)
         self._stop.clear()  # what stopped an answer does not stop this
         self._worker.nudge()
 
-    def weigh(self, job: Callable[[], None]) -> Task[None]:
+    def weigh(self, job: Callable[[], None]) -> Job[None]:
         """Call a function that counts tokens on the engine thread, between two steps of reading
         ahead: so the model cannot be freed meanwhile."""
         return self._worker.submit(lambda emit: job())
@@ -238,7 +244,7 @@ class Engine:
 
     # the cache in a file
 
-    def save(self, path: Path) -> Task[int]:
+    def save(self, path: Path) -> Job[int]:
         """Write what is held beside its conversation; its size in bytes, 0 if it cannot be or
         `stop` was called."""
 
@@ -252,7 +258,7 @@ class Engine:
 
         return self._worker.submit(job)
 
-    def restore(self, path: Path) -> Task[str]:
+    def restore(self, path: Path) -> Job[str]:
         """Hold what was saved; why not, as the end of a sentence, or "" when all is well."""
 
         def job(_: Emit) -> str:
@@ -268,23 +274,25 @@ class Engine:
 
     # the last prompt and answer, looked at
 
-    def prompt(self, messages: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+    def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
         """The tokens of the prompt of these messages: ids and what they spell."""
-        model = self.model
-        tokens = self._loaded.writer.write(messages).tokens
-        return [(t, model.piece(t, special=True).decode("utf-8", "replace")) for t in tokens]
+        return [(t, self.spelled(t)) for t in self._loaded.writer.write(messages).tokens]
+
+    def spelled(self, token: int) -> str:
+        """What one token spells."""
+        return self.model.text([token])
 
     def probs(
         self,
-        messages: Sequence[dict[str, Any]],
+        messages: Sequence[PromptMessage],
         answer: Sequence[int],
         free: Callable[[], int | None] = lambda: None,
-    ) -> Task[list[probs.TokenProb]]:
+    ) -> Job[list[TokenProb]]:
         """How likely the tokens of an answer were; iterate for Progress. `free` tells the bytes
         that are free. What was measured last is not measured again. Ends early, with what there
         is, when `stop` is called."""
 
-        def job(emit: Emit) -> list[probs.TokenProb]:
+        def job(emit: Emit) -> list[TokenProb]:
             self._stop.clear()
             prompt = self._loaded.writer.write(messages).tokens
             key = (tuple(prompt), tuple(answer))
@@ -304,16 +312,16 @@ class Engine:
 
     # answers
 
-    def reply(self, request: Request) -> Reply:
+    def reply(self, request: Request) -> LlamaReply:
         """Answer; the work begins at once, iterate the Reply for it."""
         chosen = request.sampling.seed
-        reply = self._reply = Reply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
+        reply = self._reply = LlamaReply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
         self._ahead.rest()
         self._stop.set()  # ends a step of reading ahead
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
-    def _answer(self, reply: Reply, request: Request, emit: Emit) -> None:
+    def _answer(self, reply: LlamaReply, request: Request, emit: Emit) -> None:
         self._stop.clear()
         if reply.stop_asked:
             self._stop.set()
@@ -321,3 +329,7 @@ class Engine:
         stats = reply.stats
         if stats.read >= MEASURED and stats.read_s > 0:
             self._speed = stats.read / stats.read_s
+
+
+if TYPE_CHECKING:
+    _: type[Engine] = LlamaEngine  # mypy compares them

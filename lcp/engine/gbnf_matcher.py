@@ -1,6 +1,6 @@
-"""Finds the tokens that match a GBNF grammar, with llama.cpp's own grammar sampler.
+"""GBNF: grammars in llama.cpp's own notation, enforced by its own sampler.
 
-`examine` checks a grammar, in the child process; GbnfMatcher follows one answer.
+It knows the tokens of a model, and nothing of thinking and answers.
 """
 
 import os
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.model import Model
 from lcp.engine.native import library, log
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.engine.temporary_file import scratch
+from lcp.engines import Constraint
 from lcp.errors import SettingsError
 
-# Parts of a grammar: texts, classes and comments, which may contain anything; tokens; counts.
+# What may contain anything: texts, classes, comments; then tokens by name, and counts.
 _LEXEMES = re.compile(
     r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\#[^\n]*'
     r"|(?P<token>!?<[^>]*>)|\{\s*(?P<low>\d+)\s*,\s*(?P<high>\d+)\s*\}",
@@ -27,14 +27,14 @@ _LEXEMES = re.compile(
 
 
 class GbnfMatcher:
-    """A Matcher for a grammar."""
+    """How far an answer has come in a grammar."""
 
-    complete = False  # at the end of a grammar only an end token fits
+    complete = False  # nothing but an end token fits then, and is drawn
     why = ""
 
     def __init__(self, constraint: Constraint, model: Model) -> None:
-        """Raises SettingsError if the model lacks a token that the grammar names. Call `examine`
-        first: it refuses grammars that llama.cpp cannot parse."""
+        """Raises SettingsError for a grammar that names tokens the model does not have. Others
+        that llama.cpp cannot parse are refused by `examine`, which the caller has asked."""
         for found in _LEXEMES.finditer(constraint.text):
             name = (found["token"] or "").removeprefix("!")
             if name and not name.startswith("<[") and len(model.tokenize(name)) != 1:
@@ -48,7 +48,7 @@ class GbnfMatcher:
         self._model = model
         self._all = TokenCandidates(model.n_vocab)
         self._one = TokenCandidates(1)
-        self._silent: set[int] = set()  # control tokens that llama.cpp treats as their spelling
+        self._silent: set[int] = set()  # control tokens that llama.cpp takes for their spelling
 
     def fits(self, token: int) -> bool:
         """Whether the token may be next."""
@@ -59,11 +59,11 @@ class GbnfMatcher:
         return self._one.possible()
 
     def take(self, token: int) -> None:
-        """Advance by a token that fits. Any other raises a C++ exception and ends the process."""
+        """The token was said. One that does not fit would end the process: an exception of C++."""
         library().llama_sampler_accept(self._grammar, token)
 
     def draw(self, sampler: Sampler, context: Context) -> int:
-        """Sample one of the tokens that fit; -1 if none does."""
+        """Draw one of the tokens that fit; -1 where none does."""
         while True:
             self._all.fill(context)
             self._all.apply(self._grammar)
@@ -79,15 +79,15 @@ class GbnfMatcher:
         library().llama_sampler_free(self._grammar)
 
     def _is_silent(self, token: int) -> bool:
-        """Whether the token adds no text and does not end the answer."""
+        """Whether the token leaves no text, but ends no answer either."""
         return not self._model.piece(token) and not self._model.is_end(token)
 
 
 def examine(constraint: Constraint) -> list[str]:
-    """Check a grammar; the list of notices is empty. Raises SettingsError if it is invalid.
+    """What should be said of a grammar: nothing. Raises SettingsError for what is none.
 
-    Runs in the child process: it may take any time and memory, or crash. There is no model yet, so
-    the names of tokens are parsed as texts.
+    May take any time and memory, or end the process: it is called in the child. Without a model
+    the names of tokens are read as texts.
     """
     text, name = constraint.text, constraint.name
     if not re.sub(r"#.*", "", text).strip():
@@ -118,7 +118,7 @@ def examine(constraint: Constraint) -> list[str]:
 
 
 def _without_token(found: re.Match[str]) -> str:
-    """A text of the same length instead of the name of a token."""
+    """The name of a token as a text of the same length."""
     return f'"{"x" * (len(found[0]) - 2)}"' if found["token"] else found[0]
 
 
@@ -128,7 +128,7 @@ def _parse(text: str, vocab: Any = None) -> Any:
 
 @contextmanager
 def _stderr() -> Iterator[list[str]]:
-    """Collect what is written to file descriptor 2: the parser does not use llama.cpp's log."""
+    """What is written to file descriptor 2 meanwhile: the parser prints there, past the log."""
     said: list[str] = []
     sys.stderr.flush()
     with scratch() as (file, _):

@@ -1,8 +1,8 @@
-"""The cells of llama.cpp's KV cache: what each kind of memory can do, and how it is done safely.
+"""Cells: what llama.cpp remembers of one sequence, and what may be taken out of it.
 
-Cells holds a position for each token, not the tokens. Models differ in what can be done with their
-memory, and several functions of llama.cpp return True although they did nothing. The table in
-`memory_kind` and the checks after each call are the only place that knows about this.
+It holds a position for each token; tokens themselves it does not know. Models differ in what
+their memory allows, and several calls say True where nothing was done: the table below and the
+checks after each call are the whole truth about it here.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lcp.engine.model import Model
 from lcp.engine.native import library
 
-# Most snapshots of the state, for models whose memory cannot be cut.
+# State snapshots kept for models whose memory cannot be cut.
 MAX_SNAPSHOTS = 4
 MAX_SNAPSHOT_BYTES = 256 << 20
 # llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the part that seq_rm cannot rewind
@@ -25,32 +25,32 @@ _BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # of one number, with i
 
 @dataclass(frozen=True)
 class MemoryKind:
-    """What can be done with one kind of memory.
+    """What one kind of memory allows.
 
-    cut    how to remove the last tokens: "free": directly; "window": with a snapshot if a sliding
-           window has passed them; "snapshot": always with a snapshot
-    slide  how to drop tokens in the middle: "move" the later ones down, leave a "hole" in the
-           positions, or "reread" the later ones
+    cut    how the tail goes: "free", or by way of a snapshot when a sliding window has passed
+           ("window") or always ("snapshot")
+    slide  how a dropped middle closes: "move" the rest down, leave a "hole" in the positions,
+           or "reread" the rest
     """
 
     cut: Literal["free", "window", "snapshot"]
     slide: Literal["move", "hole", "reread"]
-    window: int = 0  # how many tokens back the sliding-window layers look
+    window: int = 0  # tokens the sliding-window layers look back
 
     def told(self) -> str:
-        """A notice for the person if something cannot be done, else ""."""
+        """What a person should know of it, "" when nothing is missing."""
         if self.cut == "snapshot":
-            return "Sliding the window is slow with this model: it re-reads the rest of the chat."
+            return "This model's memory cannot be moved: when the window slides, it is read again."
         if self.window and self.slide == "reread":
             return (
-                f"To save memory, this model's sliding-window layers keep only the last "
-                f"{self.window:,} tokens. When the window slides, it re-reads the rest of the chat."
+                f"To save memory, only the last {self.window:,} tokens stay in this model's "
+                "sliding-window layers: when the window slides, it is read again."
             )
         return ""
 
 
 def memory_kind(model: Model, memory: Any) -> MemoryKind:
-    """The kind of a model's memory:
+    """The row for a model and the memory made for it.
 
     | model                                       | cut      | slide  |
     |---------------------------------------------|----------|--------|
@@ -74,11 +74,11 @@ def memory_kind(model: Model, memory: Any) -> MemoryKind:
 
 
 def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
-    """Whether sliding-window layers should keep all cells, not only those of their window.
+    """Whether sliding-window layers should keep all cells and not only their window's.
 
-    A cache with all cells can be moved and can be cut without snapshots, but it takes several
-    times the memory (gemma-3 12B at 32k: 12.3 instead of 2.5 GB). So all cells are kept if the
-    whole cache takes less than an eighth of the machine's memory.
+    All cells can be moved when the window slides and cut without snapshots, but take several
+    times the memory (gemma-3 12B at 32k: 12.3 against 2.5 GB): they are kept while the whole
+    cache stays under an eighth of the machine's memory.
     """
     if not model.memory.window:
         return False
@@ -86,7 +86,7 @@ def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
 
 
 def kv_bytes(model: Model, size: int, kv_type: str) -> float:
-    """About how many bytes the keys and values of `size` cells take if all layers keep all."""
+    """About what keys and values of `size` cells take, where all layers keep all of them."""
     return 2 * model.n_layers * model.n_head_kv * model.head_size * size * _BYTES[kv_type]
 
 
@@ -99,14 +99,14 @@ def _physical_memory() -> int:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of the state after the first `n` tokens, of layers whose state cannot be cut."""
+    """The state that cannot be rewound, as it was after the first `n` tokens."""
 
     n: int
     blob: Any  # ctypes array of bytes
 
 
 class Cells:
-    """The cells of one sequence. `positions[i]` is the position of token i."""
+    """The memory of one sequence; `positions[i]` is where token i stands."""
 
     def __init__(self, ctx: Any, model: Model) -> None:
         self._ctx = ctx
@@ -117,29 +117,29 @@ class Cells:
         self.positions: list[int] = []
 
     def booked(self, count: int) -> None:
-        """Record that `count` more tokens were evaluated."""
+        """`count` more tokens were decoded, behind the last one."""
         first = self.positions[-1] + 1 if self.positions else 0
         self.positions.extend(range(first, first + count))
 
     def held(self) -> int:
-        """How many tokens llama.cpp holds after a decode that failed or was stopped."""
+        """How many tokens llama.cpp says it holds, after a decode that did not end well."""
         last = library().llama_memory_seq_pos_max(self._memory, _SEQ)
         return sum(position <= last for position in self.positions)
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Hold nothing."""
         library().llama_memory_clear(self._memory, True)
         self.positions.clear()
         self._snapshots.clear()
 
     def cut(self, n: int, poisoned: bool = False) -> int:
-        """Keep the first `n` tokens, or fewer if llama.cpp refuses. Returns how many are left.
+        """Hold the first `n` tokens or, where that is refused, fewer; how many.
 
-        Attention layers can drop the last tokens at any time. A recurrent state cannot go back.
-        Sliding-window layers have already dropped cells that a query at position n needs, unless
-        pos_min <= n - window (there seq_rm returns True, and the results are wrong). In these two
-        cases, restore a snapshot first, then cut what attention holds after it. `poisoned`: an
-        aborted decode left a recurrent state in the middle of a batch.
+        Attention forgets a tail for nothing. A recurrent state cannot go back, and layers with a
+        sliding window have already dropped the cells that a query at position n would look at
+        unless pos_min <= n - window (seq_rm says True and is silently wrong); both go back to a
+        snapshot, then the tail after it is cut, in this order. `poisoned`: a recurrent state that
+        an aborted decode left somewhere in the middle.
         """
         c, memory = library(), self._memory
         last = c.llama_memory_seq_pos_max(memory, _SEQ)
@@ -155,24 +155,24 @@ class Cells:
         if n == 0 or c.llama_memory_seq_pos_max(memory, _SEQ) != self._end(n):
             self.clear()
             return 0
-        # Restoring a snapshot of more tokens than attention holds succeeds, with wrong results.
+        # A snapshot above what attention still holds restores "fine" and is silently wrong.
         self._snapshots = [s for s in self._snapshots if s.n <= n]
         del self.positions[n:]
         return n
 
     def drop(self, ranges: Sequence[tuple[int, int]], coming: int) -> bool:
-        """Remove ranges of tokens in the middle; False if that cannot be done.
+        """Take tokens out of the middle and close the gaps; False when nothing was done.
 
-        `coming` is how many more tokens may follow. llama.cpp rotates the keys of moved cells to
-        their new positions in the next decode, which must not be aborted.
+        `coming`: how many more tokens may follow. The keys of moved cells are turned to their
+        new positions within the next decode, which must not be aborted.
         """
         c, memory = library(), self._memory
         moving = self.kind.slide == "move"
         if self.kind.slide == "reread" or not ranges:
             return False
         if not moving and self.positions[-1] + coming >= self._last_position:
-            return False  # positions count holes too, and the model has a last position
-        for begin, end in reversed(ranges):  # the last one first: earlier indices stay valid
+            return False  # positions run on over holes; the model knows only so many
+        for begin, end in reversed(ranges):  # from the back, so that earlier positions hold
             first, behind = self.positions[begin], self.positions[end]
             if not c.llama_memory_seq_rm(memory, _SEQ, first, behind):
                 self.clear()
@@ -182,13 +182,13 @@ class Cells:
                 c.llama_memory_seq_add(memory, _SEQ, behind, -1, -gap)
                 self.positions[end:] = [p - gap for p in self.positions[end:]]
             del self.positions[begin:end]
-        self._snapshots.clear()  # they belong to the tokens before this
+        self._snapshots.clear()  # they are of the text before
         return True
 
-    # snapshots
+    # what cannot be cut goes back to a snapshot
 
     def snapshot(self) -> None:
-        """Copy the state as it is now, if this memory needs snapshots."""
+        """Remember the state as it is now, for models whose memory cannot be cut."""
         if self.kind.cut == "free" or self.kind.slide == "move":
             return  # a sliding-window cache of full size is cut like any other
         c = library()
@@ -207,7 +207,7 @@ class Cells:
             del self._snapshots[0]
 
     def _go_back(self, n: int) -> int:
-        """Restore the newest snapshot of at most n tokens. Returns its tokens, 0 if none."""
+        """Load the newest snapshot at or before n tokens; its place, 0 when there is none."""
         for snapshot in reversed(self._snapshots):
             if snapshot.n <= n:
                 loaded = library().llama_state_seq_set_data_ext(
@@ -217,13 +217,13 @@ class Cells:
         return 0
 
     def _end(self, n: int) -> int:
-        """The position of the last of the first n tokens; -1 if n is 0."""
+        """The position of the last of n tokens, -1 of none."""
         return self.positions[n - 1] if n else -1
 
     # the whole state, for a file
 
     def save(self) -> Any:
-        """The whole state as a ctypes array of bytes; None if llama.cpp cannot save it."""
+        """All of it as bytes (a ctypes array); None when llama.cpp cannot."""
         c = library()
         size = c.llama_state_seq_get_size_ext(self._ctx, _SEQ, 0)
         blob = (ctypes.c_uint8 * size)()
@@ -231,12 +231,12 @@ class Cells:
         return blob if size and written == size else None
 
     def restore(self, blob: Any, positions: Sequence[int]) -> bool:
-        """Restore a saved state. If llama.cpp refuses it, hold nothing and return False."""
+        """Hold what was saved; False, and hold nothing, when llama.cpp refuses it."""
         c = library()
         self.clear()
         loaded = c.llama_state_seq_set_data_ext(self._ctx, blob, len(blob), _SEQ, 0)
         if not loaded or c.llama_memory_seq_pos_max(self._memory, _SEQ) != positions[-1]:
-            self.clear()  # a refused state may be half loaded
+            self.clear()  # a refusal leaves half of it
             return False
         self.positions = list(positions)
         return True

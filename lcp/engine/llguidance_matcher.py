@@ -1,6 +1,6 @@
-"""Finds the tokens that match a JSON schema or a regular expression, with llguidance.
+"""Guidance: JSON schemas and regular expressions, enforced by llguidance token by token.
 
-`examine` checks the constraint, in the child process; LlguidanceMatcher follows one answer.
+It knows the tokens of a model, and nothing of thinking and answers.
 """
 
 import functools
@@ -12,16 +12,16 @@ import sys
 from typing import Any
 
 from lcp.engine import json_schema
-from lcp.engine.constraint import Constraint
 from lcp.engine.context import Context
 from lcp.engine.model import Model
 from lcp.engine.native import library
 from lcp.engine.sampler import Sampler, TokenCandidates
+from lcp.engines import Constraint
 from lcp.errors import SettingsError
 from lcp.words import short
 
-# At most one space between the parts of a JSON text, so that white space cannot go on without end.
-# `lenient`: an unknown keyword gives a warning, not an error.
+# One blank, or none, between the parts of a JSON text: what json.dumps writes, and nothing endless.
+# `lenient`: a keyword that llguidance does not know becomes a warning.
 _OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": " ?", "lenient": True}
 # A state of the lexer takes 1 to 2 kB; llguidance's own limit is 250,000 of them.
 _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
@@ -29,7 +29,7 @@ _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
 
 @functools.cache
 def bindings() -> Any:
-    """llguidance's native module. Importing the whole package takes ten times as long."""
+    """llguidance's own module, without the package around it, which takes ten times as long."""
     if "llguidance" not in sys.modules:
         spec = importlib.util.find_spec("llguidance")
         if spec is None:
@@ -39,14 +39,14 @@ def bindings() -> Any:
 
 
 class Vocabulary:
-    """The tokens of a model, in the form from which llguidance builds its Tokenizer."""
+    """The tokens of a model as llguidance takes them; it builds its own Tokenizer of them."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
     special_token_ids = ()
 
     def __init__(self, model: Model) -> None:
-        """Control tokens, end tokens and tags are empty: they cannot be text of an answer."""
+        """Tokens that are no text of an answer (control tokens, ends, tags) spell nothing."""
         self.tokenize = functools.partial(model.tokenize, special=False)
         self.tokens, self.ends = [], []
         tag = library().LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -68,7 +68,7 @@ class Vocabulary:
 
 
 class _Bytes(Vocabulary):
-    """The 256 bytes as a vocabulary, for checks without a model."""
+    """A vocabulary without a model: the 256 bytes."""
 
     def __init__(self) -> None:
         self.tokens = [*(bytes([i]) for i in range(256)), b""]
@@ -80,13 +80,13 @@ class _Bytes(Vocabulary):
 
 
 def tokenizer(vocabulary: Vocabulary) -> Any:
-    """llguidance's Tokenizer. Share it: it takes 0.2 s to build for 49,000 tokens."""
+    """llguidance's Tokenizer, which many Matchers share: 0.2 s for 49,000 tokens."""
     n = len(vocabulary.tokens)
     return bindings().LLTokenizer(vocabulary, n_vocab=n, eos_token=vocabulary.ends)
 
 
 class LlguidanceMatcher:
-    """A Matcher for a JSON schema or a regular expression."""
+    """How far an answer has come in a schema or a regular expression."""
 
     def __init__(self, constraint: Constraint, model: Model, tokenizer: Any) -> None:
         self._matcher = _matcher(_grammar(constraint), tokenizer)
@@ -95,26 +95,26 @@ class LlguidanceMatcher:
 
     @property
     def complete(self) -> bool:
-        """Whether no token can follow."""
+        """Whether nothing can follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     @property
     def why(self) -> str:
-        """llguidance's error, "" if there is none."""
+        """What stopped it, beside a token that does not fit; "" while nothing did."""
         return short(self._matcher.get_error(), 200)
 
     def fits(self, token: int) -> bool:
-        """Whether the token may come next."""
+        """Whether the token may be next."""
         if self._model.is_end(token):
             return self._matcher.is_accepting()
         return self._matcher.validate_tokens([token]) == 1
 
     def take(self, token: int) -> None:
-        """Advance by a token that fits."""
+        """The token was said."""
         self._matcher.consume_token(token)
 
     def draw(self, sampler: Sampler, context: Context) -> int:
-        """Sample one of the tokens that fit; -1 if none does."""
+        """Draw one of the tokens that fit; -1 where none does."""
         fitting = self._matcher.compute_logit_bias()  # a byte for each token, 0 if it does not fit
         if self._matcher.is_error() or not self._candidates.fill_only(context, fitting):
             return -1
@@ -125,9 +125,9 @@ class LlguidanceMatcher:
 
 
 def examine(constraint: Constraint) -> list[str]:
-    """Check a constraint and return notices about it. Raises SettingsError if no text matches it.
+    """What should be said of a constraint. Raises SettingsError where no text fits it.
 
-    Runs in the child process: it may take any time and memory, or crash.
+    May take any time and memory, or end the process: it is called in the child.
     """
     name = constraint.name
     told = _examine_schema(constraint) if constraint.kind == "schema" else set()
@@ -141,7 +141,7 @@ def examine(constraint: Constraint) -> list[str]:
 
 
 def _examine_schema(constraint: Constraint) -> set[str]:
-    """Check a schema. Returns its keywords that are not enforced."""
+    """The keywords that are not enforced."""
     name = constraint.name
     try:
         schema, ignored = json_schema.prepare(json_schema.read(constraint.text, name))
@@ -157,7 +157,7 @@ def _examine_schema(constraint: Constraint) -> set[str]:
 
 
 def _grammar(constraint: Constraint) -> str:
-    """The constraint in llguidance's own grammar format."""
+    """The constraint as llguidance's own grammar."""
     if constraint.kind == "regex":
         return str(bindings().LLMatcher.grammar_from_regex(constraint.text))
     schema, _ = json_schema.prepare(json_schema.read(constraint.text, constraint.name))
@@ -179,7 +179,7 @@ def _error(schema: json_schema.Schema) -> str:
 
 
 def _compile(schema: json_schema.Schema) -> tuple[str, set[str]]:
-    """The error of a schema ("" if there is none), and its keywords that are not enforced."""
+    """The error of a schema, "" where there is none, and the keywords that are not enforced."""
     try:
         grammar = _grammar_of(schema)
     except ValueError as error:  # numbers and nesting that its JSON parser refuses
@@ -200,7 +200,7 @@ def _compile(schema: json_schema.Schema) -> tuple[str, set[str]]:
     return "", told
 
 
-# Patterns for messages of llguidance, and our words for them.
+# What llguidance says -> what a person reads.
 _REASONS = (
     (r"(?s).*regex parse error:.*\nerror: ([^\n]+).*", r"\1"),
     (r"(?s).*lookarounds not supported yet.*", r"it has ^, $ or \\b in the middle of a pattern"),

@@ -36,13 +36,6 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How much of the model is mapped, 0..1."""
-
-    fraction: float
-
-
-@dataclass(frozen=True)
 class Loaded:
     """What a load makes."""
 

@@ -1,4 +1,7 @@
-"""A model in memory: text to tokens, tokens to bytes, and facts of its GGUF file."""
+"""Model: one GGUF in memory: text to tokens, tokens to bytes, and the facts the engine needs.
+
+Weights are memory-mapped. It knows no context and nothing of chats.
+"""
 
 import ctypes
 import functools
@@ -31,15 +34,15 @@ _MROPE = (8, 24, 40)  # llama.h: LLAMA_ROPE_TYPE_MROPE, _VISION, _IMROPE
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """How the model remembers earlier tokens."""
+    """What the model's memory of the past is made of."""
 
-    recurrent: bool  # with a state that cannot go back, in all (mamba) or some layers (lfm2)
-    mrope: bool  # each token has several positions
-    window: int  # how many tokens back sliding-window layers look; 0 if there are none
+    recurrent: bool  # a state that only moves forward, wholly (mamba) or in some layers (lfm2)
+    mrope: bool  # several positions a token
+    window: int  # tokens the sliding-window layers look back, 0 when there are none
 
 
 class Model:
-    """A loaded GGUF; several contexts can share it."""
+    """A loaded GGUF. Costly, shared by contexts, never changed."""
 
     def __init__(self, handle: Any, path: Path) -> None:
         c = library()
@@ -68,12 +71,12 @@ class Model:
         weights: bool = True,
         name: str = "",
     ) -> "Model":
-        """Map the file into memory and offload layers to a GPU, if there is one (-1: all).
+        """Map the file into memory; -1 layers means all of them on a GPU, if there is one.
 
-        `on_progress` gets fractions 0..1 and stops the load by returning False. With `repack`,
-        llama.cpp may copy weights in an order that suits this CPU. Without `weights` the model has
-        no memory and cannot compute. Errors call the model by `name`. Raises ModelNotFound,
-        NotEnoughMemory or ModelError.
+        `on_progress` gets fractions 0..1 and stops the load by answering False. `repack`: weights
+        may be copied in an order that suits this CPU. Without `weights` the model is only laid
+        out, and nothing can be computed. `name`: what the sentences call it. Raises
+        ModelNotFound, NotEnoughMemory or ModelError, each with a sentence of its own.
         """
         name = name or path.name
         _look_before(path)
@@ -96,7 +99,7 @@ class Model:
         return cls(handle, path)
 
     def close(self) -> None:
-        """Free the weights. Close every context of the model first."""
+        """Free the weights; every context of it must be closed before."""
         if self.handle:
             library().llama_model_free(self.handle)
             self.handle = None
@@ -104,10 +107,10 @@ class Model:
     # text <-> tokens
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
-        """The token ids of `text`, without BOS. With `special`, "<|im_end|>" is a control token."""
+        """Token ids of `text`, without BOS; `special` reads "<|im_end|>" as its control token."""
         c = library()
         raw = text.encode("utf-8", "replace")
-        room = len(raw) + 2  # a token has at least a byte; SPM may add a space in front
+        room = len(raw) + 2  # a token is at least a byte; SPM may put a space in front
         ids = (c.llama_token * room)()
         n = c.llama_tokenize(self.vocab, raw, len(raw), ids, room, False, special)
         if n < 0:  # a vocabulary with more tokens than bytes
@@ -116,7 +119,7 @@ class Model:
         return list(ids[:n])
 
     def piece(self, token: int, special: bool = False) -> bytes:
-        """The bytes of a token. Control tokens have none, unless `special`."""
+        """The bytes of one token; those of a control token only with `special`."""
         c = library()
         buffer = ctypes.create_string_buffer(64)
         n = c.llama_token_to_piece(self.vocab, token, buffer, 64, 0, special)
@@ -126,19 +129,19 @@ class Model:
         return buffer.raw[:n]
 
     def text(self, tokens: list[int]) -> str:
-        """The text of tokens, with control tokens spelled out."""
+        """The text that tokens stand for, control tokens spelled out."""
         return b"".join(self.piece(t, special=True) for t in tokens).decode("utf-8", "replace")
 
     def is_end(self, token: int) -> bool:
-        """Whether this token ends an answer."""
+        """Whether the model says with this token that its answer is over."""
         return bool(library().llama_vocab_is_eog(self.vocab, token))
 
     def is_control(self, token: int) -> bool:
-        """Whether a token is a control token, not text."""
+        """Whether a token is structure, not text."""
         return bool(library().llama_vocab_is_control(self.vocab, token))
 
     def is_special(self, text: str) -> bool:
-        """Whether a text is one control token or user-defined token."""
+        """Whether a text is one token of the vocabulary that stands for structure."""
         c, ids = library(), self.tokenize(text)
         structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
         return len(ids) == 1 and bool(c.llama_vocab_get_attr(self.vocab, ids[0]) & structure)
@@ -149,23 +152,23 @@ class Model:
         return len(ids) == 1 and self.is_end(ids[0])
 
     def attributes(self, token: int) -> int:
-        """The kind of a token: bits of llama.h's llama_token_attr."""
+        """What kind of token it is: bits of llama.h's llama_token_attr."""
         return int(library().llama_vocab_get_attr(self.vocab, token))
 
     @property
     def bos(self) -> int:
-        """The token that begins a text; -1 if the vocabulary has none."""
+        """The token that begins a text, -1 when the vocabulary has none."""
         return int(library().llama_vocab_bos(self.vocab))
 
     @property
     def eos(self) -> int:
-        """The token that ends a text; -1 if the vocabulary has none."""
+        """The token that ends a text, -1 when the vocabulary has none."""
         return int(library().llama_vocab_eos(self.vocab))
 
     # facts
 
     def meta(self, key: str) -> str | None:
-        """A value of the file's metadata as text; None if the key is missing."""
+        """A value of the file's metadata as text, None when the key is absent."""
         c = library()
         buffer = ctypes.create_string_buffer(1024)
         n = c.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
@@ -178,7 +181,7 @@ class Model:
 
     @functools.cached_property
     def head_size(self) -> int:
-        """The length of the key vector of one head."""
+        """Numbers in the key of one head."""
         c = library()
         told = self.meta(f"{self.meta('general.architecture')}.attention.key_length")
         heads = c.llama_model_n_head(self.handle) or 1
@@ -191,7 +194,7 @@ class Model:
         source = self.meta(key)
         if source and source.strip():
             return source
-        # A file may have several templates with names, and none without a name.
+        # A file may have several, each under a name, and none of them without one.
         c, buffer = library(), ctypes.create_string_buffer(256)
         names = []
         for i in range(c.llama_model_meta_count(self.handle)):
@@ -204,12 +207,12 @@ class Model:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The settings that the model's makers recommend (`general.sampling.*`)."""
+        """The sampling numbers its makers recommend (`general.sampling.*`), as settings."""
         return self._recommended[0]
 
     @property
     def ignored(self) -> list[str]:
-        """A notice for each recommendation that is not a valid setting."""
+        """A notice for each recommendation that has no meaning."""
         return self._recommended[1]
 
     @functools.cached_property
@@ -220,8 +223,10 @@ class Model:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that identify the model file: a hash of its size and its first and last
-        MiB. The path does not count, because a file may be moved."""
+        """Tells one model file from another: its size and a hash of its first and last MiB.
+
+        The path does not count: a file may be moved. 16 hex digits.
+        """
         size = self.path.stat().st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=8)
         with self.path.open("rb") as file:
@@ -232,12 +237,12 @@ class Model:
 
 
 def _by_use(name: str) -> tuple[bool, bool]:
-    """A sort key for names of chat templates: "default" first, "tool_use" and "rag" last."""
+    """Orders the names of chat templates: "default" first, those for tools and documents last."""
     return name in ("tool_use", "rag"), name != "default"
 
 
 def _look_before(path: Path) -> None:
-    """Raise the errors for which llama.cpp would only return a null pointer."""
+    """Raise for what llama.cpp would only answer with a null pointer."""
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -253,7 +258,8 @@ def _look_before(path: Path) -> None:
         raise ModelError(f"{path} is not a GGUF file. lcp reads models in the GGUF format only.")
 
 
-# llama.cpp's message about a file that needs a newer version -> our words; {} is the unknown name.
+# What llama.cpp says of a file that needs a newer version of it -> the sentence; {} is the word it
+# does not know.
 _TOO_NEW = {
     "unknown model architecture:": "has the architecture {}",
     "unknown pre-tokenizer type:": "has the pre-tokenizer {}",
@@ -262,7 +268,7 @@ _TOO_NEW = {
 
 
 def _why_not(path: Path, name: str) -> ModelError:
-    """The error for a failed load, from llama.cpp's log."""
+    """The sentence for a load that failed, from what llama.cpp said of it."""
     for said, what in _TOO_NEW.items():
         if line := log.find(said):
             unknown = line.rpartition(said)[2].strip(" '")

@@ -1,6 +1,6 @@
-"""Loads llama.cpp: its environment, its log, workarounds, and the byte that stops it.
+"""llama.cpp, started quietly: its environment, its log, its traps, and the byte that stops it.
 
-`library()` returns the module of its C functions.
+`library()` gives the low-level C functions. It knows no model and no context.
 """
 
 import ctypes
@@ -14,15 +14,15 @@ from typing import Any
 
 from lcp.errors import NativeError
 
-# llama.cpp calls the abort callback for every node of the graph, about 1,400 times per token. A
-# Python function would slow it by several percent. libc's strlen of a buffer does the same:
-# "" -> 0 continues, "x" -> 1 stops.
+# The abort callback is asked for every node of the graph, some 1,400 times a token. As a Python
+# function that costs several percent; libc's strlen over a buffer is as good a predicate:
+# "" -> 0 goes on, "x" -> 1 stops.
 _STRLEN = "strlen"
 _kept_alive: list[Any] = []
 
 
 class NativeLog:
-    """The last lines of llama.cpp's log, for error messages. `echo` is called with each line."""
+    """What llama.cpp says, kept for error messages; `echo`, where there is one, gets each line."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=400)
@@ -30,7 +30,7 @@ class NativeLog:
         self._open = ""  # llama.cpp writes some lines in pieces
 
     def write(self, level: int, text: bytes) -> None:
-        """Take a message of llama.cpp. Level 1 is debug; level 5 continues a line."""
+        """One message of llama.cpp; level 1 is debug, 5 continues the line before."""
         if level == 1:
             return
         self._open += text.decode("utf-8", "replace")
@@ -41,7 +41,7 @@ class NativeLog:
                 self.echo(line)
 
     def find(self, *parts: str) -> str:
-        """The newest line that contains one of the parts; "" if there is none."""
+        """The newest kept line that contains one of the parts, or ""."""
         return next((x for x in reversed(self.lines) if any(p in x for p in parts)), "")
 
 
@@ -49,7 +49,7 @@ log = NativeLog()
 
 
 class StopByte:
-    """A flag that Python sets and llama.cpp reads while it computes, without calling Python."""
+    """A flag that Python sets and llama.cpp's graph loop reads, with no Python in between."""
 
     def __init__(self) -> None:
         self._bytes = ctypes.create_string_buffer(2)
@@ -71,7 +71,7 @@ class StopByte:
 
 @functools.cache
 def abort_callback() -> Any:
-    """A `ggml_abort_callback` that returns true while its StopByte is set."""
+    """A `ggml_abort_callback` that is true while the StopByte it is given is set."""
     libc = ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)
     address = ctypes.cast(getattr(libc, _STRLEN), ctypes.c_void_p).value
     return library().ggml_abort_callback(address)
@@ -79,11 +79,11 @@ def abort_callback() -> Any:
 
 @functools.cache
 def library() -> Any:
-    """The module of llama.cpp's C functions, loaded once, with its log redirected."""
-    # By default libgomp's threads spin at barriers. With a second llama.cpp process running, a
-    # token then takes seconds. With 1000 spins, speed on an idle machine is the same.
+    """The module of llama.cpp's C functions, loaded once, its log redirected."""
+    # By default libgomp's threads spin at barriers: beside a second llama process a token then
+    # takes seconds. 1000 spins keep the idle speed.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # Otherwise a failed assert starts gdb for a backtrace.
+    # A failed assert otherwise starts gdb for a backtrace.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     try:
         c = _bindings()
@@ -101,7 +101,7 @@ def library() -> Any:
 
 def _bindings() -> Any:
     """`llama_cpp.llama_cpp` without running `llama_cpp/__init__`, which imports the high-level
-    Llama, numpy and more, and would delay the first answer by 0.13 s."""
+    Llama, numpy and more: 0.13 s that every answer would wait for."""
     if "llama_cpp" not in sys.modules:
         spec = importlib.util.find_spec("llama_cpp")
         if spec is None:
@@ -111,24 +111,24 @@ def _bindings() -> Any:
 
 
 def symbol(name: str) -> Any:
-    """A function of llama.cpp or ggml that llama-cpp-python does not bind; None if there is none of
-    this name. The caller sets its argument and result types."""
+    """A function of llama.cpp or ggml that llama-cpp-python does not bind; None when the libraries
+    do not have it. Its argument and result types are the caller's to set."""
     return next((getattr(part, name) for part in _parts() if hasattr(part, name)), None)
 
 
 @functools.cache
 def _parts() -> list[Any]:
-    """Each shared library: Windows does not find a symbol of one library through another."""
+    """The shared libraries by themselves: Windows does not look through one into the next."""
     load = importlib.import_module("llama_cpp._ctypes_extensions").load_shared_library
     return [load(name, library()._base_path) for name in ("llama", "ggml", "ggml-base")]
 
 
 def extra_bufts() -> bool:
-    """Whether llama.cpp may repack weights for special CPU instructions.
+    """Whether weights may be repacked for special CPU instructions.
 
-    Not on a CPU with AMX: built by GCC 12, llama.cpp crashes there in the first decode of a
-    quantized model (SIGSEGV at `ldtilecfg` in ggml_backend_amx_mul_mat, llama.cpp #20824). Without
-    repacking, decode is as fast and prefill at most 8 % slower. LCP_EXTRA_BUFTS=1 or =0 overrides.
+    Built by GCC 12 on a CPU with AMX, the first decode of a quantised model dies with SIGSEGV at
+    `ldtilecfg` in ggml_backend_amx_mul_mat (llama.cpp #20824). Without the extra buffer types
+    decode is as fast and prefill at most 8 % slower. LCP_EXTRA_BUFTS=1 or =0 overrides.
     """
     forced = os.environ.get("LCP_EXTRA_BUFTS")
     if forced:
@@ -137,5 +137,5 @@ def extra_bufts() -> bool:
 
 
 def supports_gpu() -> bool:
-    """Whether this build of llama.cpp can offload layers, and there is a device for them."""
+    """Whether this build of llama.cpp can offload layers, and a device is there for it."""
     return bool(library().llama_supports_gpu_offload())

@@ -5,30 +5,19 @@ Probabilities are the softmax of the raw logits: before temperature, top-k, pena
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lcp import words
-from lcp.engine.context import N_BATCH, Context, Progress, Stopped
+from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.model import Model
 from lcp.engine.native import library
 from lcp.engine.sampler import TokenCandidates
 from lcp.engine.worker import Emit
+from lcp.engines import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
 
 ROWS = 32  # tokens of the answer read at once; each needs room for a whole vocabulary of logits
 OTHERS = 10  # alternatives kept for each token
-
-
-@dataclass(frozen=True)
-class TokenProb:
-    """A token of an answer, its text and its probability, 0..1; `others` are the likeliest
-    tokens there, best first, as (token, text, probability), itself included if among them."""
-
-    token: int
-    text: str
-    p: float
-    others: tuple[tuple[int, str, float], ...]
 
 
 def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int:
@@ -104,8 +93,9 @@ class _Softmax:
         p = candidates.p(token)
         candidates.apply(self._best)
         best = candidates.array.data[: candidates.array.size]
-        others = tuple((d.id, self._text(d.id), d.p) for d in best)
+        is_end = self._model.is_end
+        others = tuple(Alternative(d.id, self._text(d.id), d.p, is_end(d.id)) for d in best)
         return TokenProb(token, self._text(token), p, others)
 
     def _text(self, token: int) -> str:
-        return self._model.piece(token, special=True).decode("utf-8", "replace")
+        return self._model.text([token])

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from lcp.engine.cache_plan import common_prefix
 from lcp.engine.model import Model
+from lcp.engines import PromptMessage
 from lcp.errors import TemplateError
+from lcp.words import common_prefix
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
 
-Message = dict[str, Any]
-Messages = Sequence[Message]
+Messages = Sequence[PromptMessage]
 Tokens = tuple[int, ...]
 
 
@@ -67,9 +67,7 @@ class PromptWriter:
     def write(self, messages: Messages) -> Prompt:
         """The prompt for an answer to `messages`.
 
-        A message is {"role", "content"}, and may carry "thinking" (text), "tokens" (ids as
-        sampled) and "fingerprint" (of the model that sampled them). TemplateError where nothing
-        is left to read.
+        TemplateError where nothing is left to read.
         """
         if self._raw():
             return self._continued(messages)
@@ -97,8 +95,8 @@ class PromptWriter:
         special tokens that it spells are read as such."""
         text, stretches = "", []
         for message in messages:
-            if message["role"] != "system":
-                begin, text = len(text), text + message["content"]
+            if message.role != "system":
+                begin, text = len(text), text + message.content
                 if sampled := self._sampled(message):
                     stretches.append(_Stretch(begin, len(text), sampled))
         tokens = self._splice(text, stretches)
@@ -132,9 +130,9 @@ class PromptWriter:
                     stretches.append(stretch)
         return text, self._splice(text, stretches)
 
-    def _stretch(self, message: Message, text: str, at: int) -> _Stretch | None:
+    def _stretch(self, message: PromptMessage, text: str, at: int) -> _Stretch | None:
         """A message whose content stands in the text, its first visible character at `at`."""
-        content: str = message["content"]
+        content = message.content
         lead, core, _ = _parts(content)
         begin = at - len(lead)
         sampled, as_text = self._sampled(message), self._as_text(message)
@@ -144,14 +142,14 @@ class PromptWriter:
             return _Stretch(at, at + len(core), as_text)
         return None
 
-    def _sampled(self, message: Message) -> Sequence[int] | None:
-        """The ids that this model sampled for the content; None where there are none."""
-        own = message.get("fingerprint") == self._model.fingerprint
-        return message.get("tokens") if own and message["content"].strip() else None
+    def _sampled(self, message: PromptMessage) -> Tokens:
+        """The ids that this model sampled for the content; () where there are none."""
+        own = message.identity == self._model.fingerprint
+        return message.tokens if own and message.content.strip() else ()
 
-    def _as_text(self, message: Message) -> Sequence[int] | None:
+    def _as_text(self, message: PromptMessage) -> Tokens | None:
         """The ids of a content that would else be read as structure; None where it would not."""
-        _, core, _ = _parts(message["content"])
+        _, core, _ = _parts(message.content)
         as_text = self._ids(core, False)
         return as_text if as_text != self._ids(core, True) else None
 
@@ -208,11 +206,9 @@ class Remembered:
         return found
 
 
-def _for_template(message: Message) -> Message:
-    shown = {"role": message["role"], "content": message["content"]}
-    if message.get("thinking"):
-        shown["reasoning_content"] = message["thinking"]
-    return shown
+def _for_template(message: PromptMessage) -> dict[str, Any]:
+    shown = {"role": message.role, "content": message.content}
+    return shown | {"reasoning_content": message.thinking} if message.thinking else shown
 
 
 def _unused_characters(text: str) -> Iterator[str]:
@@ -221,7 +217,7 @@ def _unused_characters(text: str) -> Iterator[str]:
     return (c for c in map(chr, range(0xF0000, 0x10FFFE)) if c not in used)
 
 
-def _marked(message: Message, mark: str) -> Message:
+def _marked(message: dict[str, Any], mark: str) -> dict[str, Any]:
     """A mark behind the white space it begins with: nearly half of all templates trim contents."""
     lead, core, trail = _parts(message["content"])
     return message | {"content": lead + mark + core + trail}

@@ -1,54 +1,54 @@
-"""Evaluates a prompt while the person still types it.
+"""ReadAhead: what is worth reading while a person types; a policy, not a thread.
 
-The engine thread calls `ReadAhead.step` when it has nothing more urgent to do. Reading ahead only
-uses free room: it drops, moves and summarizes nothing, and leaves out what may still change.
+The engine thread calls `step` when it has nothing more urgent to do. It only fills free room: it
+never drops, moves or summarises anything, and what may still change is left alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from lcp.engine.cache_plan import common_prefix
 from lcp.engine.context import SHORT, Context, Stopped
 from lcp.engine.prompt import PromptWriter
+from lcp.engines import PromptMessage
 from lcp.errors import ContextFull, LcpError
+from lcp.words import common_prefix
 
-# Tokens that one step evaluates. After Enter, at most one step is waited for.
+# Tokens a step reads: Enter takes over within one, and loses at most that much work.
 STEP = SHORT
 # Tokens at the end of what is typed that the next letters may still change.
 HELD_BACK = 4
 
 
 class ReadAhead:
-    """Evaluates the messages so far and the beginning of the message that is being typed."""
+    """Reads the messages so far, and the beginning of the one that is being typed."""
 
     def __init__(self) -> None:
         self._context: Context | None = None
-        self._wish: tuple[Sequence[dict[str, Any]], str, int | None] | None = None
+        self._wish: tuple[Sequence[PromptMessage], str, int | None] | None = None
         self._planned: object = None  # the wish that `_target` was made of
         self._target: list[int] = []
         self._history = 0  # tokens before what is typed
         self._progress = (0, 0)
 
     def begin(self, context: Context, writer: PromptWriter) -> None:
-        """Start, once the model is loaded; a call of `look` may have come before."""
+        """The model is loaded; what was looked for meanwhile is read next."""
         self._writer = writer
         self._context = context
 
-    def look(self, messages: Sequence[dict[str, Any]], typed: str, max_tokens: int | None) -> None:
-        """Set what to read: `messages`, then `typed` text. From any thread."""
+    def look(self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None) -> None:
+        """What will probably be asked; from any thread."""
         self._wish = (messages, typed, max_tokens)
 
     def rest(self) -> None:
-        """Read nothing more. From any thread."""
+        """Nothing more is worth reading; from any thread."""
         self._wish = None
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Tokens that are read, and how many there are to read. From any thread, for display."""
+        """How many tokens of how many are read; from any thread, for showing."""
         return self._progress if self._wish else (0, 0)
 
     def step(self) -> bool:
-        """Evaluate a few tokens, on the engine thread. Returns whether there may be more to do."""
+        """Read a little; whether there may be more to do. On the engine thread."""
         wish, context = self._wish, self._context
         if wish is None or context is None:
             return False
@@ -64,23 +64,23 @@ class ReadAhead:
             for _ in context.feed(goal, min(self._history, len(goal))):
                 pass
         except (Stopped, ContextFull):
-            return False  # an answer was asked for, or the context is full
+            return False  # something urgent came, or there is no room
         except LcpError:
-            self.rest()  # the same error comes again when the answer is asked for
+            self.rest()  # whoever asks for the answer will be told
             return False
         return True
 
     def _plan(
         self,
         context: Context,
-        messages: Sequence[dict[str, Any]],
+        messages: Sequence[PromptMessage],
         typed: str,
         max_tokens: int | None,
     ) -> None:
-        """Find the tokens with which every continuation of `typed` begins."""
+        """The tokens that every continuation of `typed` begins with."""
 
         def with_question(text: str) -> list[int]:
-            question = {"role": "user", "content": text}
+            question = PromptMessage("user", text)
             return self._writer.write([*messages, question]).tokens
 
         a, b = with_question("a"), with_question("1")

@@ -1,20 +1,22 @@
-"""Finds out whether an answer repeats itself without end.
+"""Loops: whether an answer has begun to say the same thing for ever.
 
-Only exact repetition of tokens counts: a list with increasing numbers does not.
+Pure. It sees exact repetition of tokens only: a list whose numbers go up is none.
 """
 
 from collections.abc import Sequence
 
-# A cycle counts if it fills this many tokens and comes this many times. Tables, repeated lines of
-# code and "ha ha ha" are shorter and end by themselves.
+from lcp.engines import Repetition
+
+# A cycle counts when it filled so many tokens and came round so many times: long enough for
+# tables, repeated lines of code and "ha ha ha", which end by themselves.
 TOKENS = 200
 TIMES = 4
-PERIOD = 512  # tokens of the longest cycle
-EVERY = 16  # tokens between two checks
+PERIOD = 512  # tokens of the longest cycle that is looked for
+EVERY = 16  # tokens between two looks
 
 
 def period(tokens: Sequence[int]) -> int:
-    """The length of the shortest cycle at the end of `tokens`; 0 if there is none."""
+    """The tokens of the shortest cycle that the end of `tokens` consists of; 0 when none does."""
     n = len(tokens)
     for size in range(1, min(PERIOD, n // TIMES) + 1):
         need = max(TOKENS, TIMES * size)
@@ -23,13 +25,9 @@ def period(tokens: Sequence[int]) -> int:
     return 0
 
 
-def told(tokens: Sequence[int], size: int) -> str:
-    """A sentence on the cycle of `size` tokens at the end."""
+def repetition(tokens: Sequence[int], size: int) -> Repetition:
+    """How often the cycle of `size` tokens at the end came."""
     filled = size
     while filled < len(tokens) and tokens[-filled - 1] == tokens[-filled - 1 + size]:
         filled += 1
-    what = "token" if size == 1 else f"{size} tokens"
-    return (
-        f"The answer repeats itself (its last {what} {filled // size} times) and was stopped. "
-        "/set repeat_penalty 1.1, then /retry; /set loop_guard off lets it."
-    )
+    return Repetition(size, filled // size)

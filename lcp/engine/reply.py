@@ -4,17 +4,13 @@ It knows how tokens become text, what they cost and why they ended; it draws no 
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from lcp.engine.constraint import Constraint
-from lcp.engine.context import Progress
-from lcp.engine.decoder import PLAIN, Chunk, Decoder
+from lcp.engine.decoder import PLAIN, Decoder
 from lcp.engine.model import Model
-from lcp.engine.stats import Stats
-from lcp.engine.worker import Emit, Task
-from lcp.settings import Sampling, Settings
+from lcp.engine.worker import Emit, Job
+from lcp.engines import Chunk, Progress, PromptMessage, Remark, Stats
 
 # Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
 # all compute, that stops one of them at every token.
@@ -22,71 +18,22 @@ PACE_S = 0.1
 BEHIND = 16  # tokens behind an answer that may be tags or a stop string
 
 
-@dataclass(frozen=True)
-class Request:
-    """What an answer is asked with: `stop` strings end it, so does `max_tokens`."""
-
-    messages: Sequence[dict[str, Any]]
-    sampling: Sampling
-    max_tokens: int | None = None
-    stop: Sequence[str] = ()
-    thinking_tokens: int | None = None  # then its thinking is ended
-    begun: dict[str, Any] | None = None  # an answer that was cut, to go on with
-    move: bool = False  # whether cached tokens may be moved over a dropped middle
-    constraint: Constraint | None = None  # the answer's form; its thinking is free
-    loop_guard: bool = False  # whether an answer that repeats itself is cut
-
-    @classmethod
-    def by(
-        cls, settings: Settings, messages: Sequence[dict[str, Any]], said: int = 0, **more: Any
-    ) -> "Request":
-        """As the settings say; `said` tokens of the answer are there already."""
-        limit = settings.max_tokens
-        return cls(
-            messages,
-            settings.sampling,
-            max_tokens=limit and limit - said,
-            stop=settings.stop,
-            thinking_tokens=settings.thinking_tokens,
-            loop_guard=settings.loop_guard == "on",
-            **more,
-        )
-
-
-class Reply:
-    """An answer being made. Iterate it for Progress (while the prompt is read) and Chunks.
-
-    Afterwards `text`, `thinking`, `sampled` (all its ids), `tokens` (of these, the ids of the
-    text, empty when they do not spell it), `before` (how many of them were there before, of an
-    answer that was gone on with), `seed`, `stats`, `remark` (a sentence, where something is to be
-    said) and `ended`: end | length | stop | interrupted | full.
-    """
-
-    remark = ""
+class LlamaReply:
+    """See lcp.engines.Reply."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.begun = time.perf_counter()
+        self.asked = time.perf_counter()
         self.text = ""
         self.thinking = ""
         self.tokens: list[int] = []
         self.sampled: list[int] = []
         self.before = 0
         self.ended = ""
+        self.remark: Remark | None = None
         self.stats = Stats()
         self.stop_asked = False
-        self.task: Task[None]
-
-    def facts(self) -> dict[str, Any]:
-        """What is worth keeping of it beside its text, as plain values."""
-        return {
-            "thinking": self.thinking,
-            "tokens": self.tokens,
-            "sampled": self.sampled if self.sampled != self.tokens else [],
-            "ended": self.ended,
-            "seed": self.seed,
-            "stats": self.stats.as_dict(),
-        }
+        self.task: Job[None]
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
         return iter(self.task)
@@ -107,11 +54,11 @@ class Speech:
     """The tokens of a reply on their way to text."""
 
     def __init__(
-        self, reply: Reply, decoder: Decoder, model: Model, shown: frozenset[int], emit: Emit
+        self, reply: LlamaReply, decoder: Decoder, model: Model, shown: frozenset[int], emit: Emit
     ) -> None:
         """`shown`: control tokens whose spelling the decoder must see."""
         self.tokens: list[int] = []
-        self.clock = Clock(reply.begun)
+        self.clock = Clock(reply.asked)
         self._reply = reply
         self._decoder = decoder
         self._model = model
@@ -125,9 +72,9 @@ class Speech:
         self.thought = 0  # tokens of the thinking
         self._whole = 0  # tokens up to the last one that ended a character
 
-    def remark(self, sentence: str) -> None:
-        """What a person should know of this answer."""
-        self._reply.remark = sentence
+    def remark(self, remark: Remark) -> None:
+        """Tell a person what happened to this answer."""
+        self._reply.remark = remark
 
     def resume(self, tokens: Iterable[int]) -> None:
         """What was said before the answer was cut; it is not given out again."""
@@ -136,7 +83,7 @@ class Speech:
             self.say(token)
         self._send()
         self._emit, self._before = emit, len(self.tokens)
-        self.clock = Clock(self._reply.begun)
+        self.clock = Clock(self._reply.asked)
 
     @property
     def new(self) -> int:
@@ -224,11 +171,10 @@ def tag_tokens(model: Model, texts: Iterable[str] = PLAIN.all) -> frozenset[int]
     return frozenset(t for text in texts for t in model.tokenize(text) if model.is_control(t))
 
 
-def said_before(begun: dict[str, Any] | None, model: Model) -> list[int]:
-    """The ids of an answer that is gone on with."""
+def said_before(begun: PromptMessage | None, model: Model) -> list[int]:
+    """The ids of an answer to continue."""
     if begun is None:
         return []
-    ids = begun.get("sampled") or begun.get("tokens")
-    if ids and begun.get("fingerprint") == model.fingerprint:
-        return list(ids)
-    return model.tokenize(begun["content"], special=False)
+    if begun.tokens and begun.identity == model.fingerprint:
+        return list(begun.tokens)
+    return model.tokenize(begun.content, special=False)

@@ -1,4 +1,7 @@
-"""Samples tokens with llama.cpp's own chain of samplers, made from the settings."""
+"""Sampler: llama.cpp's own chain of samplers, made from the numbers.
+
+Nothing of it is re-implemented; one Sampler lives for one reply.
+"""
 
 import ctypes
 from array import array
@@ -12,12 +15,12 @@ from lcp.settings import Sampling
 
 
 class Sampler:
-    """Samples the tokens of one reply: logits in, a token out."""
+    """Logits in, one token out."""
 
     def __init__(
         self, model: Model, sampling: Sampling, seed: int, said: Sequence[int] = ()
     ) -> None:
-        """`said` are the tokens so far, for the penalties of repeated tokens."""
+        """`said`: the tokens so far, for the penalties that look back at them."""
         c = library()
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         s, keep = sampling, 1  # every filter leaves at least one token
@@ -48,17 +51,18 @@ class Sampler:
             self.accept(token)
 
     def sample(self, context: Context) -> int:
-        """Sample a token from the logits of the last token in the context, and accept it."""
+        """Draw a token from the logits of the last token the context read, and accept it."""
         return int(library().llama_sampler_sample(self._chain, context.handle, -1))
 
     def draw(self, candidates: "TokenCandidates") -> int:
-        """Sample one of the candidates; -1 if all are impossible. Removes some candidates."""
+        """Draw one of the candidates, some of which are gone afterwards; -1 where all are
+        impossible."""
         candidates.apply(self._chain)
         drawn = candidates.array.data[candidates.array.selected]
         return int(drawn.id) if drawn.logit > -float("inf") else -1
 
     def accept(self, token: int) -> None:
-        """Count a token for the penalties."""
+        """The token was said: the penalties count it."""
         library().llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
@@ -67,21 +71,21 @@ class Sampler:
 
 
 class TokenCandidates:
-    """Tokens with their logits, in the array that llama.cpp's samplers work on."""
+    """Tokens with their logits, as llama.cpp's samplers take them: to look at one by one."""
 
     def __init__(self, n: int) -> None:
         c = library()
         self._n = n
         self._data = (c.llama_token_data * n)()
         self.array = c.llama_token_data_array()
-        # Strided views write each field at C speed: a llama_token_data is id, logit, p.
+        # The fields are written as strided views, in C: a token_data is an id, a logit, a p.
         raw = memoryview(self._data).cast("B")
         self._ids = raw.cast("i")[0::3]
         self._logits, self._p = raw.cast("f")[1::3], raw.cast("f")[2::3]
         self._all = memoryview(array("i", range(n)))
 
     def fill(self, context: Context, row: int = -1) -> None:
-        """Take all tokens, with the logits of a row of the last batch (-1: of its last token)."""
+        """All tokens, with the logits of one of the last tokens the context read."""
         logits = library().llama_get_logits_ith(context.handle, row)
         floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
         self._ids[:] = self._all
@@ -89,7 +93,7 @@ class TokenCandidates:
         self._reset(self._n)
 
     def fill_only(self, context: Context, wanted: bytes) -> int:
-        """Take the tokens whose byte in `wanted` is not 0. Returns how many they are."""
+        """The tokens with a byte other than 0 in `wanted`, and their logits; how many they are."""
         logits = library().llama_get_logits_ith(context.handle, -1)
         floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
         ids = array("i", compress(range(self._n), wanted))
@@ -99,24 +103,24 @@ class TokenCandidates:
         return len(ids)
 
     def put(self, token: int) -> None:
-        """Take one token."""
+        """This token alone."""
         self._data[0].id, self._data[0].logit = token, 1.0
         self._reset(1)
 
     def forbid(self, token: int) -> None:
-        """Make a token impossible. Only right after `fill`, while token i has index i."""
+        """Make a token impossible; right after `fill`, while token i is the i-th."""
         self._logits[token] = -float("inf")
 
     def possible(self, index: int = 0) -> bool:
-        """Whether a candidate is still possible."""
+        """Whether a candidate has not been refused."""
         return self._logits[index] > -float("inf")
 
     def p(self, index: int) -> float:
-        """The probability of a candidate, once a sampler has computed it."""
+        """The probability of a candidate, after a sampler that computes it."""
         return self._p[index]
 
     def apply(self, sampler: object) -> None:
-        """Apply one of llama.cpp's samplers to the candidates."""
+        """Let a sampler of llama.cpp work on them."""
         library().llama_sampler_apply(sampler, ctypes.byref(self.array))
 
     def _reset(self, size: int) -> None:

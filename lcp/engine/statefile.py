@@ -107,19 +107,3 @@ def read(path: Path, fingerprint: Mapping[str, Any]) -> State | Unusable | None:
             return Unusable(f"was made with another {name}")
     blob = (ctypes.c_uint8 * (len(body) - at)).from_buffer(data, at)
     return State(facts["tokens"], facts["positions"], blob)
-
-
-def prune(folder: Path, limit: int) -> None:
-    """Remove the oldest state files of a folder until all together take at most `limit` bytes."""
-    files = []
-    for path in folder.glob("*.kv"):
-        with suppress(OSError):
-            stat = path.stat()
-            files.append((stat.st_mtime_ns, stat.st_size, path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= limit:
-            break
-        with suppress(OSError):
-            path.unlink()
-            total -= size

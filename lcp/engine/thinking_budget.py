@@ -6,17 +6,17 @@ A model that thinks although it was told not to has a budget of 0.
 from lcp.engine.decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
+from lcp.engines import ThinkingEnded
 
-# Added to the thinking as if the model had written it. Without such a sentence, a model whose
-# thinking is cut continues to think in its answer.
+# Read by the model as its own words: cut without any, a model goes on thinking in the answer.
 LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
 
 
 class ThinkingBudget:
-    """Ends the thinking of one answer after `limit` tokens."""
+    """The tokens that end the thinking of one answer, when its time has come."""
 
     def __init__(self, limit: int | None, model: Model, decoder: Decoder, speech: Speech) -> None:
-        """Without a `limit` the model itself ends its thinking."""
+        """`limit` in tokens; None leaves it to the model."""
         self._limit = limit
         self._model = model
         self._decoder = decoder
@@ -24,22 +24,19 @@ class ThinkingBudget:
         self._due: list[int] = []
 
     def due(self) -> int | None:
-        """The token that must come next; None if the model may sample one."""
+        """The token that must come next; None where the model may draw one."""
         if not self._due and self._is_spent():
             self._due = self._model.tokenize(self._ending())
         return self._due.pop(0) if self._due else None
 
     def _is_spent(self) -> bool:
         decoder, limit = self._decoder, self._limit
-        thinks = bool(decoder.closer) and decoder.whole  # never inside a character
+        thinks = bool(decoder.closer) and decoder.whole  # no character is cut in half
         return thinks and limit is not None and self._speech.thought >= limit
 
     def _ending(self) -> str:
         closer, said = self._decoder.closer, ""
         if self._limit:
             said = LAST_WORDS
-            self._speech.remark(
-                f"Its thinking was ended after {self._limit:,} tokens; "
-                "/set reasoning_budget auto leaves that to the model."
-            )
+            self._speech.remark(ThinkingEnded(self._limit))
         return said + closer + self._decoder.tags.then.get(closer, "")

@@ -15,32 +15,45 @@ Emit = Callable[[Any], None]
 _END = object()
 
 
-class Task(Generic[Result]):
-    """A job under way: iterate it for what it emits, then ask for its result."""
+class Job(Generic[Result]):
+    """A function on its way to the engine thread: iterate for what it emits, ask for its result."""
 
     def __init__(self, job: Callable[[Emit], Result]) -> None:
         self._job = job
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._result: Result | None = None
-        self._error: BaseException | None = None
-        self.done = False  # the job has ended
+        self.error: BaseException | None = None  # why it failed
+        self.done = False  # it has ended
+        self._lock = threading.Lock()
+        self._to_tell: list[Callable[[], None]] = []
 
     def run(self) -> None:
         """Do the job; on the engine thread."""
         try:
             self._result = self._job(self._items.put)
         except BaseException as error:
-            self._error = error
-        self.done = True
+            self.error = error
+        with self._lock:
+            self.done = True
         self._items.put(_END)
+        for tell in self._to_tell:
+            tell()
+
+    def call_when_done(self, tell: Callable[[], None]) -> None:
+        """Call `tell` at the end, on the engine thread, or at once if that is over."""
+        with self._lock:
+            if not self.done:
+                self._to_tell.append(tell)
+                return
+        tell()
 
     def __iter__(self) -> Iterator[Any]:
         """What the job emits, until it has ended; raises what it raised."""
         while (item := self._next()) is not _END:
             yield item
         self._items.put(_END)  # a task may be iterated, or waited for, again
-        if self._error:
-            raise self._error
+        if self.error:
+            raise self.error
 
     def result(self) -> Result:
         """What the job returned, once it has ended."""
@@ -60,21 +73,21 @@ class Worker:
     """A thread that runs tasks one after another until it is closed.
 
     When there is none it calls `idle` for steps of less urgent work, as long as that answers
-    True; then it sleeps until a task or a nudge comes.
+    True; then it sleeps until a job or a nudge comes.
     """
 
     def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
         self._idle = idle
-        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         # Not waited for at exit by Python itself, which would hang; Engine.close joins it.
         self._thread = threading.Thread(target=self._run, name="lcp engine", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[Emit], Result]) -> Task[Result]:
+    def submit(self, job: Callable[[Emit], Result]) -> Job[Result]:
         """Queue a job; it is called with a function that emits items to whoever iterates."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has ended")
-        task = Task(job)
+        task = Job(job)
         self._tasks.put(task)
         return task
 
@@ -101,4 +114,4 @@ class Worker:
             more = True
 
 
-_NUDGE: Task[None] = Task(lambda emit: None)
+_NUDGE: Job[None] = Job(lambda emit: None)

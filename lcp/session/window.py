@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from lcp.engines import PromptMessage
 from lcp.errors import TooLong
 from lcp.session.message import Message, Turn
 
-Plain = dict[str, Any]
-Count = Callable[[list[Plain]], int]
+Count = Callable[[list[PromptMessage]], int]
 
 
 @dataclass(frozen=True)
 class Window:
     """What the model gets to see. Turns are named by their questions."""
 
-    messages: list[Plain]
+    messages: list[PromptMessage]
     out: frozenset[str]  # turns that did not fit
     newly_out: tuple[str, ...]  # of these, the ones that were in the window before
     tokens: int
@@ -51,7 +50,7 @@ def fit(
     may_go.sort(key=lambda id: id not in was_out)
     known: dict[int, int] = {}
 
-    def shown(dropped: int) -> list[Plain]:
+    def shown(dropped: int) -> list[PromptMessage]:
         gone = set(may_go[:dropped])
         return messages(system, [t for t in turns if t.user.id not in gone], note)
 
@@ -85,32 +84,28 @@ def fit(
     )
 
 
-def messages(system: str | None, turns: Sequence[Turn], note: str = "") -> list[Plain]:
+def messages(system: str | None, turns: Sequence[Turn], note: str = "") -> list[PromptMessage]:
     """The system text, the note as a turn of its own, and the turns, as the engine takes them.
     An empty system text is one: the chat template may have its own."""
-    told: list[Plain] = [{"role": "system", "content": system}] if system is not None else []
+    told = [PromptMessage("system", system)] if system is not None else []
     if note:
         # A turn and not a system text: templates keep the roles alternating.
         told += [
-            {"role": "user", "content": "What have we talked about so far?"},
-            {"role": "assistant", "content": note},
+            PromptMessage("user", "What have we talked about so far?"),
+            PromptMessage("assistant", note),
         ]
     for turn in turns:
-        told.append(plain(turn.user))
+        told.append(for_prompt(turn.user))
         if turn.answer and turn.answer.content:  # stopped before its first word: none
-            told.append(plain(turn.answer))
+            told.append(for_prompt(turn.answer))
     return told
 
 
-def plain(message: Message) -> Plain:
+def for_prompt(message: Message) -> PromptMessage:
     """A message as the engine takes it."""
-    optional = {
-        "thinking": message.thinking,
-        "tokens": list(message.tokens),
-        "fingerprint": message.fingerprint,
-    }
-    present = {name: value for name, value in optional.items() if value}
-    return {"role": message.role, "content": message.content, **present}
+    return PromptMessage(
+        message.role, message.content, message.thinking, message.tokens, message.fingerprint
+    )
 
 
 def too_long(tokens: int, room: int, front: int, pinned: bool) -> TooLong:

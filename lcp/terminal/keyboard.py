@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app_or_none, run_in_terminal
+from prompt_toolkit.application import Application, get_app_or_none, run_in_terminal
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import vi_navigation_mode
@@ -83,7 +83,7 @@ class KeyboardOptions:
     """What the chat gives the line editor.
 
     `on_text` is called with the message typed so far, soon after the last key. `state` gives the
-    parts of the line below the prompt; an LcpError that it raises is raised by `Keyboard.read`.
+    parts of the line below the prompt.
     `commands` and `paths` are what Tab completes (see completion.py). `keys` gives "emacs" or
     "vi". `meanwhile` is called once, in another thread, soon after the first prompt is drawn.
     """
@@ -115,6 +115,8 @@ class Keyboard:
         self._editing = False
         self._kept: list[KeyPress] = []  # typed during an answer
         self._given = False  # whether the line began with a text that was not typed
+        self._app: Application[Any] | None = None  # of the open prompt
+        self._error: BaseException | None = None  # raised by `read`
         self._signal = 0  # the signal that arrived during this prompt
         self._complaint = ""  # an error of the external editor, until the next change
         # Control characters in pastes and file names look as they do in answers.
@@ -155,7 +157,7 @@ class Keyboard:
         with self._signals():
             text = " " + text if text.startswith("/") else text
             line = self._session.prompt(default=text, pre_run=self._begin, handle_sigint=False)
-        if self._signal:
+        if self._signal or self._error:
             raise self._end()
         return self._line(line)
 
@@ -200,16 +202,11 @@ class Keyboard:
     def _parts(self) -> Sequence[toolbar.ToolbarPart]:
         if self._complaint:
             return [(self._complaint, "bad")]
-        try:
-            parts = self._options.state()
-        except LcpError as error:
-            app = self._session.app
-            if app.is_running and not app.is_done:
-                app.exit(exception=error)
-            return ()
+        parts = self._options.state()
         return [("vi: normal", ""), *parts] if vi_navigation_mode() else parts
 
     def _begin(self) -> None:
+        self._app = get_app_or_none()
         self._leave()
         # The keys typed during the answer may be Up or Ctrl-R, which need the history.
         self._session.default_buffer.load_history_if_not_yet_loaded()
@@ -248,15 +245,27 @@ class Keyboard:
         finally:
             self._editing = False
 
+    def fail(self, error: BaseException | None) -> None:
+        """Let `read` raise this error, now or when it is called next; from any thread."""
+        self._error = error
+        self._leave_soon()
+
+    def _leave_soon(self) -> None:
+        if self._app and self._app.loop:
+            with suppress(RuntimeError):  # it has ended meanwhile
+                self._app.loop.call_soon_threadsafe(self._leave)
+
     def _end(self) -> BaseException:
-        """The exception for the signal that arrived."""
+        """The exception for the signal that arrived, or the error."""
         number = self._signal
+        if self._error and not number:
+            return self._error
         return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
     def _leave(self) -> None:
-        """End the prompt if a signal arrived and the prompt is still open."""
-        app = get_app_or_none()
-        if self._signal and app and app.future and not app.future.done():
+        """End the prompt if a signal or an error arrived and the prompt is still open."""
+        app = self._app
+        if (self._signal or self._error) and app and app.future and not app.future.done():
             app.exit(exception=self._end())
 
     @contextmanager
@@ -268,8 +277,7 @@ class Keyboard:
 
         def note(number: int, frame: FrameType | None) -> None:
             self._signal = number
-            if (running := get_app_or_none()) and running.loop:
-                running.loop.call_soon_threadsafe(self._leave)
+            self._leave_soon()
 
         def repaint(number: int, frame: FrameType | None) -> None:
             # After `fg`; also after a SIGSTOP, which left the terminal in the shell's modes.

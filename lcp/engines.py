@@ -1,0 +1,357 @@
+"""What lcp asks of an engine: the Engine protocol, and the values that go in and come out.
+
+An engine turns messages into answers. `lcp.engine` runs llama.cpp in this process; a second engine
+would implement the same protocol. What an engine cannot do, it refuses with NotSupported.
+Times are in seconds, sizes of a context in tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from lcp.settings import Sampling, Settings
+
+# What goes in
+
+
+@dataclass(frozen=True)
+class PromptMessage:
+    """A message of a prompt. An answer may carry the ids of its `tokens` and the `identity` of the
+    model that sampled them; that model then reads the same tokens again."""
+
+    role: str  # system | user | assistant
+    content: str
+    thinking: str = ""
+    tokens: tuple[int, ...] = ()
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """The form of an answer: a JSON schema, a regular expression or a grammar in GBNF. Messages
+    call it by its `name`: a file, or "The schema"."""
+
+    kind: Literal["schema", "regex", "grammar"]
+    text: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for one answer."""
+
+    messages: Sequence[PromptMessage]
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()  # strings that end the answer
+    thinking_tokens: int | None = None  # the most tokens of thinking
+    begun: PromptMessage | None = None  # the answer to continue; its tokens include the thinking
+    move: bool = False  # cached tokens may be moved over a gap
+    constraint: Constraint | None = None  # applies to the answer, not to its thinking
+    loop_guard: bool = False  # an answer that repeats itself is cut
+
+    @classmethod
+    def by(
+        cls, settings: Settings, messages: Sequence[PromptMessage], said: int = 0, **more: Any
+    ) -> Request:
+        """A request with these settings; the answer already has `said` tokens."""
+        limit = settings.max_tokens
+        return cls(
+            messages,
+            settings.sampling,
+            max_tokens=limit and limit - said,
+            stop=settings.stop,
+            thinking_tokens=settings.thinking_tokens,
+            loop_guard=settings.loop_guard == "on",
+            **more,
+        )
+
+
+# What comes out
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How much of the model is loaded, 0..1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the prompt is read, in tokens. `kept` tokens were in the KV cache, `moved` of them at
+    another position; `done` of `total` new ones are read."""
+
+    kept: int
+    moved: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of the answer's text, and how many tokens it was sampled as."""
+
+    kind: Literal["thinking", "answer"]
+    text: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that the model might have sampled, and its probability, 0..1."""
+
+    token: int
+    text: str
+    p: float
+    ends: bool = False  # it ends the answer
+
+
+@dataclass(frozen=True)
+class TokenProb:
+    """A token of an answer and its probability, 0..1; `others` are the most likely tokens at this
+    place, the best first."""
+
+    token: int
+    text: str
+    p: float
+    others: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The numbers of one answer."""
+
+    prompt_tokens: int = 0
+    reused: int = 0  # tokens that were in the KV cache
+    moved: int = 0
+    read: int = 0
+    reply_tokens: int = 0
+    dropped_turns: int = 0
+    ttft_s: float = 0.0  # from the question to the first text
+    read_s: float = 0.0
+    decode_s: float = 0.0  # from the first token to the last
+    tokens_per_second: float = 0.0  # (reply_tokens - 1) / decode_s: the steps between them
+    ctx_used: int = 0  # tokens in the KV cache, or of the conversation as it will be read again
+    ctx_size: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers for JSON, seconds to a tenth of a millisecond."""
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+    def followed_by(self, rest: Stats) -> Stats:
+        """The numbers of an answer that continued after turns left the window."""
+        tokens = self.reply_tokens + rest.reply_tokens
+        seconds = self.decode_s + rest.decode_s
+        return replace(
+            self,
+            moved=self.moved + rest.moved,
+            reply_tokens=tokens,
+            decode_s=seconds,
+            tokens_per_second=(tokens - 2) / seconds if seconds else 0.0,
+            ctx_used=rest.ctx_used,
+            dropped_turns=rest.dropped_turns,
+        )
+
+
+# What an engine did to an answer, for a person to know.
+
+
+@dataclass(frozen=True)
+class ThinkingEnded:
+    """The thinking reached its limit, in tokens; the answer followed."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """The answer was cut: its last `period` tokens came `times` times."""
+
+    period: int
+    times: int
+
+
+@dataclass(frozen=True)
+class NoTokenFits:
+    """The answer was cut: no token of the model fits the constraint. `why` may be ""."""
+
+    why: str
+
+
+Remark = ThinkingEnded | Repetition | NoTokenFits
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Task(Protocol[Result]):
+    """Work on the engine's thread. Iterating it gives Loading or Progress until it ends."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed; None while it has not."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def result(self) -> Result:
+        """Wait for the end; raises what the work raised."""
+
+    def call_when_done(self, tell: Callable[[], None]) -> None:
+        """Call `tell` at the end, on the engine's thread, or at once if that is over."""
+
+
+class Reply(Protocol):
+    """An answer while it is generated: iterate it for Progress and Chunks; then the rest is known.
+
+    `sampled` are the ids of all its tokens, `tokens` those of its text ([] where they do not spell
+    it). The first `before` of `sampled` were in the answer that it continues.
+    """
+
+    text: str
+    thinking: str
+    tokens: list[int]
+    sampled: list[int]
+    before: int
+    seed: int
+    ended: str  # end | length | stop | interrupted | full
+    remark: Remark | None
+    stats: Stats
+
+    def __iter__(self) -> Iterator[Chunk | Progress]: ...
+
+
+class Engine(Protocol):
+    """One model. Its methods are called from one thread; `stop`, `held`, `loaded` and `ahead` from
+    any. Facts of the model are known once `load` has ended."""
+
+    variables: Mapping[str, Any]  # for the chat template, from the next prompt on
+    raw: bool  # continue text as it is, without a chat template
+
+    # life
+
+    def load(self, constraint: Constraint | None = None) -> Task[None]:
+        """Load the model; iterating gives Loading. Prepare for answers with this constraint."""
+
+    def close(self) -> None:
+        """Stop everything and free the model; may be called again."""
+
+    def stop(self) -> None:
+        """End the answer or the task at work; safe in a signal handler."""
+
+    # facts
+
+    @property
+    def loaded(self) -> float:
+        """How much of the model is loaded, 0..1."""
+
+    @property
+    def identity(self) -> str:
+        """Tells this model from every other."""
+
+    @property
+    def recommended(self) -> Mapping[str, Any]:
+        """The settings that the model's makers recommend in its file."""
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """What else decides the tokens of an answer: versions, kinds of computing."""
+
+    @property
+    def size(self) -> int:
+        """Tokens that the context holds."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the chat template has thinking."""
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the chat template has a place for a system text."""
+
+    def own_system(self, silent: bool = False) -> str:
+        """The system text of the chat template for a chat without one; with `silent`, for a chat
+        whose system text is empty."""
+
+    def looks_at(self, *variables: str) -> bool:
+        """Whether the chat template uses one of these variables."""
+
+    def notices(self) -> list[str]:
+        """Sentences that a person should read about this model on this computer."""
+
+    # counting
+
+    @property
+    def held(self) -> int:
+        """Tokens in the KV cache."""
+
+    def room(self, max_tokens: int | None) -> int:
+        """Tokens that a prompt may have, so that an answer fits after it."""
+
+    def count(self, messages: Sequence[PromptMessage]) -> int:
+        """Tokens of the prompt that asks for an answer to these messages."""
+
+    def used(self, messages: Sequence[PromptMessage]) -> int:
+        """Tokens of the context that these messages take, at most all."""
+
+    def tokens(self, text: str) -> int:
+        """Tokens of a text."""
+
+    def clip(self, text: str, n: int) -> str:
+        """The end of a text, at most n tokens."""
+
+    def seconds_to_read(self, n: int) -> float:
+        """About how long it takes to read n tokens; 0 while that is not known."""
+
+    # while a person types
+
+    def look_ahead(
+        self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
+    ) -> None:
+        """Read these messages, and what is typed of the next one, when there is time."""
+
+    def rest(self) -> None:
+        """Read nothing ahead, until the next `look_ahead`."""
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        """Tokens read ahead, and how many there are to read."""
+
+    def weigh(self, job: Callable[[], None]) -> Task[None]:
+        """Call a function that counts tokens, between two steps of other work."""
+
+    # answers
+
+    def reply(self, request: Request) -> Reply:
+        """Begin an answer."""
+
+    # what an engine may refuse: the method, or the task that it gives, raises NotSupported
+
+    def save(self, path: Path) -> Task[int]:
+        """Write the KV cache to a file. The result is its size in bytes, 0 if nothing was written.
+        `stop` ends it."""
+
+    def restore(self, path: Path) -> Task[str]:
+        """Load the KV cache from a file, if there is one. The result is "", or why the file cannot
+        be used, as the end of a sentence."""
+
+    def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
+        """The tokens of a prompt: ids, and what they spell."""
+
+    def spelled(self, token: int) -> str:
+        """What one token spells."""
+
+    def probs(
+        self,
+        messages: Sequence[PromptMessage],
+        answer: Sequence[int],
+        free: Callable[[], int | None] = lambda: None,
+    ) -> Task[list[TokenProb]]:
+        """The probabilities of an answer's tokens; iterating gives Progress. `free` gives the bytes
+        of free memory. `stop` ends it early, with fewer tokens."""
