@@ -1,6 +1,6 @@
-"""ThinkingTags: how families of models mark their thinking and their answer in what they write.
+"""The tags with which families of models mark their thinking and their answer.
 
-One table with its sources; the decoder, the token budget and a grammar read it. It knows no model.
+One table, with its sources. The decoder, the thinking budget and constraints use it.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Family:
-    """The tags of models that write alike.
+    """The tags of a family of models.
 
-    Tags that a person could ask for in an answer ("<answer>") need `signs`: texts that are all in
-    the chat template of such a model, or its only one is a special token of the vocabulary.
-    Without signs the tags count for every model.
+    Tags that may also occur in an ordinary answer ("<answer>") need `signs`, by which such a model
+    is recognized: all of them are in its chat template, or the only one is a special token of its
+    vocabulary. Without signs, the tags apply to every model.
     """
 
     name: str
     source: str  # a file of llama.cpp's models/templates, or where else the tags are documented
     opener: str = ""  # begins the thinking
     closer: str = ""  # ends it
-    headings: tuple[str, ...] = ()  # stand between the thinking and the answer
-    ends: tuple[str, ...] = ()  # stand behind the answer, where the last heading or closer began it
-    then: str = ""  # what the model writes between the closer and its answer
+    headings: tuple[str, ...] = ()  # come between the thinking and the answer
+    ends: tuple[str, ...] = ()  # come after an answer that the last heading or closer began
+    then: str = ""  # the text between the closer and the answer
     signs: tuple[str, ...] = ()
 
 
@@ -54,7 +54,7 @@ FAMILIES = (
     Family("OpenThinker, Sky-T1", "the model card of OpenThinker-7B",
            "<|begin_of_thought|>", "<|end_of_thought|>", ("<|begin_of_solution|>",),
            ("<|end_of_solution|>",), "\n\n<|begin_of_solution|>\n\n"),
-    # Recognised by their signs; they come last, as what they say of a shared tag counts.
+    # Families with signs come last: for a tag that several families have, the last one counts.
     Family("Granite 3.3", "ibm-granite-granite-3.3-2B-Instruct.jinja",
            "<think>", "</think>", ("<response>",), ("</response>",), "<response>",
            ("write your response between <response></response>",)),
@@ -79,13 +79,13 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Tags:
-    """What counts for one model."""
+    """The tags of one model."""
 
-    # what stands before the answer -> what closes it; "" for a heading, which is only dropped
+    # a tag before the answer -> the tag that closes it; "" for a heading
     openers: Mapping[str, str] = field(default_factory=dict)
-    # a heading or a closer -> what stands behind the answer that it began
+    # a heading or a closer -> the tags after the answer that it begins
     ends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    then: Mapping[str, str] = field(default_factory=dict)  # closer -> what comes before the answer
+    then: Mapping[str, str] = field(default_factory=dict)  # closer -> text before the answer
 
     @property
     def all(self) -> frozenset[str]:
@@ -94,12 +94,12 @@ class Tags:
         return frozenset((*self.openers, *filter(None, self.openers.values()), *behind))
 
 
-NONE = Tags()  # text that goes on as it is
+NONE = Tags()  # for raw text
 
 
 def tags(template: str = "", is_special: Callable[[str], bool] = lambda text: False) -> Tags:
-    """The tags of a model with this chat template; `is_special` tells whether a text is one
-    special token of its vocabulary."""
+    """The tags of a model with this chat template. `is_special` tells whether a text is one special
+    token of its vocabulary."""
     openers: dict[str, str] = {}
     ends: dict[str, tuple[str, ...]] = {}
     then: dict[str, str] = {}
@@ -118,7 +118,7 @@ def tags(template: str = "", is_special: Callable[[str], bool] = lambda text: Fa
 
 
 def thinks(template: str) -> bool:
-    """Whether a chat template says anything of thinking."""
+    """Whether a chat template supports thinking."""
     words = ("enable_thinking", "thinking_mode", "reasoning_content", "message.thinking")
     pairs = ((o, c) for o, c in tags(template).openers.items() if c)
     # a closer may be the end of any message: "<|end|>"

@@ -1,15 +1,15 @@
-"""Work in a process that may die: `python -m lcp.engine.child WHAT` prints one line of JSON.
+"""The child process, for work that may crash or take too much time or memory.
 
-probe    compute once with a small quantised model of zeros, along the very code of a chat. What
-         kills the native library on this CPU (an illegal instruction, a broken kernel) kills
-         this process
-devices  what llama.cpp can compute on here
-constraint  whether any answer can have the form that is read from stdin, and what should be said
-         of it; in little time and memory, or it is ended
-memory   what a model and its contexts would take; which ones is read from stdin as JSON
-load     load a file without its weights, as far as that can fail; which one is read from stdin
+`python -m lcp.engine.child TASK` reads JSON from stdin and prints one line of JSON. The tasks:
 
-memory and load print a line {"begun": true} first: what kills them after it is the model.
+probe       compute with a small model of zeros, as a chat does; if llama.cpp cannot run on this
+            CPU (an illegal instruction, a broken kernel), only this process crashes
+devices     list the devices on which llama.cpp can compute
+constraint  check whether any answer matches a constraint, with limits on time and memory
+memory      ask llama.cpp how much memory a model and its contexts would take
+load        load a file without its weights, to find out whether that fails
+
+memory and load first print {"begun": true}: if they crash after it, the model is the cause.
 """
 
 import json
@@ -34,7 +34,7 @@ _ALIGN = 32
 
 
 def probe() -> dict[str, Any]:
-    """Read 32 tokens, then one: the paths of prefill and decode."""
+    """Evaluate 32 tokens, then one: the code paths of prefill and decode."""
     from lcp.engine.context import Context
     from lcp.engine.model import Model
     from lcp.engine.native import StopByte, library, supports_gpu
@@ -102,7 +102,7 @@ def _value(value: int | float | str) -> bytes:
 
 
 def _of_a_model(what: str) -> dict[str, Any]:
-    """The answer about a model, which may kill this process, or why llama.cpp refuses it."""
+    """Do a task with a model, which may crash this process."""
     from lcp.engine import memory_needs
     from lcp.engine.native import library
 
@@ -116,7 +116,7 @@ def _of_a_model(what: str) -> dict[str, Any]:
 
 
 def _constraint(wish: dict[str, Any]) -> dict[str, Any]:
-    """The notices on a constraint, or the sentence that refuses it."""
+    """The notices about a constraint, or the error."""
     from lcp.engine import gbnf_matcher, llguidance_matcher
     from lcp.engine.constraint import CPU_S, MEMORY
     from lcp.engine.native import library
@@ -132,7 +132,7 @@ def _constraint(wish: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-# limits, for a job that may take everything
+# limits of time, memory and stack
 
 
 def _limited(job: Callable[[], Result], seconds: int, memory: int) -> Result:

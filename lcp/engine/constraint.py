@@ -14,13 +14,16 @@ from lcp.engines import Constraint
 from lcp.errors import NativeError, SettingsError
 from lcp.words import short
 
-CPU_S, MEMORY = 1, 256 << 20  # what the child may take, beside its start
+CPU_S, MEMORY = 1, 256 << 20  # limits of the check, in seconds and bytes
 _WAIT_S = 60  # the machine may be busy
 
 
 def check(constraint: Constraint) -> list[str]:
-    """What a person should know of it. Raises SettingsError where no answer can have this form, or
-    where finding that out takes too much; NativeError where the library cannot run here."""
+    """Notices about a constraint, from a check in the child process.
+
+    Raises SettingsError if no answer can match it or if the check takes too much time or memory;
+    NativeError if the library cannot run here.
+    """
     command = [sys.executable, "-m", "lcp.engine.child", "constraint"]
     try:
         done = subprocess.run(
@@ -46,7 +49,6 @@ def check(constraint: Constraint) -> list[str]:
 
 def _too_much(constraint: Constraint) -> SettingsError:
     return SettingsError(
-        f"{constraint.name} is too complex: to compile it takes more than {CPU_S} s, "
-        f"{MEMORY >> 20} MiB of memory or the stack. Use a simpler one, with smaller counts and "
-        "fewer levels."
+        f"{constraint.name} is too complex: compiling it takes more than {CPU_S} s, "
+        f"{MEMORY >> 20} MiB of memory or the whole stack. Use smaller counts and fewer levels."
     )

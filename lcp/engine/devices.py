@@ -1,6 +1,6 @@
-"""Devices: what llama.cpp can compute on here, and the memory each of them has.
+"""The devices on which llama.cpp can compute, and their memory.
 
-Asked in the child: a GPU's driver may take its time, or die.
+Runs in the child process: a GPU's driver may be slow or crash.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ _KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
 
 
 def devices() -> dict[str, Any]:
-    """Every device with its free and total bytes (0 and 0 when it does not say)."""
+    """All devices, with their free and total bytes (0 and 0 if unknown)."""
     count = _function("ggml_backend_dev_count", ctypes.c_size_t)
     get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
     return {
@@ -24,7 +24,7 @@ def devices() -> dict[str, Any]:
 
 
 def device_name(device: int) -> str:
-    """What ggml calls a device: "CPU", "CUDA0"."""
+    """ggml's name of a device: "CPU", "CUDA0"."""
     name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
     return name(device).decode("utf-8", "replace")
 

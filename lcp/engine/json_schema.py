@@ -1,7 +1,8 @@
-"""Schemas: a JSON schema made ready for llguidance, and what is wrong in it and where.
+"""Rewrites a JSON schema for llguidance, and finds the part of a schema that is wrong.
 
-llguidance enforces most of JSON Schema, not all. What it would get wrong is rewritten here; what it
-would silently pass over is told. It knows no tokens.
+llguidance enforces most of JSON Schema, but not all. `prepare` rewrites what llguidance would get
+wrong and reports the keywords that it would silently ignore. Regular expressions in a schema are
+ECMA 262; llguidance's are Rust's.
 """
 
 import json
@@ -15,13 +16,13 @@ from lcp.errors import SettingsError
 Schema = dict[str, Any]
 
 _NAMES = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
-_VALUES = {"const", "enum", "default", "examples"}  # below them are plain values, not schemas
+_VALUES = {"const", "enum", "default", "examples"}  # they contain plain values, not schemas
 _BRANCHES = ("allOf", "anyOf", "oneOf")
 _COUNTS = {
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
 }  # fmt: skip
 _IGNORED = {"contentEncoding", "contentMediaType", "contentSchema"}  # by llguidance, silently
-# llguidance lets every year have a 29 February, and any minute 60 seconds.
+# llguidance allows 29 February in every year and second 60 in every minute.
 _DATE = (
     r"(\d{3}[1-9]|\d\d[1-9]\d|\d[1-9]\d\d|[1-9]\d{3})"
     r"-((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)"
@@ -38,7 +39,7 @@ _FORMATS = {
 
 
 def read(text: str, name: str) -> Schema:
-    """The schema in a text; SettingsError where there is none."""
+    """Parse a schema. Raises SettingsError if the text is not one."""
     try:
         schema = json.loads(text)
     except ValueError as error:
@@ -47,21 +48,21 @@ def read(text: str, name: str) -> Schema:
         return {}
     if not isinstance(schema, dict):
         raise SettingsError(
-            f"{name} is not a JSON schema that allows anything: it is {json.dumps(schema)[:40]}. "
-            "A schema is an object, in braces."
+            f"{name} is not a JSON schema (it is {json.dumps(schema)[:40]}). "
+            "Write a JSON object, in braces."
         )
     return schema
 
 
 def prepare(schema: Schema) -> tuple[Schema, set[str]]:
-    """The schema as llguidance enforces it, and the keywords that it does not.
+    """The schema for llguidance, and the keywords that it does not enforce.
 
-    An object whose properties are listed has no others, unless the schema speaks of them.
+    An object with `properties` gets no others, unless the schema says something about others.
     """
     found = dict(parts(schema))
     told = {word for part in found.values() for word in _IGNORED & part.keys()}
     if any(isinstance(part.get("$id"), str) for pointer, part in found.items() if pointer):
-        told.add("$id")  # references inside such a part may be looked up in the whole
+        told.add("$id")  # references in such a part may be resolved against the whole schema
     combined = {id(found[pointer]) for pointer in _combined(found)}
 
     def change(old: Schema, new: Schema) -> Schema:
@@ -81,7 +82,8 @@ def _closed(part: Schema) -> Schema:
 
 
 def _combined(found: dict[str, Schema]) -> set[str]:
-    """The parts (by pointer) of which others may ask for further properties of the same object."""
+    """Pointers of the parts that share their object with other parts, which may name further
+    properties of it."""
     pieces = {}
     for pointer, part in found.items():
         branches = ((key, i) for key in _BRANCHES for i in range(_length(part.get(key))))
@@ -116,8 +118,8 @@ def _prepare(part: Schema, told: set[str]) -> Schema:
 
 
 def _count_properties(part: Schema, told: set[str]) -> Schema:
-    """Without the numbers of properties that llguidance refuses, as it does with optional names.
-    It counts a name that comes twice as two."""
+    """The part without minProperties and maxProperties where llguidance refuses them: if it has
+    optional names. llguidance counts a name that comes twice as two."""
     low, high = part.get("minProperties"), part.get("maxProperties")
     if not isinstance(low or high, int):
         return part
@@ -134,8 +136,8 @@ def _count_properties(part: Schema, told: set[str]) -> Schema:
 
 
 def _each(schema: Any, change: Callable[[Schema, Schema], Schema]) -> Any:
-    """The schema with each part of it changed, inner ones first; `change` gets a part as it was,
-    too. References may point below keywords that nobody knows: what is there is changed as well."""
+    """The schema with `change(old, new)` applied to each part, inner ones first. This includes
+    parts below unknown keywords, because references may point there."""
     if isinstance(schema, list):
         return [_each(part, change) for part in schema]
     if not isinstance(schema, dict):
@@ -150,14 +152,14 @@ def _each(schema: Any, change: Callable[[Schema, Schema], Schema]) -> Any:
 
 
 def parts(part: Schema, pointer: str = "") -> Iterator[tuple[str, Schema]]:
-    """The parts of a schema, itself first, each with its JSON pointer."""
+    """The schema and its parts, each with its JSON pointer."""
     yield pointer, part
     for at, sub in _inside(part, pointer):
         yield from parts(sub, at)
 
 
 def _inside(value: Any, pointer: str, names: bool = False) -> Iterator[tuple[str, Schema]]:
-    """The nearest parts below a schema, a list of them, or, with `names`, a map of names."""
+    """The nearest parts in a schema or in a list; with `names`, in a map from names to parts."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for key, sub in pairs:
         at = f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
@@ -169,8 +171,8 @@ def _inside(value: Any, pointer: str, names: bool = False) -> Iterator[tuple[str
 
 
 def fault(schema: Schema, why: str, error: Callable[[Schema], str]) -> tuple[str, str]:
-    """Where in a schema the error `why` comes from, as a JSON pointer, and the error there.
-    `error` compiles a schema and gives its error, "" where there is none."""
+    """The JSON pointer of the smallest part that causes the error `why`, and the error there.
+    `error` compiles a schema and returns its error, or ""."""
     found = dict(parts(schema))
     whole = {"definitions": {"x": _each(schema, _moved)}}
     place, seen = "", {""}
@@ -189,7 +191,7 @@ def fault(schema: Schema, why: str, error: Callable[[Schema], str]) -> tuple[str
 
 
 def _target(part: Schema) -> str | None:
-    """The pointer that a part refers to, within the schema."""
+    """The pointer in a part's $ref, if it points into the same schema."""
     target = part.get("$ref")
     return unquote(target[1:]) if isinstance(target, str) and target.startswith("#") else None
 
@@ -204,8 +206,8 @@ def _length(value: object) -> int:
 
 
 def ends(schema: Schema) -> bool:
-    """Whether any value of the schema ends: False where each must hold another one of its kind.
-    Only what references demand is followed."""
+    """Whether the schema has a finite value: False if each value must contain another one.
+    Only required parts count."""
     found = dict(parts(schema))
     ending: set[str] = set()
     while fresh := {at for at in found.keys() - ending if _ends(at, found[at], found, ending)}:
@@ -237,9 +239,11 @@ def _ends(pointer: str, part: Schema, found: dict[str, Schema], ending: set[str]
     return True
 
 
-# Regular expressions
+# regular expressions
 
-# \d, \w and \s as the members of a class: what ECMA, Rust and Python all count, and what any does.
+# The members of \d, \w and \s: narrow, on which ECMA, Rust and Python agree, and wide, of any of
+# them. A class that matches is narrow and one that excludes is wide, so that every validator
+# accepts the answer.
 _NARROW = {
     "d": "0-9",
     "w": "0-9A-Za-z_",
@@ -255,7 +259,7 @@ _ATOMS = re.compile(r"\\c[A-Za-z]|\\.|.", re.DOTALL)
 
 
 def translate_pattern(pattern: str) -> str:
-    """The same pattern for llguidance; an invalid one stays invalid."""
+    """An ECMA 262 pattern in llguidance's syntax. An invalid pattern stays invalid."""
     atoms = iter(_ATOMS.findall(pattern))
     return "".join(
         _pattern_class(atoms) if atom == "[" else _DOT if atom == "." else _pattern_atom(atom)
@@ -264,7 +268,7 @@ def translate_pattern(pattern: str) -> str:
 
 
 def _pattern_class(atoms: Iterator[str]) -> str:
-    """A class in brackets, after its "["."""
+    """Translate a class in brackets; its "[" is already consumed."""
     members: list[str] = []
     negated = False
     for atom in atoms:
@@ -284,16 +288,16 @@ def _pattern_class(atoms: Iterator[str]) -> str:
             made += "-" + _pattern_atom(two[2], inside=True)
             i += 2
         i += 1
-    # llguidance (derivre 0.3.13) writes a class that contains NUL with every JSON escape, \" and
-    # \\ among them, even where the class excludes the quote or the backslash.
+    # Remove NUL: for a class with NUL, llguidance (derivre 0.3.13) allows every JSON escape, \" and
+    # \\ too, even if the class excludes the quote or the backslash.
     return f"[[{made}]--\\x00]"
 
 
 def _pattern_atom(atom: str, negated: bool = False, inside: bool = False) -> str:
     letter = atom[1:]
-    if atom == "\\":  # at the end: invalid, and llguidance puts more behind it
+    if atom == "\\":  # at the end: invalid, but llguidance would append to it
         return "["
-    if not letter:  # in a class, Rust knows [[a]&&b--c~~d]
+    if not letter:  # Rust's classes have operators: [[a]&&b--c~~d]
         return f"\\{atom}" if inside and atom in "[]&~-^" else atom
     if letter in "dws":
         return f"[{(_WIDE if negated else _NARROW)[letter]}]"
@@ -305,4 +309,4 @@ def _pattern_atom(atom: str, negated: bool = False, inside: bool = False) -> str
         return r"\x08"
     if letter == "0":
         return r"\x00"
-    return letter if letter in "<>" else atom  # \< is the edge of a word in Rust
+    return letter if letter in "<>" else atom  # \< is a word boundary in Rust

@@ -1,7 +1,7 @@
-"""Needs: the memory a model and its contexts would take, as llama.cpp says it, with none taken.
+"""Asks llama.cpp how much memory a model and its contexts would take, without allocating it.
 
-llama.cpp lays out a model and a context without allocating them (`no_alloc`), from the very
-parameters of a chat. Some metadata makes it abort the process: only the child calls this.
+With `no_alloc`, llama.cpp plans a model and a context as for a chat but allocates nothing. Some
+files make it abort, so this runs only in the child process.
 """
 
 import base64
@@ -23,8 +23,8 @@ from lcp.engine.temporary_file import scratch
 from lcp.errors import NativeError
 
 _MIB = 1 << 20
-_ANY = 512  # tokens of a context, where the size is of no interest
-# What llama.cpp logs of one context; each is a number of MiB, rounded to 0.01.
+_ANY = 512  # size of a context, in tokens, where it does not matter
+# Lines of llama.cpp's log about one context; sizes are in MiB, rounded to 0.01.
 _KV = re.compile(r"size = +([\d.]+) MiB \(.*, K \(")
 _STATE = re.compile(r"size = +([\d.]+) MiB \(.*, R \(|layers = \d+, size = +([\d.]+) MiB")
 _COMPUTE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
@@ -36,11 +36,11 @@ Buffers = list[dict[str, Any]]
 def memory_needs(
     wish: dict[str, Any], by_buffer: Callable[[Any], Buffers] | None = None
 ) -> dict[str, Any]:
-    """What the model with wish["header"] takes, and a context for each of wish["rows"].
+    """The memory of the model with wish["header"], and of a context for each of wish["rows"].
 
-    A row is (context, kv_type). Sizes are bytes, as `by_buffer` has them (by default
-    `breakdown`) where that agrees with the log, else the log's, to 0.01 MiB: then `weights` is
-    None, of which the log says nothing. `gpus` are the names of those that could take layers. A
+    A row is (context, kv_type). Sizes are in bytes. They come from `by_buffer` (by default
+    `breakdown`) if it agrees with the log, else from the log, to 0.01 MiB; then `weights` is None,
+    because the log does not have it. `gpus` are the names of the GPUs that could take layers. A
     row that llama.cpp refuses has an `error`.
     """
     _limit_memory()
@@ -69,9 +69,9 @@ def memory_needs(
 
 
 def load(wish: dict[str, Any]) -> dict[str, Any]:
-    """Do with the file at wish["path"] what a chat does before it computes; raises ModelError.
+    """Do everything with the file at wish["path"] that a chat does before it computes.
 
-    What aborts here would abort the chat: a vocabulary, a header, a tokenizer.
+    Raises ModelError. A header, vocabulary or tokenizer that aborts here would abort the chat.
     """
     c = library()
     _limit_memory()
@@ -88,7 +88,7 @@ def context_needs(
     model: Model, size: int, kv_type: str, asked: str, offloaded: bool,
     by_buffer: Callable[[Any], Buffers],
 ) -> dict[str, Any]:  # fmt: skip
-    """One row: a context made as a chat makes it, and gone again."""
+    """One row: create a context as a chat does, and free it."""
     c = library()
     swa_full = keep_all_cells(model, size, kv_type)
     flash = flash_attention(asked, kv_type, offloaded)
@@ -109,7 +109,7 @@ def context_needs(
         "kv": context,
         "state": state,
         "compute": sum(compute.values()),
-        # rows of logits, one of them (llama_context::output_reserve); the breakdown has it not
+        # one row of logits (llama_context::output_reserve), which is not in the breakdown
         "output": model.n_vocab * 4 if _near(model.n_vocab * 4, output) else output,
         "flash_attn": flash,
         "swa_full": swa_full,
@@ -126,12 +126,12 @@ def context_needs(
 
 
 def _by_device(buffers: Buffers) -> dict[str, Any]:
-    """The figures to the byte, where the breakdown is understood."""
+    """Exact sizes by device, from the breakdown."""
     found: dict[str, dict[str, Any]] = {}
     weights = {"file": 0, "anon": 0, "gpu": 0}
     for b in buffers:
-        # A chat maps the file: what the CPU reads as it stands is the file's own pages, what it
-        # repacks is a copy. Buffers of a GPU that the host sees ("CUDA_Host") are the host's.
+        # A chat maps the file: weights that the CPU uses unchanged are pages of the file, repacked
+        # ones are a copy. Buffers of a GPU in host memory ("CUDA_Host") belong to the host.
         where = "file" if b["host"] else "anon" if b["kind"] in ("cpu", "accel") else "gpu"
         weights[where] += b["weights"]
         name = "CPU" if where != "gpu" else b["device"]
@@ -153,7 +153,7 @@ class _Map(ctypes.Structure):
 
 
 class _Node(ctypes.Structure):
-    """A node of it: buffer type -> llama_memory_breakdown_data (src/llama-ext.h)."""
+    """A node of that map: buffer type -> llama_memory_breakdown_data (src/llama-ext.h)."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -162,10 +162,10 @@ class _Node(ctypes.Structure):
 
 
 def breakdown(ctx: Any) -> Buffers:
-    """Bytes per buffer type from `llama_get_memory_breakdown`, [] where its ABI is another one.
+    """Bytes per buffer type from `llama_get_memory_breakdown`; [] if its ABI is not known.
 
-    It returns a std::map by value, through a hidden pointer as any large structure. The map is
-    not freed; the child ends soon.
+    It returns a std::map by value, through a hidden pointer like any large structure. The map is
+    never freed; the child ends soon.
     """
     function = symbol("_Z26llama_get_memory_breakdownPK13llama_context")
     if function is None or sys.platform != "linux":
@@ -205,19 +205,19 @@ def _bytes(mib: str) -> int:
 
 
 def _near(exact: int, logged: int, lines: int = 1) -> bool:
-    """Whether a size is what the log says in MiB with two decimals, in so many lines."""
+    """Whether a size agrees with a sum of `lines` sizes that the log rounds to 0.01 MiB."""
     return abs(exact - logged) <= 0.01 * _MIB * max(1, lines)
 
 
 def _said() -> str:
-    """Why llama.cpp refused a context, in its words."""
+    """Why llama.cpp refused a context, in its own words."""
     line = log.find("requires", "failed", "error")
-    return line.partition(": ")[2].strip() or "no reason given"  # behind the function's name
+    return line.partition(": ")[2].strip() or "no reason given"  # after the function's name
 
 
 def _limit_memory() -> None:
-    """Hostile sizes end in a refusal, not in a full memory. A GPU's driver reserves addresses
-    without end, so not where there is one."""
+    """Limit this process's memory, so that a hostile file cannot fill the machine's. Not with a
+    GPU: its driver reserves address space without limit."""
     if sys.platform == "win32" or supports_gpu():
         return
     import resource

@@ -1,8 +1,8 @@
-"""The KV cache of a conversation in a file, so that resuming it reads nothing.
+"""Saves the KV cache of a chat in a file, so that resuming the chat evaluates nothing again.
 
-llama.cpp's own state files abort the process when they are cut short and are believed when bytes
-are flipped; this one is trusted only if its length and its hash are right, and if it was made by
-the same build, the same model and the same kind of cache.
+llama.cpp's own state files crash the process when they are truncated, and it does not notice
+flipped bytes. This file is used only if its length and hash are right and it was made by the same
+build, with the same model and the same kind of cache.
 
     magic, 8 bytes | header length, u64 | header, JSON | blob length, u64 | blob | blake2b, 32 bytes
 """
@@ -28,7 +28,7 @@ _PIECE = 8 << 20
 
 @dataclass(frozen=True)
 class Unusable:
-    """Why a file is not restored, as the end of a sentence."""
+    """Why a file cannot be used, as the end of a sentence."""
 
     why: str
 
@@ -39,10 +39,10 @@ def write(
     fingerprint: Mapping[str, Any],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Write a state beside its conversation; its size in bytes, 0 when it was cancelled.
+    """Write a state to a file. Returns its size in bytes, 0 if it was cancelled.
 
-    The name appears only when all is on the disk: a crash leaves the old file or none.
-    Raises OSError.
+    The file gets its name only when it is completely on the disk: after a crash there is the old
+    file or none. Raises OSError.
     """
     facts = {
         "fingerprint": dict(fingerprint),
@@ -83,7 +83,7 @@ def write(
 
 
 def read(path: Path, fingerprint: Mapping[str, Any]) -> State | Unusable | None:
-    """The state in a file that can be trusted; why not; or None when there is no file."""
+    """The state in a file; Unusable if the file cannot be used; None if there is no file."""
     try:
         with path.open("rb") as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
@@ -95,7 +95,7 @@ def read(path: Path, fingerprint: Mapping[str, Any]) -> State | Unusable | None:
     body, digest = memoryview(data)[:-_HASH], data[-_HASH:]
     if not data.startswith(MAGIC) or hashlib.blake2b(body, digest_size=_HASH).digest() != digest:
         return Unusable("is damaged")
-    # The hash is right: what follows was written by us, whole.
+    # The hash is right, so the rest is complete and was written by lcp.
     at = len(MAGIC)
     (length,) = _U64.unpack_from(body, at)
     at += _U64.size

@@ -1,4 +1,4 @@
-"""Builtin: the chat templates that llama.cpp has under a name ("chatml", "llama3")."""
+"""The chat templates that are built into llama.cpp under a name: "chatml", "llama3"."""
 
 import ctypes
 import functools
@@ -10,7 +10,7 @@ from lcp.engine.native import library
 
 @functools.cache
 def names() -> frozenset[str]:
-    """The names that this llama.cpp knows."""
+    """The names of the templates."""
     c = library()
     n = c.llama_chat_builtin_templates(None, 0)
     found = (ctypes.c_char_p * n)()
@@ -19,7 +19,7 @@ def names() -> frozenset[str]:
 
 
 def apply(name: str, messages: Sequence[dict[str, Any]], ask: bool) -> str:
-    """The prompt text of messages with text contents; ValueError where llama.cpp refuses them."""
+    """The text of the prompt. Raises ValueError if llama.cpp refuses the messages."""
     c = library()
     chat = (c.llama_chat_message * max(1, len(messages)))()
     for slot, message in zip(chat, messages, strict=False):

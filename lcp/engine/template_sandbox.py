@@ -1,9 +1,9 @@
-"""Sandbox: Jinja for programs out of downloaded files.
+"""Runs Jinja templates from downloaded files safely.
 
-No way out through attributes (Jinja's own sandbox), and limits on time, memory and size: whatever
-can multiply sizes is priced before it runs, and all that is made or printed passes `measured`,
-which looks at the clock, at the value and at the sum of all text so far. Nothing is computed while
-compiling. It knows no chat.
+Jinja's own sandbox blocks the way out through attributes. This one adds limits on time, memory and
+size: operations that can multiply sizes are estimated before they run, and every value that is
+made or printed passes `measured`, which checks the clock, the value's size and the sum of all
+text so far. Nothing is computed at compile time.
 """
 
 import functools
@@ -24,23 +24,23 @@ from jinja2.utils import Namespace
 
 _SIZE_FLOOR = 1 << 20  # characters
 _ITEMS = 1 << 17
-_ITEM = 8  # an item in characters: a pointer
-_INT_BITS = 60  # beyond, arithmetic takes time and hashes collide
+_ITEM = 8  # size of an item, in characters: a pointer
+_INT_BITS = 60  # with larger numbers arithmetic takes time, and hashes collide
 _BOUNDLESS = 1 << 62
 _TEXT = (str, bytes)
 
 # slow or pointless in a prompt
 _NO_FILTERS = ("urlize", "wordwrap", "striptags", "pprint", "random", "round", "sum")
-# those whose result can be larger than what goes in
+# filters whose result can be larger than their input
 _MULTIPLY = frozenset(["batch", "center", "format", "indent", "join", "replace", "slice"])
 
 
 class Exceeded(Exception):
-    """The program wants more time or memory than it is given."""
+    """The template takes more time or memory than allowed."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja as model makers use it (the options of transformers), with limits."""
+    """A Jinja environment with the options of transformers, and with limits."""
 
     intercepted_binops = frozenset(["+", "*", "//", "**", "%"])
 
@@ -60,8 +60,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             del self.globals[name]
 
     def start(self, messages: Sequence[Any]) -> None:
-        """Begin the time and the room for all that is compiled and rendered from here on."""
-        # some templates look at every message for every message
+        """Start the clock and the budget of text for the next compilation or rendering."""
+        # some templates loop over all messages for each message
         self._deadline = time.monotonic() + self._seconds * (1 + len(messages) / 100)
         self._limit = _SIZE_FLOOR + 16 * _size(messages)  # of one value, in characters
         self._left = 128 * self._limit  # of all text that is made
@@ -69,10 +69,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def render(self, template: jinja2.Template, names: Mapping[str, Any]) -> str:
         return str(self.checked(template.render(names)))
 
-    # what the program's values go through
+    # checks of values
 
     def checked(self, value: Any) -> Any:
-        """What is worked on."""
+        """The value, if it is small enough and there is time left."""
         if time.monotonic() > self._deadline:
             raise Exceeded("time")
         if _size(value) > self._limit:
@@ -80,7 +80,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def measured(self, value: Any) -> Any:
-        """What was made, or is printed."""
+        """The same for a new or printed value, which counts towards the sum of all text."""
         if isinstance(self.checked(value), str):
             self._left -= len(value)
             if self._left < 0:
@@ -90,7 +90,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _watched(self, items: Iterable[Any]) -> Iterator[Any]:
-        """A lazy result, checked while it is drawn."""
+        """A lazy result, checked item by item."""
         size = 0
         for item in items:
             size += _size(self.checked(item))
@@ -102,11 +102,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """The ~ operator."""
         return self.measured("".join(map(str, self.checked(parts))))
 
-    @jinja2.pass_context  # nothing that asks for the context is computed while compiling
+    @jinja2.pass_context  # a function with the context is not evaluated at compile time
     def _printed(self, context: Any, value: Any) -> Any:
         return self.measured(value)
 
-    # operations, before and after they run
+    # checks before and after operations
 
     def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         bound = getattr(getattr(function, "__wrapped__", function), "__self__", None)
@@ -115,7 +115,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if isinstance(bound, str) and function.__name__ in ("format", "format_map"):
                 self._check_columns(" ".join(f[2] or "" for f in Formatter().parse(bound)))
             self._price(bound, [*args, *kwargs.values()])
-        self.checked((args, kwargs))  # a macro finds them in one list
+        self.checked((args, kwargs))  # a macro gets them as one list
         return self.measured(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -132,9 +132,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.measured(super().call_binop(context, operator, left, right))
 
     def _filter(self, function: Any, name: str) -> Any:
-        first = 1 if hasattr(function, "jinja_pass_arg") else 0  # behind Jinja's own argument
+        first = 1 if hasattr(function, "jinja_pass_arg") else 0  # after Jinja's own argument
 
-        @functools.wraps(function)  # keeps Jinja's mark of that
+        @functools.wraps(function)  # keeps the attribute jinja_pass_arg
         def guarded(*args: Any, **kwargs: Any) -> Any:
             args = tuple(map(_drawn, args))
             if name == "format":
@@ -153,20 +153,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return guarded
 
     def _price(self, value: Any, by: list[Any]) -> None:
-        """No product of sizes and numbers that is out of proportion."""
+        """Raise Exceeded if an operation could multiply a size too much."""
         factor = sum(abs(b) if isinstance(b, int) else _size(b) for b in by)
         if _size(value) * factor > 64 * self._limit:
             raise Exceeded("room")
 
     def _check_columns(self, fields: str) -> None:
-        """No format with fields of a million columns, nor as wide as an argument says."""
+        """Raise Exceeded for a format with a very wide field, or a width from an argument."""
         if re.search("[*{]", fields) or sum(map(int, re.findall("[0-9]+", fields))) > self._limit:
             raise Exceeded("room")
 
     def _tojson(
         self, value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any
     ) -> str:
-        """As transformers': no HTML escapes."""
+        """The filter as in transformers: without HTML escapes."""
         indent = None if indent is None else min(int(indent), 16)
         encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent)
         return "".join(self._watched(encoder.iterencode(value)))
@@ -174,7 +174,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
-            loop.body.insert(0, nodes.Output([nodes.Const("")]))  # is printed: a look at the clock
+            loop.body.insert(0, nodes.Output([nodes.Const("")]))  # printing checks the clock
         for block in tree.find_all(nodes.AssignBlock):
             block.filter = _through("measured", block.filter)
         return _rewritten(tree)
@@ -185,10 +185,11 @@ _PERCENT = re.compile(r"%(?:\([^)]*\))?([^a-zA-Z%]*)")
 
 
 def _rewritten(node: Any) -> Any:
-    """The tree with the operations that Jinja compiles to bare Python under a look.
+    """The syntax tree with checks of the operations that Jinja compiles to plain Python.
 
-    A list of twice the same list of twice the same list is small in memory, not when printed or
-    compared. Literal text becomes a constant: only those are looked at when they are printed.
+    A list that holds one list twice, which holds one list twice, and so on, is small in memory but
+    not when it is printed or compared. Literal text becomes a constant, because Jinja passes only
+    constants through `finalize`.
     """
     for name, value in node.iter_fields():
         if isinstance(value, list):
@@ -212,12 +213,12 @@ def _through(name: str, value: Any, *more: Any) -> nodes.Filter:
 
 
 def _drawn(value: Any) -> Any:
-    """A lazy result (all are watched) as a list: its size counts."""
+    """A lazy result as a list, so that its size can be checked."""
     return list(value) if isinstance(value, GeneratorType) else value
 
 
 class _Generation(Extension):
-    """{% generation %}...{% endgeneration %} marks training targets; a prompt keeps the inside."""
+    """{% generation %}...{% endgeneration %} marks training targets; a prompt has the inside."""
 
     tags = {"generation"}  # noqa: RUF012  (Jinja's own protocol)
 
@@ -227,8 +228,8 @@ class _Generation(Extension):
 
 
 def _size(value: Any) -> int:
-    """Characters and items, nested ones as often as they would be printed; boundless past _ITEMS
-    items, and for numbers that take time to compute with."""
+    """The size of a value in characters; shared items count as often as they would be printed.
+    _BOUNDLESS for more than _ITEMS items and for very large numbers."""
     total = seen = 0
     stack = [value]
     while stack:

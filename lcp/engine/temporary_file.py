@@ -1,6 +1,6 @@
-"""Scratch: a temporary file that needs no folder where the system can keep one in memory.
+"""A temporary file: in memory on Linux, else in the first folder that can be written.
 
-Elsewhere it lies in the first folder that can be written: TMPDIR and its like, then lcp's cache.
+The folders are the system's for temporary files (TMPDIR), then lcp's cache.
 """
 
 import os
@@ -16,16 +16,16 @@ from lcp.errors import NativeError
 
 @contextmanager
 def scratch() -> Iterator[tuple[BinaryIO, Path]]:
-    """An empty file, and the path by which this process can open it a second time.
+    """An empty file, and a path with which this process can open it again.
 
-    Raises NativeError when no folder can be written.
+    Raises NativeError if no folder can be written.
     """
     with ExitStack() as life:
         yield _in_memory(life) or _in_a_folder(life)
 
 
 def _in_memory(life: ExitStack) -> tuple[BinaryIO, Path] | None:
-    """Linux; None where the system has no such files or /proc is not mounted."""
+    """A file in memory (Linux); None if the system has none or /proc is not mounted."""
     if not hasattr(os, "memfd_create"):
         return None
     try:
