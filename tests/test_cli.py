@@ -108,8 +108,8 @@ WHOLE = "must be a whole number from"
         (["owner/repo", "Hi."], 1, "owner/repo is not here. Get it from the Hub: lcp pull "),
         (["--resume", "20", "Hi."], 1, "There is no saved chat '20'. The last ones are: none yet."),
         (["--continue", "Hi."], 1, "There is no saved chat yet; `lcp chat` begins one."),
-        (["-s", "@nowhere", "Hi."], 2, "The system text nowhere cannot be read: "),
-        (["--chat-template", "nowhere", "Hi."], 2, "The template nowhere cannot be read: "),
+        (["-s", "@nowhere", "Hi."], 2, "Cannot read the system text nowhere: "),
+        (["--chat-template", "nowhere", "Hi."], 2, "Cannot read the template nowhere: "),
         (["-m", "\x1b]0;owned\x07", "Hi."], 1, "There is no model called ␛]0;owned␇."),
     ],
 )
@@ -133,15 +133,15 @@ def test_what_cannot_be_is_one_line_on_stderr(lcp_here, words, code, sentence):
 def test_a_text_that_is_named_is_read_or_refused(lcp_here, tmp_path, flag, what):
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     for name, why in (
-        ("/dev/zero", "it has more than 4,000,000 bytes"),
-        (f"{tmp_path}/latin", "it is no UTF-8 text"),
+        ("/dev/zero", "it is larger than 4,000,000 bytes"),
+        (f"{tmp_path}/latin", "it is not UTF-8 text"),
         (f"{tmp_path}/nowhere", "No such file or directory"),
         (str(tmp_path), "Is a directory"),
         ("x" * 999, "File name too long"),
     ):
         given = f"@{name}" if flag == "--system" else name
         assert lcp_here("chat", "smollm2-135m", "Hi.", flag, given) == 2
-        sentence = f"lcp: The {what} {name} cannot be read: {why}. Name another file.\n"
+        sentence = f"lcp: Cannot read the {what} {name}: {why}. Give another file.\n"
         assert lcp_here.says() == ("", sentence)
 
 

@@ -309,8 +309,8 @@ def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--grammar", "{}/nowhere"], "The grammar {}/nowhere cannot be read: "),
-        (["--json-schema", "{}/nowhere"], "The schema {}/nowhere cannot be read: "),
+        (["--grammar", "{}/nowhere"], "Cannot read the grammar {}/nowhere: "),
+        (["--json-schema", "{}/nowhere"], "Cannot read the schema {}/nowhere: "),
         (["--json-schema", "{}/g"], "{}/g is not JSON: "),
         (["--json-schema", "{{"], "The schema is not JSON: "),
         (["--json-schema", '{{"enum": []}}'], "The schema allows no answer: "),

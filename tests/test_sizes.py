@@ -14,7 +14,7 @@ from terminal import terminal_environment
 from bench.info import write
 from lcp import paths, words
 from lcp.chat.sizes import fitting
-from lcp.cli import reach
+from lcp.cli.services import services
 from lcp.engine.loading import Fit
 from lcp.errors import ModelError, NotEnoughMemory
 from lcp.settings import Settings
@@ -97,7 +97,7 @@ ASKS = """
 import resource, sys
 from pathlib import Path
 from lcp.chat.sizes import fitting
-from lcp.cli import reach
+from lcp.cli.services import services
 from lcp.settings import Settings
 
 resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
@@ -162,7 +162,7 @@ def test_every_view_has_the_same_size_for_a_model(home, lcp_main, capsys):
     shown = {name: re.search(r"[\d.]+ [kMG]B", row)[0] for name, row in rows.items()}
     assert {"a/b:Q8_0", "a/b:Q4_0", "three:latest"} <= shown.keys()
     for name, size in shown.items():
-        assert reach.services().models()[name].endswith(size)
+        assert services().models()[name].endswith(size)
         lcp_main("info", name)
         assert f" {size} " in capsys.readouterr().out.partition("Memory")[0].replace("\n", " "), (
             name

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths
-from lcp.cli import completion, lookup, options, reach, stdin
+from lcp.cli import completion, inputs, lookup, options, stdin
+from lcp.cli.conversation import open_conversation
 from lcp.cli.pull import find_or_pull
 from lcp.cli.report import Report
+from lcp.cli.services import find
+from lcp.cli.services import services as chat_services
 from lcp.errors import LcpError, ModelNotFound, UsageError
 from lcp.words import count
 
@@ -158,15 +161,15 @@ def _job(asked: Arguments, flags: dict[str, Any]) -> Job:
     from lcp.settings import Layers, from_environment, from_file
 
     if "system" in flags:
-        flags["system"] = reach.system(flags["system"])
+        flags["system"] = inputs.system(flags["system"])
     layers = Layers(
         flags=flags,
         environment=from_environment(os.environ),
         config=from_file(paths.config() / "config.toml"),
     )
     settings = layers.resolve()
-    template = reach.template(asked.chat_template) if asked.chat_template else None
-    services = reach.services(template, asked.verbose)
+    template = inputs.template(asked.chat_template) if asked.chat_template else None
+    services = chat_services(template, asked.verbose)
     resume = "last" if asked.resume_last else asked.resume
     persona = _persona(settings, services.personas, resuming=bool(resume))
     if persona is not None:
@@ -180,8 +183,8 @@ def _job(asked: Arguments, flags: dict[str, Any]) -> Job:
         raise UsageError("--json is for scripts, -i for a person. Leave one of them out.")
     terminal = stdin.terminal() if asked.interactive and piped else None
     person = asked.interactive or not (asked.lines or piped or question)
-    constraint, notices = reach.constraint(asked.json_schema, asked.regex, asked.grammar)
-    log, conversation, resumed, saved = reach.conversation(
+    constraint, notices = inputs.constraint(asked.json_schema, asked.regex, asked.grammar)
+    log, conversation, resumed, saved = open_conversation(
         resume, model, settings, asked.no_save, person
     )
     if settings.persona == conversation.settings.get("persona"):
@@ -219,7 +222,7 @@ def _question(asked: Arguments) -> tuple[str | None, str]:
 def _model(conversation: "Conversation", log: "Log", asked: Arguments) -> "Found":
     """The model of the conversation; a person is offered the download of one that is not here."""
     try:
-        return reach.find(conversation.model, partial(find_or_pull, remember=not asked.no_save))
+        return find(conversation.model, partial(find_or_pull, remember=not asked.no_save))
     except ModelNotFound as error:
         if not log.is_kept:
             raise

@@ -150,7 +150,7 @@ def _outlook(
     name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
 ) -> "Outlook":
     """The memory table; an LcpError says why there is none."""
-    from lcp.cli import reach
+    from lcp.cli.services import title
     from lcp.modelfile.machine import machine
     from lcp.modelfile.outlook import outlook
     from lcp.modelfile.purpose import not_for_chat
@@ -163,7 +163,7 @@ def _outlook(
     if known.bits_per_weight is None:
         raise ModelError("What it needs cannot be told without the size of its tensors.")
     found = memory.gpus() if card is None else ()
-    check_loads(model, memory.figures_folder(), reach.title(model.name, name))
+    check_loads(model, memory.figures_folder(), title(model.name, name))
     return outlook(
         model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
         n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, card=card,

@@ -139,7 +139,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
     Each answer is generated from its own seed. The exit code is 1 if any tokens differ.
     """
     from lcp.chat.replay import Replay
-    from lcp.cli import reach
+    from lcp.cli.services import services
     from lcp.session.store import load
     from lcp.settings import Layers, from_environment, from_file
     from lcp.terminal.screen import Screen
@@ -152,7 +152,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
     events, _ = load(_store().find(id))
     results: list[str] = []
     try:
-        for answer in Replay(reach.services(), layers, events, screen.progress):
+        for answer in Replay(services(), layers, events, screen.progress):
             screen.clear_progress()
             results.append(answer.result)
             _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")
