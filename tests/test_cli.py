@@ -105,7 +105,7 @@ WHOLE = "must be a whole number from"
         (["missing.gguf"], 1, "There is no file missing.gguf. lcp list "),
         (["missing.gguf", "Hi."], 1, "There is no file missing.gguf."),
         (["-m", "gemma", "Hi."], 1, "There is no model called gemma. Did you mean gemma-3-1b, "),
-        (["owner/repo", "Hi."], 1, "owner/repo is not here. Get it from the Hub: lcp pull "),
+        (["owner/repo", "Hi."], 1, "owner/repo is not here. Download it: lcp pull "),
         (["--resume", "20", "Hi."], 1, "There is no saved chat '20'. The last ones are: none yet."),
         (["--continue", "Hi."], 1, "There is no saved chat yet; `lcp chat` begins one."),
         (["-s", "@nowhere", "Hi."], 2, "Cannot read the system text nowhere: "),
