@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcp.engine.context import Context, State
-from lcp.engine.cores import physical_cores
+from lcp.machine import physical_cores
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
 from lcp.engine.prompt import PromptWriter

@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.build_tools import HERE, BuildError, installed, tool
 from bench.measure import ESCAPES, BenchError, Row, Terminal, report
-from lcp.engine.cores import physical_cores
+from lcp.machine import physical_cores
 from lcp.engine.native import extra_bufts
 
 SPIN = {"GOMP_SPINCOUNT": "1000"}

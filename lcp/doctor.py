@@ -23,9 +23,9 @@ from lcp.downloads.catalog import catalog
 from lcp.downloads.library import OWN, places
 from lcp.downloads.places import HUB
 from lcp.engine import probe
-from lcp.engine.cores import physical_cores
 from lcp.errors import LcpError
-from lcp.modelfile.machine import Gpu, Machine, gpus, machine
+from lcp.machine import Gpu, Machine, machine, physical_cores
+from lcp.modelfile.llamacpp import gpus
 from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
 from lcp.words import size

@@ -22,7 +22,7 @@ WRITERS = {
     "engine/probe.py": GOES_ON,
     "engine/temporary_file.py": SENTENCE,  # not on Linux: it needs no folder there
     "engine/statefile.py": GOES_ON,
-    "modelfile/known.py": GOES_ON,
+    "modelfile/llamacpp.py": GOES_ON,
     "session/export.py": SENTENCE,
     "session/log.py": GOES_ON,
     "terminal/editor.py": SENTENCE,

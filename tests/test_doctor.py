@@ -11,7 +11,7 @@ from test_cli import COMMAND, terminal_environment
 from lcp import doctor, paths
 from lcp.downloads.library import OWN, installed, places
 from lcp.downloads.places import LM_STUDIO
-from lcp.modelfile.machine import Gpu
+from lcp.machine import Gpu
 
 BUILT = "CPU : SSE3 = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | AVX512 = 0 | REPACK = 1 |"
 CPUINFO = """\

@@ -11,14 +11,14 @@ from ggufs import ARRAY, BOOL, STRING, U32, described, gguf, pair
 from lcp.errors import GgufError
 from lcp.modelfile.facts import facts, template_source
 from lcp.modelfile.layers import layers
-from lcp.modelfile.parts import Source, local, open_model
+from lcp.modelfile.parts import OpenFile, local, open_model
 
 MATRIX = ("blk.0.ffn_up.weight", (256, 2))
 
 
 def model_of(pairs, tensors=((*MATRIX, 0),), **options):
     data = gguf(pairs, tensors, **options)
-    source = Source("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
+    source = OpenFile("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
     return open_model("x.gguf", lambda name: source)
 
 
@@ -310,7 +310,7 @@ def test_a_key_that_lacks_or_lies_is_named(pairs, problem):
 
 def test_a_file_without_tensors():
     data = gguf(described("llama", block_count=1), ())
-    source = Source("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
+    source = OpenFile("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
     told = facts(open_model("x.gguf", lambda name: source))
     assert told.problems[0].startswith("This is a header without tensors")
     assert (told.parameters, told.bits_per_weight, told.quant, told.mix) == (0, None, "", {})
@@ -328,7 +328,7 @@ def test_a_tensor_of_an_unknown_type():
     infos = ggufs.tensor("t", (32, 2), 999, 0)
     pairs = described("llama", block_count=1)
     data = ggufs.start(1, len(pairs)) + b"".join([*pairs, infos]) + bytes(512)
-    source = Source("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
+    source = OpenFile("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
     told = facts(open_model("x.gguf", lambda name: source))
     assert told.problems == (
         "Its tensors have the unknown type 999: a newer llama.cpp may read it.",
@@ -352,7 +352,7 @@ def test_numbers_of_any_size_are_survived(tiny):
         data[at : at + 4] = struct.pack(
             "<I", chance.choice([0, 1, 7, 2**31, chance.getrandbits(32)])
         )
-        source = Source(
+        source = OpenFile(
             "x.gguf", 1 << 30, lambda offset, n, data=data: bytes(data[offset : offset + n])
         )
         with contextlib.suppress(GgufError):
@@ -363,7 +363,7 @@ def test_numbers_of_any_size_are_survived(tiny):
 
 def test_a_part_is_called_by_the_name_of_the_model():
     data = gguf(described("llama"))
-    source = Source("m-Q4-00001-of-00001.gguf", None, lambda offset, n: data[offset : offset + n])
+    source = OpenFile("m-Q4-00001-of-00001.gguf", None, lambda offset, n: data[offset : offset + n])
     assert facts(open_model(source.name, lambda name: source)).name == "m-Q4"
 
 

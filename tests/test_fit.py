@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lcp.modelfile import fit
 from lcp.modelfile.fit import RUNTIME, choose, largest_context, largest_number, verdict
-from lcp.modelfile.machine import Gpu, Machine, linux, mac_free, machine
+from lcp.machine import Gpu, Machine, linux, mac_free, machine
 from lcp.modelfile.memory import CARD, Device, Memory, Row
 
 MIB, GIB = 1 << 20, 1 << 30

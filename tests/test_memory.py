@@ -12,8 +12,8 @@ import headers
 import pytest
 
 from lcp.errors import ModelError, NativeError
-from lcp.modelfile.child import ask
-from lcp.modelfile.machine import gpus
+from lcp.modelfile.llamacpp import ask
+from lcp.modelfile.llamacpp import gpus
 from lcp.modelfile.memory import about, estimate, exact, on_card, skeleton
 from lcp.modelfile.parts import local
 

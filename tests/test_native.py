@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lcp.engine import probe
-from lcp.engine.cores import physical_cores
+from lcp.machine import physical_cores
 from lcp.engine.model import Model
 from lcp.engine.native import (
     NativeLog,

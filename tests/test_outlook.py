@@ -5,7 +5,7 @@ import pytest
 
 from lcp.modelfile.facts import facts
 from lcp.modelfile.fit import verdict
-from lcp.modelfile.machine import Machine
+from lcp.machine import Machine
 from lcp.modelfile.memory import ALL, estimate
 from lcp.modelfile.outlook import Figures, contexts, outlook
 from lcp.modelfile.parts import local

@@ -6,7 +6,7 @@ from ggufs import STRING, U16, gguf, pair
 
 from lcp.errors import GgufError, ModelNotFound
 from lcp.modelfile.header import read_header
-from lcp.modelfile.parts import Source, local, open_model
+from lcp.modelfile.parts import OpenFile, local, open_model
 
 ARCH = pair("general.architecture", STRING, "llama")
 TENSORS = [("a", (32,), 0), ("b", (64, 2), ggufs.Q8_0_TENSOR), ("c", (32, 4), 0)]
@@ -178,7 +178,7 @@ def test_a_model_somewhere_else(three):
             raise ModelNotFound("404")
         data = (three / name).read_bytes()
         size = None if "00002" in name else len(data)
-        return Source(name, size, lambda offset, n: data[offset : offset + n])
+        return OpenFile(name, size, lambda offset, n: data[offset : offset + n])
 
     model = open_model("m-00003-of-00003.gguf", open)
     assert opened == [f"m-{n:05}-of-00003.gguf" for n in (3, 1, 2, 3)]
@@ -190,7 +190,7 @@ def test_a_model_somewhere_else(three):
 def test_a_remote_header_is_at_most_64_mib():
     head = ggufs.start(0, 1) + ggufs.text("tokenizer.x") + ggufs.struct.pack("<I", ggufs.ARRAY)
     head += ggufs.array(ggufs.U8, 70 << 20)
-    source = Source("m.gguf", 80 << 20, lambda offset, n: head[offset:] + bytes(n))
+    source = OpenFile("m.gguf", 80 << 20, lambda offset, n: head[offset:] + bytes(n))
     with pytest.raises(GgufError, match=r"beyond the 67\.1 MB a header may have"):
         open_model("m.gguf", lambda name: source)
 

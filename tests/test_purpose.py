@@ -5,7 +5,7 @@ import tiny as tiny_models
 from ggufs import ARRAY, BOOL, I32, STRING, U32, described, gguf, pair
 from test_trial import lcp
 
-from lcp.modelfile.parts import Source, local, open_model
+from lcp.modelfile.parts import OpenFile, local, open_model
 from lcp.modelfile.purpose import not_for_chat
 
 TENSORS = (("t", (32,), 0),)
@@ -59,7 +59,7 @@ def test_what_may_be_one(pairs):
 
 def header(pairs):
     data = gguf(pairs, TENSORS)
-    source = Source("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
+    source = OpenFile("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
     return open_model("x.gguf", lambda name: source).header
 
 

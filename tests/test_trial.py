@@ -11,7 +11,7 @@ from terminal import terminal_environment
 
 from lcp.errors import ModelError
 from lcp.modelfile.parts import local
-from lcp.modelfile.trial import check_loads
+from lcp.modelfile.llamacpp import check_loads
 
 TOKENS = "tokenizer.ggml.tokens"
 

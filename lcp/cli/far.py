@@ -13,7 +13,7 @@ from lcp import words
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
-    from lcp.modelfile.parts import ModelFile, Source
+    from lcp.modelfile.parts import ModelFile, OpenFile
 
 
 def is_address(name: str) -> bool:
@@ -31,7 +31,7 @@ def at_address(url: str, files: ExitStack) -> "ModelFile":
         raise UsageError(f"{url} is not a web address: its server or port is malformed.")
     folder, _, first = split.path.rpartition("/")
 
-    def source(name: str) -> "Source":
+    def source(name: str) -> "OpenFile":
         beside = split._replace(path=f"{folder}/{quote(name, safe='%')}")
         return _source(urlunsplit(beside), files)
 
@@ -48,7 +48,7 @@ def on_hub(name: str, files: ExitStack) -> "ModelFile":
     repository, one, _ = find_on_hub(name, memory.room())
     folder, slash, first = one.path.rpartition("/")
 
-    def source(part: str) -> "Source":
+    def source(part: str) -> "OpenFile":
         return _source(repository.url(folder + slash + part), files, hub.token())
 
     return open_model(first, source)
@@ -103,14 +103,14 @@ def list_models(name: str, as_json: bool) -> None:
         page.line(f"More of one: lcp info {repository.name}:{first}", style="dim", indent=0)
 
 
-def _source(url: str, files: ExitStack, token: str | None = None) -> "Source":
+def _source(url: str, files: ExitStack, token: str | None = None) -> "OpenFile":
     """A file on a server; ModelNotFound where there is none."""
     from lcp.downloads.remote_file import RemoteFile
-    from lcp.modelfile.parts import Source
+    from lcp.modelfile.parts import OpenFile
 
     file = files.enter_context(RemoteFile(url, token))
     try:
-        return Source(file.name, file.size, file.read)
+        return OpenFile(file.name, file.size, file.read)
     except DownloadError as error:
         if error.status == 404:
             raise ModelNotFound(str(error)) from error

@@ -150,24 +150,29 @@ def _outlook(
     name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
 ) -> "Outlook":
     """The memory table; an LcpError says why there is none."""
+<<<<<<< HEAD
     from lcp.cli.services import title
     from lcp.modelfile.machine import machine
+=======
+    from lcp.cli import reach
+    from lcp.machine import machine
+>>>>>>> 7789b42 (One truth about memory: llama.cpp's own figures; the formulas and tables of architectures go)
     from lcp.modelfile.outlook import outlook
     from lcp.modelfile.purpose import not_for_chat
-    from lcp.modelfile.trial import check_loads
+    from lcp.modelfile.llamacpp import check_loads
 
     if why := not_for_chat(model.header):
         raise ModelError(f"This {why}")
     if model.missing:
-        raise ModelError("What it needs can be told when all of its parts are here.")
+        raise ModelError("The memory it needs is known once all of its parts are here.")
     if known.bits_per_weight is None:
-        raise ModelError("What it needs cannot be told without the size of its tensors.")
+        raise ModelError("The memory it needs is not known: some tensors have an unknown type.")
     found = memory.gpus() if card is None else ()
     check_loads(model, memory.figures_folder(), title(model.name, name))
     return outlook(
         model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
-        n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, card=card,
-        remembered=None if found else memory.figures_folder(),
+        n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, gpu_memory=card,
+        folder=None if found else memory.figures_folder(),
     )  # fmt: skip
 
 
@@ -178,7 +183,7 @@ def _show_template(model: "ModelFile") -> None:
     from lcp.modelfile.facts import template_source
     from lcp.terminal.printout import Printout
 
-    source = template_source(model.header.values)
+    source = template_source(model.header)
     if not source:
         raise ModelError(
             f"{model.name} has no chat template. Give one: lcp chat --chat-template FILE"
@@ -205,28 +210,30 @@ def _as_json(model: "ModelFile", known: "Facts", needs: "Outlook | str") -> dict
     }  # fmt: skip
 
 
-def _memory_json(needs: "Outlook") -> dict[str, Any]:
-    memory, machine = needs.memory, needs.machine
+def _memory_json(outlook: "Outlook") -> dict[str, Any]:
+    from lcp.chat.sizes import refused
+
+    needs, machine, choice = outlook.needs, outlook.machine, outlook.choice
     return {
-        "source": memory.source,
-        "why": memory.why or needs.refused or needs.choice.refusal,
-        "weights_file": memory.weights_file,
-        "weights_anon": memory.weights_anon,
-        "weights_gpu": memory.weights_gpu,
+        "source": needs.source,
+        "why": outlook.refused or (refused(choice.refusal) if choice.refusal else ""),
+        "weights_file": needs.weights_file,
+        "weights_anon": needs.weights_anon,
+        "weights_gpu": needs.weights_gpu,
         "free": machine.free,
-        "gpus": [{"name": g.description or g.name, "free": g.free} for g in machine.gpus],
-        "n_gpu_layers": needs.choice.n_gpu_layers,
-        "context": needs.choice.ctx_size,
-        "kv_type": needs.choice.kv_type,
-        "largest_context": needs.largest,
-        "fits": needs.fits,
+        "gpus": [{"name": gpu.title, "free": gpu.free} for gpu in machine.gpus],
+        "n_gpu_layers": choice.n_gpu_layers,
+        "context": choice.ctx_size,
+        "kv_type": choice.kv_type,
+        "largest_context": outlook.largest,
+        "fits": outlook.fits,
         "rows": [
             {
-                "context": row.context, "kv_type": row.kv_type, "weights": memory.weights,
+                "context": row.context, "kv_type": row.kv_type, "weights": needs.weights,
                 "kv": row.kv, "compute": row.compute, "output": row.output, "total": row.total,
-                "fits": memory.loads and verdict == "fits", "verdict": verdict,
+                "fits": verdict == "fits", "verdict": verdict,
             }
-            for row, verdict in needs.rows
+            for row, verdict in outlook.rows
         ],
     }  # fmt: skip
 

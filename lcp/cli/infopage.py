@@ -1,4 +1,4 @@
-"""The page of `lcp info`: facts and figures of a model, in words and columns for people."""
+"""The page that `lcp info` prints: the facts of a model and the memory it needs."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -54,11 +54,7 @@ def show(page: "Printout", model: "ModelFile", known: "Facts") -> None:
 
 def _base(known: "Facts") -> str:
     """What a model without a chat template is good for, where it is one that writes."""
-    from lcp.modelfile.layers import DIFFUSION, ENCODERS
-
-    if known.problems or known.architecture in {*ENCODERS, *DIFFUSION}:
-        return ""
-    return " (a base model: lcp chat --raw continues text)"
+    return "" if known.problems else " (a base model: lcp chat --raw continues text)"
 
 
 def _remarks(model: "ModelFile") -> Iterator[str]:
@@ -76,79 +72,79 @@ def _remarks(model: "ModelFile") -> Iterator[str]:
             "was interrupted. Download the rest."
         )
     if model.trailing:
-        yield f"{model.trailing:,} bytes behind its last tensor belong to nothing."
+        yield f"{model.trailing:,} bytes after its last tensor are not used."
 
 
-def show_memory(page: "Printout", known: "Facts", needs: "Outlook | str") -> None:
+def show_memory(page: "Printout", known: "Facts", outlook: "Outlook | str") -> None:
     """The table of contexts, and what follows from it; or why there is none."""
-    if isinstance(needs, str):
-        if needs not in known.problems:
+    if isinstance(outlook, str):
+        if outlook not in known.problems:
             page.blank()
-            page.line(needs, indent=0)
+            page.line(outlook, indent=0)
         return
+    from lcp.chat.sizes import refused
+
     page.blank()
-    memory, choice, free = needs.memory, needs.choice, needs.machine.free
-    exact = f"exact, by {_version()}" if memory.source == "exact" else "about"
-    page.line(f"Memory ({exact}; KV cache {choice.kv_type})", style="bold", indent=0)
-    if memory.why:
-        page.line(memory.why)
-    copied = f" ({size(memory.weights_anon)} repacked for this CPU)" * bool(memory.weights_anon)
-    on_gpu = f" ({size(memory.weights_gpu)} on the GPU)" * bool(memory.weights_gpu)
+    needs, choice, free = outlook.needs, outlook.choice, outlook.machine.free
+    source = f"exact, by {_version()}" if needs.source == "exact" else "about"
+    page.line(f"Memory ({source}; KV cache {choice.kv_type})", style="bold", indent=0)
+    copied = f" ({size(needs.weights_anon)} repacked for this CPU)" * bool(needs.weights_anon)
+    on_gpu = f" ({size(needs.weights_gpu)} on the GPU)" * bool(needs.weights_gpu)
     page.items([
-        f"weights {size(memory.weights)}{copied}{on_gpu}",
-        f"output {size(needs.chosen.output)}" if needs.chosen else "",
+        f"weights {size(needs.weights)}{copied}{on_gpu}",
+        f"output {size(outlook.chosen.output)}" if outlook.chosen else "",
         f"{size(free)} of memory free here" if free is not None else "",
     ])  # fmt: skip
-    head, rows, marked = _table(known, needs)
+    head, rows, marked = _table(known, outlook)
     page.table(head, rows, drop=range(len(head) - 3, 0, -1), marked=marked)
-    for line in (*choice.notices, needs.refused, choice.refusal):
+    refusal = refused(choice.refusal) if choice.refusal else ""
+    for line in (*choice.notices, outlook.refused, refusal):
         if line:
             page.line(line)
-    if memory.loads:
-        page.line(_largest(known, needs))
-    page.line(_gpu(known, needs), indent=0)
-    page.line("Not counted: the runtime, some 160 MB, and what a GPU's driver takes.", indent=0)
+    page.line(_largest(known, outlook))
+    page.line(_gpu(known, outlook), indent=0)
+    page.line("Not counted: about 160 MB for lcp itself, and a GPU driver's memory.", indent=0)
 
 
-def _table(known: "Facts", needs: "Outlook") -> tuple[list[str], list[list[str]], int | None]:
+def _table(known: "Facts", outlook: "Outlook") -> tuple[list[str], list[list[str]], int | None]:
     """A line for each context: the caches of all KV types, the sum for the one chosen."""
-    kinds = sorted({row.kv_type for row, _ in needs.rows})
-    caches = {(row.context, row.kv_type): size(row.kv) for row, _ in needs.rows}
-    chosen = needs.chosen.context if needs.chosen else None
+    kinds = sorted({row.kv_type for row, _ in outlook.rows})
+    caches = {(row.context, row.kv_type): size(row.kv) for row, _ in outlook.rows}
+    chosen = outlook.chosen.context if outlook.chosen else None
     rows: list[list[str]] = []
     marked = None
-    for row, verdict in needs.rows:
-        if row.kv_type != needs.choice.kv_type:
+    for row, verdict in outlook.rows:
+        if row.kv_type != outlook.choice.kv_type:
             continue
-        note = VERDICTS[verdict] if needs.memory.loads else ""
+        note = VERDICTS[verdict]
         if known.context_length and row.context >= known.context_length + 256:  # more than padded
             note += ", beyond training"
         if row.context == chosen:
             marked = len(rows)
-            note += " ← -c" if needs.asked else " ← default"
+            note += " ← -c" if outlook.asked else " ← default"
         each = [caches.get((row.context, kind), "-") for kind in kinds]
         rows.append([f"{row.context:,}", *each, size(row.compute), size(row.total), note])
     return ["context", *(f"KV {kind}" for kind in kinds), "compute", "total", ""], rows, marked
 
 
-def _largest(known: "Facts", needs: "Outlook") -> str:
-    if not needs.largest:
-        return "None of these contexts fits into the memory that is free."
-    limit = " (limited by training, not by memory)" * (needs.largest == known.context_length)
-    return f"Largest context that fits: {needs.largest:,}{limit}."
+def _largest(known: "Facts", outlook: "Outlook") -> str:
+    if not outlook.largest:
+        return "None of these contexts fits in the free memory."
+    limit = " (limited by training, not by memory)" * (outlook.largest == known.context_length)
+    return f"Largest context that fits: {outlook.largest:,}{limit}."
 
 
-def _gpu(known: "Facts", needs: "Outlook") -> str:
-    """What goes to which GPU."""
+def _gpu(known: "Facts", outlook: "Outlook") -> str:
+    """How many layers go to which GPU."""
 
     def layers(n: int) -> str:
         total = (known.layers or 0) + 1
         return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
 
-    if needs.on_small_card is not None:
-        return f"GPU: none found. On one of 8 GB: {layers(needs.on_small_card)} (about)."
-    names = [f"{g.description or g.name} ({size(g.free)} free)" for g in needs.machine.gpus]
-    return f"{', '.join(names)}: {layers(needs.choice.n_gpu_layers)}."
+    if outlook.on_small_gpu is not None:
+        return f"GPU: none found. One of 8 GB would hold {layers(outlook.on_small_gpu)} (about)."
+    names = [f"{gpu.title} ({size(gpu.free)} free)" for gpu in outlook.machine.gpus]
+    return f"{', '.join(names)}: {layers(outlook.choice.n_gpu_layers)}."
 
 
 def show_keys(page: "Printout", header: "Header") -> None:

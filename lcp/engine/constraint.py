@@ -5,11 +5,9 @@ Whether any text fits it is found out in a child process, before a model is load
 mistaken constraint may take all time and memory, or crash the library that compiles it.
 """
 
-import json
-import subprocess
-import sys
 from dataclasses import asdict
 
+from lcp import child
 from lcp.engines import Constraint
 from lcp.errors import NativeError, SettingsError
 from lcp.words import short
@@ -24,24 +22,16 @@ def check(constraint: Constraint) -> list[str]:
     Raises SettingsError if no answer can match it or if the check takes too much time or memory;
     NativeError if the library cannot run here.
     """
-    command = [sys.executable, "-m", "lcp.engine.child", "constraint"]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(asdict(constraint)), capture_output=True, encoding="utf-8",
-            errors="replace", timeout=_WAIT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise _too_much(constraint) from None
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        said = done.stderr.strip().splitlines()
-        if done.returncode == 1 and said and "MemoryError" not in said[-1]:  # a bug, or no library
+    result = child.run("constraint", asdict(constraint), timeout=_WAIT_S)
+    if not result.answers:
+        said = result.stderr.strip().splitlines()
+        if result.status == 1 and said and "MemoryError" not in said[-1]:  # a bug, or no library
             raise NativeError(
                 f"{constraint.name} cannot be checked: {short(said[-1], 200)}. "
                 "See what is wrong with: lcp doctor"
-            ) from None
-        raise _too_much(constraint) from None
+            )
+        raise _too_much(constraint)
+    answer = result.answers[-1]
     if "error" in answer:
         raise SettingsError(answer["error"])
     return list(answer["notices"])

@@ -6,13 +6,13 @@ checks after each call are the whole truth about it here.
 """
 
 import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lcp.engine.model import Model
 from lcp.engine.native import library
+from lcp.machine import physical_memory
 
 # State snapshots kept for models whose memory cannot be cut.
 MAX_SNAPSHOTS = 4
@@ -82,19 +82,12 @@ def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
     """
     if not model.memory.window:
         return False
-    return kv_bytes(model, size, kv_type) <= _physical_memory() / 8
+    return kv_bytes(model, size, kv_type) <= physical_memory() / 8
 
 
 def kv_bytes(model: Model, size: int, kv_type: str) -> float:
     """About what keys and values of `size` cells take, where all layers keep all of them."""
     return 2 * model.n_layers * model.n_head_kv * model.head_size * size * _BYTES[kv_type]
-
-
-def _physical_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return 8 << 30
 
 
 @dataclass(frozen=True)

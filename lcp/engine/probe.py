@@ -1,27 +1,28 @@
-"""Does llama.cpp compute on this CPU? Asked once per build and CPU, in a process that may die."""
+"""Does llama.cpp compute on this CPU? Asked once per build and CPU, in a process that may crash."""
 
 import hashlib
 import importlib.util
 import json
 import os
 import platform
-import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+from lcp import child
 from lcp.errors import NativeError
 from lcp.paths import contents
 
 _TIMEOUT_S = 120  # a GPU's kernels may be compiled at first use
+_REINSTALL = (
+    "Build it for this machine: "
+    "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+)
 
 
 def check_once(cache: Path) -> bool:
-    """Whether there is a GPU for llama.cpp; raises NativeError with a sentence where the library
-    would kill this process.
+    """Whether llama.cpp has a GPU here. Raises NativeError if the library would crash this process.
 
-    A good answer is remembered in the folder `cache`, under the build's and the CPU's names.
+    A good answer is kept in the folder `cache`, under a name for this build and this CPU.
     """
     remembered = cache / f"probe-{fingerprint()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -34,43 +35,28 @@ def check_once(cache: Path) -> bool:
 
 
 def run() -> str:
-    """The child's line of JSON; raises NativeError when it died or said anything else."""
-    command = [sys.executable, "-m", "lcp.engine.child", "probe"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise NativeError(
-            f"llama.cpp did not finish its first computation in {_TIMEOUT_S} s. {_REINSTALL}"
-        ) from None
-    try:
-        if done.returncode == 0 and json.loads(done.stdout)["ok"]:
-            return done.stdout
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise NativeError(_sentence(done.returncode, done.stderr))
+    """The child's answer as JSON; raises NativeError if it crashed or printed anything else."""
+    result = child.run("probe", timeout=_TIMEOUT_S)
+    if result.status == 0 and result.answers and result.answers[-1].get("ok"):
+        return json.dumps(result.answers[-1])
+    raise NativeError(_sentence(result))
 
 
-_REINSTALL = (
-    "Build it for this machine: "
-    "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
-)
-
-
-def _sentence(status: int, stderr: str) -> str:
-    if status < 0:
-        name = next((s.name for s in signal.Signals if s == -status), f"signal {-status}")
-        why = "it was built for another CPU" if name == "SIGILL" else "its computation crashed"
-        return f"llama.cpp cannot run on this CPU ({name}: {why}). {_REINSTALL}"
-    last = (stderr.strip().splitlines() or [f"exit code {status}"])[-1]
-    if last.startswith("lcp.errors."):  # the child's own sentence, behind the name of its class
+def _sentence(result: child.ChildResult) -> str:
+    if result.status is None:
+        return f"llama.cpp did not finish its first computation in {_TIMEOUT_S} s. {_REINSTALL}"
+    if result.status < 0:
+        illegal = result.cause == "SIGILL"
+        why = "it was built for another CPU" if illegal else "its computation crashed"
+        return f"llama.cpp cannot run on this CPU ({result.cause}: {why}). {_REINSTALL}"
+    last = (result.stderr.strip().splitlines() or [result.cause])[-1]
+    if last.startswith("lcp.errors."):  # the child's own sentence, after the name of its class
         return last.partition(": ")[2]
     return f"llama.cpp does not compute here ({last[:200]}). {_REINSTALL}"
 
 
 def fingerprint() -> str:
-    """Which library files on which CPU, without loading them. 16 hex digits."""
+    """16 hex digits for the library's files and this CPU; nothing is loaded."""
     digest = hashlib.blake2b(platform.machine().encode(), digest_size=8)
     digest.update(os.environ.get("LCP_EXTRA_BUFTS", "").encode())
     spec = importlib.util.find_spec("llama_cpp")

@@ -1,25 +1,24 @@
-"""Facts: what a person wants to know of a model, from its header alone.
+"""The facts of a model, from its header alone.
 
-Pure. What a file does not say is None or empty; what it says wrongly is a sentence in `problems`.
+What a file does not say is None or empty; what it says wrongly is a sentence in `problems`.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lcp.modelfile.header import Array, Header
-from lcp.modelfile.layers import DIFFUSION, ENCODERS, Layers, layers, number, text
 from lcp.modelfile.parts import ModelFile
 from lcp.modelfile.purpose import not_for_chat
 from lcp.modelfile.quants import file_quant
 from lcp.thinking_tags import thinks
-from lcp.words import either
 
 # Weights of which a token uses those of a few experts only: stacked, or one tensor an expert.
 _EXPERTS = re.compile(r"_(ch)?exps\.|\.ffn_\w+\.\d+\.weight$")
 _PART = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
+# Keys of recurrent layers: Mamba and gated delta nets, RWKV, LFM2, Kimi.
+_STATE_SIZES = ("ssm.state_size", "wkv.head_size", "shortconv.l_cache", "kda.head_dim")
 # What llama.cpp has to know to run any model; key -> whether it is under the architecture's name.
 _NUMBERS = ("block_count", "embedding_length", "context_length", "attention.head_count")
 
@@ -47,7 +46,7 @@ class Facts:
     experts_used: int | None
     expert_bytes: int  # of the weights that not every token uses
     context_length: int | None
-    window: int | None  # tokens its sliding-window layers look back
+    window: int | None  # tokens of a sliding window, as the file says
     vocabulary: int | None
     tokenizer: str
     template: bool
@@ -60,10 +59,10 @@ class Facts:
 def facts(model: ModelFile) -> Facts:
     """The facts of a model."""
     values, tensors = model.header.values, model.header.tensors
-    arch = text(values, "general.architecture")
+    header, arch = model.header, model.header.architecture
 
     def said(key: str) -> int | None:
-        return number(values, f"{arch}.{key}") or None
+        return header.arch_number(key) or None
 
     mix: Counter[str] = Counter()
     for t in tensors:
@@ -76,13 +75,12 @@ def facts(model: ModelFile) -> Facts:
     active = None
     if experts and used and used <= experts and routed:
         active = parameters - resting + resting * used // experts
-    kept = layers(values)
-    template, tools, thinking = _template(values)
+    template, tools, thinking = _template(header)
     tokens = values.get("tokenizer.ggml.tokens")
     return Facts(
-        name=text(values, "general.name") or _PART.sub("", model.name),
+        name=header.text("general.name") or _PART.sub("", model.name),
         architecture=arch,
-        licence=text(values, "general.license"),
+        licence=header.text("general.license"),
         parameters=parameters,
         active_parameters=active,
         quant=_quant(model.header),
@@ -96,13 +94,13 @@ def facts(model: ModelFile) -> Facts:
         experts_used=used,
         expert_bytes=sum(t.n_bytes or 0 for t in routed),
         context_length=said("context_length"),
-        window=kept.window or None,
+        window=_window(header),
         vocabulary=tokens.count if isinstance(tokens, Array) else said("vocab_size"),
-        tokenizer=text(values, "tokenizer.ggml.model"),
+        tokenizer=header.text("tokenizer.ggml.model"),
         template=template,
         tools=tools,
         thinking=thinking,
-        kinds=tuple(_kinds(values, arch, kept, experts, used)),
+        kinds=tuple(_kinds(header, experts, used)),
         problems=tuple(_problems(model, arch)),
     )
 
@@ -118,7 +116,7 @@ def _quant(header: Header) -> str:
         if len(t.shape) > 1:
             sizes[t.quant] += t.n_bytes or 0
     most = sizes.most_common(1)[0][0] if sizes else ""
-    file_type = number(header.values, "general.file_type")
+    file_type = header.number("general.file_type")
     claim = "" if file_type is None else file_quant(file_type)
     family = re.match(r"I?Q\d|TQ\d|\w+", claim)
     if not family or claim in ("F32", "F16", "BF16"):
@@ -126,66 +124,50 @@ def _quant(header: Header) -> str:
     return claim if any(quant.startswith(family[0]) for quant in sizes) else most
 
 
-def _template(values: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+def _template(header: Header) -> tuple[bool, bool, bool]:
     """Whether there is a chat template, and whether it uses tools and thinking."""
-    source = template_source(values)
+    source = template_source(header)
     return (
         bool(source.strip()),
-        bool(re.search(r"\btools\b", source)) or f"{_TEMPLATE}.tool_use" in values,
+        bool(re.search(r"\btools\b", source)) or f"{_TEMPLATE}.tool_use" in header.values,
         thinks(source),
     )
 
 
-def template_source(values: Mapping[str, Any]) -> str:
+def template_source(header: Header) -> str:
     """The chat template that a talk is written with; "" where there is none. A file may have
     several, each under a name."""
-    named = [key for key in values if key.startswith(f"{_TEMPLATE}.")]
+    named = [key for key in header.values if key.startswith(f"{_TEMPLATE}.")]
     named.sort(key=lambda key: (key.endswith((".tool_use", ".rag")), not key.endswith(".default")))
-    found = (text(values, key) for key in (_TEMPLATE, *named))
+    found = (header.text(key) for key in (_TEMPLATE, *named))
     return next((source for source in found if source.strip()), "")
 
 
-def _kinds(
-    values: Mapping[str, Any], arch: str, kept: Layers, experts: int | None, used: int | None
-) -> list[str]:
-    """What kind of model it is, in plain words."""
-    told = []
+def _kinds(header: Header, experts: int | None, used: int | None) -> list[str]:
+    """What kind of model it is, as far as the file says; a sentence each."""
+    lines = []
     if experts:
         some = f"{used} of {experts}" if used else f"of {experts}"
-        told.append(f"Mixture of experts: {some} experts work on a token in each layer.")
-    if arch not in ENCODERS | DIFFUSION and (line := _memory(values, arch, kept)):
-        told.append(line)
-    if number(values, f"{arch}.attention.key_length_mla"):
-        told.append("Keys and values are one small vector a token (multi-head latent attention).")
-    if not told and kept.kept:
-        told.append("Dense: each layer uses all its weights and keeps the whole context.")
-    if arch and not kept.kept and number(values, f"{arch}.block_count"):
-        told.append("What its layers keep of the context is not known for this architecture.")
-    return told
+        lines.append(f"Mixture of experts: each token uses {some} experts in each layer.")
+    if any(header.arch_number(key) for key in _STATE_SIZES):
+        attends = header.arch_number("attention.head_count")
+        lines.append(
+            "Hybrid: some layers keep a state of fixed size instead of keys and values."
+            if attends
+            else "Recurrent: a state of fixed size replaces the KV cache."
+        )
+    if window := _window(header):
+        lines.append(f"The file names a sliding window of {window:,} tokens.")
+    if header.arch_number("attention.key_length_mla"):
+        lines.append("Multi-head latent attention: keys and values are one small vector a token.")
+    return lines or (["Dense: each token uses all weights."] if header.architecture else [])
 
 
-def _memory(values: Mapping[str, Any], arch: str, kept: Layers) -> str:
-    """What the layers keep of the context, "" when all keep all of it."""
-    n = len(kept.kept)
-    window = f"a {kept.window:,}-token window"
-    whole, some, state = kept.count("whole"), kept.count("window"), kept.count("state")
-    if kept.count("both"):
-        return "Hybrid: each layer keeps the whole context and a fixed state."
-    if state == n and n:
-        return "Recurrent: a fixed state instead of a cache; a longer context needs no more memory."
-    rest = [window] * bool(some) + ["a fixed state"] * bool(state)
-    rest += ["nothing of their own"] * bool(kept.count("none"))
-    if some == n and n:
-        return f"Sliding window: every layer keeps {window} only."
-    if rest and n:
-        hybrid = "Hybrid: " if state else "Sliding window: " if some else ""
-        return f"{hybrid}{whole} of {n} layers keep the whole context; the rest {either(rest)}."
-    told = number(values, f"{arch}.attention.sliding_window")
-    if told and told < (number(values, f"{arch}.context_length") or 0):
-        return f"The file names a sliding window of {told:,} tokens."
-    if number(values, f"{arch}.ssm.state_size"):
-        return "Some of its layers keep a fixed state (state space model)."
-    return ""
+def _window(header: Header) -> int | None:
+    """The sliding window that the file names, None if it is no shorter than the context."""
+    window = header.arch_number("attention.sliding_window") or 0
+    trained = header.arch_number("context_length")
+    return window if 0 < window < (trained or window + 1) else None
 
 
 def _problems(model: ModelFile, arch: str) -> list[str]:
@@ -193,7 +175,7 @@ def _problems(model: ModelFile, arch: str) -> list[str]:
     if why := not_for_chat(header):
         return [f"This {why}"]
     for key in (f"{arch}.{name}" for name in _NUMBERS):
-        if key in header.values and number(header.values, key) is None:
+        if key in header.values and header.number(key) is None:
             problems.append(f"{key} should be a whole number. Use a newer conversion.")
     if arch and f"{arch}.block_count" not in header.values and header.tensors:
         problems.append(f"The key {arch}.block_count is missing. Use a newer conversion.")

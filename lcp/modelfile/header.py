@@ -1,19 +1,20 @@
-"""Header: what stands before the weights of a GGUF file, read strictly and without its lists.
+"""The header of a GGUF file: all that precedes the weights, read strictly, without the vocabulary.
 
-It is given `read(offset, n)`, so that a file may as well lie on a server. Every length is checked
-against a limit and against what is left of the file before anything is read or made; vocabularies
-are walked over, never built. It knows no model: values are what the file says.
+It reads through `read(offset, n)`, so the file may be on a server. Every length is checked against
+a limit and against the rest of the file before anything is read or allocated. Values are what the
+file says; their meaning is up to the caller.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; llama.cpp reads it in gguf.cpp.
 """
 
 import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lcp.modelfile.ahead import MAX_KEPT, Ahead
-from lcp.modelfile.magic import begin
+from lcp.errors import GgufError
+from lcp.modelfile.blocks import MAX_KEPT, BlockReader
 from lcp.modelfile.quants import quants
 
 Read = Callable[[int, int], bytes]
@@ -31,6 +32,17 @@ _NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _UINT32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
 # Left out of `Header.keys`: the vocabulary, and which part of a model the file is.
 _NOT_KEPT = ("tokenizer.", "split.")
+# First bytes of a file that is not GGUF -> what it is instead
+_OTHERS = (
+    (rb"\s*<(!DOCTYPE|html|\?xml)", "but a web page: give the address of the file itself."),
+    (rb"version https://git-lfs", "but a git-lfs pointer to one. Run: git lfs pull"),
+    (rb"tjgg|ggjt|GGJT|lmgg|fmgg|ggml|GGML", "but its predecessor GGML: fetch a newer conversion."),
+    (rb"algg|ggla|GGLA", "but an old LoRA adapter: give the model's own file."),
+    (rb'(?s).{8}\{"', "but a safetensors file: fetch the GGUF of this model."),
+    (rb"PK", "but a zip, perhaps of PyTorch: fetch the GGUF of this model."),
+    (rb"\0*$", "but full of zeros: an interrupted download? Fetch it again."),
+    (rb"\{", "but JSON: give the address of the file itself."),
+)
 
 
 @dataclass(frozen=True)
@@ -84,32 +96,82 @@ class Header:
     n_keys: int  # how many pairs these are
     infos: bytes  # raw tensor infos
 
+    @property
+    def architecture(self) -> str:
+        """The value of general.architecture, such as "llama"; "" if there is none."""
+        return self.text("general.architecture")
+
+    def text(self, key: str) -> str:
+        """A text; "" if the key is missing or has another type."""
+        value = self.values.get(key)
+        return value if isinstance(value, str) else ""
+
+    def number(self, key: str) -> int | None:
+        """A whole number from 0 on, or the largest of a list (one per layer); else None."""
+        value = self.values.get(key)
+        numbers = value.first if isinstance(value, Array) else (value,)
+        return max((x for x in numbers if type(x) is int and x >= 0), default=None)
+
+    def arch_number(self, key: str) -> int | None:
+        """The number under a key of the architecture: "block_count" for "llama.block_count"."""
+        return self.number(f"{self.architecture}.{key}")
+
 
 def read_header(read: Read, size: int | None, name: str, limit: int = MAX_HEADER) -> Header:
     """The header of the file `name`; `size` is None where nobody knows it.
 
     Raises GgufError for what is no GGUF, cut off, damaged, or would mislead llama.cpp.
     """
-    ahead = Ahead(read, size, name, limit)
-    version, endian = begin(ahead)
-    parse = _Parser(ahead, "<" if endian == "little" else ">")
+    reader = BlockReader(read, size, name, limit)
+    version, endian = _begin(reader)
+    parse = _Parser(reader, "<" if endian == "little" else ">")
     n_tensors = parse.count("tensors", MAX_TENSORS, least=24)
     n_pairs = parse.count("keys", MAX_KEYS, least=13)
     values, keys, n_keys = parse.pairs(n_pairs)
     alignment = values.get("general.alignment", 32)
     tensors, infos = parse.tensors(n_tensors)
-    data_size = _check_offsets(ahead, tensors, alignment)
-    start = _padded(ahead.at, alignment) if tensors else ahead.at
+    data_size = _check_offsets(reader, tensors, alignment)
+    start = _padded(reader.at, alignment) if tensors else reader.at
     return Header(
         version, endian, alignment, values, tensors, start, data_size, keys, n_keys, infos
     )
 
 
+def _begin(reader: BlockReader) -> tuple[int, str]:
+    """Magic and version: is it a GGUF at all, and which one."""
+    head = reader.peek(64)
+    if not head:
+        raise GgufError(f"{reader.name} is empty. An interrupted download? Fetch it again.")
+    if not head.startswith(b"GGUF"[: len(head)]):
+        raise GgufError(f"{reader.name} is no GGUF file{_what_else(head)}")
+    if len(head) < 24:
+        raise GgufError(
+            f"{reader.name} has only {len(head)} bytes, no whole header. Download it again."
+        )
+    little, big = struct.unpack_from("<I", head, 4)[0], struct.unpack_from(">I", head, 4)[0]
+    # gguf.cpp: a version with nothing in its low half was written the other way round
+    version, endian = (big, "big") if little and not little & 0xFFFF else (little, "little")
+    if version not in (2, 3):
+        newer = "Update lcp." if version > 3 else "Fetch a newer conversion of the model."
+        raise GgufError(
+            f"{reader.name} is GGUF version {version}; versions 2 and 3 are read. {newer}"
+        )
+    reader.take(8, "the version")
+    return version, endian
+
+
+def _what_else(head: bytes) -> str:
+    for pattern, told in _OTHERS:
+        if re.match(pattern, head, re.IGNORECASE if head[:1] in b"< \n\r\t" else 0):
+            return f", {told}"
+    return f" (it begins with {head[:4]!r}). Give the path of a .gguf file."
+
+
 class _Parser:
     """The parts of a header, in their order."""
 
-    def __init__(self, ahead: Ahead, order: str) -> None:
-        self._ahead = ahead
+    def __init__(self, reader: BlockReader, order: str) -> None:
+        self._reader = reader
         self._structs = {kind: struct.Struct(order + c) for kind, c in _NUMBERS.items()}
         self._length = struct.Struct(order + "Q")
 
@@ -117,8 +179,8 @@ class _Parser:
         """How many things of `least` bytes each follow."""
         n = self._u64(f"the number of {what}")
         if n > most:
-            raise self._ahead.damaged(f"it claims {n:,} {what}")
-        self._ahead.check(n * least, f"the list of its {n:,} {what}")
+            raise self._reader.damaged(f"it claims {n:,} {what}")
+        self._reader.check(n * least, f"the list of its {n:,} {what}")
         return n
 
     def pairs(self, n: int) -> tuple[dict[str, Any], bytes, int]:
@@ -128,23 +190,23 @@ class _Parser:
         kept: list[bytes] = []
         size = 0
         for i in range(n):
-            self._ahead.mark()
+            self._reader.mark()
             raw = self._string(f"key {i + 1} of {n}", MAX_KEY)
             key = raw.decode("utf-8", "replace")
             if not raw or raw in seen:
-                raise self._ahead.damaged(f"the key {key} comes twice" if raw else "a key is empty")
+                raise self._reader.damaged(f"the key {key} comes twice" if raw else "a key is empty")
             seen.add(raw)
             if key.startswith(_NOT_KEPT):
-                self._ahead.unmark()
+                self._reader.unmark()
             kind = self._u32(key)
             values[key] = self._value(key, kind)
             if key == "general.alignment":
                 self._check_alignment(values[key], kind)
             if not key.startswith(_NOT_KEPT):
-                kept.append(self._ahead.marked())
+                kept.append(self._reader.marked())
                 size += len(kept[-1])
                 if size > MAX_KEPT:
-                    raise self._ahead.damaged(f"its keys up to {key} have {size:,} bytes")
+                    raise self._reader.damaged(f"its keys up to {key} have {size:,} bytes")
         return values, b"".join(kept), len(kept)
 
     def tensors(self, n: int) -> tuple[tuple[TensorInfo, ...], bytes]:
@@ -152,16 +214,16 @@ class _Parser:
         infos: dict[str, TensorInfo] = {}
         raw = []
         for i in range(n):
-            self._ahead.mark()
+            self._reader.mark()
             info = self._tensor(f"tensor {i + 1} of {n}")
             if info.name in infos:
-                raise self._ahead.damaged(f"the tensor {info.name} comes twice")
+                raise self._reader.damaged(f"the tensor {info.name} comes twice")
             infos[info.name] = info
-            raw.append(self._ahead.marked())
+            raw.append(self._reader.marked())
         return tuple(infos.values()), b"".join(raw)
 
     def _tensor(self, which: str) -> TensorInfo:
-        damaged = self._ahead.damaged
+        damaged = self._reader.damaged
         name = self._string(f"the name of {which}", MAX_NAME).decode("utf-8", "replace")
         n_dims = self._u32(f"the shape of {name}")
         if n_dims > MAX_DIMS:
@@ -183,14 +245,14 @@ class _Parser:
         if kind == _STRING:
             return self._string(key, MAX_STRING).decode("utf-8", "replace")
         if kind != _ARRAY:
-            raise self._ahead.damaged(f"{key} has a value of the unknown type {kind}")
+            raise self._reader.damaged(f"{key} has a value of the unknown type {kind}")
         kind, count = self._u32(key), self._u64(key)
         if kind == _STRING:
             return self._strings(key, count)
         if kind == _ARRAY:
-            raise self._ahead.damaged(f"{key} is an array of arrays, which no model has")
+            raise self._reader.damaged(f"{key} is an array of arrays, which no model has")
         if kind not in self._structs:
-            raise self._ahead.damaged(f"{key} is an array of the unknown type {kind}")
+            raise self._reader.damaged(f"{key} is an array of the unknown type {kind}")
         return self._numbers(key, kind, count)
 
     def _numbers(self, key: str, kind: int, count: int) -> Array:
@@ -198,53 +260,53 @@ class _Parser:
         self._check_array(key, count, width)
         shown = count if count <= _SHORT else _FIRST
         first = tuple(self._number(kind, key) for _ in range(shown))
-        self._ahead.skip((count - shown) * width, key)
+        self._reader.skip((count - shown) * width, key)
         return Array(kind, count, first)
 
     def _strings(self, key: str, count: int) -> Array:
         self._check_array(key, count, 8)
         shown = min(count, _FIRST)
         raw = [self._string(key, MAX_STRING) for _ in range(shown)]
-        self._ahead.skip_strings(count - shown, key, self._length, MAX_STRING)
+        self._reader.skip_strings(count - shown, key, self._length, MAX_STRING)
         return Array(_STRING, count, tuple(text.decode("utf-8", "replace") for text in raw))
 
     def _check_array(self, key: str, count: int, width: int) -> None:
         if count * width > MAX_HEADER:
-            raise self._ahead.damaged(f"{key} claims to be an array of {count:,}")
-        self._ahead.check(count * width, f"the array {key} of {count:,}")
+            raise self._reader.damaged(f"{key} claims to be an array of {count:,}")
+        self._reader.check(count * width, f"the array {key} of {count:,}")
 
     def _check_alignment(self, value: Any, kind: int) -> None:
         if kind != _UINT32:
-            raise self._ahead.damaged("general.alignment is no 32-bit number")
+            raise self._reader.damaged("general.alignment is no 32-bit number")
         if not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
-            raise self._ahead.damaged(f"its alignment is {value:,}, no power of two up to 2^20")
+            raise self._reader.damaged(f"its alignment is {value:,}, no power of two up to 2^20")
 
     def _string(self, what: str, most: int) -> bytes:
         n = self._u64(what)
         if n > most:
-            raise self._ahead.damaged(f"{what} claims to be {n:,} bytes long")
-        return self._ahead.take(n, what)
+            raise self._reader.damaged(f"{what} claims to be {n:,} bytes long")
+        return self._reader.take(n, what)
 
     def _number(self, kind: int, what: str) -> Any:
         number = self._structs[kind]
-        return number.unpack(self._ahead.take(number.size, what))[0]
+        return number.unpack(self._reader.take(number.size, what))[0]
 
     def _u32(self, what: str) -> int:
         return self._number(_UINT32, what)
 
     def _u64(self, what: str) -> int:
-        return self._length.unpack(self._ahead.take(8, what))[0]
+        return self._length.unpack(self._reader.take(8, what))[0]
 
 
-def _check_offsets(ahead: Ahead, tensors: tuple[TensorInfo, ...], alignment: int) -> int:
+def _check_offsets(reader: BlockReader, tensors: tuple[TensorInfo, ...], alignment: int) -> int:
     """The size of the data; tensors lie in it one after another, as llama.cpp demands."""
     end: int = 0
     known = True  # whether the size of the tensor before is known
     for t in tensors:
         if t.offset % alignment:
-            raise ahead.damaged(f"the data of {t.name} is not aligned to {alignment} bytes")
+            raise reader.damaged(f"the data of {t.name} is not aligned to {alignment} bytes")
         if t.offset != end and (known or not end <= t.offset < 2**63):
-            raise ahead.damaged(f"the data of {t.name} lies at {t.offset:,} and not at {end:,}")
+            raise reader.damaged(f"the data of {t.name} lies at {t.offset:,} and not at {end:,}")
         known = t.n_bytes is not None
         end = _padded(t.offset + (t.n_bytes or 0), alignment)
     return end

@@ -20,7 +20,7 @@ _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenFile:
     """A file that can be read; `size` is None where nobody knows it."""
 
     name: str
@@ -29,7 +29,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class FilePart:
     """One file of a model."""
 
     name: str
@@ -56,7 +56,7 @@ class ModelFile:
     name: str  # of the first part
     path: Path | None  # of the first part; None where it is not on this computer
     header: Header
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
     missing: tuple[str, ...]  # file names of parts that are not there
     size_present: int  # bytes of the parts that are there
     size_expected: int  # bytes they should have
@@ -86,7 +86,7 @@ def local(path: Path) -> ModelFile:
 
 
 def open_model(
-    name: str, open: Callable[[str], Source], limit: int = MAX_REMOTE_HEADER
+    name: str, open: Callable[[str], OpenFile], limit: int = MAX_REMOTE_HEADER
 ) -> ModelFile:
     """The model in the file `name`, or of which that is a part.
 
@@ -114,7 +114,7 @@ def open_model(
     return _model(name, tuple(parts), tuple(missing))
 
 
-def _model(name: str, parts: tuple[Part, ...], missing: tuple[str, ...]) -> ModelFile:
+def _model(name: str, parts: tuple[FilePart, ...], missing: tuple[str, ...]) -> ModelFile:
     header = _joined([part.header for part in parts])
     announced = _number(header, "split.tensors.count")
     if announced and not missing and announced != len(header.tensors):
@@ -160,11 +160,11 @@ def _packed(t: TensorInfo, order: str) -> bytes:
     )  # fmt: skip
 
 
-def _part(source: Source, limit: int) -> Part:
-    return Part(source.name, source.size, read_header(source.read, source.size, source.name, limit))
+def _part(source: OpenFile, limit: int) -> FilePart:
+    return FilePart(source.name, source.size, read_header(source.read, source.size, source.name, limit))
 
 
-def _count(part: Part) -> int:
+def _count(part: FilePart) -> int:
     """How many parts the model has."""
     count = _number(part.header, "split.count") or 1
     if count > _MAX_PARTS:
@@ -184,7 +184,7 @@ def _number(header: Header, key: str) -> int:
     return value if type(value) is int and value > 0 else 0
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path) -> OpenFile:
     """A file of this computer."""
 
     def read(offset: int, n: int) -> bytes:
@@ -193,7 +193,7 @@ def _file(path: Path) -> Source:
             return file.read(n)
 
     with _opened(path):
-        return Source(path.name, path.stat().st_size, read)
+        return OpenFile(path.name, path.stat().st_size, read)
 
 
 def _folder(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""Purpose: what a GGUF file is for, by its header: a model to chat with, or what else.
+"""What a GGUF file is for, by its header: a chat model or something else.
 
-The one place that tells: chat, info and list say the same of a file. Damage it does not know.
+chat, info and list all use this. It does not look for damage.
 """
 
 from collections.abc import Mapping
@@ -8,8 +8,13 @@ from typing import Any
 
 from lcp import kinds
 from lcp.modelfile.header import Array, Header
-from lcp.modelfile.layers import DIFFUSION, ENCODERS, number, text
 
+# Architectures that make embeddings, or whole texts at once, instead of the next token.
+_ENCODERS = {
+    "bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2",
+    "jina-bert-v3", "eurobert", "gemma-embedding", "llama-embed", "t5encoder",
+}  # fmt: skip
+_DIFFUSION = ("dream", "llada", "llada-moe", "rnd1")
 _THE_MODEL = "Give the model's own file."
 _CHAT = "Choose a model whose name says chat, instruct or it."
 # general.type (gguf-py: GGUFType) -> what such a file is
@@ -23,7 +28,7 @@ _ARCHITECTURES = {
     "clip": _TYPES["mmproj"],
     "controlvector": ("a control vector, not a model", _THE_MODEL),
     "wavtokenizer-dec": ("an audio decoder, not a chat model", _CHAT),
-    **dict.fromkeys(DIFFUSION, ("a diffusion model, which lcp cannot chat with", _CHAT)),
+    **dict.fromkeys(_DIFFUSION, ("a diffusion model, which lcp cannot chat with", _CHAT)),
     **dict.fromkeys(("qwen3tts", "pockettts"), ("a speech model, not a chat model", _CHAT)),
     "t5": ("an encoder-decoder model, not a chat model", _CHAT),
     # ComfyUI and stable-diffusion.cpp keep image models in GGUF
@@ -41,10 +46,10 @@ _SECTIONS = 4  # llama.cpp: numbers of rope.dimension_sections
 
 
 def not_for_chat(header: Header) -> str:
-    """Why nobody can chat with the file, to follow its name or "This": "is a LoRA adapter, not a
-    model. Give the model's own file."; "" for a model that answers."""
+    """Why lcp cannot chat with the file, to follow its name or "This": "is a LoRA adapter, not a
+    model. Give the model's own file."; "" for a chat model."""
     values = header.values
-    arch = text(values, "general.architecture")
+    arch = header.architecture
     key = f"{arch}.rope.dimension_sections"
     sections = values.get(key)
     if found := _other(header, values, arch):
@@ -64,10 +69,10 @@ def not_for_chat(header: Header) -> str:
 
 def _other(header: Header, values: Mapping[str, Any], arch: str) -> tuple[str, str] | None:
     """What the file is, if it is no model that answers, and what to do."""
-    pooling = number(values, f"{arch}.pooling_type")
+    pooling = header.arch_number("pooling_type")
     if header.endian == "big":
         return "a big-endian file, which this machine cannot run", "Get a little-endian one."
-    if found := _TYPES.get(text(values, "general.type")) or _ARCHITECTURES.get(arch):
+    if found := _TYPES.get(header.text("general.type")) or _ARCHITECTURES.get(arch):
         return found
     if "adapter.type" in values:
         return _TYPES["adapter"]
@@ -77,8 +82,10 @@ def _other(header: Header, values: Mapping[str, Any], arch: str) -> tuple[str, s
         return "a draft model, which only speeds up the model it was made for", _THE_MODEL
     if pooling == _RANK or f"{arch}.classifier.output_labels" in values:
         return "a reranker, not a chat model", _CHAT
-    if arch in ENCODERS or pooling or values.get(f"{arch}.attention.causal") is False:
+    if arch in _ENCODERS or pooling or values.get(f"{arch}.attention.causal") is False:
         return "an embedding model, not a chat model", _CHAT
     if not header.tensors:
         return "a header without tensors, not a model", _THE_MODEL
+    if header.text("tokenizer.ggml.model") == "no_vocab":
+        return "a model without a vocabulary, which cannot read text", "Use a newer conversion."
     return None

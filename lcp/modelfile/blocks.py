@@ -13,7 +13,7 @@ MAX_KEPT = 32 << 20  # bytes between a mark and the end of what it keeps
 _BLOCK, _MAX_BLOCK = 1 << 20, 32 << 20
 
 
-class Ahead:
+class BlockReader:
     """The bytes of `name`, of which at most `limit` are looked at; `at` is the next one's place."""
 
     def __init__(
