@@ -40,13 +40,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcp.engine.context import Context, State
-from lcp.machine import physical_cores
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte, library
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.sampler import Sampler
 from lcp.engine.template import Template
 from lcp.engines import PromptMessage
+from lcp.machine import physical_cores
 from lcp.settings import Sampling
 
 ANSWER, SIZE, MARGIN = 48, 1536, 1e-2

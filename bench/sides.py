@@ -23,8 +23,8 @@ from typing import Any
 
 from bench.build_tools import HERE, BuildError, installed, tool
 from bench.measure import ESCAPES, BenchError, Row, Terminal, report
-from lcp.machine import physical_cores
 from lcp.engine.native import extra_bufts
+from lcp.machine import physical_cores
 
 SPIN = {"GOMP_SPINCOUNT": "1000"}
 READY = "\x1b\\[\\?2004h"  # the line editor asks for bracketed pastes: it takes keys from here on

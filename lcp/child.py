@@ -31,9 +31,9 @@ class ChildResult:
 
 
 def run(task: str, wish: object = None, timeout: float = 60) -> ChildResult:
-    """Run `python -m lcp.engine.child TASK` with `wish` as JSON on stdin, at most `timeout` seconds.
+    """Run `python -m lcp.engine.child TASK` with `wish` as JSON on stdin.
 
-    Raises NativeError if no process can be started.
+    It is killed after `timeout` seconds. Raises NativeError if no process can be started.
     """
     command = [sys.executable, "-m", "lcp.engine.child", task]
     status: int | None = None

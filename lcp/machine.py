@@ -18,8 +18,10 @@ _MEMORY_UNKNOWN = 8 << 30  # bytes assumed where the system does not say
 
 # Files of a control group, versions 1 and 2: its limits, its use, and the page cache within that.
 _CGROUP_1 = (
-    ("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")
-)  # fmt: skip
+    ("memory.limit_in_bytes",),
+    "memory.usage_in_bytes",
+    ("total_active_file", "total_inactive_file"),
+)
 _CGROUP_2 = (("memory.max", "memory.high"), "memory.current", ("active_file", "inactive_file"))
 
 

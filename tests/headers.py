@@ -14,10 +14,17 @@ _F32, _F16, _Q8_0, _Q4_K = 0, 1, 8, 12  # ggml tensor types
 _BLOCKS = {_F32: (1, 4), _F16: (1, 2), _Q8_0: (32, 34), _Q4_K: (256, 144)}
 
 
-def write(path: Path, name: str, **facts: Any) -> Path:
+def write(path: Path, name: str, vocabulary: bool = False, **facts: Any) -> Path:
     """The model `name`, its weights holes in the file; `facts` change its numbers (`__` a dot),
-    None takes one out."""
+    None takes one out. Only with a `vocabulary` can llama.cpp load it as a chat does."""
     values, shapes = MODELS[name]()
+    if vocabulary:
+        count = shapes["token_embd.weight"][1]
+        values |= {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.tokens": [f"t{i}" for i in range(count)],
+            "tokenizer.ggml.merges": ["t 1"],
+        }
     arch = values["general.architecture"]
     values |= {f"{arch}.{key.replace('__', '.')}": value for key, value in facts.items()}
     return write_header(path, {k: v for k, v in values.items() if v is not None}, shapes)

@@ -6,11 +6,10 @@ import struct
 
 import ggufs
 import pytest
-from ggufs import ARRAY, BOOL, STRING, U32, described, gguf, pair
+from ggufs import BOOL, STRING, U32, described, gguf, pair
 
 from lcp.errors import GgufError
 from lcp.modelfile.facts import facts, template_source
-from lcp.modelfile.layers import layers
 from lcp.modelfile.parts import OpenFile, local, open_model
 
 MATRIX = ("blk.0.ffn_up.weight", (256, 2))
@@ -37,24 +36,21 @@ def test_the_real_model(smollm2):
     assert (told.layers, told.heads, told.kv_heads, told.embedding) == (30, 9, 3, 576)
     assert (told.context_length, told.vocabulary, told.tokenizer) == (8192, 49_152, "gpt2")
     assert (told.template, told.tools, told.thinking) == (True, False, False)
-    assert told.kinds == ("Dense: each layer uses all its weights and keeps the whole context.",)
+    assert told.kinds == ("Dense: each token uses all weights.",)
     assert told.problems == ()
 
 
 @pytest.mark.parametrize(
     ("kind", "line"),
     [
-        ("dense", "Dense: each layer uses all its weights and keeps the whole context."),
-        (
-            "swa",
-            "Sliding window: 1 of 2 layers keep the whole context; the rest a 32-token window.",
-        ),
-        ("recurrent", "Recurrent: a fixed state instead of a cache; a longer context needs no"),
-        ("hybrid", "Hybrid: 1 of 2 layers keep the whole context; the rest a fixed state."),
-        ("hybrid_mrope", "Hybrid: 1 of 2 layers keep the whole context; the rest a fixed state."),
-        ("mrope", "Dense: each layer uses all its weights and keeps the whole context."),
-        ("mla", "Keys and values are one small vector a token (multi-head latent attention)."),
-        ("moe", "Mixture of experts: 2 of 4 experts work on a token in each layer."),
+        ("dense", "Dense"),
+        ("swa", "sliding window of 32 tokens"),
+        ("recurrent", "Recurrent"),
+        ("hybrid", "Hybrid"),
+        ("hybrid_mrope", "Hybrid"),
+        ("mrope", "Dense"),
+        ("mla", "latent attention"),
+        ("moe", "2 of 4 experts"),
     ],
 )
 def test_tiny_models_of_each_kind(tiny, kind, line):
@@ -116,111 +112,21 @@ def test_the_mix_and_the_bits():
     assert told.bits_per_weight == pytest.approx(8 * (1024 + 576 + 544) / 1792)
 
 
-# what layers keep
-
-GEMMA3 = described("gemma3", block_count=48, attention__sliding_window=1024)
-ARRAY_KV = [0, 0, 0, 4]
+# what kind of model it is
 
 
-@pytest.mark.parametrize(
-    ("pairs", "line"),
-    [
-        (GEMMA3, "8 of 48 layers keep the whole context; the rest a 1,024-token window."),
-        (described("gemma2", block_count=26), "13 of 26 layers keep the whole context; the rest a"),
-        (
-            described("gpt-oss", block_count=24, attention__sliding_window=128),
-            "12 of 24 layers keep the whole context; the rest a 128-token window.",
-        ),
-        (
-            described(
-                "laguna", block_count=9, attention__sliding_window=512,
-                attention__sliding_window_pattern=3,
-            ),
-            "3 of 9 layers keep the whole context; the rest a 512-token window.",
-        ),
-        (
-            described(
-                "gemma4", block_count=4, attention__sliding_window=512,
-                attention__sliding_window_pattern=[True, True, True, False],
-                attention__shared_kv_layers=1,
-            ),
-            "0 of 4 layers keep the whole context; the rest a 512-token window or nothing of",
-        ),
-        (
-            described("qwen3next", block_count=48, ssm__state_size=128),
-            "Hybrid: 12 of 48 layers keep the whole context; the rest a fixed state.",
-        ),
-        (
-            described("jamba", block_count=4, attention__head_count_kv=ARRAY_KV),
-            "Hybrid: 1 of 4 layers keep the whole context; the rest a fixed state.",
-        ),
-        (
-            described(
-                "nemotron_h", block_count=4, attention__head_count_kv=ARRAY_KV,
-                feed_forward_length=[0, 64, 0, 0],
-            ),
-            "Hybrid: 1 of 4 layers keep the whole context; the rest a fixed state or nothing of",
-        ),
-        (
-            described("deci", block_count=4, attention__head_count_kv=ARRAY_KV),
-            "1 of 4 layers keep the whole context; the rest nothing of their own.",
-        ),
-        (described("falcon-h1", block_count=4), "Hybrid: each layer keeps the whole context and a"),
-        (described("mamba", block_count=64), "Recurrent: a fixed state instead of a cache;"),
-        (
-            described("llama", block_count=32, context_length=8192, attention__sliding_window=4096),
-            "The file names a sliding window of 4,096 tokens.",
-        ),
-        (
-            described(
-                "deepseek2", block_count=61, expert_count=256, expert_used_count=8,
-                attention__key_length_mla=192,
-            ),
-            "Keys and values are one small vector a token (multi-head latent attention).",
-        ),
-        (described("glm4moe", block_count=47, nextn_predict_layers=1), "Dense: "),
-    ],
-)  # fmt: skip
-def test_what_kind_of_model_it_is(pairs, line):
-    told = of(pairs)
-    assert any(line in told_line for told_line in told.kinds), told.kinds
-
-
-@pytest.mark.parametrize(
-    ("arch", "period", "whole"),
-    [("gemma3", None, [5]), ("gemma3", 3, [2, 5]), ("laguna", 3, [0, 3, 6]), ("gpt-oss", 0, [])],
-)
-def test_which_layers_keep_the_whole_context(arch, period, whole):
-    pattern = {} if period is None else {"attention__sliding_window_pattern": period}
-    pairs = described(arch, block_count=8, attention__sliding_window=64, **pattern)
-    kept = layers(model_of(pairs).header.values).kept
-    assert [i for i, what in enumerate(kept) if what == "whole"] == whole
-    assert set(kept) <= {"whole", "window"}
-
-
-def test_layers_that_only_draft_are_none():
-    values = model_of(described("glm4moe", block_count=47, nextn_predict_layers=1)).header.values
-    assert layers(values).kept == ("whole",) * 46
-
-
-def test_an_unknown_architecture_is_told_by_what_it_says():
+def test_an_unknown_architecture_is_described_by_its_own_keys():
     told = of(described("brand-new", block_count=12, expert_count=8, expert_used_count=2))
-    assert told.architecture == "brand-new"
-    assert (told.layers, told.experts) == (12, 8)
-    assert told.kinds == (
-        "Mixture of experts: 2 of 8 experts work on a token in each layer.",
-        "What its layers keep of the context is not known for this architecture.",
-    )
-    told = of(
-        described(
-            "brand-new", block_count=4, attention__sliding_window=64,
-            attention__sliding_window_pattern=[True, False, True, False],
-        )
-    )  # fmt: skip
-    assert told.kinds == (
-        "Sliding window: 2 of 4 layers keep the whole context; the rest a 64-token window.",
-    )
-    assert told.window == 64
+    assert (told.architecture, told.layers, told.experts) == ("brand-new", 12, 8)
+    assert len(told.kinds) == 1 and "2 of 8 experts" in told.kinds[0]
+
+
+@pytest.mark.parametrize(("trained", "window"), [(8192, 4096), (4096, None), (None, 4096)])
+def test_a_window_counts_if_it_is_shorter_than_the_context(trained, window):
+    context = {} if trained is None else {"context_length": trained}
+    told = of(described("llama", block_count=32, attention__sliding_window=4096, **context))
+    assert told.window == window
+    assert ("Dense" in told.kinds[0]) == (window is None)
 
 
 def test_heads_that_differ_from_layer_to_layer():
@@ -265,7 +171,7 @@ def test_of_several_named_templates_the_one_for_a_talk_counts(names):
     pairs = [pair(f"tokenizer.chat_template.{n}", STRING, f"<think> {n}") for n in names]
     told = of([*described("llama"), *pairs])
     assert told.template and told.thinking
-    assert template_source(model_of(pairs).header.values) == f"<think> {names[1]}"
+    assert template_source(model_of(pairs).header) == f"<think> {names[1]}"
 
 
 def test_a_blank_template_is_none():
@@ -365,13 +271,3 @@ def test_a_part_is_called_by_the_name_of_the_model():
     data = gguf(described("llama"))
     source = OpenFile("m-Q4-00001-of-00001.gguf", None, lambda offset, n: data[offset : offset + n])
     assert facts(open_model(source.name, lambda name: source)).name == "m-Q4"
-
-
-def test_arrays_of_a_wrong_length_are_left_alone():
-    pairs = described("jamba", block_count=4, attention__head_count_kv=[0, 1])
-    assert layers(model_of(pairs).header.values).kept == ("whole",) * 4
-    pairs = [
-        *described("jamba", block_count=4),
-        pair("jamba.attention.head_count_kv", ARRAY, (STRING, ["a"] * 4)),
-    ]
-    assert layers(model_of(pairs).header.values).kept == ("whole",) * 4

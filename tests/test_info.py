@@ -62,7 +62,7 @@ def test_the_page_of_the_real_model(info):
         "30 layers · embedding 576 · 9 heads (3 kv) · trained for 8,192 tokens",
         "vocabulary 49,152 (gpt2)",
         "chat template: yes (tools: no, thinking: no) · complete · GGUF v3",
-        "Dense: each layer uses all its weights and keeps the whole context.",
+        "Dense: each token uses all weights.",
     ):
         assert part in text
 
@@ -157,7 +157,7 @@ def test_missing_parts_are_named_with_code_3(info, file):
 
 def test_bytes_that_belong_to_nothing_are_mentioned(info, file):
     done = info(file(LLAMA, extra=bytes(12)))
-    assert (done.exit_code, "12 bytes behind its last tensor" in done.output) == (0, True)
+    assert (done.exit_code, "12 bytes after its last tensor" in done.output) == (0, True)
 
 
 def test_escape_sequences_never_reach_the_terminal(info, file):
@@ -242,7 +242,7 @@ def test_the_table_of_contexts(info):
 
 
 def test_what_is_beyond_the_training_is_marked(info, tmp_path):
-    path = headers.write(tmp_path / "m.gguf", "llama", context_length=1000)
+    path = headers.write(tmp_path / "m.gguf", "llama", vocabulary=True, context_length=1000)
     lines = info(path, "-c", "2000").output.splitlines()
     rows = [line.split() for line in lines if line.startswith("    ")]
     assert rows[0][0] == "1,024" and "beyond" not in rows[0]
@@ -284,7 +284,7 @@ def test_options_without_a_meaning(info, words, sentence):
 @pytest.mark.slow
 def test_a_gpu_that_is_not_here(info, tmp_path):
     """8 GB hold some layers of a model of 30B, 24 GiB all of them."""
-    path = headers.write(tmp_path / "m.gguf", "qwen3moe")
+    path = headers.write(tmp_path / "m.gguf", "qwen3moe", vocabulary=True)
     small = json.loads(info(path, "--gpu-mem", "8192M", "--json").output)["memory"]
     assert small["source"] == "about"
     assert 0 < small["n_gpu_layers"] < 48
@@ -297,7 +297,7 @@ def test_a_gpu_that_is_not_here(info, tmp_path):
 @pytest.mark.slow
 def test_check_says_with_its_code_whether_it_fits(info, tmp_path):
     assert info("smollm2-135m", "--check").exit_code == 0
-    path = headers.write(tmp_path / "m.gguf", "deepseek2")  # 352 GiB
+    path = headers.write(tmp_path / "m.gguf", "deepseek2", vocabulary=True)  # 352 GiB
     done = info(path, "--check")
     assert (done.exit_code, "from disk ← default" in done.output) == (3, True)
 

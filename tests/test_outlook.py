@@ -3,12 +3,12 @@
 import headers
 import pytest
 
-from lcp.modelfile.facts import facts
-from lcp.modelfile.fit import verdict
 from lcp.machine import Machine
-from lcp.modelfile.memory import ALL, estimate
-from lcp.modelfile.outlook import Figures, contexts, outlook
+from lcp.modelfile.facts import facts
+from lcp.modelfile.memory import ALL, Figures, exact
+from lcp.modelfile.outlook import contexts, outlook
 from lcp.modelfile.parts import local
+from lcp.modelfile.sizes import verdict
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
@@ -46,9 +46,9 @@ def test_rows_are_llama_cpps_own(llama):
     seen = of(llama)
     wishes = [(row.context, row.kv_type) for row, _ in seen.rows]
     assert wishes == [(n, kv) for n in contexts(131_072, None) for kv in ("f16", "q8_0")]
-    told = estimate(llama, wishes)
+    told = exact(llama.header, wishes)
     assert [row for row, _ in seen.rows] == list(told.rows)
-    assert (seen.memory.source, seen.memory.weights) == (told.source, told.weights)
+    assert (seen.needs.source, seen.needs.weights) == (told.source, told.weights)
     assert {said for _, said in seen.rows} == {"fits"}
     assert (seen.largest, seen.choice.ctx_size, seen.fits) == (131_072, 32_768, True)
 
@@ -57,7 +57,7 @@ def test_the_largest_context_is_the_largest(llama):
     machine = Machine(free=8 * GIB, total=16 * GIB)
     seen = of(llama, machine)
     assert 2048 < seen.largest < 131_072 and seen.largest % 256 == 0
-    told = estimate(llama, [(seen.largest, "f16"), (seen.largest + 256, "f16")])
+    told = exact(llama.header, [(seen.largest, "f16"), (seen.largest + 256, "f16")])
     assert [verdict(told, row, machine) == "fits" for row in told.rows] == [True, False]
     assert seen.choice.ctx_size <= seen.largest
 
@@ -77,9 +77,9 @@ def test_where_nothing_fits(llama):
 
 def test_weights_that_have_no_room_for_copies_are_mapped_as_they_are(llama):
     seen = of(llama, Machine(free=GIB, total=2 * GIB))
-    assert (seen.largest, seen.fits, seen.choice.refusal) == (0, False, "")
+    assert (seen.largest, seen.fits, seen.choice.refusal) == (0, False, None)
     assert (seen.chosen, "pages") in seen.rows
-    assert seen.memory.weights_anon == 0
+    assert seen.needs.weights_anon == 0
 
 
 def test_what_was_asked_for_is_a_row_and_the_choice(llama):
@@ -100,7 +100,7 @@ def test_what_llama_cpp_refuses_is_said(llama):
 
 @pytest.mark.slow
 def test_a_card_holds_more_the_larger_it_is(llama):
-    layers = [of(llama, card=gib * GIB).choice.n_gpu_layers for gib in (1, 6, 24)]
+    layers = [of(llama, gpu_memory=gib * GIB).choice.n_gpu_layers for gib in (1, 6, 24)]
     assert layers[0] == 0
     assert 0 < layers[1] < 33
     assert layers[2] == ALL
@@ -108,24 +108,24 @@ def test_a_card_holds_more_the_larger_it_is(llama):
 
 def test_without_a_gpu_a_small_one_is_imagined(llama):
     seen = of(llama)
-    assert 0 < seen.on_small_card <= 33
-    assert of(llama, card=8 * GIB).on_small_card is None
+    assert 0 < seen.on_small_gpu <= 33
+    assert of(llama, gpu_memory=8 * GIB).on_small_gpu is None
 
 
 def test_layers_that_were_asked_for(llama):
-    seen = of(llama, card=24 * GIB, n_gpu_layers=10)
+    seen = of(llama, gpu_memory=24 * GIB, n_gpu_layers=10)
     assert seen.choice.n_gpu_layers == 10
     gpu = next(device for device in seen.chosen.devices if device.name == "GPU")
-    assert 0 < gpu.weights < seen.memory.weights / 2
+    assert 0 < gpu.weights < seen.needs.weights / 2
 
 
 def test_figures_are_those_of_an_estimate_however_they_were_asked_for(llama):
     wishes = [(n, kv) for n in (2048, 4096) for kv in ("q8_0", "f16")]
-    figures = Figures(llama, "off", offloads=False)
-    (first,) = figures(wishes[1:2], ALL).rows
-    figures(wishes[2:], 0)
-    told = estimate(llama, wishes, n_gpu_layers=0, flash_attn="off")
-    again = figures([*wishes, wishes[1]], ALL)
+    figures = Figures(llama, "off")
+    (first,) = figures.needs(wishes[1:2], ALL).rows
+    figures.needs(wishes[2:], 0)
+    told = exact(llama.header, wishes, n_gpu_layers=0, flash_attn="off")
+    again = figures.needs([*wishes, wishes[1]], ALL)
     assert again.rows == told.rows
     assert again.rows[0] is first  # it was not asked for again
     assert again.refused == told.refused

@@ -10,8 +10,8 @@ import tiny as tiny_models
 from terminal import terminal_environment
 
 from lcp.errors import ModelError
-from lcp.modelfile.parts import local
 from lcp.modelfile.llamacpp import check_loads
+from lcp.modelfile.parts import local
 
 TOKENS = "tokenizer.ggml.tokens"
 

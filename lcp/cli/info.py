@@ -150,16 +150,11 @@ def _outlook(
     name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
 ) -> "Outlook":
     """The memory table; an LcpError says why there is none."""
-<<<<<<< HEAD
     from lcp.cli.services import title
-    from lcp.modelfile.machine import machine
-=======
-    from lcp.cli import reach
     from lcp.machine import machine
->>>>>>> 7789b42 (One truth about memory: llama.cpp's own figures; the formulas and tables of architectures go)
+    from lcp.modelfile.llamacpp import check_loads
     from lcp.modelfile.outlook import outlook
     from lcp.modelfile.purpose import not_for_chat
-    from lcp.modelfile.llamacpp import check_loads
 
     if why := not_for_chat(model.header):
         raise ModelError(f"This {why}")

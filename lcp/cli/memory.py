@@ -7,24 +7,24 @@ from lcp import paths
 from lcp.errors import LcpError
 
 if TYPE_CHECKING:
-    from lcp.modelfile.fit import Verdict
-    from lcp.modelfile.machine import Gpu
+    from lcp.machine import Gpu
+    from lcp.modelfile.sizes import Verdict
 
 
 def gpus() -> "tuple[Gpu, ...]":
     """The GPUs that llama.cpp can use; none if it does not run here."""
     from lcp.engine import probe
-    from lcp.modelfile import machine
+    from lcp.modelfile import llamacpp
 
     try:
-        return machine.gpus() if probe.check_once(paths.cache()) else ()
+        return llamacpp.gpus() if probe.check_once(paths.cache()) else ()
     except LcpError:
         return ()
 
 
 def free() -> int | None:
     """Free bytes in the fullest memory, of the machine and its GPUs; None if unknown."""
-    from lcp.modelfile.machine import machine
+    from lcp.machine import machine
 
     found = machine(gpus=gpus())
     return None if found.free is None else min([found.free, *(gpu.free for gpu in found.gpus)])
@@ -32,7 +32,7 @@ def free() -> int | None:
 
 def room() -> int | None:
     """Free bytes in all memories together; None if unknown."""
-    from lcp.modelfile.machine import machine
+    from lcp.machine import machine
 
     found = machine(gpus=gpus())
     if found.free is None:
@@ -43,14 +43,14 @@ def room() -> int | None:
 def overhead(size: int) -> int:
     """About the bytes that a model of this size needs beside its weights: the program, a context,
     buffers that grow with the model."""
-    from lcp.modelfile.fit import RUNTIME
+    from lcp.modelfile.sizes import RUNTIME
 
     return RUNTIME + (1 << 29) + size // 16
 
 
 def verdict(size: int, room: int | None) -> "Verdict":
     """Roughly whether a model of this size fits: for models whose header was not read."""
-    from lcp.modelfile.fit import Place
+    from lcp.modelfile.sizes import Place
 
     return Place("", room, overhead(size), size).verdict
 

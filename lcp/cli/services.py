@@ -1,6 +1,7 @@
 """The services of a chat that the command line starts: models, engines, free memory, personas."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
         native.log.echo = _echo if verbose else None
         gpu = probe.check_once(paths.cache())
         shown = title(found.path.name, found.name)
-        fit = sizes.fitting(found.path, settings, memory.figures_folder(), gpu, shown)
+        fit = partial(sizes.choose, found.path, settings, memory.figures_folder(), gpu, shown)
         if first:  # the use of the first model is recorded already
             records.note_use(found.name)
         first[:] = first or [found.path]

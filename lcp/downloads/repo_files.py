@@ -37,7 +37,7 @@ _BEST_PROJECTORS = ("F16", "BF16", "Q8_0", "F32")
 
 
 USUAL = "Q4_K_M"  # the quant that most people use
-Verdict = Callable[[int], str]  # bytes of a model -> "fits", "pages" or "no", see modelfile/fit.py
+Verdict = Callable[[int], str]  # bytes of a model -> "fits", "pages" or "no"
 
 
 @dataclass(frozen=True)

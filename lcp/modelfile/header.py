@@ -194,7 +194,9 @@ class _Parser:
             raw = self._string(f"key {i + 1} of {n}", MAX_KEY)
             key = raw.decode("utf-8", "replace")
             if not raw or raw in seen:
-                raise self._reader.damaged(f"the key {key} comes twice" if raw else "a key is empty")
+                raise self._reader.damaged(
+                    f"the key {key} comes twice" if raw else "a key is empty"
+                )
             seen.add(raw)
             if key.startswith(_NOT_KEPT):
                 self._reader.unmark()

@@ -161,7 +161,9 @@ def _packed(t: TensorInfo, order: str) -> bytes:
 
 
 def _part(source: OpenFile, limit: int) -> FilePart:
-    return FilePart(source.name, source.size, read_header(source.read, source.size, source.name, limit))
+    return FilePart(
+        source.name, source.size, read_header(source.read, source.size, source.name, limit)
+    )
 
 
 def _count(part: FilePart) -> int:

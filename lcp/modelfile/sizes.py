@@ -26,9 +26,7 @@ _QUANTS = {
 class FiguresSource(Protocol):
     """What knows the memory needs of a model: lcp.modelfile.memory.Figures."""
 
-    def needs(
-        self, rows: list[Wish], layers: int = ALL, repack: bool = True
-    ) -> MemoryNeeds: ...
+    def needs(self, rows: list[Wish], layers: int = ALL, repack: bool = True) -> MemoryNeeds: ...
 
 
 @dataclass(frozen=True)
@@ -137,9 +135,7 @@ def smaller_quant(bits: float, weights: int, room: int) -> str:
     return next((name for name, size in sizes.items() if size <= room), "")
 
 
-def largest_context(
-    fits: Callable[[list[int]], list[bool]], most: int, least: int = STEP
-) -> int:
+def largest_context(fits: Callable[[list[int]], list[bool]], most: int, least: int = STEP) -> int:
     """The largest context that fits: a multiple of 256 from `least` on, or `most` itself; else 0.
 
     `fits` is asked for several contexts at once, because each question costs a process.

@@ -7,17 +7,25 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lcp.modelfile import fit
-from lcp.modelfile.fit import RUNTIME, choose, largest_context, largest_number, verdict
+from lcp.chat.sizes import refused
 from lcp.machine import Gpu, Machine, linux, mac_free, machine
-from lcp.modelfile.memory import CARD, Device, Memory, Row
+from lcp.modelfile.memory import IMAGINED, ContextNeeds, DeviceNeeds, MemoryNeeds
+from lcp.modelfile.sizes import (
+    RUNTIME,
+    SizeChoice,
+    choose_sizes,
+    largest_context,
+    largest_number,
+    smaller_quant,
+    verdict,
+)
 
 MIB, GIB = 1 << 20, 1 << 30
 ORDER = {"no": 0, "pages": 1, "fits": 2}
 
 
 class Model:
-    """A model of equal layers, as `choose` asks for it; `asked` are the questions."""
+    """A model of equal layers; `asked` are the questions."""
 
     layers = 28
 
@@ -28,7 +36,7 @@ class Model:
         self.repacked, self.card = repacked, card
         self.asked = []
 
-    def estimate(self, rows, layers):
+    def needs(self, rows, layers=-1, repack=True):
         self.asked.append((list(rows), layers))
         there = (
             0 if not self.card else self.layers + 1 if layers < 0 else min(layers, self.layers + 1)
@@ -40,17 +48,19 @@ class Model:
             context = -(-context // 256) * 256
             kv = context * self.per_token * size // 64
             kv_there = kv * max(0, there - 1) // self.layers
-            devices = [Device("CPU", self.weights - moved, kv - kv_there, self.compute)]
+            devices = [DeviceNeeds("CPU", self.weights - moved, kv - kv_there, self.compute)]
             if self.card:
-                devices.append(Device(CARD, moved, kv_there, self.compute))
+                devices.append(DeviceNeeds(IMAGINED, moved, kv_there, self.compute))
             total = sum(d.total for d in devices) + MIB
-            made.append(Row(context, kv_type, kv, self.compute, MIB, total, tuple(devices)))
+            made.append(
+                ContextNeeds(context, kv_type, kv, self.compute, MIB, total, tuple(devices))
+            )
         file = max(0, self.weights - moved - self.repacked)
-        return Memory("exact", file, min(self.repacked, self.weights), moved, tuple(made), {})
+        return MemoryNeeds("exact", file, min(self.repacked, self.weights), moved, tuple(made), {})
 
 
 def pick(model, machine, trained=131072, **wishes):
-    return choose(model.estimate, machine, trained=trained, layers=model.layers, **wishes)
+    return choose_sizes(model, machine, trained=trained, layers=model.layers, **wishes)
 
 
 # verdicts
@@ -60,17 +70,20 @@ sizes = st.integers(0, 1 << 40)
 
 @st.composite
 def memories(draw):
-    cpu = Device("CPU", draw(sizes), draw(sizes), draw(sizes))
-    gpu = Device(CARD, draw(sizes), draw(sizes), draw(sizes))
-    row = Row(4096, "f16", 0, 0, draw(st.integers(0, GIB)), 0, (cpu, gpu))
-    return Memory("exact", cpu.weights, draw(sizes), gpu.weights, (row,), {})
+    cpu = DeviceNeeds("CPU", draw(sizes), draw(sizes), draw(sizes))
+    gpu = DeviceNeeds(IMAGINED, draw(sizes), draw(sizes), draw(sizes))
+    row = ContextNeeds(4096, "f16", 0, 0, draw(st.integers(0, GIB)), 0, (cpu, gpu))
+    return MemoryNeeds("exact", cpu.weights, draw(sizes), gpu.weights, (row,), {})
 
 
 @given(memories(), *[sizes] * 6, st.booleans())
 def test_more_memory_is_never_worse(memory, free, more, card, larger, room, wider, shared):
-    small = Machine(free, free, (Gpu(CARD, card, card, shared),), room)
+    small = Machine(free, free, (Gpu(IMAGINED, card, card, shared),), room)
     large = Machine(
-        free + more, free + more, (Gpu(CARD, card + larger, card + larger, shared),), room + wider
+        free + more,
+        free + more,
+        (Gpu(IMAGINED, card + larger, card + larger, shared),),
+        room + wider,
     )
     row = memory.rows[0]
     assert ORDER[verdict(memory, row, small)] <= ORDER[verdict(memory, row, large)]
@@ -92,7 +105,7 @@ def test_only_what_must_be_held_is_refused(memory, spare):
 
 def test_a_tenth_of_what_is_available_stays_in_hand():
     model = Model(compute=0, per_token=0)
-    memory = model.estimate([(4096, "f16")], 0)
+    memory = model.needs([(4096, "f16")], 0)
     needed = 4 * GIB + MIB + RUNTIME
     for free, said in [
         (needed, "pages"),
@@ -104,7 +117,7 @@ def test_a_tenth_of_what_is_available_stays_in_hand():
 
 def test_a_limit_on_addresses_holds_for_files_too():
     model = Model()
-    memory = model.estimate([(4096, "f16")], 0)
+    memory = model.needs([(4096, "f16")], 0)
     few = Machine(64 * GIB, 64 * GIB, mappable=4 * GIB)
     assert verdict(memory, memory.rows[0], few) == "no"
     assert verdict(memory, memory.rows[0], replace(few, mappable=8 * GIB)) == "fits"
@@ -112,8 +125,8 @@ def test_a_limit_on_addresses_holds_for_files_too():
 
 def test_a_gpu_that_shares_the_memory_takes_it_from_the_machine():
     model = Model(card=True)
-    memory = model.estimate([(8192, "f16")], -1)
-    card = Gpu(CARD, 16 * GIB, 16 * GIB)
+    memory = model.needs([(8192, "f16")], -1)
+    card = Gpu(IMAGINED, 16 * GIB, 16 * GIB)
     own, shared = (Machine(2 * GIB, 2 * GIB, (replace(card, shared=s),)) for s in (False, True))
     assert verdict(memory, memory.rows[0], own) == "fits"
     assert verdict(memory, memory.rows[0], shared) == "pages"
@@ -161,7 +174,7 @@ def test_the_largest_number(limit, most):
 def test_nothing_is_said_where_all_is_well():
     model = Model()
     choice = pick(model, Machine(64 * GIB, 64 * GIB), trained=8192)
-    assert choice == fit.Choice(8192, -1, "f16")
+    assert choice == SizeChoice(8192, -1, "f16")
 
 
 @pytest.mark.parametrize(
@@ -181,9 +194,9 @@ def test_auto_context(free, trained, context):
     choice = pick(Model(), Machine(free, free), trained)
     assert choice.ctx_size == context
     assert not choice.refusal
-    told = [notice for notice in choice.notices if notice.startswith("context ")]
+    told = [notice for notice in choice.notices if "The context has" in notice]
     if context < min(trained or 8192, 32768):
-        assert told and told[0].startswith(f"context {context} of {trained}: more ")
+        assert f"{context:,} of {trained:,} tokens" in told[0]
     else:
         assert not told
 
@@ -193,110 +206,113 @@ def test_what_is_chosen_runs_or_is_refused(free_mib, per_token, trained):
     model = Model(per_token=per_token)
     machine = Machine(free_mib * MIB, free_mib * MIB)
     choice = pick(model, machine, trained)
-    memory = model.estimate([(choice.ctx_size, "f16")], choice.n_gpu_layers)
+    memory = model.needs([(choice.ctx_size, "f16")], choice.n_gpu_layers)
     assert bool(choice.refusal) == (verdict(memory, memory.rows[0], machine) == "no")
     assert choice.ctx_size <= max(trained or 8192, 1) or choice.ctx_size == 8192
     if choice.refusal:
-        smallest = model.estimate([(min(2048, trained or 2048), "f16")], -1)
+        smallest = model.needs([(min(2048, trained or 2048), "f16")], -1)
         assert verdict(smallest, smallest.rows[0], machine) == "no"
 
 
 def test_weights_that_page_are_said_so():
     choice = pick(Model(), Machine(3 * GIB, 8 * GIB), 8192, bits_per_weight=8.5)
     assert not choice.refusal
-    notice = next(n for n in choice.notices if "page" in n)
-    assert notice.startswith("The weights (4.29 GB) will page from disk: slow; 1.35 GB of memory")
-    assert notice.endswith(" Its IQ2_XS version would fit.")
+    notice = next(n for n in choice.notices if "disk" in n)
+    assert all(fact in notice for fact in ("4.29 GB", "1.35 GB", "IQ2_XS"))
 
 
 def test_what_does_not_fit_is_refused_with_what_would():
     choice = pick(Model(), Machine(2 * GIB, 8 * GIB), ctx_size=16384)
-    assert choice.refusal == (
-        "A context of 16384 needs 2.62 GB of memory; 2.15 GB can be had. "
-        "What would fit: -c 12544 or --kv-type q8_0."
-    )
+    refusal = choice.refusal
+    assert (refusal.context, refusal.place, refusal.room) == (16384, "memory", 2 * GIB)
+    assert (refusal.smaller_context, refusal.smaller_kv_type) == (12544, "q8_0")
+    assert refused(refusal).endswith("-c 12544 or --kv-type q8_0.")
     assert choice.ctx_size == 16384
 
 
 def test_what_llama_cpp_refuses():
     """A context whose tables alone are too large is refused here; else the load says why."""
 
-    def refuse(why):
-        def estimate(rows, layers):
-            made = Model().estimate(rows, layers)
+    class Refusing(Model):
+        def __init__(self, why):
+            super().__init__()
+            self.why = why
+
+        def needs(self, rows, layers=-1, repack=True):
+            made = super().needs(rows, layers)
             kept = tuple(row for row in made.rows if row.context <= 100_000)
-            over = {wish: why for wish in rows if wish[0] > 100_000}
+            over = {wish: self.why for wish in rows if wish[0] > 100_000}
             return replace(made, rows=kept, refused=over)
 
-        machine = Machine(64 * GIB, 64 * GIB)
-        return choose(estimate, machine, trained=8192, layers=28, ctx_size=200_000)
+    def refuse(why):
+        return pick(Refusing(why), Machine(64 * GIB, 64 * GIB), 8192, ctx_size=200_000).refusal
 
-    assert refuse("failed to initialize the context: std::bad_alloc").refusal == (
-        "A context of 200000 does not fit. Give a smaller one: -c auto"
-    )
-    assert refuse("requires flash_attn").refusal == ""
+    refusal = refuse("failed to initialize the context: std::bad_alloc")
+    assert (refusal.context, refusal.place) == (200_000, "")
+    assert refused(refusal).endswith("-c auto.")
+    assert refuse("requires flash_attn") is None
 
 
 def test_weights_that_are_copied_cannot_page():
     model = Model(repacked=4 * GIB)
     choice = pick(model, Machine(9 * GIB // 2, 8 * GIB), bits_per_weight=4.89)
-    assert choice.refusal.endswith("What would fit: its IQ4_XS version.")
+    assert choice.refusal.smaller_quant == "IQ4_XS"
     assert not pick(Model(), Machine(9 * GIB // 2, 8 * GIB)).refusal
     tiny = pick(model, Machine(GIB // 4, GIB))
-    assert tiny.refusal.endswith("What would fit: a smaller model.")
+    assert refused(tiny.refusal).endswith("a smaller model.")
 
 
 def test_a_smaller_quant_where_a_limit_is_on_the_whole():
     machine = Machine(32 * GIB, 32 * GIB, mappable=4 * GIB)
     choice = pick(Model(), machine, bits_per_weight=4.89)
-    assert "of address space; 4.29 GB can be had" in choice.refusal
-    assert choice.refusal.endswith("What would fit: its Q3_K_M version.")
+    assert (choice.refusal.place, choice.refusal.room) == ("address space", 4 * GIB)
+    assert choice.refusal.smaller_quant == "Q3_K_M"
 
 
 def test_layers_that_do_not_fit_stay_on_the_cpu():
     model = Model(card=True)
-    machine = Machine(32 * GIB, 32 * GIB, (Gpu(CARD, 6 * GIB, 8 * GIB, False, "Some GPU"),))
+    machine = Machine(32 * GIB, 32 * GIB, (Gpu(IMAGINED, 6 * GIB, 8 * GIB, False, "Some GPU"),))
     choice = pick(model, machine, 8192)
     assert choice.n_gpu_layers == 27
-    assert choice.notices == ("27/29 layers on GPU, 2 on CPU: expect slower",)
-    one_more = model.estimate([(8192, "f16")], 28)
+    assert "27 of 29 layers" in choice.notices[0]
+    one_more = model.needs([(8192, "f16")], 28)
     assert verdict(one_more, one_more.rows[0], machine) == "no"
 
 
 def test_all_layers_where_they_fit_or_where_there_is_no_gpu():
     assert pick(Model(), Machine(32 * GIB, 32 * GIB)).n_gpu_layers == -1
-    roomy = Machine(32 * GIB, 32 * GIB, (Gpu(CARD, 24 * GIB, 24 * GIB),))
+    roomy = Machine(32 * GIB, 32 * GIB, (Gpu(IMAGINED, 24 * GIB, 24 * GIB),))
     choice = pick(Model(card=True), roomy, 8192)
     assert (choice.n_gpu_layers, choice.notices) == (-1, ())
 
 
 def test_layers_that_were_asked_for_are_not_changed():
-    machine = Machine(32 * GIB, 32 * GIB, (Gpu(CARD, 6 * GIB, 8 * GIB, False, "Some GPU"),))
+    machine = Machine(32 * GIB, 32 * GIB, (Gpu(IMAGINED, 6 * GIB, 8 * GIB, False, "Some GPU"),))
     choice = pick(Model(card=True), machine, ctx_size=8192, n_gpu_layers=29)
     assert choice.n_gpu_layers == 29
-    assert "of Some GPU; 5.37 GB can be had" in choice.refusal
-    assert choice.refusal.endswith(" or -ngl auto.")
+    assert (choice.refusal.place, choice.refusal.room) == ("Some GPU", 5 * GIB)
+    assert choice.refusal.too_many_layers and "-ngl auto" in refused(choice.refusal)
     assert pick(Model(card=True), machine, 8192, n_gpu_layers=0).notices == ()
 
 
 @given(st.integers(0, 16 << 10), st.integers(1, 8 << 10))
 def test_the_gpu_is_filled_and_not_more(card_mib, weights_mib):
     model = Model(weights=weights_mib * MIB, card=True)
-    machine = Machine(None, None, (Gpu(CARD, card_mib * MIB, 0),))
+    machine = Machine(None, None, (Gpu(IMAGINED, card_mib * MIB, 0),))
     choice = pick(model, machine, ctx_size=4096)
     assume(choice.n_gpu_layers)
-    memory = model.estimate([(4096, "f16")], choice.n_gpu_layers)
+    memory = model.needs([(4096, "f16")], choice.n_gpu_layers)
     assert verdict(memory, memory.rows[0], machine) == "fits"
     if choice.n_gpu_layers > 0:
-        memory = model.estimate([(4096, "f16")], choice.n_gpu_layers + 1)
+        memory = model.needs([(4096, "f16")], choice.n_gpu_layers + 1)
         assert verdict(memory, memory.rows[0], machine) == "no"
 
 
 def test_a_smaller_quant():
-    assert fit.smaller_quant(16.0, 16 * GIB, 9 * GIB) == "Q8_0"
-    assert fit.smaller_quant(4.89, 5 * GIB, 5 * GIB) == "IQ4_XS"
-    assert fit.smaller_quant(4.89, 5 * GIB, GIB) == ""
-    assert fit.smaller_quant(0.0, 5 * GIB, GIB) == ""
+    assert smaller_quant(16.0, 16 * GIB, 9 * GIB) == "Q8_0"
+    assert smaller_quant(4.89, 5 * GIB, 5 * GIB) == "IQ4_XS"
+    assert smaller_quant(4.89, 5 * GIB, GIB) == ""
+    assert smaller_quant(0.0, 5 * GIB, GIB) == ""
 
 
 # the machine
