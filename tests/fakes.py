@@ -11,7 +11,7 @@ from typing import Any
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.engine.worker import Job
+from lcp.engine.worker import WorkerTask
 from lcp.engines import (
     Chunk,
     Constraint,
@@ -90,14 +90,14 @@ class ScriptedEngine(Words):
         script = (Said(a) if isinstance(a, str) else a for a in answers)
         self._answers = chain(script, (Said(f"Answer {n}.") for n in count(1)))
 
-    def load(self, constraint: Constraint | None = None) -> Job[None]:
+    def load(self, constraint: Constraint | None = None) -> WorkerTask[None]:
         def job(_: object) -> None:
             if self._fails:
                 raise self._fails
 
         return _done(job)
 
-    def restore(self, path: Path) -> Job[str]:
+    def restore(self, path: Path) -> WorkerTask[str]:
         self.restored = path
         return _done(lambda _: "")
 
@@ -118,7 +118,7 @@ class ScriptedEngine(Words):
     ) -> None:
         self.looked = typed
 
-    def weigh(self, job: Callable[[], None]) -> Job[None]:
+    def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
         return _done(lambda _: job())
 
     def rest(self) -> None:
@@ -128,7 +128,7 @@ class ScriptedEngine(Words):
     def ahead(self) -> tuple[int, int]:
         return 0, 0
 
-    def save(self, path: Path) -> Job[Any]:
+    def save(self, path: Path) -> WorkerTask[Any]:
         return _done(_refuse)
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
@@ -142,7 +142,7 @@ class ScriptedEngine(Words):
         messages: Sequence[PromptMessage],
         answer: Sequence[int],
         free: Callable[[], int | None] = lambda: None,
-    ) -> Job[list[TokenProb]]:
+    ) -> WorkerTask[list[TokenProb]]:
         return _done(_refuse)
 
     def reply(self, request: Request) -> "ScriptedReply":
@@ -181,9 +181,9 @@ def _refuse(_: object) -> None:
     raise NotSupported("A script has no KV cache and no probabilities.")
 
 
-def _done(job: Callable[[object], Any]) -> Job[Any]:
+def _done(job: Callable[[object], Any]) -> WorkerTask[Any]:
     """A task that was run at once."""
-    task = Job(job)
+    task = WorkerTask(job)
     task.run()
     return task
 

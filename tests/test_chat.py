@@ -24,7 +24,7 @@ from lcp import commands
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.loop import Talk
-from lcp.engine.worker import Job
+from lcp.engine.worker import WorkerTask
 from lcp.engines import ThinkingEnded
 from lcp.errors import LcpError, NotSupported
 from lcp.session.conversation import Conversation
@@ -151,7 +151,7 @@ def test_ctrl_c_instead_of_an_edited_question_leaves_the_conversation_as_it_was(
     chat.type("/edit 1" + ENTER)
     chat.waits(lambda: chat.screen().count("> First?") == 2, "not offered")
     chat.type(CTRL_C)
-    chat.sees("The conversation is as it was before /edit.")
+    chat.sees("as it was before /edit")
     chat.type("Third?" + ENTER)
     chat.sees("Three.")
     chat.type("/edit" + ENTER)
@@ -373,7 +373,7 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
             raise EOFError
 
     chat = a_chat()
-    chat.loading = Job(lambda emit: None)  # not begun yet
+    chat.loading = WorkerTask(lambda emit: None)  # not begun yet
     Talk(chat, Person(), commands.run).run()
     assert "There is no command /nothing." in capsys.readouterr().err
 

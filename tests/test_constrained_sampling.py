@@ -21,7 +21,7 @@ from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.reply import tag_tokens
 from lcp.engines import Constraint, NoTokenFits, PromptMessage, Request
-from lcp.errors import SettingsError
+from lcp.errors import AnswerDoesNotMatch, SettingsError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
@@ -175,7 +175,7 @@ def test_an_answer_that_is_cut_is_a_beginning_and_goes_on_in_the_language(engine
     assert whole.ended == "end"
     assert whole.text.startswith(cut.text)
     assert re.fullmatch("[ab]{20}[cd]{20}", whole.text)
-    with pytest.raises(SettingsError, match="/retry"):
+    with pytest.raises(AnswerDoesNotMatch):
         ask(one, "root ::= [cd]{20}", begun=begun)
 
 

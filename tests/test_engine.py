@@ -377,13 +377,13 @@ def process(path, body):
         "from datetime import datetime\n"
         "from pathlib import Path\n"
         "from lcp.engine.engine import LlamaEngine\n"
-        "from lcp.engines import Request\n"
+        "from lcp.engines import PromptMessage, Request\n"
         "from lcp.settings import Sampling, Settings\n"
         "engine = LlamaEngine(Path(sys.argv[1]), Settings(ctx_size=2048), now=datetime.now())\n"
         "loading = engine.load()\n"
         "def reply():\n"
         "    loading.result()\n"
-        "    question = {'role': 'user', 'content': 'a lazy dog, ' * 300}\n"
+        "    question = PromptMessage('user', 'a lazy dog, ' * 300)\n"
         "    return engine.reply(Request([question], Sampling(temp=0)))\n"
     )
     return subprocess.run(

@@ -16,7 +16,7 @@ from lcp.engine.engine import LlamaEngine
 from lcp.engine.json_schema import translate_pattern
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, examine
 from lcp.engines import Constraint, PromptMessage, Request
-from lcp.errors import SettingsError
+from lcp.errors import AnswerDoesNotMatch, SettingsError
 from lcp.settings import Sampling, Settings
 
 QUESTION = [PromptMessage("user", "Hi.")]
@@ -327,7 +327,7 @@ def test_an_answer_that_is_cut_goes_on_in_its_schema(engine):
     assert whole.ended == "end"
     assert whole.text.startswith(cut.text)
     assert allows(PERSON, json.loads(whole.text))
-    with pytest.raises(SettingsError, match="/retry"):
+    with pytest.raises(AnswerDoesNotMatch):
         answer(engine, {"type": "integer"}, begun=begun)
 
 

@@ -9,6 +9,7 @@ from fakes import Words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcp.chat import window_notices
 from lcp.chat.overflow import CONDENSE, Overflow
 from lcp.engines import Progress, PromptMessage
 from lcp.errors import TooLong
@@ -126,11 +127,11 @@ def test_a_slide_says_what_the_model_no_longer_sees_and_how_to_keep_it():
     scene = Scene(400)
     scene.turns(100, 100, 60)
     window = scene.ask(80)
-    told = scene.overflow.told(window, Progress(160, 150, 80, 80), 0.2, 260)
+    told = window_notices.reading(scene.overflow, window, Progress(160, 150, 80, 80), 0.2, 260)
     assert told == "Context full: the model no longer sees your first turn. /pin 1 brings it back."
     scene.answer(1)
     window = scene.ask(150)
-    told = scene.overflow.told(window, Progress(160, 150, 80, 80), 0.2, 260)
+    told = window_notices.reading(scene.overflow, window, Progress(160, 150, 80, 80), 0.2, 260)
     assert "your first 3 turns" in told
 
 
@@ -139,7 +140,7 @@ def test_a_slide_names_the_turns_where_a_pinned_one_stays_between_them():
     scene.turns(60, 30, 60, 100)
     scene.chat.pin(scene.id(1))
     window = scene.ask(150)
-    told = scene.overflow.told(window, Progress(160, 150, 80, 80), 0.2, 260)
+    told = window_notices.reading(scene.overflow, window, Progress(160, 150, 80, 80), 0.2, 260)
     assert "turns 1, 3" in told
 
 
@@ -148,7 +149,7 @@ def test_when_only_the_question_is_left_that_is_said():
     scene.chat.set_system("Be brief.")
     scene.turns(100, 100)
     window = scene.ask(290)
-    told = scene.overflow.told(window, Progress(2, 0, 290, 290), 0.2, 202)
+    told = window_notices.reading(scene.overflow, window, Progress(2, 0, 290, 290), 0.2, 202)
     assert "only this question" in told
 
 
@@ -156,10 +157,10 @@ def test_what_is_read_again_after_a_slide_is_told_with_its_number():
     scene = Scene(400)
     scene.turns(100, 100, 60)
     window = scene.ask(80)  # 160 of history, 80 of question
-    told = scene.overflow.told(window, Progress(7, 0, 233, 233), 38.77, 260)
+    told = window_notices.reading(scene.overflow, window, Progress(7, 0, 233, 233), 38.77, 260)
     assert "re-read 153 tokens" in told
     assert "38.8 s" in told
-    told = scene.overflow.told(window, Progress(160, 0, 80, 80), 0.2, 260)
+    told = window_notices.reading(scene.overflow, window, Progress(160, 0, 80, 80), 0.2, 260)
     assert "re-read" not in told, "a question is new"
 
 

@@ -15,7 +15,7 @@ from terminal import NOW, PATIENCE_S, ROOT, terminal_environment
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.replay import Replay
-from lcp.chat.services import Found, Services
+from lcp.chat.services import FoundModel, Services
 from lcp.engine.engine import LlamaEngine
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
@@ -55,7 +55,7 @@ def chat(tiny, home):
 def replay(chat, moved=None):
     """What is said of each answer of the log; `moved`: a model's name -> the file it now is."""
     chat.engine.close()
-    services = Services(find=lambda name: Found(name, (moved or {}).get(name, Path(name))))
+    services = Services(find=lambda name: FoundModel(name, (moved or {}).get(name, Path(name))))
     here = Layers(config={"threads": 1, "temp": 2, "think": "off"})  # of which one counts
     drawn = Replay(services, here, load(chat.log.path)[0], lambda _: None)
     return [answer.line() for answer in drawn]
@@ -166,8 +166,8 @@ def test_what_was_not_drawn_in_one_go_is_not_replayed(chat):
     does(one, "/fork 3 2")
     assert replay(one) == [
         "turn 1: the same 20 tokens",
-        "turn 1, answer 2: not replayed: it goes on from another",
-        "turn 1, answer 3: not replayed: it goes on from another",
+        "turn 1, answer 2: not replayed: it continues another answer",
+        "turn 1, answer 3: not replayed: it continues another answer",
     ]
 
 
@@ -191,7 +191,7 @@ def test_an_answer_in_which_the_window_slid_is_not_replayed(chat):
     does(one, "/set temp 0")
     one.ask("And?" * 12)
     assert answers(one)[-1]["made_with"]["before"] > 60
-    assert replay(one)[1] == "turn 2: not replayed: it goes on from another"
+    assert replay(one)[1] == "turn 2: not replayed: it continues another answer"
 
 
 def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
@@ -204,7 +204,7 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
         seen.append((settings.ctx_size, settings.flash_attn, settings.threads, now))
         return LlamaEngine(found.path, settings, now=now)
 
-    services = Services(find=lambda name: Found(name, Path(name)), engine=engine)
+    services = Services(find=lambda name: FoundModel(name, Path(name)), engine=engine)
     here = Layers(config={"ctx_size": 64, "flash_attn": "off", "threads": 1})
     (answer,) = Replay(services, here, load(one.log.path)[0], lambda _: None)
     assert (answer.result, seen) == ("same", [(512, "on", 1, NOW)])
@@ -266,7 +266,7 @@ def test_another_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsy
 
 def test_each_model_draws_its_own_answers(chat, tiny):
     one, other = chat(), tiny("swa", quant="Q8_0")
-    one.services = Services(find=lambda name: Found(name, Path(name)))
+    one.services = Services(find=lambda name: FoundModel(name, Path(name)))
     first = one.model
     for model in ("", str(other), first):
         if model:

@@ -452,7 +452,7 @@ def test_a_chat_whose_last_answer_was_cut_says_what_goes_on_with_it(begin):
     chat.screen._err.file.truncate(0)
     resume.tell(chat)
     told = chat.screen._err.file.getvalue().splitlines()[-1]
-    assert told == "Its last answer was cut; /continue goes on with it."
+    assert "/continue" in told
 
 
 def test_the_log_has_the_name(begin):

@@ -13,7 +13,7 @@ from lcp.chat.draft import EXACT
 from lcp.chat.overflow import Overflow
 from lcp.chat.status import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.worker import Job
+from lcp.engine.worker import WorkerTask
 from lcp.engines import Stats
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
@@ -109,7 +109,7 @@ def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
 def test_how_much_of_the_model_is_loaded():
     chat = a_chat()
     chat.model = "models/scripted.gguf"
-    chat.loading = Job(lambda _: None)
+    chat.loading = WorkerTask(lambda _: None)
     chat.engine.loaded = 0.434
     assert Status(chat)() == [("loading scripted (43 %)", "")]
     chat.loading.run()
@@ -222,7 +222,7 @@ def test_an_idle_chat_is_not_looked_at_again():
         lambda chat: setattr(chat.engine, "ahead", (3, 12)),
         lambda chat: setattr(chat.log, "problem", "The disk is full."),
         lambda chat: typed(chat, "word " * 200),
-        lambda chat: setattr(chat, "loading", Job(lambda _: None)),
+        lambda chat: setattr(chat, "loading", WorkerTask(lambda _: None)),
     ],
 )
 def test_every_change_is_shown(tmp_path, change):

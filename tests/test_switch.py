@@ -18,10 +18,10 @@ from lcp import commands
 from lcp.chat import switch
 from lcp.chat.chat import Chat
 from lcp.chat.loop import Talk
-from lcp.chat.services import Found, Services
+from lcp.chat.services import FoundModel, Services
 from lcp.chat.status import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.worker import Job
+from lcp.engine.worker import WorkerTask
 from lcp.engines import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
@@ -73,7 +73,7 @@ class World:
             raise ModelNotFound(f"There is no model called {name}.")
         path = self.folder / f"{name}.gguf"
         path.write_bytes(b"GGUF....")
-        return Found(name, path, self.recommended.get(name, {}))
+        return FoundModel(name, path, self.recommended.get(name, {}))
 
     def engine(self, found, settings, now):
         script = self.scripts.setdefault(found.name, [])
@@ -261,7 +261,7 @@ class Slow(ScriptedEngine):
                 time.sleep(0.01)
             raise ModelError("Loading was stopped. Start again to load it.")
 
-        task = Job(job)
+        task = WorkerTask(job)
         threading.Thread(target=task.run).start()
         threading.Timer(0.2, os.kill, (os.getpid(), self.signal)).start()
         return task
@@ -408,7 +408,7 @@ def two(tiny, tmp_path):
     models = {"one": tiny("dense"), "two": tiny("swa"), "broken": tmp_path / "broken.gguf"}
     models["broken"].write_bytes(b"GGUF" + bytes(100))
     services = Services(
-        find=lambda name: Found(name, models[name]),
+        find=lambda name: FoundModel(name, models[name]),
         engine=lambda found, s, now: LlamaEngine(found.path, s, now=now),
         free_memory=lambda: PLENTY,
         store=Store(tmp_path / "sessions"),

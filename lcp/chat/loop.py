@@ -1,4 +1,4 @@
-"""Talk: line after line of a person, until Ctrl-D: a command to run, or a message to answer."""
+"""The loop of a chat: it reads a line, and runs a command or answers a message, until Ctrl-D."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Talk:
-    """The chat of a person at a terminal."""
+    """A person at a terminal and the current chat."""
 
     chat: Chat
     keyboard: "Keyboard"
-    # runs a command; gives the text that the next line begins with, or the chat that takes over;
-    # EOFError leaves
+    # Runs a command. It may give the text that the next line begins with, or the chat that takes
+    # over; EOFError leaves.
     command: Callable[[Chat, str], str | Chat | None]
     status: Status = field(init=False)
-    _text: str = ""  # what the next line begins with
-    _edited: str | None = None  # where the chat stood before /edit, until that is sent
-    _reading: bool = False  # whether it is the person's turn
+    _text: str = ""  # the next line begins with it
+    _edited: str | None = None  # the head before /edit, until the line is sent
+    _reading: bool = False  # whether the person types
     _interrupted: bool = False
 
     def __post_init__(self) -> None:
@@ -39,8 +39,8 @@ class Talk:
         self.chat, self.status = chat, Status(chat)
 
     def run(self) -> None:
-        """Until Ctrl-D."""
-        with quiet():  # between two prompts, too
+        """Run until Ctrl-D."""
+        with quiet():  # also between two prompts
             while True:
                 try:
                     if self._interrupted:
@@ -50,18 +50,18 @@ class Talk:
                 except EOFError:
                     return
                 except KeyboardInterrupt:
-                    self._interrupted = True  # told above: here another one would end lcp
+                    self._interrupted = True  # handled above: here another Ctrl-C would end lcp
 
     def _line(self) -> None:
-        """One line, and what comes of it."""
+        """Read one line and do it."""
         chat = self.chat
         try:
-            # What is edited is perhaps only looked at: what follows it stays in the cache.
+            # /edit may be taken back: the turns after it stay in the cache.
             chat.look_ahead(self._text, read=not self._edited)
             self._reading = True
             line = self.keyboard.read(self._text)
             self._reading, self._text = False, ""
-            chat.drafting.drop()  # from here on nothing of it is read ahead
+            chat.drafting.drop()  # it is no longer read ahead
             with self.keyboard.ahead():
                 self._do(line)
         except LcpError as error:
@@ -81,7 +81,7 @@ class Talk:
             if chat.loading is None:
                 chat.overflow.settle(chat.settings)
         elif line.text.strip():
-            self._text = line.text  # offered again where it is not answered
+            self._text = line.text  # comes back if it is not answered
             chat.ask_with_files(line.text)
             self._text, self._edited = "", None
             chat.say_status()
@@ -89,13 +89,13 @@ class Talk:
             chat.warn_of_files()
 
     def _go_back(self) -> None:
-        """After a Ctrl-C; at the prompt it takes away what the line began with."""
+        """Do what Ctrl-C means; at the prompt it clears the text that the line began with."""
         offered = self._text
         if self._reading:
             self._reading, self._text = False, ""
         if self._edited and not self._text:
             self.chat.go(self._edited)
             self._edited = None
-            self.chat.screen.notice("The conversation is as it was before /edit.")
+            self.chat.screen.notice("The chat is as it was before /edit.")
         elif self._text or not offered:
             self.chat.screen.notice("Ctrl-D or /exit leaves.")

@@ -1,7 +1,7 @@
-"""Replaying: the answers of a saved chat drawn again, each from its own seed, sampling and window.
+"""Generates the answers of a saved chat again, each with its own seed, settings and window.
 
-It goes through the log in its order, so that before each answer the conversation is as it was
-then, and the KV cache holds what it held. It writes nothing, and knows no command line.
+It follows the order of the log, so that before each answer the conversation and the KV cache are as
+they were then. It writes nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,23 +18,23 @@ from lcp.session.export import plain_name
 from lcp.session.message import Event, Message, from_event
 from lcp.settings import OPTIONS, Layers, Settings
 
-HERE = ("n_gpu_layers", "threads")  # settings that are this machine's, and in no log
-_END = -1  # stands for the token that ended an answer
+HERE = ("n_gpu_layers", "threads")  # settings of this computer, which no log has
+_END = -1  # for the token that ended an answer
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of one answer; tokens are counted from 1."""
+    """The result for one answer; tokens are counted from 1."""
 
     id: str
-    turn: int  # of its branch, from 1
-    answer: int  # of those to its question, from 1
+    turn: int  # in its branch, from 1
+    answer: int  # among the answers to its question, from 1
     tokens: int
     result: str = "same"  # or "parts", or "not replayed"
-    at: int | None = None  # the first token that is another one
-    was: str | None = None  # what it spelled; None is the end of the answer
+    at: int | None = None  # the first different token
+    was: str | None = None  # its text; None: the answer ended there
     came: str | None = None
-    why: str = ""  # it was not replayed, or may have parted
+    why: str = ""  # why it was not replayed, or may differ
 
     def line(self) -> str:
         """For people."""
@@ -49,7 +49,7 @@ class Replayed:
 
 
 class Replay:
-    """A saved chat; iterate it for what came of its answers."""
+    """A saved chat; iterate it for the results of its answers."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Replay:
         events: Sequence[Event],
         tell: Callable[[str], None],
     ) -> None:
-        """Of the `layers` only what is said of this machine counts; `tell` shows what goes on."""
+        """Of the `layers` only settings of this computer are used; `tell` shows the progress."""
         self._services = services
         here = layers.resolve()
         self._here = {name: here.value(name) for name in HERE}
@@ -66,7 +66,7 @@ class Replay:
         self._tell = tell
         self._engine: Engine | None = None
         self._file = ""  # of its model
-        self._loaded: object = None  # what the engine was made for
+        self._loaded: object = None  # the model and sizes of the engine
 
     def __iter__(self) -> Iterator[Replayed]:
         said = Conversation.from_events(self._events).nodes
@@ -81,13 +81,13 @@ class Replay:
             self._close()
 
     def _again(self, conversation: Conversation, event: Event) -> Replayed:
-        """One answer once more; the conversation stands at its question."""
+        """Generate one answer again; the conversation is at its question."""
         answer = from_event(event)
         ids = answer.ids
         turn, before = len(conversation.turns()), conversation.children(answer.parent)
         told = Replayed(answer.id, turn, 1 + len(before), len(ids))
         made_with = event.get("made_with")
-        known = made_with if isinstance(made_with, dict) else {}  # an older log says nothing
+        known = made_with if isinstance(made_with, dict) else {}  # not in older logs
         try:
             settings = self._settings(answer, event.get("sampling"), known)
             engine = self._engine_for(answer, settings, conversation)
@@ -120,7 +120,7 @@ class Replay:
         )
 
     def _settings(self, answer: Message, sampling: object, known: Mapping[str, Any]) -> Settings:
-        """The settings that the answer was made with, as far as they are known."""
+        """The settings of the answer, as far as the log has them."""
         if answer.ended == "edited":
             raise SessionError("a person wrote it")
         if not answer.ids:
@@ -134,7 +134,7 @@ class Replay:
     def _engine_for(
         self, answer: Message, settings: Settings, conversation: Conversation
     ) -> Engine:
-        """The engine that answers as this one was answered; the last one, where it is as it was."""
+        """An engine with the model and sizes of this answer; the last one if it has them."""
         wanted = (answer.model, settings.ctx_size, settings.kv_type, settings.flash_attn)
         if self._engine is None or wanted != self._loaded:
             self._close()
@@ -154,7 +154,7 @@ class Replay:
     def _request(
         self, engine: Engine, settings: Settings, conversation: Conversation, answer: Message
     ) -> Request:
-        """What the answer was asked with, but for what could end it before its last token."""
+        """The request for the answer, without what could end it before its last token."""
         engine.variables, engine.raw = settings.template_variables, settings.raw == "on"
         return Request(
             Overflow(engine, conversation).visible(answer.out),
@@ -164,7 +164,7 @@ class Replay:
         )
 
     def _draw(self, engine: Engine, request: Request, answer: Message, told: Replayed) -> Reply:
-        """As many tokens as the answer has, and its end."""
+        """Generate as many tokens as the answer has, and its end."""
         has = engine.count(request.messages)
         if (had := answer.stats.get("prompt_tokens", has)) != has:
             raise SessionError(f"its prompt had {had} tokens, and here it has {has}")
@@ -179,8 +179,8 @@ class Replay:
         return reply
 
     def _hold(self, engine: Engine, request: Request, answer: Message) -> None:
-        """Read what the answer was, where other tokens came or none were drawn: a later slide
-        moves what the cache holds. Its last token was mostly not read."""
+        """Put the tokens of the answer into the KV cache, after other ones were generated or none:
+        a later slide moves them. Its last token was usually not read."""
         begun = PromptMessage("assistant", "", "", answer.ids[:-1], answer.fingerprint)
         for _ in engine.reply(replace(request, begun=begun, max_tokens=1)):
             pass
@@ -192,8 +192,8 @@ class Replay:
 
 
 def _why_not(known: Mapping[str, Any]) -> str:
-    """What keeps an answer from being drawn again in one go; "" where nothing does."""
+    """Why an answer cannot be generated again in one go; "" if it can."""
     if "before" in known:
-        return "it goes on from another"
+        return "it continues another answer"
     # older logs say "grammar"
     return "it had a given form" if known.keys() & {"constraint", "grammar"} else ""

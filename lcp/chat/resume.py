@@ -1,8 +1,9 @@
-"""Resume: what a person is told and shown of a saved chat that goes on."""
+"""What a person sees when a saved chat is resumed."""
 
 import shlex
 from collections.abc import Callable
 
+from lcp.chat import window_notices
 from lcp.chat.chat import Chat
 from lcp.errors import ModelNotFound
 from lcp.session.message import Turn
@@ -13,37 +14,37 @@ SHOWN_LINES, SHOWN = 12, 1200  # of the last answer: its last lines, and charact
 
 
 def resuming(chat: Chat) -> str:
-    """The command that goes on with this chat."""
+    """The command that resumes this chat."""
     return f"lcp chat --resume {shlex.quote(chat.conversation.name or chat.log.id)}"
 
 
 def without_model(error: ModelNotFound, id: str) -> ModelNotFound:
-    """The error for a saved chat whose model is not here."""
-    return type(error)(f"{error} Or go on with another one: lcp chat --resume {id} -m NAME")
+    """The error for a saved chat whose model is not on this computer."""
+    return type(error)(f"{error} Or use another one: lcp chat --resume {id} -m NAME")
 
 
 def tell(chat: Chat) -> None:
-    """Which saved chat goes on."""
+    """Say which saved chat was resumed."""
     talk, said = chat.conversation, chat.conversation.turns()
     called = " · ".join(filter(None, [f"({count(len(said), 'turn')})", talk.name, talk.title()]))
     chat.screen.notice(f"Resumed {chat.log.id or 'a chat'} {called}")
-    if unseen := chat.overflow.unseen():
+    if unseen := window_notices.unseen(chat.overflow):
         chat.screen.notice(unseen)
     if said and said[-1].answer is None:
         chat.screen.notice("Its last question has no answer yet; /retry answers it.")
     elif said and said[-1].answer and said[-1].answer.ended in ("interrupted", "length"):
-        chat.screen.notice("Its last answer was cut; /continue goes on with it.")
+        chat.screen.notice("Its last answer was cut; /continue continues it.")
 
 
 def show_last(chat: Chat) -> None:
-    """The turn that a resumed chat goes on from; of long texts the end, from where a block of
-    their Markdown begins."""
+    """Show the last turn of a resumed chat; of long texts the end, from the beginning of a Markdown
+    block."""
     for turn in chat.conversation.turns()[-1:]:
         _show(chat, turn, lambda text: tail(text, SHOWN_LINES, SHOWN))
 
 
 def show(chat: Chat, turn: Turn) -> None:
-    """A turn as it was, its thinking folded."""
+    """Show a turn, its thinking folded."""
     if turn.answer and turn.answer.thinking:
         thought = turn.answer.thinking.strip()
         if not chat.screen.show_thinking:

@@ -1,4 +1,4 @@
-"""Keeping the KV cache beside the log of a chat, so that resuming it reads nothing."""
+"""Saves the KV cache beside the log of a chat, so that resuming reads nothing."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +9,11 @@ from lcp.errors import NotSupported
 from lcp.terminal.signals import pressed, stopping
 
 CTRL_D = b"\x04"
-WORTH_SAVING = 3.0  # seconds of reading
+WORTH_SAVING = 3.0  # seconds that reading the chat again would take
 
 
 def save(chat: Chat) -> None:
-    """Save the cache when reading it again would take long; a second Ctrl-D leaves at once.
+    """Save the cache if reading the chat again would take long; Ctrl-D stops it.
 
     Few one-shots are ever resumed: one gets a file only when it has been resumed once.
     """
@@ -24,11 +24,11 @@ def save(chat: Chat) -> None:
         return
     path = log.with_suffix(".kv")
     used, speed = chat.stats.ctx_used, chat.stats.tokens_per_second
-    # Nothing long was read here: reading is several times as fast as writing. Nothing was written
-    # either: what was worth saving before is worth it now.
+    # If nothing long was read, the estimate comes from the speed of answers: reading is several
+    # times as fast. Without any answer, a file that was worth saving before still is.
     again = chat.engine.seconds_to_read(used) or (used / (4 * speed) if speed else 0.0)
     if again < WORTH_SAVING and (again or not path.exists()):
-        path.unlink(missing_ok=True)  # of an older state of this chat
+        path.unlink(missing_ok=True)  # it has an older state of this chat
         return
     chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")
     task = chat.engine.save(path)
@@ -53,7 +53,7 @@ def save(chat: Chat) -> None:
 
 
 def prune(folder: Path, limit: int) -> None:
-    """Remove the oldest state files of a folder until all together take at most `limit` bytes."""
+    """Remove the oldest cache files of a folder until all together take at most `limit` bytes."""
     files = []
     for path in folder.glob("*.kv"):
         with suppress(OSError):

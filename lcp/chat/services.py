@@ -1,7 +1,6 @@
-"""Services: what a chat can turn to beside itself: other models, other saved chats, personas.
+"""What a chat needs beside its engine: other models, saved chats, personas.
 
-Functions and plain values; the command line gives them, for it knows where models lie. It knows
-no chat.
+The command line provides these functions and values, because it knows where models are.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,20 +17,22 @@ from lcp.settings import Settings
 
 
 @dataclass(frozen=True)
-class Found:
-    """A model that is here."""
+class FoundModel:
+    """A model on this computer."""
 
-    name: str  # what finds it again, from any folder
+    name: str  # finds it again, from any folder
     path: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)  # what the catalogue recommends
-    notices: tuple[str, ...] = ()  # what of that has no meaning
+    settings: Mapping[str, Any] = field(default_factory=dict)  # that the catalogue recommends
+    notices: tuple[str, ...] = ()  # on recommendations without meaning
 
 
-def _nothing(name: str) -> Found:
-    raise ModelNotFound(f"There is no model called {name}. /model lists those that are here.")
+def _nothing(name: str) -> FoundModel:
+    raise ModelNotFound(
+        f"There is no model called {name}. /model lists the models on this computer."
+    )
 
 
-def _engine(found: Found, settings: Settings, now: datetime) -> Engine:
+def _engine(found: FoundModel, settings: Settings, now: datetime) -> Engine:
     from lcp.engine.engine import LlamaEngine
 
     return LlamaEngine(found.path, settings, now=now)
@@ -39,14 +40,14 @@ def _engine(found: Found, settings: Settings, now: datetime) -> Engine:
 
 @dataclass(frozen=True)
 class Services:
-    """Of a chat that was told of nothing: no other model, no persona, the saved chats."""
+    """By default: no other model, no persona, the saved chats of this computer."""
 
-    find: Callable[[str], Found] = _nothing
-    # The same, after a person was asked whether to download one that is not here.
-    offer: Callable[[str], Found] | None = None
+    find: Callable[[str], FoundModel] = _nothing
+    # The same, but asks whether to download a model that is not here.
+    offer: Callable[[str], FoundModel] | None = None
     models: Callable[[], Mapping[str, str]] = dict  # name -> quant and size
-    # For a conversation that began at this moment; the model is not loaded yet.
-    engine: Callable[[Found, Settings, datetime], Engine] = _engine
-    free_memory: Callable[[], int | None] = lambda: None  # bytes; None where nobody says
+    # An engine for a conversation that began at this moment; not loaded yet.
+    engine: Callable[[FoundModel, Settings, datetime], Engine] = _engine
+    free_memory: Callable[[], int | None] = lambda: None  # bytes, None if unknown
     personas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     store: Store = field(default_factory=lambda: Store(paths.sessions()))

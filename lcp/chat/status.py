@@ -6,7 +6,7 @@ from typing import Any
 from lcp import words
 from lcp.chat.chat import Chat
 from lcp.chat.draft import Draft
-from lcp.chat.overflow import FILES_NAMED
+from lcp.chat.window_notices import FILES_NAMED
 from lcp.errors import LcpError
 from lcp.session.export import plain_name
 

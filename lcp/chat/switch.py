@@ -1,9 +1,9 @@
-"""Switch: another model, or another saved chat, in the running program.
+"""Switches to another model or another saved chat in the running program.
 
-Where memory is plenty the old model is kept until the new one is loaded: should that fail,
-everything is as it was and nothing is read again. Where it is not, the old one is freed before:
-beside it the new one would get a smaller context and fewer layers on the GPU than it could have.
-Should it fail then, the old one is loaded again, and reads its conversation again.
+If there is plenty of memory, the old model stays until the new one is loaded; if that fails, the
+old chat continues and reads nothing again. Otherwise the old model is freed first, because the new
+one would get a smaller context and fewer layers on the GPU beside it. If the new one then cannot be
+loaded, the old one is loaded again and reads its chat again.
 """
 
 from dataclasses import replace
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from lcp import paths
 from lcp.chat.chat import Chat
-from lcp.chat.services import Found
+from lcp.chat.services import FoundModel
 from lcp.errors import LcpError, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import Layers
 from lcp.terminal.signals import leave, stopping
 
-PLENTY = 4  # times the new model's file; its context may be as large as a quarter of what is free
+PLENTY = 4  # free memory, in sizes of the new model's file; its context may take a quarter of it
 
 
 def close(chat: Chat) -> None:
-    """Let go of what the chat stands in now."""
+    """Free the engine and the log; may be called again."""
     chat.engine.close()
     chat.log.close()
 
 
 def change(
     chat: Chat,
-    found: Found,
+    found: FoundModel,
     conversation: Conversation,
     log: Log,
     layers: Layers,
@@ -69,7 +69,7 @@ def change(
             engine = chat.services.engine(back, chat.layers.resolve(), chat.conversation.created)
             chat.run_on(engine)
             _load(chat, chat.log.path and chat.log.path.with_suffix(".kv"))
-        chat.screen.notice(f"{Path(chat.model).name} goes on.")
+        chat.screen.notice(f"Still using {Path(chat.model).name}.")
         raise
     for notice in found.notices:
         chat.screen.notice(notice)
@@ -78,7 +78,7 @@ def change(
 
 
 def _load(chat: Chat, saved: Path | None) -> None:
-    """Load the chat's model, and what was saved of its KV cache; Ctrl-C stops it."""
+    """Load the chat's model and its saved KV cache; Ctrl-C stops it."""
     with stopping(chat.engine.stop) as asked:
         chat.load(saved)
         try:

@@ -24,7 +24,7 @@ from lcp.words import count
 
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat
-    from lcp.chat.services import Found, Services
+    from lcp.chat.services import FoundModel, Services
     from lcp.engines import Constraint
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
@@ -131,7 +131,7 @@ class Job:
     log: "Log"
     conversation: "Conversation"
     saved: Path | None  # where its KV cache may be
-    found: "Found"
+    found: "FoundModel"
     notices: list[str]
 
 
@@ -219,7 +219,7 @@ def _question(asked: Arguments) -> tuple[str | None, str]:
     return model, " ".join([*words, *([asked.prompt] if asked.prompt else [])])
 
 
-def _model(conversation: "Conversation", log: "Log", asked: Arguments) -> "Found":
+def _model(conversation: "Conversation", log: "Log", asked: Arguments) -> "FoundModel":
     """The model of the conversation; a person is offered the download of one that is not here."""
     try:
         return find(conversation.model, partial(find_or_pull, remember=not asked.no_save))

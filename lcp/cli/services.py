@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from lcp.chat.services import Found, Services
+    from lcp.chat.services import FoundModel, Services
     from lcp.downloads.library import Installed
     from lcp.engines import Engine
     from lcp.settings import Settings
@@ -25,7 +25,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 
     first: list[Path] = []
 
-    def engine(found: "Found", settings: "Settings", now: "datetime") -> "Engine":
+    def engine(found: "FoundModel", settings: "Settings", now: "datetime") -> "Engine":
         from lcp.chat import sizes
         from lcp.downloads import records
         from lcp.engine import native, probe
@@ -51,18 +51,18 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
     )
 
 
-def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "Found":
+def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundModel":
     """The model with this name or path, found by `look`, with its recommended settings."""
-    from lcp.chat.services import Found
+    from lcp.chat.services import FoundModel
     from lcp.recommended import usable
 
     model = (look or lookup.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
     again = model.name if model.stored else absolute(name)
-    return Found(again, model.path, settings, tuple(notices))
+    return FoundModel(again, model.path, settings, tuple(notices))
 
 
-def _find_or_pull(name: str) -> "Found":
+def _find_or_pull(name: str) -> "FoundModel":
     """The model of this name; if it is not here, a person is asked whether to download it."""
     import typer
 

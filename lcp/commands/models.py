@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lcp.chat import attachments, switch
 from lcp.chat.chat import Chat
-from lcp.chat.services import Found
+from lcp.chat.services import FoundModel
 from lcp.commands.command import Candidate, Command
 from lcp.errors import LcpError
 
@@ -28,7 +28,7 @@ def model(chat: Chat, name: str) -> Chat | None:
     return chat
 
 
-def _found(chat: Chat, name: str) -> Found:
+def _found(chat: Chat, name: str) -> FoundModel:
     """The model of this name, downloaded if it is not here and the person agrees."""
     try:
         return (chat.services.offer or chat.services.find)(name)

@@ -49,7 +49,7 @@ def set_(chat: Chat, argument: str) -> None:
     chat.screen.table([(name, shown, source, f"default {default}", meaning)])
     if value and name in (*THINKING, "raw"):
         chat.ready()
-        for notice in chat.in_vain([name]):
+        for notice in chat.unsupported([name]):
             chat.screen.notice(notice)
 
 
@@ -91,7 +91,7 @@ def _system(chat: Chat) -> Iterable[str]:
         yield f"System text (the chat template's own): {own}"
     else:
         yield "System text: (none)"
-    yield from chat.in_vain(["system"])
+    yield from chat.unsupported(["system"])
 
 
 def think(chat: Chat, word: str) -> None:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from lcp import words
-from lcp.chat import resume
+from lcp.chat import resume, window_notices
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
 from lcp.errors import LcpError
@@ -163,7 +163,7 @@ def context(chat: Chat, _: str) -> None:
     chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
     if files := chat.overflow.files():
         chat.screen.notice(f"Files the model sees: {', '.join(files)}")
-    if unseen := chat.overflow.unseen():
+    if unseen := window_notices.unseen(chat.overflow):
         chat.screen.notice(unseen)
 
 

@@ -1,7 +1,5 @@
-"""Answering: the steps of inference: messages to tokens, tokens to logits, logits to a token, its
-bytes to text, until something ends it.
-
-It runs on the engine thread and knows no other answer than the one being made.
+"""The loop of inference: messages to tokens, tokens to logits, logits to a token, its bytes to
+text, until something ends the answer. It runs on the engine thread.
 """
 
 import functools
@@ -29,7 +27,7 @@ from lcp.thinking_tags import NONE, tags
 
 
 class Answering:
-    """One model and its context, put to work for one answer after another."""
+    """Generates one answer after another with a model and its context."""
 
     def __init__(
         self, model: Model, context: Context, writer: PromptWriter, stop: StopByte
@@ -39,26 +37,26 @@ class Answering:
         self._writer = writer
         self._stop = stop
         self._tags = tags(writer.template.source, model.is_special)
-        # Where the vocabulary has no token that ends an answer so, the text does.
+        # An end mark that is no token of the vocabulary ends the answer as a text.
         self._marks = tuple(m for m in writer.template.end_marks if not model.is_end_text(m))
         self._shown = tag_tokens(model, (*self._tags.all, *self._marks))
 
     def prepare(self, constraint: Constraint) -> None:
-        """Make what answers in this form need."""
+        """Make what answers with this constraint need."""
         if constraint.kind != "grammar":
             _ = self.tokenizer
 
     def run(self, reply: LlamaReply, request: Request, emit: Emit) -> None:
-        """Make the reply; emits Progress and Chunks."""
+        """Generate the reply; emits Progress and Chunks."""
         with ExitStack() as stack:
             self._run(reply, request, emit, stack)
 
     def _run(self, reply: LlamaReply, request: Request, emit: Emit, stack: ExitStack) -> None:
         context, model = self._context, self._model
-        # 1) Messages to tokens; an answer that is gone on with stands behind them.
+        # 1) Messages to tokens, then the tokens of an answer to continue.
         prompt = self._writer.write(request.messages)
         marks, known = ((), NONE) if prompt.raw else (self._marks, self._tags)
-        if request.constraint:  # it says where the answer ends
+        if request.constraint:  # it decides where the answer ends
             marks = ()
         decoder = Decoder((*request.stop, *marks), prompt.tail, known)
         speech = Speech(reply, decoder, model, self._shown, emit)
@@ -74,7 +72,7 @@ class Answering:
         progress = Progress(0, 0, 0, len(wanted))
         speech.clock.reading = speech.clock.now()
         try:
-            # 2) Make the cache hold them; what stands there already is not read again.
+            # 2) Evaluate those that are not in the KV cache.
             for progress in context.feed(wanted, prompt.boundary, request.move):
                 emit(progress)
                 if self._stop.is_set():
@@ -107,7 +105,7 @@ class Answering:
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """The model's tokens for llguidance; they take a moment to build."""
+        """The model's vocabulary for llguidance; building it takes a moment."""
         return llguidance_matcher.tokenizer(Vocabulary(self._model))
 
     def _decode(
@@ -121,7 +119,7 @@ class Answering:
         while True:
             if guide and guide.complete:
                 return "end"
-            # 3) Draw a token from the logits of the last one.
+            # 3) Sample a token from the logits of the last one.
             token = draw()
             if token is None:
                 speech.remark(NoTokenFits(guide.why if guide else ""))
@@ -140,7 +138,7 @@ class Answering:
                 if size := repetition.period(fresh):
                     speech.remark(repetition.repetition(fresh, size))
                     return "length"
-            # 5) Read it: the next logits.
+            # 5) Evaluate it: the next logits.
             try:
                 self._context.append(token)
             except ContextFull:

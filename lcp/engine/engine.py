@@ -1,7 +1,6 @@
-"""Engine: model, context, template, sampler and decoder wired: messages in, a Reply out.
+"""The engine of llama.cpp: messages in, a reply out.
 
-All slow work runs on the worker's thread; the Engine's methods are called from one other thread.
-It knows no turns, no terminal and no files but the model's.
+Slow work runs on the worker's thread; the methods are called from one other thread.
 """
 
 import atexit
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
-from lcp.engine.loading import Fit, Loaded, load, told
+from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices
 from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.reply import LlamaReply
-from lcp.engine.worker import Emit, Job, Worker
+from lcp.engine.worker import Emit, Worker, WorkerTask
 from lcp.engines import Constraint, Loading, PromptMessage, Request, TokenProb
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
@@ -27,15 +26,15 @@ if TYPE_CHECKING:
     from lcp.engine.template import Template
     from lcp.engines import Engine
 
-MEASURED = 32  # tokens from which on a reading tells the speed
+MEASURED = 32  # tokens of a prompt from which its speed is measured
 
 
 class LlamaEngine:
-    """One model ready to answer; close it before the program ends."""
+    """See lcp.engines.Engine. Close it before the program ends."""
 
-    variables: Mapping[str, Any]  # what the chat template is told, from the next prompt on
-    raw = False  # whether text is continued as it is, without a chat template
-    loaded = 0.0  # share of the model that is in memory, while it is loaded
+    variables: Mapping[str, Any]
+    raw = False
+    loaded = 0.0
 
     def __init__(
         self,
@@ -47,9 +46,9 @@ class LlamaEngine:
         fit: Callable[[], Fit] | None = None,
         name: str = "",
     ) -> None:
-        """`now` is the conversation's beginning, `template` Jinja source instead of the GGUF's,
-        `fit` chooses the sizes, which else are what the settings say; `name` is what errors call
-        the model, by default its file."""
+        """`now`: the beginning of the conversation. `template`: Jinja source instead of the file's.
+        `fit` chooses the sizes; without it they come from the settings. `name`: what errors call
+        the model, by default its file name."""
         self._path = path
         self._name = name or path.name
         self._settings = settings
@@ -64,10 +63,10 @@ class LlamaEngine:
         self._reply: LlamaReply | None = None
         self._worker = Worker(idle=self._read_ahead)
         self._measured: tuple[object, list[TokenProb]] = (None, [])
-        self._speed = 0.0  # tokens read per second, of the last prompt long enough to tell
+        self._speed = 0.0  # tokens per second of the last long prompt
         self._made: Loaded | None = None
         self._life = ExitStack()  # frees what was made, in the order llama.cpp needs
-        atexit.register(self.close)  # leaving with a decode under way would crash in C
+        atexit.register(self.close)  # an exit during a decode would crash in C
 
     # life
 
@@ -77,9 +76,8 @@ class LlamaEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, constraint: Constraint | None = None) -> Job[None]:
-        """Load the model and make its context; iterate for Loading. `constraint` is one of the
-        answers to come: what it needs of the model is made now."""
+    def load(self, constraint: Constraint | None = None) -> WorkerTask[None]:
+        """Load the model and make its context and what this constraint needs."""
         return self._worker.submit(lambda emit: self._load(emit, constraint))
 
     def _load(self, emit: Emit, constraint: Constraint | None) -> None:
@@ -89,26 +87,24 @@ class LlamaEngine:
             return not self._stop.is_set()
 
         self._fit = self._choose() if self._choose else None
-        made = load(
+        request = LoadRequest(
             self._path,
             self._settings,
             self._fit,
-            self._stop,
-            self._life,
-            on_progress,
-            now=self._now,
-            template=self._template,
+            self._now,
+            self._template,
+            self._name,
             variables=lambda: self.variables,
-            name=self._name,
             raw=lambda: self.raw,
         )
+        made = load(request, self._stop, self._life, on_progress)
         if constraint:
             made.answering.prepare(constraint)
         self._ahead.begin(made.context, made.writer)
         self._made = made
 
     def close(self) -> None:
-        """Stop what runs, then free everything, in the order llama.cpp needs."""
+        """Stop everything and free the model; may be called again."""
         if self._closing:
             return
         self._closing = True
@@ -118,7 +114,7 @@ class LlamaEngine:
         self._worker.close()
 
     def stop(self) -> None:
-        """End the reply under way; safe in a signal handler."""
+        """End the answer or the task at work; safe in a signal handler."""
         if self._reply:
             self._reply.stop_asked = True
         self._stop.set()
@@ -132,7 +128,7 @@ class LlamaEngine:
 
     @property
     def model(self) -> Model:
-        """What was loaded."""
+        """The loaded model."""
         return self._loaded.model
 
     @property
@@ -147,37 +143,37 @@ class LlamaEngine:
 
     @property
     def size(self) -> int:
-        """Tokens the context holds."""
+        """Tokens that the context holds."""
         return self._loaded.context.size
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What answers are computed with, beside the model."""
+        """What else decides the tokens of an answer."""
         made_by: dict[str, Any] = self._loaded.context.fingerprint
         return {name: made_by[name] for name in ("llama.cpp", "kv_type", "flash_attn")}
 
     def notices(self) -> list[str]:
-        """What a person should know of this model here."""
-        said = [*told(self._fit, self._settings.ctx_size, self.size)]
+        """Sentences that a person should read about this model on this computer."""
+        said = [*notices(self._fit, self._settings.ctx_size, self.size)]
         said += [self._loaded.context.kind.told(), "" if self.raw else self._loaded.choice.notice]
         return [sentence for sentence in (*said, *self.model.ignored) if sentence]
 
     def looks_at(self, *variables: str) -> bool:
-        """Whether the chat template looks at one of these variables."""
+        """Whether the chat template uses one of these variables."""
         return self._template_used.uses(*variables)
 
     @property
     def thinks(self) -> bool:
-        """Whether the chat template says anything of thinking."""
+        """Whether the chat template has thinking."""
         return thinks(self._template_used.source)
 
     @property
     def takes_system(self) -> bool:
-        """Whether the chat template prints a system text where it belongs."""
+        """Whether the chat template has a place for a system text."""
         return self._template_used.takes_system
 
     def own_system(self, silent: bool = False) -> str:
-        """The system text that the chat template itself has; see Template."""
+        """The system text of the chat template itself; see Template."""
         return self._template_used.own_system(silent)
 
     @property
@@ -186,33 +182,32 @@ class LlamaEngine:
 
     @property
     def held(self) -> int:
-        """Tokens in the cache; from any thread."""
+        """Tokens in the KV cache; from any thread."""
         return len(self._made.context.tokens) if self._made else 0
 
     def room(self, max_tokens: int | None) -> int:
-        """Tokens a prompt may have, so that an answer fits behind it."""
+        """Tokens that a prompt may have, so that an answer fits after it."""
         return self._loaded.context.room(max_tokens)
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
-        """How many tokens the prompt of these messages has."""
+        """Tokens of the prompt that asks for an answer to these messages."""
         return len(self._loaded.writer.write(messages).tokens)
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
-        """How many tokens of the context these messages take before the next one is written; all
-        of it where an answer ended because the context was full."""
+        """Tokens of the context that these messages take, at most all."""
         said = any(message.content for message in messages)
         return min(self._loaded.writer.count(messages), self.size) if said else 0
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+        """Tokens of a text."""
         return len(self.model.tokenize(text, special=False))
 
     def clip(self, text: str, n: int) -> str:
-        """The end of a text, of at most n tokens."""
+        """The end of a text, at most n tokens."""
         return self.model.text(self.model.tokenize(text, special=False)[-n:]) if n > 0 else ""
 
     def seconds_to_read(self, n: int) -> float:
-        """About how long n tokens take to read here; 0 while nothing long was read yet."""
+        """About how long it takes to read n tokens; 0 before a long prompt was read."""
         return n / self._speed if self._speed else 0.0
 
     # while a person types
@@ -222,21 +217,21 @@ class LlamaEngine:
     ) -> None:
         """Read these messages, and what is typed of the next one, when there is time."""
         self._ahead.look(messages, typed, max_tokens)
-        self._stop.clear()  # what stopped an answer does not stop this
+        self._stop.clear()  # a stop of an answer does not stop this
         self._worker.nudge()
 
-    def weigh(self, job: Callable[[], None]) -> Job[None]:
-        """Call a function that counts tokens on the engine thread, between two steps of reading
-        ahead: so the model cannot be freed meanwhile."""
+    def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
+        """Call a function that counts tokens on the engine thread, where the model cannot be freed
+        meanwhile."""
         return self._worker.submit(lambda emit: job())
 
     def rest(self) -> None:
-        """Read nothing ahead, until there is something again."""
+        """Read nothing ahead, until the next `look_ahead`."""
         self._ahead.rest()
 
     @property
     def ahead(self) -> tuple[int, int]:
-        """Tokens read ahead, of how many; (0, 0) before the model is loaded."""
+        """Tokens read ahead, and how many there are to read."""
         return self._ahead.progress
 
     def _read_ahead(self) -> bool:
@@ -244,9 +239,9 @@ class LlamaEngine:
 
     # the cache in a file
 
-    def save(self, path: Path) -> Job[int]:
-        """Write what is held beside its conversation; its size in bytes, 0 if it cannot be or
-        `stop` was called."""
+    def save(self, path: Path) -> WorkerTask[int]:
+        """Write the KV cache to a file; the result is its size in bytes, 0 if nothing was
+        written."""
 
         def job(_: Emit) -> int:
             self._stop.clear()
@@ -258,8 +253,8 @@ class LlamaEngine:
 
         return self._worker.submit(job)
 
-    def restore(self, path: Path) -> Job[str]:
-        """Hold what was saved; why not, as the end of a sentence, or "" when all is well."""
+    def restore(self, path: Path) -> WorkerTask[str]:
+        """Load the KV cache from a file; the result is "", or why it cannot be used."""
 
         def job(_: Emit) -> str:
             context = self._loaded.context
@@ -272,10 +267,10 @@ class LlamaEngine:
 
         return self._worker.submit(job)
 
-    # the last prompt and answer, looked at
+    # the tokens of a prompt and of an answer
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
-        """The tokens of the prompt of these messages: ids and what they spell."""
+        """The tokens of a prompt: ids, and what they spell."""
         return [(t, self.spelled(t)) for t in self._loaded.writer.write(messages).tokens]
 
     def spelled(self, token: int) -> str:
@@ -287,10 +282,9 @@ class LlamaEngine:
         messages: Sequence[PromptMessage],
         answer: Sequence[int],
         free: Callable[[], int | None] = lambda: None,
-    ) -> Job[list[TokenProb]]:
-        """How likely the tokens of an answer were; iterate for Progress. `free` tells the bytes
-        that are free. What was measured last is not measured again. Ends early, with what there
-        is, when `stop` is called."""
+    ) -> WorkerTask[list[TokenProb]]:
+        """The probabilities of an answer's tokens. Those measured last are remembered. `stop` ends
+        it early, with fewer tokens."""
 
         def job(emit: Emit) -> list[TokenProb]:
             self._stop.clear()
@@ -313,7 +307,7 @@ class LlamaEngine:
     # answers
 
     def reply(self, request: Request) -> LlamaReply:
-        """Answer; the work begins at once, iterate the Reply for it."""
+        """Begin an answer; iterate the reply."""
         chosen = request.sampling.seed
         reply = self._reply = LlamaReply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
         self._ahead.rest()

@@ -1,6 +1,6 @@
-"""Loading: a file and the numbers for it -> all that answers need, wired.
+"""Loads a model file and makes all that answers need.
 
-It decides no numbers: a Fit has them, or the settings.
+The sizes come from a Fit, or from the settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,59 +22,63 @@ from lcp.settings import Settings
 if TYPE_CHECKING:
     from lcp.engine.template_choice import TemplateChoice
 
-AUTO_CTX = 8192  # -c auto without a Fit: what the model was trained for, at most this
+AUTO_CTX = 8192  # context without a Fit or a setting: at most this, at most as trained
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The numbers a model is loaded with, and what to say of them."""
+    """The sizes that a model is loaded with, and notices on them."""
 
     ctx_size: int
     n_gpu_layers: int  # -1: all
-    repack: bool = True  # weights may be copied in an order that suits the CPU
+    repack: bool = True  # weights may be copied in a faster order for the CPU
     notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
+class LoadRequest:
+    """A model file, and how its engine should be made."""
+
+    path: Path
+    settings: Settings
+    fit: Fit | None  # None: the sizes of the settings
+    now: datetime  # the beginning of the conversation, for the chat template
+    template: str | None  # Jinja source; None: the template of the file
+    name: str  # what errors call the model
+    variables: Callable[[], Mapping[str, Any]]  # for the chat template
+    raw: Callable[[], bool]  # continue text without a chat template
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """What a load makes."""
+    """What answers need."""
 
     model: Model
     choice: "TemplateChoice"
     writer: PromptWriter
     context: Context
     answering: Answering
-    new_context: Callable[..., Context]  # (size, ...): another one of this model
+    new_context: Callable[..., Context]  # (size, ...): another context of this model
 
 
 def load(
-    path: Path,
-    settings: Settings,
-    fit: Fit | None,
-    stop: StopByte,
-    life: ExitStack,
-    on_progress: Callable[[float], bool],
-    *,
-    now: datetime,
-    template: str | None,
-    variables: Callable[[], Mapping[str, Any]],
-    name: str,
-    raw: Callable[[], bool],
+    request: LoadRequest, stop: StopByte, life: ExitStack, on_progress: Callable[[float], bool]
 ) -> Loaded:
-    """Load a model and make its context; `life` will free what was made, also by a load that
-    fails. Raises what Model, Template and Context do."""
-    from lcp.engine.template_choice import choose  # jinja2, which the prompt does not wait for
+    """Load a model and make its context. `life` frees what was made, also after a failure. Raises
+    what Model, Template and Context raise."""
+    from lcp.engine.template_choice import choose  # it imports jinja2, slowly
 
-    s = settings
+    s, fit, template = request.settings, request.fit, request.template
     layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
-    model = Model.load(path, layers, on_progress, fit.repack if fit else True, name=name)
+    repack = fit.repack if fit else True
+    model = Model.load(request.path, layers, on_progress, repack, name=request.name)
     life.callback(model.close)
     choice = choose(
         model.chat_template if template is None else template,
-        now=now,
+        now=request.now,
         bos=model.text([model.bos]) if model.bos >= 0 else "",
         eos=model.text([model.eos]) if model.eos >= 0 else "",
-        name=name,
+        name=request.name,
         own=template is not None,
     )
 
@@ -94,15 +98,17 @@ def load(
     size = fit.ctx_size if fit else s.ctx_size or auto
     context = new_context(size, swa_full=keep_all_cells(model, size, s.kv_type))
     life.callback(context.close)
-    writer = PromptWriter(choice.template, model, variables, raw)
+    writer = PromptWriter(choice.template, model, request.variables, request.raw)
     answering = Answering(model, context, writer, stop)
     return Loaded(model, choice, writer, context, answering, new_context)
 
 
-def told(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
-    """What a person should know of it: the context that was `asked` for, and its real `size`, in
-    tokens."""
+def notices(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
+    """Notices on the sizes: `asked` is the context size of the settings, `size` the real one."""
     if fit:
         yield from fit.notices
     if asked and asked != size:
-        yield f"The context has {size:,} tokens, not {asked:,}: llama.cpp takes whole 256s."
+        yield (
+            f"The context has {size:,} tokens, not {asked:,}: llama.cpp rounds it up to a multiple "
+            "of 256."
+        )

@@ -1,6 +1,6 @@
-"""Probs: how likely the tokens of an answer were, and what else could have stood there.
+"""The probabilities of an answer's tokens, and the alternatives.
 
-The answer is read once more in a context of its own, so that the chat's cache stays as it is.
+The answer is read again in a context of its own, so the KV cache of the chat stays as it is.
 Probabilities are the softmax of the raw logits: before temperature, top-k, penalties and grammar.
 """
 
@@ -17,26 +17,26 @@ from lcp.engines import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
 
 ROWS = 32  # tokens of the answer read at once; each needs room for a whole vocabulary of logits
-OTHERS = 10  # alternatives kept for each token
+OTHERS = 10  # alternatives for each token
 
 
 def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int:
-    """The size of the context that is needed; NotEnoughMemory where it will not fit into `free`
-    bytes, as far as that is known."""
+    """The size of the context. Raises NotEnoughMemory if it takes more than `free` bytes; None:
+    unknown."""
     size = -(-tokens // 256) * 256
     needed = about(model, size, kv_type)
     if free is not None and needed > free:
         raise NotEnoughMemory(
-            f"To look at the probabilities, the {tokens:,} tokens are read again in a context of "
-            f"their own: about {words.size(needed)}, and {words.size(free)} are free. "
-            "Close other programs, or look at a shorter conversation."
+            f"Not enough memory for the probabilities of {tokens:,} tokens: they need a second "
+            f"context of about {words.size(needed)}, but {words.size(free)} are free. "
+            "Close other programs, or use a shorter chat."
         )
     return size
 
 
 def about(model: Model, size: int, kv_type: str) -> int:
-    """Bytes of a context of `size` tokens with ROWS rows, about: cache, logits (computed and
-    handed out), and the attention scores of a batch with their mask."""
+    """About the bytes of a context of `size` tokens with ROWS rows: cache, logits (computed and
+    copied), and the attention scores of a batch with their mask."""
     logits = 2 * ROWS * model.n_vocab * 4
     heads = library().llama_model_n_head(model.handle)
     scores = min(N_BATCH, size) * size * (heads + 1) * 4
@@ -46,7 +46,7 @@ def about(model: Model, size: int, kv_type: str) -> int:
 def measure(
     model: Model, context: Context, prompt: Sequence[int], answer: Sequence[int], emit: Emit
 ) -> list[TokenProb]:
-    """The tokens of an answer to `prompt`, all of them unless it was stopped."""
+    """The tokens of an answer to `prompt`; fewer if it was stopped."""
     found: list[TokenProb] = []
     total = len(prompt) + len(answer) - 1
     with _Softmax(model, context) as softmax:
@@ -55,7 +55,7 @@ def measure(
             for step in context.feed(prompt):
                 emit(Progress(0, 0, step.done, total))
             found.append(softmax.row(-1, answer[0]))
-            # 2) The answer but for its last token: the i-th logits are of the token behind.
+            # 2) The answer without its last token: the i-th logits are of the token after it.
             for start in range(0, len(answer) - 1, ROWS):
                 batch = answer[start : min(start + ROWS, len(answer) - 1)]
                 context.feed_rows(batch)
@@ -68,8 +68,8 @@ def measure(
 
 
 class _Softmax:
-    """Logits to probabilities, by llama.cpp's samplers: `dist` computes all, `top_k` finds the
-    best; the token that dist draws on the way is of no use."""
+    """Logits to probabilities, with llama.cpp's samplers: `dist` computes all (the token that it
+    samples is not used), `top_k` finds the best."""
 
     def __init__(self, model: Model, context: Context) -> None:
         c = library()

@@ -1,9 +1,8 @@
-"""PromptWriter: messages -> the tokens the model reads.
+"""Messages to the tokens of a prompt.
 
-What the model said stays as it said it: where the template prints a message's text unchanged,
-the ids that were sampled are spliced in, because text tokenised again is not always what was
-sampled, and everything behind the first difference would be read again.
-What a person or a file says is text: "<|im_end|>" in it does not become the control token.
+An answer keeps the ids that were sampled if the template prints its text unchanged: tokenizing the
+text again may give other ids, and all tokens after the first difference would be read again. What a
+person or a file says is text: "<|im_end|>" in it does not become the control token.
 """
 
 import functools
@@ -27,17 +26,17 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to feed; `boundary` of them are the messages, the rest asks for the answer."""
+    """The tokens of a prompt; `boundary` of them are messages, the rest asks for an answer."""
 
     tokens: list[int]
     boundary: int | None
     tail: str  # the last characters, which may open the model's thinking
-    raw: bool = False  # text to go on with: no template wrote it
+    raw: bool = False  # text to continue, without a chat template
 
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A part [start, end) of the rendered prompt with a tokenisation of its own."""
+    """A part [start, end) of the rendered prompt with tokens of its own."""
 
     start: int
     end: int
@@ -45,7 +44,7 @@ class _Stretch:
 
 
 class PromptWriter:
-    """Writes prompts of one template for one model."""
+    """Writes prompts with one template for one model."""
 
     def __init__(
         self,
@@ -54,29 +53,25 @@ class PromptWriter:
         variables: Callable[[], Mapping[str, Any]] = dict,
         raw: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`variables` gives what the template is told beside the messages; `raw`, whether no
-        template is used."""
+        """`variables` gives the variables of the template; `raw`: whether to use no template."""
         self.template = template
         self._variables = variables
         self._raw = raw
         self._model = model
-        # A conversation's earlier stretches come again with every turn; what was typed on the way
-        # to a question does not.
+        # Earlier messages come again with every turn.
         self._ids = Remembered(self._tokenize_middle)
 
     def write(self, messages: Messages) -> Prompt:
-        """The prompt for an answer to `messages`.
-
-        TemplateError where nothing is left to read.
-        """
+        """The prompt for an answer to `messages`. Raises TemplateError if it has no tokens."""
         if self._raw():
             return self._continued(messages)
         told = self._variables()
         text, tokens = self._write(messages, told, ask=True)
         if not tokens:
             raise TemplateError(
-                "Of this message nothing comes to the model: its chat template or its tokenizer "
-                "is broken. Give another one with --chat-template FILE, or choose another model."
+                "The model would see none of this message: its chat template or its tokenizer is "
+                "broken. Choose another model or another template.",
+                change={"chat_template": "FILE"},
             )
         boundary = None
         if self._model.memory.recurrent or self._model.memory.window:
@@ -85,14 +80,14 @@ class PromptWriter:
         return Prompt(tokens, boundary, text[-64:])
 
     def count(self, messages: Messages) -> int:
-        """How many tokens the messages have without the tail that asks for an answer."""
+        """Tokens of the messages, without the end that asks for an answer."""
         if self._raw():
             return len(self._continued(messages).tokens)
         return len(self._write(messages, self._variables(), ask=False)[1])
 
     def _continued(self, messages: Messages) -> Prompt:
-        """What was written and said, as one text that goes on. A system text has no place in it;
-        special tokens that it spells are read as such."""
+        """Questions and answers as one text to continue, without the system text. Special tokens in
+        it are read as such."""
         text, stretches = "", []
         for message in messages:
             if message.role != "system":
@@ -109,17 +104,17 @@ class PromptWriter:
     ) -> tuple[str, list[int]]:
         shown = [_for_template(m) for m in messages]
         text = self.template.render(shown, told, ask=ask)
-        # Contents with tokens of their own: as sampled, or because they spell a control token.
+        # Contents with tokens of their own: sampled ones, or because they spell a control token.
         own = [i for i, m in enumerate(messages) if self._sampled(m) or self._as_text(m)]
         if not own:
             return text, self._whole(text)
-        # A character that is nowhere else marks where in the prompt each of them begins.
+        # A character that is nowhere else marks where each of them begins in the prompt.
         marks = dict(zip(own, _unused_characters(text), strict=False))
         marked = [_marked(m, marks[i]) if i in marks else m for i, m in enumerate(shown)]
         rendered = self.template.render(marked, told, ask=ask)
         between = re.split(f"([{''.join(marks.values())}])", rendered)
         pieces, found = between[::2], between[1::2]
-        if "".join(pieces) != text:  # the template looks into the contents; marks mislead it
+        if "".join(pieces) != text:  # the template depends on the contents
             return text, self._whole(text)
         places = dict(zip(found, accumulate(map(len, pieces)), strict=False))
         stretches: list[_Stretch] = []
@@ -131,7 +126,7 @@ class PromptWriter:
         return text, self._splice(text, stretches)
 
     def _stretch(self, message: PromptMessage, text: str, at: int) -> _Stretch | None:
-        """A message whose content stands in the text, its first visible character at `at`."""
+        """The place of a content in the text; its first visible character is at `at`."""
         content = message.content
         lead, core, _ = _parts(content)
         begin = at - len(lead)
@@ -143,18 +138,18 @@ class PromptWriter:
         return None
 
     def _sampled(self, message: PromptMessage) -> Tokens:
-        """The ids that this model sampled for the content; () where there are none."""
+        """The ids that this model sampled for the content, or ()."""
         own = message.identity == self._model.fingerprint
         return message.tokens if own and message.content.strip() else ()
 
     def _as_text(self, message: PromptMessage) -> Tokens | None:
-        """The ids of a content that would else be read as structure; None where it would not."""
+        """The ids of a content that would else become control tokens; None if none would."""
         _, core, _ = _parts(message.content)
         as_text = self._ids(core, False)
         return as_text if as_text != self._ids(core, True) else None
 
     def _splice(self, text: str, stretches: list[_Stretch]) -> list[int]:
-        """The text tokenised around the stretches."""
+        """The tokens of the text, with those of the stretches."""
         ends = [*(s.start for s in stretches), len(text)]
         tokens = self._whole(text[: ends[0]])
         for stretch, next_start in zip(stretches, ends[1:], strict=True):
@@ -162,7 +157,7 @@ class PromptWriter:
         return tokens
 
     def _whole(self, text: str) -> list[int]:
-        """Tokens of a text from its very beginning, with BOS where the model wants one."""
+        """Tokens of the beginning of a prompt, with BOS if the model wants one."""
         model = self._model
         tokens = model.tokenize(text)
         if model.adds_bos and model.bos >= 0 and tokens[:1] != [model.bos]:
@@ -180,13 +175,13 @@ class PromptWriter:
 
     @functools.cached_property
     def _puts_space(self) -> bool:
-        """Some sentencepiece vocabularies put a space in front of whatever they tokenise."""
+        """Whether the vocabulary puts a space before every text, as some of sentencepiece do."""
         return self._model.text(self._model.tokenize("a")) == " a"
 
 
 class Remembered:
-    """A function of (text, flag) that remembers what it was asked lately: the last `limit`
-    characters at least, twice that at most."""
+    """A function of (text, flag) that remembers its results for the last `limit` characters, or for
+    up to twice as many."""
 
     def __init__(self, function: Callable[[str, bool], Tokens], limit: int = 1 << 20) -> None:
         self._function = function
@@ -218,13 +213,13 @@ def _unused_characters(text: str) -> Iterator[str]:
 
 
 def _marked(message: dict[str, Any], mark: str) -> dict[str, Any]:
-    """A mark behind the white space it begins with: nearly half of all templates trim contents."""
+    """The message with a mark after its leading white space, which many templates trim."""
     lead, core, trail = _parts(message["content"])
     return message | {"content": lead + mark + core + trail}
 
 
 def _parts(content: str) -> tuple[str, str, str]:
-    """White space, what is between, white space."""
+    """Leading white space, the text, trailing white space."""
     core = content.strip()
     at = content.index(core)
     return content[:at], core, content[at + len(core) :]

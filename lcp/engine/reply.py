@@ -1,7 +1,4 @@
-"""Reply: an answer being made: tokens in on the engine thread, Chunks out on the other one.
-
-It knows how tokens become text, what they cost and why they ended; it draws no tokens itself.
-"""
+"""An answer while it is generated: tokens come in on the engine thread, Chunks leave it."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -9,13 +6,13 @@ from dataclasses import replace
 
 from lcp.engine.decoder import PLAIN, Decoder
 from lcp.engine.model import Model
-from lcp.engine.worker import Emit, Job
+from lcp.engine.worker import Emit, WorkerTask
 from lcp.engines import Chunk, Progress, PromptMessage, Remark, Stats
 
-# Text is given out at most this often. Each Chunk wakes the other thread; on a machine whose cores
-# all compute, that stops one of them at every token.
+# The least time between two Chunks. Each one wakes the other thread; if all cores compute, that
+# stops one of them.
 PACE_S = 0.1
-BEHIND = 16  # tokens behind an answer that may be tags or a stop string
+AFTER = 16  # tokens after an answer that may be tags or a stop string
 
 
 class LlamaReply:
@@ -33,14 +30,14 @@ class LlamaReply:
         self.remark: Remark | None = None
         self.stats = Stats()
         self.stop_asked = False
-        self.task: Job[None]
+        self.task: WorkerTask[None]
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
         return iter(self.task)
 
 
 class Clock:
-    """When the steps of a reply happened, in seconds since it was asked for; 0 is not yet."""
+    """The times of the steps of a reply, in seconds since the request; 0: not yet."""
 
     def __init__(self, begun: float) -> None:
         self._begun = begun
@@ -51,12 +48,12 @@ class Clock:
 
 
 class Speech:
-    """The tokens of a reply on their way to text."""
+    """Turns the tokens of a reply into text, and keeps its numbers."""
 
     def __init__(
         self, reply: LlamaReply, decoder: Decoder, model: Model, shown: frozenset[int], emit: Emit
     ) -> None:
-        """`shown`: control tokens whose spelling the decoder must see."""
+        """`shown`: control tokens that the decoder must see as text."""
         self.tokens: list[int] = []
         self.clock = Clock(reply.asked)
         self._reply = reply
@@ -67,8 +64,8 @@ class Speech:
         self._pieces: list[bytes] = []
         self._waiting: Chunk | None = None
         self._sent = 0.0
-        self._given = 0  # tokens that were given out
-        self._before = 0  # tokens of an answer that is gone on with
+        self._given = 0  # tokens of the Chunks so far
+        self._before = 0  # tokens of the answer to continue
         self.thought = 0  # tokens of the thinking
         self._whole = 0  # tokens up to the last one that ended a character
 
@@ -77,7 +74,7 @@ class Speech:
         self._reply.remark = remark
 
     def resume(self, tokens: Iterable[int]) -> None:
-        """What was said before the answer was cut; it is not given out again."""
+        """Take the tokens of the answer to continue; they make no Chunks."""
         emit, self._emit = self._emit, lambda _: None
         for token in tokens:
             self.say(token)
@@ -87,11 +84,11 @@ class Speech:
 
     @property
     def new(self) -> int:
-        """Tokens said since the answer was asked for."""
+        """Tokens since the request."""
         return len(self.tokens) - self._before
 
     def say(self, token: int) -> bool:
-        """Give out what this token adds; False when it completed a stop string."""
+        """Add a token; False if it completed a stop string."""
         self.clock.last_token = self.clock.now()
         self.clock.first_token = self.clock.first_token or self.clock.last_token
         piece = self._model.piece(token, special=token in self._shown)
@@ -104,7 +101,7 @@ class Speech:
         return not self._decoder.stopped
 
     def finish(self, ended: str, prompt_tokens: int, progress: Progress) -> None:
-        """Give out what was held back, close the books."""
+        """Emit the rest of the text and set the numbers of the reply."""
         self._give(self._decoder.flush())
         self._send()
         clock, steps = self.clock, max(0, self.new - 1)
@@ -147,15 +144,15 @@ class Speech:
             self._waiting, self._sent = None, time.perf_counter()
 
     def _tokens_of_text(self) -> list[int]:
-        """The ids that spell the answer's text, without thinking, tags and a cut stop string."""
+        """The ids that spell the answer's text, without thinking, tags and a stop string."""
         text = self._reply.text
         size = len(text.encode("utf-8", "replace"))
-        for end in range(self._whole, max(0, self._whole - BEHIND), -1):
+        for end in range(self._whole, max(0, self._whole - AFTER), -1):
             pieces = self._pieces[:end]
             surplus = sum(map(len, pieces)) - size
             for start in range(end):
-                # Only one start has the right length, but for text with bytes that are no UTF-8,
-                # where a byte became a longer U+FFFD.
+                # Only one start gives the right length, unless bytes that are not UTF-8 became
+                # a longer U+FFFD.
                 if surplus < 0 and start:
                     break
                 if (surplus == 0 or start == 0) and (
@@ -167,7 +164,7 @@ class Speech:
 
 
 def tag_tokens(model: Model, texts: Iterable[str] = PLAIN.all) -> frozenset[int]:
-    """The control tokens that spell these tags; all others stay out of the text."""
+    """The control tokens that spell these tags; the others are no text."""
     return frozenset(t for text in texts for t in model.tokenize(text) if model.is_control(t))
 
 

@@ -1,8 +1,8 @@
-"""The one engine thread: jobs in, items and results out.
+"""The engine thread: functions in, items and results out.
 
-All calls of llama.cpp that take time run here, in the order they were given, so that the main
-thread stays free for keys, screen and signals: Python runs a Ctrl-C handler only between its own
-instructions, never inside a decode of 30 seconds.
+Slow calls of llama.cpp run here, in their order, so that the main thread stays free for keys,
+screen and signals: Python runs a Ctrl-C handler only between its own instructions, never inside a
+decode of 30 seconds.
 """
 
 import queue
@@ -15,8 +15,8 @@ Emit = Callable[[Any], None]
 _END = object()
 
 
-class Job(Generic[Result]):
-    """A function on its way to the engine thread: iterate for what it emits, ask for its result."""
+class WorkerTask(Generic[Result]):
+    """A function that the engine thread runs; see lcp.engines.Task."""
 
     def __init__(self, job: Callable[[Emit], Result]) -> None:
         self._job = job
@@ -28,7 +28,7 @@ class Job(Generic[Result]):
         self._to_tell: list[Callable[[], None]] = []
 
     def run(self) -> None:
-        """Do the job; on the engine thread."""
+        """Run the function; on the engine thread."""
         try:
             self._result = self._job(self._items.put)
         except BaseException as error:
@@ -40,7 +40,7 @@ class Job(Generic[Result]):
             tell()
 
     def call_when_done(self, tell: Callable[[], None]) -> None:
-        """Call `tell` at the end, on the engine thread, or at once if that is over."""
+        """Call `tell` at the end, on the engine thread, or at once if the end is over."""
         with self._lock:
             if not self.done:
                 self._to_tell.append(tell)
@@ -48,15 +48,15 @@ class Job(Generic[Result]):
         tell()
 
     def __iter__(self) -> Iterator[Any]:
-        """What the job emits, until it has ended; raises what it raised."""
+        """Give what the function emits, until it ends; raise what it raised."""
         while (item := self._next()) is not _END:
             yield item
-        self._items.put(_END)  # a task may be iterated, or waited for, again
+        self._items.put(_END)  # it may be iterated again
         if self.error:
             raise self.error
 
     def result(self) -> Result:
-        """What the job returned, once it has ended."""
+        """Wait for the end; return what the function returned."""
         for _ in self:
             pass
         return self._result  # type: ignore[return-value]
@@ -64,7 +64,7 @@ class Job(Generic[Result]):
     def _next(self) -> Any:
         while True:
             try:
-                return self._items.get(timeout=0.05)  # a get for ever hides Ctrl-C on Windows
+                return self._items.get(timeout=0.05)  # without it, Windows blocks Ctrl-C
             except queue.Empty:
                 pass
 
@@ -72,31 +72,31 @@ class Job(Generic[Result]):
 class Worker:
     """A thread that runs tasks one after another until it is closed.
 
-    When there is none it calls `idle` for steps of less urgent work, as long as that answers
-    True; then it sleeps until a job or a nudge comes.
+    Without a task it calls `idle` for a step of less urgent work, as long as that returns True.
+    Then it sleeps until a task or a nudge comes.
     """
 
     def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
         self._idle = idle
-        self._tasks: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
-        # Not waited for at exit by Python itself, which would hang; Engine.close joins it.
+        self._tasks: queue.SimpleQueue[WorkerTask[Any] | None] = queue.SimpleQueue()
+        # A daemon, because Python would wait for it at exit and hang; Engine.close joins it.
         self._thread = threading.Thread(target=self._run, name="lcp engine", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[Emit], Result]) -> Job[Result]:
-        """Queue a job; it is called with a function that emits items to whoever iterates."""
+    def submit(self, job: Callable[[Emit], Result]) -> WorkerTask[Result]:
+        """Queue a function; it gets a function that emits items."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has ended")
-        task = Job(job)
+        task = WorkerTask(job)
         self._tasks.put(task)
         return task
 
     def nudge(self) -> None:
-        """There may be idle work again."""
+        """Say that there may be idle work again."""
         self._tasks.put(_NUDGE)
 
     def close(self) -> None:
-        """Wait for what is queued, then end the thread."""
+        """Run the queued tasks, then end the thread."""
         self._tasks.put(None)
         self._thread.join()
 
@@ -114,4 +114,4 @@ class Worker:
             more = True
 
 
-_NUDGE: Job[None] = Job(lambda emit: None)
+_NUDGE: WorkerTask[None] = WorkerTask(lambda emit: None)
