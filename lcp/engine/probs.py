@@ -28,7 +28,7 @@ def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int
     if free is not None and needed > free:
         raise NotEnoughMemory(
             f"Not enough memory for the probabilities of {tokens:,} tokens: they need a second "
-            f"context of about {words.size(needed)}, but {words.size(free)} are free. "
+            f"context of about {words.size(needed)}; free: {words.size(free)}. "
             "Close other programs, or use a shorter chat."
         )
     return size
