@@ -410,7 +410,7 @@ def test_the_json_of_memory(info):
 def test_the_json_without_memory(info, file):
     memory = json.loads(info(file([]), "--json").output)["memory"]
     assert (memory["source"], memory["rows"]) == (None, [])
-    assert "it has no architecture" in memory["why"]
+    assert "general.architecture" in memory["why"]
 
 
 def test_the_json_of_everything(info, file):
