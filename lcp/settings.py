@@ -54,9 +54,7 @@ def _declare(default: Any, help: str, flag: str, hidden: str, live: bool, **rule
 class Sampling:
     """How the next token is sampled. The defaults are llama.cpp's."""
 
-    temp: float = _number(
-        0.8, "Sampling temperature; 0 always takes the most likely token.", 0, 10, "--temp"
-    )
+    temp: float = _number(0.8, "Sampling temperature; 0 means no randomness.", 0, 10, "--temp")
     top_k: int = _number(
         40, "Sample from the N most likely tokens; 0 is off.", 0, 1_000_000, "--top-k"
     )

@@ -417,6 +417,7 @@ if __name__ == "__main__":
     home = Path(sys.argv[1])
     script = json.loads((home / "scene.json").read_text())
     script["answers"] = [Said(**a) if isinstance(a, dict) else a for a in script["answers"]]
+    script["layers"] = Layers(**script["layers"])
     scene = Scene(**script)
     engine = ScriptedEngine(*scene.answers, size=scene.size)
     talk(scene, engine, home, Screen())

@@ -16,8 +16,8 @@ from test_layout import FILES, name
 ROOT = Path(__file__).parents[1]
 GOES_ON, SENTENCE = "goes on without", "one sentence"
 WRITERS = {
-    "downloads/cache.py": SENTENCE,
-    "downloads/fetch.py": SENTENCE,
+    "downloads/hub_cache.py": SENTENCE,
+    "downloads/download.py": SENTENCE,
     "downloads/records.py": GOES_ON,
     "engine/probe.py": GOES_ON,
     "engine/temporary_file.py": SENTENCE,  # not on Linux: it needs no folder there

@@ -23,7 +23,7 @@ The capital of France is Paris.
 > /system Be brief.
 System text: Be brief.
 > /set temp 0.5
-temp  0.5  /set  default 0.8  randomness; 0 always takes the likeliest token
+temp  0.5  /set  default 0.8  Sampling temperature; 0 means no randomness.
 > And of Italy?
 thought for 0 s
 Rome.
@@ -66,7 +66,7 @@ STDERR = """\
 20.0 tokens/s · first token 0.25 s · context 12/4,096 (0 %)
 
 System text: Be brief.
-temp  0.5  /set  default 0.8  randomness; 0 always takes the likeliest token
+temp  0.5  /set  default 0.8  Sampling temperature; 0 means no randomness.
 France was Paris. So Italy is
 
 20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
@@ -148,7 +148,7 @@ def the_chat(terminal):
     for line, answer in (
         ("What is the capital of France?", "Paris."),
         ("/system Be brief.", "System text:"),
-        ("/set temp 0.5", "randomness"),
+        ("/set temp 0.5", "temperature"),
         ("And of Italy?", "Rome."),
         ("/retry", "Roma."),
         ("/stats", "ctx_size"),

@@ -54,10 +54,11 @@ def read(text: str, name: str) -> Schema:
     return schema
 
 
-def prepare(schema: Schema) -> tuple[Schema, set[str]]:
+def prepare(schema: Schema, close: bool = True) -> tuple[Schema, set[str]]:
     """The schema for llguidance, and the keywords that it does not enforce.
 
-    An object with `properties` gets no others, unless the schema says something about others.
+    With `close`, an object with `properties` gets no others, unless the schema says something
+    about others.
     """
     found = dict(parts(schema))
     told = {word for part in found.values() for word in _IGNORED & part.keys()}
@@ -66,7 +67,7 @@ def prepare(schema: Schema) -> tuple[Schema, set[str]]:
     combined = {id(found[pointer]) for pointer in _combined(found)}
 
     def change(old: Schema, new: Schema) -> Schema:
-        return _prepare(new if id(old) in combined else _closed(new), told)
+        return _prepare(_closed(new) if close and id(old) not in combined else new, told)
 
     return _each(schema, change), told
 

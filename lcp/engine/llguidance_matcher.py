@@ -144,13 +144,17 @@ def _examine_schema(constraint: Constraint) -> set[str]:
     """The keywords that are not enforced."""
     name = constraint.name
     try:
-        schema, ignored = json_schema.prepare(json_schema.read(constraint.text, name))
+        source = json_schema.read(constraint.text, name)
+        schema, ignored = json_schema.prepare(source)
         why, told = _compile(schema)
         if why:
             where, why = json_schema.fault(schema, why, _error)
             raise SettingsError(_sentence(name, why, where))
         if not json_schema.ends(schema):
             raise SettingsError(_sentence(name, "Unsatisfiable schema: it never ends"))
+        if '"oneOf"' in constraint.text:
+            # Closed objects exclude each other where the objects of the schema itself do not.
+            told |= _compile(json_schema.prepare(source, close=False)[0])[1] & {"oneOf"}
     except RecursionError:
         raise SettingsError(f"{name} is nested too deeply. Use a flatter schema.") from None
     return told | ignored
