@@ -358,7 +358,8 @@ def test_chunks_say_how_many_tokens_they_are(engine):
 
 def test_a_context_that_llama_cpp_makes_larger_is_told(engine):
     one = engine(settings=Settings(threads=1, ctx_size=300))
-    assert one.notices() == ["The context has 512 tokens, not 300: llama.cpp takes whole 256s."]
+    (notice,) = one.notices()
+    assert "512" in notice and "300" in notice and "256" in notice
 
 
 def test_an_engine_closes_twice_and_without_having_loaded(tiny):

@@ -360,10 +360,8 @@ def test_a_turn_that_leaves_no_room_is_not_pinned(begin):
     ask(chat, "One?", "word " * 30)
     does(chat, "/pin 1")
     chat.set("max_tokens", "40")
-    assert refuses(chat, "/pin 2") == (
-        "With that turn pinned, 35 tokens always stay in the window, which has room for 32. "
-        "Leave it, or start with a larger --ctx-size."
-    )
+    refusal = refuses(chat, "/pin 2")
+    assert "35 tokens" in refusal and "32" in refusal and "--ctx-size" in refusal
     assert len(chat.conversation.pinned) == 1
 
 
