@@ -1,4 +1,4 @@
-"""The docs say what the program does. Run as a program, this writes the generated parts anew."""
+"""The docs say what the program does. Run as a script, this writes the generated parts again."""
 
 import os
 import re
@@ -19,7 +19,7 @@ USAGE = ROOT / "docs/usage.md"
 
 
 def generated() -> dict[str, str]:
-    """Name of a generated part -> what stands between its markers."""
+    """Name of a generated part -> the text between its markers."""
     return {
         "help": f"```\n{help_text('chat')}```",
         "info": f"```\n{help_text('info')}```",
@@ -79,14 +79,14 @@ def test_the_generated_parts_of_usage_are_what_the_program_prints():
 
 def test_the_tree_in_the_tour_is_the_tree():
     block = (ROOT / "docs/tour.md").read_text("utf-8").split("```\nlcp/\n")[1].split("```")[0]
-    told = set(re.findall(r"[├└]── ([\w.]+/?)", block))
-    files = {
-        p.name
-        for p in (ROOT / "lcp").rglob("*.py")
-        if not p.name.startswith("__") and p.parent.name != "cli"
-    }
-    rooms = {f"{p.name}/" for p in (ROOT / "lcp").iterdir() if (p / "__init__.py").exists()}
-    assert told == files | rooms
+    told, room = [], ""
+    for inside, entry in re.findall(r"^(│   |    )?[├└]── ([\w.]+/?)", block, re.MULTILINE):
+        told.append(f"{room}{entry}" if inside else entry)
+        room = room if inside else entry
+    files = [p.relative_to(ROOT / "lcp") for p in (ROOT / "lcp").rglob("*.py")]
+    shown = [f.as_posix() for f in files if not f.name.startswith("__")]
+    rooms = [f"{f.parent}/" for f in files if f.name == "__init__.py" and f.parent.name]
+    assert sorted(told) == sorted(shown + rooms)
 
 
 def test_the_changelog_begins_with_this_version():

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ OWNERS = {
     "tomllib": ("settings.py", "downloads/catalog.py"),  # foreign to Python 3.10
     "tomli": ("settings.py", "downloads/catalog.py"),
 }
-# What the front door may import before it knows what is wanted.
+# What cli/ may import at the top of its files: `lcp --help` pays for nothing else.
 LIGHT = {"typer", "lcp"}
 
 
@@ -66,8 +67,13 @@ def name(path):
     return path.relative_to(LCP).as_posix()
 
 
+def dotted(path):
+    """The name under which Python imports a file: lcp.chat.loop."""
+    return ".".join(("lcp", *path.relative_to(LCP).with_suffix("").parts)).removesuffix(".__init__")
+
+
 def imports(tree):
-    """The modules an import statement anywhere in the file asks for."""
+    """The modules that the file imports, also inside functions and through importlib."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -78,15 +84,29 @@ def imports(tree):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
+        elif isinstance(node, ast.Call) and node.args:
+            function = ast.unparse(node.func).split(".")[-1]
+            literal = isinstance(node.args[0], ast.Constant)
+            if function in ("import_module", "find_spec") and literal:
+                yield node.args[0].value
 
 
-def top_level(tree):
-    """The tree without functions, and without what only a type checker reads."""
+def at_run_time(tree):
+    """The tree without the imports that only a type checker reads."""
     kept = [
         node
         for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return ast.Module(kept, [])
+
+
+def top_level(tree):
+    """What runs when the module is imported: the tree without functions and classes."""
+    kept = [
+        node
+        for node in at_run_time(tree).body
         if not isinstance(node, ast.FunctionDef | ast.ClassDef)
-        and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     ]
     return ast.Module(kept, [])
 
@@ -117,6 +137,44 @@ def test_arrows_go_down_and_rooms_do_not_know_each_other(trees):
     assert not wrong
 
 
+def test_no_two_modules_import_each_other_in_a_circle(trees):
+    paths = {dotted(path): path for path in FILES}
+    graph = {}
+    for own, path in paths.items():
+        asked = imports(at_run_time(trees[path]))
+        # "lcp.kinds.DRAFT" is a name in the module lcp.kinds
+        found = {m if m in paths else m.rpartition(".")[0] for m in asked}
+        graph[own] = found & paths.keys() - {own}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_no_two_classes_have_one_name(trees):
+    """Nested and private classes count too: a name in a traceback means one class."""
+    places = {}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'importlib.import_module("llama_cpp.llama_cpp")',
+        'importlib.util.find_spec("llama_cpp")',
+        'import_module("llama_cpp")',
+        "import llama_cpp",
+        "def f():\n    from llama_cpp import llama_cpp",
+    ],
+)
+def test_every_way_to_import_a_package_is_seen(line):
+    assert [module.split(".")[0] for module in imports(ast.parse(line))] == ["llama_cpp"]
+
+
 def test_every_foreign_package_has_its_owner(trees):
     wrong = []
     for path, tree in trees.items():
@@ -132,7 +190,7 @@ def test_every_foreign_package_has_its_owner(trees):
     assert not wrong
 
 
-def test_the_front_door_imports_nothing_heavy_before_it_must(trees):
+def test_cli_imports_nothing_heavy_at_the_top_of_its_files(trees):
     wrong = []
     for path, tree in trees.items():
         if name(path).startswith("cli/"):

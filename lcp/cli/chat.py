@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class ChatArguments:
     """What was typed after `lcp chat`, except the settings."""
 
     words: Annotated[
@@ -116,10 +116,10 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Job:
+class ChatJob:
     """What a command line asks for, found and checked before a model is loaded."""
 
-    asked: Arguments
+    asked: ChatArguments
     layers: "Layers"
     persona: Mapping[str, Any] | None  # the settings of one that begins with this command
     question: str
@@ -135,7 +135,7 @@ class Job:
     notices: list[str]
 
 
-def run(asked: Arguments, flags: dict[str, Any]) -> None:
+def run(asked: ChatArguments, flags: dict[str, Any]) -> None:
     """Chat with a model. With a question, or a stdin that is not a terminal, answer once and exit.
 
     Text on stdin is put before the question: git diff | lcp chat "write a commit message"
@@ -151,13 +151,13 @@ def run(asked: Arguments, flags: dict[str, Any]) -> None:
         )
 
 
-chat = options.command(Arguments, run)
+chat = options.command(ChatArguments, run)
 
 
 # 1) What was asked for. Mistakes are reported before anything is loaded.
 
 
-def _job(asked: Arguments, flags: dict[str, Any]) -> Job:
+def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
     from lcp.settings import Layers, from_environment, from_file
 
     if "system" in flags:
@@ -193,7 +193,7 @@ def _job(asked: Arguments, flags: dict[str, Any]) -> Job:
         layers = replace(layers, persona={})
     found = _model(conversation, log, asked)
     layers = replace(layers, catalog=dict(found.settings)).resuming(conversation.settings)
-    return Job(
+    return ChatJob(
         asked, layers, persona, question, piped, person, terminal, constraint, services, log,
         conversation, saved, found, [*notices, *resumed, *found.notices],
     )  # fmt: skip
@@ -211,7 +211,7 @@ def _persona(
     return None
 
 
-def _question(asked: Arguments) -> tuple[str | None, str]:
+def _question(asked: ChatArguments) -> tuple[str | None, str]:
     """The name of the model, if there is one, and the question."""
     model, words = asked.model, asked.words or []
     if model is None and words and lookup.is_model(words[0]):
@@ -219,7 +219,7 @@ def _question(asked: Arguments) -> tuple[str | None, str]:
     return model, " ".join([*words, *([asked.prompt] if asked.prompt else [])])
 
 
-def _model(conversation: "Conversation", log: "Log", asked: Arguments) -> "FoundModel":
+def _model(conversation: "Conversation", log: "Log", asked: ChatArguments) -> "FoundModel":
     """The model of the conversation; a person is offered the download of one that is not here."""
     try:
         return find(conversation.model, partial(find_or_pull, remember=not asked.no_save))
@@ -235,7 +235,7 @@ def _model(conversation: "Conversation", log: "Log", asked: Arguments) -> "Found
 
 
 @contextmanager
-def _chat(job: Job) -> "Iterator[Chat]":
+def _chat(job: ChatJob) -> "Iterator[Chat]":
     from lcp.chat import switch
     from lcp.chat.chat import Chat
     from lcp.commands.settings import record
@@ -273,7 +273,7 @@ def _begin_with_system(chat: "Chat") -> None:
 # 3) The chat, run in one of its ways.
 
 
-def _run(job: Job, chat: "Chat") -> Report:
+def _run(job: ChatJob, chat: "Chat") -> Report:
     from lcp.chat import saved_cache, switch
     from lcp.chat.resume import tell
     from lcp.terminal.signals import quiet

@@ -24,7 +24,7 @@ UNFIT = 3  # exit code of an incomplete file, and of --check
 
 
 @dataclass(frozen=True)
-class Arguments:
+class InfoArguments:
     """What was typed after `lcp info`, except the settings."""
 
     name: Annotated[
@@ -56,7 +56,7 @@ class Arguments:
     ] = None
 
 
-def run(asked: Arguments, flags: dict[str, Any]) -> None:
+def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
     """Show what a model is and what memory it needs. Its weights are never read."""
     from lcp.cli import far
     from lcp.modelfile.facts import facts
@@ -99,7 +99,7 @@ def run(asked: Arguments, flags: dict[str, Any]) -> None:
         raise typer.Exit(UNFIT)
 
 
-info = options.command(Arguments, run, ("ctx_size", "kv_type", "flash_attn", "n_gpu_layers"))
+info = options.command(InfoArguments, run, ("ctx_size", "kv_type", "flash_attn", "n_gpu_layers"))
 
 
 def _settings(given: dict[str, Any]) -> Any:

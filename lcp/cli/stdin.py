@@ -1,4 +1,4 @@
-"""Stdin: the text that is piped in, and the terminal behind it where a person goes on talking."""
+"""Stdin: the text that is piped in, and the terminal where a person continues the chat."""
 
 import os
 import select
