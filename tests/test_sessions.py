@@ -137,7 +137,8 @@ def test_a_chat_with_a_name_is_listed_and_found_by_it(chats):
 
 
 def test_without_chats_the_list_says_how_one_begins(chats):
-    assert chats.lcp("list") == (0, "", "There is no saved chat yet; `lcp chat` begins one.\n")
+    code, out, err = chats.lcp("list")
+    assert (code, out) == (0, "") and "`lcp chat`" in err
     assert chats.lcp("list", "--json") == (0, "", "")
 
 
@@ -344,8 +345,8 @@ def test_an_export_overwrites_what_it_may(chats, tmp_path):
 
 def test_an_export_that_cannot_be_written_says_why(chats, tmp_path):
     id, file = a_long_chat(chats), tmp_path / "nowhere" / "chat.md"
-    expected = refused(f"{file} cannot be written: No such file or directory. Give another name.")
-    assert chats.lcp("export", id, str(file)) == expected
+    code, out, err = chats.lcp("export", id, str(file))
+    assert (code, out) == (1, "") and f"{file}: No such file or directory." in err
 
 
 class Window(io.TextIOWrapper):
@@ -412,8 +413,8 @@ def test_a_chat_that_is_open_is_not_removed(chats):
     id = chats.chat(("Hi.", "Hello."))
     log, events, _ = chats.store.open(id)
     with log:
-        expected = refused(f"The chat {id} is open in another lcp. Leave it first.")
-        assert chats.lcp("rm", "--yes", id) == expected
+        code, _, err = chats.lcp("rm", "--yes", id)
+        assert code == 1 and f"{id} is open in another lcp." in err
         log.append(Conversation.from_events(events).ask("Still here?"))
     assert len(load(chats.file(id))[0]) == 4
 
@@ -423,8 +424,7 @@ def test_what_cannot_be_removed_says_why(chats):
     chats.file(id, "kv").mkdir()
     code, _, err = chats.lcp("rm", "--yes", id)
     assert code == 1
-    assert err.startswith(f"lcp: {chats.file(id, 'kv')} cannot be removed: ")
-    assert err.endswith(". Remove it by hand.\n")
+    assert f"Cannot remove {chats.file(id, 'kv')}: " in err
 
 
 def test_rm_takes_several_or_none(chats):
@@ -582,14 +582,13 @@ def test_a_name_is_stronger_than_a_part_of_an_id(chats):
 
 @pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
 def test_a_chat_that_is_not_there_is_not_found(chats, command):
-    expected = refused("There is no saved chat yet; `lcp chat` begins one.")
-    assert chats.lcp(*command, "last") == expected
-    expected = refused("There is no saved chat 'x'. The last ones are: none yet.")
-    assert chats.lcp(*command, "x") == expected
+    for name, hint in (("last", "`lcp chat`"), ("x", "`lcp sessions --all`")):
+        code, out, err = chats.lcp(*command, name)
+        assert (code, out) == (1, "") and "There is no saved chat " in err and hint in err
     one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
     for name in ("x", "../secret", ""):
-        expected = refused(f"There is no saved chat {name!r}. The last ones are: {two}, {one}.")
-        assert chats.lcp(*command, name) == expected
+        code, out, err = chats.lcp(*command, name)
+        assert (code, out) == (1, "") and f"{name!r}. " in err and f": {two}, {one}." in err
 
 
 @pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])

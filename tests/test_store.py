@@ -297,11 +297,11 @@ def test_the_ids_of_tokens_are_left_out_of_what_is_listed_and_nothing_else(tmp_p
 
 def test_what_cannot_be_found_is_said_with_the_next_step(tmp_path):
     store = a_store(tmp_path)
-    with pytest.raises(SessionError, match=r"no saved chat yet; `lcp chat` begins one"):
+    with pytest.raises(SessionError, match=r"no saved chat yet\. `lcp chat`"):
         store.find("last")
     for _ in range(7):
         save(store, "Hi.")
-    with pytest.raises(SessionError, match=r"no saved chat 'x'. The last ones are: 2026"):
+    with pytest.raises(SessionError, match=r"no saved chat 'x'\. .*: 2026"):
         store.find("x")
     with pytest.raises(SessionError, match=r"no saved chat '\.\./secret'"):
         store.find("../secret")
@@ -377,7 +377,7 @@ def test_unreadable_lines_are_counted_in_one_notice(tmp_path):
     log.close()
     assert found == events
     (notice,) = notices
-    assert notice == f"2 lines of {name}.jsonl could not be read and stayed out; the rest is here."
+    assert f"2 damaged lines of {name}.jsonl" in notice
 
 
 HOLD = """
@@ -409,10 +409,9 @@ def test_a_chat_open_elsewhere_goes_on_in_a_copy(tmp_path):
     before = store.find(name).read_bytes()
     with another_process_in(tmp_path):
         log, found, notices = store.open(name)
-        assert notices == [
-            f"The chat {name} is open in another lcp; "
-            "this one goes on in a copy, 20261122-0931-0002."
-        ]
+        (notice,) = notices
+        assert f"{name} is open in another lcp" in notice
+        assert "a copy, 20261122-0931-0002." in notice
         assert not log.path.exists(), "nothing is written before something is said"
         chat = Conversation.from_events(found)
         with log:
@@ -454,7 +453,7 @@ def test_a_copy_says_what_could_not_be_read_as_well(tmp_path):
     with store.open(name)[0]:
         log, _, notices = store.open(name)
         log.close()
-    assert [len(notices), notices[1].split()[:2]] == [2, ["1", "line"]]
+    assert len(notices) == 2 and " 1 damaged line " in notices[1]
 
 
 def impossible_folders(tmp_path):
@@ -475,7 +474,6 @@ def test_where_nothing_can_be_written_the_chat_goes_on_and_says_so(tmp_path):
             log.append(reply(chat), sync=True)
         assert problem.startswith("This chat is no longer saved (")
         assert str(folder) in problem
-        assert problem.endswith("mend the disk or folder and start lcp again.")
         assert log.problem is problem
 
 
@@ -497,7 +495,7 @@ def test_after_the_disk_was_full_nothing_more_is_written(tmp_path):
     chat = Conversation.from_events(found)
     with log:
         log.append(chat.ask("Once more."), sync=True)
-    assert notice.startswith("1 line ")
+    assert " 1 damaged line " in notice
     assert found == events
     assert [event.get("text") for event in load(path)[0]][-1] == "Once more."
 

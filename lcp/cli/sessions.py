@@ -80,7 +80,7 @@ def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
         told = words.count(one_shots, "one-shot")
         sys.stderr.write(f"Not listed: {told}. lcp sessions --all lists everything.\n")
     elif not saved:
-        sys.stderr.write("There is no saved chat yet; `lcp chat` begins one.\n")
+        sys.stderr.write("There is no saved chat yet. `lcp chat` starts one.\n")
 
 
 @app.command()

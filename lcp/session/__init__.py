@@ -1,1 +1,1 @@
-"""What was said: the conversation, the part of it that fits, the file that keeps it."""
+"""The conversation, the part of it that fits in the context window, and its file on disk."""

@@ -1,8 +1,8 @@
-"""What was said: a tree of messages, built by applying events in order.
+"""Conversation: a tree of messages, built by applying events in order.
 
-Gives the turns on the path from the root to `head`, the system text and the settings as they
-stand now. Every change is an event, a JSON object the caller keeps; the same events make the same
-conversation again. Knows no file, no model, no terminal.
+Gives the turns on the path from the root to `head`, the current system text and the current
+settings. Every change is an event, a JSON object that the caller saves; the same events rebuild
+the same conversation. Does not depend on files, models or the terminal.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from lcp.words import short
 VERSION = 1
 ENVELOPE = ("v", "id", "parent", "at", "type")
 TITLE_LENGTH = 60
-CHAT, ONE_SHOT = "chat", "one-shot"  # kinds: what a person had, what a script asked
+CHAT, ONE_SHOT = "chat", "one-shot"  # kinds: started by a person, or by a script
 
 
 def local_now() -> datetime:
-    """This moment, with the offset of the place where the person is."""
+    """The current local time, with its UTC offset."""
     return datetime.now().astimezone()
 
 
@@ -36,15 +36,15 @@ def random_id() -> str:
 
 @dataclass
 class Conversation:
-    """The tree, and where in it the person stands."""
+    """The tree of messages, and the current position in it (`head`)."""
 
     now: Callable[[], datetime] = field(default=local_now, compare=False, repr=False)
     new_id: Callable[[], str] = field(default=random_id, compare=False, repr=False)
     created: datetime = field(init=False)
     model: str = field(init=False, default="")
     kind: str = field(init=False, default=CHAT)
-    name: str = field(init=False, default="")  # what a person calls this chat
-    system: str | None = field(init=False, default=None)  # "": expressly none
+    name: str = field(init=False, default="")  # given by the user; "" without one
+    system: str | None = field(init=False, default=None)  # "" means: no system text
     settings: dict[str, Any] = field(init=False, default_factory=dict)
     head: str | None = field(init=False, default=None)
     pinned: set[str] = field(init=False, default_factory=set)
@@ -66,9 +66,9 @@ class Conversation:
         new_id: Callable[[], str] = random_id,
         **facts: Any,
     ) -> Conversation:
-        """A new conversation; its begin event stands in `opening`, for the store."""
+        """A new conversation; `opening` is its begin event, for the store."""
         conversation = cls(now, new_id)
-        # The person's own offset is kept: chat templates print this date, tomorrow and abroad.
+        # Keep the local UTC offset: chat templates print this date, even tomorrow and abroad.
         created = conversation.created.isoformat(timespec="milliseconds")
         conversation._record("begin", None, {"created": created, "model": model, **facts})
         return conversation
@@ -81,15 +81,15 @@ class Conversation:
         now: Callable[[], datetime] = local_now,
         new_id: Callable[[], str] = random_id,
     ) -> Conversation:
-        """The conversation these events made."""
+        """Rebuild a conversation from its events."""
         conversation = cls(now, new_id)
         for event in events:
             conversation.apply(event)
         return conversation
 
     def apply(self, event: Event) -> None:
-        """Take one event in: the one way state changes. What is not understood is passed over."""
-        if self.events == 0:  # stands in for a begin line that was damaged
+        """Apply one event: the only way state changes. Unknown events are ignored."""
+        if self.events == 0:  # in case the begin line is damaged
             self.created = moment(event.get("at"), self.created)
         self.events += 1
         match event:
@@ -97,7 +97,7 @@ class Conversation:
                 self.opening = event
                 self.created = moment(event.get("created"), self.created)
                 self.model = model
-                self.kind = str(event.get("kind", CHAT))  # older logs do not say
+                self.kind = str(event.get("kind", CHAT))  # older logs have no kind
             case {"type": "kind", "kind": str(kind)}:
                 self.kind = kind
             case {"type": "system", "text": None | str() as text}:
@@ -116,7 +116,7 @@ class Conversation:
                 (self.forgotten.add if on else self.forgotten.discard)(id)
             case {"type": "summary", "text": str(text), "covers": [*ids]}:
                 known = (id for id in ids if isinstance(id, str) and id in self.nodes)
-                if covers := frozenset(known):  # a note on nothing would stand everywhere
+                if covers := frozenset(known):  # a note that covers nothing would apply everywhere
                     self.summaries.append(Summary(text, covers))
             case {"type": "head", "to": None | str() as to} if to is None or to in self.nodes:
                 self.head = to
@@ -125,14 +125,14 @@ class Conversation:
                 self.head = id
 
     def ask(self, text: str, typed: str = "", files: Sequence[str] = ()) -> Event:
-        """The person says something, after what stands at the head; `typed` is what was written
-        of it, where `files` were put in front."""
+        """Add a user message after the head. With attached `files`, `typed` is the text without
+        them."""
         more: dict[str, Any] = {"typed": typed} if typed not in ("", text) else {}
         more |= {"files": list(files)} if files else {}
         return self._record("user", self.head, {"text": text} | more)
 
     def asking(self, text: str) -> Conversation:
-        """A copy in which the person said this; this conversation stays as it is."""
+        """A copy with this user message added; this conversation does not change."""
         twin = copy.copy(self)
         twin.nodes, twin.new_id = dict(self.nodes), random_id
         twin.ask(text)
@@ -154,8 +154,8 @@ class Conversation:
         stats: Mapping[str, Any],
         made_with: Mapping[str, Any] = {},
     ) -> Event:
-        """The model answers the user message at the head; turns `out` of the window it saw not.
-        `made_with`: what drawing it again needs beside its sampling, seed and stats."""
+        """Add the model's answer to the user message at the head. `out`: turns that were not in
+        its window. `made_with`: what replaying it needs besides its sampling, seed and stats."""
         if self.head is None or self.nodes[self.head].role != "user":
             raise ValueError("an answer needs a user message at the head")
         optional = {
@@ -173,43 +173,43 @@ class Conversation:
         return self._record("answer", self.head, facts)
 
     def set_system(self, text: str | None) -> Event:
-        """The system text of the whole conversation is now this; "" is expressly none, None
-        leaves it to the model's chat template."""
+        """Set the system text of the whole conversation; "" means no system text, None leaves it
+        to the model's chat template."""
         return self._record("system", None, {"text": text})
 
     def set(self, **values: Any) -> Event:
-        """The person changed these settings in the chat."""
+        """Record settings that were changed in the chat."""
         return self._record("set", None, values)
 
     def rename(self, name: str) -> Event:
-        """The person calls this chat so; "" takes the name away."""
+        """Give this chat a name; "" removes it."""
         return self._record("name", None, {"name": name})
 
     @property
     def is_one_shot(self) -> bool:
-        """Whether only a script asked here: no person has talked in it, or named it."""
+        """Whether only a script used this chat: no person continued or named it."""
         return self.kind == ONE_SHOT and not self.name
 
     def become_chat(self) -> Event:
-        """A person talks in it now."""
+        """Turn a one-shot into a chat: a person continues it."""
         return self._record("kind", None, {"kind": CHAT})
 
     def go(self, to: str | None) -> Event:
-        """Stand at another message, or (None) before the first."""
+        """Move the head to another message, or (None) before the first."""
         if to is not None and to not in self.nodes:
-            raise SessionError(f"No message of this chat has the id {to!r}; use one that it has.")
+            raise SessionError(f"This chat has no message {to!r}. Give the id of one that it has.")
         return self._record("head", None, {"to": to})
 
     def pin(self, id: str, on: bool = True) -> Event:
-        """The turn of this question stays in the window, whatever slides."""
+        """Keep the turn of this question in the window when it slides; `on=False` unpins it."""
         return self._record("pin", None, {"message": id, "on": on})
 
     def forget(self, id: str, on: bool = True) -> Event:
-        """The turn of this question is left out of what the model sees; the log keeps it."""
+        """Hide the turn of this question from the model; the log keeps it."""
         return self._record("forget", None, {"message": id, "on": on})
 
     def summarize(self, text: str, covers: Iterable[str]) -> Event:
-        """This note stands for the turns of these questions from now on."""
+        """From now on, replace the turns of these questions with this note."""
         return self._record("summary", None, {"text": text, "covers": sorted(covers)})
 
     def summary(self) -> Summary | None:
@@ -223,15 +223,15 @@ class Conversation:
         return [id for id in self.nodes if id not in parents]
 
     def fork(self, id: str) -> str:
-        """The first message that only this branch has: the nearest one above a message, or itself,
-        that has others beside it. The message itself where nothing branches."""
+        """The first message that only this branch has: the nearest ancestor of a message, or the
+        message itself, that has siblings. The message itself if nothing branches."""
         at: str | None = id
         while at is not None and len(self.children(self.nodes[at].parent)) == 1:
             at = self.nodes[at].parent
         return at or id
 
     def leads_to(self, id: str) -> bool:
-        """Whether the head stands on the path from the root to this message."""
+        """Whether the head is on the path from the root to this message."""
         at: str | None = id
         while at is not None and at != self.head:
             at = self.nodes[at].parent
@@ -242,8 +242,8 @@ class Conversation:
         return self.go(None)
 
     def turns(self, to: str | None = None) -> list[Turn]:
-        """The turns from the root to the head, or to another message; where an answer was cut
-        off, it is None."""
+        """The turns from the root to the head, or to another message; the answer is None where
+        there is none yet."""
         path: list[Message] = []
         at = to or self.head
         while at is not None:
@@ -258,7 +258,7 @@ class Conversation:
         return turns
 
     def said(self) -> list[Turn]:
-        """The turns; LcpError if there are none."""
+        """The turns of this branch; LcpError if it has none."""
         turns = self.turns()
         if not turns:
             first = "; /branches lists what was there" if self.nodes else " first"
@@ -270,12 +270,12 @@ class Conversation:
         return [message for message in self.nodes.values() if message.parent == id]
 
     def title(self) -> str:
-        """The beginning of the first question, on one line; "" before there is one."""
+        """The beginning of the first question, on one line; "" for an empty chat."""
         first = next((m.written for m in self.nodes.values() if m.role == "user"), "")
         return short(first.strip().partition("\n")[0], TITLE_LENGTH)
 
     def _fits(self, event: Event) -> bool:
-        """A new message below one that is here; so the tree has no loops and no loose ends."""
+        """Whether this is a new message with a known parent, so that the tree has no loops."""
         parent = event.get("parent")
         if event["id"] in self.nodes or not isinstance(parent, str | None):
             return False

@@ -1,4 +1,4 @@
-"""Export: a conversation as Markdown or JSON, or as a page that another room draws, in a file."""
+"""Export: write a conversation to a file, as Markdown, JSON or an HTML page."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Form = Callable[[Conversation], str]
 
 
 def write(conversation: Conversation, file: Path, page: Form, replace: bool = False) -> None:
-    """Write it as the file's ending says: .json, .html (as `page` has it), or Markdown for .md,
-    .txt and none.
+    """Write a conversation in the format of the file's ending: .json, .html (`page` renders it),
+    or Markdown for .md, .txt and no ending.
 
-    Raises FileExistsError unless it may `replace` what is there, SessionError for a bad path.
+    Raises FileExistsError if the file exists, unless `replace`; SessionError for a bad path.
     """
     form = {**FORMS, ".html": page, ".htm": page}.get(file.suffix.lower())
     if form is None:
         raise SessionError(
-            f"A chat is not written as {file.suffix}. Give a name that ends in .md, .html or .json."
+            f"lcp cannot write {file.suffix} files. Use a name that ends in .md, .html or .json."
         )
     text = form(conversation)
     try:
@@ -37,18 +37,18 @@ def write(conversation: Conversation, file: Path, page: Form, replace: bool = Fa
         _put(text, file, replace)
     except FileExistsError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # "~nobody" has no home; with a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # "~nobody" has no home; a NUL in it
         why = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise SessionError(f"{file} cannot be written: {why}. Give another name.") from error
+        raise SessionError(f"Cannot write {file}: {why}. Give another name.") from error
 
 
 def _put(text: str, file: Path, replace: bool) -> None:
-    """What is replaced is whole until the new text is: a disk may be full."""
+    """Write the file; the old one stays until the new one is complete: a disk may be full."""
     if not (replace and file.is_file()):
         with file.open("w" if replace else "x", encoding="utf-8", errors="replace") as out:
             out.write(text)
         return
-    file = file.resolve()  # a link stays one
+    file = file.resolve()  # so that a link stays a link
     new = file.with_name(f"{file.name}.part")
     try:
         new.write_text(text, "utf-8", "replace")
@@ -59,7 +59,7 @@ def _put(text: str, file: Path, replace: bool) -> None:
 
 
 def as_markdown(conversation: Conversation) -> str:
-    """For people, and for other programs that show Markdown."""
+    """The current branch as Markdown."""
     parts = [f"# {_title(conversation)}\n"]
     if conversation.system:
         parts.append(f"> {conversation.system}\n".replace("\n", "\n> ").removesuffix("> "))
@@ -71,7 +71,7 @@ def as_markdown(conversation: Conversation) -> str:
 
 
 def as_json(conversation: Conversation) -> str:
-    """The messages as chat APIs have them."""
+    """The current branch as JSON, with messages as in chat APIs (role, content)."""
     said = [{"role": "system", "content": conversation.system}] if conversation.system else []
     for turn in conversation.turns():
         said.append({"role": "user", "content": turn.user.content})
@@ -82,12 +82,12 @@ def as_json(conversation: Conversation) -> str:
 
 
 def code_blocks(text: str) -> list[str]:
-    """What stands between the fences of a Markdown text; the last one may not be closed yet."""
+    """The code blocks of a Markdown text; the last one may not be closed yet."""
     return [piece for piece, is_code, _ in pieces(text) if is_code]
 
 
 def open_fence(text: str) -> str:
-    """The line that opens a block of code which has no end yet, else ""; deep in a list, too."""
+    """The line that opens a code block without an end; "" if there is none, or deep in a list."""
     fences = [*_FENCE.finditer(text)]
     if not fences or fences[-1][4] or len(fences[-1][1].expandtabs(4)) > 3:
         return ""
@@ -95,16 +95,16 @@ def open_fence(text: str) -> str:
 
 
 def plain_name(model: str) -> str:
-    """A model's name or file, without folder and ending; qwen2.5-0.5b has none."""
+    """A model's name without folder and .gguf; the ".5b" of qwen2.5-0.5b stays."""
     return Path(model).name.removesuffix(".gguf")
 
 
 def pieces(text: str) -> Iterator[tuple[str, bool, str]]:
-    """The text in order, as (piece, whether it is code, what follows the mark of its fence)."""
+    """Split a Markdown text into (piece, whether it is code, the fence's info string)."""
     at = 0
     for fence in _FENCE.finditer(text):
         yield text[at : fence.start()], False, ""
-        # in a list the whole block is indented, fence and code
+        # in a list, fence and code are indented alike
         code = re.sub(f"^{fence[1]}", "", fence[3], flags=re.MULTILINE)
         yield code, True, fence[0].partition("\n")[0].strip().lstrip(fence[2][0]).strip()
         at = fence.end()

@@ -1,8 +1,8 @@
-"""Log: the writer of one conversation's file: append-only, one event a line, one writer.
+"""Log: writes one conversation's file, append-only, one event a line, one writer at a time.
 
-A line is on disk before the next thing happens, and a disk that fails stops the log, never the
-chat. Knows nothing of what events mean, but that a chat without a user line is worth no file, nor
-one whose questions could not be asked.
+Each line is written before the next thing happens. A failing disk stops the log, never the chat.
+Of the meaning of events it knows only this: a chat gets a file with its first user line, and
+loses it again if nothing could be answered.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ else:
     import fcntl
 
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would write "\r\n" without it
-FAR_BEHIND = 0x7FFF0000  # Windows lets nobody read locked bytes: lock one that no file has
+FAR_BEHIND = 0x7FFF0000  # Windows blocks reads of locked bytes: lock one beyond any file
 
 
 class Log:
-    """The one writer of one conversation. Nothing is on disk before the first user line.
+    """The only writer of one conversation. Nothing is on disk before the first user line.
 
-    `problem` is None until writing fails, then the sentence to show; from then on nothing is
-    written, because a log with a hole in it is a broken tree.
+    `problem` is None until writing fails, then the sentence to show. After that, nothing more is
+    written: a log with a gap would be a broken tree.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.problem: str | None = None
-        self.why = ""  # where writing failed, the error and the path
-        self.is_new = False  # begun here, not found on the disk
+        self.why = ""  # if writing failed: the error and the path
+        self.is_new = False  # created by this process, not loaded from disk
         self._fd: int | None = None
-        self._waiting = b""  # goes out in front of the next line
+        self._waiting = b""  # written before the next line
         self._worth_a_file = False
-        self._unanswered: bytes | None = None  # all of a new log, until something was answered
+        self._unanswered: bytes | None = None  # all lines of a new log, until the first answer
         self._closed = False
 
     @classmethod
     def nowhere(cls) -> Log:
-        """A log that keeps nothing: --no-save."""
+        """A log that writes nothing."""
         return cls(None)
 
     @classmethod
     def beginning(cls, path: Path, events: Iterable[Event]) -> Log:
-        """The log of a new file, that starts with these events."""
+        """A log for a new file that starts with these events."""
         log = cls(path)
         log._unanswered, log.is_new = b"", True
         for event in events:
@@ -59,11 +59,11 @@ class Log:
 
     @property
     def id(self) -> str:
-        """What --resume takes; "" if nothing is kept."""
+        """The id of the chat; "" if it is not saved."""
         return self.path.stem if self.path else ""
 
     def append(self, event: Event, sync: bool = False) -> None:
-        """Write one line; with `sync` it is on the disk itself when this returns."""
+        """Write one line; with `sync`, flush it to the disk before returning."""
         if self._closed:
             raise ValueError("append to a closed log")
         if self.path is None or self.problem:
@@ -83,12 +83,12 @@ class Log:
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a file, which can be gone on with."""
+        """Whether there is a file, so that the chat can be resumed."""
         return self._fd is not None
 
     def take_back(self) -> None:
-        """What was asked could not be: leave no file of a chat in which nothing was answered yet.
-        Its lines go out in front of the next question."""
+        """After a question that could not be asked: remove the file of a chat without answers.
+        Its lines are written again before the next question."""
         if self.path is None or self._fd is None or not self._unanswered:
             return
         os.close(self._fd)
@@ -97,16 +97,16 @@ class Log:
             self.path.unlink()
 
     def fail(self, error: OSError) -> None:
-        """Stop writing, and say why."""
+        """Stop writing, and set `problem` to the reason."""
         self.why = f"{error.strerror or error}: {self.path}"
         self.problem = (
-            f"This chat is no longer saved ({self.why}). It goes on, "
-            "but nothing from here on is written; mend the disk or folder and start lcp again."
+            f"This chat is no longer saved ({self.why}). You can continue, but new messages will "
+            "be lost. Fix the disk or folder, then start lcp again."
         )
 
     @classmethod
     def of(cls, path: Path) -> Log:
-        """The log of a file that is there; BlockingIOError while another process writes it."""
+        """Open the log of an existing file; BlockingIOError while another process has it open."""
         log = cls(path)
         try:
             log._fd = _open(path)
@@ -118,11 +118,11 @@ class Log:
         return log
 
     def isolate(self) -> None:
-        """A line that was cut off stays alone on its line."""
+        """Start the next event on a new line, after a line that was cut off."""
         self._waiting = b"\n"
 
     def close(self) -> None:
-        """Let the file and its lock go."""
+        """Close the file and release its lock."""
         self._closed = True
         if self._fd is not None:
             os.close(self._fd)
@@ -145,16 +145,16 @@ class Log:
 
 
 def _line(event: Event) -> bytes:
-    # A lone surrogate has no UTF-8; as a backslash escape it is what JSON calls it, too.
+    # UTF-8 cannot encode a lone surrogate; its backslash escape is valid JSON.
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _create(path: Path) -> int:
-    """A new file that only its owner reads, and that its folder on the disk knows of."""
+    """Create a file that only its owner can read, and sync its folder entry to disk."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = _open(path, os.O_CREAT | os.O_EXCL)
-    with suppress(OSError):  # Windows cannot open a folder, nor some network disks sync one
+    with suppress(OSError):  # Windows cannot open a folder; some network disks cannot sync one
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -164,7 +164,7 @@ def _create(path: Path) -> int:
 
 
 def _open(path: Path, flags: int = 0) -> int:
-    """The file for appending, ours until it is closed; BlockingIOError if someone else has it."""
+    """Open for appending and lock; BlockingIOError if another process has the lock."""
     fd = os.open(path, os.O_RDWR | os.O_APPEND | BINARY | flags, 0o600)
     try:
         if sys.platform == "win32":
@@ -172,11 +172,11 @@ def _open(path: Path, flags: int = 0) -> int:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:  # Windows says "permission"
+    except (BlockingIOError, PermissionError) as error:  # the latter on Windows
         os.close(fd)
         raise BlockingIOError from error
     except OSError:
-        pass  # a file system without locks: better a chat without one than none
+        pass  # a file system without locks: better to save without one than not at all
     return fd
 
 

@@ -1,6 +1,6 @@
-"""Message, Turn, Summary: what a conversation is made of, and how an event becomes one.
+"""Message, Turn, Summary: the parts of a conversation, and how to make them from events.
 
-Plain frozen values; an event is the JSON object of one line of the log.
+Plain frozen values. An event is the JSON object of one line of the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Event = dict[str, Any]
 @dataclass(frozen=True)
 class Message:
     """One node of the tree. `tokens` are the ids of `content` as sampled by the model with this
-    `fingerprint`; `sampled` all ids of the answer, where thinking makes them more."""
+    `fingerprint`; `sampled`: the ids of the whole answer, if thinking adds some."""
 
     id: str
     role: str
@@ -27,21 +27,21 @@ class Message:
     fingerprint: str = ""
     ended: str = ""
     parent: str | None = None
-    out: tuple[str, ...] = ()  # of an answer: the turns that were out of its window
-    model: str = ""  # of an answer: the name of the model that gave it
-    seed: int | None = None  # of an answer: what it was drawn with
+    out: tuple[str, ...] = ()  # of an answer: the turns that were not in its window
+    model: str = ""  # of an answer: the model that generated it
+    seed: int | None = None  # of an answer: the seed it was sampled with
     stats: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    typed: str = ""  # what the person wrote, where files were put in front of it
-    files: tuple[str, ...] = ()  # the names of these
+    typed: str = ""  # the text without attached files, if there are any
+    files: tuple[str, ...] = ()  # the names of the attached files
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """All that were sampled for it."""
+        """The ids of all tokens sampled for this message."""
         return self.sampled or self.tokens
 
     @property
     def written(self) -> str:
-        """For a person: the text without the files in it."""
+        """The text to display: without attached files."""
         return self.typed or self.content
 
 
@@ -55,14 +55,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Summary:
-    """A note of the model's that stands for the turns it covers, named by their questions."""
+    """The model's note that replaces the turns it covers, identified by their questions."""
 
     text: str
     covers: frozenset[str]
 
 
 def from_event(event: Event) -> Message:
-    """A user or answer event as a node; an optional field of the wrong kind is left out."""
+    """The message of a user or answer event; an optional field of the wrong type is ignored."""
     stats, seed = event.get("stats"), event.get("seed")
     return Message(
         id=event["id"],
@@ -84,7 +84,7 @@ def from_event(event: Event) -> Message:
 
 
 def _ids(value: object) -> tuple[int, ...]:
-    # The types as a set: the list of chats comes by here for every token of every chat.
+    # Compare the types as a set, for speed: listing the chats checks every token of every chat.
     return tuple(value) if isinstance(value, list) and {*map(type, value)} <= {int} else ()
 
 
@@ -93,6 +93,7 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def moment(text: object, otherwise: datetime) -> datetime:
+    """Parse an ISO time, without an offset as UTC; `otherwise` if it is not one."""
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError:

@@ -1,6 +1,6 @@
-"""Saved chats: one conversation is one append-only file, one event a line.
+"""Store: finds, lists, opens and renames saved chats. Log writes them.
 
-Store finds, lists, opens and renames them (Log writes one); a half-written line costs only itself.
+A chat is one append-only file with one event a line; a half-written line loses only that event.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Events = list[Event]
 Notices = list[str]
 Dated = list[tuple[int, Path]]
 
-SHOWN = 5  # candidates named in a message
+SHOWN = 5  # chats listed in an error message
 LONGEST_NAME = 60
-AROUND, BEFORE = 80, 24  # characters of a passage that was searched for, and of these in front
+AROUND, BEFORE = 80, 24  # characters of a passage that was found; at most, before the match
 _ACCENTS = re.compile("[\u0300-\u036f]")
-# In a log's bytes. A text cannot look like these: its quotes have backslashes.
+# Match bytes of a log. A message text cannot match: its quotes are escaped.
 _ONE_SHOT = re.compile(rb'"kind": ?"one-shot"')
 _TOKENS = re.compile(rb',"(?:tokens|sampled)":\[[\d,]*\]')
 _RECLASSED = re.compile(rb'"type": ?"(?:kind|name)"')
 
 
 def random_tail() -> str:
-    """Four hex digits: what tells apart two chats of the same minute."""
+    """Four hex digits that distinguish chats started in the same minute."""
     return os.urandom(2).hex()
 
 
@@ -48,18 +48,18 @@ class Saved:
     id: str
     path: Path
     created: datetime
-    kind: str  # "one-shot" where only a script asked; "" for a chat
-    name: str  # what the person calls it; "" for most
+    kind: str  # "one-shot" if only a script used it; "" for a chat
+    name: str  # given by the user; "" without one
     title: str
     turns: int
     model: str
     modified: datetime
     size: int  # bytes of its log
-    passage: str = ""  # the words around what was searched for
+    passage: str = ""  # the text around the match of a search
 
     @property
     def kv(self) -> Path:
-        """Where its KV cache is saved."""
+        """The path of its saved KV cache."""
         return self.path.with_suffix(".kv")
 
     @property
@@ -76,7 +76,7 @@ Entries = list["os.DirEntry[str]"]
 
 
 class Store:
-    """The folder of saved chats. It is made when the first one is written."""
+    """The folder of saved chats. It is created with the first one."""
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ class Store:
         return Log.beginning(self._new_path(), [opening])
 
     def open(self, name: str) -> tuple[Log, Events, Notices]:
-        """Go on with a saved chat: its log, its events, and what the person should know.
+        """Open a saved chat to continue it: its log, its events, and notices for the user.
 
-        Where another process is writing that chat, the log is of a copy.
+        If another process has the chat open, the log is that of a copy.
         """
         path = self.find(name)
         try:
@@ -104,7 +104,7 @@ class Store:
         except BlockingIOError:
             return self._copy(path)
         try:
-            data = _read(path)  # under the lock: nobody adds to it any more
+            data = _read(path)  # under the lock, so that nobody appends to it
         except SessionError:
             log.close()
             raise
@@ -114,8 +114,8 @@ class Store:
         return log, events, _unread(path, unread)
 
     def find(self, name: str) -> Path:
-        """The file of a chat: by its id, its name, or any part of its id that only it has; "last"
-        is the one that a person used last."""
+        """The file of a chat, by its id, its name, or a unique part of its id; "last" is the chat
+        used last, one-shots excluded."""
         paths = self.newest()
         if name == "last":
             if (last := next(self.chats(), None)) is None:
@@ -125,22 +125,23 @@ class Store:
         found = found or [path for path in paths if name and name_of(path) == name]
         found = found or [path for path in paths if name and name in path.stem]
         if not found:
-            ids = ", ".join(path.stem for path in islice(self.chats(), SHOWN)) or "none yet"
-            raise SessionError(f"There is no saved chat {name!r}. The last ones are: {ids}.")
+            ids = ", ".join(path.stem for path in islice(self.chats(), SHOWN))
+            recent = f"The most recent: {ids}." if ids else "`lcp sessions --all` lists everything."
+            raise SessionError(f"There is no saved chat {name!r}. {recent}")
         if len(found) > 1:
             rows = [f"{path.stem}  {_title(path)}".rstrip() for path in found[:SHOWN]]
             rows += [f"and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
             raise AmbiguousChat(
-                "\n  ".join([f"{name!r} fits {len(found)} chats. Type more of one id:", *rows])
+                "\n  ".join([f"{name!r} matches {len(found)} chats. Type more of an id:", *rows])
             )
         return found[0]
 
     def list(
         self, words: Iterable[str] = (), most: int | None = None, one_shots: bool = False
     ) -> Sequence[Saved]:
-        """The saved chats in which all these words or phrases were said, at `most` so many, the one
-        last used first; what cannot be read is not among them. One-shots are, where they are asked
-        for or words are searched."""
+        """The saved chats that contain all these words or phrases, the last used first, at most
+        `most`; unreadable ones are skipped. Includes one-shots if `one_shots` or `words` are given.
+        """
         wanted = [_searched(word) for word in words]
         saved: Chats = []
         for path in self.newest() if one_shots or wanted else self.chats():
@@ -155,20 +156,22 @@ class Store:
         return saved
 
     def newest(self) -> Sequence[Path]:
-        """The files of all that is saved, the one last used first."""
+        """The files of all chats and one-shots, the last used first."""
         used: Dated = []
         for entry in self._entries():
-            with suppress(OSError):  # another process removes it just now
-                if entry.is_file() and (stat := entry.stat()).st_size:  # a full disk leaves empty
+            with suppress(OSError):  # another process may remove it meanwhile
+                if (
+                    entry.is_file() and (stat := entry.stat()).st_size
+                ):  # a full disk leaves empty files
                     used.append((stat.st_mtime_ns, Path(entry.path)))
         return [path for _, path in sorted(used, reverse=True)]
 
     def chats(self) -> Iterator[Path]:
-        """Those that are no one-shots."""
+        """The files of all chats that are not one-shots, the last used first."""
         return (path for path in self.newest() if not is_one_shot(path))
 
     def rename(self, path: Path, name: str) -> None:
-        """Give a chat this name; when it was used last stays as it was. "" takes its name away."""
+        """Rename a chat, without changing when it was last used. "" removes its name."""
         name = self.free_name(name, path) if name.strip() else ""
         before = path.stat()
         log = locked(path)
@@ -179,32 +182,32 @@ class Store:
             log.append(Conversation.from_events(_parse(data)[0]).rename(name), sync=True)
         if log.problem:
             raise SessionError(
-                f"{path.stem} cannot be renamed ({log.why}). Mend the disk or folder."
+                f"Cannot rename {path.stem} ({log.why}). Fix the disk or folder, then try again."
             )
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def free_name(self, name: str, own: Path) -> str:
-        """A name as it is kept; SessionError where a chat cannot have it, or another one has."""
+        """The name with single spaces; SessionError if it is not valid or another chat has it."""
         name = " ".join(name.split())
         if name == "last" or len(name) > LONGEST_NAME or not name.isprintable():
             raise SessionError(
-                f"A chat cannot be called that. Give a name of up to {LONGEST_NAME} letters; "
-                "last is the one used last."
+                f"A chat cannot have the name {short(name, LONGEST_NAME)!r}. Give up to "
+                f'{LONGEST_NAME} printable characters; "last" means the last used chat.'
             )
         for path in self.newest():
             if path != own and name in (path.stem, name_of(path)):
-                raise SessionError(f"{path.stem} is called {name} already. Give another name.")
+                raise SessionError(f"The chat {path.stem} already uses {name}. Give another name.")
         return name
 
     def count_one_shots(self) -> int:
-        """How many there are."""
+        """The number of one-shots."""
         return sum(map(is_one_shot, self.newest()))
 
     def _entries(self) -> Entries:
         try:
             with os.scandir(self.folder) as entries:
                 return [entry for entry in entries if entry.name.endswith(".jsonl")]
-        except OSError:  # a folder nobody can look into holds nothing; writing will say why
+        except OSError:  # an unreadable folder counts as empty; writing to it gives the error
             return []
 
     def _new_path(self) -> Path:
@@ -215,26 +218,26 @@ class Store:
                 return self.folder / name
 
     def _copy(self, path: Path) -> tuple[Log, Events, Notices]:
-        """The same chat in a new file, which is written with the first thing said in it."""
+        """The same chat in a new file, which is written with its first new message."""
         old, unread = load(path)
         events = [{**e, "from": path.stem} if e["type"] == "begin" else e for e in old]
-        events = [e for e in events if e["type"] != "name"]  # which stays the other one's
+        events = [e for e in events if e["type"] != "name"]  # only the original keeps its name
         log = Log.beginning(self._new_path(), events)
-        busy = f"The chat {path.stem} is open in another lcp; this one goes on in a copy, {log.id}."
+        busy = f"The chat {path.stem} is open in another lcp. This lcp continues a copy, {log.id}."
         return log, events, [busy, *_unread(path, unread)]
 
 
 def locked(path: Path) -> Log:
-    """The log of a chat, to change it; SessionError while another process writes it."""
+    """Lock a chat to change it; SessionError while another process has it open."""
     try:
         return Log.of(path)
     except BlockingIOError:
-        sentence = f"The chat {path.stem} is open in another lcp. Leave it first."
+        sentence = f"The chat {path.stem} is open in another lcp. Close it there first."
         raise SessionError(sentence) from None
 
 
 def remove(saved: Saved, only_kv: bool = False) -> int:
-    """Remove a chat with its KV cache, or only that: the bytes freed."""
+    """Remove a chat and its KV cache, or only the KV cache. Returns the bytes freed."""
     locked(saved.path).close()
     freed = 0
     for file in (saved.kv,) if only_kv else (saved.kv, saved.path):
@@ -245,19 +248,19 @@ def remove(saved: Saved, only_kv: bool = False) -> int:
         except FileNotFoundError:
             pass
         except OSError as error:
-            sentence = f"{file} cannot be removed: {error.strerror}. Remove it by hand."
+            sentence = f"Cannot remove {file}: {error.strerror}. Remove it by hand."
             raise SessionError(sentence) from error
     return freed
 
 
 def describe(path: Path) -> Saved:
-    """What the list says of a saved chat."""
+    """The entry of a saved chat in the list."""
     return _saved(path, _outline(path))
 
 
 def is_one_shot(path: Path) -> bool:
-    """Whether only a script asked in this chat; told from its first line, but where a later one
-    may have changed it."""
+    """Whether only a script used this chat: from its first line alone, unless a later line may
+    have changed it."""
     try:
         with path.open("rb") as file:
             line = file.readline()
@@ -270,7 +273,7 @@ def is_one_shot(path: Path) -> bool:
 
 
 def load(path: Path) -> tuple[Events, int]:
-    """The events of a saved chat, only to look at, and how many lines could not be read."""
+    """Read the events of a saved chat, without its lock; also the number of damaged lines."""
     return _parse(_read(path))
 
 
@@ -278,14 +281,14 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        sentence = f"{path} cannot be read ({error.strerror or error}); mend it or open another."
+        sentence = f"Cannot read {path} ({error.strerror or error}). Fix it, or use another chat."
         raise SessionError(sentence) from error
 
 
 def _parse(data: bytes) -> tuple[Events, int]:
     events: Events = []
     unread = 0
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028 in the middle of a text.
+    # Only "\n" ends a line: str.splitlines would also split at U+2028 inside a text.
     for line in data.split(b"\n"):
         if not line.strip():
             continue
@@ -301,41 +304,40 @@ def _parse(data: bytes) -> tuple[Events, int]:
 
 
 def _unread(path: Path, unread: int) -> Notices:
-    lines = count(unread, "line")
-    sentence = f"{lines} of {path.name} could not be read and stayed out; the rest is here."
+    sentence = f"Skipped {count(unread, 'damaged line')} of {path.name}."
     return [sentence] if unread else []
 
 
 def name_of(path: Path) -> str:
-    """What a person calls this chat; "" for one without a name, or that cannot be read."""
+    """The name of a chat; "" if it has none or cannot be read."""
     with suppress(SessionError):
         data = _read(path)
-        if b'"type":"name"' in data:  # few have one: the others need no parsing
+        if b'"type":"name"' in data:  # parse only the few chats that have a name
             return Conversation.from_events(_parse(data)[0]).name
     return ""
 
 
 def _searched(text: str) -> str:
-    """A text as a search sees it: without case, accents and line ends."""
+    """Normalise a text for searching: case-folded, without accents and line ends."""
     bare = _ACCENTS.sub("", unicodedata.normalize("NFD", text))
-    # composed again: other marks, as that of が, make another letter
+    # compose again: other marks, such as that of が, make a different letter
     return " ".join(unicodedata.normalize("NFC", bare).casefold().split())
 
 
 def _passage(said: Iterable[str], wanted: Sequence[str]) -> str:
-    """The words around the place where the first of these was said."""
+    """The text around the first match of the first wanted word."""
     for text in said:
         line = unicodedata.normalize("NFC", " ".join(text.split()))
-        at = _searched(line).find(wanted[0])  # of nearly all letters as many as in the line
+        at = _searched(line).find(wanted[0])  # nearly the same offset as in the line
         if at >= 0:
             near = at - BEFORE
-            start = min(at, line.find(" ", near) + 1) if near > 0 else 0  # at a word
+            start = min(at, line.find(" ", near) + 1) if near > 0 else 0  # start at a word
             return ("…" if start else "") + short(line[start:], AROUND)
     return ""
 
 
 def _outline(path: Path) -> Conversation:
-    """What was said in a chat, without the ids of the tokens: they are most of what a log has."""
+    """A chat without token ids, which are most of a log, so that it loads fast."""
     return Conversation.from_events(_parse(_TOKENS.sub(b"", _read(path)))[0])
 
 
@@ -347,10 +349,10 @@ def _title(path: Path) -> str:
 
 def _no_chat(one_shots: Sequence[Path]) -> str:
     if not one_shots:
-        return "There is no saved chat yet; `lcp chat` begins one."
+        return "There is no saved chat yet. `lcp chat` starts one."
     return (
         f"There is no saved chat, only {count(len(one_shots), 'one-shot')} "
-        f"(`lcp sessions --all`). Go on with the last one: lcp chat --resume {one_shots[0].stem}"
+        f"(`lcp sessions --all`). Resume the last one: lcp chat --resume {one_shots[0].stem}"
     )
 
 

@@ -1,8 +1,8 @@
-"""The part of a conversation that fits into the context.
+"""Window: the part of a conversation that fits in the context window.
 
-Gives the messages for the engine, and which turns had to stay out. Whole turns go, oldest first;
-the system text, pinned turns and the last turn never do. Knows no tokens: it is given a function
-that counts them.
+Gives the messages for the engine, and the turns that are left out. Whole turns are dropped, oldest
+first; the system text, pinned turns and the last turn always stay. The caller passes a function
+that counts tokens.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Count = Callable[[list[PromptMessage]], int]
 
 @dataclass(frozen=True)
 class Window:
-    """What the model gets to see. Turns are named by their questions."""
+    """What the model sees. Turns are identified by the ids of their questions."""
 
     messages: list[PromptMessage]
     out: frozenset[str]  # turns that did not fit
-    newly_out: tuple[str, ...]  # of these, the ones that were in the window before
+    newly_out: tuple[str, ...]  # those of `out` that were in the previous window
     tokens: int
 
 
@@ -38,14 +38,16 @@ def fit(
     slack: int = 0,
     note: str = "",
 ) -> Window:
-    """The system text, a note on what came before, and as many turns as fit into `room` tokens.
+    """Fit the system text, a note on earlier turns, and as many turns as possible into `room`
+    tokens.
 
-    `out` of the window before stays out, until all of it fits again with `slack` to spare. Once a
-    turn has to go, turns go until `slack` tokens are free as well: a slide costs time and should
-    happen every few turns, not at each. Raises TooLong if what must stay does not fit.
+    The turns that were `out` of the previous window stay out until all turns fit with `slack`
+    tokens to spare. If a turn must be dropped, turns are dropped until `slack` tokens are free,
+    too: a slide costs time and should happen every few turns, not at each one. Raises TooLong if
+    the parts that must stay do not fit.
     """
     was_out = [t.user.id for t in turns if t.user.id in out]
-    # Candidates to go, oldest first: those that are out already, then the others.
+    # Turns that may be dropped, oldest first: those already out, then the others.
     may_go = [t.user.id for t in turns[:-1] if t.user.id not in pinned]
     may_go.sort(key=lambda id: id not in was_out)
     known: dict[int, int] = {}
@@ -55,7 +57,7 @@ def fit(
         return messages(system, [t for t in turns if t.user.id not in gone], note)
 
     def cost(dropped: int) -> int:
-        # counting renders the template and tokenises the conversation
+        # counting is slow: it renders the template and tokenises the conversation
         if dropped not in known:
             told = shown(dropped)
             known[dropped] = count(told) if told else 0
@@ -69,7 +71,7 @@ def fit(
         if cost(len(may_go)) > room:
             front = messages(system, [t for t in turns[:-1] if t.user.id in pinned], note)
             raise too_long(cost(len(may_go)), room, count(front) if front else 0, bool(pinned))
-        # The fewer turns, the fewer tokens: search by halves.
+        # Fewer turns never take more tokens: binary search.
         low, high = begin + 1, len(may_go)
         while low < high:
             middle = (low + high) // 2
@@ -85,32 +87,32 @@ def fit(
 
 
 def messages(system: str | None, turns: Sequence[Turn], note: str = "") -> list[PromptMessage]:
-    """The system text, the note as a turn of its own, and the turns, as the engine takes them.
-    An empty system text is one: the chat template may have its own."""
+    """The system text, the note as a turn of its own, and the turns, as engine messages. An empty
+    system text is passed on, too: it replaces that of the chat template."""
     told = [PromptMessage("system", system)] if system is not None else []
     if note:
-        # A turn and not a system text: templates keep the roles alternating.
+        # A whole turn, as chat templates expect the roles to alternate.
         told += [
             PromptMessage("user", "What have we talked about so far?"),
             PromptMessage("assistant", note),
         ]
     for turn in turns:
         told.append(for_prompt(turn.user))
-        if turn.answer and turn.answer.content:  # stopped before its first word: none
+        if turn.answer and turn.answer.content:  # empty if it was stopped before its first word
             told.append(for_prompt(turn.answer))
     return told
 
 
 def for_prompt(message: Message) -> PromptMessage:
-    """A message as the engine takes it."""
+    """Convert a message to the engine's type."""
     return PromptMessage(
         message.role, message.content, message.thinking, message.tokens, message.fingerprint
     )
 
 
 def too_long(tokens: int, room: int, front: int, pinned: bool) -> TooLong:
-    """A prompt of `tokens` is larger than `room`; `front` of them come before the message, some
-    of these in pinned turns."""
+    """The error for a prompt of `tokens` in a window with `room` for fewer; `front` is the part
+    before the message, which includes pinned turns if `pinned`."""
     larger = "start with a larger --ctx-size"
     unpin = "unpin a turn with /pin N, " if pinned else ""
     if front > room:
