@@ -277,9 +277,9 @@ def test_read_begins_the_next_line_with_the_file(chat, name, line):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "Say which file: /read notes.txt"),
-        ("nothing.txt", "There is no file nothing.txt. Name one: /read notes.txt"),
-        ("src", "src is a folder. Name files in it: /read src/*.txt"),
+        ("", "/read needs a file: /read notes.txt"),
+        ("nothing.txt", "There is no file nothing.txt. Give a text file: /read notes.txt"),
+        ("src", "src is a folder. Give files in it: /read src/*.txt"),
     ],
 )
 def test_read_without_a_file_says_so(chat, name, said):

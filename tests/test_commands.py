@@ -130,7 +130,7 @@ def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat
     chat.ask("Hi.")
     for command in commands.TABLE:
         if not command.arguments:
-            expected = f"/{command.name} takes nothing after it. Leave out all of it."
+            expected = f"/{command.name} takes no argument. Leave out all of it."
             assert refused(chat, f"/{command.name} all of it") == expected
     assert len(chat.conversation.turns()) == 1
 
@@ -139,21 +139,21 @@ def test_what_read_cannot_put_in_front_is_told_apart(chat, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
     os.mkfifo(tmp_path / "pipe")  # which would be waited for
-    assert refused(chat, "/read").startswith("Say which file: /read notes.txt")
+    assert refused(chat, "/read").startswith("/read needs a file: /read notes.txt")
     for name in ("notes", "notes/"):
-        expected = f"{name} is a folder. Name files in it: /read notes/*.txt"
+        expected = f"{name} is a folder. Give files in it: /read notes/*.txt"
         assert refused(chat, f"/read {name}") == expected
     for name in ("pipe", "/dev/zero"):
-        assert refused(chat, f"/read {name}").startswith(f"{name} is no file of text. Name one:")
-    missing = f"There is no file {'x' * 999}. Name one: /read notes.txt"
-    assert refused(chat, f"/read {'x' * 999}") == missing
+        assert refused(chat, f"/read {name}").startswith(f"{name} is not a text file. ")
+    missing = f"There is no file {'x' * 999}. "
+    assert refused(chat, f"/read {'x' * 999}").startswith(missing)
 
 
 def test_every_setting_that_is_fixed_names_a_flag_that_exists(chat):
     flags = {parameter.name for parameter in inspect.signature(command_line).parameters.values()}
     for name in set(OPTIONS) - {*LIVE, *settings.OWN}:
         flag = f"--{name.replace('_', '-')}"
-        assert refused(chat, f"/set {name} 1").endswith(f"Start again with {flag}.")
+        assert refused(chat, f"/set {name} 1").endswith(f"Restart lcp with {flag}.")
         assert name in flags
 
 
@@ -217,11 +217,11 @@ def test_a_setting_that_was_set_twice_has_the_last_value(chat):
         ("/set tmep", "There is no setting called tmep (/set). Did you mean temp?"),
         (
             "/set ctx_size 64",
-            "ctx_size is fixed while the model is loaded. Start again with --ctx-size.",
+            "ctx_size cannot change while the model is loaded. Restart lcp with --ctx-size.",
         ),
-        ("/set model other", "The model has a command of its own: /model NAME."),
-        ("/set persona cook", "The persona has a command of its own: /persona NAME."),
-        ("/set system Be brief.", "The system has a command of its own: /system TEXT."),
+        ("/set model other", "The model has its own command: /model NAME."),
+        ("/set persona cook", "The persona has its own command: /persona NAME."),
+        ("/set system Be brief.", "The system has its own command: /system TEXT."),
     ],
 )
 def test_a_setting_that_cannot_be_set_stays_as_it_is(chat, line, sentence):
@@ -252,7 +252,7 @@ def test_set_reset_takes_back_what_the_resumed_chat_had(chat):
 
 def test_reset_of_what_is_no_setting_says_so(chat):
     assert refused(chat, "/set tmep reset").endswith("Did you mean temp?")
-    assert "fixed while the model is loaded" in refused(chat, "/set ctx_size reset")
+    assert "Restart lcp with --ctx-size." in refused(chat, "/set ctx_size reset")
 
 
 def test_the_seed_of_the_last_answer_is_shown_where_it_is_set(chat):
@@ -326,7 +326,7 @@ def test_a_system_text_of_many_lines_is_kept(chat):
 def test_retry_answers_once_more(chat):
     chat.ask("Hi.")
     text = does(chat, "/retry")
-    assert text.startswith("Variant 2 of this answer; /branches has the others.\nHm.\n")
+    assert text.startswith("Variant 2 of this answer; /branches lists the others.\nHm.\n")
     assert "20.0 tokens/s" in text
     assert chat.screen._out.file.getvalue() == "One.\nTwo.\n"
 
@@ -334,7 +334,7 @@ def test_retry_answers_once_more(chat):
 def test_retry_after_clear_has_nothing_to_answer(chat):
     chat.ask("Hi.")
     commands.run(chat, "/clear")
-    sentence = "This chat is empty. Ask something; /branches lists what was there."
+    sentence = "This chat is empty. Ask something; /branches lists the earlier turns."
     for command in (
         "/retry",
         "/history",
@@ -350,7 +350,7 @@ def test_retry_after_clear_has_nothing_to_answer(chat):
 def test_clear_begins_anew_and_the_log_keeps_everything(chat):
     chat.ask("Hi.")
     commands.run(chat, "/system Be brief.")
-    assert "begins anew" in does(chat, "/clear")
+    assert "new conversation" in does(chat, "/clear")
     chat.ask("Who are you?")
     assert [m.content for m in chat.engine.asked[-1].messages] == ["Be brief.", "Who are you?"]
     assert len(chat.conversation.nodes) == 4

@@ -111,7 +111,7 @@ def test_a_persona_brings_its_system_text_and_sampling(chat):
 
 def test_the_next_persona_leaves_nothing_of_the_last(chat):
     does(chat, "/persona cook")
-    assert "It wants the model other: /model other" in does(chat, "/persona judge")
+    assert ": /model other" in does(chat, "/persona judge")
     system, sampling = asked(chat)
     assert system == "You are a judge."
     assert (sampling.temp, sampling.top_k, sampling.top_p) == (0.3, 40, 0.5)
@@ -142,7 +142,7 @@ def test_what_is_chosen_later_counts(chat):
 def test_what_a_persona_cannot_change_now_is_said(chat, monkeypatch):
     monkeypatch.setitem(TABLES, "large", {"temp": 0.5, "ctx_size": 512, "threads": 1})
     said = does(chat, "/persona large")
-    later = "ctx_size, threads: fixed until this chat is resumed.\n"
+    later = "ctx_size, threads: takes effect when you resume this chat.\n"
     assert said == f"Persona: large\n{later}"
     assert chat.settings.sampling.temp == 0.5
     chat.ask("Hi.")
@@ -199,7 +199,7 @@ def test_a_persona_that_cannot_be_changes_nothing(chat):
     assert refuses(chat, "/persona hot").startswith("temp must be a number")
     chat.services = Services()
     assert refuses(chat, "/persona") == (
-        "There is no persona yet. config.toml holds them: [persona.NAME]"
+        "There are no personas. Add one to config.toml as [persona.NAME]."
     )
 
 
@@ -220,10 +220,8 @@ def test_thinking_is_chosen(chat, word, think, whole):
 
 
 def test_another_word_is_no_way_to_think(chat):
-    assert refuses(chat, "/think deep") == (
-        "/think deep has no meaning. "
-        "Choose on, off, show, hide, low, medium, high or a number of tokens."
-    )
+    words = "on, off, show, hide, low, medium, high or a number of tokens"
+    assert refuses(chat, "/think deep") == f"/think must be {words} (got deep)."
 
 
 def test_a_number_is_the_most_tokens_of_thinking(chat):

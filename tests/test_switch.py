@@ -152,7 +152,7 @@ def test_a_model_that_has_no_name_here_is_listed_too(world):
 def test_the_next_answer_reads_the_conversation_with_the_new_model(world):
     here = world()
     here.chat.ask("Who are you?")
-    assert "new answers from here on" in here.does("/model new")
+    assert "Switched to new" in here.does("/model new")
     here.chat.ask("And now?")
     assert said(here.chat.engine) == ["Who are you?", "I am old.", "And now?"]
     assert [e["model"] for e in here.events("answer")] == ["old", "new"]
@@ -187,7 +187,7 @@ def test_the_new_model_knows_when_the_conversation_began(world):
     ("name", "sentence"),
     [
         ("nwe", "There is no model called nwe."),
-        ("old", "old is the model of this chat already. /model lists the others."),
+        ("old", "This chat already uses old. /model lists the others."),
     ],
 )
 def test_a_model_that_cannot_be_meant_changes_nothing(world, name, sentence):
@@ -353,8 +353,8 @@ def test_a_chat_is_opened_with_its_own_model(world):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("", "Say which chat: /open NAME or its id. /sessions lists them."),
-        ("OWN", "This is that chat already. /sessions lists the others."),
+        ("", "/open needs a chat: /open NAME or ID. /sessions lists them."),
+        ("OWN", "This chat is already open. /sessions lists the others."),
         ("nowhere", "There is no saved chat 'nowhere'."),
         ("lost", "There is no model called gone."),
         ("broken", "It cannot be loaded. Try another."),
@@ -508,7 +508,7 @@ def test_switching_and_opening_in_a_terminal(home, tiny, tmp_path):
         chat.sees("Resumed ")
         chat.sees("\n> Hello there.\n")
         chat.type("/model two" + ENTER)
-        chat.sees("two answers from here on")
+        chat.sees("Switched to two")
         chat.type("And now?" + ENTER)
         chat.waits(lambda: chat.screen().count("tokens/s") >= 1, "no answer")
         chat.ends()

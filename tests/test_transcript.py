@@ -30,7 +30,7 @@ Rome.
 20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
 > /retry
-Variant 2 of this answer; /branches has the others.
+Variant 2 of this answer; /branches lists the others.
 Roma.
 20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
@@ -71,7 +71,7 @@ France was Paris. So Italy is
 
 20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
-Variant 2 of this answer; /branches has the others.
+Variant 2 of this answer; /branches lists the others.
 20.0 tokens/s · first token 0.25 s · context 18/4,096 (0 %)
 
 prompt_tokens      17

@@ -95,9 +95,9 @@ def resumed(chat):
         ("/branches", "There are no branches yet. Ask something first."),
         ("/branches 1", "There are no branches yet. Ask something first."),
         ("/pin 1", "This chat is empty. Ask something first."),
-        ("/pin", "Say which turn: /pin 1. /history counts them."),
+        ("/pin", "/pin needs a turn: /pin 1. /history numbers them."),
         ("/forget 1", "This chat is empty. Ask something first."),
-        ("/forget", "Say which turn: /forget 1. /history counts them."),
+        ("/forget", "/forget needs a turn: /forget 1. /history numbers them."),
         ("/history", "This chat is empty. Ask something first."),
         ("/continue", "There is no cut answer to continue. Ask something first."),
     ],
@@ -110,7 +110,7 @@ def test_before_anything_was_said_there_is_nothing_to_go_back_to(begin, command,
 @pytest.mark.parametrize(
     ("command", "what"),
     [
-        ("/undo", "a number of turns to take back"),
+        ("/undo", "a number of turns to go back"),
         ("/edit", "a turn"),
         ("/retry", "a turn"),
         ("/branch", "a turn"),
@@ -131,7 +131,7 @@ def test_a_number_that_is_no_turn_is_refused_with_those_that_are(begin, command,
 def test_undo_takes_the_last_turn_back(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
-    assert does(chat, "/undo") == "1 turn taken back; /branches has what was there.\n"
+    assert " 1 turn. /branches " in does(chat, "/undo")
     assert said(chat) == [("One?", "Answer 1.")]
     chat.ask("Something else?")
     assert seen(chat) == ["One?", "Answer 1.", "Something else?"]
@@ -140,7 +140,7 @@ def test_undo_takes_the_last_turn_back(begin):
 def test_undo_takes_back_as_many_turns_as_are_named(begin):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
-    assert does(chat, "/undo 2") == "2 turns taken back; /branches has what was there.\n"
+    assert " 2 turns. /branches " in does(chat, "/undo 2")
     assert said(chat) == [("One?", "Answer 1.")]
     does(chat, "/undo 1")
     assert said(chat) == []
@@ -184,9 +184,7 @@ def test_an_edited_answer_is_the_models_own_and_can_be_gone_on_with(begin, monke
     chat = begin("It is Rome.", "It is Paris indeed.", "Yes.")
     chat.ask("The capital of France?")
     editor(monkeypatch, tmp_path, 'grep -q Rome "$1" && printf "It is Paris" > "$1"')
-    assert does(chat, "/edit answer") == (
-        "The model takes this for its answer now; /continue goes on with it.\n"
-    )
+    assert does(chat, "/edit answer") == ("Saved as the model's answer. /continue continues it.\n")
     assert said(chat) == [("The capital of France?", "It is Paris")]
     assert "edited" in does(chat, "/history")
     commands.run(chat, "/continue")
@@ -207,7 +205,7 @@ def test_an_answer_that_was_not_changed_stays(begin, monkeypatch, tmp_path, scri
     chat.ask("Hi.")
     editor(monkeypatch, tmp_path, script)
     before = chat.conversation.head
-    assert does(chat, "/edit answer") == "The answer is as it was.\n"
+    assert does(chat, "/edit answer") == "The answer is unchanged.\n"
     assert chat.conversation.head == before
 
 
@@ -236,7 +234,7 @@ def test_ctrl_c_and_fg_in_the_editor_are_the_editors(begin, monkeypatch, tmp_pat
 def test_retry_answers_the_last_question_once_more(begin):
     chat = begin("No.", "Yes.", "Maybe.")
     chat.ask("Really?")
-    assert does(chat, "/retry").startswith("Variant 2 of this answer; /branches has the others.\n")
+    assert does(chat, "/retry").startswith("Variant 2 of this answer; /branches ")
     assert (seen(chat), said(chat)) == (["Really?"], [("Really?", "Yes.")])
     assert does(chat, "/retry").startswith("Variant 3 ")
     assert [m.content for m in chat.conversation.children("id1")] == ["No.", "Yes.", "Maybe."]
@@ -246,9 +244,9 @@ def test_retry_answers_the_last_question_once_more(begin):
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        ({"temp": 0}, "temp is 0. /set temp 0.8 draws others."),
-        ({"seed": 5}, "the seed is 5. /set seed random draws others."),
-        ({"temp": 0, "seed": 5}, "temp is 0. /set temp 0.8 draws others."),
+        ({"temp": 0}, "temp is 0. For a different one: /set temp 0.8"),
+        ({"seed": 5}, "the seed is 5. For a different one: /set seed random"),
+        ({"temp": 0, "seed": 5}, "temp is 0. For a different one: /set temp 0.8"),
     ],
 )
 def test_retry_says_why_the_answer_is_the_same_again(begin, flags, why):
@@ -331,7 +329,7 @@ def test_retry_draws_several_answers_and_keeps_them_all(begin):
     ask(chat, "Really?", "When?")
     told = does(chat, "/retry 1 x3")
     assert [line for line in told.splitlines() if line.startswith("Variant")] == [
-        f"Variant {n} of this answer; /branches has the others." for n in (2, 3, 4)
+        f"Variant {n} of this answer; /branches lists the others." for n in (2, 3, 4)
     ]
     question = chat.conversation.turns()[0].user.id
     answers = [m.content for m in chat.conversation.children(question)]
@@ -368,8 +366,8 @@ def test_a_turn_that_leaves_no_room_is_not_pinned(begin):
 def test_retry_of_an_earlier_question_says_where_the_rest_is(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
-    assert "What follows that turn stays on its branch.\n" in does(chat, "/retry 1")
-    assert "stays on its branch" not in does(chat, "/retry")
+    assert "Later turns stay on their branch.\n" in does(chat, "/retry 1")
+    assert "Later turns" not in does(chat, "/retry")
 
 
 # branches
@@ -378,7 +376,7 @@ def test_retry_of_an_earlier_question_says_where_the_rest_is(begin):
 def test_branch_goes_back_to_after_a_turn(begin):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
-    assert does(chat, "/branch 1") == "A new branch begins here; /branches has the others.\n"
+    assert "/branches" in does(chat, "/branch 1")
     chat.ask("Zwei?")
     assert seen(chat) == ["One?", "Answer 1.", "Zwei?"]
     shown = "   1  turn 2  Two?   Answer 2.\n*  2  turn 2  Zwei?  Answer 4.\n"

@@ -13,7 +13,7 @@ from lcp.errors import UsageError
 def completions(
     chat: Callable[[], Chat],
 ) -> dict[str, tuple[str, Callable[[str], Iterable[Candidate]]]]:
-    """The name of each command, its meaning, and what its argument may be in the chat of then."""
+    """For each command: its meaning, and a function that completes its argument in `chat()`."""
 
     def of(command: Command) -> Callable[[str], Iterable[Candidate]]:
         return lambda begun: command.candidates(chat(), begun)
@@ -26,8 +26,8 @@ def _names(_: Chat, begun: str) -> Iterable[Candidate]:
 
 
 def _command(name: str) -> Command:
-    """The command of this name, or that other programs call so; UsageError says which was
-    probably meant."""
+    """Find a command by its name or by its name in other programs; UsageError suggests a similar
+    one."""
     name = name.lower()
     known = SAME.get(name, name)
     command = next((c for c in TABLE if c.name == known), None)
@@ -40,17 +40,17 @@ def _command(name: str) -> Command:
 
 
 def run(chat: Chat, line: str) -> str | Chat | None:
-    """Do what a line like "/set temp 0.5" says. Gives what the next line begins with, or the chat
-    that takes over; None is neither."""
-    name, *rest = line[1:].split(maxsplit=1) or [""]  # at any white space, a non-breaking space too
+    """Run a line like "/set temp 0.5". Returns the text to put into the next input line, the chat
+    that replaces this one, or None."""
+    name, *rest = line[1:].split(maxsplit=1) or [""]  # any white space, also a non-breaking space
     command, argument = _command(name), "".join(rest).strip()
     if argument and not command.arguments:
-        raise UsageError(f"/{command.name} takes nothing after it. Leave out {argument}.")
+        raise UsageError(f"/{command.name} takes no argument. Leave out {argument}.")
     return command.run(chat, argument)
 
 
 def _help(chat: Chat, name: str) -> None:
-    """All commands, the keys of the line, or more of one command."""
+    """Show all commands, the keys of the input line, or details of one command."""
     screen = chat.screen
     if name == "keys":
         from lcp.terminal.key_bindings import KEYS
@@ -73,7 +73,9 @@ def _help(chat: Chat, name: str) -> None:
         widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
         wide = screen.width >= sum(widest) + 2 * len("  ")
         screen.table(rows if wide else [row[1:] for row in rows])
-        screen.notice("/help NAME says more of one; /help keys lists the keys of this line.")
+        screen.notice(
+            "/help NAME explains one command; /help keys lists the keys of the input line."
+        )
 
 
 def _exit(chat: Chat, _: str) -> None:
@@ -86,12 +88,12 @@ def _doctor(chat: Chat, _: str) -> None:
     doctor.show(doctor.examine(), chat.screen)
 
 
-# What other programs call a command that does the same; the name runs it.
+# Names from other programs for the same command; typing one runs it.
 SAME = {
     "bye": "exit", "quit": "exit", "q": "exit", "?": "help", "h": "help", "commands": "help",
     "regen": "retry", "regenerate": "retry", "models": "model", "usage": "stats",
 }  # fmt: skip
-# What they call something like it: it is only named, as it may be more or less than was meant.
+# Names from other programs for a similar command, which lcp suggests but does not run.
 ELSEWHERE = {
     "pop": "undo", "new": "clear", "reset": "clear",
     "load": "open", "resume": "open", "search": "sessions", "list": "sessions", "ls": "sessions",
@@ -101,11 +103,11 @@ ELSEWHERE = {
     "role": "persona", "reasoning": "think",
     "system-prompt": "system",
 }  # fmt: skip
-MENTION = 'in a message: puts that text file in front of it; also @folder/*.py, @"my file"'
+MENTION = 'in a message: attaches that text file; also @folder/*.py, @"my file"'
 
 _OWN = (
-    Command("lcp", "help", "[NAME|keys]", "list the commands; say more of one", _help, _names),
-    Command("lcp", "doctor", "", "check this computer, and say what is wrong", _doctor),
+    Command("lcp", "help", "[NAME|keys]", "list the commands; explain one", _help, _names),
+    Command("lcp", "doctor", "", "check this computer for problems", _doctor),
     Command("lcp", "exit", "", "leave; Ctrl-D does the same", _exit),
 )
 _TITLES = (

@@ -1,4 +1,4 @@
-"""The slash commands for saved chats: give this one a name, list them, open another."""
+"""The slash commands for saved chats: name this one, list them, open another."""
 
 import re
 from collections.abc import Iterable
@@ -12,30 +12,30 @@ from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.words import count
 
-OFFERED = 50  # saved chats, by the Tab key
-LISTED = 40  # chats; more scroll away
+OFFERED = 50  # saved chats that Tab completes
+LISTED = 40  # chats; more would scroll away
 ALL = "--all"
 
 
 def save(chat: Chat, name: str) -> None:
-    """Give this chat a name that --resume and /open know."""
+    """Give this chat a name, for --resume and /open."""
     own = chat.log.path
     if own is None:
         raise LcpError("This chat is not saved (--no-save). /export FILE writes it to a file.")
-    later = "" if chat.log.is_kept else ", saved from its first question on"
+    later = "" if chat.log.is_kept else " (saved after your first question)"
     if not name:
         called = chat.conversation.name
-        told = f"called {called}" if called else "without a name: /save NAME gives one"
-        chat.screen.notice(f"This chat is {own.stem}{later}, {told}.")
+        told = f"Its name is {called}." if called else "Name it with /save NAME."
+        chat.screen.notice(f"This chat is {own.stem}{later}. {told}")
         return
     name = chat.services.store.free_name(name, own)
     chat.keep(chat.conversation.rename(name))
-    chat.screen.notice(f"This chat is now called {name}{later}: {resuming(chat)}")
+    chat.screen.notice(f"This chat is now called {name}{later}. Resume it with: {resuming(chat)}")
 
 
 def sessions(chat: Chat, text: str) -> None:
-    """The saved chats, with --all one-shots, too; with words and "phrases", all that contain
-    them."""
+    """List the saved chats; with --all, one-shots, too; with words and "phrases", the chats and
+    one-shots that contain them all."""
     store, every = chat.services.store, text == ALL
     found = store.list(_words("" if every else text), LISTED + 1, one_shots=every)
     one_shots = 0 if text else store.count_one_shots()
@@ -44,7 +44,7 @@ def sessions(chat: Chat, text: str) -> None:
         raise LcpError(
             f"No saved chat contains that. /sessions {ALL} lists everything."
             if text and not every
-            else f"{apart}There is no saved chat yet. This one is saved from its first question on."
+            else f"{apart}There is no saved chat yet. lcp saves this one after your first question."
         )
     chat.screen.table(
         [
@@ -60,27 +60,27 @@ def sessions(chat: Chat, text: str) -> None:
         ],
         cut=(5,),
     )
-    more = "There are older ones: /sessions TEXT searches. " if len(found) > LISTED else ""
-    chat.screen.notice(f"{more}{apart}/open NAME or ID goes on with one.")
+    more = "There are older ones: search them with /sessions TEXT. " if len(found) > LISTED else ""
+    chat.screen.notice(f"{more}{apart}Continue one with /open NAME or ID.")
 
 
 def _words(text: str) -> list[str]:
-    """Words, and phrases in quotes; not as a shell splits: d'été is a word."""
+    """Split into words and quoted phrases; unlike in a shell, d'été is a word."""
     return [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text)]
 
 
 def open_chat(chat: Chat, name: str) -> Chat:
-    """Go on with another saved chat; this one is left as on leaving."""
+    """Open another saved chat; this one is saved as on leaving lcp."""
     if not name:
-        raise LcpError("Say which chat: /open NAME or its id. /sessions lists them.")
+        raise LcpError("/open needs a chat: /open NAME or ID. /sessions lists them.")
     store = chat.services.store
     path = store.find(name)
     if path == chat.log.path:
-        raise LcpError("This is that chat already. /sessions lists the others.")
+        raise LcpError("This chat is already open. /sessions lists the others.")
     log, events, notices = store.open(path.stem)
     try:
         saved = log.path.with_suffix(".kv") if log.path else None
-        if chat.log.path is None:  # --no-save counts for every chat of this program
+        if chat.log.path is None:  # --no-save applies to every chat of this process
             log.close()
             log = Log.nowhere()
         conversation = Conversation.from_events(events)
@@ -106,7 +106,7 @@ def open_chat(chat: Chat, name: str) -> Chat:
 
 
 def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
-    """What may stand after /open: the chats used last."""
+    """Completions for /open: the chats used last."""
     saved = chat.services.store.list(most=OFFERED)
     return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
 
@@ -117,10 +117,8 @@ COMMANDS = (
         "Saved chats",
         "sessions",
         "[TEXT|--all]",
-        "list the saved chats, or find TEXT in all",
+        "list the saved chats, or search them for TEXT",
         sessions,
     ),
-    Command(
-        "Saved chats", "open", "NAME|ID", "go on with another saved chat", open_chat, chats_here
-    ),
+    Command("Saved chats", "open", "NAME|ID", "continue another saved chat", open_chat, chats_here),
 )

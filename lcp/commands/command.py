@@ -1,18 +1,21 @@
-"""Command: one slash command, as a row of the table that the files of this room fill."""
+"""Command: one slash command, a row of the table in lcp.commands."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lcp.chat.chat import Chat
 
-Candidate = str | tuple[str, str]  # a word, or one with its meaning
+Candidate = str | tuple[str, str]  # a word, or a word and its meaning
 
 
 @dataclass(frozen=True)
 class Command:
-    """`run` gets the chat and the text after the name; it may give what the next line begins
-    with, or the chat that takes over. `candidates` gives what that text may be, from its
-    beginning."""
+    """A slash command.
+
+    `run` gets the chat and the text after the name; it returns the text to put into the next
+    input line, the chat that replaces this one, or None. `candidates` completes the beginning of
+    the text after the name.
+    """
 
     group: str  # the title that /help lists it under
     name: str

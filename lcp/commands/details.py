@@ -1,4 +1,4 @@
-"""Details: what /help NAME says of each command beside its meaning: sentences, and an example."""
+"""Details: the text and the example that /help NAME shows for each command."""
 
 DETAILS = {
     "retry": (
@@ -8,7 +8,7 @@ DETAILS = {
         "Continues an answer that Ctrl-C, --max-tokens or the end of the window cut off.",
         "/continue"),
     "undo": (
-        "Goes back one turn, or N turns. The log keeps them; /branches goes there again.",
+        "Goes back one turn, or N turns. The log keeps them; /branches takes you back there.",
         "/undo 2"),
     "edit": (
         "Puts question N back into the input line; the old one stays in its branch. "
@@ -23,10 +23,10 @@ DETAILS = {
         "Lists question and answer of each turn, with its marks (pinned, forgotten, out of the "
         "window). With N, prints turn N whole.", "/history 2"),
     "branch": (
-        "Goes back to the end of turn N, so that the next question begins a new branch there.",
+        "Goes back to the end of turn N, so that your next question starts a new branch there.",
         "/branch 1"),
     "branches": (
-        "Lists every branch by its last turn; * marks the ones that begin where you are. "
+        "Lists every branch by its last turn; * marks where you are. "
         "With K, switches to branch K.", "/branches 2"),
     "pin": (
         "Keeps turn N in the context window when older turns leave it. The same command again "
@@ -36,22 +36,22 @@ DETAILS = {
         "brings it back.", "/forget 3"),
     "context": (
         "Shows how many tokens of the context window the system text, the turns and the answer "
-        "take.", "/context"),
+        "use.", "/context"),
     "clear": (
         "Starts a new conversation with the same model and settings. The log keeps the old one as "
         "a branch.", "/clear"),
     "set": (
         "Lists all settings with value, source and default. With NAME, shows one; with VALUE, "
-        "changes it from the next answer on; reset takes the change back.", "/set temp 0.5"),
+        "changes it from the next answer on; reset undoes the change.", "/set temp 0.5"),
     "system": (
         "Shows the system text. With TEXT or @FILE, replaces it; none removes it.",
         "/system Answer in one sentence."),
     "persona": (
         "Lists the personas of config.toml. With NAME, applies its settings and its system text; "
-        "none leaves it.", "/persona editor"),
+        "none removes it.", "/persona editor"),
     "think": (
         "on and off switch thinking; show and hide say whether you see it; low, medium and high "
-        "set the effort; a number sets the most tokens.", "/think 500"),
+        "set the effort; a number limits the tokens.", "/think 500"),
     "model": (
         "Lists the models on this computer. With NAME, loads that one and keeps the conversation.",
         "/model smollm2-135m"),
@@ -65,7 +65,7 @@ DETAILS = {
         "Keeps the last answer up to token N, takes alternative K of /probs N there, and "
         "generates the rest.", "/fork 12 2"),
     "stats": (
-        "Lists tokens, speed and times of the last answer, and the sums of this chat.", "/stats"),
+        "Lists tokens, speed and times of the last answer, and the totals of this chat.", "/stats"),
     "save": (
         "Names this chat, for /open and lcp chat --resume. Without NAME, shows its id and name.",
         "/save trip"),
@@ -73,17 +73,17 @@ DETAILS = {
         "Lists the saved chats, the last used first. With words or \"phrases\", lists those that "
         "contain all of them.", "/sessions blue sky"),
     "open": (
-        "Saves this chat and goes on with another one, its model and its settings.",
+        "Saves this chat and continues another one, with its model and its settings.",
         "/open trip"),
     "export": (
         "Writes the current branch to a new file: Markdown, an HTML page or JSON, by the ending "
         "of its name.", "/export chat.html"),
-    "export!": ("Does what /export does, and replaces a file of that name.", "/export! chat.md"),
+    "export!": ("Like /export, but replaces an existing file.", "/export! chat.md"),
     "help": (
-        "Lists the commands. With NAME, says more of one; /help keys lists the keys of the input "
+        "Lists the commands. With NAME, explains one; /help keys lists the keys of the input "
         "line.", "/help retry"),
     "doctor": (
-        "Checks CPU, memory, GPU, folders and models, and says how to mend what is wrong.",
+        "Checks CPU, memory, GPU, folders and models, and says how to fix problems.",
         "/doctor"),
     "exit": ("Saves the chat with its KV cache and leaves lcp.", "/exit"),
 }  # fmt: skip

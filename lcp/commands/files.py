@@ -1,6 +1,4 @@
-"""The slash commands for files and the clipboard: put a file in front of a message, copy an answer,
-export the chat.
-"""
+"""The slash commands for files and the clipboard: attach a file, copy an answer, export a chat."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,30 +15,30 @@ from lcp.words import number
 
 def read(chat: Chat, name: str) -> str:
     if not name:
-        raise LcpError("Say which file: /read notes.txt, or several: /read folder/*.py")
+        raise LcpError("/read needs a file: /read notes.txt, or several: /read folder/*.py")
     name = name.strip('"')
     mention = attachments.mention(name)
     if not attachments.attach(mention, Path()).checked().files:
         here = paths.at(name)
         if here and here.is_dir():
-            raise LcpError(f"{name} is a folder. Name files in it: /read {name.rstrip('/')}/*.txt")
-        what = f"{name} is no file of text" if here else f"There is no file {name}"
-        raise LcpError(f"{what}. Name one: /read notes.txt")
+            raise LcpError(f"{name} is a folder. Give files in it: /read {name.rstrip('/')}/*.txt")
+        what = f"{name} is not a text file" if here else f"There is no file {name}"
+        raise LcpError(f"{what}. Give a text file: /read notes.txt")
     return mention + " "
 
 
 def copy(chat: Chat, argument: str) -> None:
-    """The last answer, the n-th from the end, or the last code block into the clipboard."""
+    """Copy the last answer, the Nth from the end, or the last code block to the clipboard."""
     answers = [turn.answer.content for turn in chat.conversation.said() if turn.answer]
     if not answers:
         raise LcpError("There is no answer to copy. Ask something first.")
     if argument == "code":
         blocks = [block for answer in answers for block in export.code_blocks(answer)]
         if not blocks:
-            raise LcpError("No answer has a code block. /copy takes the last answer.")
+            raise LcpError("No answer has a code block. /copy copies the last answer.")
         text, what = blocks[-1], "The last code block"
     else:
-        n = number(argument or "1", len(answers), "an answer, the last being 1, nor code")
+        n = number(argument or "1", len(answers), "code or the number of an answer (1 is the last)")
         text, what = answers[-n], "The last answer" if n == 1 else f"Answer {n} from the end"
     try:
         how = clipboard.copy(text, chat.screen.send)
@@ -50,18 +48,20 @@ def copy(chat: Chat, argument: str) -> None:
 
 
 def write(chat: Chat, name: str) -> None:
-    """The chat into a new file."""
+    """Write the chat to a new file."""
     _write(chat, name, replace=False)
 
 
 def overwrite(chat: Chat, name: str) -> None:
-    """The chat into a file, whatever was in it."""
+    """Write the chat to a file, and replace an existing one."""
     _write(chat, name, replace=True)
 
 
 def _write(chat: Chat, name: str, replace: bool) -> None:
     if not name:
-        raise LcpError("Say where: /export chat.md, or a name that ends in .html or .json.")
+        raise LcpError(
+            "/export needs a file: /export chat.md, or a name that ends in .html or .json."
+        )
     file = Path(name.strip('"'))
     chat.conversation.said()
     try:
@@ -103,6 +103,11 @@ COMMANDS = (
         _paths,
     ),
     Command(
-        "Saved chats", "export!", "FILE", "write the chat to a file that exists", overwrite, _paths
+        "Saved chats",
+        "export!",
+        "FILE",
+        "write the chat to a file, replacing it",
+        overwrite,
+        _paths,
     ),
 )

@@ -1,4 +1,4 @@
-"""The slash commands that look at what the model saw and how sure it was; and go on from there.
+"""The slash commands for the tokens of the last answer: prompt, probabilities, forks, statistics.
 
 Tokens are counted from 1, as /probs shows them.
 """
@@ -15,22 +15,22 @@ from lcp.session.message import Message
 from lcp.terminal import token_charts
 from lcp.terminal.signals import leave, stopping
 
-LEAST = 8  # of the tokens that were least likely are told
+LEAST = 8  # least likely tokens that /probs lists
 
 
 def tokens(chat: Chat, _: str) -> None:
-    """The last prompt as the model read it."""
+    """Show the last prompt, token by token."""
     chat.ready()
     messages = _asked(chat)
     if not messages:
-        raise LcpError("Nothing was asked yet. Ask something first.")
+        raise LcpError("This chat has no prompt yet. Ask something first.")
     rows = chat.engine.prompt(messages)
     chat.screen.show(token_charts.tokens(rows))
     chat.screen.notice(f"{len(rows):,} tokens")
 
 
 def probs(chat: Chat, argument: str) -> None:
-    """How sure the model was of each token of the last answer; of the n-th: what else it had."""
+    """Show the probability of each token of the last answer, or the alternatives to the Nth."""
     rows = _measured(chat, _answer(chat))
     if argument:
         n = words.number(argument, len(rows), "a token of the last answer")
@@ -38,7 +38,7 @@ def probs(chat: Chat, argument: str) -> None:
         before = "".join(r.text for r in rows[max(0, n - 12) : n - 1])
         chat.screen.notice(f"…{before}")
         chat.screen.show(token_charts.bars(_alternatives(row)))
-        chat.screen.notice(f"/fork {n} K goes on with alternative K in its place.")
+        chat.screen.notice(f"/fork {n} K answers again with alternative K here.")
         return
     chat.screen.show(token_charts.coloured([(row.text, row.p) for row in rows]))
     least = sorted(range(len(rows)), key=lambda i: rows[i].p)[:LEAST]
@@ -46,23 +46,23 @@ def probs(chat: Chat, argument: str) -> None:
         token_charts.bars([(str(i + 1), rows[i].text, rows[i].p) for i in sorted(least)])
     )
     chat.screen.notice(
-        f"The least likely of {len(rows):,} tokens, numbered; before temperature and the other "
-        "settings. /probs N shows what else the model had."
+        f"The least likely of {len(rows):,} tokens, with their numbers; probabilities are before "
+        "temperature and other sampling settings. /probs N shows the alternatives."
     )
 
 
 def fork(chat: Chat, argument: str) -> None:
-    """A variant of the last answer: as it was up to the n-th token, then the k-th alternative."""
+    """Generate a variant of the last answer, with alternative K in place of token N."""
     numbers = argument.split()
     if len(numbers) != 2:
-        raise LcpError("Say which token, and which alternative: /fork 12 2. /probs 12 lists them.")
+        raise LcpError("/fork needs a token and an alternative: /fork 12 2. /probs 12 lists them.")
     answer = _answer(chat)
     rows = _measured(chat, answer)
     n = words.number(numbers[0], len(rows), "a token of the last answer")
     others = rows[n - 1].others
     chosen = others[words.number(numbers[1], len(others), "an alternative") - 1]
     if chosen.ends:
-        raise LcpError("With that alternative the answer would end there. Choose another.")
+        raise LcpError("That alternative ends the answer. Choose another.")
     kept = rows[: n - 1]
     begun = replace(
         answer,
@@ -79,7 +79,7 @@ def fork(chat: Chat, argument: str) -> None:
 
 
 def stats(chat: Chat, _: str) -> None:
-    """The figures of the last answer, and the sums of all answers of this chat."""
+    """Show the statistics of the last answer, and the totals of this chat."""
     answers = [m for m in chat.conversation.nodes.values() if m.role == "assistant"]
     if not answers:
         raise LcpError("There is no answer yet. Ask something first.")
@@ -98,28 +98,28 @@ def stats(chat: Chat, _: str) -> None:
 
 
 def _asked(chat: Chat) -> list[PromptMessage]:
-    """What the model saw before the last answer."""
+    """The prompt of the last answer, as messages."""
     messages = chat.overflow.visible()
     return messages[:-1] if messages and messages[-1].role == "assistant" else messages
 
 
 def _answer(chat: Chat) -> Message:
-    """The last answer, if this model said it."""
+    """The last answer; LcpError unless this model generated it."""
     chat.ready()
     answer = chat.conversation.said()[-1].answer
     if answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
     if not answer.ids or answer.fingerprint != chat.engine.identity:
-        raise LcpError("This answer has no tokens of this model. /retry answers with it.")
+        raise LcpError("This model did not generate this answer. Generate one with /retry.")
     return answer
 
 
 def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
-    """The probabilities of the answer's tokens; read again in a context of its own."""
+    """The probabilities of the answer's tokens, evaluated again in a separate context."""
     task = chat.engine.probs(_asked(chat), answer.ids, chat.services.free_memory)
     with stopping(chat.engine.stop) as asked:
         for step in task:
-            if asked:  # perhaps before it began
+            if asked:  # perhaps before it started
                 chat.engine.stop()
             if isinstance(step, Progress):
                 share = f"({100 * step.done // step.total} %)"
@@ -128,12 +128,12 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     chat.screen.clear_progress()
     leave(asked)
     if len(rows) < len(answer.ids):
-        raise LcpError("Stopped. Ask again to read on.")
+        raise LcpError("Stopped. Type the command again to continue.")
     return rows
 
 
 def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
-    """Numbered; the token that was said, marked, where it is not among them."""
+    """The alternatives, numbered; "*" marks the sampled token, which is added if missing."""
     found = [
         (f"{'*' if other.token == row.token else ''}{k}", other.text, other.p)
         for k, other in enumerate(row.others, 1)

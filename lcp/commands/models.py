@@ -1,4 +1,4 @@
-"""The slash command that puts another model into the running program."""
+"""The slash command /model: switch to another model."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from lcp.errors import LcpError
 
 
 def model(chat: Chat, name: str) -> Chat | None:
-    """Go on with another model; without a name, list those that are here."""
+    """Switch to another model; without a name, list the models on this computer."""
     if not name:
         here = dict(chat.services.models())
         here.setdefault(chat.model, "")
@@ -19,27 +19,27 @@ def model(chat: Chat, name: str) -> Chat | None:
         return None
     found = _found(chat, name)
     if found.name == chat.model:
-        raise LcpError(f"{name} is the model of this chat already. /model lists the others.")
+        raise LcpError(f"This chat already uses {name}. /model lists the others.")
     chat.ready()
     chat = switch.change(chat, found, chat.conversation, chat.log, chat.layers)
     chat.keep(chat.conversation.set(model=found.name))
-    again = "; it reads the conversation anew" if chat.conversation.turns() else ""
-    chat.screen.notice(f"{Path(found.name).name} answers from here on{again}.")
+    again = "; it is reading the conversation" if chat.conversation.turns() else ""
+    chat.screen.notice(f"Switched to {Path(found.name).name}{again}.")
     return chat
 
 
 def _found(chat: Chat, name: str) -> FoundModel:
-    """The model of this name, downloaded if it is not here and the person agrees."""
+    """Find the model; if it is not installed, offer to download it."""
     try:
         return (chat.services.offer or chat.services.find)(name)
     except KeyboardInterrupt:
         raise LcpError(
-            f"Stopped; this chat is unchanged. /model {name} goes on where it stopped."
+            f"Stopped; this chat is unchanged. Continue the download with /model {name}."
         ) from None
 
 
 def candidates(chat: Chat, begun: str) -> Iterable[Candidate]:
-    """What may stand after /model: the models here, and GGUF files by their paths."""
+    """Completions for /model: the installed models, and paths of GGUF files."""
     yield from chat.services.models().items()
     for path in attachments.paths(begun, Path()):
         if path.lower().endswith((".gguf", "/")):
@@ -51,7 +51,7 @@ COMMANDS = (
         "How it answers",
         "model",
         "[NAME]",
-        "list the models; go on with another",
+        "list the models; switch to another",
         model,
         candidates,
     ),

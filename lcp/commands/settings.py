@@ -1,5 +1,5 @@
-"""The slash commands that choose how answers are made: settings, thinking, the system text,
-personas. They count from the next answer on.
+"""The slash commands for generation: settings, thinking, the system text, personas. Changes apply
+from the next answer on.
 """
 
 import re
@@ -15,27 +15,27 @@ from lcp.errors import LcpError
 from lcp.settings import EFFORTS, LIVE, OPTIONS, THINKING, Settings, persona
 from lcp.words import either, short
 
-# What has a command of its own.
+# Settings with their own command.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}
-RESET = "reset"  # as a value: what counts without /set
+RESET = "reset"  # as a value: undo /set
 THINK = ("on", "off", "show", "hide", "low", "medium", "high")
 _DEFAULTS = Settings()
 
 
 def set_(chat: Chat, argument: str) -> None:
-    """Show all settings, or one; or change one, or take back what was changed."""
+    """Show all settings or one; change one, or undo a change."""
     names = LIVE
-    argument = re.sub(r"^(\w+)\s*=\s*", r"\1 ", argument)  # as it stands in config.toml
+    argument = re.sub(r"^(\w+)\s*=\s*", r"\1 ", argument)  # as in config.toml
     name, _, value = argument.partition(" ")
     if not name:
         head = ("setting", "value", "from", "default", "meaning")
         chat.screen.table([head, *(_row(chat, n) for n in names)], head=True)
         return
     if name in OWN:
-        raise LcpError(f"The {name} has a command of its own: {OWN[name]}.")
+        raise LcpError(f"The {name} has its own command: {OWN[name]}.")
     if name in OPTIONS and name not in names:
         raise LcpError(
-            f"{name} is fixed while the model is loaded. Start again with "
+            f"{name} cannot change while the model is loaded. Restart lcp with "
             f"{OPTIONS[name].metadata['flags'][-1]}."
         )
     if value.strip() == RESET and name in OPTIONS:
@@ -44,7 +44,7 @@ def set_(chat: Chat, argument: str) -> None:
     elif value:
         chat.set(name, value.strip())
     elif name not in OPTIONS:
-        chat.set(name, "")  # says which name was meant
+        chat.set(name, "")  # raises with a similar name
     name, shown, source, default, meaning = _row(chat, name)
     chat.screen.table([(name, shown, source, f"default {default}", meaning)])
     if value and name in (*THINKING, "raw"):
@@ -54,7 +54,7 @@ def set_(chat: Chat, argument: str) -> None:
 
 
 def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
-    """What may stand after /set, from its beginning."""
+    """Completions for /set."""
     name, blank, _ = begun.partition(" ")
     if not blank:
         return [(name, OPTIONS[name].metadata["help"]) for name in LIVE]
@@ -66,8 +66,8 @@ def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
 
 
 def system(chat: Chat, text: str) -> None:
-    """Show or change the system text, which may be in @FILE; none is none at all, and reset the
-    one that counts without /system."""
+    """Show or change the system text, or read it from @FILE; none removes it, and reset returns to
+    the one without /system."""
     if text:
         new = {"none": "", RESET: chat.settings.system}.get(text, text)
         if text.startswith("@"):
@@ -79,14 +79,14 @@ def system(chat: Chat, text: str) -> None:
 
 
 def _system(chat: Chat) -> Iterable[str]:
-    """The system text that the model gets, and where it comes from."""
+    """Lines about the system text that the model gets, and where it comes from."""
     text, engine = chat.conversation.system, chat.engine
     if text:
         chosen = text == chat.settings.system
         source = f" (from {chat.settings.sources['system']})" if chosen else ""
         yield f"System text{source}: {text}"
         if chat.settings.raw == "off" and not engine.takes_system:
-            yield "This chat template takes no system text: it is put before your first question."
+            yield "This chat template has no system role: lcp adds it to your first question."
     elif text is None and (own := engine.own_system()) and chat.settings.raw == "off":
         yield f"System text (the chat template's own): {own}"
     else:
@@ -95,7 +95,7 @@ def _system(chat: Chat) -> Iterable[str]:
 
 
 def think(chat: Chat, word: str) -> None:
-    """Whether thinking models think, how hard, for how long, and how much of it is shown."""
+    """Set thinking: on or off, the effort, the token budget, and whether it is shown."""
     if word.isdecimal():
         chat.set("reasoning_budget", word)
     elif word in THINK[4:]:
@@ -104,14 +104,12 @@ def think(chat: Chat, word: str) -> None:
         chat.set("think", "on" if word == "show" else word)
         chat.screen.show_thinking = word == "show"
     elif word:
-        raise LcpError(
-            f"/think {word} has no meaning. Choose {either([*THINK, 'a number of tokens'])}."
-        )
+        raise LcpError(f"/think must be {either([*THINK, 'a number of tokens'])} (got {word}).")
     if chat.settings.think == "off" and (word.isdecimal() or word in THINK[4:]):
         chat.set("think", "on")
     chat.screen.notice(f"Thinking: {_thinking(chat)}")
     answer = next((turn.answer for turn in chat.conversation.turns()[-1:]), None)
-    if word == "show" and answer and answer.thinking:  # what was folded is opened
+    if word == "show" and answer and answer.thinking:  # unfold the thinking
         chat.screen.notice(answer.thinking.strip())
 
 
@@ -130,18 +128,18 @@ def _thinking(chat: Chat) -> str:
 
 
 def choose_persona(chat: Chat, name: str) -> None:
-    """Take on a persona, or none; without a name, list them."""
+    """Apply a persona, or none; without a name, list them."""
     tables, now = chat.services.personas, chat.settings.persona
     if not name:
         if not tables:
-            raise LcpError("There is no persona yet. config.toml holds them: [persona.NAME]")
+            raise LcpError("There are no personas. Add one to config.toml as [persona.NAME].")
         chat.screen.table(
             [("*" if n == now else " ", n, _told(table)) for n, table in tables.items()]
         )
         return
     old = tables.get(now or "", {})
     new = {} if name == "none" else persona(tables, name)
-    # What the old one and the new one speak of: chosen before this, it counts no more.
+    # The new persona overrides earlier choices for all settings of the old and the new one.
     changed = {*old, *new}
     layers = replace(chat.layers.without(changed), persona=dict(new))
     chat.use(layers.choosing(persona=None if name == "none" else name))
@@ -151,20 +149,22 @@ def choose_persona(chat: Chat, name: str) -> None:
     chat.screen.notice(f"Persona: {name}")
     if later := [n for n in new if n not in LIVE and n not in OWN]:
         names = ", ".join(later)
-        chat.screen.notice(f"{names}: fixed until this chat is resumed.")
+        chat.screen.notice(f"{names}: takes effect when you resume this chat.")
     if "model" in new and new["model"] != chat.model:
-        chat.screen.notice(f"It wants the model {new['model']}: /model {new['model']}")
+        chat.screen.notice(
+            f"This persona uses the model {new['model']}. Switch with: /model {new['model']}"
+        )
 
 
 def record(chat: Chat, names: Collection[str]) -> None:
-    """Write to the log what a persona made of these settings, so that the chat goes on with it
-    tomorrow, whatever config.toml then says."""
+    """Log the settings that a persona set, so that a resumed chat keeps them even if config.toml
+    changes."""
     values = {n: chat.settings.value(n) for n in sorted(names) if n not in OWN}
     chat.keep(chat.conversation.set(persona=chat.settings.persona, **values))
 
 
 def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
-    """What may stand after /persona."""
+    """Completions for /persona."""
     return [*((name, _told(table)) for name, table in chat.services.personas.items()), "none"]
 
 
@@ -172,14 +172,14 @@ def _row(chat: Chat, name: str) -> tuple[str, ...]:
     option = OPTIONS[name]
     value, default = _word(name, chat.settings.value(name)), _word(name, _DEFAULTS.value(name))
     turns = chat.conversation.turns()
-    drawn = turns[-1].answer.seed if turns and turns[-1].answer else None
-    if name == "seed" and chat.settings.sampling.seed is None and drawn is not None:
-        value += f" (last: {drawn})"  # with that one /retry gives the same answer
+    last = turns[-1].answer.seed if turns and turns[-1].answer else None
+    if name == "seed" and chat.settings.sampling.seed is None and last is not None:
+        value += f" (last: {last})"  # with this seed, /retry gives the same answer
     return name, value, chat.settings.sources[name], default, option.metadata["help"]
 
 
 def _word(name: str, value: Any) -> str:
-    """A value as a person writes it after /set."""
+    """A value as typed after /set."""
     words = OPTIONS[name].metadata.get("words", {})
     word = next((word for word, stands_for in words.items() if value == stands_for), value)
     return ", ".join(word) if isinstance(word, tuple) else str(word)
@@ -216,7 +216,7 @@ COMMANDS = (
         "How it answers",
         "persona",
         "[NAME|none]",
-        "list personas; take one on",
+        "list personas; apply one",
         choose_persona,
         personas_here,
     ),
@@ -224,7 +224,7 @@ COMMANDS = (
         "How it answers",
         "think",
         "[on|off|show|hide|low|medium|high|N]",
-        "choose how much it thinks, and what of it is shown",
+        "choose how much the model thinks, and what you see",
         think,
         lambda chat, begun: THINK,
     ),

@@ -1,5 +1,5 @@
-"""The slash commands that go back in a conversation. Nothing is overwritten: the head moves in
-the tree, and the next feed keeps what both paths share.
+"""The slash commands for turns and branches. Nothing is overwritten: the head moves in the tree,
+and the KV cache keeps the prefix that both paths share.
 
 Turns are counted from 1, as /history shows them.
 """
@@ -17,46 +17,48 @@ from lcp.terminal import editor
 from lcp.terminal.signals import handling
 
 SHORTEST, SHOWN = 16, 40  # characters of a message in a table
-WIDE = 60  # columns from which on the turn is named at which a branch begins
-LEAST = 4  # of them that are seen of a difference
+WIDE = 60  # from this terminal width, /branches shows the turn where each branch begins
+LEAST = 4  # characters of a difference that must be visible
 NO_ANSWER = "(no answer)"
-VARIANTS = 9  # answers to one question in one go, at most
+VARIANTS = 9  # most answers that one /retry generates
 
 
 def undo(chat: Chat, argument: str) -> None:
-    """Take back the last n turns."""
+    """Go back n turns."""
     said = chat.conversation.said()
-    n = words.number(argument, len(said), "a number of turns to take back") if argument else 1
+    n = words.number(argument, len(said), "a number of turns to go back") if argument else 1
     chat.go(said[-n].user.parent)
-    chat.screen.notice(f"{words.count(n, 'turn')} taken back; /branches has what was there.")
+    chat.screen.notice(f"Went back {words.count(n, 'turn')}. /branches lists the old branch.")
 
 
 def edit(chat: Chat, argument: str) -> str | None:
-    """The n-th question (the last) back into the line; what follows it stays in its branch. Or
-    the last answer in the person's editor."""
+    """Put the Nth (or last) question back into the input line; the old one stays in its branch.
+    /edit answer opens the last answer in an editor."""
     if argument == "answer":
         _edit_answer(chat)
         return None
     turn = _turn(chat, argument)
     chat.go(turn.user.parent)
-    chat.screen.notice("Change it and press Enter, or Ctrl-C; what was there stays a branch.")
+    chat.screen.notice(
+        "Change it and press Enter, or cancel with Ctrl-C. The old question stays in its branch."
+    )
     return turn.user.written
 
 
 def retry(chat: Chat, argument: str) -> None:
-    """Answer the n-th question (the last) once more, or K times; the answers before stay."""
+    """Generate another answer to the Nth (or last) question, or K answers; earlier ones stay."""
     *which, times = argument.split() or [""]
     if not times.startswith("x"):
         which, times = [argument], "x1"
     turn = _turn(chat, " ".join(which))
     if turn.user.id != chat.conversation.turns()[-1].user.id:
-        chat.screen.notice("What follows that turn stays on its branch.")
+        chat.screen.notice("Later turns stay on their branch.")
     for _ in range(words.number(times[1:] or times, VARIANTS, "a number of answers")):
         before, variants = chat.conversation.head, _answers(chat, turn) + 1
         if variants > 1:
-            chat.screen.notice(f"Variant {variants} of this answer; /branches has the others.")
+            chat.screen.notice(f"Variant {variants} of this answer; /branches lists the others.")
         chat.go(turn.user.id)
-        reply = chat.answer_or_go(before)  # the answers before stay where they were
+        reply = chat.answer_or_go(before)  # on an error, return to the earlier answer
         same = _say_if_the_same(chat, turn)
         chat.say_status()
         if same or reply.ended == "interrupted":
@@ -64,18 +66,18 @@ def retry(chat: Chat, argument: str) -> None:
 
 
 def go_on(chat: Chat, _: str) -> None:
-    """Continue the last answer, which was cut."""
+    """Continue the last answer, if it was cut."""
     chat.go_on()
     chat.say_status()
 
 
 def branch(chat: Chat, argument: str) -> None:
-    """Go back to just after the n-th turn; what follows it stays in its branch."""
+    """Go back to the end of the Nth turn; later turns stay in their branch."""
     turn = _turn(chat, argument)
     if turn.answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
     chat.go(turn.answer.id)
-    chat.screen.notice("A new branch begins here; /branches has the others.")
+    chat.screen.notice("Your next question starts a new branch here; /branches lists the others.")
 
 
 def branches(chat: Chat, argument: str) -> None:
@@ -113,13 +115,13 @@ def branches(chat: Chat, argument: str) -> None:
         turn = len(conversation.turns())
         where = f"after turn {turn} of branch {words.either(inside)}" if here else ""
         where = where or "before the first turn"
-        chat.screen.notice(f"You are {where}; the next question begins another branch.")
+        chat.screen.notice(f"You are {where}; your next question starts a new branch.")
 
 
 def pin(chat: Chat, argument: str) -> None:
-    """Keep the n-th turn in the window, whatever slides; once more lets it go."""
+    """Pin the Nth turn in the window, or unpin it."""
     if not argument:
-        raise LcpError("Say which turn: /pin 1. /history counts them.")
+        raise LcpError("/pin needs a turn: /pin 1. /history numbers them.")
     id = _turn(chat, argument).user.id
     on = id not in chat.conversation.pinned
     if on and chat.loading is None:
@@ -129,9 +131,9 @@ def pin(chat: Chat, argument: str) -> None:
 
 
 def forget(chat: Chat, argument: str) -> None:
-    """Leave the n-th turn out of what the model sees; once more brings it back."""
+    """Hide the Nth turn from the model, or show it again."""
     if not argument:
-        raise LcpError("Say which turn: /forget 1. /history counts them.")
+        raise LcpError("/forget needs a turn: /forget 1. /history numbers them.")
     id = _turn(chat, argument).user.id
     on = id not in chat.conversation.forgotten
     chat.forget(id, on)
@@ -143,7 +145,7 @@ def forget(chat: Chat, argument: str) -> None:
 
 
 def history(chat: Chat, argument: str) -> None:
-    """The turns of this branch, with their marks; or the n-th whole."""
+    """List the turns of this branch with their marks, or print the Nth in full."""
     said = chat.conversation.said()
     if argument:
         resume.show(chat, _turn(chat, argument))
@@ -158,7 +160,7 @@ def history(chat: Chat, argument: str) -> None:
 
 
 def context(chat: Chat, _: str) -> None:
-    """What fills the window."""
+    """Show what fills the context window."""
     chat.ready()
     chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
     if files := chat.overflow.files():
@@ -169,7 +171,7 @@ def context(chat: Chat, _: str) -> None:
 
 def clear(chat: Chat, _: str) -> None:
     chat.keep(chat.conversation.clear())
-    chat.screen.notice("The conversation begins anew; the log keeps what was said.")
+    chat.screen.notice("Started a new conversation. The log keeps the old one; /branches lists it.")
 
 
 def _turn(chat: Chat, argument: str) -> Turn:
@@ -179,7 +181,7 @@ def _turn(chat: Chat, argument: str) -> Turn:
 
 
 def _turn_of(chat: Chat, id: str) -> Turn:
-    """The turn that a message belongs to; of a question, with its only answer."""
+    """The turn of a message; for a question, with its answer if it has exactly one."""
     message = chat.conversation.nodes[id]
     if message.role != "user" and message.parent is not None:
         return Turn(chat.conversation.nodes[message.parent], message)
@@ -188,8 +190,8 @@ def _turn_of(chat: Chat, id: str) -> Turn:
 
 
 def _apart(texts: Sequence[str], width: int) -> list[str]:
-    """The texts on one line each; where two begin alike for longer than `width`, which is about
-    what a table has room for, from a little before they differ."""
+    """Shorten the texts to one line each. A text that shares about `width` characters (the room in
+    the table) with another starts a little before they differ."""
     lines = [" ".join(text.split()) for text in texts]
     shown = []
     for line in lines:
@@ -201,16 +203,16 @@ def _apart(texts: Sequence[str], width: int) -> list[str]:
 
 
 def _edit_answer(chat: Chat) -> None:
-    """The last answer as the person would have it: a variant that the model takes for its own."""
+    """Open the last answer in an editor and save the result as a variant by the model."""
     turn = _turn(chat, "")
     if turn.answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
-    # The editor has a Ctrl-C of its own, and a terminal in modes of its own after fg.
+    # The editor handles Ctrl-C itself, and sets its own terminal modes after fg.
     signals = [getattr(signal, n) for n in ("SIGINT", "SIGCONT") if hasattr(signal, n)]
     with handling(dict.fromkeys(signals, lambda number, frame: None)):
         text = editor.edit(turn.answer.content)
-    if not text.strip() or text.rstrip() == turn.answer.content.rstrip():  # editors end the line
-        chat.screen.notice("The answer is as it was.")
+    if not text.strip() or text.rstrip() == turn.answer.content.rstrip():  # editors add a line end
+        chat.screen.notice("The answer is unchanged.")
         return
     chat.go(turn.user.id)
     event = chat.conversation.answer(
@@ -224,17 +226,17 @@ def _edit_answer(chat: Chat) -> None:
         stats={},
     )
     chat.keep(event, sync=True)
-    chat.screen.notice("The model takes this for its answer now; /continue goes on with it.")
+    chat.screen.notice("Saved as the model's answer. /continue continues it.")
 
 
 def _say_if_the_same(chat: Chat, turn: Turn) -> bool:
-    """Why the new answer is one that was there before, and always will be; where it is so."""
+    """If sampling must give the same answer again, and did, say why; return whether it did."""
     children = chat.conversation.children(turn.user.id)
     *before, new = ((m.thinking, m.content) for m in children if m.role == "assistant")
     sampling = chat.settings.sampling
-    why = f"the seed is {sampling.seed}. /set seed random draws others."
+    why = f"the seed is {sampling.seed}. For a different one: /set seed random"
     if sampling.temp == 0:
-        why = "temp is 0. /set temp 0.8 draws others."
+        why = "temp is 0. For a different one: /set temp 0.8"
     same = any(new) and new in before and (sampling.temp == 0 or sampling.seed is not None)
     if same:
         chat.screen.notice(f"The same answer again: {why}")
@@ -246,8 +248,8 @@ def _answers(chat: Chat, turn: Turn) -> int:
 
 
 def _width(chat: Chat, taken: int) -> int:
-    """Characters for a question and for an answer, in columns behind those that are `taken`: a
-    turn is one row where it can be."""
+    """Characters for a question and for an answer if other columns take `taken`, so that a turn
+    fits in one row if possible."""
     left = chat.screen.width - taken - 3 * len("  ")
     return max(SHORTEST, min(SHOWN, left // 2))
 
@@ -275,11 +277,11 @@ COMMANDS = (
         "The last turns",
         "retry",
         "[N] [xK]",
-        "answer the last question, or the Nth, once more, or K times",
+        "answer the last question, or the Nth, again, or K times",
         retry,
     ),
-    Command("The last turns", "continue", "", "go on with an answer that was cut", go_on),
-    Command("The last turns", "undo", "[N]", "take back the last turn, or N turns", undo),
+    Command("The last turns", "continue", "", "continue an answer that was cut", go_on),
+    Command("The last turns", "undo", "[N]", "go back one turn, or N turns", undo),
     Command(
         "The last turns",
         "edit",
@@ -291,9 +293,17 @@ COMMANDS = (
     Command(
         "The conversation", "history", "[N]", "list the turns of this branch; show turn N", history
     ),
-    Command("The conversation", "branch", "[N]", "go back to after turn N; the rest stays", branch),
-    Command("The conversation", "branches", "[K]", "list the branches; go to branch K", branches),
-    Command("The conversation", "pin", "N", "keep turn N in the window, or let it go again", pin),
+    Command(
+        "The conversation",
+        "branch",
+        "[N]",
+        "go back to the end of turn N; later turns stay",
+        branch,
+    ),
+    Command(
+        "The conversation", "branches", "[K]", "list the branches; switch to branch K", branches
+    ),
+    Command("The conversation", "pin", "N", "keep turn N in the window, or unpin it", pin),
     Command(
         "The conversation", "forget", "N", "hide turn N from the model, or show it again", forget
     ),

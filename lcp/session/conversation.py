@@ -261,7 +261,7 @@ class Conversation:
         """The turns of this branch; LcpError if it has none."""
         turns = self.turns()
         if not turns:
-            first = "; /branches lists what was there" if self.nodes else " first"
+            first = "; /branches lists the earlier turns" if self.nodes else " first"
             raise LcpError(f"This chat is empty. Ask something{first}.")
         return turns
 
