@@ -1,7 +1,7 @@
-"""Doctor: what this computer can do, what is wrong with the installation, and what mends it.
+"""`lcp doctor`: what this computer can do, what is wrong with the installation, how to repair it.
 
-Gives plain findings; it draws nothing. llama.cpp is asked in a process of its own, so that one
-that crashes is a finding and not the end.
+Each check gives a Finding. llama.cpp runs in a process of its own, so that a crash of it is a
+finding and does not end lcp.
 """
 
 import importlib.metadata
@@ -34,9 +34,9 @@ PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "rich", "prompt-toolk
 REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python"
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"  # prebuilt, by CUDA version
 CUDA_WHEELS = (121, 125)  # the oldest and the newest CUDA version that has an index there
-LITTLE = 1 << 30  # free bytes of a disk that are worth a word
+LITTLE = 1 << 30  # a disk with fewer free bytes is nearly full
 
-# Linux's name of a CPU feature -> the name in llama_print_system_info
+# name of a CPU feature in Linux -> in llama_print_system_info
 FEATURES = {
     "avx2": "AVX2",
     "fma": "FMA",
@@ -49,14 +49,14 @@ FEATURES = {
     "i8mm": "MATMUL_INT8",
     "sve": "SVE",
 }
-# PCI vendor -> whose card it is, and the build of llama.cpp that uses it
+# PCI vendor -> the maker of the card, and the build of llama.cpp that uses it
 VENDORS = {"0x10de": ("NVIDIA", "CUDA"), "0x1002": ("AMD", "HIP"), "0x8086": ("Intel", "SYCL")}
-DISCRETE = ("0x10de", "0x1002")  # Intel's are mostly small ones beside the CPU
+DISCRETE = ("0x10de", "0x1002")  # Intel's are mostly small ones, part of the CPU
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the page. `wrong` and `advice` are sentences, `mend` a command for either."""
+    """One line of the page. `wrong` and `advice` are sentences; `mend` is the command to run."""
 
     name: str
     value: str
@@ -66,7 +66,7 @@ class Finding:
 
 
 def examine(root: Path = Path("/")) -> list[Finding]:
-    """Everything, in the order of the page; `root` is where proc/ and sys/ are found (Linux)."""
+    """All findings, in the order of the page; `root` is the folder with proc/ and sys/ (Linux)."""
     try:
         answer = json.loads(probe.run())
     except LcpError as error:
@@ -87,12 +87,12 @@ def examine(root: Path = Path("/")) -> list[Finding]:
 
 
 def features(system_info: str) -> set[str]:
-    """What llama.cpp was built with: the names that stand as "NAME = 1"."""
+    """The features that llama.cpp was built with, from its lines "NAME = 1"."""
     return set(re.findall(r"(\w+) = 1", system_info))
 
 
 def cpu(built: set[str], cpuinfo: str) -> Finding:
-    """The CPU's features that count, and which of them the build does not use."""
+    """The CPU features that make llama.cpp faster, and those that the build does not use."""
     flags = set(re.findall(r"\w+", "".join(re.findall(r"^(?:flags|Features).*$", cpuinfo, re.M))))
     name = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.M)
     here = [ours for linux, ours in FEATURES.items() if linux in flags]
@@ -115,14 +115,14 @@ def _amx(built: set[str]) -> Finding:
         return Finding(
             "AMX",
             "on (LCP_EXTRA_BUFTS)",
-            advice="Built by GCC 12 it crashes at the first answer; without the variable it is "
-            "left off.",
+            advice="A llama.cpp built by GCC 12 crashes at the first answer. Unset the variable to "
+            "turn AMX off.",
         )
-    return Finding("AMX", "built in, left off: its code crashes when built by GCC 12")
+    return Finding("AMX", "built in, turned off: it crashes if GCC 12 built it")
 
 
 def cards(root: Path = Path("/")) -> list[str]:
-    """PCI vendors of the graphics cards here (Linux)."""
+    """The PCI vendors of the graphics cards in this computer (Linux)."""
     found = []
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
         if paths.contents(device / "class").startswith("0x03"):  # a display controller
@@ -131,8 +131,7 @@ def cards(root: Path = Path("/")) -> list[str]:
 
 
 def gpu(used: tuple[Gpu, ...], cards: list[str], cuda: tuple[int, int] | None) -> Finding:
-    """The graphics cards that llama.cpp uses; where it uses none that is here, the build that
-    does."""
+    """The graphics cards that llama.cpp uses; if it uses none of them, the build that does."""
     if used:
         told = (f"{g.description or g.name} ({size(g.free)} of {size(g.total)} free)" for g in used)
         return Finding("GPU", ", ".join(told))
@@ -145,7 +144,7 @@ def gpu(used: tuple[Gpu, ...], cards: list[str], cuda: tuple[int, int] | None) -
                 wrong="llama.cpp was built without Metal.",
                 mend=f"CMAKE_ARGS=-DGGML_METAL=ON {REBUILD} llama-cpp-python",
             )
-        return Finding("GPU", "none found; the CPU computes")
+        return Finding("GPU", "none found; lcp uses the CPU")
     name, build = VENDORS[vendor or "0x10de"]
     mend = f"CMAKE_ARGS=-DGGML_{build}=ON {REBUILD} llama-cpp-python"
     if build == "CUDA" and cuda and (number := cuda[0] * 10 + cuda[1]) >= CUDA_WHEELS[0]:
@@ -157,7 +156,7 @@ def gpu(used: tuple[Gpu, ...], cards: list[str], cuda: tuple[int, int] | None) -
 
 
 def _cuda_version() -> tuple[int, int] | None:
-    """The newest CUDA version that the driver here can run, None without an NVIDIA driver."""
+    """The newest CUDA version that the driver supports; None without an NVIDIA driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
@@ -206,13 +205,13 @@ def _folders() -> Iterator[Finding]:
     yield space("settings", paths.config(), configured(paths.config()))
     yield space("chats", paths.sessions())
     yield space("cache", paths.cache())
-    with suppress(LcpError):  # of the catalogue: said above
+    with suppress(LcpError):  # of the catalogue: reported above
         for place, folders in places().items():
             yield models(place, folders)
 
 
 def models(place: str, folders: list[Path]) -> Finding:
-    """One of the places where models are looked for; those of lcp's own are written to as well."""
+    """A place where lcp looks for models. lcp writes to its own folder and the Hub's cache."""
     if place in (OWN, HUB):
         return space(place, folders[0])
     told = (f"{f} ({size(_used(f)) if _here(f) else 'not here'})" for f in folders)
@@ -220,7 +219,7 @@ def models(place: str, folders: list[Path]) -> Finding:
 
 
 def configured(folder: Path) -> str:
-    """What is wrong with the files that a person writes there; "" when nothing is."""
+    """What is wrong with the configuration files in this folder; "" if nothing is."""
     file = folder / "config.toml"
     try:
         Layers(config=from_file(file)).resolve()
@@ -233,24 +232,27 @@ def configured(folder: Path) -> str:
 
 
 def space(name: str, folder: Path, wrong: str = "") -> Finding:
-    """A folder, what is in it, and how much more its disk takes; `wrong` is known already."""
+    """A folder, its size and the free space on its disk; `wrong` is a problem found before."""
     there = next((f for f in (folder, *folder.parents) if _here(f)), None)
     if there is None or not os.access(there, os.W_OK):
         return Finding(
             name,
             str(folder),
-            wrong=f"{folder} cannot be written.",
+            wrong=f"lcp cannot write to {folder}.",
             mend=_mend(folder, there, "HF_HOME" if name == HUB else "LCP_HOME"),
         )
     free = shutil.disk_usage(there).free
     value = f"{folder} ({size(_used(folder))}, {size(free)} free)"
     if free < LITTLE:
-        return Finding(name, value, wrong=f"The disk of {folder} is nearly full. Make room on it.")
+        return Finding(
+            name, value, wrong=f"The disk of {folder} is nearly full. Free some space on it."
+        )
     return Finding(name, value, wrong=wrong)
 
 
 def _mend(folder: Path, there: Path | None, variable: str) -> str:
-    """What makes it writable. Only a folder of one's own is taken over, never one above it."""
+    """The command that makes it writable. It changes the owner of this folder only, never of one
+    above it."""
     read_only = there and hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
     if there == folder and not read_only:
         return f'chown -R "$USER" "{folder}"'
@@ -258,12 +260,13 @@ def _mend(folder: Path, there: Path | None, variable: str) -> str:
 
 
 def _here(path: Path) -> bool:
-    """Whether it can be seen: in a folder of somebody else's, as Ollama's service has, nothing."""
+    """Whether it exists and lcp may see it; the folder of Ollama's service may belong to another
+    user."""
     return os.access(path, os.F_OK)
 
 
 def _used(folder: Path) -> int:
-    """Bytes of a file or in a folder; a link counts once, where its target lies."""
+    """The bytes of a file, or of all files in a folder; a link is not followed."""
     total = folder.stat().st_size if _here(folder) and folder.is_file() else 0
     for at, _, files in os.walk(folder):
         for file in files:

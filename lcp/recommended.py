@@ -1,7 +1,7 @@
-"""Recommended: the settings that a model's makers give, in its file or in models.toml.
+"""The settings that a model's makers recommend, in its file or in models.toml.
 
-They are advice of strangers: what llama.cpp gives a meaning becomes that, and the rest is left
-out with a notice. A value that is wrong never keeps anybody from the model.
+Values that llama.cpp would accept are converted to what it makes of them. Others are ignored with a
+notice: a wrong value never prevents a chat with the model.
 """
 
 import math
@@ -11,14 +11,14 @@ from typing import Any
 from lcp.errors import SettingsError
 from lcp.settings import OPTIONS, check
 
-# llama.cpp (llama-sampler.cpp): what is at or beyond a limit counts as the limit
+# llama.cpp (llama-sampler.cpp): a value beyond a limit means the limit
 _AT_LEAST = {"temp": 0, "top_k": 0, "top_p": 0, "min_p": 0}
 _AT_MOST = {"top_p": 1, "min_p": 1}
 _WHOLE_CONTEXT = -1  # of repeat_last_n
 
 
 def usable(values: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
-    """Those of the values that have a meaning, as settings; a notice for each of the others."""
+    """The valid values, as settings, and a notice for each of the others."""
     found: dict[str, Any] = {}
     ignored = []
     for name, raw in values.items():
@@ -30,7 +30,7 @@ def usable(values: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list
 
 
 def _as_llama_cpp(name: str, raw: Any) -> Any:
-    """The number that llama.cpp would take this one for; what is no number as it is."""
+    """The number that llama.cpp would use for this value; anything else unchanged."""
     if name not in OPTIONS or "low" not in OPTIONS[name].metadata or isinstance(raw, bool):
         return raw
     try:

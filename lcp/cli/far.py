@@ -1,5 +1,6 @@
-"""Far: models that are not on this computer: their headers over the network, the quants of a
-repository. Nothing is downloaded.
+"""Models on a server, for `lcp info`: reads their headers, and lists the models of a repository.
+
+It downloads no weights.
 """
 
 import json
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def is_address(name: str) -> bool:
-    """Whether it is written like the address of a GGUF file on the web."""
+    """Whether this looks like the web address of a GGUF file."""
     return bool(re.match(r"https?://[^?#]*\.gguf([?#]|$)", name, re.IGNORECASE))
 
 
 def at_address(url: str, files: ExitStack) -> "ModelFile":
-    """The model of a GGUF file anywhere on the web; its connections are closed with `files`."""
+    """The model at a web address; `files` closes its connections."""
     from lcp.downloads.urls import split_address
     from lcp.modelfile.parts import open_model
 
@@ -39,7 +40,7 @@ def at_address(url: str, files: ExitStack) -> "ModelFile":
 
 
 def on_hub(name: str, files: ExitStack) -> "ModelFile":
-    """The model of the Hugging Face Hub that a name means, as `lcp pull` would take it."""
+    """The model on the Hugging Face Hub that `lcp pull` would download for this name."""
     from lcp.cli import memory
     from lcp.cli.pull import find_on_hub
     from lcp.downloads import hub
@@ -55,7 +56,7 @@ def on_hub(name: str, files: ExitStack) -> "ModelFile":
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name means all models of a repository, and not one of them."""
+    """Whether a name means all models of a repository, not one of them."""
     from lcp.downloads import library, names
     from lcp.downloads.catalog import catalog
 
@@ -90,7 +91,9 @@ def list_models(name: str, as_json: bool) -> None:
         sys.stdout.write(json.dumps({"repository": head, "models": told}, indent=2) + "\n")
         return
     if not found:
-        raise ModelNotFound(f"{repository.name} has no GGUF files. Look for one that has: *-GGUF.")
+        raise ModelNotFound(
+            f"{repository.name} has no GGUF files. Search for another: lcp pull --search WORDS"
+        )
     page = Printout()
     page.title(repository.name, repository.licence)
     rows = [
@@ -100,11 +103,11 @@ def list_models(name: str, as_json: bool) -> None:
     page.listing([("quant", "size", "here", "file"), *rows])
     first = next((one.quant for one in found if one.quant), None)
     if first:
-        page.line(f"More of one: lcp info {repository.name}:{first}", style="dim", indent=0)
+        page.line(f"Details of one: lcp info {repository.name}:{first}", style="dim", indent=0)
 
 
 def _source(url: str, files: ExitStack, token: str | None = None) -> "OpenFile":
-    """A file on a server; ModelNotFound where there is none."""
+    """A file on a server; ModelNotFound if there is none."""
     from lcp.downloads.remote_file import RemoteFile
     from lcp.modelfile.parts import OpenFile
 

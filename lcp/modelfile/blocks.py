@@ -1,6 +1,6 @@
-"""Ahead: a file read from its beginning on, in blocks that grow, so that a server sees few reads.
+"""Reads a file from its start in growing blocks, so that a server gets few requests.
 
-It hands out bytes, walks over strings without making them, and refuses what the file cannot hold.
+It returns bytes, skips strings without creating them, and refuses lengths that exceed the file.
 """
 
 import struct
@@ -14,7 +14,7 @@ _BLOCK, _MAX_BLOCK = 1 << 20, 32 << 20
 
 
 class BlockReader:
-    """The bytes of `name`, of which at most `limit` are looked at; `at` is the next one's place."""
+    """Reads at most the first `limit` bytes of the file `name`; `at` is the next position."""
 
     def __init__(
         self, read: Callable[[int, int], bytes], size: int | None, name: str, limit: int
@@ -28,19 +28,19 @@ class BlockReader:
         self._start = 0  # where the buffer begins in the file
         self._buffer = b""
         self._next = 0  # index into the buffer
-        self._mark = -1  # index into the buffer, -1: nothing has to stay
+        self._mark = -1  # index into the buffer; -1: no byte has to be kept
 
     @property
     def at(self) -> int:
         return self._start + self._next
 
     def peek(self, n: int) -> bytes:
-        """Up to `n` bytes from the next one on, which stays the next one."""
+        """Up to `n` of the next bytes; the position does not change."""
         self._fill(n)
         return self._buffer[self._next : self._next + n]
 
     def take(self, n: int, what: str) -> bytes:
-        """The next `n` bytes; GgufError when the file ends before."""
+        """The next `n` bytes; GgufError if the file has fewer."""
         end = self._next + n
         if end > len(self._buffer):
             self.check(n, what)
@@ -53,7 +53,7 @@ class BlockReader:
         return taken
 
     def skip(self, n: int, what: str) -> None:
-        """Go over `n` bytes; those that are not read yet never are, unless a mark keeps them."""
+        """Skip `n` bytes. They are read only if a mark has to keep them."""
         if self._mark >= 0:
             self.take(n, what)
             return
@@ -64,7 +64,7 @@ class BlockReader:
             self._next += n
 
     def skip_strings(self, count: int, what: str, length: struct.Struct, most: int) -> None:
-        """Go over `count` strings, each behind its length."""
+        """Skip `count` strings, each after its length."""
         unpack, size = length.unpack_from, length.size
         while count:
             buffer, at, last = self._buffer, self._next, len(self._buffer) - size
@@ -72,10 +72,10 @@ class BlockReader:
             while count and at <= last:
                 (n,) = unpack(buffer, at)
                 if n > most:
-                    raise self.damaged(f"a text in {what} claims to be {n:,} bytes long")
+                    raise self.damaged(f"a string in {what} claims to be {n:,} bytes long")
                 before, at = at, at + size + n
                 count -= 1
-            if at > len(buffer):  # the last one goes on behind the buffer
+            if at > len(buffer):  # the last string continues after the buffer
                 self._next = before + size
                 self.skip(n, what)
             else:
@@ -86,11 +86,11 @@ class BlockReader:
                         raise self._cut_off(what, size, 0)
 
     def mark(self) -> None:
-        """From here on bytes are kept for `marked`."""
+        """Keep the bytes from here on, for `marked`."""
         self._mark = self._next
 
     def marked(self) -> bytes:
-        """The bytes from the mark up to here."""
+        """The bytes from the mark to here."""
         kept = self._buffer[self._mark : self._next]
         self.unmark()
         return kept
@@ -99,17 +99,17 @@ class BlockReader:
         self._mark = -1
 
     def check(self, n: int, what: str) -> None:
-        """GgufError unless the file, as large as it is, can have `n` more bytes."""
+        """GgufError if `n` more bytes exceed the size of the file or the limit."""
         if self._size is not None and n > self._size - self.at:
             raise self._cut_off(what, n, self._size - self.at)
         if n > self._limit - self.at:
-            raise self.damaged(f"{what} is beyond the {words.size(self._limit)} a header may have")
+            raise self.damaged(f"{what} exceeds the limit of {words.size(self._limit)}")
 
     def damaged(self, what: str) -> GgufError:
         """The error that says what is wrong with the file."""
         return GgufError(
             f"{self.name} is damaged or newer than lcp: {what}. Use another file of this model; "
-            "lcp verify tells whether this one is as its makers published it."
+            "lcp verify checks whether this one is as published."
         )
 
     def _cut_off(self, what: str, n: int, left: int) -> GgufError:
@@ -120,7 +120,7 @@ class BlockReader:
         )
 
     def _fill(self, n: int) -> None:
-        """Have `n` bytes from the next one on, as far as the file has them."""
+        """Read until the buffer has the next `n` bytes, or the file ends."""
         if self._mark >= 0 and self._next - self._mark + n > MAX_KEPT:
             raise self.damaged(f"a value is larger than {words.size(MAX_KEPT)}")
         while len(self._buffer) - self._next < n:

@@ -1,6 +1,6 @@
 """The facts of a model, from its header alone.
 
-What a file does not say is None or empty; what it says wrongly is a sentence in `problems`.
+A fact that the file does not state is None or empty; a wrong one is a sentence in `problems`.
 """
 
 import re
@@ -14,15 +14,13 @@ from lcp.modelfile.purpose import not_for_chat
 from lcp.modelfile.quants import file_quant
 from lcp.thinking_tags import thinks
 
-# Weights of which a token uses those of a few experts only: stacked, or one tensor an expert.
+# Weights of experts, of which a token uses only a few: stacked, or one tensor per expert.
 _EXPERTS = re.compile(r"_(ch)?exps\.|\.ffn_\w+\.\d+\.weight$")
 _PART = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 # Keys of recurrent layers: Mamba and gated delta nets, RWKV, LFM2, Kimi.
 _STATE_SIZES = ("ssm.state_size", "wkv.head_size", "shortconv.l_cache", "kda.head_dim")
-# What llama.cpp has to know to run any model; key -> whether it is under the architecture's name.
+# Keys of the architecture that llama.cpp needs to run a model.
 _NUMBERS = ("block_count", "embedding_length", "context_length", "attention.head_count")
-
-
 _TEMPLATE = "tokenizer.chat_template"
 
 
@@ -34,12 +32,12 @@ class Facts:
     architecture: str
     licence: str
     parameters: int
-    active_parameters: int | None  # of a mixture of experts: those that a token uses
+    active_parameters: int | None  # of a mixture of experts: the parameters that a token uses
     quant: str  # as people name it: "Q4_K_M"
     mix: Mapping[str, int]  # quant -> bytes in it, the largest first
-    bits_per_weight: float | None  # None where a tensor's type is not known
+    bits_per_weight: float | None  # None if a tensor's type is not known
     layers: int | None
-    heads: int | None  # where layers differ, the most
+    heads: int | None  # if layers differ, the most
     kv_heads: int | None
     embedding: int | None
     experts: int | None
@@ -52,8 +50,8 @@ class Facts:
     template: bool
     tools: bool
     thinking: bool
-    kinds: tuple[str, ...]  # what kind of model it is, a plain line for each thing to know
-    problems: tuple[str, ...]  # why nobody can chat with it, a sentence for each reason
+    kinds: tuple[str, ...]  # what kind of model it is, a sentence for each property
+    problems: tuple[str, ...]  # why lcp cannot chat with it, a sentence for each reason
 
 
 def facts(model: ModelFile) -> Facts:
@@ -106,10 +104,11 @@ def facts(model: ModelFile) -> Facts:
 
 
 def _quant(header: Header) -> str:
-    """What the file calls its quant where its matrices bear that out, else what most of them are.
+    """The quant that the file states, if its matrices confirm it; else the quant of most matrices.
 
-    Conversions often copy `general.file_type`, and a Q4_K_M has other quants beside Q4_K where
-    rows are no whole blocks of it: one matrix of the family is enough. Floats have no family.
+    Conversions often copy `general.file_type`, so it may be wrong. A Q4_K_M has other quants than
+    Q4_K for rows that are not whole blocks of it, so one matrix of the family is enough. Floats
+    have no family.
     """
     sizes: Counter[str] = Counter()
     for t in header.tensors:
@@ -135,8 +134,8 @@ def _template(header: Header) -> tuple[bool, bool, bool]:
 
 
 def template_source(header: Header) -> str:
-    """The chat template that a talk is written with; "" where there is none. A file may have
-    several, each under a name."""
+    """The chat template for a conversation; "" if there is none. A file may have several, each with
+    a name."""
     named = [key for key in header.values if key.startswith(f"{_TEMPLATE}.")]
     named.sort(key=lambda key: (key.endswith((".tool_use", ".rag")), not key.endswith(".default")))
     found = (header.text(key) for key in (_TEMPLATE, *named))
@@ -144,7 +143,7 @@ def template_source(header: Header) -> str:
 
 
 def _kinds(header: Header, experts: int | None, used: int | None) -> list[str]:
-    """What kind of model it is, as far as the file says; a sentence each."""
+    """What kind of model it is, as far as the file says; a sentence for each property."""
     lines = []
     if experts:
         some = f"{used} of {experts}" if used else f"of {experts}"
@@ -159,12 +158,12 @@ def _kinds(header: Header, experts: int | None, used: int | None) -> list[str]:
     if window := _window(header):
         lines.append(f"The file names a sliding window of {window:,} tokens.")
     if header.arch_number("attention.key_length_mla"):
-        lines.append("Multi-head latent attention: keys and values are one small vector a token.")
+        lines.append("Multi-head latent attention: keys and values are one small vector per token.")
     return lines or (["Dense: each token uses all weights."] if header.architecture else [])
 
 
 def _window(header: Header) -> int | None:
-    """The sliding window that the file names, None if it is no shorter than the context."""
+    """The sliding window that the file states; None if it is not shorter than the context."""
     window = header.arch_number("attention.sliding_window") or 0
     trained = header.arch_number("context_length")
     return window if 0 < window < (trained or window + 1) else None
@@ -181,7 +180,7 @@ def _problems(model: ModelFile, arch: str) -> list[str]:
         problems.append(f"The key {arch}.block_count is missing. Use a newer conversion.")
     if unknown := sorted({t.quant for t in header.tensors if t.n_bytes is None}):
         problems.append(
-            f"Its tensors have the unknown {', '.join(unknown)}: a newer llama.cpp may read it."
+            f"Its tensors have the unknown {', '.join(unknown)}. A newer llama.cpp may load it."
         )
     if any("\ufffd" in key for key in header.values):
         problems.append("Some of its keys are not UTF-8: the file may be damaged.")

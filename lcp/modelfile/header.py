@@ -1,8 +1,8 @@
-"""The header of a GGUF file: all that precedes the weights, read strictly, without the vocabulary.
+"""The header of a GGUF file: everything before the weights, read strictly, without the vocabulary.
 
-It reads through `read(offset, n)`, so the file may be on a server. Every length is checked against
-a limit and against the rest of the file before anything is read or allocated. Values are what the
-file says; their meaning is up to the caller.
+It reads with `read(offset, n)`, so the file may be on a server. Every length is checked against a
+limit and against the rest of the file before anything is read or allocated. Values are as in the
+file; the caller interprets them.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; llama.cpp reads it in gguf.cpp.
 """
 
@@ -19,13 +19,13 @@ from lcp.modelfile.quants import quants
 
 Read = Callable[[int, int], bytes]
 
-# Far above anything that is real.
+# Limits far above those of real files.
 MAX_HEADER = 256 << 20
 MAX_KEYS, MAX_TENSORS = 65_536, 1_048_576
 MAX_KEY, MAX_STRING = 65_535, 16 << 20
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMS, MAX_NAME = 4, 63  # ggml.h: GGML_MAX_DIMS, GGML_MAX_NAME - 1
-# What is kept of an array: all numbers of a short one, the first ones of any other.
+# Elements of an array that are kept: all numbers of a short one, the first ones of any other.
 _SHORT, _FIRST = 1024, 8
 # GGUF value types -> struct's letter
 _NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -34,14 +34,14 @@ _UINT32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
 _NOT_KEPT = ("tokenizer.", "split.")
 # First bytes of a file that is not GGUF -> what it is instead
 _OTHERS = (
-    (rb"\s*<(!DOCTYPE|html|\?xml)", "but a web page: give the address of the file itself."),
-    (rb"version https://git-lfs", "but a git-lfs pointer to one. Run: git lfs pull"),
-    (rb"tjgg|ggjt|GGJT|lmgg|fmgg|ggml|GGML", "but its predecessor GGML: fetch a newer conversion."),
-    (rb"algg|ggla|GGLA", "but an old LoRA adapter: give the model's own file."),
-    (rb'(?s).{8}\{"', "but a safetensors file: fetch the GGUF of this model."),
-    (rb"PK", "but a zip, perhaps of PyTorch: fetch the GGUF of this model."),
-    (rb"\0*$", "but full of zeros: an interrupted download? Fetch it again."),
-    (rb"\{", "but JSON: give the address of the file itself."),
+    (rb"\s*<(!DOCTYPE|html|\?xml)", "but a web page. Give the address of the file itself."),
+    (rb"version https://git-lfs", "but a git-lfs pointer. Get the file with: git lfs pull"),
+    (rb"tjgg|ggjt|GGJT|lmgg|fmgg|ggml|GGML", "but an older GGML file. Use a newer conversion."),
+    (rb"algg|ggla|GGLA", "but an old LoRA adapter. Give the model's own file."),
+    (rb'(?s).{8}\{"', "but a safetensors file. Get the GGUF of this model."),
+    (rb"PK", "but a zip file, perhaps of PyTorch. Get the GGUF of this model."),
+    (rb"\0*$", "but full of zeros, as after an interrupted download. Download it again."),
+    (rb"\{", "but JSON. Give the address of the file itself."),
 )
 
 
@@ -56,7 +56,7 @@ class Array:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and what it is. The first dimension is the one that is contiguous."""
+    """The place, shape and type of a tensor. The first dimension is contiguous in memory."""
 
     name: str
     shape: tuple[int, ...]
@@ -69,12 +69,12 @@ class TensorInfo:
 
     @property
     def quant(self) -> str:
-        """ "Q4_K", "F32"; "type 99" where gguf has no name for it."""
+        """The name of its type: "Q4_K", "F32"; "type 99" if gguf has no name for it."""
         return quants()[self.type][0] if self.type in quants() else f"type {self.type}"
 
     @property
     def n_bytes(self) -> int | None:
-        """Without padding; None where the type is not known."""
+        """Its size without padding; None if the type is not known."""
         if self.type not in quants():
             return None
         _, block, size = quants()[self.type]
@@ -83,7 +83,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """All that a GGUF says of itself."""
+    """What a GGUF file says about itself."""
 
     version: int
     endian: str  # "little" | "big"
@@ -93,7 +93,7 @@ class Header:
     data_start: int  # where the tensor data begins in the file
     data_size: int  # bytes of tensor data, each tensor padded; those of unknown type count as 0
     keys: bytes  # raw pairs, without tokenizer.* and split.*
-    n_keys: int  # how many pairs these are
+    n_keys: int  # the number of these pairs
     infos: bytes  # raw tensor infos
 
     @property
@@ -107,7 +107,7 @@ class Header:
         return value if isinstance(value, str) else ""
 
     def number(self, key: str) -> int | None:
-        """A whole number from 0 on, or the largest of a list (one per layer); else None."""
+        """A whole number >= 0, or the largest of a list (one per layer); else None."""
         value = self.values.get(key)
         numbers = value.first if isinstance(value, Array) else (value,)
         return max((x for x in numbers if type(x) is int and x >= 0), default=None)
@@ -118,9 +118,9 @@ class Header:
 
 
 def read_header(read: Read, size: int | None, name: str, limit: int = MAX_HEADER) -> Header:
-    """The header of the file `name`; `size` is None where nobody knows it.
+    """The header of the file `name`; `size` is None if it is not known.
 
-    Raises GgufError for what is no GGUF, cut off, damaged, or would mislead llama.cpp.
+    Raises GgufError if it is not GGUF, cut off, damaged, or would mislead llama.cpp.
     """
     reader = BlockReader(read, size, name, limit)
     version, endian = _begin(reader)
@@ -138,23 +138,25 @@ def read_header(read: Read, size: int | None, name: str, limit: int = MAX_HEADER
 
 
 def _begin(reader: BlockReader) -> tuple[int, str]:
-    """Magic and version: is it a GGUF at all, and which one."""
+    """Check that it is a GGUF file; its version and byte order."""
     head = reader.peek(64)
     if not head:
-        raise GgufError(f"{reader.name} is empty. An interrupted download? Fetch it again.")
+        raise GgufError(
+            f"{reader.name} is empty, as after an interrupted download. Download it again."
+        )
     if not head.startswith(b"GGUF"[: len(head)]):
-        raise GgufError(f"{reader.name} is no GGUF file{_what_else(head)}")
+        raise GgufError(f"{reader.name} is not a GGUF file{_what_else(head)}")
     if len(head) < 24:
         raise GgufError(
-            f"{reader.name} has only {len(head)} bytes, no whole header. Download it again."
+            f"{reader.name} has only {len(head)} bytes, less than a header. Download it again."
         )
     little, big = struct.unpack_from("<I", head, 4)[0], struct.unpack_from(">I", head, 4)[0]
-    # gguf.cpp: a version with nothing in its low half was written the other way round
+    # gguf.cpp: a version whose low half is zero was written in the other byte order
     version, endian = (big, "big") if little and not little & 0xFFFF else (little, "little")
     if version not in (2, 3):
-        newer = "Update lcp." if version > 3 else "Fetch a newer conversion of the model."
+        newer = "Update lcp." if version > 3 else "Use a newer conversion of the model."
         raise GgufError(
-            f"{reader.name} is GGUF version {version}; versions 2 and 3 are read. {newer}"
+            f"{reader.name} is GGUF version {version}; lcp reads versions 2 and 3. {newer}"
         )
     reader.take(8, "the version")
     return version, endian
@@ -163,12 +165,12 @@ def _begin(reader: BlockReader) -> tuple[int, str]:
 def _what_else(head: bytes) -> str:
     for pattern, told in _OTHERS:
         if re.match(pattern, head, re.IGNORECASE if head[:1] in b"< \n\r\t" else 0):
-            return f", {told}"
-    return f" (it begins with {head[:4]!r}). Give the path of a .gguf file."
+            return f" {told}"
+    return f" (it starts with {head[:4]!r}). Give the path of a .gguf file."
 
 
 class _Parser:
-    """The parts of a header, in their order."""
+    """Parses the sections of a header, in their order."""
 
     def __init__(self, reader: BlockReader, order: str) -> None:
         self._reader = reader
@@ -176,15 +178,15 @@ class _Parser:
         self._length = struct.Struct(order + "Q")
 
     def count(self, what: str, most: int, least: int) -> int:
-        """How many things of `least` bytes each follow."""
+        """The number of items that follow; each has at least `least` bytes."""
         n = self._u64(f"the number of {what}")
         if n > most:
-            raise self._reader.damaged(f"it claims {n:,} {what}")
+            raise self._reader.damaged(f"it claims to have {n:,} {what}")
         self._reader.check(n * least, f"the list of its {n:,} {what}")
         return n
 
     def pairs(self, n: int) -> tuple[dict[str, Any], bytes, int]:
-        """The metadata, the raw bytes of those pairs that are kept, and how many these are."""
+        """The metadata, the raw bytes of the pairs that are kept, and their number."""
         values: dict[str, Any] = {}
         seen: set[bytes] = set()
         kept: list[bytes] = []
@@ -195,7 +197,7 @@ class _Parser:
             key = raw.decode("utf-8", "replace")
             if not raw or raw in seen:
                 raise self._reader.damaged(
-                    f"the key {key} comes twice" if raw else "a key is empty"
+                    f"the key {key} appears twice" if raw else "a key is empty"
                 )
             seen.add(raw)
             if key.startswith(_NOT_KEPT):
@@ -219,7 +221,7 @@ class _Parser:
             self._reader.mark()
             info = self._tensor(f"tensor {i + 1} of {n}")
             if info.name in infos:
-                raise self._reader.damaged(f"the tensor {info.name} comes twice")
+                raise self._reader.damaged(f"the tensor {info.name} appears twice")
             infos[info.name] = info
             raw.append(self._reader.marked())
         return tuple(infos.values()), b"".join(raw)
@@ -229,7 +231,7 @@ class _Parser:
         name = self._string(f"the name of {which}", MAX_NAME).decode("utf-8", "replace")
         n_dims = self._u32(f"the shape of {name}")
         if n_dims > MAX_DIMS:
-            raise damaged(f"the tensor {name} has {n_dims:,} dimensions, at most 4 can be")
+            raise damaged(f"the tensor {name} has {n_dims:,} dimensions; the maximum is 4")
         shape = tuple(self._u64(f"the shape of {name}") for _ in range(n_dims))
         info = TensorInfo(
             name, shape, self._u32(f"the type of {name}"), self._u64(f"the place of {name}")
@@ -238,7 +240,7 @@ class _Parser:
             raise damaged(f"the tensor {name} has an impossible shape, {list(shape)}")
         _, block, _ = quants().get(info.type, ("", 1, 0))
         if (shape[0] if shape else 1) % block:
-            raise damaged(f"rows of the tensor {name} are no whole blocks of {info.quant}")
+            raise damaged(f"rows of the tensor {name} are not whole blocks of {info.quant}")
         return info
 
     def _value(self, key: str, kind: int) -> Any:
@@ -279,9 +281,9 @@ class _Parser:
 
     def _check_alignment(self, value: Any, kind: int) -> None:
         if kind != _UINT32:
-            raise self._reader.damaged("general.alignment is no 32-bit number")
+            raise self._reader.damaged("general.alignment is not a 32-bit number")
         if not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
-            raise self._reader.damaged(f"its alignment is {value:,}, no power of two up to 2^20")
+            raise self._reader.damaged(f"its alignment is {value:,}, not a power of two up to 2^20")
 
     def _string(self, what: str, most: int) -> bytes:
         n = self._u64(what)
@@ -301,14 +303,14 @@ class _Parser:
 
 
 def _check_offsets(reader: BlockReader, tensors: tuple[TensorInfo, ...], alignment: int) -> int:
-    """The size of the data; tensors lie in it one after another, as llama.cpp demands."""
+    """The size of the data; llama.cpp requires that tensors follow each other without gaps."""
     end: int = 0
-    known = True  # whether the size of the tensor before is known
+    known = True  # whether the size of the previous tensor is known
     for t in tensors:
         if t.offset % alignment:
             raise reader.damaged(f"the data of {t.name} is not aligned to {alignment} bytes")
         if t.offset != end and (known or not end <= t.offset < 2**63):
-            raise reader.damaged(f"the data of {t.name} lies at {t.offset:,} and not at {end:,}")
+            raise reader.damaged(f"the data of {t.name} is at {t.offset:,}, not at {end:,}")
         known = t.n_bytes is not None
         end = _padded(t.offset + (t.n_bytes or 0), alignment)
     return end

@@ -1,6 +1,6 @@
-"""Parts: one model out of the file, or the several files, that it lies in.
+"""A model in one file or in several parts.
 
-Whether all of it is there is found from names, headers and sizes; data is never read.
+Names, headers and sizes tell whether the model is complete; its weights are never read.
 """
 
 import re
@@ -21,7 +21,7 @@ _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that can be read; `size` is None where nobody knows it."""
+    """A file that can be read; `size` is None if it is not known."""
 
     name: str
     size: int | None
@@ -38,7 +38,7 @@ class FilePart:
 
     @property
     def end(self) -> int:
-        """Where its last tensor ends; the padding after it may lack."""
+        """Where its last tensor ends; the padding after it may be missing."""
         if not self.header.tensors:
             return self.header.data_start
         last = self.header.tensors[-1]
@@ -47,36 +47,36 @@ class FilePart:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model as it lies in one or several files.
+    """A model in one or several files.
 
-    Its header has the values of the first part and the tensors of all parts, one after another
-    as if they lay in a single file; where they really are, the headers of the parts say.
+    Its header has the values of the first part and the tensors of all parts, with offsets as in a
+    single file. The headers of the parts have the real offsets.
     """
 
     name: str  # of the first part
-    path: Path | None  # of the first part; None where it is not on this computer
+    path: Path | None  # of the first part; None if it is not on this computer
     header: Header
     parts: tuple[FilePart, ...]
-    missing: tuple[str, ...]  # file names of parts that are not there
-    size_present: int  # bytes of the parts that are there
+    missing: tuple[str, ...]  # file names of missing parts
+    size_present: int  # bytes of the parts that exist
     size_expected: int  # bytes they should have
     complete: bool
 
     @property
     def header_only(self) -> bool:
-        """Whether tensors are announced of which nothing is there."""
+        """Whether a part announces tensors and has none of their data."""
         sizes = [(p.size, p.header) for p in self.parts if p.header.tensors]
         return any(size is not None and size <= header.data_start for size, header in sizes)
 
     @property
     def trailing(self) -> int:
-        """Bytes behind the last tensor that belong to nothing."""
+        """Unused bytes after the last tensor."""
         ends = [(p.size, p.header.data_start + p.header.data_size) for p in self.parts]
         return sum(max(0, size - end) for size, end in ends if size is not None)
 
 
 def local(path: Path) -> ModelFile:
-    """The model in a file of this computer; of any of its parts. ModelNotFound, GgufError."""
+    """The model in a file on this computer, or with this part. ModelNotFound, GgufError."""
     with _opened(path):
         if path.is_dir():
             raise GgufError(_folder(path))
@@ -88,10 +88,10 @@ def local(path: Path) -> ModelFile:
 def open_model(
     name: str, open: Callable[[str], OpenFile], limit: int = MAX_REMOTE_HEADER
 ) -> ModelFile:
-    """The model in the file `name`, or of which that is a part.
+    """The model in the file `name`, which may be one of its parts.
 
-    `open` gives the file of a name beside it, and raises ModelNotFound where there is none.
-    `limit`: the largest header, in bytes.
+    `open` returns the file of this name in the same folder, and raises ModelNotFound if there is
+    none. `limit`: the largest header, in bytes.
     """
     first = _part(open(name), limit)
     count = _count(first)
@@ -101,8 +101,8 @@ def open_model(
             first = _part(open(name), limit)
         except ModelNotFound as error:
             raise GgufError(
-                f"{first.name} is a later part of a model, and {name}, which describes it, "
-                "is not there. Fetch all parts into one folder."
+                f"{first.name} is a later part of a model, and its first part, {name}, is missing. "
+                "Put all parts into one folder."
             ) from error
     parts, missing = [first], []
     for number in range(2, count + 1):
@@ -120,7 +120,7 @@ def _model(name: str, parts: tuple[FilePart, ...], missing: tuple[str, ...]) -> 
     if announced and not missing and announced != len(header.tensors):
         raise GgufError(
             f"The parts of {name} have {len(header.tensors):,} tensors together and should have "
-            f"{announced:,}: they are of different models. Fetch all parts anew."
+            f"{announced:,}: they belong to different models. Download all parts again."
         )
     whole = all(part.size is None or part.size >= part.end for part in parts)
     return ModelFile(
@@ -136,7 +136,7 @@ def _model(name: str, parts: tuple[FilePart, ...], missing: tuple[str, ...]) -> 
 
 
 def _joined(headers: list[Header]) -> Header:
-    """The header of a single file with all the tensors in it."""
+    """The header that a single file with all the tensors would have."""
     first, *others = headers
     if not others:
         return first
@@ -150,7 +150,7 @@ def _joined(headers: list[Header]) -> Header:
 
 
 def _packed(t: TensorInfo, order: str) -> bytes:
-    """A tensor info as it stands in a file."""
+    """A tensor info in the format of the file."""
     name = t.name.encode()
     n = len(t.shape)
     shape = struct.pack(f"{order}I{n}Q", n, *t.shape)
@@ -170,7 +170,9 @@ def _count(part: FilePart) -> int:
     """How many parts the model has."""
     count = _number(part.header, "split.count") or 1
     if count > _MAX_PARTS:
-        raise GgufError(f"{part.name} is damaged: it claims {count:,} parts. Use another file.")
+        raise GgufError(
+            f"{part.name} is damaged: it claims to have {count:,} parts. Use another file."
+        )
     return count
 
 
@@ -187,7 +189,7 @@ def _number(header: Header, key: str) -> int:
 
 
 def _file(path: Path) -> OpenFile:
-    """A file of this computer."""
+    """A file on this computer."""
 
     def read(offset: int, n: int) -> bytes:
         with _opened(path), path.open("rb") as file:
@@ -201,7 +203,7 @@ def _file(path: Path) -> OpenFile:
 def _folder(path: Path) -> str:
     found = sorted(p.name for p in path.glob("*.gguf"))
     if not found:
-        return f"{path} is a folder without a .gguf file. Give the path of one."
+        return f"{path} is a folder without a .gguf file. Give the path of a .gguf file."
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return f"{path} is a folder. Give one of its files: {', '.join(found[:8])}{more}."
 
@@ -211,11 +213,11 @@ def _opened(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        link = f"{path} is a link to a file that is not there." if path.is_symlink() else ""
+        link = f"{path} is a link to a missing file." if path.is_symlink() else ""
         raise ModelNotFound(
             (link or f"There is no file {path}.") + " Give the path of a .gguf file."
         ) from error
     except OSError as error:
         raise GgufError(
-            f"{path} cannot be read: {error.strerror}. Check who may read it, and the disk."
+            f"Cannot read {path}: {error.strerror}. Check its permissions, and the disk."
         ) from error

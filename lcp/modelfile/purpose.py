@@ -1,6 +1,6 @@
-"""What a GGUF file is for, by its header: a chat model or something else.
+"""What a GGUF file is for, from its header: a chat model or something else.
 
-chat, info and list all use this. It does not look for damage.
+`lcp chat`, `info` and `list` use it. It does not check for damage.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from lcp import kinds
 from lcp.modelfile.header import Array, Header
 
-# Architectures that make embeddings, or whole texts at once, instead of the next token.
+# Architectures that produce embeddings instead of the next token.
 _ENCODERS = {
     "bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2",
     "jina-bert-v3", "eurobert", "gemma-embedding", "llama-embed", "t5encoder",
@@ -62,13 +62,13 @@ def not_for_chat(header: Header) -> str:
     if isinstance(sections, Array) and sections.count < _SECTIONS:
         return (
             f"was made for Ollama's own engine: its {key} has {sections.count} numbers, and "
-            f"llama.cpp takes {_SECTIONS}. {FROM_THE_HUB}"
+            f"llama.cpp needs {_SECTIONS}. {FROM_THE_HUB}"
         )
     return ""
 
 
 def _other(header: Header, values: Mapping[str, Any], arch: str) -> tuple[str, str] | None:
-    """What the file is, if it is no model that answers, and what to do."""
+    """What the file is and what to do, if it is not a chat model."""
     pooling = header.arch_number("pooling_type")
     if header.endian == "big":
         return "a big-endian file, which this machine cannot run", "Get a little-endian one."
