@@ -261,7 +261,7 @@ def test_another_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsy
     assert lcp_main("sessions", "replay", one.log.id) == 1
     out, err = capsys.readouterr()
     assert out.startswith("turn 1: not replayed: There is no ")
-    assert err == "lcp: No answer of this chat could be drawn again.\n"
+    assert err == "lcp: No answer of this chat could be generated again.\n"
 
 
 def test_each_model_draws_its_own_answers(chat, tiny):

@@ -74,7 +74,7 @@ def asked(home):
 
 # what is read from stdin
 
-NOTHING_CAME = "Nothing came on stdin: the question is asked without it."
+NOTHING_CAME = "Nothing came on stdin; "
 
 
 @slow
@@ -406,7 +406,7 @@ def test_without_a_terminal_nobody_can_go_on(start):
     process = start("-i", "-p", "Hi.", start_new_session=True)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err == b"lcp: -i goes on with a person, and there is no terminal here. Leave out -i.\n"
+    assert err == b"lcp: -i needs a terminal, and there is none here. Leave out -i.\n"
 
 
 # exit codes

@@ -236,7 +236,7 @@ def test_search_looks_into_every_branch(chats):
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_search_that_finds_nothing_says_so(chats, more):
     chats.chat(("Hi.", "Hello."))
-    expected = refused("No saved chat contains that. lcp sessions lists them all.")
+    expected = refused("No saved chat contains that. List them all with lcp sessions.")
     assert chats.lcp("search", "sky", *more) == expected
 
 
@@ -331,7 +331,7 @@ def test_a_chat_is_exported_as_json(chats, tmp_path):
 def test_an_export_overwrites_nothing(chats, tmp_path):
     id, file = a_long_chat(chats), tmp_path / "chat.md"
     file.write_text("mine")
-    expected = refused(f"{file} exists already. Give another name, or --force to replace it.")
+    expected = refused(f"{file} already exists. Give another name, or replace it with --force.")
     assert chats.lcp("export", id, str(file)) == expected
     assert file.read_text() == "mine"
 

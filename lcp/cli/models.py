@@ -30,7 +30,7 @@ def list_(
         bool, typer.Option("--json", help="Print one JSON object per line.")
     ] = False,
 ) -> None:
-    """List the models that are here, last used first."""
+    """List the models on this computer, last used first."""
     from lcp.downloads.library import installed
 
     rows = sorted((_row(one) for one in installed().values()), key=lambda row: row["name"])
@@ -87,7 +87,7 @@ def verify(name: Name) -> None:
 
 
 def _row(one: "Installed") -> dict[str, Any]:
-    """A line of `lcp list --json`: sizes in bytes, times in UTC."""
+    """One row of `lcp list --json`: sizes in bytes, times in UTC."""
     from lcp.downloads import records
 
     used, stored = records.last_use(one.name), one.stored

@@ -1,4 +1,4 @@
-"""Report: what scripts get after each turn, and whether their answers are whole."""
+"""Report: the output after each turn, and whether all answers were complete."""
 
 import json
 import sys
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What scripts get after each turn."""
+    """Prints JSON, statistics and notices after each turn."""
 
     screen: "Screen"
     as_json: bool
     stats: bool
-    whole: bool  # whether an answer that was cut is none
-    person: bool  # is there, and may go on
-    resuming: Callable[[], str] = str  # the command that goes on with the chat; "" if not saved
-    cut: bool = False
-    unanswered: int = 0  # lines
+    whole: bool  # whether a cut answer counts as failed
+    person: bool  # is present and may continue the chat
+    resuming: Callable[[], str] = str  # the command to resume the chat; "" if not saved
+    cut: bool = False  # whether an answer failed because it was cut
+    unanswered: int = 0  # lines without an answer
 
     def __call__(self, reply: "Reply") -> None:
         if self.as_json:
@@ -41,18 +41,18 @@ class Report:
         self.cut |= self.whole and reply.ended not in ("end", "stop")
 
     def _say_cut(self, reply: "Reply") -> None:
-        """Of an answer that a limit has cut: which one, and what to type for the rest."""
+        """If a limit cut the answer, print which one, and what to type for the rest."""
         tokens = count(reply.stats.reply_tokens, "token")
         if reply.ended == "length":
             command = self.resuming()
-            on = f", or go on: {command}, then /continue" if command else ""
+            on = f", or continue it: {command}, then /continue" if command else ""
             self.screen.notice(f"Cut at {tokens}. Give a larger -n for more{on}.")
         elif reply.ended == "full":
             size = f"{reply.stats.ctx_size:,}"
             self.screen.notice(f"Cut at {tokens}: the context of {size} is full. Give a larger -c.")
 
     def refused(self, number: int, error: LcpError) -> None:
-        """This line cannot be answered; with --json it has its object all the same."""
+        """Report a line that cannot be answered; with --json, print an object for it, too."""
         self.unanswered += 1
         from lcp.chat.advice import with_advice
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from lcp.session.store import Saved, Store
 
 ABOUT = "Saved chats: list, search, show, export, replay, rename, remove."
-LISTED = 40  # in a terminal, where the newest would scroll away
+LISTED = 40  # rows in a terminal, where more would scroll away
 
 app = typer.Typer(help=ABOUT, rich_markup_mode=None)
 
 
 def _here_or_before(ctx: typer.Context, value: bool) -> bool:
-    """--json also counts before the subcommand."""
+    """Accept --json before the subcommand, too."""
     return value or bool(ctx.parent and ctx.parent.params.get("as_json"))
 
 
@@ -51,7 +51,7 @@ AsJson = Annotated[
 Most = Annotated[
     int | None, typer.Option("-n", metavar="N", help="List at most N.", callback=_at_least_one)
 ]
-All = Annotated[bool, typer.Option("--all", help="List one-shots, too.")]
+All = Annotated[bool, typer.Option("--all", help="Include one-shots.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
@@ -65,7 +65,7 @@ def sessions(
 
 @app.command("list")
 def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
-    """List the saved chats, the last used first; of one-shots only those with a name."""
+    """List the saved chats, the last used first; one-shots only if they have a name."""
     store = _store()
     person = sys.stdout.isatty() and not as_json
     most = most or (LISTED if person else None)
@@ -78,7 +78,7 @@ def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
     one_shots = 0 if every else store.count_one_shots()
     if one_shots:
         told = words.count(one_shots, "one-shot")
-        sys.stderr.write(f"Not listed: {told}. lcp sessions --all lists everything.\n")
+        sys.stderr.write(f"Not listed: {told}. List everything with lcp sessions --all.\n")
     elif not saved:
         sys.stderr.write("There is no saved chat yet. `lcp chat` starts one.\n")
 
@@ -95,7 +95,7 @@ def search(
     found = _store().list(words, most)
     _print(found, as_json)
     if not found:
-        raise SessionError("No saved chat contains that. lcp sessions lists them all.")
+        raise SessionError("No saved chat contains that. List them all with lcp sessions.")
 
 
 @app.command()
@@ -128,7 +128,7 @@ def export(
         export.write(conversation, file, webpage.page, force)
     except FileExistsError:
         raise SessionError(
-            f"{file} exists already. Give another name, or --force to replace it."
+            f"{file} already exists. Give another name, or replace it with --force."
         ) from None
 
 
@@ -156,7 +156,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
             screen.clear_progress()
             results.append(answer.result)
             _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")
-            sys.stdout.flush()  # the next one may take minutes
+            sys.stdout.flush()  # the next answer may take minutes
     except KeyboardInterrupt:
         screen.notice(f"Stopped after {words.count(len(results), 'answer')}.")
         raise
@@ -164,7 +164,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
         screen.clear_progress()
     same, parted = results.count("same"), results.count("parts")
     if not same + parted:
-        raise SessionError("No answer of this chat could be drawn again.")
+        raise SessionError("No answer of this chat could be generated again.")
     if not as_json:
         screen.notice(f"{same} of {words.count(same + parted, 'answer')} came out the same.")
     if parted:
@@ -202,26 +202,28 @@ def rm(
 @app.command()
 def prune(
     older_than: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Last used before that: 12h, 30d, 8w, 1y.")
+        str | None,
+        typer.Option(metavar="TIME", help="Chats not used for this long: 12h, 30d, 8w, 1y."),
     ] = None,
     larger_than: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Larger than that on disk, such as 100MB.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Chats larger than this on disk, such as 100MB."),
     ] = None,
     one_shots: Annotated[bool, typer.Option("--one-shots", help="Remove one-shots only.")] = False,
     kv: Annotated[
         bool, typer.Option("--kv", help="Remove saved KV caches and keep the chats.")
     ] = False,
-    named: Annotated[bool, typer.Option("--named", help="Remove chats with a name, too.")] = False,
+    named: Annotated[bool, typer.Option("--named", help="Include chats with a name.")] = False,
     yes: Yes = False,
     as_json: Rows = False,
 ) -> None:
     """Remove the chats that match all these options; shows them and asks first.
 
-    A chat that is open in another lcp stays, and without --named a chat with a name.
+    Keeps chats that are open in another lcp, and chats with a name unless --named.
     """
     if not (older_than or larger_than or one_shots or kv):
-        raise UsageError("Say what to remove: --older-than 30d, --larger-than 100MB, --one-shots "
-                         "or --kv.")  # fmt: skip
+        raise UsageError("prune needs a condition: --older-than 30d, --larger-than 100MB, "
+                         "--one-shots or --kv.")  # fmt: skip
     age = _quantity("--older-than", older_than, words.SECONDS, "30d or 12h")
     least = _quantity("--larger-than", larger_than, words.BYTES, "100MB or 1G")
     before = time.time() - age
@@ -253,7 +255,7 @@ def _quantity(flag: str, given: str | None, units: Mapping[str, int], such_as: s
 
 
 def _size(saved: "Saved", only_kv: bool = False) -> int:
-    """Bytes on the disk, of the chat or only of its KV cache."""
+    """Bytes on disk of the chat, or only of its KV cache."""
     return saved.kv_size if only_kv else saved.size + saved.kv_size
 
 
@@ -268,7 +270,7 @@ def _is_open(saved: "Saved") -> bool:
 
 
 def _remove(chats: "Sequence[Saved]", yes: bool, only_kv: bool = False) -> None:
-    """Ask, remove them or only their KV caches, and say how much is freed."""
+    """Ask, remove the chats or only their KV caches, and print the bytes freed."""
     from lcp.session.store import remove
     from lcp.terminal.clean import clean
 
@@ -331,13 +333,13 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
             _write(f"{saved.id}  {when}  {turns:>8}  {model}  {title}{cache}\n")
             if saved.passage:
                 _write(f"    {saved.passage}\n")
-    if rows and sys.stdout.isatty():  # each as wide as the terminal
+    if rows and sys.stdout.isatty():  # cut to the width of the terminal
         for line in lines(rows, shutil.get_terminal_size().columns, cut=(4,)):
             _write(f"{line}\n")
 
 
 def _write(text: str) -> None:
-    # A pipe may have an encoding that cannot spell everything; better a "?" than no text.
+    # A pipe may have an encoding without some characters: print "?" for them.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     sys.stdout.write(_clean(text))
 

@@ -1,4 +1,4 @@
-"""Stdin: the text that is piped in, and the terminal where a person continues the chat."""
+"""Stdin: read piped text, and switch to the terminal for a chat afterwards."""
 
 import os
 import select
@@ -11,27 +11,27 @@ from pathlib import Path
 
 from lcp.errors import UsageError
 
-MOST = 16 << 20  # characters; no window holds so many, and a stdin without end takes all memory
-_BOM = "\ufeff"  # which programs of Windows put in front of a text
-GRACE_S = 1.0  # a pipe may be silent for so long before it is looked at who holds its other end
+MOST = 16 << 20  # characters: more than any window holds; an endless stdin would fill the memory
+_BOM = "\ufeff"  # which Windows programs write before a text
+GRACE_S = 1.0  # how long a pipe may be silent before lcp looks who holds its other end
 
 
 def read(asked: bool, say: Callable[[str], None]) -> str:
-    """All that is piped in, without line ends behind it. UsageError for what has no end.
+    """Read all piped text, without its final line ends. UsageError if there is too much.
 
-    Where a question was `asked` already, a pipe that is silent is waited for only while another
-    command can write into it: what ssh, cron or a test runner holds open for ever gives nothing.
+    If a question was `asked` already, wait for a silent pipe only while another command can write
+    to it: ssh, cron and test runners hold a pipe open for ever and write nothing.
     """
     if asked and not _comes(sys.stdin.fileno()):
-        say("Nothing came on stdin: the question is asked without it. < /dev/null says so at once.")
+        say("Nothing came on stdin; lcp asks without it. Skip the wait with < /dev/null.")
         return ""
     text = _bounded(sys.stdin.read(MOST + 1)).removeprefix(_BOM)
     return text.replace("\r\n", "\n").rstrip("\n")
 
 
 def lines() -> Iterator[tuple[int, str]]:
-    """The lines that are piped in, numbered from 1; blank ones are passed over. They end with LF
-    or CR LF; a CR elsewhere belongs to its line."""
+    """Read piped lines, numbered from 1; blank ones are skipped. Lines end with LF or CR LF; a CR
+    elsewhere is part of its line."""
     before = _BOM
     for number in count(1):
         if not (line := _bounded(sys.stdin.readline(MOST + 1))):
@@ -42,7 +42,7 @@ def lines() -> Iterator[tuple[int, str]]:
 
 
 def is_piped() -> bool:
-    """Whether stdin is no terminal; then any file may come, and comes with its own line ends."""
+    """Whether stdin is not a terminal; if so, keep its line ends and replace invalid UTF-8."""
     if sys.stdin.isatty():
         return False
     sys.stdin.reconfigure(errors="replace", newline="\n")  # type: ignore[union-attr]
@@ -50,11 +50,11 @@ def is_piped() -> bool:
 
 
 def _bounded(text: str) -> str:
-    """The text; UsageError for what is none, or that no window holds."""
+    """The text; UsageError if it is not text or too long for any window."""
     if len(text) > MOST:
         raise UsageError(
-            f"More than {MOST:,} characters came on stdin, and no window holds them. "
-            "Give a part of it, with head -c 20000 for instance."
+            f"More than {MOST:,} characters came on stdin, too many for any context window. "
+            "Give a part of it, for example with head -c 20000."
         )
     if "\0" in text:
         raise UsageError("stdin is not text. Convert it to text first, for example with pdftotext.")
@@ -62,13 +62,11 @@ def _bounded(text: str) -> str:
 
 
 def terminal() -> int:
-    """The terminal of this process, opened, for when stdin is something else."""
+    """Open the terminal of this process, if stdin is something else."""
     try:
         return os.open("/dev/tty", os.O_RDWR)
     except OSError:
-        raise UsageError(
-            "-i goes on with a person, and there is no terminal here. Leave out -i."
-        ) from None
+        raise UsageError("-i needs a terminal, and there is none here. Leave out -i.") from None
 
 
 def become(fd: int) -> None:
@@ -79,7 +77,7 @@ def become(fd: int) -> None:
 
 
 def _comes(fd: int) -> bool:
-    """Whether to wait for what may still come: text, or the end."""
+    """Whether text or the end of the input can still come."""
     mode = os.fstat(fd).st_mode
     if sys.platform == "win32" or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         return True  # a file, or /dev/null
@@ -99,7 +97,7 @@ def _is_written_to(fd: int) -> bool:
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal() or int(process.name) in known:
             continue
-        with suppress(OSError):  # of somebody else, or gone meanwhile
+        with suppress(OSError):  # owned by another user, or ended meanwhile
             for link in (process / "fd").iterdir():
                 if link.readlink() == pipe and _writes(process / "fdinfo" / link.name):
                     return True
@@ -107,7 +105,7 @@ def _is_written_to(fd: int) -> bool:
 
 
 def _parent(pid: int) -> int:
-    try:  # pid (name) state parent ...; a name may have anything in it
+    try:  # pid (name) state parent ...; the name may contain anything
         told = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
         return int(told.rpartition(")")[2].split()[1])
     except OSError:
