@@ -126,15 +126,15 @@ def test_what_does_not_fit_is_refused_with_the_bytes(engine):
 
 
 @pytest.mark.slow
-def test_the_real_model_is_sure_of_paris(engine, smollm2):
+def test_the_real_model_is_sure_of_tokyo(engine, smollm2):
     one = engine(path=smollm2)
     question = [
         PromptMessage("system", "You are a helpful assistant."),
-        PromptMessage("user", "What is the capital of France?"),
+        PromptMessage("user", "What is the capital of Japan?"),
     ]
     reply = one.reply(Request(question, Sampling(temp=0), 20))
     list(reply)
     rows = one.probs(question, reply.sampled).result()
-    (paris,) = (row for row in rows if row.text == " Paris")
-    assert paris.p > 0.5
-    assert paris.others[0].text == " Paris"
+    (tokyo,) = (row for row in rows if row.text == " Tokyo")
+    assert tokyo.p > 0.5
+    assert tokyo.others[0].text == " Tokyo"

@@ -189,7 +189,7 @@ class Life:
         said = turns[-1].answer
         # The rendered prompt of what is in the window is what the cache begins with.
         visible = chat.overflow.visible()
-        if visible and visible[-1].get("tokens") == list(said.tokens) and said.ended != "full":
+        if visible and visible[-1].tokens == said.tokens and said.ended != "full":
             prompt = self.engine._loaded.writer.write(visible[:-1]).tokens
             if held[: len(prompt)] == prompt:  # the last command may have gone elsewhere
                 spoken = prompt + list(said.tokens)
