@@ -12,8 +12,8 @@ chat: $(READY)  ## talk with the demo model; ASK="a question" prints one answer
 	@$(BIN)/lcp chat $(if $(ASK),-m smollm2-135m -p "$$ASK")
 chat: export ASK := $(value ASK)
 
-test: $(READY)  ## the whole suite
-	$(BIN)/pytest
+test: $(READY)  ## the whole suite, on all cores
+	$(BIN)/pytest --numprocesses auto
 
 fast: $(READY)  ## the suite without real terminals, downloads and long answers
 	$(BIN)/pytest -m "not slow" --numprocesses auto
