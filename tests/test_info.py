@@ -446,7 +446,7 @@ def test_nothing_heavy_is_imported():
 
 def test_the_docs_show_this_page_and_name_every_key(info):
     docs = (Path(__file__).parents[1] / "docs/info.md").read_text("utf-8")
-    shown = docs.split("```\n")[1]
+    shown = docs.split("\n\n```\n")[1]
     printed = info("smollm2-135m").output
     assert shown.partition("Memory (")[0] == printed.partition("Memory (")[0]
     for key in [*FILE, *MODEL, *MEMORY, *ROW]:

@@ -407,7 +407,7 @@ def test_tab_shows_what_may_be_meant_and_enter_takes_the_chosen_one(chat):
 def test_tab_says_what_the_words_mean(chat):
     chat.type("/co" + TAB + TAB)
     chat.sees("what fills the context window")
-    chat.sees("go on with an answer that was cut")
+    chat.sees("cut")  # /continue
     chat.type(CTRL_C + "/set top_" + TAB + TAB)
     chat.sees("Sample from the N most likely")
 
