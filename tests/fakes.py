@@ -11,7 +11,6 @@ from typing import Any
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.engine.worker import WorkerTask
 from lcp.engines import (
     Chunk,
     Constraint,
@@ -25,6 +24,7 @@ from lcp.engines import (
     TokenProb,
 )
 from lcp.errors import LcpError, NotSupported
+from lcp.worker import WorkerTask
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from lcp import commands
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.loop import Talk
-from lcp.engine.worker import WorkerTask
 from lcp.engines import ThinkingEnded
 from lcp.errors import LcpError, NotSupported
 from lcp.session.conversation import Conversation
@@ -33,6 +32,7 @@ from lcp.session.store import Store
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
+from lcp.worker import WorkerTask
 
 ENDLESS = Said("Once upon a time", forever=True)
 PASTE = "\x1b[200~{}\x1b[201~"

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lcp.chat.chat import Chat
+from lcp.decoder import Decoder
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
-from lcp.engine.decoder import Decoder
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.gbnf_matcher import GbnfMatcher
 from lcp.engine.llguidance_matcher import examine

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lcp.engine.decoder import PLAIN, Decoder
+from lcp.decoder import PLAIN, Decoder
 from lcp.engines import Chunk
 
 TAGS = PLAIN.openers

@@ -14,7 +14,7 @@ import pytest
 from greedy import assert_says_what_a_fresh_one_says
 from tiny import KINDS
 
-from lcp.engine.decoder import Decoder
+from lcp.decoder import Decoder
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens

@@ -9,9 +9,8 @@ from fakes import gbnf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcp import commands
+from lcp import commands, repetition
 from lcp.chat.chat import Chat
-from lcp.engine import repetition
 from lcp.engine.engine import LlamaEngine
 from lcp.engines import PromptMessage, Repetition, Request
 from lcp.session.conversation import Conversation, local_now

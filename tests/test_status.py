@@ -13,7 +13,6 @@ from lcp.chat.draft import EXACT
 from lcp.chat.overflow import Overflow
 from lcp.chat.status import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.worker import WorkerTask
 from lcp.engines import Stats
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation
@@ -21,6 +20,7 @@ from lcp.session.log import Log
 from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.toolbar import fitting
+from lcp.worker import WorkerTask
 
 
 class Reading(ScriptedEngine):

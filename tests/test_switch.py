@@ -21,7 +21,6 @@ from lcp.chat.loop import Talk
 from lcp.chat.services import FoundModel, Services
 from lcp.chat.status import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.worker import WorkerTask
 from lcp.engines import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
@@ -29,6 +28,7 @@ from lcp.session.store import Store, load
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
+from lcp.worker import WorkerTask
 
 PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
 

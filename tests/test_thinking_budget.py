@@ -8,7 +8,7 @@ import pytest
 from fakes import does, gbnf
 
 from lcp.chat.chat import Chat
-from lcp.engine.decoder import Decoder
+from lcp.decoder import Decoder
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_decoder import cut
 
-from lcp.engine.decoder import PLAIN, Decoder
+from lcp.decoder import PLAIN, Decoder
 from lcp.thinking_tags import FAMILIES, NONE, tags, thinks
 
 HM, YES = "Hm, 1 < 2.", "Yes: use <b>é</b>.\n\nNo </x> more."

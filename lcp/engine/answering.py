@@ -8,10 +8,11 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
-from lcp.engine import llguidance_matcher, repetition
+from lcp import repetition
+from lcp.decoder import Decoder
+from lcp.engine import llguidance_matcher
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
 from lcp.engine.context import Context, Stopped
-from lcp.engine.decoder import Decoder
 from lcp.engine.gbnf_matcher import GbnfMatcher
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, Vocabulary
 from lcp.engine.model import Model
@@ -20,10 +21,10 @@ from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
-from lcp.engine.worker import Emit
 from lcp.engines import Constraint, NoTokenFits, Progress, Request
 from lcp.errors import ContextFull
 from lcp.thinking_tags import NONE, tags
+from lcp.worker import Emit
 
 
 class Answering:

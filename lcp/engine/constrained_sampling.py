@@ -8,8 +8,8 @@ that does not think never writes, and they search the whole thinking again at ev
 from collections.abc import Iterable
 from typing import Protocol
 
+from lcp.decoder import Decoder
 from lcp.engine.context import Context
-from lcp.engine.decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.native import library
 from lcp.engine.sampler import Sampler, TokenCandidates

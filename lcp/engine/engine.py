@@ -17,10 +17,10 @@ from lcp.engine.model import Model
 from lcp.engine.native import StopByte
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.reply import LlamaReply
-from lcp.engine.worker import Emit, Worker, WorkerTask
 from lcp.engines import Constraint, Loading, PromptMessage, Request, TokenProb
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
+from lcp.worker import Emit, Worker, WorkerTask
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template

@@ -12,9 +12,9 @@ from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.model import Model
 from lcp.engine.native import library
 from lcp.engine.sampler import TokenCandidates
-from lcp.engine.worker import Emit
 from lcp.engines import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
+from lcp.worker import Emit
 
 ROWS = 32  # tokens of the answer read at once; each needs room for a whole vocabulary of logits
 OTHERS = 10  # alternatives for each token

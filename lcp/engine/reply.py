@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from lcp.engine.decoder import PLAIN, Decoder
+from lcp.decoder import PLAIN, Decoder
 from lcp.engine.model import Model
-from lcp.engine.worker import Emit, WorkerTask
 from lcp.engines import Chunk, Progress, PromptMessage, Remark, Stats
+from lcp.worker import Emit, WorkerTask
 
 # The least time between two Chunks. Each one wakes the other thread; if all cores compute, that
 # stops one of them.

@@ -3,7 +3,7 @@
 A model that thinks although it was told not to has a budget of 0.
 """
 
-from lcp.engine.decoder import Decoder
+from lcp.decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
 from lcp.engines import ThinkingEnded
