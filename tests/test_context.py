@@ -60,9 +60,10 @@ class Watched(Context):
             self._note_edge()
             yield progress
 
-    def append(self, token):
-        super().append(token)
+    def append(self, token, ahead=(), each=False):
+        evaluated = super().append(token, ahead, each)
         self._note_edge()
+        return evaluated
 
     def _note_edge(self):
         n = len(self.tokens)
@@ -508,6 +509,64 @@ def test_a_step_beyond_the_context_changes_nothing(model, kind):
         assert (logits(one, m) == before).all()
         feed(one, tokens(100))
         assert_says_what_a_fresh_one_says(one, m, tokens(100))
+
+
+# several tokens at once
+
+
+@every_kind
+def test_tokens_that_are_certain_to_follow_are_read_in_one_batch(model, kind):
+    m = model(kind)
+    with context(m) as one:
+        feed(one, tokens(80), boundary=70)
+        assert one.append(7, tokens(20, 1)) == tokens(20, 1)
+        held = [*tokens(80), 7, *tokens(20, 1)]
+        assert_says_what_a_fresh_one_says(one, m, held)
+
+
+@every_kind
+def test_each_of_several_tokens_leaves_its_logits_and_can_be_taken_back(model, kind):
+    m, ahead = model(kind), tokens(5, 1)
+    with context(m, rows=6) as one, context(m) as fresh:
+        feed(one, tokens(80), boundary=70)
+        feed(fresh, tokens(80))
+        assert one.takes_back_freely == (kind in CUT_FREELY)
+        assert one.append(7, ahead, each=True) == ahead
+        rows = np.ctypeslib.as_array(library().llama_get_logits(one.handle), (6, m.n_vocab)).copy()
+        for row, token in zip(rows, [7, *ahead], strict=True):
+            fresh.append(token)
+            assert np.abs(row - logits(fresh, m)).max() < 0.01
+        one.take_back(3)
+        assert holds_what_it_says(one)
+        held = [*tokens(80), 7, *ahead[:2]]
+        if kind in CUT_FREELY:
+            assert one.tokens == held
+        feed(one, [*held, 9])
+        feed(fresh, [*held, 9])
+        assert np.abs(logits(one, m) - logits(fresh, m)).max() < 0.01
+
+
+@every_kind
+def test_no_more_tokens_are_read_than_there_is_room_for(model, kind):
+    m = model(kind)
+    with context(m, size=256, rows=4) as one:
+        feed(one, tokens(249), boundary=200)
+        assert one.append(7, tokens(9, 1), each=True) == tokens(3, 1)  # as many rows
+        assert one.append(7, tokens(9, 1)) == tokens(2, 1)  # as much room
+        with pytest.raises(ContextFull):
+            one.append(8, tokens(9, 1))
+        assert holds_what_it_says(one)
+
+
+def test_full_size_layers_with_a_window_take_back_freely_until_a_file_is_loaded(model):
+    m = model("swa")
+    with context(m, swa_full=True) as one, context(m, swa_full=True) as other:
+        feed(one, tokens(3 * WINDOW))
+        assert one.takes_back_freely
+        one.take_back(1)
+        assert one.tokens == tokens(3 * WINDOW)[:-1]
+        other.restore(one.save())
+        assert not other.takes_back_freely
 
 
 # settings that cannot be

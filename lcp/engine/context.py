@@ -58,13 +58,13 @@ class Context:
         """Allocate the cache for `size` tokens.
 
         With `swa_full`, sliding-window layers keep the cells of all tokens; only such a cache can
-        be moved. `rows` is the most tokens that `feed_rows` takes. Raises NotEnoughMemory, or
-        SettingsError if the model does not support these settings.
+        be moved. `rows` is the most tokens whose logits one batch leaves. Raises NotEnoughMemory,
+        or SettingsError if the model does not support these settings.
         """
         c = library()
         flash_attn = flash_attention(flash_attn, kv_type, offloaded)
         params = context_params(size, kv_type, flash_attn, swa_full)
-        params.n_outputs_max = rows
+        params.n_outputs_max = self._rows = rows
         params.n_threads = params.n_threads_batch = threads
         params.abort_callback = abort_callback()
         params.abort_callback_data = stop.address
@@ -132,12 +132,35 @@ class Context:
                 self._cells.snapshot()
             yield Progress(kept, moved, len(self.tokens) - kept, total)
 
-    def append(self, token: int) -> None:
-        """Evaluate one more token and leave its logits. Raises as `feed` does."""
-        if len(self.tokens) >= self.size:
+    def append(self, token: int, ahead: Sequence[int] = (), each: bool = False) -> list[int]:
+        """Evaluate one more token, and in the same batch the tokens that may follow it.
+
+        Leaves the logits of the last token or, with `each`, of every token of at most `rows`.
+        Returns the tokens of `ahead` that were evaluated: as many as there is room for. Raises as
+        `feed` does.
+        """
+        free = self.size - len(self.tokens) - 1
+        if free < 0:
             raise ContextFull(self.size + 1, self.size)
-        self._one[0] = token
-        self._run([token], self._batch_of_one)
+        evaluated = list(ahead[: min(free, (self._rows if each else self._n_batch) - 1)])
+        if not evaluated:
+            self._one[0] = token
+            self._run([token], self._batch_of_one)
+        elif each:
+            self.feed_rows([token, *evaluated])
+        else:
+            self._decode([token, *evaluated])
+        return evaluated
+
+    def take_back(self, n: int) -> None:
+        """Forget the last n tokens, and more if the memory cannot be cut there."""
+        if n:
+            self._cut(len(self.tokens) - n)
+
+    @property
+    def takes_back_freely(self) -> bool:
+        """Whether `take_back` costs nothing and forgets no other tokens."""
+        return self._cells.cuts_freely
 
     def feed_rows(self, tokens: Sequence[int]) -> None:
         """Evaluate at most `rows` more tokens; the logits of the i-th are then in row i."""

@@ -153,6 +153,14 @@ class Cells:
         del self.positions[n:]
         return n
 
+    @property
+    def cuts_freely(self) -> bool:
+        """Whether `cut` takes any tail at no cost, and no more than it. Full-size layers with a
+        sliding window do, unless a restored file left them without their first cells."""
+        if self.kind.cut == "window" and self.kind.slide == "move":
+            return bool(library().llama_memory_seq_pos_min(self._memory, _SEQ) == 0)
+        return self.kind.cut == "free"
+
     def drop(self, ranges: Sequence[tuple[int, int]], coming: int) -> bool:
         """Take tokens out of the middle and close the gaps; False when nothing was done.
 
