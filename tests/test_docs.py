@@ -79,10 +79,10 @@ def test_the_generated_parts_of_usage_are_what_the_program_prints():
 
 def test_the_tree_in_the_tour_is_the_tree():
     block = (ROOT / "docs/tour.md").read_text("utf-8").split("```\nlcp/\n")[1].split("```")[0]
-    told, room = [], ""
-    for inside, entry in re.findall(r"^(│   |    )?[├└]── ([\w.]+/?)", block, re.MULTILINE):
-        told.append(f"{room}{entry}" if inside else entry)
-        room = room if inside else entry
+    told, folders = [], []
+    for inside, entry in re.findall(r"^((?:│   |    )*)[├└]── ([\w.]+/?)", block, re.MULTILINE):
+        folders[len(inside) // 4 :] = [entry]
+        told.append("".join(folders))
     files = [p.relative_to(ROOT / "lcp") for p in (ROOT / "lcp").rglob("*.py")]
     shown = [f.as_posix() for f in files if not f.name.startswith("__")]
     rooms = [f"{f.parent}/" for f in files if f.name == "__init__.py" and f.parent.name]

@@ -24,7 +24,7 @@ def imported_by(*words, home):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["chat", "--help"], ["--version"], ["chat", "--bogus"], []]
+    "words", [["--help"], ["chat", "--help"], ["look", "--help"], ["--version"], ["chat", "--bogus"], []]
 )
 def test_help_imports_nothing_heavy(words, home):
     modules = imported_by(*words, home=home)
@@ -36,6 +36,12 @@ def test_help_imports_nothing_heavy(words, home):
 def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):
     modules = imported_by("chat", "--temp", "hot", home=home)
     assert not [m for m in modules if m.split(".")[0] in ("llama_cpp", "prompt_toolkit", "jinja2")]
+
+
+def test_a_chat_does_without_numpy(home, tiny):
+    modules = imported_by("chat", "-m", str(tiny()), "-p", "Hello", "-n", "1", home=home)
+    assert "lcp.engine.answering" in modules
+    assert not [m for m in modules if m.split(".")[0] == "numpy"]
 
 
 @pytest.mark.parametrize(("piped", "prepared"), [(True, False), (False, True)])

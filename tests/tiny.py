@@ -32,16 +32,18 @@ def write(
     facts: Mapping[str, float | int | str] | None = None,
     seed: int = 0,
     head: int = _HEAD,
+    kv_heads: int = _HEADS,
     change: Callable[[dict[str, Any]], None] = lambda keys: None,
 ) -> Path:
     """Write a model of a kind; `quant` is "Q8_0" or "Q4_0" for every matrix it can hold.
 
+    `kv_heads`: heads that have keys and values of their own, of dense and swa.
     `words` are further tokens that are text, `controls` such that are structure; `facts` are
     further metadata. A q8_0 KV cache needs `head`, the size of an attention head, to be 32.
     `change` may spoil the metadata, key -> gguf's value, before it is written.
     """
     arch, build = KINDS[kind]
-    tiny = _Tiny(path, arch, quant, seed, head)
+    tiny = _Tiny(path, arch, quant, seed, head, kv_heads)
     tiny.vocabulary(words, controls, add_bos, add_space_prefix)
     if template is not None:
         tiny.gguf.add_chat_template(template)
@@ -66,10 +68,13 @@ def value(it: Any) -> Any:
 class _Tiny:
     """A GGUF being written: its metadata and random tensors."""
 
-    def __init__(self, path: Path, arch: str, quant: str | None, seed: int, head: int) -> None:
+    def __init__(
+        self, path: Path, arch: str, quant: str | None, seed: int, head: int, kv_heads: int
+    ) -> None:
         self.gguf = gguf.GGUFWriter(path, arch)
         self.arch = arch
         self.head = head
+        self.kv_heads = kv_heads
         self._quant = gguf.GGMLQuantizationType[quant] if quant else None
         self._random = np.random.default_rng(seed)
         self.gguf.add_name(f"tiny {arch}")
@@ -126,8 +131,8 @@ class _Tiny:
         self, p: str, *, bias: bool = False, norms: bool = False, gated: bool = False
     ) -> None:
         """Query, key, value and output of block `p`; gated ones have a query twice as wide."""
-        wide = _HEADS * self.head
-        rows = {"attn_q": wide * (2 if gated else 1), "attn_k": wide, "attn_v": wide}
+        wide, narrow = _HEADS * self.head, self.kv_heads * self.head
+        rows = {"attn_q": wide * (2 if gated else 1), "attn_k": narrow, "attn_v": narrow}
         for name, n in rows.items():
             self.random(f"{p}{name}.weight", n, _E)
             if bias:
@@ -177,7 +182,7 @@ class _Tiny:
 
 
 def _dense(t: _Tiny) -> None:
-    t.says_attention()
+    t.says_attention(t.kv_heads)
     for p in t.blocks("attn_norm", "ffn_norm"):
         t.attention(p)
         t.ffn(p)
@@ -185,7 +190,7 @@ def _dense(t: _Tiny) -> None:
 
 def _swa(t: _Tiny) -> None:
     """gemma3: every second layer sees only WINDOW tokens."""
-    t.says_attention()
+    t.says_attention(t.kv_heads)
     t.says(attention__sliding_window=WINDOW, attention__sliding_window_pattern=2)
     for p in t.blocks("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"):
         t.attention(p, norms=True)

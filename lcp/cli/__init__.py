@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 import lcp
-from lcp.cli import completion, models, sessions
+from lcp.cli import completion, look, models, sessions
 from lcp.cli.chat import chat
 from lcp.cli.doctor import doctor
 from lcp.cli.info import info
@@ -37,6 +37,7 @@ app.command("list")(models.list_)
 app.command()(models.rm)
 app.command()(models.verify)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(look.app, name="look")
 
 
 @app.callback(invoke_without_command=True)

@@ -34,10 +34,10 @@ def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int
     return size
 
 
-def about(model: Model, size: int, kv_type: str) -> int:
-    """About the bytes of a context of `size` tokens with ROWS rows: cache, logits (computed and
+def about(model: Model, size: int, kv_type: str, rows: int = ROWS) -> int:
+    """About the bytes of a context of `size` tokens with `rows` rows: cache, logits (computed and
     copied), and the attention scores of a batch with their mask."""
-    logits = 2 * ROWS * model.n_vocab * 4
+    logits = 2 * rows * model.n_vocab * 4
     heads = library().llama_model_n_head(model.handle)
     scores = min(N_BATCH, size) * size * (heads + 1) * 4
     return int(kv_bytes(model, size, kv_type) + logits + scores)

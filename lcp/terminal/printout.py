@@ -13,19 +13,36 @@ from rich.console import Console
 from rich.text import Text
 
 from lcp.terminal.clean import clean
-from lcp.terminal.table import lines, one_line
+from lcp.terminal.table import cut_to, lines, one_line
 
+PICTURE = 88  # columns of a picture
 _GAP = 2  # between columns, and before lines that belong to a title
 
 
 class Printout:
-    """Prints to stdout from top to bottom. Colours only in a terminal; elsewhere 80 columns."""
+    """Prints to stdout from top to bottom. Colours only in a terminal; elsewhere 80 columns. A
+    `picture` is printed nowhere, and given by `svg`."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        out = out or sys.stdout
+    def __init__(self, out: TextIO | None = None, *, picture: bool = False) -> None:
+        out = io.StringIO() if picture else out or sys.stdout
         if isinstance(out, io.TextIOWrapper):
             out.reconfigure(errors="replace")  # better a "?" than no page
-        self._console = Console(file=out, highlight=False, markup=False, emoji=False)
+        self._console = Console(
+            file=out, highlight=False, markup=False, emoji=False, record=picture,
+            force_terminal=picture or None, color_system="truecolor" if picture else "auto",
+            width=PICTURE if picture else None, legacy_windows=False if picture else None,
+        )  # fmt: skip
+
+    @property
+    def width(self) -> int:
+        """Columns of the page."""
+        return self._console.width
+
+    def svg(self, title: str) -> str:
+        """What was printed, as a picture."""
+        from rich.terminal_theme import SVG_EXPORT_THEME
+
+        return self._console.export_svg(title=title, theme=SVG_EXPORT_THEME)
 
     def title(self, left: str, right: str = "") -> None:
         """A name, and a text at the right margin, or below the name if both do not fit."""
@@ -71,11 +88,13 @@ class Printout:
         *,
         drop: Sequence[int] = (),
         marked: int | None = None,
+        cut: int | None = None,
     ) -> None:
         """Columns of numbers, right-aligned; the last column is text.
 
-        If they do not fit, the columns `drop` are left out, one after another; if that is not
-        enough, the rows are printed as a list. The row `marked` is bold.
+        If they do not fit, the columns `drop` are left out, one after another; then the last one
+        is cut, as long as it keeps `cut` cells. If that is not enough, the rows are printed as a
+        list. The row `marked` is bold.
         """
         cells, width = (
             [[one_line(cell) for cell in row] for row in (head, *rows)],
@@ -89,6 +108,10 @@ class Printout:
                 break
         last = columns[-1]
         room = width - sum(widths[i] + _GAP for i in columns[:-1]) - _GAP
+        if cut is not None and cut <= room < widths[last]:
+            widths[last] = room
+            for row in cells:
+                row[last] = cut_to(row[last], room)
         if room < widths[last]:
             for line in lines([[row[i] for i in columns] for row in cells], width, head=True):
                 self._print(line, "")
@@ -105,6 +128,10 @@ class Printout:
         last = len(rows[0]) - 1 if rows else 0
         for line in lines(rows, self._console.width, cut=(last,)):
             self._print(line, "")
+
+    def chart(self, chart: Text) -> None:
+        """A drawing of characters (see token_charts.py and look_charts.py)."""
+        self._console.print(chart, soft_wrap=True, end="")
 
     def text(self, text: str) -> None:
         """A longer text, not wrapped."""

@@ -9,6 +9,7 @@ from lcp.terminal.clean import clean
 # A probability from here on -> how its token looks.
 _STEPS = ((0.9, ""), (0.5, "green"), (0.2, "yellow"), (0.05, "red"), (0.0, "bold red underline"))
 _ALTERNATING = ("cyan", "yellow")
+_LEVELS = " ▁▂▃▄▅▆▇█"
 _BAR = 30  # columns of a probability of 1
 _FOLDED = 300  # tokens that are shown of a long list, half from each end
 
@@ -28,10 +29,10 @@ def coloured(rows: Sequence[tuple[str, float]]) -> Text:
 def bars(rows: Sequence[tuple[str, str, float]]) -> Text:
     """A line and a bar for each (mark, piece, probability)."""
     drawing = Text()
-    wide = max((len(_visible(piece)) for _, piece, _ in rows), default=0)
+    wide = max((len(visible(piece)) for _, piece, _ in rows), default=0)
     for mark, piece, p in rows:
         bar = "█" * max(1, round(_BAR * p))
-        drawing.append(f"{mark:>3} {_visible(piece):<{wide}} {p:>7.2%} ")
+        drawing.append(f"{mark:>3} {visible(piece):<{wide}} {p:>7.2%} ")
         drawing.append(f"{bar}\n", _style(p) or "green")
     return drawing
 
@@ -46,18 +47,29 @@ def tokens(rows: Sequence[tuple[int, str]]) -> Text:
             if i == half:
                 drawing.append(f"\n… {folded:,} tokens …\n", "dim")
             continue
-        drawing.append(_visible(piece), _ALTERNATING[i % 2])
+        drawing.append(visible(piece), _ALTERNATING[i % 2])
         drawing.append(f"[{id}] ", "dim")
         if "\n" in piece:
             drawing.append("\n")
     return drawing if drawing.plain.endswith("\n") else drawing.append("\n")
 
 
+def levels(shares: Sequence[float]) -> str:
+    """A character for each share of 0..1, by its height: a blank is 0, █ is 1."""
+    return "".join(_LEVELS[max(0, min(8, round(8 * share)))] for share in shares)
+
+
+def bar(share: float, width: int = _BAR) -> str:
+    """A bar of `width` columns for a share of 1."""
+    halves = max(0, min(2 * width, round(2 * width * share)))
+    return "█" * (halves // 2) + "▌" * (halves % 2)
+
+
 def _style(p: float) -> str:
     return next(style for low, style in _STEPS if p >= low)
 
 
-def _visible(piece: str) -> str:
+def visible(piece: str) -> str:
     """The piece with visible line ends, tabs and spaces at its edges."""
     shown = clean(piece).replace("\n", "⏎").replace("\t", "⇥")
     inner = shown.strip(" ")

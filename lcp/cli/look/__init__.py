@@ -1,0 +1,10 @@
+"""`lcp look`: looks inside a model. One file a command; opening.py is what they share."""
+
+import typer
+
+from lcp.cli.look.layers import layers
+
+ABOUT = "Look inside a model: follow a fact, see how a token is chosen, switch heads off."
+
+app = typer.Typer(help=ABOUT, rich_markup_mode=None, no_args_is_help=True)
+app.command("layers")(layers)

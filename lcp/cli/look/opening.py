@@ -1,0 +1,259 @@
+"""What all commands of `lcp look` share: their options, the model, the thread, the output."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from lcp import paths
+from lcp.cli import completion, lookup, memory
+from lcp.errors import LcpError, NotSupported, UsageError
+from lcp.words import count
+
+if TYPE_CHECKING:
+    from lcp.engine.model import Model
+    from lcp.engine.native import StopByte
+    from lcp.engine.observe import Observer
+    from lcp.settings import Settings
+    from lcp.terminal.printout import Printout
+
+Result = TypeVar("Result")
+
+SETTINGS = ("n_gpu_layers", "threads")  # flags that all commands have
+SILENT = 2.0  # seconds of work without a word
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL] TEXT", help="Model name or file, then the text.",
+        autocompletion=completion.models,
+    ),
+]  # fmt: skip
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", metavar="NAME", help="Model; all words are then the text.",
+        autocompletion=completion.models,
+    ),
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Svg = Annotated[
+    Path | None, typer.Option("--svg", metavar="FILE", help="Also save the picture as SVG.")
+]
+AsChat = Annotated[
+    bool, typer.Option("--chat", help="Put the text into the chat template, as a question.")
+]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A loaded model, for a job on the thread that computes."""
+
+    model: "Model"
+    name: str  # what people call it
+    settings: "Settings"
+    free: int | None  # bytes of memory
+    tell: Callable[[str, int, int], None]  # progress: what is being done, how much of how much
+    _stop: "StopByte"
+    _life: ExitStack
+    _threads: int
+
+    def observe(self, tokens: int, *, rows: int = 1, sequences: int = 1, **more: Any) -> "Observer":
+        """A context for so many tokens, whose tensors can be watched; freed after the job."""
+        from lcp.engine.observe import Observer
+
+        made = Observer(
+            self.model, self._stop, size=tokens, rows=rows, sequences=sequences,
+            threads=self._threads, free=self.free, **more,
+        )  # fmt: skip
+        return self._life.enter_context(made)
+
+    def tokens(self, text: str, *, chat: bool = False, least: int = 2) -> list[int]:
+        """The tokens of a text, from BOS on. LcpError if there are fewer than `least`, or more than
+        the model was trained for."""
+        model = self.model
+        if not text.strip():
+            raise UsageError('There is no text. Give one: lcp look next "Once upon a time"')
+        found = model.tokenize(self.prompt(text) if chat else text)
+        if model.adds_bos and model.bos >= 0 and found[:1] != [model.bos]:
+            found = [model.bos, *found]
+        if len(found) < least:
+            raise UsageError(
+                f'"{text}" is {count(len(found), "token")}, and {least} are needed: the first '
+                "token has nothing to look back at. Give a longer text."
+            )
+        trained = model.n_ctx_train
+        if trained and len(found) > trained:
+            raise LcpError(
+                f"The text has {len(found):,} tokens, and {self.name} was trained for "
+                f"{trained:,}. Give a shorter text."
+            )
+        return found
+
+    def token(self, text: str) -> int:
+        """The token that a text stands for: the text itself, or its number. UsageError if it is
+        none, or several."""
+        if text.isdecimal() and int(text) < self.model.n_vocab:
+            return int(text)
+        for spelled in (text, f" {text}"):
+            found = self.model.tokenize(spelled, special=True)
+            if len(found) == 1:
+                return found[0]
+        pieces = ", ".join(f"{self.piece(t)!r} ({t})" for t in self.model.tokenize(text)[:8])
+        raise UsageError(
+            f"{text!r} is not a token of {self.name}"
+            + (f": it is several, {pieces}. Give one of them, by its number." if pieces else ".")
+        )
+
+    def piece(self, token: int) -> str:
+        """What a token spells."""
+        return self.model.text([token])
+
+    def prompt(self, text: str) -> str:
+        """A question as the chat template writes it. LcpError if the model has none."""
+        from datetime import datetime
+
+        from lcp.engine.template_choice import choose
+
+        source = self.model.chat_template
+        if not source:
+            raise LcpError(
+                f"{self.name} has no chat template: it is a base model, which continues text. "
+                "Leave out --chat."
+            )
+        model = self.model
+        choice = choose(
+            source,
+            now=datetime.now().astimezone(),
+            bos=model.text([model.bos]) if model.bos >= 0 else "",
+            eos=model.text([model.eos]) if model.eos >= 0 else "",
+            name=self.name,
+            own=False,
+        )
+        asked = [{"role": "user", "content": text}]
+        return choice.template.render(asked, self.settings.template_variables, ask=True)
+
+
+def words_of(given: Sequence[str] | None, model: str | None) -> tuple[str | None, list[str]]:
+    """The name of the model, if the first word is one, and the other words."""
+    from lcp.downloads import library
+
+    words = list(given or ())
+    if model is None and words and library.is_model(words[0]):
+        model, *words = words
+    return model, words
+
+
+def text_of(words: Sequence[str]) -> str:
+    """One text from the words of a command line; @FILE is the text of a file."""
+    from lcp.cli import inputs
+
+    text = " ".join(words)
+    return inputs.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
+
+
+def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], Result]) -> Result:
+    """Load the model of this name, or the default one, and let `job` look into it.
+
+    The job runs on a thread of its own, so that Ctrl-C ends it within a second. Progress is shown
+    once it takes longer than a moment.
+    """
+    from lcp.chat import sizes
+    from lcp.cli.services import title
+    from lcp.engine import probe
+    from lcp.engine.model import Model
+    from lcp.engine.native import StopByte
+    from lcp.engine.worker import Emit, Worker
+    from lcp.machine import physical_cores
+    from lcp.terminal.screen import Screen
+
+    settings = _settings(flags)
+    wanted = name or settings.model
+    found = lookup.find(wanted) if wanted else lookup.default()
+    shown = title(found.path.name, wanted)
+    gpu = probe.check_once(paths.cache())
+    screen, stop, begun = Screen(), StopByte(), time.monotonic()
+    fit = sizes.choose(found.path, settings, memory.figures_folder(), gpu, shown)
+    free = memory.free()
+
+    def work(emit: Emit) -> Result:
+        def loading(fraction: float) -> bool:
+            emit((f"loading {shown}", round(100 * fraction), 100))
+            return not stop.is_set()
+
+        with ExitStack() as life:
+            model = Model.load(found.path, fit.n_gpu_layers, loading, fit.repack, name=shown)
+            life.callback(model.close)
+            threads = settings.threads or physical_cores()
+
+            def tell(what: str, done: int, total: int) -> None:
+                emit((what, done, total))
+
+            opened = OpenModel(
+                model, found.name, settings, free, tell, stop, life.enter_context(ExitStack()),
+                threads,
+            )  # fmt: skip
+            return job(opened)
+
+    worker = Worker()
+    try:
+        task = worker.submit(work)
+        for what, done, total in task:
+            if time.monotonic() - begun > SILENT:
+                screen.progress(f"{what}: {done:,} of {total:,} (Ctrl-C stops)")
+        return task.result()
+    finally:
+        stop.set()
+        worker.close()
+        screen.clear_progress()
+
+
+def publish(
+    show: "Callable[[Printout], None]", data: Mapping[str, Any], as_json: bool, svg: Path | None
+) -> None:
+    """Print what was found: for people, or as JSON; and save it as a picture if asked to."""
+    from lcp.terminal.printout import Printout
+    from lcp.terminal.screen import Screen
+
+    if as_json:
+        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    else:
+        show(Printout())
+    if svg:
+        page = Printout(picture=True)
+        show(page)
+        try:
+            svg.write_text(page.svg(f"lcp {' '.join(sys.argv[1:2])}"), "utf-8")
+        except OSError as error:
+            raise LcpError(f"Cannot write {svg}: {error.strerror}. Choose another file.") from None
+        Screen().notice(f"Saved {svg}.")
+
+
+def tokens_json(opened: OpenModel, tokens: Sequence[int]) -> list[dict[str, Any]]:
+    """Tokens for JSON: their numbers, and what they spell."""
+    return [{"id": int(t), "text": opened.piece(int(t))} for t in tokens]
+
+
+def _settings(given: Mapping[str, Any]) -> "Settings":
+    """What a chat would have been told: flags, environment, config.toml. A context of the usual
+    size is not needed here."""
+    from lcp.settings import Layers, from_environment, from_file
+
+    settings = Layers(
+        flags=given,
+        environment=from_environment(os.environ),
+        config=from_file(paths.config() / "config.toml"),
+    ).resolve()
+    return replace(settings, ctx_size=512, kv_type="f16", flash_attn="off")
+
+
+def wrong_kind(opened: OpenModel, why: str) -> NotSupported:
+    """The error for a model that cannot be looked at in this way."""
+    return NotSupported(f"{opened.name} {why} Choose another model: lcp list.")
