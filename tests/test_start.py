@@ -24,7 +24,8 @@ def imported_by(*words, home):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["chat", "--help"], ["look", "--help"], ["--version"], ["chat", "--bogus"], []]
+    "words",
+    [["--help"], ["chat", "--help"], ["look", "-h"], ["--version"], ["chat", "--bogus"], []],
 )
 def test_help_imports_nothing_heavy(words, home):
     modules = imported_by(*words, home=home)

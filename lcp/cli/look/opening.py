@@ -170,7 +170,7 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
     from lcp.engine import probe
     from lcp.engine.model import Model
     from lcp.engine.native import StopByte
-    from lcp.engine.worker import Emit, Worker
+    from lcp.worker import Emit, Worker
     from lcp.machine import physical_cores
     from lcp.terminal.screen import Screen
 
