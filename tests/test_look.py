@@ -25,5 +25,5 @@ def test_layers(look, tiny):
     assert [row["layer"] for row in found["layers"]] == [0, 1]
     last = found["layers"][-1]
     assert last["rank"] == 1
-    assert last["says"][0] == pytest.approx(found["answer"], rel=1e-5)
+    assert last["says"][0]["p"] == pytest.approx(found["answer"]["p"], rel=1e-5)
     assert found["error"] < 1e-4

@@ -170,9 +170,9 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
     from lcp.engine import probe
     from lcp.engine.model import Model
     from lcp.engine.native import StopByte
-    from lcp.worker import Emit, Worker
     from lcp.machine import physical_cores
     from lcp.terminal.screen import Screen
+    from lcp.worker import Emit, Worker
 
     settings = _settings(flags)
     wanted = name or settings.model
