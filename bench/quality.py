@@ -40,12 +40,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcp.engine.context import Context, State
+from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, library
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.sampler import Sampler
 from lcp.engine.template import Template
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.machine import physical_cores
 from lcp.settings import Sampling
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.build_tools import HERE, BuildError, installed, tool
 from bench.measure import ESCAPES, BenchError, Row, Terminal, report
-from lcp.engine.native import extra_bufts
+from lcp.engine.llama_library import extra_bufts
 from lcp.machine import physical_cores
 
 SPIN = {"GOMP_SPINCOUNT": "1000"}

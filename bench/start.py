@@ -24,7 +24,7 @@ from functools import partial
 from bench.build_tools import tool
 from bench.measure import Row, Terminal, abba
 from bench.sides import READY, SPIN, Model, arguments, lcp_chat, lcp_env, run
-from lcp.engine.native import extra_bufts
+from lcp.engine.llama_library import extra_bufts
 
 LIMIT = 0.5  # seconds, the target
 LETTER = "z"  # in no banner and no line about what is going on

@@ -16,7 +16,7 @@ _END = object()
 
 
 class WorkerTask(Generic[Result]):
-    """A function that the engine thread runs; see lcp.engines.Task."""
+    """A function that the engine thread runs; see lcp.engine_interface.Task."""
 
     def __init__(self, job: Callable[[Emit], Result]) -> None:
         self._job = job

@@ -11,7 +11,7 @@ from typing import Any
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.engines import (
+from lcp.engine_interface import (
     Chunk,
     Constraint,
     Engine,

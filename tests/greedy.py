@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 
 from lcp.engine.context import Context
-from lcp.engine.native import StopByte, library
+from lcp.engine.llama_library import StopByte, library
 
 CLOSE = 0.01
 

@@ -38,7 +38,7 @@ from rich.console import Console
 from lcp import commands
 from lcp.chat import attachments
 from lcp.chat.chat import Chat
-from lcp.chat.loop import Talk
+from lcp.chat.input_loop import Talk
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store

@@ -3,7 +3,7 @@
 import pytest
 
 from lcp import paths
-from lcp.downloads import names
+from lcp.downloads import model_names
 from lcp.downloads.catalog import catalog
 from lcp.downloads.repo_files import normal, quant_of
 from lcp.errors import SettingsError
@@ -23,7 +23,7 @@ def test_the_catalogue_can_be_read_and_used():
     for name, entry in entries.items():
         assert entry.name == name
         assert entry.name == entry.name.lower() and "/" not in name
-        where = names.parse(f"{entry.repo}:{entry.quant}")
+        where = model_names.parse(f"{entry.repo}:{entry.quant}")
         assert (where.repo, where.quant) == (entry.repo, entry.quant)
         assert entry.quant == normal(entry.quant) == quant_of(f"{entry.quant}.gguf")
         assert entry.size and 10**8 < entry.size < 10**11

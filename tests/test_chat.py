@@ -23,8 +23,8 @@ from terminal import (
 from lcp import commands
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
-from lcp.chat.loop import Talk
-from lcp.engines import ThinkingEnded
+from lcp.chat.input_loop import Talk
+from lcp.engine_interface import ThinkingEnded
 from lcp.errors import LcpError, NotSupported
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log

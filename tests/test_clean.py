@@ -13,7 +13,8 @@ from terminal import CTRL_C, ENTER, NOW, OPEN_PASTE, TAB, Glass, InProcess, Pape
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.services import Services
-from lcp.engines import Alternative, TokenProb
+from lcp.commands import command_table
+from lcp.engine_interface import Alternative, TokenProb
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.settings import Layers
@@ -214,7 +215,7 @@ def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, mon
     engine = Numbers(*[Said(EVERYTHING, thinking=EVERYTHING)] * 400)
     chat = Chat(engine, conversation, log, screen, line, Layers(), services=services)
     chat.keep(conversation.rename(line))
-    for command in commands.TABLE:
+    for command in command_table.TABLE:
         for argument in ("", "1", line):
             if command.name != "exit":
                 chat.ask(line)

@@ -13,8 +13,8 @@ from terminal import NOW, Glass, Paper, a_console
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.cli.chat import chat as command_line
-from lcp.commands import settings
-from lcp.engines import PromptMessage
+from lcp.commands import command_table, settings
+from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -41,7 +41,7 @@ def refused(chat, line):
 
 def test_help_lists_every_command(chat):
     text = does(chat, "/help")
-    for command in commands.TABLE:
+    for command in command_table.TABLE:
         assert f"/{command.name}" in text
         assert command.meaning in text
     assert "Alt-Enter" in does(chat, "/help keys")
@@ -61,10 +61,10 @@ def test_help_fits_a_screen(chat, columns, rows):
 
 
 def test_help_says_more_of_every_command(chat):
-    assert {command.name for command in commands.TABLE} == commands.DETAILS.keys()
-    for command in commands.TABLE:
+    assert {command.name for command in command_table.TABLE} == command_table.DETAILS.keys()
+    for command in command_table.TABLE:
         text = does(chat, f"/help {command.name}")
-        told, example = commands.DETAILS[command.name]
+        told, example = command_table.DETAILS[command.name]
         assert told in text
         assert len(told) > len(command.meaning) // 2
         assert example.split()[0] == f"/{command.name}"
@@ -75,7 +75,7 @@ def test_help_says_more_of_every_command(chat):
 
 def test_only_exit_ends_the_chat(chat):
     chat.ask("Hi.")
-    for command in commands.TABLE:
+    for command in command_table.TABLE:
         if command.name != "exit":
             with suppress(LcpError):
                 commands.run(chat, f"/{command.name}")
@@ -106,11 +106,11 @@ def test_help_of_one_command(chat):
 
 
 def test_what_other_programs_call_a_command_is_understood(chat):
-    names = {command.name for command in commands.TABLE}
-    assert not names & {*commands.ELSEWHERE, *commands.SAME}
-    assert not commands.ELSEWHERE.keys() & commands.SAME.keys()
-    assert {meant.split()[0] for meant in commands.ELSEWHERE.values()} <= names
-    assert set(commands.SAME.values()) <= names
+    names = {command.name for command in command_table.TABLE}
+    assert not names & {*command_table.ELSEWHERE, *command_table.SAME}
+    assert not command_table.ELSEWHERE.keys() & command_table.SAME.keys()
+    assert {meant.split()[0] for meant in command_table.ELSEWHERE.values()} <= names
+    assert set(command_table.SAME.values()) <= names
 
 
 @pytest.mark.parametrize("line", ["/quit", "/bye", "/q", "/QUIT", "/Exit"])
@@ -128,7 +128,7 @@ def test_other_words_for_a_command_run_it(chat):
 
 def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat):
     chat.ask("Hi.")
-    for command in commands.TABLE:
+    for command in command_table.TABLE:
         if not command.arguments:
             expected = f"/{command.name} takes no argument. Leave out all of it."
             assert refused(chat, f"/{command.name} all of it") == expected

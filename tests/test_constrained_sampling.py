@@ -11,21 +11,21 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lcp.chat.chat import Chat
-from lcp.decoder import Decoder
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.gbnf_matcher import GbnfMatcher
+from lcp.engine.llama_library import StopByte
 from lcp.engine.llguidance_matcher import examine
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte
 from lcp.engine.reply import tag_tokens
-from lcp.engines import Constraint, NoTokenFits, PromptMessage, Request
+from lcp.engine_interface import Constraint, NoTokenFits, PromptMessage, Request
 from lcp.errors import AnswerDoesNotMatch, SettingsError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
+from lcp.text_decoder import Decoder
 
 NOW = datetime(2026, 11, 22)
 STORY = [PromptMessage("user", "Tell me a story.")]

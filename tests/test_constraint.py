@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lcp.engine.constraint import check
-from lcp.engines import Constraint
+from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 
 CHAIN = [f"r{i} ::= r{i + 1}" for i in range(200_000)]
@@ -71,7 +71,7 @@ def test_the_check_takes_little(name):
     wish = json.dumps({"kind": kind, "text": text, "name": "it"})
     program = (
         "import resource, subprocess, sys; "
-        "subprocess.run([sys.executable, '-m', 'lcp.engine.child', 'constraint'], "
+        "subprocess.run([sys.executable, '-m', 'lcp.engine.child_main', 'constraint'], "
         "stdin=sys.stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); "
         "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
         "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"

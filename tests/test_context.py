@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from tiny import KINDS, WINDOW
 
 from lcp.engine.context import N_BATCH, Context, Stopped
+from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, library
-from lcp.engines import Progress
+from lcp.engine_interface import Progress
 from lcp.errors import ContextFull, NotEnoughMemory, SettingsError
 
 SIZE = 2048
@@ -593,7 +593,7 @@ def test_a_context_larger_than_memory_is_one_sentence(tiny, kind):
         "from pathlib import Path\n"
         "from lcp.engine.context import Context\n"
         "from lcp.engine.model import Model\n"
-        "from lcp.engine.native import StopByte\n"
+        "from lcp.engine.llama_library import StopByte\n"
         "from lcp.errors import NotEnoughMemory\n"
         "model = Model.load(Path(sys.argv[1]))\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"

@@ -18,11 +18,11 @@ GOES_ON, SENTENCE = "goes on without", "one sentence"
 WRITERS = {
     "downloads/hub_cache.py": SENTENCE,
     "downloads/download.py": SENTENCE,
-    "downloads/records.py": GOES_ON,
-    "engine/probe.py": GOES_ON,
+    "downloads/pulls_and_uses.py": GOES_ON,
+    "engine/cpu_check.py": GOES_ON,
     "engine/temporary_file.py": SENTENCE,  # not on Linux: it needs no folder there
     "engine/statefile.py": GOES_ON,
-    "modelfile/llamacpp.py": GOES_ON,
+    "modelfile/llamacpp_answers.py": GOES_ON,
     "session/export.py": SENTENCE,
     "session/log.py": GOES_ON,
     "terminal/editor.py": SENTENCE,

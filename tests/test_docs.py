@@ -10,7 +10,7 @@ import pytest
 from terminal import terminal_environment
 
 import lcp
-from lcp.commands import TABLE
+from lcp.commands.command_table import TABLE
 from lcp.settings import OPTIONS, Settings
 from lcp.terminal.key_bindings import KEYS
 

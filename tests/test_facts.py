@@ -10,7 +10,7 @@ from ggufs import BOOL, STRING, U32, described, gguf, pair
 
 from lcp.errors import GgufError
 from lcp.modelfile.facts import facts, template_source
-from lcp.modelfile.parts import OpenFile, local, open_model
+from lcp.modelfile.model_files import OpenFile, local, open_model
 
 MATRIX = ("blk.0.ffn_up.weight", (256, 2))
 

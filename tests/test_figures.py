@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 import pytest
 
 from lcp.chat.chat import Chat
-from lcp.chat.status import Status
+from lcp.chat.toolbar_text import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import Layers, Settings

@@ -8,7 +8,7 @@ import pytest
 from hub import Hub
 from terminal import CTRL_C, ENTER, Pty, terminal_environment
 
-from lcp.cli import first_run, memory
+from lcp.cli import first_run, free_memory
 from lcp.downloads.catalog import Entry, catalog
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
@@ -38,7 +38,7 @@ def test_of_many_those_around_the_best_are_shown():
 
 
 def test_of_the_catalogue_something_is_offered_here():
-    offered, best = first_run.choose(list(catalog().values()), memory.room(), first_run.QUICK)
+    offered, best = first_run.choose(list(catalog().values()), free_memory.room(), first_run.QUICK)
     assert best in offered
     assert all(e.size and e.licence and e.good_for for e in offered)
 

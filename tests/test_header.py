@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lcp.errors import GgufError, LcpError
 from lcp.modelfile.header import Array, read_header
-from lcp.modelfile.memory import exact
+from lcp.modelfile.memory_needs import exact
 
 ARCH = pair("general.architecture", STRING, "llama")
 HUGE = 2**62

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from terminal import terminal_environment
 
 from lcp.downloads import hub
-from lcp.downloads.names import Name, is_remote, parse
+from lcp.downloads.model_names import Name, is_remote, parse
 from lcp.downloads.repo_files import normal
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
@@ -258,7 +258,7 @@ def test_a_server_that_is_down(monkeypatch):
 @pytest.mark.slow
 def test_offline_nobody_is_asked(server, home):
     code = (
-        "from lcp.downloads import hub; from lcp.downloads.names import Name\n"
+        "from lcp.downloads import hub; from lcp.downloads.model_names import Name\n"
         "try: hub.look_up(Name('owner/model'))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.json_schema import translate_pattern
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, examine
-from lcp.engines import Constraint, PromptMessage, Request
+from lcp.engine_interface import Constraint, PromptMessage, Request
 from lcp.errors import AnswerDoesNotMatch, SettingsError
 from lcp.settings import Sampling, Settings
 

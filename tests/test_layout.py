@@ -17,16 +17,16 @@ LEVELS = {
     "cli": 8,
     "commands": 7,
     "chat": 4,
-    "doctor": 3,
+    "health_checks": 3,
     **dict.fromkeys(ROOMS, 2),
-    "recommended": 1.5,
-    "decoder": 1.5,
+    "recommended_settings": 1.5,
+    "text_decoder": 1.5,
     "repetition": 1.5,
     "worker": 1.5,
-    "engines": 1.2,
+    "engine_interface": 1.2,
     "settings": 1,
-    "kinds": 0,
-    "child": 0,
+    "gguf_kinds": 0,
+    "child_process": 0,
     "machine": 0,
     "paths": -0.5,
     "words": 0,
@@ -38,7 +38,7 @@ PARTS_OF_THE_KEYBOARD = (
     "keyboard",
     "key_bindings",
     "history",
-    "completion",
+    "tab_completion",
     "toolbar",
     "graphemes",
 )
@@ -71,7 +71,7 @@ def name(path):
 
 
 def dotted(path):
-    """The name under which Python imports a file: lcp.chat.loop."""
+    """The name under which Python imports a file: lcp.chat.input_loop."""
     return ".".join(("lcp", *path.relative_to(LCP).with_suffix("").parts)).removesuffix(".__init__")
 
 
@@ -145,7 +145,7 @@ def test_no_two_modules_import_each_other_in_a_circle(trees):
     graph = {}
     for own, path in paths.items():
         asked = imports(at_run_time(trees[path]))
-        # "lcp.kinds.DRAFT" is a name in the module lcp.kinds
+        # "lcp.gguf_kinds.DRAFT" is a name in the module lcp.gguf_kinds
         found = {m if m in paths else m.rpartition(".")[0] for m in asked}
         graph[own] = found & paths.keys() - {own}
     try:

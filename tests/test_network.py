@@ -13,7 +13,7 @@ from terminal import terminal_environment
 from test_http import copy, get, servers, tls  # noqa: F401  # fixtures
 
 from lcp.downloads import hub
-from lcp.downloads.names import Name, is_remote
+from lcp.downloads.model_names import Name, is_remote
 from lcp.downloads.proxies import proxy_for
 from lcp.errors import DownloadError
 

@@ -8,8 +8,8 @@ import pytest
 from tiny import KINDS
 
 from lcp.engine.context import Context, Stopped
+from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, library
 from lcp.engine.observe import Observer
 from lcp.errors import ContextFull, NotEnoughMemory
 

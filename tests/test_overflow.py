@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lcp.chat import window_notices
 from lcp.chat.overflow import CONDENSE, Overflow
-from lcp.engines import Progress, PromptMessage
+from lcp.engine_interface import Progress, PromptMessage
 from lcp.errors import TooLong
 from lcp.session.conversation import Conversation
 from lcp.settings import Settings

@@ -10,8 +10,8 @@ from tiny import KINDS
 from lcp.engine import probs
 from lcp.engine.context import Context
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.native import StopByte, library
-from lcp.engines import Progress, PromptMessage, Request
+from lcp.engine.llama_library import StopByte, library
+from lcp.engine_interface import Progress, PromptMessage, Request
 from lcp.errors import NotEnoughMemory
 from lcp.settings import Sampling, Settings
 

@@ -11,7 +11,7 @@ from tiny import TEMPLATE
 from lcp.engine.model import Model
 from lcp.engine.prompt import PromptWriter, Remembered
 from lcp.engine.template import CHATML, Template
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.errors import TemplateError
 
 TRIMMING = (

@@ -14,10 +14,10 @@ from greedy import assert_says_what_a_fresh_one_says
 
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
-from lcp.chat.status import Status
+from lcp.chat.toolbar_text import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.native import library
-from lcp.engines import Chunk
+from lcp.engine.llama_library import library
+from lcp.engine_interface import Chunk
 from lcp.errors import LcpError, SessionError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load

@@ -12,7 +12,7 @@ from terminal import ENTER, Pty, terminal_environment
 
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
-from lcp.engines import PromptMessage, Request
+from lcp.engine_interface import PromptMessage, Request
 from lcp.errors import TemplateError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log

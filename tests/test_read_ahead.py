@@ -7,7 +7,7 @@ import pytest
 
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.read_ahead import HELD_BACK
-from lcp.engines import PromptMessage, Request
+from lcp.engine_interface import PromptMessage, Request
 from lcp.settings import Sampling, Settings
 from lcp.words import common_prefix
 

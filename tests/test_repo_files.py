@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcp import kinds
+from lcp import gguf_kinds
 from lcp.downloads.repo_files import (
     BEST_FIRST,
     RepoFile,
@@ -416,4 +416,7 @@ def test_names_of_models_with_such_a_word_in_them(path):
 def test_a_header_is_stronger_than_a_word_within_a_name():
     model = RepoFile("m-Q8_0.gguf", 8 * GB, kind="")
     assert len(models([model, RepoFile("m-draft-Q8_0.gguf", GB, kind="")])) == 2
-    assert models([model, RepoFile("small-Q8_0.gguf", GB, kind=kinds.DRAFT)])[0].path == model.path
+    assert (
+        models([model, RepoFile("small-Q8_0.gguf", GB, kind=gguf_kinds.DRAFT)])[0].path
+        == model.path
+    )

@@ -12,7 +12,7 @@ import pytest
 
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
-from lcp.engines import PromptMessage, Request
+from lcp.engine_interface import PromptMessage, Request
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store
 from lcp.settings import Layers, Sampling, Settings

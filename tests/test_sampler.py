@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lcp.engine.context import Context
+from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, library
 from lcp.engine.sampler import Sampler
 from lcp.settings import Sampling
 

@@ -12,10 +12,10 @@ from terminal import NOW, Glass, Paper, a_console
 from test_store import files_no_larger_than
 
 from lcp import commands
-from lcp.chat import resume, saved_cache, webpage
+from lcp.chat import resume_notices, saved_cache, webpage
 from lcp.chat.chat import Chat
 from lcp.chat.services import Services
-from lcp.commands import chats
+from lcp.commands import saved_chats
 from lcp.errors import LcpError
 from lcp.session import export
 from lcp.session.conversation import Conversation
@@ -192,11 +192,11 @@ def test_the_cache_of_a_one_shot_is_saved_only_when_it_is_resumed(begin, begun, 
 
 
 def test_of_many_chats_the_last_used_are_listed(begin, monkeypatch):
-    begun = [begin() for _ in range(chats.LISTED + 2)]
+    begun = [begin() for _ in range(saved_chats.LISTED + 2)]
     for chat in begun:
         chat.keep(chat.conversation.ask("Hi."))
     lines = does(begun[0], "/sessions").splitlines()
-    assert len(lines) == chats.LISTED + 1
+    assert len(lines) == saved_chats.LISTED + 1
     assert "/sessions TEXT" in lines[-1]
 
 
@@ -372,15 +372,15 @@ def test_the_end_of_a_long_last_turn_is_shown(begin):
     out, err = chat.screen._out.file, chat.screen._err.file
     chat.ask("Count.")
     out.truncate(0)
-    resume.show_last(chat)
+    resume_notices.show_last(chat)
     assert err.getvalue().endswith("\n> Count.\n\n\n")
     text = out.getvalue().lstrip("\0")
     assert text.startswith("…line 28\n")
     assert text.endswith("line 39\n")
     chat.ask("Again " * 500)
     out.truncate(0)
-    resume.show_last(chat)
-    assert out.getvalue().count("x") == resume.SHOWN - 3
+    resume_notices.show_last(chat)
+    assert out.getvalue().count("x") == resume_notices.SHOWN - 3
     assert (out.getvalue() + err.getvalue()).count("…") == 2
 
 
@@ -390,7 +390,7 @@ def test_an_answer_that_goes_on_in_the_middle_of_its_code_is_drawn_as_code(begin
     chat.ask("Count.")
     glass = Glass(60, 40)
     chat.screen._out = a_console(Paper(glass), 60, 40)
-    resume.show_last(chat)
+    resume_notices.show_last(chat)
     assert "   line_39 = 39\n" in glass.text()
     assert "```" not in glass.text()
     assert glass.text().rstrip().endswith("That is all.")
@@ -439,7 +439,7 @@ def test_which_chat_goes_on_is_told(begin):
     does(chat, "/save trip")
     chat.keep(chat.conversation.ask("Why?"))
     chat.screen._err.file.truncate(0)
-    resume.tell(chat)
+    resume_notices.tell(chat)
     assert chat.screen._err.file.getvalue().lstrip("\0").splitlines() == [
         f"Resumed {chat.log.id} (1 turn) · trip · Why?",
         "Its last question has no answer yet; /retry answers it.",
@@ -450,7 +450,7 @@ def test_a_chat_whose_last_answer_was_cut_says_what_goes_on_with_it(begin):
     chat = begin(Said("It", ended="length"))
     chat.ask("Why?")
     chat.screen._err.file.truncate(0)
-    resume.tell(chat)
+    resume_notices.tell(chat)
     told = chat.screen._err.file.getvalue().splitlines()[-1]
     assert "/continue" in told
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment, uncut
 
-from lcp.cli.report import Report
+from lcp.cli.script_output import Report
 from lcp.cli.stdin import MOST
 from lcp.engine.reply import LlamaReply
-from lcp.engines import ThinkingEnded
+from lcp.engine_interface import ThinkingEnded
 from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
 

@@ -17,11 +17,11 @@ from terminal import ENTER, NOW, Pty
 from lcp import commands
 from lcp.chat import switch
 from lcp.chat.chat import Chat
-from lcp.chat.loop import Talk
+from lcp.chat.input_loop import Talk
 from lcp.chat.services import FoundModel, Services
-from lcp.chat.status import Status
+from lcp.chat.toolbar_text import Status
 from lcp.engine.engine import LlamaEngine
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load

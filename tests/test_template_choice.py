@@ -8,7 +8,7 @@ from tiny import write
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.sampler import Sampler
 from lcp.engine.template_choice import choose
-from lcp.engines import PromptMessage, Request
+from lcp.engine_interface import PromptMessage, Request
 from lcp.errors import TemplateError
 from lcp.settings import Sampling, Settings
 

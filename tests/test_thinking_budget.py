@@ -8,16 +8,16 @@ import pytest
 from fakes import does, gbnf
 
 from lcp.chat.chat import Chat
-from lcp.decoder import Decoder
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
-from lcp.engines import PromptMessage, Request, ThinkingEnded
+from lcp.engine_interface import PromptMessage, Request, ThinkingEnded
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
+from lcp.text_decoder import Decoder
 
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 STORY = [PromptMessage("user", "Tell me a story.")]

@@ -12,7 +12,7 @@ from terminal import NOW
 from lcp.chat import webpage
 from lcp.chat.attachments import attach
 from lcp.session.conversation import Conversation
-from lcp.terminal.html import fragment
+from lcp.terminal.markdown_html import fragment
 
 VOID = {"meta", "br", "hr"}
 TAGS = VOID | {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.errors import TooLong
 from lcp.session.message import Message, Turn
 from lcp.session.window import Window, fit, messages

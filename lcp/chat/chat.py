@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lcp import words
-from lcp.chat import sentences, window_notices
+from lcp.chat import answer_notices, window_notices
 from lcp.chat.attachments import attach
-from lcp.chat.draft import Draft, Drafting, weigh
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
-from lcp.chat.unsupported import unsupported
-from lcp.engines import (
+from lcp.chat.typed_message import Draft, Drafting, weigh
+from lcp.chat.unsupported_settings import unsupported
+from lcp.engine_interface import (
     Constraint,
     Engine,
     Loading,
@@ -100,7 +100,7 @@ class Chat:
         self._keep_answer(reply)
         self.stats = reply.stats
         if reply.remark:
-            self.screen.notice(sentences.remark(reply.remark))
+            self.screen.notice(answer_notices.remark(reply.remark))
         leave(asked)
         if self._unwritten:
             raise self._unwritten
@@ -334,7 +334,7 @@ class Chat:
 
     def _say_progress(self, progress: Progress, window: Window, started: float, held: int) -> None:
         if progress.total > 64:  # fewer are read before a person could see it
-            self.screen.progress(sentences.reading(progress, time.perf_counter() - started))
+            self.screen.progress(answer_notices.reading(progress, time.perf_counter() - started))
         if progress.done == progress.total:
             seconds = time.perf_counter() - started
             if line := window_notices.reading(self.overflow, window, progress, seconds, held):
@@ -347,7 +347,7 @@ class Chat:
             said = bool(answer.content or answer.sampled)
             with suppress(LcpError):  # the number in the toolbar and in /context
                 self.stats = replace(self.stats, ctx_used=self.engine.used(self.overflow.visible()))
-            self.screen.notice(sentences.numbers(self.stats, answer.ended, said))
+            self.screen.notice(answer_notices.numbers(self.stats, answer.ended, said))
             self.screen.blank()
 
 

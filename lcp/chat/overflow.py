@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from lcp.engines import Engine, PromptMessage
+from lcp.engine_interface import Engine, PromptMessage
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.message import Message, Turn

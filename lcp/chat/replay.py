@@ -11,7 +11,7 @@ from typing import Any
 from lcp import words
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
-from lcp.engines import Engine, Progress, PromptMessage, Reply, Request
+from lcp.engine_interface import Engine, Progress, PromptMessage, Reply, Request
 from lcp.errors import LcpError, SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp import paths
-from lcp.engines import Engine
+from lcp.engine_interface import Engine
 from lcp.errors import ModelNotFound
 from lcp.session.store import Store
 from lcp.settings import Settings

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from lcp.session.conversation import Conversation
 from lcp.session.export import pieces, plain_name
 from lcp.session.message import Message
-from lcp.terminal import html
+from lcp.terminal import markdown_html
 from lcp.words import count
 
 _PAGE = """\
@@ -144,12 +144,12 @@ def page(conversation: Conversation) -> str:
         f"{conversation.created:%Y-%m-%d %H:%M}", plain_name(conversation.model),
         count(len(turns), "turn"), f"one of {branches} branches" if branches > 1 else "",
     ]  # fmt: skip
-    title = html.text(conversation.name or conversation.title() or "Chat")
+    title = markdown_html.text(conversation.name or conversation.title() or "Chat")
     return _PAGE.format(title=title, facts=_joined(facts), style=_STYLE, body="".join(parts))
 
 
 def _section(kind: str, title: str, body: str) -> str:
-    return f'<section class="{kind}">\n<h2>{html.text(title)}</h2>\n{body}</section>\n'
+    return f'<section class="{kind}">\n<h2>{markdown_html.text(title)}</h2>\n{body}</section>\n'
 
 
 def _system(text: str) -> str:
@@ -163,9 +163,9 @@ def _question(message: Message) -> str:
 
 def _answer(message: Message) -> str:
     """The thinking, the answer and its statistics."""
-    body = html.fragment(message.content)
+    body = markdown_html.fragment(message.content)
     if message.thinking.strip():
-        body = _fold("thinking", "Thinking", html.fragment(message.thinking)) + body
+        body = _fold("thinking", "Thinking", markdown_html.fragment(message.thinking)) + body
     tokens, rate = (message.stats.get(name) for name in ("reply_tokens", "tokens_per_second"))
     facts = [
         f"{tokens:,} tokens" if isinstance(tokens, int) else "",
@@ -177,29 +177,31 @@ def _answer(message: Message) -> str:
 
 
 def _joined(facts: list[str]) -> str:
-    return " · ".join(html.text(fact) for fact in facts if fact)
+    return " · ".join(markdown_html.text(fact) for fact in facts if fact)
 
 
 def _typed(text: str) -> str:
     """Text as a person typed it; code blocks are coloured."""
     return "".join(
-        html.code(piece.removesuffix("\n"), info)
+        markdown_html.code(piece.removesuffix("\n"), info)
         if is_code
-        else f'<p class="typed" dir="auto">{html.text(piece.strip())}</p>\n'
+        else f'<p class="typed" dir="auto">{markdown_html.text(piece.strip())}</p>\n'
         for piece, is_code, info in pieces(text)
         if is_code or piece.strip()
     )
 
 
 def _fold(kind: str, title: str, inside: str) -> str:
-    head = f'<summary dir="auto">{html.text(title)}</summary>'
+    head = f'<summary dir="auto">{markdown_html.text(title)}</summary>'
     return f'<details class="{kind}">\n{head}\n{inside}</details>\n'
 
 
 def _folded(path: str, source: str) -> str:
     """A file; its ending names the language."""
     lines = count(source.count("\n"), "line")
-    return _fold("file", f"{path} · {lines}", html.code(source.removesuffix("\n"), _ending(path)))
+    return _fold(
+        "file", f"{path} · {lines}", markdown_html.code(source.removesuffix("\n"), _ending(path))
+    )
 
 
 def _ending(path: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lcp import words
 from lcp.chat.overflow import Overflow
-from lcp.engines import Progress
+from lcp.engine_interface import Progress
 from lcp.session.message import Turn
 from lcp.session.window import Window
 

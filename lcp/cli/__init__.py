@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 import lcp
-from lcp.cli import completion, look, models, sessions
+from lcp.cli import installed_models, look, sessions, shell_completion
 from lcp.cli.chat import chat
 from lcp.cli.doctor import doctor
 from lcp.cli.info import info
@@ -33,9 +33,9 @@ app.command("chat")(chat)
 app.command()(doctor)
 app.command("info")(info)
 app.command()(pull)
-app.command("list")(models.list_)
-app.command()(models.rm)
-app.command()(models.verify)
+app.command("list")(installed_models.list_)
+app.command()(installed_models.rm)
+app.command()(installed_models.verify)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(look.app, name="look")
 
@@ -66,7 +66,7 @@ def main() -> None:
     if "_LCP_COMPLETE" in os.environ:
         sys.modules["rich"] = None  # type: ignore[assignment]  # typer would load it for the shell
     if any(word.endswith("-completion") for word in sys.argv[1:2]):
-        completion.mend_scripts()
+        shell_completion.mend_scripts()
     try:
         sys.exit(app(standalone_mode=False))  # what typer.Exit carries, and 130 after Ctrl-C
     except SystemExit as error:

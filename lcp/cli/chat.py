@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths
-from lcp.cli import completion, inputs, lookup, options, stdin
-from lcp.cli.conversation import open_conversation
+from lcp.cli import model_lookup, option_files, options, shell_completion, stdin
+from lcp.cli.chat_services import find
+from lcp.cli.chat_services import services as chat_services
+from lcp.cli.new_or_resumed import open_conversation
 from lcp.cli.pull import find_or_pull
-from lcp.cli.report import Report
-from lcp.cli.services import find
-from lcp.cli.services import services as chat_services
+from lcp.cli.script_output import Report
 from lcp.errors import LcpError, ModelNotFound, UsageError
 from lcp.words import count
 
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat
     from lcp.chat.services import FoundModel, Services
-    from lcp.engines import Constraint
+    from lcp.engine_interface import Constraint
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
     from lcp.settings import Layers, Settings
@@ -40,7 +40,7 @@ class ChatArguments:
         typer.Argument(
             metavar="MODEL|PROMPT",
             help="Model name or file, then a question.",
-            autocompletion=completion.models,
+            autocompletion=shell_completion.models,
         ),
     ] = None
     model: Annotated[
@@ -50,7 +50,7 @@ class ChatArguments:
             "--model",
             metavar="NAME",
             help="Model; all words are then the question.",
-            autocompletion=completion.models,
+            autocompletion=shell_completion.models,
         ),
     ] = None
     prompt: Annotated[
@@ -75,7 +75,7 @@ class ChatArguments:
             "--resume",
             metavar="ID|NAME|last",
             help="Continue a saved chat.",
-            autocompletion=completion.chats,
+            autocompletion=shell_completion.chats,
         ),
     ] = None
     resume_last: Annotated[
@@ -161,14 +161,14 @@ def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
     from lcp.settings import Layers, from_environment, from_file
 
     if "system" in flags:
-        flags["system"] = inputs.system(flags["system"])
+        flags["system"] = option_files.system(flags["system"])
     layers = Layers(
         flags=flags,
         environment=from_environment(os.environ),
         config=from_file(paths.config() / "config.toml"),
     )
     settings = layers.resolve()
-    template = inputs.template(asked.chat_template) if asked.chat_template else None
+    template = option_files.template(asked.chat_template) if asked.chat_template else None
     services = chat_services(template, asked.verbose)
     resume = "last" if asked.resume_last else asked.resume
     persona = _persona(settings, services.personas, resuming=bool(resume))
@@ -183,7 +183,7 @@ def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
         raise UsageError("--json is for scripts, -i for a person. Leave one of them out.")
     terminal = stdin.terminal() if asked.interactive and piped else None
     person = asked.interactive or not (asked.lines or piped or question)
-    constraint, notices = inputs.constraint(asked.json_schema, asked.regex, asked.grammar)
+    constraint, notices = option_files.constraint(asked.json_schema, asked.regex, asked.grammar)
     log, conversation, resumed, saved = open_conversation(
         resume, model, settings, asked.no_save, person
     )
@@ -214,7 +214,7 @@ def _persona(
 def _question(asked: ChatArguments) -> tuple[str | None, str]:
     """The name of the model, if there is one, and the question."""
     model, words = asked.model, asked.words or []
-    if model is None and words and lookup.is_model(words[0]):
+    if model is None and words and model_lookup.is_model(words[0]):
         model, *words = words
     return model, " ".join([*words, *([asked.prompt] if asked.prompt else [])])
 
@@ -226,7 +226,7 @@ def _model(conversation: "Conversation", log: "Log", asked: ChatArguments) -> "F
     except ModelNotFound as error:
         if not log.is_kept:
             raise
-        from lcp.chat.resume import without_model
+        from lcp.chat.resume_notices import without_model
 
         raise without_model(error, log.id) from None
 
@@ -275,7 +275,7 @@ def _begin_with_system(chat: "Chat") -> None:
 
 def _run(job: ChatJob, chat: "Chat") -> Report:
     from lcp.chat import saved_cache, switch
-    from lcp.chat.resume import tell
+    from lcp.chat.resume_notices import tell
     from lcp.terminal.signals import quiet
 
     asked, screen, question, before = job.asked, chat.screen, job.question, ""
@@ -327,8 +327,8 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> "Chat":
     others."""
     from lcp import commands
     from lcp.chat import attachments
-    from lcp.chat.loop import Talk
-    from lcp.chat.resume import show_last, tell
+    from lcp.chat.input_loop import Talk
+    from lcp.chat.resume_notices import show_last, tell
     from lcp.session.export import plain_name
     from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 
@@ -360,6 +360,6 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> "Chat":
 
 def _resuming(chat: "Chat") -> str:
     """The command that continues this chat; "" if it is not on disk."""
-    from lcp.chat.resume import resuming
+    from lcp.chat.resume_notices import resuming
 
     return resuming(chat) if chat.log.is_kept and not chat.log.problem else ""

@@ -13,13 +13,13 @@ def doctor(
     ] = False,
 ) -> None:
     """Look at the installation: llama.cpp, CPU, GPU, folders. Exit 1 when something is wrong."""
-    from lcp import doctor
+    from lcp import health_checks
     from lcp.terminal.screen import Screen
 
-    findings = doctor.examine()
+    findings = health_checks.examine()
     if as_json:
-        sys.stdout.write(json.dumps(doctor.as_json(findings)) + "\n")
+        sys.stdout.write(json.dumps(health_checks.as_json(findings)) + "\n")
     else:
-        doctor.show(findings, Screen(err=sys.stdout))
+        health_checks.show(findings, Screen(err=sys.stdout))
     if any(finding.wrong for finding in findings):
         raise typer.Exit(1)

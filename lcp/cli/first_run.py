@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from lcp import words
-from lcp.cli import lookup, memory
-from lcp.cli.available import size_of
+from lcp.cli import free_memory, model_lookup
 from lcp.cli.pull import pull_model
+from lcp.cli.pull_search import size_of
 from lcp.errors import ModelNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ QUICK = 3_000_000_000  # bytes
 def default_name() -> str:
     """The name of the model to use if none is named; if none is here, ask which to download."""
     try:
-        return lookup.default().name
+        return model_lookup.default().name
     except ModelNotFound:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
@@ -35,12 +35,15 @@ def _offer() -> str:
     from lcp.downloads.catalog import catalog
     from lcp.terminal.screen import Screen
 
-    room, gpu_room = memory.room(), max((gpu.free * 3 // 4 for gpu in memory.gpus()), default=0)
+    room, gpu_room = (
+        free_memory.room(),
+        max((gpu.free * 3 // 4 for gpu in free_memory.gpus()), default=0),
+    )
     offered, best = choose(list(catalog().values()), room, max(QUICK, gpu_room))
     rows: list[tuple[str, ...]] = [("", "name", "size", "memory", "good for", "licence")]
     for entry in offered:
         size = entry.size or 0
-        needs = f"~{words.size(size + memory.overhead(size))}"
+        needs = f"~{words.size(size + free_memory.overhead(size))}"
         mark = "→" if entry is best else ""
         rows.append((mark, entry.name, size_of(entry), needs, entry.good_for, entry.licence))
     screen = Screen()
@@ -68,7 +71,7 @@ def choose(entries: "list[Entry]", room: int | None, quick: int) -> "tuple[list[
         return entry.size or 0
 
     fitting = sorted(
-        (e for e in entries if e.size and memory.verdict(e.size, room) == "fits"), key=size
+        (e for e in entries if e.size and free_memory.verdict(e.size, room) == "fits"), key=size
     )
     if not fitting:
         raise ModelNotFound(

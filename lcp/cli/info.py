@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import paths, words
-from lcp.cli import completion, lookup, memory, options
+from lcp.cli import free_memory, model_lookup, options, shell_completion
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
 
 if TYPE_CHECKING:
+    from lcp.modelfile.context_table import Outlook
     from lcp.modelfile.facts import Facts
-    from lcp.modelfile.outlook import Outlook
-    from lcp.modelfile.parts import ModelFile
+    from lcp.modelfile.model_files import ModelFile
 
 UNFIT = 3  # exit code of an incomplete file, and of --check
 
@@ -32,7 +32,7 @@ class InfoArguments:
         typer.Argument(
             metavar="MODEL",
             help="File, model name, owner/repo[:QUANT] or address.",
-            autocompletion=completion.models,
+            autocompletion=shell_completion.models,
         ),
     ] = None
     every: Annotated[bool, typer.Option("--all", help="Print every key of the file.")] = False
@@ -58,13 +58,13 @@ class InfoArguments:
 
 def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
     """Show what a model is and what memory it needs. Its weights are never read."""
-    from lcp.cli import far
+    from lcp.cli import info_online
     from lcp.modelfile.facts import facts
 
     name, settings = asked.name, _settings(flags)
     card = None if asked.gpu_mem is None else _bytes(asked.gpu_mem)
-    if name and far.is_repository(name) and paths.at(name) is None:
-        far.list_models(name, asked.as_json)
+    if name and info_online.is_repository(name) and paths.at(name) is None:
+        info_online.list_models(name, asked.as_json)
         return
     with ExitStack() as files:
         model = _open(name, files)
@@ -84,16 +84,16 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
             told["tensors"] = [_tensor(t) for t in model.header.tensors]
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
-        from lcp.cli import infopage
+        from lcp.cli import info_page
         from lcp.terminal.printout import Printout
 
         page = Printout()
-        infopage.show(page, model, known)
-        infopage.show_memory(page, known, needs)
+        info_page.show(page, model, known)
+        info_page.show_memory(page, known, needs)
         if asked.every:
-            infopage.show_keys(page, model.header)
+            info_page.show_keys(page, model.header)
         if asked.tensors:
-            infopage.show_tensors(page, model.header)
+            info_page.show_tensors(page, model.header)
     fits = not isinstance(needs, str) and needs.fits and not known.problems
     if not model.complete or (asked.check and not fits):
         raise typer.Exit(UNFIT)
@@ -125,22 +125,22 @@ def _bytes(given: str) -> int:
 
 
 def _open(name: str | None, files: ExitStack) -> "ModelFile":
-    from lcp.cli import far
-    from lcp.downloads import library, names
-    from lcp.modelfile.parts import local
+    from lcp.cli import info_online
+    from lcp.downloads import library, model_names
+    from lcp.modelfile.model_files import local
 
     if name is None:
-        return local(lookup.default().path)
+        return local(model_lookup.default().path)
     path = paths.at(name)
     # A file by its own path, not by where a link leads: the other parts of a model lie beside it.
     if path and name not in library.installed():
         return local(path)
-    if far.is_address(name) and not names.is_remote(name):
-        return far.at_address(name, files)
+    if info_online.is_address(name) and not model_names.is_remote(name):
+        return info_online.at_address(name, files)
     try:
-        return local(lookup.find(name).path)
+        return local(model_lookup.find(name).path)
     except NotHere:
-        return far.on_hub(name, files)
+        return info_online.on_hub(name, files)
 
 
 # what it needs
@@ -150,11 +150,11 @@ def _outlook(
     name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
 ) -> "Outlook":
     """The memory table; an LcpError says why there is none."""
-    from lcp.cli.services import title
+    from lcp.cli.chat_services import title
     from lcp.machine import machine
-    from lcp.modelfile.llamacpp import check_loads
-    from lcp.modelfile.outlook import outlook
-    from lcp.modelfile.purpose import not_for_chat
+    from lcp.modelfile.context_table import outlook
+    from lcp.modelfile.llamacpp_answers import check_loads
+    from lcp.modelfile.non_chat_models import not_for_chat
 
     if why := not_for_chat(model.header):
         raise ModelError(f"This {why}")
@@ -162,12 +162,12 @@ def _outlook(
         raise ModelError("The memory it needs is known once all of its parts are here.")
     if known.bits_per_weight is None:
         raise ModelError("The memory it needs is not known: some tensors have an unknown type.")
-    found = memory.gpus() if card is None else ()
-    check_loads(model, memory.figures_folder(), title(model.name, name))
+    found = free_memory.gpus() if card is None else ()
+    check_loads(model, free_memory.figures_folder(), title(model.name, name))
     return outlook(
         model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
         n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, gpu_memory=card,
-        folder=None if found else memory.figures_folder(),
+        folder=None if found else free_memory.figures_folder(),
     )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def _as_json(model: "ModelFile", known: "Facts", needs: "Outlook | str") -> dict
 
 
 def _memory_json(outlook: "Outlook") -> dict[str, Any]:
-    from lcp.chat.sizes import refused
+    from lcp.chat.memory_fit import refused
 
     needs, machine, choice = outlook.needs, outlook.machine, outlook.choice
     return {

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from lcp.cli import completion
+from lcp.cli import shell_completion
 from lcp.settings import OPTIONS
 
 Run = Callable[[Any, dict[str, Any]], None]
@@ -57,7 +57,7 @@ def _flags(name: str) -> Iterator[inspect.Parameter]:
     shown = dict(help=rule["help"], show_default=False)
     if kind is not bool:
         metavar = rule.get("metavar") or "|".join(words if "choices" in rule else ("N", *words))
-        offered = completion.persona if name == "persona" else completion.one_of(words)
+        offered = shell_completion.persona if name == "persona" else shell_completion.one_of(words)
         shown |= dict(metavar=metavar, autocompletion=offered if words else None)
     for spellings, hidden, end in ((rule["flags"], False, ""), (rule["hidden"], True, _HIDDEN)):
         if spellings:

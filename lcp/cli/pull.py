@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcp import words
-from lcp.cli import available, completion, lookup, memory
-from lcp.cli.infopage import VERDICTS
+from lcp.cli import free_memory, model_lookup, pull_search, shell_completion
+from lcp.cli.info_page import VERDICTS
 from lcp.errors import DownloadError, NotHere, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def pull(
         typer.Argument(
             metavar="NAME",
             help="Catalogue name or owner/repo[:QUANT].",
-            autocompletion=completion.catalogue,
+            autocompletion=shell_completion.catalogue,
         ),
     ] = None,
     dry_run: Annotated[
@@ -52,11 +52,11 @@ def pull(
     NAME may also be owner/repo/file.gguf or an address of huggingface.co, and end in @revision.
     """
     if search is not None:
-        available.show_search(f"{search} {name or ''}", as_json)
+        pull_search.show_search(f"{search} {name or ''}", as_json)
     elif as_json:
         raise UsageError("--json needs --search WORDS.")
     elif name is None:
-        available.show_catalogue()
+        pull_search.show_catalogue()
     elif path := pull_model(name, dry_run, with_projector):
         sys.stdout.write(f"{path}\n")
 
@@ -64,14 +64,14 @@ def pull(
 def find_or_pull(name: str, remember: bool) -> "Installed":
     """The model for a chat. If it is not here, a person is asked whether to download it, and a
     script gets an error. `remember`: record its use, for `lcp list`."""
-    from lcp.downloads import library, records
+    from lcp.downloads import library, pulls_and_uses
     from lcp.downloads.catalog import catalog
 
     try:
-        found = lookup.find(name)
+        found = model_lookup.find(name)
     except NotHere as error:
         entry = catalog().get(error.name)
-        size = f" ({available.size_of(entry)})" if entry else ""
+        size = f" ({pull_search.size_of(entry)})" if entry else ""
         person = sys.stdin.isatty() and sys.stderr.isatty()
         if not person or not _confirmed(f"{name} is not here. Download it{size}?"):
             raise
@@ -79,7 +79,7 @@ def find_or_pull(name: str, remember: bool) -> "Installed":
         unnamed = library.Installed(path.stem, path)  # a revision or file without a name here
         found = next((one for one in library.installed().values() if one.path == path), unnamed)
     if remember and found.stored:
-        records.note_use(found.name)
+        pulls_and_uses.note_use(found.name)
     return found
 
 
@@ -93,7 +93,7 @@ def _confirmed(question: str) -> bool:
 
 def pull_model(name: str, dry_run: bool = False, projector: bool = False) -> Path | None:
     """Download a model unless it is here; its path, or None after a dry run."""
-    from lcp.downloads.places import HUB
+    from lcp.downloads.model_folders import HUB
 
     # 1) What is here. In the Hub cache it may be older than what the Hub has.
     here = _find_here(name)
@@ -101,7 +101,7 @@ def pull_model(name: str, dry_run: bool = False, projector: bool = False) -> Pat
         _say(f"{here.name} is already here ({here.stored.place if here.stored else 'a file'}).")
         return here.path
     # 2) What the Hub has, and which file is meant.
-    room = memory.room()
+    room = free_memory.room()
     try:
         repository, model, why = find_on_hub(name, room, here)
     except DownloadError as error:
@@ -123,20 +123,24 @@ def find_on_hub(
 ) -> "tuple[Repository, RepoModel, str]":
     """The repository and the model in it that a name means, and why this model if the name does
     not say; UsageError, after a list, if a person must choose. `room`: free memory in bytes."""
-    from lcp.downloads import hub, hub_cache, library, names
+    from lcp.downloads import hub, hub_cache, library, model_names
     from lcp.downloads.catalog import catalog
     from lcp.downloads.repo_files import choose
 
     entries = catalog()
     entry = entries.get(library.match_name(name, entries) or "")
-    where = names.Name(entry.repo, entry.quant) if entry and entry.repo else names.parse(name)
+    where = (
+        model_names.Name(entry.repo, entry.quant)
+        if entry and entry.repo
+        else model_names.parse(name)
+    )
     if here and here.stored and not where.quant:  # the quant that is here, not another one
         where = replace(where, path=here.stored.inside)
     repository = hub.look_up(where, [e.repo for e in entries.values() if e.repo])
     repository = hub_cache.with_downloaded(repository)
     choice = choose(
         repository.files,
-        lambda size: memory.verdict(size, room),
+        lambda size: free_memory.verdict(size, room),
         quant=where.quant,
         path=where.path,
         disk=_free_disk(hub_cache.repository_folder(repository)),
@@ -149,7 +153,7 @@ def find_on_hub(
 def _find_here(name: str) -> "Installed | None":
     """The model of this name, if it is here; ModelNotFound if it cannot be downloaded either."""
     try:
-        return lookup.find(name)
+        return model_lookup.find(name)
     except (NotHere, UsageError):  # or several of its files are here; the repository decides
         return None
 
@@ -168,7 +172,11 @@ def _list_choices(repository: "Repository", choice: "ModelChoice", room: int | N
     from lcp.terminal.screen import Screen
 
     rows: list[tuple[str, ...]] = [
-        (f"{repository.name}/{m.path}", words.size(m.size), VERDICTS[memory.verdict(m.size, room)])
+        (
+            f"{repository.name}/{m.path}",
+            words.size(m.size),
+            VERDICTS[free_memory.verdict(m.size, room)],
+        )
         for m in choice.models
     ]
     Screen().table(rows)
@@ -179,15 +187,15 @@ def _announce(
     label: str, repository: "Repository", files: "Sequence[RepoFile]", room: int | None
 ) -> None:
     """Print what will be downloaded; DownloadError if the disk is too small."""
-    from lcp.downloads import hub_cache, records
+    from lcp.downloads import hub_cache, pulls_and_uses
 
     size = sum(file.size for file in files)
     licence = f"licence {repository.licence}" if repository.licence else "no licence given"
     gated = ", gated (you have access)" if repository.gated else ""
-    fits = VERDICTS[memory.verdict(size, room)]
+    fits = VERDICTS[free_memory.verdict(size, room)]
     _say(f"{label}: {words.size(size)}, {fits}, {licence}{gated}.")
     for file in files:
-        last = records.last_pull(repository.name, file.path)
+        last = pulls_and_uses.last_pull(repository.name, file.path)
         if last and last.sha256 != file.etag:
             _say(
                 f"{file.path} has changed since you downloaded it on {last.date[:10]}: "
@@ -208,7 +216,7 @@ def _announce(
 
 def _download(repository: "Repository", files: "Sequence[RepoFile]") -> Path:
     """Download and verify every file; the path of the first one."""
-    from lcp.downloads import hub, hub_cache, records
+    from lcp.downloads import hub, hub_cache, pulls_and_uses
     from lcp.downloads.download import download
     from lcp.terminal.progress_bar import ProgressBar
 
@@ -220,7 +228,7 @@ def _download(repository: "Repository", files: "Sequence[RepoFile]") -> Path:
             paths.append(download(entry, token=hub.token(), on_progress=bar, on_notice=bar.notice))
         done = "already here" if file.here == file.size else "verified"
         _say(f"{title}: {done}, sha256 {file.etag[:12]}...")
-        records.remember(repository.name, file.path, entry.commit, file.etag, file.size)
+        pulls_and_uses.remember(repository.name, file.path, entry.commit, file.etag, file.size)
     return paths[0]
 
 

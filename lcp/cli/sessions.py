@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcp import paths, words
-from lcp.cli import completion
+from lcp.cli import shell_completion
 from lcp.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _at_least_one(value: int | None) -> int | None:
 WHICH = "Chat id or any part of it, the chat's name, or last."
 Id = Annotated[
     str,
-    typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=completion.chats),
+    typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=shell_completion.chats),
 ]
 Rows = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line.", callback=_here_or_before)
@@ -139,7 +139,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
     Each answer is generated from its own seed. The exit code is 1 if any tokens differ.
     """
     from lcp.chat.replay import Replay
-    from lcp.cli.services import services
+    from lcp.cli.chat_services import services
     from lcp.session.store import load
     from lcp.settings import Layers, from_environment, from_file
     from lcp.terminal.screen import Screen
@@ -185,7 +185,7 @@ def rename(
 def rm(
     ids: Annotated[
         list[str],
-        typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=completion.chats),
+        typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=shell_completion.chats),
     ],
     yes: Yes = False,
 ) -> None:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from lcp import words
-from lcp.chat import resume, window_notices
+from lcp.chat import resume_notices, window_notices
 from lcp.chat.chat import Chat
 from lcp.commands.command import Command
 from lcp.errors import LcpError
@@ -148,7 +148,7 @@ def history(chat: Chat, argument: str) -> None:
     """List the turns of this branch with their marks, or print the Nth in full."""
     said = chat.conversation.said()
     if argument:
-        resume.show(chat, _turn(chat, argument))
+        resume_notices.show(chat, _turn(chat, argument))
         return
     chat.screen.table(
         [

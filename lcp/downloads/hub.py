@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lcp
-from lcp.downloads.names import Name
+from lcp.downloads.model_names import Name
 from lcp.downloads.repo_files import RepoFile
 from lcp.downloads.urls import host, split_address, without_password
 from lcp.errors import DownloadError, ModelNotFound

@@ -19,7 +19,7 @@ from pathlib import Path, PureWindowsPath
 
 from lcp.downloads.http import is_set
 from lcp.downloads.hub import Repository
-from lcp.downloads.places import hub_cache_folder
+from lcp.downloads.model_folders import hub_cache_folder
 from lcp.downloads.repo_files import RepoFile
 from lcp.errors import DownloadError
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcp import paths
-from lcp.downloads import names, records
+from lcp.downloads import model_names, pulls_and_uses
 from lcp.downloads.catalog import Entry, catalog
-from lcp.downloads.places import (
+from lcp.downloads.model_folders import (
     HUB,
     LM_STUDIO,
     OLLAMA,
@@ -90,11 +90,11 @@ def find(name: str) -> Installed:
     if key := match_name(name, here):
         return here[key]
     if is_remote(name):
-        return _of_hub(names.parse(name), here)
-    if names.is_ollama(name):
+        return _of_hub(model_names.parse(name), here)
+    if model_names.is_ollama(name):
         raise ModelNotFound(
-            f"Ollama has no {names.plain(name)} on this computer. Get it: ollama pull "
-            f"{names.spellings(name)[1]}"
+            f"Ollama has no {model_names.plain(name)} on this computer. Get it: ollama pull "
+            f"{model_names.spellings(name)[1]}"
         )
     if name.lower().endswith(".gguf"):
         raise ModelNotFound(f"There is no file {name}.", name)
@@ -113,7 +113,7 @@ def find(name: str) -> Installed:
 def match_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that is meant, in any letter case and any form of names.spellings."""
     lower = {one.lower(): one for one in known}
-    found = [lower[form.lower()] for form in names.spellings(name) if form.lower() in lower]
+    found = [lower[form.lower()] for form in model_names.spellings(name) if form.lower() in lower]
     return name if name in lower.values() else next(iter(found), None)
 
 
@@ -122,7 +122,7 @@ def default() -> Installed:
     here = installed()
     if len(here) == 1:
         return next(iter(here.values()))
-    if used := [(when, name) for name in here if (when := records.last_use(name))]:
+    if used := [(when, name) for name in here if (when := pulls_and_uses.last_use(name))]:
         return here[max(used)[1]]
     if DEFAULT in here:
         return here[DEFAULT]
@@ -136,7 +136,7 @@ def is_model(word: str) -> bool:
     known = _known_names()
     if word in known or word.lower().endswith(".gguf") or is_remote(word):
         return True
-    if _file(word) or names.is_ollama(word):
+    if _file(word) or model_names.is_ollama(word):
         return True
     # "What" may start a question even if a model is called "what"
     key = match_name(word, known)
@@ -150,10 +150,10 @@ def similar(word: str) -> list[str]:
 
 def is_remote(name: str) -> bool:
     """Whether a name is a repository on the Hub, a file in one, or an address of either."""
-    if not names.is_remote(name) or _file(name):
+    if not model_names.is_remote(name) or _file(name):
         return False
     # models/x/y.gguf is a mistyped path if there is a folder models
-    return bool(names.front(name)) or name.rstrip("/").count("/") < 2 or not _folder(name)
+    return bool(model_names.front(name)) or name.rstrip("/").count("/") < 2 or not _folder(name)
 
 
 def check_removable(model: Installed) -> StoredModel:
@@ -188,7 +188,7 @@ def remove(model: Installed) -> int:
         raise ModelError(
             f"Cannot remove {error.filename}: {error.strerror}. Delete it yourself."
         ) from error
-    records.forget_use(model.name)
+    pulls_and_uses.forget_use(model.name)
     return freed
 
 
@@ -214,7 +214,7 @@ def verify(model: Installed, on_bytes: Callable[[int], None] = lambda n: None) -
     return hashes
 
 
-def _of_hub(wanted: names.Name, here: dict[str, Installed]) -> Installed:
+def _of_hub(wanted: model_names.Name, here: dict[str, Installed]) -> Installed:
     """The model here that matches all parts of a name."""
     for place in (HUB, LM_STUDIO, OLLAMA):  # if two have it, the first counts
         found = [one for one in here.values() if one.stored and _matches(wanted, one.stored, place)]
@@ -231,7 +231,7 @@ def _of_hub(wanted: names.Name, here: dict[str, Installed]) -> Installed:
     raise NotHere(f"{wanted} is not here.", str(wanted))
 
 
-def _matches(wanted: names.Name, one: StoredModel, place: str) -> bool:
+def _matches(wanted: model_names.Name, one: StoredModel, place: str) -> bool:
     return (
         one.place == place
         and one.repo.lower().removeprefix("hf.co/") == wanted.repo.lower()
@@ -310,7 +310,7 @@ def _expected(part: Path, stored: StoredModel | None, number: int) -> str | None
     name = part.readlink().name if part.is_symlink() else part.name
     if sha := re.fullmatch(r"(?:sha256-)?([0-9a-f]{64})", name):
         return sha[1]
-    if stored and (pull := records.last_pull(stored.repo, stored.paths_inside[number])):
+    if stored and (pull := pulls_and_uses.last_pull(stored.repo, stored.paths_inside[number])):
         return pull.sha256
     return None
 

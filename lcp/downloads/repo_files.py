@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lcp import kinds
+from lcp import gguf_kinds
 from lcp.errors import ModelNotFound
 
 # Best first, for the same model, by llama.cpp's measurements of perplexity against size. More bits
@@ -31,7 +31,8 @@ _QUANT = re.compile(rf"(?:^|(?<=[-._]))(UD-)?({'|'.join(_LONGEST)})(?=$|[-.])", 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 _CUT = re.compile(r"\.gguf[-.](part-?\w+|split-?\w+)$", re.IGNORECASE)  # cut as plain bytes
 _SEPARATOR = re.compile(r"[-._]+")
-# First words of files that are not models. Other words of lcp.kinds also start names of models.
+# First words of files that are not models. Other words of lcp.gguf_kinds also start names of
+# models.
 _FIRST = re.compile(r"(mmproj|imatrix|mtp|draft|eagle3?|dflash|dspark|lora|adapter)[-._]", re.I)
 _BEST_PROJECTORS = ("F16", "BF16", "Q8_0", "F32")
 
@@ -48,7 +49,7 @@ class RepoFile:
     size: int  # bytes
     etag: str = ""  # its sha256, or git's sha1 for a small file
     here: int = 0  # bytes that are downloaded already
-    kind: str | None = None  # by its header, see lcp.kinds; "": a model; None: not read
+    kind: str | None = None  # by its header, see lcp.gguf_kinds; "": a model; None: not read
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class RepoModel:
     quant: str | None
     base: str  # the name without quant and part number: the same for all quants of a model
     missing: tuple[str, ...] = ()  # paths of missing parts
-    kind: str = ""  # see lcp.kinds; "" for a model
+    kind: str = ""  # see lcp.gguf_kinds; "" for a model
 
     @property
     def path(self) -> str:
@@ -135,7 +136,7 @@ def gguf_files(files: Iterable[RepoFile]) -> list[RepoModel]:
 
 
 def kind(file: RepoFile, among: Iterable[RepoFile] = ()) -> str:
-    """The kind of a GGUF file, see lcp.kinds; "" for a model.
+    """The kind of a GGUF file, see lcp.gguf_kinds; "" for a model.
 
     The name of a model ends with its quant. A word after the quant, before the name, or in the
     folder name says what other kind of file it is (docs/gguf.md of ggml: `Type`). Within the name,
@@ -148,19 +149,21 @@ def kind(file: RepoFile, among: Iterable[RepoFile] = ()) -> str:
     words = _SEPARATOR.split(own)
     first = _FIRST.match(stem + "-")
     named = [*folders, *_SEPARATOR.split(suffix), first[1] if first else ""]
-    named += [w for w in words if kinds.by_word(w) in (kinds.PROJECTOR, kinds.MATRIX)]
-    named += [w for w in words[-1:] if kinds.by_word(w) == kinds.ADAPTER]
-    told = next(filter(None, map(kinds.by_word, named)), "") or file.kind or ""
+    named += [
+        w for w in words if gguf_kinds.by_word(w) in (gguf_kinds.PROJECTOR, gguf_kinds.MATRIX)
+    ]
+    named += [w for w in words[-1:] if gguf_kinds.by_word(w) == gguf_kinds.ADAPTER]
+    told = next(filter(None, map(gguf_kinds.by_word, named)), "") or file.kind or ""
     if stem.lower().startswith("ggml-vocab"):
-        return kinds.VOCABULARY
+        return gguf_kinds.VOCABULARY
     if told or file.kind is not None:
         return told
     for word in words[1:]:
-        if kinds.by_word(word) == kinds.DRAFT:
+        if gguf_kinds.by_word(word) == gguf_kinds.DRAFT:
             without = re.sub(rf"[-._]{re.escape(word)}(?=[-._]|$)", "", own, flags=re.I).casefold()
             alike = [f.size for f in among if _base(f.path.rpartition("/")[2]) == without]
             if any(size > 2 * file.size for size in alike):
-                return kinds.DRAFT
+                return gguf_kinds.DRAFT
     return ""
 
 
@@ -176,7 +179,7 @@ def projectors(files: Iterable[RepoFile], beside: str = "") -> list[RepoFile]:
         return elsewhere, known, len(file.path), file.path
 
     found = [f for f in files if f.path.lower().endswith(".gguf")]
-    return sorted((f for f in found if kind(f) == kinds.PROJECTOR), key=place)
+    return sorted((f for f in found if kind(f) == gguf_kinds.PROJECTOR), key=place)
 
 
 def choose(
@@ -195,7 +198,7 @@ def choose(
     found = models(files)
     if path:
         one = _whole(_at(path, files))
-        return ModelChoice((one,), kinds.sentence(one.kind) if one.kind else "")
+        return ModelChoice((one,), gguf_kinds.sentence(one.kind) if one.kind else "")
     if not found:
         raise ModelNotFound(_nothing(files))
     if quant:

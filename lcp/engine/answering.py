@@ -9,20 +9,20 @@ from dataclasses import replace
 from typing import Any
 
 from lcp import repetition
-from lcp.decoder import Decoder
 from lcp.engine import llguidance_matcher
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
 from lcp.engine.context import Context, Stopped
 from lcp.engine.gbnf_matcher import GbnfMatcher
+from lcp.engine.llama_library import StopByte
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, Vocabulary
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
-from lcp.engines import Constraint, NoTokenFits, Progress, Request
+from lcp.engine_interface import Constraint, NoTokenFits, Progress, Request
 from lcp.errors import ContextFull
+from lcp.text_decoder import Decoder
 from lcp.thinking_tags import NONE, tags
 from lcp.worker import Emit
 

@@ -7,8 +7,8 @@ mistaken constraint may take all time and memory, or crash the library that comp
 
 from dataclasses import asdict
 
-from lcp import child
-from lcp.engines import Constraint
+from lcp import child_process
+from lcp.engine_interface import Constraint
 from lcp.errors import NativeError, SettingsError
 from lcp.words import short
 
@@ -22,7 +22,7 @@ def check(constraint: Constraint) -> list[str]:
     Raises SettingsError if no answer can match it or if the check takes too much time or memory;
     NativeError if the library cannot run here.
     """
-    result = child.run("constraint", asdict(constraint), timeout=_WAIT_S)
+    result = child_process.run("constraint", asdict(constraint), timeout=_WAIT_S)
     if not result.answers:
         said = result.stderr.strip().splitlines()
         if result.status == 1 and said and "MemoryError" not in said[-1]:  # a bug, or no library

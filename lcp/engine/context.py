@@ -15,11 +15,11 @@ from typing import Any
 
 from lcp.engine.cache_plan import Plan, plan
 from lcp.engine.kv_cells import Cells, MemoryKind
+from lcp.engine.llama_library import StopByte, abort_callback, library, log
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, abort_callback, library, log
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention
-from lcp.engines import Progress
+from lcp.engine_interface import Progress
 from lcp.errors import ContextFull, ModelError, NativeError, NotEnoughMemory, SettingsError
 
 SHORT = 64

@@ -6,7 +6,7 @@ Runs in the child process: a GPU's driver may be slow or crash.
 import ctypes
 from typing import Any
 
-from lcp.engine.native import supports_gpu, symbol
+from lcp.engine.llama_library import supports_gpu, symbol
 
 # ggml-backend.h: enum ggml_backend_dev_type
 _KINDS = ("cpu", "gpu", "igpu", "accel", "meta")

@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
+from lcp.engine.llama_library import StopByte
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.reply import LlamaReply
-from lcp.engines import Constraint, Loading, PromptMessage, Request, TokenProb
+from lcp.engine_interface import Constraint, Loading, PromptMessage, Request, TokenProb
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
 from lcp.worker import Emit, Worker, WorkerTask
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
-    from lcp.engines import Engine
+    from lcp.engine_interface import Engine
 
 MEASURED = 32  # tokens of a prompt from which its speed is measured
 
 
 class LlamaEngine:
-    """See lcp.engines.Engine. Close it before the program ends."""
+    """See lcp.engine_interface.Engine. Close it before the program ends."""
 
     variables: Mapping[str, Any]
     raw = False

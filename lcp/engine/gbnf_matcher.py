@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from lcp.engine.context import Context
+from lcp.engine.llama_library import library, log
 from lcp.engine.model import Model
-from lcp.engine.native import library, log
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.engine.temporary_file import scratch
-from lcp.engines import Constraint
+from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 
 # What may contain anything: texts, classes, comments; then tokens by name, and counts.

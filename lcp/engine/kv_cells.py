@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lcp.engine.llama_library import library
 from lcp.engine.model import Model
-from lcp.engine.native import library
 from lcp.machine import physical_memory
 
 # State snapshots kept for models whose memory cannot be cut.

@@ -13,10 +13,10 @@ from typing import Any
 
 from lcp.engine import json_schema
 from lcp.engine.context import Context
+from lcp.engine.llama_library import library
 from lcp.engine.model import Model
-from lcp.engine.native import library
 from lcp.engine.sampler import Sampler, TokenCandidates
-from lcp.engines import Constraint
+from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 from lcp.words import short
 

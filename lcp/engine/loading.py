@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lcp.engine.answering import Answering
 from lcp.engine.context import Context
 from lcp.engine.kv_cells import keep_all_cells
+from lcp.engine.llama_library import StopByte
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte
 from lcp.engine.prompt import PromptWriter
 from lcp.machine import physical_cores
 from lcp.settings import Settings

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lcp import paths
-from lcp.engine.native import library, log
+from lcp.engine.llama_library import library, log
 from lcp.engine.params import model_params
 from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
-from lcp.recommended import usable
+from lcp.recommended_settings import usable
 from lcp.words import size
 
 # GGUF key -> name in Sampling (llama.cpp, src/llama-arch.cpp: LLM_KV_GENERAL_SAMPLING_*)

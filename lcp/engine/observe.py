@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lcp import words
 from lcp.engine.context import Stopped
+from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
 from lcp.engine.model import Model
-from lcp.engine.native import StopByte, abort_callback, library, log, symbol
 from lcp.engine.params import context_params
 from lcp.engine.probs import about
 from lcp.errors import ContextFull, NativeError, NotEnoughMemory

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lcp.engine.native import extra_bufts, library, supports_gpu
+from lcp.engine.llama_library import extra_bufts, library, supports_gpu
 
 # Tokens per llama_decode: the physical batch, so that an abort or a progress report is never
 # more than one graph away. A multiple would save nothing: llama.cpp splits it again.

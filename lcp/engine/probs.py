@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from lcp import words
 from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.kv_cells import kv_bytes
+from lcp.engine.llama_library import library
 from lcp.engine.model import Model
-from lcp.engine.native import library
 from lcp.engine.sampler import TokenCandidates
-from lcp.engines import Alternative, Progress, TokenProb
+from lcp.engine_interface import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
 from lcp.worker import Emit
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine.model import Model
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.errors import TemplateError
 from lcp.words import common_prefix
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lcp.engine.context import SHORT, Context, Stopped
 from lcp.engine.prompt import PromptWriter
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.errors import ContextFull, LcpError
 from lcp.words import common_prefix
 

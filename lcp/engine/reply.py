@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from lcp.decoder import PLAIN, Decoder
 from lcp.engine.model import Model
-from lcp.engines import Chunk, Progress, PromptMessage, Remark, Stats
+from lcp.engine_interface import Chunk, Progress, PromptMessage, Remark, Stats
+from lcp.text_decoder import PLAIN, Decoder
 from lcp.worker import Emit, WorkerTask
 
 # The least time between two Chunks. Each one wakes the other thread; if all cores compute, that
@@ -16,7 +16,7 @@ AFTER = 16  # tokens after an answer that may be tags or a stop string
 
 
 class LlamaReply:
-    """See lcp.engines.Reply."""
+    """See lcp.engine_interface.Reply."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

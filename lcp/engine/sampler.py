@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import compress
 
 from lcp.engine.context import Context
+from lcp.engine.llama_library import library
 from lcp.engine.model import Model
-from lcp.engine.native import library
 from lcp.settings import Sampling
 
 

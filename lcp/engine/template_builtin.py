@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from lcp.engine.native import library
+from lcp.engine.llama_library import library
 
 
 @functools.cache

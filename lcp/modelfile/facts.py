@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lcp.modelfile.header import Array, Header
-from lcp.modelfile.parts import ModelFile
-from lcp.modelfile.purpose import not_for_chat
+from lcp.modelfile.model_files import ModelFile
+from lcp.modelfile.non_chat_models import not_for_chat
 from lcp.modelfile.quants import file_quant
 from lcp.thinking_tags import thinks
 

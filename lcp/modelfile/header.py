@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcp.errors import GgufError
-from lcp.modelfile.blocks import MAX_KEPT, BlockReader
+from lcp.modelfile.block_reader import MAX_KEPT, BlockReader
 from lcp.modelfile.quants import quants
 
 Read = Callable[[int, int], bytes]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from lcp.engines import PromptMessage
+from lcp.engine_interface import PromptMessage
 from lcp.errors import TooLong
 from lcp.session.message import Message, Turn
 

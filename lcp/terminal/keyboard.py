@@ -35,13 +35,13 @@ from prompt_toolkit.utils import is_dumb_terminal
 from lcp.errors import LcpError
 from lcp.terminal import toolbar
 from lcp.terminal.clean import SIGNS
-from lcp.terminal.completion import CompletionWords, LineCompleter
 from lcp.terminal.editor import edit
 from lcp.terminal.graphemes import SideBySide
 from lcp.terminal.history import HistoryFile, SuggestFromHistory
 from lcp.terminal.key_bindings import bindings
 from lcp.terminal.long_pastes import LongPastes
 from lcp.terminal.signals import LEAVING, handling
+from lcp.terminal.tab_completion import CompletionWords, LineCompleter
 
 PROMPT = "> "
 PAUSE_S = 0.05  # after the last key, before `on_text` is called: nothing delays an echo

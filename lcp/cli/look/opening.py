@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from lcp import paths
-from lcp.cli import completion, lookup, memory
+from lcp.cli import free_memory, model_lookup, shell_completion
 from lcp.errors import LcpError, NotSupported, UsageError
 from lcp.words import count
 
 if TYPE_CHECKING:
+    from lcp.engine.llama_library import StopByte
     from lcp.engine.model import Model
-    from lcp.engine.native import StopByte
     from lcp.engine.observe import Observer
     from lcp.settings import Settings
     from lcp.terminal.printout import Printout
@@ -33,14 +33,14 @@ Texts = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL] TEXT", help="Model name or file, then the text.",
-        autocompletion=completion.models,
+        autocompletion=shell_completion.models,
     ),
 ]  # fmt: skip
 ModelName = Annotated[
     str | None,
     typer.Option(
         "-m", "--model", metavar="NAME", help="Model; all words are then the text.",
-        autocompletion=completion.models,
+        autocompletion=shell_completion.models,
     ),
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -153,10 +153,10 @@ def words_of(given: Sequence[str] | None, model: str | None) -> tuple[str | None
 
 def text_of(words: Sequence[str]) -> str:
     """One text from the words of a command line; @FILE is the text of a file."""
-    from lcp.cli import inputs
+    from lcp.cli import option_files
 
     text = " ".join(words)
-    return inputs.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
+    return option_files.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
 
 
 def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], Result]) -> Result:
@@ -165,23 +165,23 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
     The job runs on a thread of its own, so that Ctrl-C ends it within a second. Progress is shown
     once it takes longer than a moment.
     """
-    from lcp.chat import sizes
-    from lcp.cli.services import title
-    from lcp.engine import probe
+    from lcp.chat import memory_fit
+    from lcp.cli.chat_services import title
+    from lcp.engine import cpu_check
+    from lcp.engine.llama_library import StopByte
     from lcp.engine.model import Model
-    from lcp.engine.native import StopByte
     from lcp.machine import physical_cores
     from lcp.terminal.screen import Screen
     from lcp.worker import Emit, Worker
 
     settings = _settings(flags)
     wanted = name or settings.model
-    found = lookup.find(wanted) if wanted else lookup.default()
+    found = model_lookup.find(wanted) if wanted else model_lookup.default()
     shown = title(found.path.name, wanted)
-    gpu = probe.check_once(paths.cache())
+    gpu = cpu_check.check_once(paths.cache())
     screen, stop, begun = Screen(), StopByte(), time.monotonic()
-    fit = sizes.choose(found.path, settings, memory.figures_folder(), gpu, shown)
-    free = memory.free()
+    fit = memory_fit.choose(found.path, settings, free_memory.figures_folder(), gpu, shown)
+    free = free_memory.free()
 
     def work(emit: Emit) -> Result:
         def loading(fraction: float) -> bool:

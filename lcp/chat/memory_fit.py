@@ -1,0 +1,98 @@
+"""The sizes that a model is loaded with: its file and this computer -> context and GPU layers.
+
+The figures are llama.cpp's own, from a process that may crash, and are kept: only the first chat
+with a model waits for them.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcp.engine.loading import AUTO_CTX, Fit
+from lcp.errors import LcpError, ModelError, NotEnoughMemory
+from lcp.settings import Settings
+from lcp.words import either, size
+
+if TYPE_CHECKING:
+    from lcp.modelfile.context_and_gpu_layers import Refusal
+    from lcp.modelfile.model_files import ModelFile
+
+
+def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "") -> Fit:
+    """Context and GPU layers for a model; takes a while if llama.cpp has to be asked.
+
+    `known`: the folder of llama.cpp's answers; `gpu`: whether it has a GPU; `name`: what messages
+    call the model. Raises NotEnoughMemory if the model cannot run here, ModelError if llama.cpp
+    cannot load it or it is not a chat model, and GgufError.
+    """
+    # here and not above: the prompt does not wait for them
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lcp.modelfile.llamacpp_answers import check_loads
+    from lcp.modelfile.model_files import local
+    from lcp.modelfile.non_chat_models import not_for_chat
+
+    model = local(path)
+    if why := not_for_chat(model.header):
+        raise ModelError(f"{name or model.name} {why}")
+    if not model.complete:
+        raise ModelError(_incomplete(model))
+    with ThreadPoolExecutor(1) as beside:  # each of the two is a process
+        trial = beside.submit(check_loads, model, known, name)
+        try:
+            return _sizes(model, settings, known, gpu, name)
+        finally:
+            trial.result()  # what it raises says more than what the sizes raise
+
+
+def refused(refusal: "Refusal") -> str:
+    """The sentence for a context that does not fit, with what to type."""
+    if not refusal.place:
+        return f"A context of {refusal.context} does not fit. Use -c auto."
+    options = [
+        f"-c {refusal.smaller_context}" * bool(refusal.smaller_context),
+        f"--kv-type {refusal.smaller_kv_type}" * bool(refusal.smaller_kv_type),
+        "-ngl auto" * refusal.too_many_layers,
+    ]
+    quant = refusal.smaller_quant
+    options = [o for o in options if o] or [f"its {quant} version" if quant else "a smaller model"]
+    return (
+        f"A context of {refusal.context} needs {size(refusal.needed)} of {refusal.place}; "
+        f"{size(refusal.room)} are available. Use {either(options)}."
+    )
+
+
+def _sizes(model: "ModelFile", settings: Settings, known: Path, gpu: bool, name: str) -> Fit:
+    from lcp.machine import machine
+    from lcp.modelfile.context_and_gpu_layers import choose_sizes
+    from lcp.modelfile.facts import facts
+    from lcp.modelfile.llamacpp_answers import gpus
+    from lcp.modelfile.memory_needs import ALL, Figures
+
+    told = facts(model)
+    # GPUs come and go; what a CPU needs stays the same.
+    figures = Figures(
+        model, settings.flash_attn, gpu="here" if gpu else "none", folder=None if gpu else known
+    )
+    try:
+        choice = choose_sizes(
+            figures, machine(gpus=gpus() if gpu else ()), trained=told.context_length or 0,
+            layers=told.layers or 0, ctx_size=settings.ctx_size,
+            n_gpu_layers=settings.n_gpu_layers, kv_type=settings.kv_type,
+            bits_per_weight=told.bits_per_weight or 0.0,
+        )  # fmt: skip
+    except LcpError as error:  # the chat itself will show whether the model runs
+        context = settings.ctx_size or min(told.context_length or AUTO_CTX, AUTO_CTX)
+        layers = ALL if settings.n_gpu_layers is None else settings.n_gpu_layers
+        return Fit(context, layers, True, (f"Memory needs are not known: {error}",))
+    if choice.refusal:
+        raise NotEnoughMemory(f"{name or model.name} does not fit here. {refused(choice.refusal)}")
+    return Fit(choice.ctx_size, choice.n_gpu_layers, choice.repack, choice.notices)
+
+
+def _incomplete(model: "ModelFile") -> str:
+    if model.missing:
+        return f"{model.name} lacks {', '.join(model.missing)}. Download all parts to one folder."
+    return (
+        f"{model.name} is incomplete: {size(model.size_present)} of "
+        f"{size(model.size_expected)} are here. Resume the download with lcp pull."
+    )

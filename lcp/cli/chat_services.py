@@ -1,0 +1,103 @@
+"""The services of a chat that the command line starts: models, engines, free memory, personas."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcp import paths
+from lcp.cli import free_memory, model_lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from lcp.chat.services import FoundModel, Services
+    from lcp.downloads.library import Installed
+    from lcp.engine_interface import Engine
+    from lcp.settings import Settings
+
+
+def services(template: str | None = None, verbose: bool = False) -> "Services":
+    """The services of a chat. `template`: Jinja source for its first model only."""
+    from lcp.chat.services import Services
+    from lcp.settings import personas
+
+    first: list[Path] = []
+
+    def engine(found: "FoundModel", settings: "Settings", now: "datetime") -> "Engine":
+        from lcp.chat import memory_fit
+        from lcp.downloads import pulls_and_uses
+        from lcp.engine import cpu_check, llama_library
+        from lcp.engine.engine import LlamaEngine
+
+        llama_library.log.echo = _echo if verbose else None
+        gpu = cpu_check.check_once(paths.cache())
+        shown = title(found.path.name, found.name)
+        fit = partial(
+            memory_fit.choose, found.path, settings, free_memory.figures_folder(), gpu, shown
+        )
+        if first:  # the use of the first model is recorded already
+            pulls_and_uses.note_use(found.name)
+        first[:] = first or [found.path]
+        own = template if found.path == first[0] else None
+        return LlamaEngine(found.path, settings, now=now, template=own, fit=fit, name=shown)
+
+    return Services(
+        find=find,
+        offer=_find_or_pull,
+        models=_models,
+        engine=engine,
+        free_memory=free_memory.free,
+        personas=personas(paths.config() / "config.toml"),
+    )
+
+
+def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundModel":
+    """The model with this name or path, found by `look`, with its recommended settings."""
+    from lcp.chat.services import FoundModel
+    from lcp.recommended_settings import usable
+
+    model = (look or model_lookup.find)(name)
+    settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
+    again = model.name if model.stored else absolute(name)
+    return FoundModel(again, model.path, settings, tuple(notices))
+
+
+def _find_or_pull(name: str) -> "FoundModel":
+    """The model of this name; if it is not here, a person is asked whether to download it."""
+    import typer
+
+    from lcp.cli.pull import find_or_pull
+
+    try:
+        return find(name, lambda wanted: find_or_pull(wanted, remember=False))
+    except typer.Abort:  # Ctrl-C or Ctrl-D at the question
+        raise KeyboardInterrupt from None
+
+
+def absolute(model: str) -> str:
+    """The absolute path if `model` is a file, so that any folder finds it; else the name."""
+    path = paths.at(model)
+    return str(path.absolute()) if path and path.is_file() else model
+
+
+def _echo(line: str) -> None:
+    """Print a line of llama.cpp's log, cleaned: it contains text from the GGUF file."""
+    from lcp.terminal.clean import clean
+
+    sys.stderr.write(f"{clean(line)}\n")
+
+
+def _models() -> dict[str, str]:
+    """Name of each model that is here -> its quant and size."""
+    from lcp.downloads import library
+    from lcp.words import size
+
+    found = {name: model.stored for name, model in library.installed().items()}
+    return {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
+
+
+def title(file: str, name: str | None) -> str:
+    """What messages call a model: its file name; Ollama's name if the file is named by a hash."""
+    return file if name is None or file.lower().endswith(".gguf") else name

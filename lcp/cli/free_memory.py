@@ -1,0 +1,62 @@
+"""The free memory of this machine, and roughly whether a model of a given size fits in it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcp import paths
+from lcp.errors import LcpError
+
+if TYPE_CHECKING:
+    from lcp.machine import Gpu
+    from lcp.modelfile.context_and_gpu_layers import Verdict
+
+
+def gpus() -> "tuple[Gpu, ...]":
+    """The GPUs that llama.cpp can use; none if it does not run here."""
+    from lcp.engine import cpu_check
+    from lcp.modelfile import llamacpp_answers
+
+    try:
+        return llamacpp_answers.gpus() if cpu_check.check_once(paths.cache()) else ()
+    except LcpError:
+        return ()
+
+
+def free() -> int | None:
+    """Free bytes in the fullest memory, of the machine and its GPUs; None if unknown."""
+    from lcp.machine import machine
+
+    found = machine(gpus=gpus())
+    return None if found.free is None else min([found.free, *(gpu.free for gpu in found.gpus)])
+
+
+def room() -> int | None:
+    """Free bytes in all memories together; None if unknown."""
+    from lcp.machine import machine
+
+    found = machine(gpus=gpus())
+    if found.free is None:
+        return None
+    return found.free + sum(gpu.free for gpu in found.gpus if not gpu.shared)
+
+
+def overhead(size: int) -> int:
+    """About the bytes that a model of this size needs beside its weights: the program, a context,
+    buffers that grow with the model."""
+    from lcp.modelfile.context_and_gpu_layers import RUNTIME
+
+    return RUNTIME + (1 << 29) + size // 16
+
+
+def verdict(size: int, room: int | None) -> "Verdict":
+    """Roughly whether a model of this size fits: for models whose header was not read."""
+    from lcp.modelfile.context_and_gpu_layers import Place
+
+    return Place("", room, overhead(size), size).verdict
+
+
+def figures_folder() -> Path:
+    """The cache of llama.cpp's memory figures of models, for this version on this CPU."""
+    from lcp.engine import cpu_check
+
+    return paths.cache() / f"memory-{cpu_check.fingerprint()}"

@@ -1,0 +1,190 @@
+"""The page that `lcp info` prints: the facts of a model and the memory it needs."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lcp.words import size
+
+if TYPE_CHECKING:
+    from lcp.modelfile.context_table import Outlook
+    from lcp.modelfile.facts import Facts
+    from lcp.modelfile.header import Header
+    from lcp.modelfile.model_files import ModelFile
+    from lcp.terminal.printout import Printout
+
+VERDICTS = {"fits": "fits", "pages": "from disk", "no": "too large"}
+
+
+def show(page: "Printout", model: "ModelFile", known: "Facts") -> None:
+    """What the file says, then what is wrong with it."""
+    page.title(known.name, model.name if model.name != known.name else "")
+    whole = model.size_present if model.complete else model.size_expected
+    if model.path is None:
+        page.line(f"Not downloaded: {size(whole)} to fetch.")
+    parameters = f"{count(known.parameters)} parameters" if known.parameters else ""
+    active = f"{count(known.active_parameters)} active" if known.active_parameters else ""
+    bits = f" ({known.bits_per_weight:.2f} bits/weight)" if known.bits_per_weight else ""
+    page.items([
+        known.architecture, parameters, active, f"{known.quant}{bits}" if known.quant else "",
+        size(whole), known.licence,
+    ])  # fmt: skip
+    heads = "" if known.kv_heads in (None, known.heads) else f" ({known.kv_heads} kv)"
+    trained = known.context_length
+    page.items([
+        f"{known.layers} layers" if known.layers else "",
+        f"embedding {known.embedding:,}" if known.embedding else "",
+        f"{known.heads} heads{heads}" if known.heads else "",
+        f"trained for {trained:,} tokens" if trained else "",
+        f"vocabulary {known.vocabulary:,} ({known.tokenizer})" if known.vocabulary else "",
+    ])  # fmt: skip
+    tools, thinking = ("yes" if x else "no" for x in (known.tools, known.thinking))
+    state = "complete" if model.complete else "incomplete"
+    parts = len(model.parts) + len(model.missing)
+    page.items([
+        f"chat template: yes (tools: {tools}, thinking: {thinking})" if known.template
+        else f"chat template: no{_base(known)}",
+        state if parts == 1 else f"{parts} parts, {state}",
+        f"GGUF v{model.header.version}",
+    ])  # fmt: skip
+    if len(known.mix) > 1:
+        page.items([f"{quant} {size(n)}" for quant, n in known.mix.items()])
+    for line in (*known.kinds, *_remarks(model), *known.problems):
+        page.line(line)
+
+
+def _base(known: "Facts") -> str:
+    """What a model without a chat template is good for, where it is one that writes."""
+    return "" if known.problems else " (a base model: lcp chat --raw continues text)"
+
+
+def _remarks(model: "ModelFile") -> Iterator[str]:
+    """What is odd about the file, a sentence each."""
+    if model.missing:
+        yield f"Missing: {', '.join(model.missing)}. Fetch them into the same folder."
+    if model.header_only:
+        yield (
+            f"Only its header is here: {size(model.size_present)} of "
+            f"{size(model.size_expected)}. Download the rest."
+        )
+    elif model.size_present < model.size_expected:
+        yield (
+            f"{size(model.size_present)} of {size(model.size_expected)} are here: the download "
+            "was interrupted. Download the rest."
+        )
+    if model.trailing:
+        yield f"{model.trailing:,} bytes after its last tensor are not used."
+
+
+def show_memory(page: "Printout", known: "Facts", outlook: "Outlook | str") -> None:
+    """The table of contexts, and what follows from it; or why there is none."""
+    if isinstance(outlook, str):
+        if outlook not in known.problems:
+            page.blank()
+            page.line(outlook, indent=0)
+        return
+    from lcp.chat.memory_fit import refused
+
+    page.blank()
+    needs, choice, free = outlook.needs, outlook.choice, outlook.machine.free
+    source = f"exact, by {_version()}" if needs.source == "exact" else "about"
+    page.line(f"Memory ({source}; KV cache {choice.kv_type})", style="bold", indent=0)
+    copied = f" ({size(needs.weights_anon)} repacked for this CPU)" * bool(needs.weights_anon)
+    on_gpu = f" ({size(needs.weights_gpu)} on the GPU)" * bool(needs.weights_gpu)
+    page.items([
+        f"weights {size(needs.weights)}{copied}{on_gpu}",
+        f"output {size(outlook.chosen.output)}" if outlook.chosen else "",
+        f"{size(free)} of memory free here" if free is not None else "",
+    ])  # fmt: skip
+    head, rows, marked = _table(known, outlook)
+    page.table(head, rows, drop=range(len(head) - 3, 0, -1), marked=marked)
+    refusal = refused(choice.refusal) if choice.refusal else ""
+    for line in (*choice.notices, outlook.refused, refusal):
+        if line:
+            page.line(line)
+    page.line(_largest(known, outlook))
+    page.line(_gpu(known, outlook), indent=0)
+    page.line("Not counted: about 160 MB for lcp itself, and a GPU driver's memory.", indent=0)
+
+
+def _table(known: "Facts", outlook: "Outlook") -> tuple[list[str], list[list[str]], int | None]:
+    """A line for each context: the caches of all KV types, the sum for the one chosen."""
+    kinds = sorted({row.kv_type for row, _ in outlook.rows})
+    caches = {(row.context, row.kv_type): size(row.kv) for row, _ in outlook.rows}
+    chosen = outlook.chosen.context if outlook.chosen else None
+    rows: list[list[str]] = []
+    marked = None
+    for row, verdict in outlook.rows:
+        if row.kv_type != outlook.choice.kv_type:
+            continue
+        note = VERDICTS[verdict]
+        if known.context_length and row.context >= known.context_length + 256:  # more than padded
+            note += ", beyond training"
+        if row.context == chosen:
+            marked = len(rows)
+            note += " ← -c" if outlook.asked else " ← default"
+        each = [caches.get((row.context, kind), "-") for kind in kinds]
+        rows.append([f"{row.context:,}", *each, size(row.compute), size(row.total), note])
+    return ["context", *(f"KV {kind}" for kind in kinds), "compute", "total", ""], rows, marked
+
+
+def _largest(known: "Facts", outlook: "Outlook") -> str:
+    if not outlook.largest:
+        return "None of these contexts fits in the free memory."
+    limit = " (limited by training, not by memory)" * (outlook.largest == known.context_length)
+    return f"Largest context that fits: {outlook.largest:,}{limit}."
+
+
+def _gpu(known: "Facts", outlook: "Outlook") -> str:
+    """How many layers go to which GPU."""
+
+    def layers(n: int) -> str:
+        total = (known.layers or 0) + 1
+        return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
+
+    if outlook.on_small_gpu is not None:
+        return f"GPU: none found. One of 8 GB would hold {layers(outlook.on_small_gpu)} (about)."
+    names = [f"{gpu.title} ({size(gpu.free)} free)" for gpu in outlook.machine.gpus]
+    return f"{', '.join(names)}: {layers(outlook.choice.n_gpu_layers)}."
+
+
+def show_keys(page: "Printout", header: "Header") -> None:
+    """Every key and its value, cut at the margin."""
+    page.blank()
+    page.listing([(key, _short(value)) for key, value in header.values.items()])
+
+
+def show_tensors(page: "Printout", header: "Header") -> None:
+    """Every tensor: name, quant, shape, bytes."""
+    page.blank()
+    page.listing([
+        (
+            t.name, t.quant, " x ".join(map(str, t.shape)) or "1",
+            "?" if t.n_bytes is None else f"{t.n_bytes:,} bytes",
+        )
+        for t in header.tensors
+    ])  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    from lcp.modelfile.header import Array
+
+    if isinstance(value, Array):
+        first = ", ".join(_short(x) for x in value.first[:8])
+        return f"[{value.count:,}] {first}{', …' if value.count > 8 else ''}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)[:1000]
+
+
+def count(n: int) -> str:
+    """Parameters as people write them: 134.5 M, 30.5 B."""
+    for letter, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if n >= unit:
+            return f"{n / unit:.1f} {letter}"
+    return f"{n:,}"
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"llama-cpp-python {version('llama-cpp-python')}"

@@ -1,0 +1,118 @@
+"""`lcp list`, `lcp rm` and `lcp verify`: the models on this computer."""
+
+import json
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcp import paths, words
+from lcp.cli import model_lookup, shell_completion
+from lcp.errors import ModelError
+
+if TYPE_CHECKING:
+    from lcp.downloads.library import Installed
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Model name, as lcp list shows it.",
+        autocompletion=shell_completion.installed,
+    ),
+]
+
+
+def list_(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
+) -> None:
+    """List the models on this computer, last used first."""
+    from lcp.downloads.library import installed
+
+    rows = sorted((_row(one) for one in installed().values()), key=lambda row: row["name"])
+    rows.sort(key=lambda row: row["last_used"] or "", reverse=True)
+    if as_json:
+        for row in rows:
+            sys.stdout.write(json.dumps(row) + "\n")
+        return
+    if not rows:
+        sys.stderr.write("No model is here yet. lcp pull lists models to download.\n")
+        return
+    _table(rows)
+
+
+def rm(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+) -> None:
+    """Remove a model and the files that only it uses."""
+    from lcp.downloads import library
+    from lcp.terminal.clean import clean
+
+    model = model_lookup.find(name)
+    stored = library.check_removable(model)
+    question = clean(f"Remove {model.name} ({words.size(stored.size)}, {stored.place})?")
+    if not yes and not typer.confirm(question, err=True):
+        return
+    freed = library.remove(model)
+    kept = "" if freed >= stored.size else "; another snapshot of the repository uses the rest"
+    sys.stderr.write(clean(f"Removed {model.name}: {words.size(freed)} freed{kept}.\n"))
+
+
+def verify(name: Name) -> None:
+    """Read a model again and check its sha256."""
+    from lcp.downloads import library
+    from lcp.terminal.progress_bar import ProgressBar
+
+    model = model_lookup.find(name)
+    total = model.stored.size if model.stored else paths.model_size(model.path)
+    done = 0
+    with ProgressBar(model.name) as bar:
+
+        def on_bytes(n: int) -> None:
+            nonlocal done
+            done += n
+            bar("checking", done, total)
+
+        try:
+            sums = library.verify(model, on_bytes)
+        except library.DamagedModel as error:
+            again = f"lcp rm {model.name}, then lcp pull {model.name}"
+            raise ModelError(f"{error} Download it again: {again}") from None
+    bar.notice(f"{model.name} is intact: sha256 {' '.join(sums)}")
+
+
+def _row(one: "Installed") -> dict[str, Any]:
+    """One row of `lcp list --json`: sizes in bytes, times in UTC."""
+    from lcp.downloads import pulls_and_uses
+
+    used, stored = pulls_and_uses.last_use(one.name), one.stored
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(used)) if used else None
+    return {
+        "name": one.name,
+        "quant": stored.quant if stored else None,
+        "size": stored.size if stored else None,
+        "last_used": when,
+        "place": stored.place if stored else None,
+        "repo": stored.repo or None if stored else None,
+        "commit": stored.commit if stored else None,
+        "path": str(one.path),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    """Print rows for people: aligned to the width of a terminal, else one per line."""
+    from lcp.terminal.table import lines
+
+    cells = []
+    for row in rows:
+        used = f"used {row['last_used'][:10]}" if row["last_used"] else "not used yet"
+        size = words.size(row["size"])
+        cells.append((row["name"], row["quant"] or "", size, used, row["place"] or ""))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines(cells, width):
+        sys.stdout.write(f"{line}\n")

@@ -1,0 +1,124 @@
+"""The slash commands for saved chats: name this one, list them, open another."""
+
+import re
+from collections.abc import Iterable
+
+from lcp.chat import saved_cache, switch
+from lcp.chat.chat import Chat
+from lcp.chat.resume_notices import resuming, show_last, tell, without_model
+from lcp.commands.command import Command
+from lcp.errors import LcpError, ModelNotFound
+from lcp.session.conversation import Conversation
+from lcp.session.log import Log
+from lcp.words import count
+
+OFFERED = 50  # saved chats that Tab completes
+LISTED = 40  # chats; more would scroll away
+ALL = "--all"
+
+
+def save(chat: Chat, name: str) -> None:
+    """Give this chat a name, for --resume and /open."""
+    own = chat.log.path
+    if own is None:
+        raise LcpError("This chat is not saved (--no-save). /export FILE writes it to a file.")
+    later = "" if chat.log.is_kept else " (saved after your first question)"
+    if not name:
+        called = chat.conversation.name
+        told = f"Its name is {called}." if called else "Name it with /save NAME."
+        chat.screen.notice(f"This chat is {own.stem}{later}. {told}")
+        return
+    name = chat.services.store.free_name(name, own)
+    chat.keep(chat.conversation.rename(name))
+    chat.screen.notice(f"This chat is now called {name}{later}. Resume it with: {resuming(chat)}")
+
+
+def sessions(chat: Chat, text: str) -> None:
+    """List the saved chats; with --all, one-shots, too; with words and "phrases", the chats and
+    one-shots that contain them all."""
+    store, every = chat.services.store, text == ALL
+    found = store.list(_words("" if every else text), LISTED + 1, one_shots=every)
+    one_shots = 0 if text else store.count_one_shots()
+    apart = f"Not listed: {count(one_shots, 'one-shot')} (/sessions {ALL}). " if one_shots else ""
+    if not found:
+        raise LcpError(
+            f"No saved chat contains that. /sessions {ALL} lists everything."
+            if text and not every
+            else f"{apart}There is no saved chat yet. lcp saves this one after your first question."
+        )
+    chat.screen.table(
+        [
+            (
+                "*" if saved.path == chat.log.path else " ",
+                saved.id,
+                saved.name,
+                f"{saved.modified:%Y-%m-%d %H:%M}",
+                count(saved.turns, "turn"),
+                " · ".join(filter(None, [saved.kind, saved.passage or saved.title])),
+            )
+            for saved in found[:LISTED]
+        ],
+        cut=(5,),
+    )
+    more = "There are older ones: search them with /sessions TEXT. " if len(found) > LISTED else ""
+    chat.screen.notice(f"{more}{apart}Continue one with /open NAME or ID.")
+
+
+def _words(text: str) -> list[str]:
+    """Split into words and quoted phrases; unlike in a shell, d'été is a word."""
+    return [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text)]
+
+
+def open_chat(chat: Chat, name: str) -> Chat:
+    """Open another saved chat; this one is saved as on leaving lcp."""
+    if not name:
+        raise LcpError("/open needs a chat: /open NAME or ID. /sessions lists them.")
+    store = chat.services.store
+    path = store.find(name)
+    if path == chat.log.path:
+        raise LcpError("This chat is already open. /sessions lists the others.")
+    log, events, notices = store.open(path.stem)
+    try:
+        saved = log.path.with_suffix(".kv") if log.path else None
+        if chat.log.path is None:  # --no-save applies to every chat of this process
+            log.close()
+            log = Log.nowhere()
+        conversation = Conversation.from_events(events)
+        try:
+            found = chat.services.find(conversation.model)
+        except ModelNotFound as error:
+            raise without_model(error, path.stem) from None
+        chat.ready()
+        saved_cache.save(chat)
+        before = chat.log
+        chat = switch.change(
+            chat, found, conversation, log, chat.layers.switching_to(conversation.settings), saved
+        )
+    except BaseException:
+        log.close()
+        raise
+    before.close()
+    for notice in notices:
+        chat.screen.notice(notice)
+    tell(chat)
+    show_last(chat)
+    return chat
+
+
+def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
+    """Completions for /open: the chats used last."""
+    saved = chat.services.store.list(most=OFFERED)
+    return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
+
+
+COMMANDS = (
+    Command("Saved chats", "save", "[NAME]", "give this chat a name", save),
+    Command(
+        "Saved chats",
+        "sessions",
+        "[TEXT|--all]",
+        "list the saved chats, or search them for TEXT",
+        sessions,
+    ),
+    Command("Saved chats", "open", "NAME|ID", "continue another saved chat", open_chat, chats_here),
+)

@@ -1,0 +1,75 @@
+"""Does llama.cpp compute on this CPU? Asked once per build and CPU, in a process that may crash."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+from lcp import child_process
+from lcp.errors import NativeError
+from lcp.paths import contents
+
+_TIMEOUT_S = 120  # a GPU's kernels may be compiled at first use
+_REINSTALL = (
+    "Build it for this machine: "
+    "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+)
+
+
+def check_once(cache: Path) -> bool:
+    """Whether llama.cpp has a GPU here. Raises NativeError if the library would crash this process.
+
+    A good answer is kept in the folder `cache`, under a name for this build and this CPU.
+    """
+    remembered = cache / f"probe-{fingerprint()}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return bool(json.loads(remembered.read_text())["gpu"])
+    answer = run()
+    with suppress(OSError):  # asked again next time; half a second
+        cache.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(answer)
+    return bool(json.loads(answer)["gpu"])
+
+
+def run() -> str:
+    """The child's answer as JSON; raises NativeError if it crashed or printed anything else."""
+    result = child_process.run("probe", timeout=_TIMEOUT_S)
+    if result.status == 0 and result.answers and result.answers[-1].get("ok"):
+        return json.dumps(result.answers[-1])
+    raise NativeError(_sentence(result))
+
+
+def _sentence(result: child_process.ChildResult) -> str:
+    if result.status is None:
+        return f"llama.cpp did not finish its first computation in {_TIMEOUT_S} s. {_REINSTALL}"
+    if result.status < 0:
+        illegal = result.cause == "SIGILL"
+        why = "it was built for another CPU" if illegal else "its computation crashed"
+        return f"llama.cpp cannot run on this CPU ({result.cause}: {why}). {_REINSTALL}"
+    last = (result.stderr.strip().splitlines() or [result.cause])[-1]
+    if last.startswith("lcp.errors."):  # the child's own sentence, after the name of its class
+        return last.partition(": ")[2]
+    return f"llama.cpp does not compute here ({last[:200]}). {_REINSTALL}"
+
+
+def fingerprint() -> str:
+    """16 hex digits for the library's files and this CPU; nothing is loaded."""
+    digest = hashlib.blake2b(platform.machine().encode(), digest_size=8)
+    digest.update(os.environ.get("LCP_EXTRA_BUFTS", "").encode())
+    spec = importlib.util.find_spec("llama_cpp")
+    for folder in (spec and spec.submodule_search_locations) or []:
+        for file in sorted(Path(folder, "lib").glob("*")):
+            stat = file.stat()
+            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    digest.update(_cpu().encode())
+    return digest.hexdigest()
+
+
+def _cpu() -> str:
+    lines = contents(Path("/proc/cpuinfo")).splitlines()
+    names = ("model name", "flags", "Features")
+    told = sorted({line for line in lines if line.startswith(names)})
+    return "\n".join(told) or platform.processor()

@@ -1,0 +1,37 @@
+"""The sentences about an answer: the numbers are right, and the command to type next is named."""
+
+from lcp.chat import answer_notices
+from lcp.engine_interface import NoTokenFits, Progress, Repetition, Stats, ThinkingEnded
+
+
+def test_the_line_after_an_answer_has_speed_and_context():
+    line = answer_notices.numbers(Stats(ctx_used=2977, ctx_size=8192))
+    assert line == "context 2,977/8,192 (36 %)"
+    long = answer_notices.all_numbers(Stats(reply_tokens=1234, read=56789, reused=4321))
+    assert "1,234 tokens in" in long and "read 56,789 in" in long and "reused 4,321" in long
+
+
+def test_a_cut_answer_names_the_command_that_goes_on():
+    for ended, said, command in [
+        ("interrupted", True, "/continue"),
+        ("length", True, "/continue"),
+        ("length", False, "/retry"),
+    ]:
+        assert command in answer_notices.numbers(Stats(), ended, said)
+    assert "/" not in answer_notices.numbers(Stats(), "full").replace("0/0", "")
+
+
+def test_reading_has_its_share_its_speed_and_the_time_left():
+    assert "0 %" in answer_notices.reading(Progress(0, 0, 0, 2048), 0.5)
+    line = answer_notices.reading(Progress(0, 0, 512, 2048), 2)
+    assert "25 %" in line and "256 tokens/s" in line and "6 s left" in line and "2,048" in line
+    long = answer_notices.reading(Progress(0, 0, 12_345, 65_536), 60)
+    assert long[:39].endswith(" s left;")  # in 40 columns, too
+
+
+def test_a_remark_has_its_number_and_the_setting_to_change():
+    said = answer_notices.remark(ThinkingEnded(1200))
+    assert "1,200" in said and "/set reasoning_budget auto" in said
+    said = answer_notices.remark(Repetition(4, 50))
+    assert "4 tokens, 50 times" in said and "/set loop_guard off" in said and "/retry" in said
+    assert "a comma" in answer_notices.remark(NoTokenFits("a comma is missing"))

@@ -1,0 +1,161 @@
+"""The slash commands that look at the last prompt and answer, on a real engine."""
+
+import io
+import re
+from datetime import datetime
+
+import pytest
+from fakes import gbnf
+from rich.console import Console
+
+from lcp import commands
+from lcp.chat.chat import Chat
+from lcp.engine.engine import LlamaEngine
+from lcp.engine_interface import PromptMessage
+from lcp.errors import LcpError
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.log import Log
+from lcp.settings import Layers, Settings
+from lcp.terminal import token_charts
+from lcp.terminal.screen import Screen
+
+FORCED = "root ::= [a-z ]{40} [.]"
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    with LlamaEngine(tiny(), Settings(ctx_size=1024, threads=1), now=datetime.now()) as one:
+        one.load().result()
+        yield one
+
+
+@pytest.fixture
+def chat(engine):
+    """A chat; `says` runs a command and gives what it prints."""
+    err = io.StringIO()
+    layers = Layers(flags={"seed": "1", "temp": "2"})
+    conversation = Conversation.begin(local_now, "tiny")
+    screen = Screen(io.StringIO(), err)
+    chat = Chat(
+        engine, conversation, Log.nowhere(), screen, "tiny", layers, False, constraint=gbnf(FORCED)
+    )
+
+    def says(line):
+        err.seek(0)
+        err.truncate()
+        commands.run(chat, line)
+        return err.getvalue()
+
+    chat.says = says
+    return chat
+
+
+def answers(chat):
+    return [m for m in chat.conversation.nodes.values() if m.role == "assistant"]
+
+
+def test_the_last_prompt_in_tokens(chat):
+    chat.ask("Hi, you\tthere.")
+    told = chat.says("/tokens")
+    ids = [int(id) for id in re.findall(r"\[(\d+)\]", told)]
+    assert ids == [id for id, _ in chat.engine.prompt([PromptMessage("user", "Hi, you\tthere.")])]
+    assert told.endswith(f"{len(ids)} tokens\n")
+    assert "⇥[" in told and "⏎[" in told and "␣[" in told
+
+
+def test_a_long_prompt_is_folded_in_the_middle(chat):
+    chat.ask("x" * 500)
+    told = chat.says("/tokens")
+    shown = len(re.findall(r"\[\d+\]", told))
+    total = len(chat.engine.prompt([PromptMessage("user", "x" * 500)]))
+    assert shown == 300
+    assert f"… {total - 300} tokens …" in told
+
+
+def test_how_sure_the_last_answer_was(chat):
+    answer = chat.ask("Hi.").text
+    told = chat.says("/probs")
+    assert answer in told
+    numbered = re.findall(r"^ *(\d+) (\S+) +([\d.]+)% █+$", told, re.MULTILINE)
+    assert len(numbered) == 8
+    for n, piece, _ in numbered:
+        assert piece.replace("␣", " ") == answer[int(n) - 1]
+    assert "The least likely of 41 tokens" in told
+
+
+def test_what_else_a_token_could_have_been(chat):
+    answer = chat.ask("Hi.").text
+    told = chat.says("/probs 5")
+    assert told.startswith(f"…{answer[:4]}\n")
+    assert len(re.findall(r"^ *\*?\d* \S+ +[\d.]+% █+$", told, re.MULTILINE)) in (10, 11)
+    assert told.count("*") >= 1  # the one that was said
+    assert "/fork 5 K " in told
+
+
+def test_a_fork_goes_on_with_the_alternative(chat):
+    first = chat.ask("Hi.")
+    rows = chat.engine.probs([PromptMessage("user", "Hi.")], first.sampled).result()
+    others = [other.text for other in rows[9].others]
+    k = next(
+        i
+        for i, text in enumerate(others, 1)
+        if re.fullmatch("[a-z ]", text) and text != first.text[9]
+    )
+    held = list(chat.engine._loaded.context.tokens)
+    told = chat.says(f"/fork 10 {k}")
+    old, new = answers(chat)
+    assert old.content == first.text
+    assert new.parent == old.parent
+    assert new.content[:10] == first.text[:9] + others[k - 1]
+    assert re.fullmatch("[a-z ]{40}[.]", new.content)
+    assert chat.conversation.turns()[-1].answer == new
+    assert told.startswith(f"…{new.content[:10]}\n")
+    # what stood before it was not read again
+    assert chat.stats.reused >= held.index(first.sampled[8]) - 1 > 0
+    assert chat.stats.read <= 2
+
+
+def test_a_fork_that_cannot_be_leaves_the_answer(chat):
+    answer = chat.ask("Hi.")
+    rows = chat.engine.probs([PromptMessage("user", "Hi.")], answer.sampled).result()
+    k = next(i for i, o in enumerate(rows[3].others, 1) if not re.fullmatch("[a-z ]", o.text))
+    for line in (f"/fork 4 {k}", "/fork", "/fork 4", "/fork 99 1", "/fork 1 99", "/fork a b"):
+        with pytest.raises(LcpError):
+            chat.says(line)
+        assert chat.conversation.turns()[-1].answer.content == answer.text
+
+
+@pytest.mark.parametrize("line", ["/tokens", "/probs", "/probs 1", "/fork 1 1"])
+def test_before_anything_was_asked(chat, line):
+    with pytest.raises(LcpError, match="Ask something first"):
+        chat.says(line)
+
+
+@pytest.mark.parametrize("number", ["0", "42", "x", "-1"])
+def test_a_token_that_is_not_there(chat, number):
+    chat.ask("Hi.")
+    with pytest.raises(LcpError, match="is not a token of the last answer"):
+        chat.says(f"/probs {number}")
+
+
+def test_an_answer_of_another_model_is_not_looked_at(chat):
+    chat.ask("Hi.")
+    event = chat.conversation.ask("And now?")
+    chat.conversation.answer(
+        "Well.", tokens=[1, 2], fingerprint="other", ended="end", model="other", sampling={},
+        seed=1, stats={},
+    )  # fmt: skip
+    assert event
+    with pytest.raises(LcpError, match="did not generate this answer"):
+        chat.says("/probs")
+
+
+def test_nothing_is_told_by_colour_alone_and_nothing_moves_the_cursor():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system="truecolor", width=60)
+    console.print(token_charts.coloured([("a\x1b[2J", 1.0), ("b", 0.01)]))
+    console.print(token_charts.bars([("1", "\x1b[2J\n", 0.5), ("2", " ", 0.0)]))
+    console.print(token_charts.tokens([(1, "\x1b[2J"), (2, "\u202e")]))
+    assert "\x1b[2J" not in out.getvalue()
+    assert "\u202e" not in out.getvalue()
+    assert "50.00%" in out.getvalue() and "␣" in out.getvalue()
