@@ -45,6 +45,16 @@ def test_a_chat_does_without_numpy(home, tiny):
     assert not [m for m in modules if m.split(".")[0] == "numpy"]
 
 
+def test_one_answer_imports_nothing_that_it_does_not_need(home, tiny):
+    """typer would import pydantic for the value of an option; it takes 0.1 s."""
+    modules = imported_by(
+        *("chat", str(tiny("dense")), "-n", "1", "--stop", "x", "-p", "hi"), home=home
+    )
+    assert "llama_cpp._ctypes_extensions" in modules
+    heavy = ("pydantic", "markdown_it", "prompt_toolkit", "numpy", "llguidance", "lcp.commands")
+    assert not modules & {*heavy, "importlib.metadata", "lcp.terminal.markdown"}
+
+
 @pytest.mark.parametrize(("piped", "prepared"), [(True, False), (False, True)])
 def test_what_draws_an_answer_is_imported_before_there_is_one(home, piped, prepared):
     """And only where one will be drawn."""

@@ -196,8 +196,8 @@ class Chat:
     # loading, while the person already types
 
     def load(self, saved: Path | None = None) -> None:
-        """Begin to load the model and its saved KV cache."""
-        self.loading = self.engine.load(self.constraint)
+        """Begin to load the model, unless that has begun, and its saved KV cache."""
+        self.loading = self.loading or self.engine.load(self.constraint)
         self._restoring = self.engine.restore(saved) if saved else None
 
     def ready(self) -> None:

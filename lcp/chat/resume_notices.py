@@ -7,7 +7,6 @@ from lcp.chat import window_notices
 from lcp.chat.chat import Chat
 from lcp.errors import ModelNotFound
 from lcp.session.message import Turn
-from lcp.terminal.markdown import tail
 from lcp.words import count
 
 SHOWN_LINES, SHOWN = 12, 1200  # of the last answer: its last lines, and characters at most
@@ -39,6 +38,8 @@ def tell(chat: Chat) -> None:
 def show_last(chat: Chat) -> None:
     """Show the last turn of a resumed chat; of long texts the end, from the beginning of a Markdown
     block."""
+    from lcp.terminal.markdown import tail  # a script's command does not wait for it
+
     for turn in chat.conversation.turns()[-1:]:
         _show(chat, turn, lambda text: tail(text, SHOWN_LINES, SHOWN))
 

@@ -18,6 +18,7 @@ from lcp.cli import installed_models, look, sessions, shell_completion
 from lcp.cli.chat import chat
 from lcp.cli.doctor import doctor
 from lcp.cli.info import info
+from lcp.cli.options import convert_without_pydantic
 from lcp.cli.pull import pull
 from lcp.errors import LcpError
 
@@ -61,6 +62,7 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda n, _: sys.exit(128 + n))
+    convert_without_pydantic()
     # <str> and <path> say nothing to a person
     typer.core.TyperArgument.display_type_rich = lambda self, ctx: ""  # type: ignore[method-assign]
     if "_LCP_COMPLETE" in os.environ:

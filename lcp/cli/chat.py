@@ -236,24 +236,29 @@ def _model(conversation: "Conversation", log: "Log", asked: ChatArguments) -> "F
 
 @contextmanager
 def _chat(job: ChatJob) -> "Iterator[Chat]":
-    from lcp.chat import switch
-    from lcp.chat.chat import Chat
-    from lcp.commands.settings import record
-    from lcp.terminal.screen import Screen
-
     asked, conversation, layers = job.asked, job.conversation, job.layers
-    screen = Screen(answers=not asked.as_json, plain=asked.plain)
     with job.log, ExitStack() as life:
         engine = job.services.engine(job.found, layers.resolve(), conversation.created)
+        life.enter_context(closing(engine))
+        # llama.cpp reads the file while the rest is imported. A person's prompt comes first: two
+        # threads that import at once take twice as long.
+        loading = None if job.person else engine.load(job.constraint)
+        from lcp.chat import switch
+        from lcp.chat.chat import Chat
+        from lcp.terminal.screen import Screen
+
         chat = Chat(
-            life.enter_context(closing(engine)), conversation, job.log, screen, job.found.name,
-            layers, not asked.no_ahead, job.services, job.constraint,
+            engine, conversation, job.log, Screen(answers=not asked.as_json, plain=asked.plain),
+            job.found.name, layers, not asked.no_ahead, job.services, job.constraint,
         )  # fmt: skip
+        chat.loading = loading
         life.callback(switch.close, chat)
-        if job.person:  # two threads that import at once take twice as long to the prompt
+        if job.person:
             import lcp.terminal.keyboard  # noqa: F401
         chat.load(job.saved)
         if job.persona is not None:
+            from lcp.commands.settings import record
+
             record(chat, job.persona)
         _begin_with_system(chat)
         if chat.settings.raw != conversation.settings.get("raw", "off"):
@@ -275,7 +280,6 @@ def _begin_with_system(chat: "Chat") -> None:
 
 def _run(job: ChatJob, chat: "Chat") -> Report:
     from lcp.chat import saved_cache, switch
-    from lcp.chat.resume_notices import tell
     from lcp.terminal.signals import quiet
 
     asked, screen, question, before = job.asked, chat.screen, job.question, ""
@@ -291,6 +295,8 @@ def _run(job: ChatJob, chat: "Chat") -> Report:
     resuming = partial(_resuming, chat)
     report = Report(screen, asked.as_json, asked.stats, bool(job.constraint), job.person, resuming)
     if job.conversation.nodes and not job.person:
+        from lcp.chat.resume_notices import tell
+
         tell(chat)
     if asked.lines:
         _answer_lines(chat, report)

@@ -6,7 +6,6 @@ Models of other programs are used, but only those programs remove them.
 
 import difflib
 import hashlib
-import importlib.metadata
 import os
 import re
 import shutil
@@ -292,15 +291,11 @@ def _known_names() -> set[str]:
 
 
 def _in_wheel(wheel: str | None) -> Path | None:
-    """The GGUF file of an installed distribution."""
-    if not wheel:
-        return None
-    try:
-        files = importlib.metadata.files(wheel) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    for file in files:
-        if file.suffix == ".gguf" and (path := Path(str(file.locate()))).is_file():
+    """The GGUF file of an installed Python package."""
+    about = paths.distribution(wheel) if wheel else None
+    for line in paths.contents(about / "RECORD").splitlines() if about else ():
+        name = line.split(",")[0]
+        if about and name.endswith(".gguf") and (path := about.parent / name).is_file():
             return path.resolve()
     return None
 

@@ -7,7 +7,6 @@ an interrupt or an error leaves a valid Context. One thread uses it for its whol
 """
 
 import ctypes
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from lcp.engine.cache_plan import Plan, plan
 from lcp.engine.kv_cells import Cells, MemoryKind
-from lcp.engine.llama_library import StopByte, abort_callback, library, log
+from lcp.engine.llama_library import StopByte, abort_callback, library, log, version
 from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention
@@ -77,7 +76,7 @@ class Context:
         self._one = (c.llama_token * 1)()
         self._batch_of_one = c.llama_batch_get_one(self._one, 1)
         self.fingerprint = {
-            "llama.cpp": importlib.metadata.version("llama-cpp-python"),
+            "llama.cpp": version(),
             "model": model.fingerprint,
             "kv_type": kv_type,
             "flash_attn": flash_attn,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lcp.errors import NativeError
+from lcp.paths import distribution
 
 # The abort callback is asked for every node of the graph, some 1,400 times a token. As a Python
 # function that costs several percent; libc's strlen over a buffer is as good a predicate:
@@ -97,6 +98,16 @@ def library() -> Any:
     c.llama_log_set(callback, None)
     c.llama_backend_init()
     return c
+
+
+@functools.cache
+def version() -> str:
+    """The version of llama-cpp-python."""
+    if about := distribution("llama-cpp-python"):
+        return about.name.removesuffix(".dist-info").partition("-")[2]
+    from importlib.metadata import version as find
+
+    return find("llama-cpp-python")
 
 
 def _bindings() -> Any:
