@@ -1,7 +1,6 @@
 """Library: what a name stands for, and whether a word is a model or the beginning of a question."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -28,11 +27,7 @@ def models(tmp_path, monkeypatch):
 @pytest.fixture
 def bare(monkeypatch):
     """A computer on which no model came with a wheel."""
-
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "files", missing)
+    monkeypatch.setattr(paths, "distribution", lambda name: None)
 
 
 MODEL, QUESTION, NEARLY = "model", "question", "nearly"
