@@ -1,22 +1,22 @@
-"""Every error a person can meet.
+"""Every error that lcp reports to a person.
 
-LcpError                    a sentence that ends with what to do next
-├── UsageError              the command line asks for something that has no meaning
-├── SettingsError           a setting has a value it cannot have
+LcpError                    a sentence: what failed, why, and what to type next
+├── UsageError              the command line does not make sense
+├── SettingsError           a setting has an invalid value
 ├── ModelError              a model cannot be found, read or loaded
-│   ├── ModelNotFound       no file, no installed model of that name
-│   │   └── NotHere         a model that `lcp pull` can bring
-│   ├── GgufError           a file is no GGUF, is cut off or damaged
+│   ├── ModelNotFound       no file and no installed model has that name
+│   │   └── NotHere         a model that `lcp pull` can download
+│   ├── GgufError           a file is not GGUF, is truncated or damaged
 │   └── NotEnoughMemory     the weights or the KV cache do not fit
 ├── NativeError             llama.cpp itself cannot run here
 ├── TemplateError           the model's chat template cannot render these messages
 ├── TooLong                 a message does not fit into the window
-├── ContextFull             the KV cache has no cell left
+├── ContextFull             the KV cache has no free cell
 ├── AnswerDoesNotMatch      an answer to continue does not match the constraint
 ├── NotSupported            this engine cannot do that
-├── DownloadError           a file on a server cannot be had, or not be kept here
+├── DownloadError           a file cannot be downloaded, or not be saved here
 └── SessionError            a saved chat cannot be found, read or written
-    └── AmbiguousChat       a name or a part of an id fits several of them
+    └── AmbiguousChat       a name or a part of an id matches several chats
 
 The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
 """
@@ -36,13 +36,13 @@ class LcpError(Exception):
 
 
 class UsageError(LcpError):
-    """The command line has no meaning as it stands."""
+    """The command line does not make sense."""
 
     exit_code = 2
 
 
 class SettingsError(UsageError):
-    """A setting, from a flag, the environment or a file, has a value it cannot have."""
+    """A setting, from a flag, the environment or a file, has an invalid value."""
 
 
 class ModelError(LcpError):
@@ -62,7 +62,7 @@ class NotHere(ModelNotFound):
 
 
 class GgufError(ModelError):
-    """A file is no GGUF, or its header is cut off, damaged or would mislead llama.cpp."""
+    """A file is not GGUF, or its header is truncated, damaged or would mislead llama.cpp."""
 
 
 class NotEnoughMemory(ModelError):
@@ -70,7 +70,7 @@ class NotEnoughMemory(ModelError):
 
 
 class NativeError(LcpError):
-    """llama.cpp cannot run on this machine as it is installed."""
+    """The installed llama.cpp cannot run on this machine."""
 
 
 class TemplateError(LcpError):
@@ -78,8 +78,8 @@ class TemplateError(LcpError):
 
 
 class TooLong(LcpError):
-    """A message does not fit into the window: `why`, what to do about it (`ways`), the `tokens`
-    of the prompt it needs and the `room` there is."""
+    """A message does not fit into the window: `why`; the `ways` out; the `tokens` of the prompt
+    that it needs, and the `room` for them."""
 
     def __init__(self, why: str, ways: str, tokens: int, room: int) -> None:
         super().__init__(". ".join(part[:1].upper() + part[1:] for part in (why, ways)) + ".")
@@ -106,10 +106,10 @@ class NotSupported(LcpError):
 
 
 class DownloadError(LcpError):
-    """Something on a server cannot be had, or cannot be kept here.
+    """A file or an answer of a server cannot be fetched, or cannot be saved here.
 
-    retryable: whether the same may work a moment later. status: what the server answered, if it
-    did. retry_after: seconds that it wants to be left alone.
+    retryable: whether the same request may work a moment later. status: the HTTP status, if there
+    was one. retry_after: the seconds for which the server asks clients to wait.
     """
 
     def __init__(
@@ -129,6 +129,6 @@ class SessionError(LcpError):
 
 
 class AmbiguousChat(SessionError):
-    """A name or a part of an id fits several saved chats."""
+    """A name or a part of an id matches several saved chats."""
 
     exit_code = 2

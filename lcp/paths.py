@@ -14,8 +14,8 @@ import platformdirs
 
 
 def at(name: str) -> Path | None:
-    """What is at this path; None for nothing, and for what is no path: a whole question may stand
-    in its place."""
+    """The path of an existing file or folder. None if there is none, or if `name` cannot be a path:
+    callers may pass a whole question."""
     try:
         path = Path(name).expanduser()
         return path if path.exists() else None
@@ -65,7 +65,7 @@ def distribution(name: str) -> Path | None:
 
 
 def contents(file: Path) -> str:
-    """What stands in a small file, as those of /proc and /sys; "" where it cannot be read."""
+    """The text of a small file, such as those in /proc and /sys; "" if it cannot be read."""
     try:
         return file.read_text().strip()
     except OSError:

@@ -17,21 +17,21 @@ class Decoder:
     """Feed it bytes, get Chunks; flush it at the end."""
 
     def __init__(self, stop: Sequence[str] = (), prompt_tail: str = "", tags: Tags = PLAIN) -> None:
-        """`prompt_tail`: how the prompt ends; a template may itself have opened the thinking, or
-        the answer. With `tags` NONE all that comes is the answer."""
+        """`prompt_tail`: the end of the prompt; the template may already have opened the thinking
+        or the answer there. With `tags` NONE all the text is the answer."""
         self.tags = tags
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(s for s in stop if s)
-        self._text = ""  # arrived, not yet given out
+        self._text = ""  # decoded, not yet returned
         tail = prompt_tail.rstrip()
         begun = [o for o in tags.openers if tail.endswith(o.rstrip())]
-        # what will end the thinking that goes on; "" outside of it
+        # the tag that ends the open thinking; "" outside of thinking
         self.closer = next((tags.openers[o] for o in begun if tags.openers[o]), "")
-        # what stands behind the answer
+        # the tags that may follow the answer
         self._ends = next((tags.ends[o] for o in begun if o in tags.ends), ())
         self._begun = tags is NONE  # the answer has its first word
         self.after_thinking = bool(self._ends)  # there was thinking, or a heading, before it
-        self.stopped = ""  # the stop string that was seen; nothing comes after it
+        self.stopped = ""  # the stop string that ended the answer
 
     @property
     def half_tag(self) -> str:
@@ -96,14 +96,14 @@ class Decoder:
         if found:
             _, at, self.stopped = min(found)
             self._text, text, final = "", text[:at], True
-            return text[: len(text) - self._behind(text, final)]
-        held = max(0 if final else _half(text, self._stops), self._behind(text, final))
+            return text[: len(text) - self._after(text, final)]
+        held = max(0 if final else _half(text, self._stops), self._after(text, final))
         self._text = "" if final else text[len(text) - held :]
         return text[: len(text) - held]
 
-    def _behind(self, text: str, final: bool) -> int:
-        """The length of what may stand behind the answer, and at the end of all really does: a
-        closing tag, with white space around it. Where more comes, it was part of the answer."""
+    def _after(self, text: str, final: bool) -> int:
+        """The length of the closing tag, with white space around it, that may follow the answer; at
+        the end of all text, that does. If more text comes, it was part of the answer."""
         if not self._ends:
             return 0
         half = 0 if final else _half(text, self._ends)

@@ -53,7 +53,7 @@ class Talk:
                     self._interrupted = True  # handled above: here another Ctrl-C would end lcp
 
     def _line(self) -> None:
-        """Read one line and do it."""
+        """Read one line and carry it out."""
         chat = self.chat
         try:
             # /edit may be taken back: the turns after it stay in the cache.
@@ -61,7 +61,7 @@ class Talk:
             self._reading = True
             line = self.keyboard.read(self._text)
             self._reading, self._text = False, ""
-            chat.drafting.drop()  # it is no longer read ahead
+            chat.drafting.drop()  # the line is complete: stop reading it ahead
             with self.keyboard.ahead():
                 self._do(line)
         except LcpError as error:

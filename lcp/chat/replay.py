@@ -43,8 +43,8 @@ class Replayed:
             return f"{which}: the same {words.count(self.tokens, 'token')}"
         if self.result == "parts":
             was, came = (repr(t) if t is not None else "the end" for t in (self.was, self.came))
-            where = f"at token {self.at} of {self.tokens}: {was}, then {came}"
-            return f"{which}: parts {where}{self.why and f' ({self.why})'}"
+            where = f"from token {self.at} of {self.tokens}: {was} in the chat, {came} now"
+            return f"{which}: differs {where}{self.why and f' ({self.why})'}"
         return f"{which}: not replayed: {self.why}"
 
 
@@ -98,9 +98,9 @@ class Replay:
             reply = self._draw(engine, request, answer, told)
         except LcpError as error:
             return replace(told, result="not replayed", why=str(error))
-        drawn = [*reply.sampled, *[_END] * (reply.ended == "end")]
+        generated = [*reply.sampled, *[_END] * (reply.ended == "end")]
         wanted = [*ids, *[_END] * (answer.ended == "end")]
-        same = words.common_prefix(wanted, drawn)
+        same = words.common_prefix(wanted, generated)
         if same == len(wanted):
             return told
         self._hold(engine, request, answer)
@@ -115,8 +115,10 @@ class Replay:
             result="parts",
             at=same + 1,
             was=spelled(wanted),
-            came=spelled(drawn),
-            why="" if then in (None, now) else f"by llama-cpp-python {then}, here is {now}",
+            came=spelled(generated),
+            why=""
+            if then in (None, now)
+            else f"the chat used llama-cpp-python {then}, and this is {now}",
         )
 
     def _settings(self, answer: Message, sampling: object, known: Mapping[str, Any]) -> Settings:
@@ -168,14 +170,14 @@ class Replay:
         has = engine.count(request.messages)
         if (had := answer.stats.get("prompt_tokens", has)) != has:
             raise SessionError(f"its prompt had {had} tokens, and here it has {has}")
-        limit, drawn = told.tokens + (answer.ended == "end"), 0
+        limit, generated = told.tokens + (answer.ended == "end"), 0
         reply = engine.reply(replace(request, max_tokens=limit))
         for item in reply:
             if isinstance(item, Progress):
                 self._tell(f"turn {told.turn}: reading {item.done:,}/{item.total:,} tokens")
             else:
-                drawn += item.tokens
-                self._tell(f"turn {told.turn}: {drawn:,} of {told.tokens:,} tokens")
+                generated += item.tokens
+                self._tell(f"turn {told.turn}: {generated:,} of {told.tokens:,} tokens")
         return reply
 
     def _hold(self, engine: Engine, request: Request, answer: Message) -> None:

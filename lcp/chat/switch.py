@@ -35,8 +35,8 @@ def change(
     layers: Layers,
     saved: Path | None = None,
 ) -> Chat:
-    """A chat of this conversation with this model, in place of `chat`. When the model cannot be
-    loaded, this raises what went wrong and `chat` goes on."""
+    """A chat of this conversation with this model, in place of `chat`. If the model cannot be
+    loaded, the error is raised and `chat` continues."""
     old = chat.engine
     back = chat.services.find(chat.model)
     free = chat.services.free_memory()

@@ -12,15 +12,15 @@ from lcp.session.export import plain_name
 
 # Shares of the context window at which its figure changes colour.
 NEARLY, FULL = 0.75, 0.90
-TYPED = 100  # tokens in the line from which on they are shown
+TYPED = 100  # show the count of tokens in the line from this many on
 
 
 class Status:
     """The parts of the line below the prompt.
 
-    The keyboard asks several times a second, also while nobody types. So the parts are made anew
-    only after one of the facts changed that they are made of, and tokens are counted only after
-    a change of what the model sees.
+    The keyboard asks several times a second, even while nobody types. So the parts are computed
+    only when one of the facts they show has changed, and tokens are counted only when what the
+    model sees has changed.
     """
 
     def __init__(self, chat: Chat) -> None:

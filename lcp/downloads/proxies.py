@@ -64,7 +64,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
 def connect_socks(proxy: Proxy, address: tuple[str, int], timeout: float) -> socket.socket:
     """A socket to the address through a SOCKS5 proxy (RFC 1928; passwords: RFC 1929).
 
-    Names are sent as names: behind a proxy, often only the proxy has DNS. Raises OSError.
+    The proxy resolves the name: often only it has DNS. Raises OSError.
     """
     to_proxy = socket.create_connection((proxy.host, proxy.port), timeout)
     try:

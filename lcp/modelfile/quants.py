@@ -17,9 +17,9 @@ def quants() -> dict[int, tuple[str, int, int]]:
 
 
 def file_quant(file_type: int) -> str:
-    """The quant that `general.file_type` stands for, as people name it: "Q4_K_M"; "" if none.
+    """The name of the quant with this `general.file_type`: "Q4_K_M"; "" if unknown.
 
-    llama.h marks with 1024 what it has guessed.
+    llama.h adds 1024 to a value that it guessed.
     """
     names = {int(t): t.name for t in constants().LlamaFileType}
     name: str = names.get(file_type & ~1024, "")

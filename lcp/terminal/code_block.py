@@ -36,9 +36,11 @@ _STYLES = {
     "Rule": "dim",  # ours: above and below the code
 }
 _RULE = "───"
-_STEP = 8  # so many new lines are lexed together
-_OPEN = 4  # so many lines may still change: a lexer looks ahead
-_LONGEST = 128  # after so many lines lexing starts anew in any case; colours may be off then
+_STEP = 8  # lines that are lexed together
+_OPEN = 4  # last lines that may still change: a lexer looks ahead
+_LONGEST = (
+    128  # the lexer restarts after this many lines at the latest; its colours may then be wrong
+)
 _LARGEST = 1 << 18  # a text with more characters has no colours: they would take seconds
 _WIDEST = 1000  # a line with more characters has no colours: lexers can take very long
 _TAB = 4
@@ -86,7 +88,7 @@ class CodeBlock:
         self._due = len(self._lines) + _STEP
 
     def _settle(self) -> None:
-        """Finish the lines before the last one where the lexer may start anew."""
+        """Finish the lines before the last line at which the lexer could restart."""
         lexed = _lex(self._lexer, self._lines)
         latest = len(lexed) - _OPEN
         for start in range(latest, max(0, latest - _STEP), -1):

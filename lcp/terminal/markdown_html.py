@@ -1,8 +1,8 @@
 """Markdown as HTML, with the Markdown rules of the terminal; and plain text as HTML.
 
-The text is not trusted: no HTML of its own, no script, no picture, nothing that a browser would
-fetch. Only web and mail addresses become links. Characters that hide or reorder text become
-visible signs, as in the terminal.
+The text is not trusted: its HTML is escaped; the page has no script, no picture and nothing that
+a browser would fetch. Only web and mail addresses become links. Characters that hide or reorder
+text become visible signs, as in the terminal.
 """
 
 from __future__ import annotations

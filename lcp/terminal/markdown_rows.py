@@ -37,7 +37,7 @@ def row_text(console: Console, row: ScreenRow) -> tuple[str, int]:
     left = len("".join(segment.text for segment in row).rstrip(" "))
     for text, style, _ in row:
         text, left = text[:left], max(0, left - len(text))
-        if not text.isprintable():  # the last gate: a terminal acts on nothing behind it
+        if not text.isprintable():  # the last filter before the terminal
             text = clean(text).replace("\n", "␊").replace("\t", " ")
         cells += cell_len(text)
         if style and text and console.color_system:
@@ -89,7 +89,7 @@ class Renderer:
         return self._wrap(Text(clean(node.content)), width)  # maths, as it was typed
 
     def _inside(self, node: Node, width: int) -> list[ScreenRow]:
-        """What a quote or an item holds; a list stands close to the words before it."""
+        """The content of a quote or a list item; no blank line before a list in an item."""
         rows: list[ScreenRow] = []
         for child in node.children[self._last]:
             if rows and not (node.type == "list_item" and child.type in LISTS):

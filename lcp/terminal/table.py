@@ -14,7 +14,7 @@ GAP = "  "
 INDENT = "    "  # of the lines below a name
 _CUT = 16  # cells that a cut column keeps
 _WRAPPED = 28  # cells that a wrapped last column needs
-_MARK = 2  # cells of a column of marks, which stands before the names
+_MARK = 2  # cells of the column of marks before the names
 
 TableRow = Sequence[str]
 
