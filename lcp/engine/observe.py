@@ -156,6 +156,15 @@ class Observer:
         library().llama_memory_clear(self._memory, True)
         self.held = 0
 
+    def cut(self, n: int) -> int:
+        """Hold the first `n` tokens, or none if this model's memory cannot go back; how many."""
+        if n < self.held:
+            if n and library().llama_memory_seq_rm(self._memory, 0, n, -1):
+                self.held = n
+            else:
+                self.clear()
+        return self.held
+
     def decode(
         self,
         tokens: Sequence[int],

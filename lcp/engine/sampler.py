@@ -3,9 +3,11 @@
 Nothing of it is re-implemented; one Sampler lives for one reply.
 """
 
+from __future__ import annotations
+
 import ctypes
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress
 
 from lcp.engine.context import Context
@@ -54,12 +56,21 @@ class Sampler:
         """Draw a token from the logits of the last token the context read, and accept it."""
         return int(library().llama_sampler_sample(self._chain, context.handle, -1))
 
-    def draw(self, candidates: "TokenCandidates") -> int:
+    def draw(self, candidates: TokenCandidates) -> int:
         """Draw one of the candidates, some of which are gone afterwards; -1 where all are
         impossible."""
         candidates.apply(self._chain)
         drawn = candidates.array.data[candidates.array.selected]
         return int(drawn.id) if drawn.logit > -float("inf") else -1
+
+    def stages(self, candidates: TokenCandidates) -> Iterator[str]:
+        """Apply the samplers one after another; after each, its name, with "?" in front if it is
+        off. The last one selects a token."""
+        c = library()
+        for i in range(c.llama_sampler_chain_n(self._chain)):
+            stage = c.llama_sampler_chain_get(self._chain, i)
+            candidates.apply(stage)
+            yield c.llama_sampler_name(stage).decode("utf-8", "replace")
 
     def accept(self, token: int) -> None:
         """The token was said: the penalties count it."""
@@ -101,6 +112,19 @@ class TokenCandidates:
         self._logits[: len(ids)] = memoryview(array("f", compress(floats, wanted)))
         self._reset(len(ids))
         return len(ids)
+
+    def left(self) -> tuple[memoryview[int], memoryview[float]]:
+        """The ids and the logits of those that are left, in their order; views of memory that the
+        next sampler changes. (`p` is stale after some samplers.)"""
+        kind = library().llama_token_data * self.array.size
+        raw = memoryview(ctypes.cast(self.array.data, ctypes.POINTER(kind)).contents).cast("B")
+        return raw.cast("i")[0::3], raw.cast("f")[1::3]
+
+    @property
+    def selected(self) -> int:
+        """The token that the last sampler selected; -1 if none did."""
+        at = self.array.selected
+        return int(self.array.data[at].id) if at >= 0 else -1
 
     def put(self, token: int) -> None:
         """This token alone."""

@@ -31,6 +31,7 @@ class Lab(Protocol):
     @property
     def batch(self) -> int: ...
     def clear(self) -> None: ...
+    def cut(self, n: int) -> int: ...
     def decode(
         self,
         tokens: Sequence[int],
@@ -51,7 +52,7 @@ class Kept(dict[str, Array]):
 
     def all(self, *names: str) -> Watch:
         """Watching functions that keep the numbers of all tokens of a batch: (tokens, width)."""
-        return {name: self._keep(name, lambda x: x[0]) for name in names}
+        return {name: self._keep(name, lambda x: x[0] if len(x) == 1 else x) for name in names}
 
     def part(self, what: Callable[[Array], Array], *names: str) -> Watch:
         """Watching functions that keep a part of each tensor."""
@@ -78,6 +79,7 @@ class Parts:
     after: tuple[str, ...]
     attention: tuple[str, ...]  # the maps of all heads; "" in a layer without attention
     heads: tuple[str, ...]  # the outputs of all heads, side by side
+    values: tuple[str, ...]  # what heads take from each token
     out: tuple[str, ...]  # what attention adds, if nothing follows it
     normal: str  # the state after the last norm: what the output matrix multiplies
 
@@ -106,6 +108,7 @@ class Parts:
             after,
             each("kq_soft_max"),
             each("kqv_out"),
+            each("Vcur"),
             each("attn_out"),
             "result_norm" if "result_norm" in names else "",
         )

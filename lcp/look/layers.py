@@ -9,11 +9,13 @@ Direct attribution: the last state is a sum of what each attention and each feed
 share of a logit is what the output matrix makes of this part, with the last norm's scale held.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best
+from lcp.look.written import computed_from, head_vectors, norm_scale
 
 
 @dataclass(frozen=True)
@@ -53,30 +55,19 @@ def layers(lab: Lab, tokens: list[int], *, heads: bool = False, tell: Tell) -> L
     true = lab.decode(tokens, watch)[0]
     states = np.stack([kept[name] for name in parts.after])
     tell("layers", 0, lab.layers)
-    lens = _continued(lab, parts.after[-1], states, tokens[0])
+    lens = computed_from(lab, parts.after[-1], states, tokens[0])
     added = []
     if parts.normal:
         pieces = list(_added(parts, kept))
-        vectors = np.stack([vector for *_, vector in pieces]) * _scale(parts, kept)
+        vectors = np.stack([vector for *_, vector in pieces]) * norm_scale(parts, kept)
         tell("parts", 0, len(vectors))
-        logits = _continued(lab, parts.normal, vectors, tokens[0])
+        logits = computed_from(lab, parts.normal, vectors, tokens[0])
         added = [Contribution(n, at, -1, x) for (n, at, _), x in zip(pieces, logits, strict=True)]
     found = _heads(lab, parts, kept, tokens[0], tell) if heads else []
     return LayersFound(true, lens, added, found)
 
 
-def _continued(lab: Lab, name: str, rows: Array, token: int) -> Array:
-    """The logits that llama.cpp computes from these rows of the tensor `name`."""
-    found, most = [], min(lab.most_rows, lab.batch)
-    for start in range(0, len(rows), most):
-        part = rows[start : start + most].astype(np.float32)
-        lab.clear()
-        watch = {name: lambda x, part=part: part[None]}
-        found.append(lab.decode([token] * len(part), watch, rows=range(len(part))))
-    return np.concatenate(found)
-
-
-def _added(parts: Parts, kept: Kept):  # type: ignore[no-untyped-def]
+def _added(parts: Parts, kept: Kept) -> Iterator[tuple[str, int, Array]]:
     """(name, layer, vector) of everything that was added to the state of the last token."""
     before = kept[parts.begin]
     yield "embedding", -1, before
@@ -88,39 +79,14 @@ def _added(parts: Parts, kept: Kept):  # type: ignore[no-untyped-def]
         before = kept[after]
 
 
-def _scale(parts: Parts, kept: Kept) -> Array:
-    """What the last norm multiplied each number of the state by."""
-    state = kept[parts.after[-1]]
-    return np.divide(kept[parts.normal], state, out=np.zeros_like(state), where=state != 0)
-
-
 def _heads(lab: Lab, parts: Parts, kept: Kept, token: int, tell: Tell) -> list[Contribution]:
-    """What each head wrote: a batch whose rows keep one head each of every layer."""
-    count, alone = lab.heads, Kept()
-    at = [i for i in parts.with_heads() if parts.out[i]]
-
-    def only(name: str):  # type: ignore[no-untyped-def]
-        def f(x: Array) -> Array:
-            new = np.zeros_like(x)
-            size = x.shape[-1] // count
-            for head in range(count):
-                own = slice(head * size, (head + 1) * size)
-                new[0, head, own] = kept[name][own]
-            return new
-
-        return f
-
-    tell("heads", 0, len(at) * count)
-    lab.clear()
-    lab.decode(
-        [token] * count,
-        {**{parts.heads[i]: only(parts.heads[i]) for i in at},
-         **alone.all(*(parts.out[i] for i in at))},
-        rows=range(count),
-    )  # fmt: skip
-    vectors = np.concatenate([alone[parts.out[i]] for i in at]) * _scale(parts, kept)
-    logits = _continued(lab, parts.normal, vectors, token)
-    places = [(i, head) for i in at for head in range(count)]
+    """What each head wrote, as logits."""
+    at = [layer for layer in parts.with_heads() if parts.out[layer]]
+    tell("heads", 0, len(at) * lab.heads)
+    written = head_vectors(lab, parts, kept, at, token)
+    vectors = np.concatenate([written[layer] for layer in at]) * norm_scale(parts, kept)
+    logits = computed_from(lab, parts.normal, vectors, token)
+    places = [(layer, head) for layer in at for head in range(lab.heads)]
     return [Contribution("head", i, h, x) for (i, h), x in zip(places, logits, strict=True)]
 
 

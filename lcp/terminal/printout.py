@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lcp.terminal.clean import clean
 from lcp.terminal.table import cut_to, lines, one_line
+from lcp.terminal.token_charts import levels
 
 PICTURE = 88  # columns of a picture
 _GAP = 2  # between columns, and before lines that belong to a title
@@ -89,8 +90,9 @@ class Printout:
         drop: Sequence[int] = (),
         marked: int | None = None,
         cut: int | None = None,
+        left: bool = False,
     ) -> None:
-        """Columns of numbers, right-aligned; the last column is text.
+        """Columns of numbers, right-aligned; the last column is text, and with `left` the first.
 
         If they do not fit, the columns `drop` are left out, one after another; then the last one
         is cut, as long as it keeps `cut` cells. If that is not enough, the rows are printed as a
@@ -117,11 +119,26 @@ class Printout:
                 self._print(line, "")
             return
         for number, row in enumerate(cells):
-            line = "".join(
-                " " * (_GAP + widths[i] - cell_len(row[i])) + row[i] for i in columns[:-1]
-            )
+            line = ""
+            for i in columns[:-1]:
+                pad = " " * (widths[i] - cell_len(row[i]))
+                line += " " * _GAP + (row[i] + pad if left and i == columns[0] else pad + row[i])
             style = "dim" if number == 0 else "bold" if number - 1 == marked else ""
             self._print(line + " " * _GAP + row[last], style)
+
+    def grid(self, labels: Sequence[str], rows: Sequence[Sequence[float]], columns: str) -> None:
+        """Shares of 0..1 as heights, a row for each label, a character for each column. The
+        columns are numbered from 0 and called `columns`; of too many, every nth is shown."""
+        left = min(24, max(cell_len(one_line(text)) for text in (*labels, columns)))
+        room = max(10, self._console.width - left - 2 * _GAP)
+        step = -(-len(rows[0]) // room)
+        count = -(-len(rows[0]) // step)
+        ruler = "".join(f"{i * step:<10}" for i in range(0, count, 10))[: count + 3].rstrip()
+        self._print(f"{' ' * _GAP}{columns:>{left}}  {ruler}", "dim")
+        for label, row in zip(labels, rows, strict=True):
+            label = cut_to(one_line(label), left)
+            pad = " " * (_GAP + left - cell_len(label))
+            self._print(f"{pad}{label}  {levels(row[::step])}", "")
 
     def listing(self, rows: Sequence[Sequence[str]]) -> None:
         """Rows of text in left-aligned columns; the last column is cut at the margin."""

@@ -3,8 +3,14 @@
 import typer
 
 from lcp.cli.look.layers import layers
+from lcp.cli.look.next import next_
+from lcp.cli.look.swap import swap
+from lcp.cli.look.without import without
 
 ABOUT = "Look inside a model: follow a fact, see how a token is chosen, switch heads off."
 
 app = typer.Typer(help=ABOUT, rich_markup_mode=None, no_args_is_help=True)
+app.command("swap")(swap)
+app.command("next")(next_)
+app.command("without")(without)
 app.command("layers")(layers)

@@ -18,15 +18,17 @@ from lcp.errors import LcpError, NotSupported, UsageError
 from lcp.words import count
 
 if TYPE_CHECKING:
+    from lcp.engine.context import Context
     from lcp.engine.llama_library import StopByte
     from lcp.engine.model import Model
     from lcp.engine.observe import Observer
-    from lcp.settings import Settings
+    from lcp.settings import Layers, Settings
     from lcp.terminal.printout import Printout
 
 Result = TypeVar("Result")
 
 SETTINGS = ("n_gpu_layers", "threads")  # flags that all commands have
+_PLAIN: dict[str, Any] = {"ctx_size": 512, "kv_type": "f16", "flash_attn": "off"}
 SILENT = 2.0  # seconds of work without a word
 
 Texts = Annotated[
@@ -75,6 +77,14 @@ class OpenModel:
         )  # fmt: skip
         return self._life.enter_context(made)
 
+    def context(self, tokens: int) -> "Context":
+        """A context as a chat has it; freed after the job."""
+        from lcp.engine.context import Context
+
+        made = Context(self.model, tokens, self._stop, threads=self._threads, flash_attn="off")
+        self._life.callback(made.close)
+        return made
+
     def tokens(self, text: str, *, chat: bool = False, least: int = 2) -> list[int]:
         """The tokens of a text, from BOS on. LcpError if there are fewer than `least`, or more than
         the model was trained for."""
@@ -98,11 +108,11 @@ class OpenModel:
         return found
 
     def token(self, text: str) -> int:
-        """The token that a text stands for: the text itself, or its number. UsageError if it is
-        none, or several."""
+        """The token that a text stands for: a word after a blank, the text itself, or the number
+        of a token. UsageError if it is none, or several."""
         if text.isdecimal() and int(text) < self.model.n_vocab:
             return int(text)
-        for spelled in (text, f" {text}"):
+        for spelled in (f" {text}", text) if text else ():
             found = self.model.tokenize(spelled, special=True)
             if len(found) == 1:
                 return found[0]
@@ -166,7 +176,7 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
     once it takes longer than a moment.
     """
     from lcp.chat import memory_fit
-    from lcp.cli.chat_services import title
+    from lcp.cli.chat_services import find, title
     from lcp.engine import cpu_check
     from lcp.engine.llama_library import StopByte
     from lcp.engine.model import Model
@@ -174,13 +184,15 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
     from lcp.terminal.screen import Screen
     from lcp.worker import Emit, Worker
 
-    settings = _settings(flags)
+    layers = _layers(flags)
+    settings = layers.resolve()
     wanted = name or settings.model
-    found = model_lookup.find(wanted) if wanted else model_lookup.default()
+    found = find(wanted or "", model_lookup.find if wanted else lambda _: model_lookup.default())
     shown = title(found.path.name, wanted)
     gpu = cpu_check.check_once(paths.cache())
     screen, stop, begun = Screen(), StopByte(), time.monotonic()
-    fit = memory_fit.choose(found.path, settings, free_memory.figures_folder(), gpu, shown)
+    plain = replace(settings, **_PLAIN)
+    fit = memory_fit.choose(found.path, plain, free_memory.figures_folder(), gpu, shown)
     free = free_memory.free()
 
     def work(emit: Emit) -> Result:
@@ -196,8 +208,9 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
             def tell(what: str, done: int, total: int) -> None:
                 emit((what, done, total))
 
+            advised = replace(layers, catalog=found.settings, model_file=model.sampling).resolve()
             opened = OpenModel(
-                model, found.name, settings, free, tell, stop, life.enter_context(ExitStack()),
+                model, shown, advised, free, tell, stop, life.enter_context(ExitStack()),
                 threads,
             )  # fmt: skip
             return job(opened)
@@ -241,17 +254,15 @@ def tokens_json(opened: OpenModel, tokens: Sequence[int]) -> list[dict[str, Any]
     return [{"id": int(t), "text": opened.piece(int(t))} for t in tokens]
 
 
-def _settings(given: Mapping[str, Any]) -> "Settings":
-    """What a chat would have been told: flags, environment, config.toml. A context of the usual
-    size is not needed here."""
+def _layers(given: Mapping[str, Any]) -> "Layers":
+    """What a chat would have been told: flags, environment, config.toml."""
     from lcp.settings import Layers, from_environment, from_file
 
-    settings = Layers(
+    return Layers(
         flags=given,
         environment=from_environment(os.environ),
         config=from_file(paths.config() / "config.toml"),
-    ).resolve()
-    return replace(settings, ctx_size=512, kv_type="f16", flash_attn="off")
+    )
 
 
 def wrong_kind(opened: OpenModel, why: str) -> NotSupported:

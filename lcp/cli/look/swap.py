@@ -1,0 +1,251 @@
+"""`lcp look swap`: where a fact is kept, and which heads move it."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcp.cli import options, shell_completion
+from lcp.cli.look import opening
+from lcp.errors import LcpError, UsageError
+
+if TYPE_CHECKING:
+    from lcp.cli.look.opening import OpenModel
+    from lcp.engine.observe import Observer
+    from lcp.look.swap import Swap, SwappedHead
+    from lcp.terminal.printout import Printout
+
+PARTED = 0.5  # the share of the answer from which on a token is said to have the fact
+LISTED = 4  # heads
+
+
+@dataclass(frozen=True)
+class SwapArguments:
+    """What was typed after `lcp look swap`, except the settings."""
+
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] A B", help="Two prompts with the same number of tokens.",
+            autocompletion=shell_completion.models,
+        ),
+    ] = None  # fmt: skip
+    model: opening.ModelName = None
+    tokens: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--tokens", metavar="X Y", help="The answers to A and to B."),
+    ] = None
+    as_json: opening.AsJson = False
+    svg: opening.Svg = None
+
+
+@dataclass(frozen=True)
+class SwapShown:
+    """What was found, with the words of its tokens."""
+
+    a: str
+    b: str
+    x: tuple[int, str]  # A's answer: id, piece
+    y: tuple[int, str]
+    pieces: list[tuple[str, str]]  # of A and B, for each token
+    found: "Swap"
+    words: dict[int, str]  # of the tokens that heads write
+    seconds: float
+
+
+def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
+    """Follow a fact: put the state of prompt A into prompt B, and see how much of A's answer
+    comes back; then swap one attention head at a time.
+
+    lcp look swap "The capital of France is" "The capital of Italy is"
+    """
+    name, prompts = opening.words_of(asked.words, asked.model)
+    if len(prompts) != 2:
+        raise UsageError(
+            f"lcp look swap needs two prompts, each in quotes (got {len(prompts)}). Example: "
+            'lcp look swap "The capital of France is" "The capital of Italy is"'
+        )
+    a, b = prompts
+
+    def job(opened: "OpenModel") -> SwapShown:
+        from lcp.look.swap import answers, swap
+
+        begun = time.monotonic()
+        of_a, of_b = opened.tokens(a), opened.tokens(b)
+        _check(opened, of_a, of_b)
+        named = [opened.token(t) for t in asked.tokens or ()]
+        lab = opened.observe(len(of_a) + 512, rows=128, sequences=128)
+        if len(of_a) > lab.batch // 2:
+            raise LcpError(
+                f"The prompts have {len(of_a):,} tokens; lcp look swap takes at most "
+                f"{lab.batch // 2}. Give shorter ones."
+            )
+        x, y = named or _first_choices(opened, lab, *answers(lab, of_a, of_b))
+        if x == y:
+            raise UsageError(
+                f"Both answers are {opened.piece(x)!r}. Name two different ones after --tokens."
+            )
+        found = swap(lab, of_a, of_b, x, y, opened.tell)
+        words = {t: opened.piece(t) for head in found.heads for t in head.writes}
+        pieces = [(opened.piece(s), opened.piece(t)) for s, t in zip(of_a, of_b, strict=True)]
+        return SwapShown(
+            a, b, (x, opened.piece(x)), (y, opened.piece(y)), pieces, found, words,
+            time.monotonic() - begun,
+        )  # fmt: skip
+
+    shown = opening.run(name, flags, job)
+    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+
+
+swap = options.command(SwapArguments, run, opening.SETTINGS)
+
+
+def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
+    """LcpError for prompts that cannot be swapped, or a model whose past cannot be shared."""
+    if a == b:
+        raise UsageError("The two prompts are the same. Change a word in one of them.")
+    if len(a) != len(b):
+        spelled = [
+            " ".join(f"[{opened.piece(t)}]" for t in tokens[:40]) + " …" * (len(tokens) > 40)
+            for tokens in (a, b)
+        ]
+        raise UsageError(
+            f"The prompts have {len(a)} and {len(b)} tokens, and a state has a place only in a "
+            "prompt of the same length. Use words with as many tokens:\n"
+            f"  A  {spelled[0]}\n  B  {spelled[1]}"
+        )
+    if opened.model.memory.recurrent:
+        raise opening.wrong_kind(
+            opened, "has recurrent layers, whose memory of the text is one state for all tokens, "
+            "so the state of a single token cannot be swapped.",
+        )  # fmt: skip
+
+
+def _first_choices(opened: "OpenModel", lab: "Observer", a: Any, b: Any) -> tuple[int, int]:
+    """The first choices after A and after B. UsageError if they are the same."""
+    from lcp.look.lab import best, softmax
+
+    x, y = int(a.argmax()), int(b.argmax())
+    if x == y:
+        shares = (softmax(a), softmax(b))
+        likely = [", ".join(f"{opened.piece(t)!r} {p[t]:.0%}" for t in best(p, 4)) for p in shares]
+        raise UsageError(
+            f"Both prompts have the same first choice, {opened.piece(x)!r}. Name the two answers "
+            f"to compare: --tokens X Y. After A: {likely[0]}. After B: {likely[1]}."
+        )
+    return x, y
+
+
+def _change(shown: SwapShown) -> tuple[int | None, int | None]:
+    """The layer from which on the first token that differs has lost the fact, and the one from
+    which on the last token has it."""
+    shares = shown.found.shares
+    lost = next((i for i, share in enumerate(shares[0]) if share < PARTED), None)
+    gained = next((i for i, share in enumerate(shares[-1]) if share > PARTED), None)
+    return lost, gained
+
+
+def _json(shown: SwapShown) -> dict[str, Any]:
+    found = shown.found
+    lost, gained = _change(shown)
+
+    def place(i: int, share: float) -> dict[str, Any]:
+        return {"token": i, "text": shown.pieces[i][0], "share": share}
+
+    def head(one: "SwappedHead") -> dict[str, Any]:
+        return {
+            "layer": one.layer, "head": one.head, "share": one.share, "kl": one.kl, "p": one.p,
+            "reads": [place(*r) for r in one.reads], "carries": [place(*c) for c in one.carries],
+            "writes": [{"id": t, "text": shown.words[t]} for t in one.writes],
+        }  # fmt: skip
+
+    return {
+        "a": {"text": shown.a, "answer": {"id": shown.x[0], "text": shown.x[1]},
+              "p": found.p_a[0], "p_other": found.p_a[1]},
+        "b": {"text": shown.b, "answer": {"id": shown.y[0], "text": shown.y[1]},
+              "p": found.p_b[1], "p_other": found.p_b[0]},
+        "left_in_layer": lost, "arrived_in_layer": gained,
+        "states": [
+            {"token": i, "a": shown.pieces[i][0], "b": shown.pieces[i][1],
+             "shares": [float(share) for share in row]}
+            for i, row in zip(found.places, found.shares, strict=True)
+        ],
+        "heads": [head(one) for one in found.heads],
+        "runs": found.runs, "seconds": round(shown.seconds, 3),
+    }  # fmt: skip
+
+
+def _show(page: "Printout", shown: SwapShown) -> None:
+    from lcp.terminal.token_charts import visible
+
+    found, x, y = shown.found, visible(shown.x[1]), visible(shown.y[1])
+    page.title(f"A  {shown.a}", f"→ {x} {found.p_a[0]:.0%}, {y} {found.p_a[1]:.0%}")
+    page.title(f"B  {shown.b}", f"→ {y} {found.p_b[1]:.0%}, {x} {found.p_b[0]:.0%}")
+    page.blank()
+    page.line(
+        "B is read with the state of A put in after one layer, at one token: how much of A's "
+        "answer comes back (a blank is nothing, █ is all of it)."
+    )
+    page.blank()
+    page.grid(
+        [_token(*map(visible, shown.pieces[i])) for i in found.places],
+        found.shares.tolist(), "layer",
+    )  # fmt: skip
+    page.blank()
+    page.line(_summary(shown), style="bold")
+    if found.heads:
+        page.blank()
+        page.line(
+            f"One head of A at a time, at the last token, has its output of B: p({x}), and the "
+            "share of the difference that it moves."
+        )
+        page.blank()
+        page.table(
+            ["head", f"{x}", "moves", "looks at · carries from · writes"],
+            [_head_row(shown, one) for one in found.heads[:LISTED]],
+            cut=24,
+        )
+    page.blank()
+    page.line(
+        "Both states are the model's own, so what comes back was carried there. This shows what "
+        "distinguishes A from B, not all that the answer needs: what both prompts have in common "
+        "stays hidden, and where several parts do the same, each one alone moves little.",
+        style="dim",
+    )
+    page.line(f"{found.runs:,} runs in {shown.seconds:.1f} s.", style="dim")
+
+
+def _token(a: str, b: str) -> str:
+    return a if a == b else f"{a}|{b}"
+
+
+def _summary(shown: SwapShown) -> str:
+    """The sentence that says where the fact changes place."""
+    from lcp.terminal.token_charts import visible
+
+    places = shown.found.places
+    first, last = (visible(shown.pieces[i][0]) for i in (places[0], places[-1]))
+    lost, gained = _change(shown)
+    if len(places) == 1:
+        return f"The prompts differ in their last token only: {first} has the fact from layer 0 on."
+    if lost is None or gained is None:
+        return f"The fact does not move as a whole from {first} to {last}."
+    if lost == gained:
+        return f"The fact moves from {first} to {last} in layer {lost}."
+    return f"{first} has the fact until layer {lost}, {last} from layer {gained} on."
+
+
+def _head_row(shown: SwapShown, one: "SwappedHead") -> list[str]:
+    from lcp.terminal.token_charts import visible
+
+    def places(found: tuple[tuple[int, float], ...]) -> str:
+        return " ".join(f"{visible(shown.pieces[i][0])} {share:.0%}" for i, share in found[:1])
+
+    said = [places(one.reads), places(one.carries), " ".join(
+        visible(shown.words[t]) for t in one.writes
+    )]  # fmt: skip
+    return [
+        f"{one.layer}.{one.head}", f"{shown.found.p_a[0]:.0%} → {one.p:.0%}", f"{one.share:+.2f}",
+        " · ".join(part for part in said if part),
+    ]  # fmt: skip

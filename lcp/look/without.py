@@ -1,0 +1,100 @@
+"""What an answer needed: each span of the prompt is left out, and the same answer is asked for.
+
+The loss is in nats: by how much the logarithm of the answer's probability falls (1 nat makes it
+2.7 times less likely). This is occlusion, the simplest form of ContextCite (Cohen-Wang 2024). The
+attention that a span got while the answer was written is measured beside it: where a model looks is
+not what it uses (Jain & Wallace 2019).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from lcp.look.lab import Array, Kept, Lab, Tell, Watch, log_softmax
+from lcp.words import common_prefix
+
+MOST = 40  # spans
+_END = re.compile(r"(?<=[.!?。！？…])[\"')\]]*\s+|\n+")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What the answer lost without a span of the prompt."""
+
+    start: int  # the tokens of the span
+    end: int
+    lost: float  # nats, of the whole answer
+    attention: float | None  # that the span got, of 1; None if the model has no attention
+    by_token: Array  # nats lost by each token of the answer
+
+
+@dataclass(frozen=True)
+class Without:
+    """The answer with the whole prompt, and without each span."""
+
+    logp: Array  # of each token of the answer, in nats
+    sink: float | None  # the attention that the first token got
+    spans: list[LeftOut]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences or lines of a text, each with the blanks after it; of very many, neighbours
+    are joined."""
+    ends = [match.end() for match in _END.finditer(text)]
+    cuts = [0, *(end for end in ends if end < len(text)), len(text)]
+    found = [text[a:b] for a, b in pairwise(cuts) if text[a:b].strip()]
+    size = -(-len(found) // MOST)
+    return ["".join(found[i : i + size]) for i in range(0, len(found), size)] if size else []
+
+
+def without(
+    lab: Lab, prompt: Sequence[int], variants: Sequence[Sequence[int]], answer: Sequence[int],
+    tell: Tell,
+) -> Without:  # fmt: skip
+    """Compare an answer to `prompt` with the same answer to each variant: the prompt without a
+    span. What a variant shares with the prompt before its span is read once."""
+    prompt, answer = list(prompt), list(answer)
+    # 1) The whole prompt, and where the model looks while it writes the answer.
+    seen, names = Kept(), [n for n in sorted(lab.names) if n.startswith("kq_soft_max-")]
+    tell("reading the prompt", 0, len(variants))
+    lab.clear()
+    if prompt[:-1]:
+        lab.decode(prompt[:-1])
+    look = seen.part(lambda x: x[:, :, : len(prompt)].mean((0, 1)), *names)
+    base = _logp(lab, prompt[-1:], answer, look)
+    attention = np.mean([seen[name] for name in names], 0) if names else None
+    # 2) Each variant, those with the last spans first: the tokens before a span stay in the cache.
+    spans = [_span(prompt, list(variant)) for variant in variants]
+    found: dict[int, LeftOut] = {}
+    for done, i in enumerate(sorted(range(len(spans)), key=lambda i: -spans[i][0])):
+        tell("leaving spans out", done, len(variants))
+        (start, end), variant = spans[i], list(variants[i])
+        held = lab.cut(min(start, len(variant) - 1))
+        lost = base - _logp(lab, variant[held:], answer)
+        looked = None if attention is None else float(attention[start:end].sum())
+        found[i] = LeftOut(start, end, float(lost.sum()), looked, lost)
+    sink = None if attention is None else float(attention[0])
+    return Without(base, sink, [found[i] for i in range(len(spans))])
+
+
+def _logp(lab: Lab, rest: Sequence[int], answer: list[int], watch: Watch | None = None) -> Array:
+    """Log probabilities of the answer's tokens after the tokens held and the `rest`."""
+    first = len(rest) - 1
+
+    def reduce(rows: Sequence[int], logits: Array) -> Array:
+        wanted = [answer[row - first] for row in rows]
+        return log_softmax(logits)[np.arange(len(wanted)), wanted]
+
+    tokens = [*rest, *answer[:-1]]
+    return lab.decode(tokens, watch, rows=range(first, len(tokens)), reduce=reduce)
+
+
+def _span(whole: list[int], variant: list[int]) -> tuple[int, int]:
+    """Where the tokens are that the variant lacks."""
+    start = common_prefix(whole, variant)
+    most = min(len(whole), len(variant)) - start
+    same = common_prefix(whole[::-1], variant[::-1])
+    return start, len(whole) - min(same, most)
