@@ -20,6 +20,7 @@ from pathlib import Path
 from bench.measure import BenchError, Row, Terminal
 from bench.sides import READY, Model, arguments, lcp_chat, lcp_env, run
 from lcp.session.conversation import Conversation
+from lcp.session.message import Answer
 from lcp.session.store import Store
 
 LIMIT = 2.0  # ms of CPU time a second: 0.2 % of one core
@@ -33,10 +34,7 @@ def build(model: Model, home: Path, turns: int) -> None:
     log = Store(home / "data" / "sessions").create(conversation.opening)
     for turn in range(turns):
         log.append(conversation.ask(f"{turn}?"))
-        answer = conversation.answer(
-            f"{turn}.", ended="end", model=str(model.path), sampling={}, seed=0, stats={}
-        )
-        log.append(answer)
+        log.append(conversation.answer(Answer(f"{turn}.", "end", str(model.path))))
     log.close()
 
 

@@ -184,6 +184,15 @@ class NoTokenFits:
 
 Remark = ThinkingEnded | Repetition | NoTokenFits
 
+
+@dataclass(frozen=True)
+class TemplateFault:
+    """The chat template of a model leaves something out, or there is none: then `is_base`."""
+
+    sentence: str
+    is_base: bool = False
+
+
 Result = TypeVar("Result", covariant=True)
 
 
@@ -282,8 +291,8 @@ class Engine(Protocol):
     def looks_at(self, *variables: str) -> bool:
         """Whether the chat template uses one of these variables."""
 
-    def notices(self) -> list[str]:
-        """Sentences that a person should read about this model on this computer."""
+    def notices(self) -> list[str | TemplateFault]:
+        """What a person should know about this model on this computer."""
 
     # counting
 

@@ -16,6 +16,7 @@ LcpError                    a sentence: what failed, why, and what to type next
 ├── NotSupported            this engine cannot do that
 ├── DownloadError           a file cannot be downloaded, or not be saved here
 └── SessionError            a saved chat cannot be found, read or written
+    ├── NoSavedChat         there is no saved chat at all
     └── AmbiguousChat       a name or a part of an id matches several chats
 
 The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
@@ -78,12 +79,27 @@ class TemplateError(LcpError):
 
 
 class TooLong(LcpError):
-    """A message does not fit into the window: `why`; the `ways` out; the `tokens` of the prompt
-    that it needs, and the `room` for them."""
+    """A prompt of `tokens` does not fit into the window, which has `room` for fewer.
 
-    def __init__(self, why: str, ways: str, tokens: int, room: int) -> None:
-        super().__init__(". ".join(part[:1].upper() + part[1:] for part in (why, ways)) + ".")
-        self.why, self.ways, self.tokens, self.room = why, ways, tokens, room
+    `front`: tokens of what always stays before the message: the system text, and the pinned turns
+    if `pinned`. `stopped`: earlier turns could leave, but the settings let none. `why`: the
+    sentence, to be a part of another one.
+    """
+
+    def __init__(
+        self, tokens: int, room: int, *, front: int = 0, pinned: bool = False, stopped: bool = False
+    ) -> None:
+        self.tokens, self.room, self.pinned, self.stopped = tokens, room, pinned, stopped
+        self.front = front
+        need = f"({front if front > room else tokens:,} tokens, room for {room:,})"
+        if stopped:
+            self.why = f"the context is full {need}"
+        elif front > room:
+            what = "the system text and the pinned turns" if pinned else "the system text"
+            self.why = f"no message fits after {what} {need}"
+        else:
+            self.why = f"this message does not fit {need}"
+        super().__init__(f"{self.why[0].upper()}{self.why[1:]}.")
 
 
 class ContextFull(LcpError):
@@ -126,6 +142,15 @@ class DownloadError(LcpError):
 
 class SessionError(LcpError):
     """A saved chat cannot be found, read or written."""
+
+
+class NoSavedChat(SessionError):
+    """The chat that was asked for is not here, nor any other; `one_shot`: the id of the last one
+    that only a script used, if there is one."""
+
+    def __init__(self, message: str, one_shot: str = "") -> None:
+        super().__init__(message)
+        self.one_shot = one_shot
 
 
 class AmbiguousChat(SessionError):

@@ -21,6 +21,7 @@ from lcp.engine_interface import (
     Reply,
     Request,
     Stats,
+    TemplateFault,
     TokenProb,
 )
 from lcp.errors import LcpError, NotSupported
@@ -101,7 +102,7 @@ class ScriptedEngine(Words):
         self.restored = path
         return _done(lambda _: "")
 
-    def notices(self) -> list[str]:
+    def notices(self) -> list[str | TemplateFault]:
         return []
 
     def looks_at(self, *variables: str) -> bool:

@@ -15,6 +15,7 @@ from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
+from lcp.session.message import Answer
 from lcp.settings import Layers, Settings
 from lcp.terminal import token_charts
 from lcp.terminal.screen import Screen
@@ -141,10 +142,7 @@ def test_a_token_that_is_not_there(chat, number):
 def test_an_answer_of_another_model_is_not_looked_at(chat):
     chat.ask("Hi.")
     event = chat.conversation.ask("And now?")
-    chat.conversation.answer(
-        "Well.", tokens=[1, 2], fingerprint="other", ended="end", model="other", sampling={},
-        seed=1, stats={},
-    )  # fmt: skip
+    chat.conversation.answer(Answer("Well.", "end", "other", tokens=[1, 2], fingerprint="other"))
     assert event
     with pytest.raises(LcpError, match="did not generate this answer"):
         chat.says("/probs")

@@ -1,11 +1,14 @@
 """The tree of docs/tour.md: where imports point, who owns which package, how large a file is."""
 
 import ast
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from lcp.commands.command_table import TABLE
 
 LCP = Path(__file__).parents[1] / "lcp"
 FILES = sorted(LCP.rglob("*.py"))
@@ -62,6 +65,9 @@ OWNERS = {
     "tomllib": ("settings.py", "downloads/catalog.py"),  # foreign to Python 3.10
     "tomli": ("settings.py", "downloads/catalog.py"),
 }
+MOST_PARAMETERS = 10
+# Files that run other programs, or read their command lines.
+SPELL_FLAGS_OF_OTHERS = ("terminal/clipboard.py", "downloads/model_names.py")
 # What cli/ may import at the top of its files: `lcp --help` pays for nothing else.
 LIGHT = {"typer", "lcp"}
 
@@ -214,6 +220,39 @@ def test_no_import_does_any_work(trees):
     for path, tree in trees.items():
         for node in tree.body:
             assert isinstance(node, allowed), f"{name(path)}:{node.lineno}"
+
+
+def sentences(tree):
+    """The strings of a file, without docstrings."""
+    docs = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docs:
+            yield node
+
+
+def test_rooms_know_no_slash_command_and_no_flag(trees):
+    """A room says what is wrong; chat/ and cli/ say what to type (chat/advice.py)."""
+    commands = "|".join(command.name for command in TABLE)
+    typed = re.compile(rf"(?<![\w/])/({commands})\b|(?<!\w)--[a-z]")
+    wrong = [
+        f"{name(path)}:{node.lineno}: {node.value}"
+        for path, tree in trees.items()
+        if name(path).split("/")[0] in ROOMS and name(path) not in SPELL_FLAGS_OF_OTHERS
+        for node in sentences(tree)
+        if typed.search(node.value) and "pip install" not in node.value
+    ]
+    assert not wrong
+
+
+def test_functions_have_few_parameters(trees):
+    wrong = [
+        f"{name(path)}:{node.lineno} {node.name}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and len(node.args.args) + len(node.args.kwonlyargs) > MOST_PARAMETERS
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

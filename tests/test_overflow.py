@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.chat import window_notices
+from lcp.chat.advice import with_advice
 from lcp.chat.overflow import CONDENSE, Overflow
 from lcp.engine_interface import Progress, PromptMessage
 from lcp.errors import TooLong
 from lcp.session.conversation import Conversation
+from lcp.session.message import Answer
 from lcp.settings import Settings
 
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
@@ -53,7 +55,7 @@ class Scene:
         said = self.text(len(self.chat.turns()) - 1, len(last), words)
         usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
         usual |= {"stats": {}, "out": self.overflow.out()}
-        return self.chat.answer(said, **{**usual, **facts})
+        return self.chat.answer(Answer(said, **{**usual, **facts}))
 
     def turns(self, *sizes, condense=None):
         """Turns of so many words, half of them the answer's; the window of the last one."""
@@ -272,7 +274,9 @@ def test_stop_refuses_what_does_not_fit_and_says_how_to_go_on():
     with pytest.raises(TooLong) as caught:
         scene.ask(80)
     assert (caught.value.tokens, caught.value.room) == (340, 300)
-    assert all(way in str(caught.value) for way in ("/forget", "/clear", "/set overflow slide"))
+    assert all(
+        way in with_advice(caught.value) for way in ("/forget", "/clear", "/set overflow slide")
+    )
     assert scene.overflow.out() == frozenset()
 
     scene.chat.forget(scene.id(1))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lcp.session.conversation import Conversation
+from lcp.session.message import Answer
 from lcp.session.store import Store, load
 
 START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
@@ -41,7 +42,7 @@ class Chats:
                 log.append(chat.ask(question))
                 if answer is not None:
                     facts = {"ended": "end", "sampling": {}, "seed": 1, "stats": {}}
-                    log.append(chat.answer(answer, model=model, **facts))
+                    log.append(chat.answer(Answer(answer, model=model, **facts)))
             if name:
                 log.append(chat.rename(name))
         if kv:
@@ -582,7 +583,7 @@ def test_a_name_is_stronger_than_a_part_of_an_id(chats):
 
 @pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
 def test_a_chat_that_is_not_there_is_not_found(chats, command):
-    for name, hint in (("last", "`lcp chat`"), ("x", "`lcp sessions --all`")):
+    for name, hint in (("last", "`lcp chat`"), ("x", "`lcp chat`")):
         code, out, err = chats.lcp(*command, name)
         assert (code, out) == (1, "") and "There is no saved chat " in err and hint in err
     one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcp.errors import SessionError
+from lcp.errors import NoSavedChat, SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
+from lcp.session.message import Answer
 from lcp.session.store import Store, is_one_shot, load
 
 START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
@@ -35,7 +36,7 @@ def a_chat(**begun):
 
 def reply(chat, text="Hello."):
     facts = {"ended": "end", "model": "smollm2", "sampling": {}, "seed": 1, "stats": {}}
-    return chat.answer(text, tokens=[1, 2], **facts)
+    return chat.answer(Answer(text, tokens=[1, 2], **facts))
 
 
 def save(store, *questions, **begun):
@@ -274,8 +275,9 @@ def test_the_last_chat_is_one_that_a_person_had(tmp_path):
     assert [saved.id for saved in store.list(most=1)] == [mine]
     assert store.find(scripts[1][-4:]).stem == scripts[1]
     store.find(mine).unlink()
-    with pytest.raises(SessionError, match=f"3 one-shots.* --resume {store.newest()[0].stem}"):
+    with pytest.raises(NoSavedChat, match="only 3 one-shots") as caught:
         store.find("last")
+    assert caught.value.one_shot == store.newest()[0].stem
 
 
 def test_a_one_shot_that_is_damaged_is_listed_not_lost(tmp_path):
@@ -297,8 +299,10 @@ def test_the_ids_of_tokens_are_left_out_of_what_is_listed_and_nothing_else(tmp_p
 
 def test_what_cannot_be_found_is_said_with_the_next_step(tmp_path):
     store = a_store(tmp_path)
-    with pytest.raises(SessionError, match=r"no saved chat yet\. `lcp chat`"):
-        store.find("last")
+    for name in ("last", "x"):
+        with pytest.raises(NoSavedChat) as caught:
+            store.find(name)
+        assert not caught.value.one_shot
     for _ in range(7):
         save(store, "Hi.")
     with pytest.raises(SessionError, match=r"no saved chat 'x'\. .*: 2026"):

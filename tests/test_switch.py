@@ -24,6 +24,7 @@ from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
+from lcp.session.message import Answer
 from lcp.session.store import Store, load
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
@@ -298,7 +299,7 @@ def another(here, *questions, name="", model="old", **settings):
         for question in questions:
             log.append(chat.ask(question))
             facts = {"ended": "end", "sampling": {}, "seed": 1, "stats": {}}
-            log.append(chat.answer(f"Said to {question}", model=model, **facts))
+            log.append(chat.answer(Answer(f"Said to {question}", model=model, **facts)))
         if name:
             log.append(chat.rename(name))
         if settings:

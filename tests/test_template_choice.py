@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 from tiny import write
 
+from lcp.chat.answer_notices import about_model
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.sampler import Sampler
 from lcp.engine.template_choice import choose
@@ -62,7 +63,8 @@ def test_a_template_that_loses_the_question_is_not_used(source):
     choice = chosen(source)
     assert choice.template.is_fallback and not choice.is_base
     assert "Hello" in choice.template.render([USER])
-    assert "ChatML" in choice.notice and "--chat-template" in choice.notice
+    assert "ChatML" in choice.notice.sentence
+    assert "--chat-template" in about_model(choice.notice)
     with pytest.raises(TemplateError, match="chat template you gave"):
         chosen(source, own=True)
 
@@ -89,7 +91,7 @@ def test_a_template_that_fails_says_why_at_the_first_question():
 )
 def test_what_a_template_leaves_out_of_a_conversation_is_said(source, what):
     choice = chosen(source)
-    assert f"leaves out {what}." in choice.notice
+    assert f"leaves out {what}." in choice.notice.sentence
     assert not choice.template.is_fallback
 
 
@@ -120,7 +122,8 @@ def test_a_text_that_llama_cpp_is_given_may_be_long_and_have_zero_bytes():
 def test_a_model_without_a_template_is_a_base_model(source):
     choice = chosen(source)
     assert choice.is_base and choice.template.is_fallback
-    assert "base model" in choice.notice and "--raw" in choice.notice
+    assert choice.notice.is_base
+    assert "base model" in choice.notice.sentence and "--raw" in about_model(choice.notice)
 
 
 # whole engines

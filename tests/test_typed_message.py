@@ -12,6 +12,7 @@ from fakes import ScriptedEngine, does, weighed
 from terminal import NOW
 
 from lcp.chat import resume_notices
+from lcp.chat.advice import ways_to_fit
 from lcp.chat.attachments import ALL_BYTES, FILE_BYTES, Attached, attach
 from lcp.chat.chat import Chat
 from lcp.chat.toolbar_text import Status
@@ -104,7 +105,7 @@ def test_a_message_that_cannot_be_sent_says_so_before_enter_with_the_same_number
         chat.ask_with_files(text)
     error = caught.value
     why = error.why.removeprefix("this ")
-    assert said == f"context {100 * error.tokens / 400:.0f} %: {why}; {error.ways}"
+    assert said == f"context {100 * error.tokens / 400:.0f} %: {why}; {ways_to_fit(error)}"
     assert f"room for {error.room:,}" in said
     assert re.search(r"--ctx-size|/set overflow slide", said)
 

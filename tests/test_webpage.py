@@ -12,6 +12,7 @@ from terminal import NOW
 from lcp.chat import webpage
 from lcp.chat.attachments import attach
 from lcp.session.conversation import Conversation
+from lcp.session.message import Answer
 from lcp.terminal.markdown_html import fragment
 
 VOID = {"meta", "br", "hr"}
@@ -66,7 +67,7 @@ def a_chat(*turns, system="", thinking="", name=""):
         chat.ask(question)
         facts = {"ended": "end", "model": chat.model, "sampling": {}, "seed": 7}
         stats = {"reply_tokens": 1234, "tokens_per_second": 20.03}
-        chat.answer(answer, thinking=thinking, **facts, stats=stats)
+        chat.answer(Answer(answer, thinking=thinking, **facts, stats=stats))
     return chat
 
 
@@ -150,7 +151,7 @@ def test_a_page_has_its_facts():
 def test_the_branch_where_the_person_stands_is_the_one_on_the_page():
     chat = a_chat(("One?", "First."))
     chat.go(chat.nodes[chat.head].parent)
-    chat.answer("Second.", ended="length", model="x/other.gguf", sampling={}, seed=8, stats={})
+    chat.answer(Answer("Second.", "length", "x/other.gguf", seed=8))
     chat.ask("And?")
     page = webpage.page(chat)
     assert "First." not in page

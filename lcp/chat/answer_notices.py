@@ -1,7 +1,15 @@
 """What a person reads about an answer: its numbers, how it ended, how far the prompt is read; with
 the command to type next."""
 
-from lcp.engine_interface import NoTokenFits, Progress, Remark, Repetition, Stats, ThinkingEnded
+from lcp.engine_interface import (
+    NoTokenFits,
+    Progress,
+    Remark,
+    Repetition,
+    Stats,
+    TemplateFault,
+    ThinkingEnded,
+)
 
 _ENDED = {
     "interrupted": " · stopped ({})",
@@ -58,3 +66,12 @@ def remark(remark: Remark) -> str:
                 f"The answer cannot continue: {why or 'no token of this model fits'}. "
                 "Use another schema, expression or grammar."
             )
+
+
+def about_model(notice: str | TemplateFault) -> str:
+    """What a person should know about a model, and what to do about it."""
+    if isinstance(notice, str):
+        return notice
+    if notice.is_base:
+        return f"{notice.sentence} --raw, or /set raw on, continues what you write."
+    return f"{notice.sentence} Give another one with --chat-template FILE."

@@ -30,7 +30,7 @@ from lcp.errors import LcpError, NotSupported, TooLong
 from lcp.session.conversation import ONE_SHOT, Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
-from lcp.session.message import Event, Message
+from lcp.session.message import Answer, Event, Message
 from lcp.session.window import Window, for_prompt
 from lcp.settings import THINKING, Layers, Settings
 from lcp.terminal.screen import Screen
@@ -220,7 +220,7 @@ class Chat:
         self.use(replace(self.layers, model_file=dict(self.engine.recommended)))
         asked = [n for n, s in self.settings.sources.items() if s in ("flag", "environment")]
         for notice in [*self.engine.notices(), *self.unsupported(asked)]:
-            self.screen.notice(notice)
+            self.screen.notice(answer_notices.about_model(notice))
         if why:
             self.screen.notice(f"The saved KV cache {why}; the model reads the chat again.")
 
@@ -308,21 +308,17 @@ class Chat:
                 said = [for_prompt(self._cut(reply))] if reply.text else []
                 used = self.engine.used([*self.overflow.visible(), *said])
                 reply.stats = replace(reply.stats, ctx_used=used)
-        event = self.conversation.answer(
-            reply.text,
-            thinking=reply.thinking,
-            tokens=reply.tokens,
+        answer = Answer(
+            reply.text, reply.ended, self.model, reply.thinking, reply.tokens,
             sampled=reply.sampled if reply.sampled != reply.tokens else (),
-            ended=reply.ended,
+            fingerprint=self.engine.identity,
+            out=self.overflow.out(),
+            made_with=self._made_with(reply),
+            sampling=vars(self.settings.sampling),
             seed=reply.seed,
             stats=reply.stats.as_dict(),
-            fingerprint=self.engine.identity,
-            model=self.model,
-            out=self.overflow.out(),
-            sampling=vars(self.settings.sampling),
-            made_with=self._made_with(reply),
-        )
-        self.keep(event, sync=True)
+        )  # fmt: skip
+        self.keep(self.conversation.answer(answer), sync=True)
 
     def _made_with(self, reply: Reply) -> dict[str, Any]:
         """What else the answer depends on, such as settings without their default value."""

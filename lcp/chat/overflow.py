@@ -17,7 +17,7 @@ from lcp.engine_interface import Engine, PromptMessage
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.message import Message, Turn
-from lcp.session.window import Window, fit, messages, too_long
+from lcp.session.window import Window, fit, messages
 from lcp.settings import Settings
 
 NOTE_WORDS = 120
@@ -115,7 +115,7 @@ class Overflow:
         many."""
         room = self.engine.room(settings.max_tokens)
         if tokens > room:
-            raise too_long(tokens, room, 0, bool(self.conversation.pinned))
+            raise TooLong(tokens, room, pinned=bool(self.conversation.pinned))
         return min(room, self.engine.used(self.visible()) + tokens)
 
     def about_to_leave(self, settings: Settings) -> list[tuple[int, Turn]]:
@@ -187,8 +187,7 @@ class Overflow:
         if window.newly_out:
             if policy == "stop":
                 tokens = self.engine.count(self._all(turns))
-                why = f"the context is full ({tokens:,} tokens, room for {room:,})"
-                raise TooLong(why, "use /forget N, /clear or /set overflow slide", tokens, room)
+                raise TooLong(tokens, room, stopped=True)
             if policy == "summarize":
                 window = self._condensed(window, turns, room, condense)
         self._out = window.out

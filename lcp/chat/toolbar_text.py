@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from lcp import words
+from lcp.chat.advice import ways_to_fit
 from lcp.chat.chat import Chat
 from lcp.chat.typed_message import Draft
 from lcp.chat.window_notices import FILES_NAMED
@@ -90,7 +91,7 @@ class Status:
         if draft.refused:
             # one short part: a narrow terminal must show what to do
             share = 100 * draft.prompt / self._chat.engine.size
-            why, ways = draft.refused.why.removeprefix("this "), draft.refused.ways
+            why, ways = draft.refused.why.removeprefix("this "), ways_to_fit(draft.refused)
             parts = [(f"context {about}{share:.0f} %: {why}; {ways}", "bad")]
         elif draft.leaving:
             numbers = self._chat.overflow.numbers(draft.leaving)

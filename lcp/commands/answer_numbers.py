@@ -8,7 +8,7 @@ from typing import Any
 
 from lcp import words
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command
+from lcp.commands.command import Command, turns_of
 from lcp.engine_interface import Progress, PromptMessage, TokenProb
 from lcp.errors import LcpError
 from lcp.session.message import Message
@@ -106,7 +106,7 @@ def _asked(chat: Chat) -> list[PromptMessage]:
 def _answer(chat: Chat) -> Message:
     """The last answer; LcpError unless this model generated it."""
     chat.ready()
-    answer = chat.conversation.said()[-1].answer
+    answer = turns_of(chat)[-1].answer
     if answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
     if not answer.ids or answer.fingerprint != chat.engine.identity:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lcp.chat.chat import Chat
+from lcp.errors import LcpError
+from lcp.session.message import Turn
 
 Candidate = str | tuple[str, str]  # a word, or a word and its meaning
 
@@ -23,3 +25,11 @@ class Command:
     meaning: str
     run: Callable[[Chat, str], str | Chat | None]
     candidates: Callable[[Chat, str], Iterable[Candidate]] = lambda chat, begun: ()
+
+
+def turns_of(chat: Chat) -> list[Turn]:
+    """The turns of this branch; LcpError if it has none."""
+    if turns := chat.conversation.turns():
+        return turns
+    first = "; /branches lists the earlier turns" if chat.conversation.nodes else " first"
+    raise LcpError(f"This chat is empty. Ask something{first}.")

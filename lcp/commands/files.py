@@ -6,7 +6,7 @@ from pathlib import Path
 from lcp import paths
 from lcp.chat import attachments, webpage
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command
+from lcp.commands.command import Command, turns_of
 from lcp.errors import LcpError, SessionError
 from lcp.session import export
 from lcp.terminal import clipboard
@@ -29,7 +29,7 @@ def read(chat: Chat, name: str) -> str:
 
 def copy(chat: Chat, argument: str) -> None:
     """Copy the last answer, the Nth from the end, or the last code block to the clipboard."""
-    answers = [turn.answer.content for turn in chat.conversation.said() if turn.answer]
+    answers = [turn.answer.content for turn in turns_of(chat) if turn.answer]
     if not answers:
         raise LcpError("There is no answer to copy. Ask something first.")
     if argument == "code":
@@ -63,7 +63,7 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
             "/export needs a file: /export chat.md, or a name that ends in .html or .json."
         )
     file = Path(name.strip('"'))
-    chat.conversation.said()
+    turns_of(chat)
     try:
         export.write(chat.conversation, file, webpage.page, replace)
     except FileExistsError:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from lcp import words
 from lcp.chat import resume_notices, window_notices
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command
+from lcp.commands.command import Command, turns_of
 from lcp.errors import LcpError
-from lcp.session.message import Message, Turn
+from lcp.session.message import Answer, Message, Turn
 from lcp.terminal import editor
 from lcp.terminal.signals import handling
 
@@ -25,7 +25,7 @@ VARIANTS = 9  # most answers that one /retry generates
 
 def undo(chat: Chat, argument: str) -> None:
     """Go back n turns."""
-    said = chat.conversation.said()
+    said = turns_of(chat)
     n = words.number(argument, len(said), "a number of turns to go back") if argument else 1
     chat.go(said[-n].user.parent)
     chat.screen.notice(f"Went back {words.count(n, 'turn')}. /branches lists the old branch.")
@@ -146,7 +146,7 @@ def forget(chat: Chat, argument: str) -> None:
 
 def history(chat: Chat, argument: str) -> None:
     """List the turns of this branch with their marks, or print the Nth in full."""
-    said = chat.conversation.said()
+    said = turns_of(chat)
     if argument:
         resume_notices.show(chat, _turn(chat, argument))
         return
@@ -175,7 +175,7 @@ def clear(chat: Chat, _: str) -> None:
 
 
 def _turn(chat: Chat, argument: str) -> Turn:
-    said = chat.conversation.said()
+    said = turns_of(chat)
     n = words.number(argument, len(said), "a turn") if argument else len(said)
     return said[n - 1]
 
@@ -215,17 +215,9 @@ def _edit_answer(chat: Chat) -> None:
         chat.screen.notice("The answer is unchanged.")
         return
     chat.go(turn.user.id)
-    event = chat.conversation.answer(
-        text,
-        thinking=turn.answer.thinking,
-        out=turn.answer.out,
-        ended="edited",
-        model=chat.model,
-        sampling={},
-        seed=None,
-        stats={},
-    )
-    chat.keep(event, sync=True)
+    old = turn.answer
+    answer = Answer(text, "edited", chat.model, thinking=old.thinking, out=old.out)
+    chat.keep(chat.conversation.answer(answer), sync=True)
     chat.screen.notice("Saved as the model's answer. /continue continues it.")
 
 

@@ -17,7 +17,14 @@ from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.reply import LlamaReply
-from lcp.engine_interface import Constraint, Loading, PromptMessage, Request, TokenProb
+from lcp.engine_interface import (
+    Constraint,
+    Loading,
+    PromptMessage,
+    Request,
+    TemplateFault,
+    TokenProb,
+)
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
 from lcp.worker import Emit, Worker, WorkerTask
@@ -152,9 +159,9 @@ class LlamaEngine:
         made_by: dict[str, Any] = self._loaded.context.fingerprint
         return {name: made_by[name] for name in ("llama.cpp", "kv_type", "flash_attn")}
 
-    def notices(self) -> list[str]:
-        """Sentences that a person should read about this model on this computer."""
-        said = [*notices(self._fit, self._settings.ctx_size, self.size)]
+    def notices(self) -> list[str | TemplateFault]:
+        """What a person should know about this model on this computer."""
+        said: list[str | TemplateFault] = [*notices(self._fit, self._settings.ctx_size, self.size)]
         said += [self._loaded.context.kind.told(), "" if self.raw else self._loaded.choice.notice]
         return [sentence for sentence in (*said, *self.model.ignored) if sentence]
 

@@ -10,6 +10,7 @@ from typing import Any
 from lcp.engine import template_builtin
 from lcp.engine.template import Template
 from lcp.engine.template_sandbox import Exceeded
+from lcp.engine_interface import TemplateFault
 from lcp.errors import TemplateError
 
 _TALK = [
@@ -18,7 +19,6 @@ _TALK = [
 ]
 _QUESTION = 3  # index of the question to answer
 _EARLIER = {0: "the system text", 1: "your earlier questions", 2: "the model's earlier answers"}
-_WAY = "Give another one with --chat-template FILE."
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TemplateChoice:
 
     template: Template
     is_base: bool = False  # a base model: it has no template and continues text
-    notice: str = ""
+    notice: str | TemplateFault = ""
 
 
 def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> TemplateChoice:
@@ -43,11 +43,10 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
 
     word = (source or "").strip()
     if not word and not own:
-        notice = (
+        return TemplateChoice(made(None), True, TemplateFault(
             f"{name} has no chat template: it is a base model, which continues text. lcp asks it "
-            "in ChatML; --raw, or /set raw on, continues what you write."
-        )
-        return TemplateChoice(made(None), True, notice)
+            "in ChatML.", is_base=True,
+        ))  # fmt: skip
     by_name = word in template_builtin.names()
     template = made(word, is_name=True) if by_name else made(source)
     lost = _lost(template)
@@ -62,13 +61,15 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
         if own:
             raise template.useless()
         why = "never prints your question: lcp uses ChatML."
-        return TemplateChoice(made(None), notice=f"The chat template of {name} {why} {_WAY}")
-    said = []
+        fault = TemplateFault(f"The chat template of {name} {why}")
+        return TemplateChoice(made(None), notice=fault)
+    said = ""
     if by_name and not own:
-        said.append(f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}.")
+        said = f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}."
     if gone := [what for i, what in _EARLIER.items() if i in (lost or ())]:
-        said.append(f"The chat template of {name} leaves out {', '.join(gone)}. {_WAY}")
-    return TemplateChoice(template, notice=" ".join(said))
+        left = f"The chat template of {name} leaves out {', '.join(gone)}."
+        return TemplateChoice(template, notice=TemplateFault(f"{said} {left}".strip()))
+    return TemplateChoice(template, notice=said)
 
 
 def _lost(template: Template) -> frozenset[int] | None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from lcp.errors import LcpError, SessionError
-from lcp.session.message import Event, Message, Summary, Turn, from_event, moment
+from lcp.errors import SessionError
+from lcp.session.message import Answer, Event, Message, Summary, Turn, from_event, moment
 from lcp.words import short
 
 VERSION = 1
@@ -138,39 +138,11 @@ class Conversation:
         twin.ask(text)
         return twin
 
-    def answer(
-        self,
-        text: str,
-        *,
-        thinking: str = "",
-        tokens: Sequence[int] = (),
-        sampled: Sequence[int] = (),
-        fingerprint: str = "",
-        out: Iterable[str] = (),
-        ended: str,
-        model: str,
-        sampling: Mapping[str, Any],
-        seed: int | None,
-        stats: Mapping[str, Any],
-        made_with: Mapping[str, Any] = {},
-    ) -> Event:
-        """Add the model's answer to the user message at the head. `out`: turns that were not in
-        its window. `made_with`: what replaying it needs besides its sampling, seed and stats."""
+    def answer(self, answer: Answer) -> Event:
+        """Add the model's answer to the user message at the head."""
         if self.head is None or self.nodes[self.head].role != "user":
             raise ValueError("an answer needs a user message at the head")
-        optional = {
-            "thinking": thinking,
-            "tokens": list(tokens),
-            "sampled": list(sampled),
-            "fingerprint": fingerprint,
-            "out": sorted(out),
-            "made_with": dict(made_with),
-        }
-        facts: dict[str, Any] = {"text": text}
-        facts |= {name: value for name, value in optional.items() if value}
-        facts |= {"ended": ended, "model": model, "sampling": dict(sampling)}
-        facts |= {"seed": seed, "stats": dict(stats)}
-        return self._record("answer", self.head, facts)
+        return self._record("answer", self.head, answer.facts())
 
     def set_system(self, text: str | None) -> Event:
         """Set the system text of the whole conversation; "" means no system text, None leaves it
@@ -255,14 +227,6 @@ class Conversation:
                 turns.append(Turn(message, None))
             else:
                 turns[-1] = Turn(turns[-1].user, message)
-        return turns
-
-    def said(self) -> list[Turn]:
-        """The turns of this branch; LcpError if it has none."""
-        turns = self.turns()
-        if not turns:
-            first = "; /branches lists the earlier turns" if self.nodes else " first"
-            raise LcpError(f"This chat is empty. Ask something{first}.")
         return turns
 
     def children(self, id: str | None) -> list[Message]:

@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from lcp.errors import AmbiguousChat, SessionError
+from lcp.errors import AmbiguousChat, NoSavedChat, SessionError
 from lcp.session.conversation import ONE_SHOT, Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.message import Event
@@ -119,15 +119,16 @@ class Store:
         paths = self.newest()
         if name == "last":
             if (last := next(self.chats(), None)) is None:
-                raise SessionError(_no_chat(paths))
+                raise _no_chat(paths)
             return last
         found = [path for path in paths if name and path.stem == name]
         found = found or [path for path in paths if name and name_of(path) == name]
         found = found or [path for path in paths if name and name in path.stem]
         if not found:
             ids = ", ".join(path.stem for path in islice(self.chats(), SHOWN))
-            recent = f"The most recent: {ids}." if ids else "`lcp sessions --all` lists everything."
-            raise SessionError(f"There is no saved chat {name!r}. {recent}")
+            if not ids:
+                raise _no_chat(paths, f" {name!r}")
+            raise SessionError(f"There is no saved chat {name!r}. The most recent: {ids}.")
         if len(found) > 1:
             rows = [f"{path.stem}  {_title(path)}".rstrip() for path in found[:SHOWN]]
             rows += [f"and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
@@ -347,13 +348,11 @@ def _title(path: Path) -> str:
     return ""
 
 
-def _no_chat(one_shots: Sequence[Path]) -> str:
+def _no_chat(one_shots: Sequence[Path], name: str = "") -> NoSavedChat:
     if not one_shots:
-        return "There is no saved chat yet. `lcp chat` starts one."
-    return (
-        f"There is no saved chat, only {count(len(one_shots), 'one-shot')} "
-        f"(`lcp sessions --all`). Resume the last one: lcp chat --resume {one_shots[0].stem}"
-    )
+        return NoSavedChat(f"There is no saved chat{name or ' yet'}.")
+    only = count(len(one_shots), "one-shot")
+    return NoSavedChat(f"There is no saved chat{name}, only {only}.", one_shots[0].stem)
 
 
 def _saved(path: Path, conversation: Conversation, passage: str = "") -> Saved:

@@ -70,7 +70,9 @@ def fit(
     if cost(begin) > room:
         if cost(len(may_go)) > room:
             front = messages(system, [t for t in turns[:-1] if t.user.id in pinned], note)
-            raise too_long(cost(len(may_go)), room, count(front) if front else 0, bool(pinned))
+            raise TooLong(
+                cost(len(may_go)), room, front=count(front) if front else 0, pinned=bool(pinned)
+            )
         # Fewer turns never take more tokens: binary search.
         low, high = begin + 1, len(may_go)
         while low < high:
@@ -108,18 +110,3 @@ def for_prompt(message: Message) -> PromptMessage:
     return PromptMessage(
         message.role, message.content, message.thinking, message.tokens, message.fingerprint
     )
-
-
-def too_long(tokens: int, room: int, front: int, pinned: bool) -> TooLong:
-    """The error for a prompt of `tokens` in a window with `room` for fewer; `front` is the part
-    before the message, which includes pinned turns if `pinned`."""
-    larger = "start with a larger --ctx-size"
-    unpin = "unpin a turn with /pin N, " if pinned else ""
-    if front > room:
-        what = "the system text and the pinned turns" if pinned else "the system text"
-        why = f"no message fits after {what} ({front:,} tokens, room for {room:,})"
-        return TooLong(
-            why, f"{unpin}shorten the system text with /system, or {larger}", tokens, room
-        )
-    why = f"this message does not fit ({tokens:,} tokens, room for {room:,})"
-    return TooLong(why, f"{unpin}send less, or {larger}", tokens, room)
