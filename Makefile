@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Compiled Python is kept: each test process would compile lcp and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: chat test fast lint format bench clean flags
 
 chat: $(READY)  ## talk with the demo model; ASK="a question" prints one answer
@@ -15,7 +18,7 @@ chat: export ASK := $(value ASK)
 test: $(READY)  ## the whole suite, on all cores
 	$(BIN)/pytest --numprocesses auto
 
-fast: $(READY)  ## the suite without real terminals, downloads and long answers
+fast: $(READY)  ## the suite without what takes a second or more: a minute on two cores
 	$(BIN)/pytest -m "not slow" --numprocesses auto
 
 lint: $(READY)

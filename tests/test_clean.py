@@ -202,6 +202,7 @@ class Numbers(ScriptedEngine):
         return _done(lambda _: [TokenProb(0, EVERYTHING, 0.5, others) for _ in ids])
 
 
+@pytest.mark.slow
 def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, monkeypatch):
     """Names and texts of every kind, in what each command says and in what it refuses."""
     monkeypatch.setenv("PATH", "")  # no clipboard but the terminal's

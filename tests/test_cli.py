@@ -168,6 +168,7 @@ def test_a_broken_config_file_is_a_usage_error(lcp_here, home):
 # with a tiny model: what is asked, and what is kept
 
 
+@pytest.mark.slow
 def test_an_empty_stdin_and_no_question_is_a_usage_error(lcp, tiny):
     done = lcp("chat", str(tiny()), stdin="  \n\n")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -197,6 +198,7 @@ def test_the_question_is_made_of_words_and_stdin(lcp, tiny, home, words, stdin, 
     assert log_of(home)[0]["model"] == str(tiny())
 
 
+@pytest.mark.slow
 def test_a_file_is_named_in_the_words_and_not_in_what_is_piped(lcp, tiny, home, tmp_path):
     (tmp_path / "a.txt").write_text("Hum.")
     mention = f"@{tmp_path}/a.txt"
@@ -207,6 +209,7 @@ def test_a_file_is_named_in_the_words_and_not_in_what_is_piped(lcp, tiny, home, 
     assert question == f"{mention}\n\n{tmp_path}/a.txt\n```\nHum.\n```\n\nSee {mention}"
 
 
+@pytest.mark.slow
 def test_with_m_all_words_are_the_question(lcp, tiny, home):
     done = lcp("chat", "-m", str(tiny()), "-n", "1", "smollm2-135n", "missing.gguf")
     assert done.returncode == 0
@@ -227,6 +230,7 @@ def test_a_model_file_cannot_act_on_the_terminal_by_its_metadata(home, tiny):
             harmless(shown.raw, *MISPLACED)
 
 
+@pytest.mark.slow
 def test_the_default_model_is_asked_where_none_is_named(lcp, tiny, home):
     done = lcp("chat", "Hi.", "there.", "-n", "1", LCP_MODEL=str(tiny()))
     assert done.returncode == 0

@@ -47,6 +47,7 @@ def test_the_judge():
         assert unreadable(f"\x1b[{bad}mx") == {bad}
 
 
+@pytest.mark.slow
 def test_everything_a_model_may_say():
     texts = [*CHAT, *EXAMPLES]
     raw = "".join(row for text in texts for row in whole(text))

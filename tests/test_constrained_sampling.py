@@ -99,6 +99,7 @@ def languages(draw, depth=2):
     return f"({rules[0]}){count}", f"(?:{patterns[0]}){count}"
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -113,6 +114,7 @@ def test_a_random_model_says_a_string_of_the_language(engine, language, seed, te
     assert re.fullmatch(pattern, reply.text), (rule, reply.text)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

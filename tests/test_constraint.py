@@ -46,6 +46,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_that_no_answer_has_is_refused_in_a_sentence(name):
     kind, text, why = FORMS[name]
@@ -63,6 +64,7 @@ def test_a_form_that_answers_can_have():
     assert len(check(Constraint("schema", '{"uniqueItems": true}', "it"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no resource module")
 @pytest.mark.parametrize("name", ["nested quoted groups", "counts of counts", "a huge enum"])
 def test_the_check_takes_little(name):

@@ -145,6 +145,7 @@ def turns(boundary):
     return [(name, wanted, len(wanted) - 3 if boundary else None) for name, wanted in prompts]
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("boundary", [True, False], ids=["boundary", "no boundary"])
 def test_a_reused_cache_says_what_a_fresh_one_says(model, kind, boundary):
@@ -155,6 +156,7 @@ def test_a_reused_cache_says_what_a_fresh_one_says(model, kind, boundary):
             assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_0"])
 def test_quantised_weights_change_nothing_of_that(model, kind, quant):
@@ -257,6 +259,7 @@ def test_a_recurrent_state_without_a_boundary_is_read_again(model, kind):
         assert feed(one, tokens(299)).kept == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
 def test_the_last_turns_can_all_be_gone_back_to(model, kind):
     """Undo, several times: snapshots are kept at the ends of the last four turns."""
@@ -375,6 +378,7 @@ def test_a_feed_that_is_stopped_between_batches_goes_on_where_it_can(model, kind
         assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_feed_that_is_left_between_batches_is_valid(model, kind):
     m = model(kind)
@@ -410,6 +414,7 @@ def check_stops(m, kind, rounds):
     return stopped
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_stop_at_any_moment_of_a_feed_leaves_a_valid_context(model, kind):
     check_stops(model(kind), kind, rounds=2)

@@ -98,17 +98,20 @@ def lcp(request, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_question_is_answered_and_the_chat_says_once_that_it_is_not_saved(lcp):
     done = lcp("chat", "smollm2-135m", "hi", "-n", "3")
     assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
     assert done.stderr.count("no longer saved") == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_to_be_saved_says_nothing(lcp):
     done = lcp("chat", "smollm2-135m", "Hi", "--stop", "e", "--no-save")
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_grammar_is_kept_to_and_a_wrong_one_is_a_sentence(lcp):
     rules = 'root ::= "yes" | "no"'
     done = lcp("chat", "smollm2-135m", "hi", "--no-save", "--grammar", rules)
@@ -117,12 +120,14 @@ def test_a_grammar_is_kept_to_and_a_wrong_one_is_a_sentence(lcp):
     assert (done.returncode != 0, len(done.stderr.splitlines())) == (True, 1)
 
 
+@pytest.mark.slow
 def test_info_is_exact(lcp):
     done = lcp("info", "smollm2-135m", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert "exact" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["list"], ["sessions"], ["doctor"]])
 def test_what_only_looks_looks(lcp, words):
     done = lcp(*words)
@@ -130,6 +135,7 @@ def test_what_only_looks_looks(lcp, words):
     assert 'chown -R "$USER" "/"' not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_download_is_a_sentence(lcp):
     from hub import Hub
 

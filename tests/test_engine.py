@@ -77,6 +77,7 @@ def said(engine, reply):
 # how a reply ends
 
 
+@pytest.mark.slow
 def test_a_reply_ends_when_the_model_says_so(real):
     reply = ask(real, JAPAN)
     assert reply.ended == "end"
@@ -129,6 +130,7 @@ def test_a_reply_ends_when_the_context_is_full(engine, smollm2):
 # what it tells
 
 
+@pytest.mark.slow
 def test_the_figures_add_up(real):
     stats = ask(real, STORY, max_tokens=20).stats
     assert stats.prompt_tokens == stats.reused + stats.read == real.count(STORY)
@@ -147,6 +149,7 @@ def test_progress_comes_before_the_answer_and_reaches_its_total(engine):
     assert [step.done for step in steps] == [0, 512, steps[-1].total]
 
 
+@pytest.mark.slow
 def test_the_tokens_spell_the_text(real):
     reply = ask(real, STORY, Sampling(temp=1.5, seed=3), max_tokens=25)
     assert real.model.text(reply.tokens) == reply.text
@@ -160,6 +163,7 @@ def test_the_tokens_of_random_bytes_spell_the_text_too(engine, seed):
     assert one.model.text(reply.tokens) == reply.text
 
 
+@pytest.mark.slow
 def test_the_next_turn_reads_only_what_is_new(real):
     first = ask(real, JAPAN)
     question = user("And of Italy? Answer in one word.")
@@ -240,6 +244,7 @@ def assert_fresh_answer(one, messages, max_tokens):
     return reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_interrupts_a_tiny_model_says_what_a_fresh_one_says(engine, kind):
     chance = random.Random(kind)

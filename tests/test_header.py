@@ -492,6 +492,7 @@ def survives(first, last, tiny, smollm2, parse=cheaply):
     return read
 
 
+@pytest.mark.slow
 def test_damaged_headers_are_read_or_refused(tiny, smollm2):
     assert 0 < survives(0, 300, tiny, smollm2) < 300
 

@@ -110,6 +110,7 @@ FORMS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(NAMES)
 def test_a_name_is_read_back_as_it_is_written(name):
     assert is_remote(str(name))

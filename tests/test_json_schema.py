@@ -74,6 +74,7 @@ def takes(engine, schema, text):
 # the cases from the field
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_case(engine, name):
     schema = CASES[name]["s"]
@@ -173,6 +174,7 @@ def wider(parts):
     )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -443,6 +445,7 @@ def test_what_is_not_enforced_is_told(schema, told):
     assert told in "".join(said)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.recursive(

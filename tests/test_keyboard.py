@@ -76,6 +76,7 @@ def test_ctrl_d_on_an_empty_line_is_the_end(press):
         press(CTRL_D)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["made", "raw", "cooked", "watched", "closed"])
 def test_ctrl_c_while_a_prompt_is_made_or_taken_away_is_an_interrupt(
     tmp_path, monkeypatch, when, capfd

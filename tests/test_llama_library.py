@@ -319,6 +319,7 @@ def test_a_library_folder_without_libraries_is_one_sentence(broken, monkeypatch,
     assert refusal().startswith("llama-cpp-python cannot be loaded here: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code, reason",
     [

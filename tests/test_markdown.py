@@ -126,6 +126,7 @@ def test_examples_behind_each_other_stream(texts, between, at):
     assert streamed(cut(text, at)) == whole(text)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(pieces_of_chat, st.sampled_from(["", "\n"]), cuts, st.sampled_from([20, 40, 80]))
 def test_long_answers_stream(texts, between, at, width):
@@ -258,6 +259,7 @@ def test_no_row_is_wider_than_the_window_and_none_is_padded(texts, width):
         assert re.sub(r"\x1b\[[\d;]*m", "", text) == re.sub(r"\x1b\[[\d;]*m", "", text).rstrip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["*" * 5000 + "a" + "*" * 5000, "*a **b " * 400 + "c** d* " * 400, ">" * 500 + "a", "- " * 300],
@@ -316,6 +318,7 @@ snippets = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(LANGUAGES, st.lists(snippets, min_size=1, max_size=40))
 def test_every_line_of_code_is_there_in_any_language(language, lines):

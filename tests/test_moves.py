@@ -26,6 +26,7 @@ def after(held, todo):
     return left
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text, text, text, text, text, st.booleans())
 def test_a_plan_always_leaves_the_beginning_of_what_is_wanted(s, a, b, c, d, move):

@@ -152,6 +152,7 @@ def test_a_proxy_that_does_not_speak_socks(monkeypatch, said):
             get("http://models.test/a")
 
 
+@pytest.mark.slow
 def test_the_hub_and_the_bytes_go_through_the_socks_proxy(server, socks, lcp_main, monkeypatch):
     server.repos["owner/model"].private = True
     proxy = socks()

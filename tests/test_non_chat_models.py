@@ -68,6 +68,7 @@ def test_tiny_models_of_all_kinds_are_for_chat(tiny):
     assert not any(not_for_chat(local(tiny(kind)).header) for kind in tiny_models.KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "what", "then"),
     [
@@ -90,6 +91,7 @@ def test_chat_and_info_say_the_same(tmp_path, content, what, then):
         assert "ownload" not in said and "0 layers" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "what"),
     [

@@ -105,6 +105,7 @@ def test_an_answer_of_one_token(engine):
     assert row.p == pytest.approx(expected(one, answer)[0, answer[0]], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_it_can_be_stopped_and_then_be_asked_for_again(engine):
     one = engine(size=4096)
     long = [PromptMessage("user", "x" * 3000)]

@@ -125,6 +125,7 @@ def test_the_tokens_spell_the_rendered_prompt(load, source, talk):
     assert model.text(write(model, messages, source).tokens) == "<s>" + rendered(source, messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [CHATML, TRIMMING], ids=["chatml", "trimming"])
 @given(talk=talks)
 @example(talk=[("user", "\x04 <|im_end|>", False)])  # no token of this vocabulary spells \x04
@@ -243,6 +244,7 @@ def test_answers_in_any_number_are_spliced(real):
 # what a person says is text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [CHATML, TRIMMING, NO_SYSTEM])
 @pytest.mark.parametrize(
     "content",

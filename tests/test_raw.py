@@ -138,6 +138,7 @@ def stats(done):
     return [json.loads(line)["stats"] for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_pipes_lines_and_resumed_chats_go_on_with_the_text(home, tiny):
     model = tiny()  # it has a template, which is not used
     (one,) = stats(run(home, model, "--raw", "--json", "Once"))
@@ -150,6 +151,7 @@ def test_pipes_lines_and_resumed_chats_go_on_with_the_text(home, tiny):
     assert on["prompt_tokens"] == one["prompt_tokens"] + one["reply_tokens"] + 1
 
 
+@pytest.mark.slow
 def test_a_person_goes_on_with_a_text(home, tiny):
     home.mkdir()
     with Pty(*COMMAND, "chat", str(tiny(template=None)), "--raw", "-n", "4", home=home) as chat:

@@ -48,6 +48,7 @@ def chat(home, *words):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_model_with_odd_recommendations_answers(tmp_path):
     home = Path(os.environ["LCP_HOME"])
     facts = {"general.sampling.temp": -1.0, "general.sampling.top_k": "many"}

@@ -126,6 +126,7 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
         assert len(more.tokens) >= len(cut.tokens) + repetition.TOKENS
 
 
+@pytest.mark.slow
 def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
     err = io.StringIO()
     with LlamaEngine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:

@@ -167,6 +167,7 @@ def test_a_file_is_read_at_once(start, home, tmp_path, text):
     assert asked(home) == [f"{text}\nSum it up." if text else "Sum it up."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["", "--lines", "-p Hm."])
 def test_what_is_no_text_is_refused(shell, flags):
     done = shell(f"printf 'PNG\\0\\1' | lcp {flags}")
@@ -250,6 +251,7 @@ def test_a_line_that_cannot_be_answered_is_told_and_the_next_one_is(shell, home)
     assert "--ctx-size" in rows[1]["error"] and "error" not in rows[0]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_it_at_the_first_line(start, tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"no model")
     process = start("--lines", model=tmp_path / "broken.gguf")

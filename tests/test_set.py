@@ -286,6 +286,7 @@ def of(events, type):
     return [e for e in events if e["type"] == type]
 
 
+@pytest.mark.slow
 def test_the_default_persona_counts_for_a_new_chat(lcp):
     events = lcp(lcp.model)
     assert [e["text"] for e in of(events, "system")] == ["You are a cook."]
@@ -294,6 +295,7 @@ def test_the_default_persona_counts_for_a_new_chat(lcp):
     assert (chosen["persona"], chosen["temp"], chosen["top_k"]) == ("cook", 0.9, 5)
 
 
+@pytest.mark.slow
 def test_a_persona_is_named_by_a_flag_or_the_environment(lcp, monkeypatch):
     events = lcp(lcp.model, "--persona", "judge", "--temp", "0.1")
     answer = of(events, "answer")[0]["sampling"]
@@ -312,6 +314,7 @@ def test_a_chat_begins_without_the_default_persona_when_none_is_named(lcp):
     assert of(events, "answer")[0]["sampling"]["temp"] == 0.3
 
 
+@pytest.mark.slow
 def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
     lcp(lcp.model, "--persona", "judge")
     (home / "config" / "config.toml").write_text(CONFIG.replace("0.5", "0.6").replace("other", ""))
@@ -324,6 +327,7 @@ def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
     assert of(lcp("--resume", "20"), "answer")[-1]["sampling"]["temp"] == 0.9
 
 
+@pytest.mark.slow
 def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home, monkeypatch):
     lcp(lcp.model, "--persona", "cook")
     (log,) = (home / "data" / "sessions").glob("*.jsonl")
@@ -340,6 +344,7 @@ def test_a_persona_may_name_the_model(lcp, home):
     assert lcp("--persona", "small")[0]["model"] == lcp.model
 
 
+@pytest.mark.slow
 def test_a_saved_chat_that_gets_another_model_keeps_it(lcp, tiny):
     lcp(lcp.model)
     other = str(tiny("swa"))

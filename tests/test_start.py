@@ -23,6 +23,7 @@ def imported_by(*words, home):
     return {line.rpartition("|")[2].strip() for line in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["--help"], ["chat", "--help"], ["look", "-h"], ["--version"], ["chat", "--bogus"], []],

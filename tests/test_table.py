@@ -69,6 +69,7 @@ def test_a_pipe_gets_whole_rows():
 words = st.text(st.sampled_from("abc世é"), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(
     st.integers(30, 120),
     st.lists(st.lists(st.lists(words, max_size=12).map(" ".join), min_size=4, max_size=4)),
@@ -92,6 +93,7 @@ def test_rows_that_may_be_cut_are_one_line_or_one_for_each_message(width):
     assert all(cell_len(line) <= width for line in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [44, 60, 100])
 def test_the_lists_of_the_command_line_fit_the_terminal(columns, home, smollm2):
     """With words whole, whatever the width."""

@@ -35,6 +35,7 @@ def written(family):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
 @given(places=st.lists(st.integers(0, 999), max_size=12))
 @settings(max_examples=40, deadline=None)

@@ -195,6 +195,7 @@ def test_a_template_that_does_not_work_costs_only_the_number():
     assert Status(chat)()[0] == ("context 0/100 (0 %)", "")
 
 
+@pytest.mark.slow
 def test_an_idle_chat_is_not_looked_at_again():
     """The line was made anew eight times a second, from all turns: 6 % of a core for 500."""
     chat = a_chat("Fine.", size=100_000)

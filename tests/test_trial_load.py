@@ -50,6 +50,7 @@ SPOILED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SPOILED)
 def test_what_llama_cpp_cannot_load_is_a_sentence(tmp_path, what):
     change, said = SPOILED[what]
@@ -69,6 +70,7 @@ def lcp(*words):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_duplicate_token_stops_neither_chat_nor_info_with_a_crash(tmp_path):
     """As in the makers' own files of Gemma 4 QAT."""
     path = tiny_models.write(tmp_path / "twice.gguf", change=SPOILED["a token twice"][0])

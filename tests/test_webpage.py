@@ -206,6 +206,7 @@ def texts():
     return st.lists(st.none() | st.sampled_from(MARKS)).map(joined)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.tuples(*5 * [texts()]))
 def test_nothing_that_was_said_becomes_markup_and_nothing_is_lost(said):
