@@ -51,7 +51,7 @@ OWNERS = {
     "llguidance": ("engine",),
     "jinja2": ("engine",),
     "gguf": ("modelfile",),
-    "numpy": ("engine/observe.py", "look"),
+    "numpy": ("engine/observe.py", "look", "modelfile/weights.py"),
     "huggingface_hub": ("downloads",),
     "filelock": ("downloads/hub_cache.py",),
     "httpx2": ("downloads/hub_client.py",),

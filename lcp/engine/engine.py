@@ -278,7 +278,7 @@ class LlamaEngine:
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
         """The tokens of a prompt: ids, and what they spell."""
-        return [(t, self.spelled(t)) for t in self._loaded.writer.write(messages).tokens]
+        return [(t, self.model.spelled(t)) for t in self._loaded.writer.write(messages).tokens]
 
     def spelled(self, token: int) -> str:
         """What one token spells."""

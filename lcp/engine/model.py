@@ -151,6 +151,26 @@ class Model:
         ids = self.tokenize(text)
         return len(ids) == 1 and self.is_end(ids[0])
 
+    def spelled(self, token: int) -> str:
+        r"""What a token stands for; bytes that are not a whole character as \xe2."""
+        return self.piece(token, special=True).decode("utf-8", "backslashreplace")
+
+    def spelling(self, token: int) -> str:
+        """How the vocabulary writes a token: a blank as "Ġ" or "▁"."""
+        text = library().llama_vocab_get_text(self.vocab, token)
+        return (text or b"").decode("utf-8", "replace")
+
+    def score(self, token: int) -> float:
+        """The number by which a SentencePiece vocabulary orders its merges."""
+        return float(library().llama_vocab_get_score(self.vocab, token))
+
+    @property
+    def merging(self) -> str:
+        """How the vocabulary builds its tokens: by a list of "merges" (GPT-2), by "scores"
+        (SentencePiece), or "" for any other way."""
+        kinds = {1: "scores", 2: "merges"}  # llama.h: LLAMA_VOCAB_TYPE_SPM, _BPE
+        return kinds.get(library().llama_vocab_type(self.vocab), "")
+
     def attributes(self, token: int) -> int:
         """What kind of token it is: bits of llama.h's llama_token_attr."""
         return int(library().llama_vocab_get_attr(self.vocab, token))

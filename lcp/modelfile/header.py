@@ -9,7 +9,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; llama.cpp rea
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,14 +117,21 @@ class Header:
         return self.number(f"{self.architecture}.{key}")
 
 
-def read_header(read: Read, size: int | None, name: str, limit: int = MAX_HEADER) -> Header:
-    """The header of the file `name`; `size` is None if it is not known.
+def read_header(
+    read: Read,
+    size: int | None,
+    name: str,
+    limit: int = MAX_HEADER,
+    whole: Collection[str] = (),
+) -> Header:
+    """The header of the file `name`; `size` is None if it is not known. `whole`: keys of arrays of
+    strings that are kept with all their elements.
 
     Raises GgufError if it is not GGUF, cut off, damaged, or would mislead llama.cpp.
     """
     reader = BlockReader(read, size, name, limit)
     version, endian = _begin(reader)
-    parse = _Parser(reader, "<" if endian == "little" else ">")
+    parse = _Parser(reader, "<" if endian == "little" else ">", whole)
     n_tensors = parse.count("tensors", MAX_TENSORS, least=24)
     n_pairs = parse.count("keys", MAX_KEYS, least=13)
     values, keys, n_keys = parse.pairs(n_pairs)
@@ -172,8 +179,9 @@ def _what_else(head: bytes) -> str:
 class _Parser:
     """Parses the sections of a header, in their order."""
 
-    def __init__(self, reader: BlockReader, order: str) -> None:
+    def __init__(self, reader: BlockReader, order: str, whole: Collection[str]) -> None:
         self._reader = reader
+        self._whole = whole
         self._structs = {kind: struct.Struct(order + c) for kind, c in _NUMBERS.items()}
         self._length = struct.Struct(order + "Q")
 
@@ -269,7 +277,7 @@ class _Parser:
 
     def _strings(self, key: str, count: int) -> Array:
         self._check_array(key, count, 8)
-        shown = min(count, _FIRST)
+        shown = count if key in self._whole else min(count, _FIRST)
         raw = [self._string(key, MAX_STRING) for _ in range(shown)]
         self._reader.skip_strings(count - shown, key, self._length, MAX_STRING)
         return Array(_STRING, count, tuple(text.decode("utf-8", "replace") for text in raw))

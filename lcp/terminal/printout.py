@@ -150,6 +150,13 @@ class Printout:
         """A drawing of characters (see token_charts.py and look_charts.py)."""
         self._console.print(chart, soft_wrap=True, end="")
 
+    def flow(self, drawing: Text) -> None:
+        """Words in colours, wrapped between them."""
+        drawing.rstrip()
+        for row in drawing.wrap(self._console, max(10, self._console.width - _GAP)):
+            row.rstrip()
+            self._console.print(Text(" " * _GAP) + row, soft_wrap=True)
+
     def text(self, text: str) -> None:
         """A longer text, not wrapped."""
         self._console.file.write(clean(text) if self._console.is_terminal else text)

@@ -1,6 +1,6 @@
 """Charts of tokens and their probabilities, for Screen.show. Colour is never the only sign."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.text import Text
 
@@ -9,6 +9,7 @@ from lcp.terminal.clean import clean
 # A probability from here on -> how its token looks.
 _STEPS = ((0.9, ""), (0.5, "green"), (0.2, "yellow"), (0.05, "red"), (0.0, "bold red underline"))
 _ALTERNATING = ("cyan", "yellow")
+_SPECIAL = "bold magenta"
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _BAR = 30  # columns of a probability of 1
 _FOLDED = 300  # tokens that are shown of a long list, half from each end
@@ -37,8 +38,9 @@ def bars(rows: Sequence[tuple[str, str, float]]) -> Text:
     return drawing
 
 
-def tokens(rows: Sequence[tuple[int, str]]) -> Text:
-    """Tokens (id, piece) in alternating colours, each with its id; a long list is shortened."""
+def tokens(rows: Sequence[tuple[int, str]], special: Collection[int] = ()) -> Text:
+    """Tokens (id, piece) in alternating colours, each with its id, those that are structure in
+    another one; a long list is shortened."""
     half = _FOLDED // 2
     folded = len(rows) - _FOLDED
     drawing = Text()
@@ -47,7 +49,7 @@ def tokens(rows: Sequence[tuple[int, str]]) -> Text:
             if i == half:
                 drawing.append(f"\n… {folded:,} tokens …\n", "dim")
             continue
-        drawing.append(visible(piece), _ALTERNATING[i % 2])
+        drawing.append(visible(piece), _SPECIAL if id in special else _ALTERNATING[i % 2])
         drawing.append(f"[{id}] ", "dim")
         if "\n" in piece:
             drawing.append("\n")

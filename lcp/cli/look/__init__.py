@@ -5,7 +5,9 @@ import typer
 from lcp.cli.look.layers import layers
 from lcp.cli.look.next import next_
 from lcp.cli.look.swap import swap
+from lcp.cli.look.tokens import tokens
 from lcp.cli.look.without import without
+from lcp.cli.look.words import words
 
 ABOUT = "Look inside a model: follow a fact, see how a token is chosen, switch heads off."
 
@@ -14,3 +16,5 @@ app.command("swap")(swap)
 app.command("next")(next_)
 app.command("without")(without)
 app.command("layers")(layers)
+app.command("tokens")(tokens)
+app.command("words")(words)

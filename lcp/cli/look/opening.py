@@ -85,9 +85,11 @@ class OpenModel:
         self._life.callback(made.close)
         return made
 
-    def tokens(self, text: str, *, chat: bool = False, least: int = 2) -> list[int]:
-        """The tokens of a text, from BOS on. LcpError if there are fewer than `least`, or more than
-        the model was trained for."""
+    def tokens(
+        self, text: str, *, chat: bool = False, least: int = 2, read: bool = True
+    ) -> list[int]:
+        """The tokens of a text, from BOS on. LcpError if there are fewer than `least`, or, if the
+        model will `read` them, more than it was trained for."""
         model = self.model
         if not text.strip():
             raise UsageError('There is no text. Give one: lcp look next "Once upon a time"')
@@ -100,7 +102,7 @@ class OpenModel:
                 "token has nothing to look back at. Give a longer text."
             )
         trained = model.n_ctx_train
-        if trained and len(found) > trained:
+        if read and trained and len(found) > trained:
             raise LcpError(
                 f"The text has {len(found):,} tokens, and {self.name} was trained for "
                 f"{trained:,}. Give a shorter text."
@@ -124,7 +126,7 @@ class OpenModel:
 
     def piece(self, token: int) -> str:
         """What a token spells."""
-        return self.model.text([token])
+        return self.model.spelled(token)
 
     def prompt(self, text: str) -> str:
         """A question as the chat template writes it. LcpError if the model has none."""
