@@ -97,7 +97,7 @@ class Bench:
         self.model = m = Model.load(path, n_gpu_layers=0)
         self._writer = PromptWriter(Template(m.chat_template, now=datetime(2026, 1, 1)), m)
         stop = StopByte()
-        self._cache = partial(Context, m, SIZE, stop, threads=physical_cores(), offloaded=False)
+        self._cache = partial(Context, m, SIZE, stop, threads=physical_cores(), flash_attn="off")
 
     def measure(self, lines: list[str], seed: int) -> Iterator[Row]:
         """Hold a conversation and let its window slide: once, then again and again."""

@@ -182,7 +182,18 @@ class NoTokenFits:
     why: str
 
 
-Remark = ThinkingEnded | Repetition | NoTokenFits
+@dataclass(frozen=True)
+class ContextStays:
+    """The context could not grow: it keeps its `size` instead of the `promised` one. More would
+    have needed so many bytes, and so many were `free` (None: unknown)."""
+
+    size: int
+    promised: int
+    needed: int
+    free: int | None
+
+
+Remark = ThinkingEnded | Repetition | NoTokenFits | ContextStays
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,14 @@
 """The sentences about an answer: the numbers are right, and the command to type next is named."""
 
 from lcp.chat import answer_notices
-from lcp.engine_interface import NoTokenFits, Progress, Repetition, Stats, ThinkingEnded
+from lcp.engine_interface import (
+    ContextStays,
+    NoTokenFits,
+    Progress,
+    Repetition,
+    Stats,
+    ThinkingEnded,
+)
 
 
 def test_the_line_after_an_answer_has_speed_and_context():
@@ -35,3 +42,10 @@ def test_a_remark_has_its_number_and_the_setting_to_change():
     said = answer_notices.remark(Repetition(4, 50))
     assert "4 tokens, 50 times" in said and "/set loop_guard off" in said and "/retry" in said
     assert "a comma" in answer_notices.remark(NoTokenFits("a comma is missing"))
+
+
+def test_a_context_that_cannot_grow_says_what_it_would_need():
+    for free, more in ((90_000_000, "90.0 MB"), (None, "")):
+        said = answer_notices.remark(ContextStays(2048, 8192, 370_000_000, free))
+        assert all(part in said for part in ("2,048", "8,192", "370 MB", more))
+        assert "lcp chat --continue" in said

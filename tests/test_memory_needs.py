@@ -24,7 +24,8 @@ MIB = 1 << 20
 ROUNDED = 0.0051 * MIB  # llama.cpp logs MiB with two decimals
 ROWS = [(256, "f16"), (1000, "f16"), (4096, "f16"), (256, "q8_0"), (4096, "q8_0"), (1000, "q4_0")]
 
-# The model and its contexts as a chat makes them, and what llama.cpp says of its buffers.
+# The model and its contexts as a chat makes them once they are full, and what llama.cpp says of
+# their buffers.
 REAL = """
 import json, sys
 from pathlib import Path
@@ -40,7 +41,8 @@ said = [list(log.lines)]
 for size, kv_type in rows:
     whole = keep_all_cells(model, size, kv_type)
     try:
-        context = Context(model, size, StopByte(), threads=1, kv_type=kv_type, swa_full=whole)
+        how = {"kv_type": kv_type, "swa_full": whole, "start": size}
+        context = Context(model, size, StopByte(), threads=1, **how)
     except LcpError:
         said.append(None)
         continue

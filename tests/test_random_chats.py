@@ -15,6 +15,7 @@ from greedy import assert_says_what_a_fresh_one_says
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.toolbar_text import Status
+from lcp.engine import context
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.llama_library import library
 from lcp.engine_interface import Chunk
@@ -241,6 +242,12 @@ def live(path, folder, seed, steps):
             life.check(answered)
     finally:
         life.leave()
+
+
+@pytest.fixture(autouse=True)
+def half_the_cells_at_first(monkeypatch):
+    """Every longer chat makes its context grow."""
+    monkeypatch.setattr(context, "START", SIZE // 2)
 
 
 @pytest.fixture(autouse=True)

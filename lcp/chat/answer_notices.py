@@ -1,7 +1,9 @@
 """What a person reads about an answer: its numbers, how it ended, how far the prompt is read; with
 the command to type next."""
 
+from lcp import words
 from lcp.engine_interface import (
+    ContextStays,
     NoTokenFits,
     Progress,
     Remark,
@@ -65,6 +67,13 @@ def remark(remark: Remark) -> str:
             return (
                 f"The answer cannot continue: {why or 'no token of this model fits'}. "
                 "Use another schema, expression or grammar."
+            )
+        case ContextStays(size, promised, needed, free):
+            left = "" if free is None else f", and {words.size(free)} are free"
+            return (
+                f"The context stays at {size:,} tokens instead of {promised:,}: more would need "
+                f"{words.size(needed)}{left}. Close other programs and resume the chat "
+                "(lcp chat --continue)."
             )
 
 

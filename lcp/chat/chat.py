@@ -26,7 +26,7 @@ from lcp.engine_interface import (
     Stats,
     Task,
 )
-from lcp.errors import LcpError, NotSupported, TooLong
+from lcp.errors import ContextFull, LcpError, NotSupported, TooLong
 from lcp.session.conversation import ONE_SHOT, Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
@@ -249,6 +249,16 @@ class Chat:
     # inside an answer
 
     def _reply(self, begun: Message | None, asked: list[int], said: int = 0) -> Reply:
+        size = self.engine.size
+        try:
+            return self._fitted(begun, asked, said)
+        except ContextFull:
+            if self.engine.size == size:
+                raise
+            # The context could not grow to the size that the prompt was fitted to.
+            return self._reply(begun, asked, said)
+
+    def _fitted(self, begun: Message | None, asked: list[int], said: int) -> Reply:
         window = self.overflow.fit(self.settings, self._condense, begun)
         held = max(self.stats.ctx_used if self.stats else 0, self.engine.held)
         started = time.perf_counter()

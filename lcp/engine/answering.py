@@ -97,6 +97,8 @@ class Answering:
             ended = "interrupted"
         speech.finish(ended, len(wanted), progress)
         reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
+        if context.stays and not reply.remark:
+            reply.remark, context.stays = context.stays, None
 
     def _form(self, constraint: Constraint) -> Matcher:
         """The form of one answer."""

@@ -4,25 +4,39 @@
 leaves the logits of the last one. Every feature of a chat uses it: the next turn, undo, edit, a
 sliding window, resume. A token joins `Context.tokens` only after llama.cpp has evaluated it, so
 an interrupt or an error leaves a valid Context. One thread uses it for its whole life.
+
+Cells are allocated as the tokens come: for the first few thousand tokens, then twice as many.
 """
 
 import ctypes
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from lcp.engine.cache_plan import Plan, plan
-from lcp.engine.kv_cells import Cells, MemoryKind
+from lcp.engine.kv_cells import Cells, MemoryKind, Snapshot, first_size
 from lcp.engine.llama_library import StopByte, abort_callback, library, log, version
 from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH as N_BATCH
-from lcp.engine.params import context_params, flash_attention
-from lcp.engine_interface import Progress
-from lcp.errors import ContextFull, ModelError, NativeError, NotEnoughMemory, SettingsError
+from lcp.engine.params import context_params, flash_attention, padded
+from lcp.engine_interface import ContextStays, Progress
+from lcp.errors import (
+    ContextFull,
+    LcpError,
+    ModelError,
+    NativeError,
+    NotEnoughMemory,
+    SettingsError,
+)
+from lcp.machine import machine
 
 SHORT = 64
+START = 2048  # tokens for which a Context has cells at first
 _ABORTED = 2
+# llama.cpp's log about a context: a line for each of its buffers
+_BUFFER = re.compile(r"buffer size = +([\d.]+) MiB")
 
 
 class Stopped(Exception):
@@ -31,15 +45,20 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """Everything a Context holds, for a file."""
+    """Everything a Context holds."""
 
     tokens: list[int]
     positions: list[int]
     blob: Any  # a ctypes array of bytes
+    snapshots: Sequence[Snapshot] = ()  # not in files
 
 
 class Context:
-    """The KV cache and the tokens in it, for one sequence of at most `size` tokens."""
+    """The KV cache and the tokens in it, for one sequence of at most `size` tokens.
+
+    `size` is smaller than promised, and `stays` says why, if the memory for more was gone when it
+    was needed.
+    """
 
     def __init__(
         self,
@@ -50,28 +69,22 @@ class Context:
         threads: int,
         kv_type: str = "f16",
         flash_attn: str = "auto",
-        offloaded: bool = True,
         swa_full: bool = False,
         rows: int = 1,
+        start: int | None = None,
     ) -> None:
-        """Allocate the cache for `size` tokens.
+        """Allocate cells for the first `start` tokens (by default START), or for all `size` if they
+        could not be added later.
 
         With `swa_full`, sliding-window layers keep the cells of all tokens; only such a cache can
         be moved. `rows` is the most tokens whose logits one batch leaves. Raises NotEnoughMemory,
         or SettingsError if the model does not support these settings.
         """
         c = library()
-        flash_attn = flash_attention(flash_attn, kv_type, offloaded)
-        params = context_params(size, kv_type, flash_attn, swa_full)
-        params.n_outputs_max = self._rows = rows
-        params.n_threads = params.n_threads_batch = threads
-        params.abort_callback = abort_callback()
-        params.abort_callback_data = stop.address
-        log.lines.clear()
-        self._ctx = c.llama_init_from_model(model.handle, params)
-        if not self._ctx:
-            raise _why_not(model, size, kv_type)
-        self._cells = Cells(self._ctx, model)
+        flash_attn = flash_attention(flash_attn, kv_type)
+        self._model = model
+        self._kv_type, self._flash_attn, self._swa_full = kv_type, flash_attn, swa_full
+        self._rows, self._threads = rows, threads
         self._stop = stop
         self._one = (c.llama_token * 1)()
         self._batch_of_one = c.llama_batch_get_one(self._one, 1)
@@ -80,11 +93,16 @@ class Context:
             "model": model.fingerprint,
             "kv_type": kv_type,
             "flash_attn": flash_attn,
-            "swa_full": swa_full,
         }
-        self._n_batch: int = c.llama_n_batch(self._ctx)
-        self.size: int = c.llama_n_ctx(self._ctx)
+        self.size = padded(size)
+        self.stays: ContextStays | None = None
         self.tokens: list[int] = []
+        self._ctx: Any = None
+        self._capacity = self._n_batch = 0  # tokens: for which there are cells; of one decode
+        first = first_size(model, self.size, swa_full, start or START)
+        self._allocate(first)
+        if first < self.size and not self._fits(self.size, machine().free):
+            self._allocate(self.size)  # later there would be no room for a copy of what is held
 
     @property
     def handle(self) -> Any:
@@ -95,7 +113,7 @@ class Context:
         """Free the cache. Never call it while another thread evaluates tokens."""
         if self._ctx:
             library().llama_free(self._ctx)
-            self._ctx = None
+        self._ctx, self._capacity, self._bytes = None, 0, 0.0
 
     def feed(
         self, wanted: Sequence[int], boundary: int | None = None, move: bool = False
@@ -108,8 +126,7 @@ class Context:
         approximation: they were computed while the dropped tokens were in the cache.
         Raises Stopped, ContextFull (then nothing has changed) or NativeError.
         """
-        if len(wanted) > self.size:
-            raise ContextFull(len(wanted), self.size)
+        self._make_room(len(wanted))
         # 1) Keep what the cache already has of `wanted`; cut, drop or move the rest.
         kept, moved = self._take_out(plan(self.tokens, wanted, move), wanted)
         total = len(wanted) - kept
@@ -138,10 +155,8 @@ class Context:
         Returns the tokens of `ahead` that were evaluated: as many as there is room for. Raises as
         `feed` does.
         """
-        free = self.size - len(self.tokens) - 1
-        if free < 0:
-            raise ContextFull(self.size + 1, self.size)
-        evaluated = list(ahead[: min(free, (self._rows if each else self._n_batch) - 1)])
+        room = max(0, self.size - len(self.tokens) - 1)
+        evaluated = list(ahead[: min(room, (self._rows if each else self._n_batch) - 1)])
         if not evaluated:
             self._one[0] = token
             self._run([token], self._batch_of_one)
@@ -172,12 +187,19 @@ class Context:
     def save(self) -> State | None:
         """A copy of everything held; None if that is nothing or llama.cpp cannot copy it."""
         blob = self._cells.save() if self.tokens else None
-        return State(list(self.tokens), list(self._cells.positions), blob) if blob else None
+        if not blob:
+            return None
+        cells = self._cells
+        return State(list(self.tokens), list(cells.positions), blob, tuple(cells.snapshots))
 
     def restore(self, state: State) -> bool:
         """Hold what was saved. If it does not fit, hold nothing and return False."""
-        self.tokens.clear()
-        if len(state.tokens) > self.size or not self._cells.restore(state.blob, state.positions):
+        self.tokens = []
+        try:
+            self._make_room(len(state.tokens))
+        except ContextFull:
+            return False
+        if not self._cells.restore(state.blob, state.positions, state.snapshots):
             return False
         self.tokens = list(state.tokens)
         return True
@@ -191,6 +213,74 @@ class Context:
     def kind(self) -> MemoryKind:
         """What can be done with this model's memory."""
         return self._cells.kind
+
+    # cells
+
+    def _make_room(self, total: int) -> None:
+        """Have cells for `total` tokens. Raises ContextFull if the context cannot have so many."""
+        if self._capacity < total <= self.size:
+            self._grow(total)
+        if total > self.size:
+            raise ContextFull(total, self.size)
+
+    def _grow(self, total: int) -> None:
+        """Hold the same in a context with at least `total` cells. If there is not enough memory for
+        it, the present number of cells becomes the `size`.
+
+        The old context is freed before the new one is made: the two are never in memory together,
+        but each with a copy of what is held.
+        """
+        before, held, state = self._capacity, self.tokens, None
+        cells = before or START
+        while cells < total:
+            cells *= 2
+        cells = min(cells, self.size)
+        free = machine().free
+        stays = ContextStays(before, self.size, self._needs(cells), free)
+        try:
+            if not self._fits(cells, free):
+                raise MemoryError
+            state = self.save()
+            self._allocate(cells)
+        except (MemoryError, LcpError):
+            if not before:
+                raise
+            self.size, self.stays = before, stays
+            if self._ctx:  # nothing has changed
+                return
+            self._allocate(before)
+        if not (state and self.restore(state)):
+            for at in range(0, len(held), self._n_batch):
+                self._decode(held[at : at + self._n_batch])
+
+    def _allocate(self, cells: int) -> None:
+        """Replace llama.cpp's context with an empty one of so many cells."""
+        c = library()
+        self.close()
+        self.tokens = []
+        params = context_params(cells, self._kv_type, self._flash_attn, self._swa_full)
+        params.n_outputs_max = self._rows
+        params.n_threads = params.n_threads_batch = self._threads
+        params.abort_callback = abort_callback()
+        params.abort_callback_data = self._stop.address
+        log.lines.clear()
+        self._ctx = c.llama_init_from_model(self._model.handle, params)
+        if not self._ctx:
+            raise _why_not(self._model, cells, self._kv_type)
+        self._cells = Cells(self._ctx, self._model)
+        self._n_batch = c.llama_n_batch(self._ctx)
+        self._capacity = c.llama_n_ctx(self._ctx)
+        self._bytes = sum(map(float, _BUFFER.findall("\n".join(log.lines)))) * 2**20
+
+    def _needs(self, cells: int) -> int:
+        """The most bytes that so many cells need in place of the present ones, with a copy of what
+        is held: buffers grow no faster than the cells, and the copy is no larger than they are."""
+        return int(self._bytes * cells / self._capacity) if self._ctx else 0
+
+    def _fits(self, cells: int, free: int | None) -> bool:
+        return free is None or self._needs(cells) <= free
+
+    # tokens
 
     def _take_out(self, todo: Plan, wanted: Sequence[int]) -> tuple[int, int]:
         """Cut, drop and move as planned. Returns how many tokens are kept, and how many moved."""
@@ -216,6 +306,7 @@ class Context:
         self._run(tokens, c.llama_batch_get_one(batch, len(tokens)))
 
     def _run(self, tokens: Sequence[int], batch: Any) -> None:
+        self._make_room(len(self.tokens) + len(tokens))
         # An abort would leave a recurrent state in the middle of a batch. A short batch is soon
         # over, so it cannot be stopped.
         if self.kind.cut == "snapshot" and len(tokens) <= SHORT:

@@ -300,7 +300,8 @@ class LlamaEngine:
             if self._measured[0] != key:
                 kv_type = self._settings.kv_type
                 size = probs.check_room(self.model, len(prompt) + len(answer), kv_type, free())
-                with closing(self._loaded.new_context(size, rows=probs.ROWS)) as context:
+                at_once = {"rows": probs.ROWS, "start": size}
+                with closing(self._loaded.new_context(size, **at_once)) as context:
                     found = probs.measure(self.model, context, prompt, answer, emit)
                 if len(found) < len(answer):
                     return found

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lcp.engine.llama_library import library
 from lcp.engine.model import Model
+from lcp.engine.params import N_BATCH
 from lcp.machine import physical_memory
 
 # State snapshots kept for models whose memory cannot be cut.
@@ -90,6 +91,26 @@ def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
     return kv_bytes(model, size, kv_type) <= physical_memory() / 8
 
 
+def first_size(model: Model, size: int, all_cells: bool, start: int) -> int:
+    """How many cells a context that may grow to `size` begins with: `start`, or more if growing
+    would change something else.
+
+    - The state that goes over to a larger context has only the window of sliding-window layers.
+      Layers that keep all cells would lose the others, so these contexts never grow.
+    - Layers that keep their window keep all cells in a context that is hardly larger.
+    - Models with two sets of RoPE factors (LongRoPE) use one up to the length that they were first
+      trained for, the other in longer contexts.
+    """
+    window, border = model.memory.window, model.rope_border
+    if window and all_cells:
+        return size
+    if window:
+        start = max(start, window + 2 * N_BATCH)
+    if border < size:
+        start = max(start, border + 1)
+    return min(start, size)
+
+
 def kv_bytes(model: Model, size: int, kv_type: str) -> float:
     """About what keys and values of `size` cells take, where all layers keep all of them."""
     return 2 * model.n_layers * model.n_head_kv * model.head_size * size * _BYTES[kv_type]
@@ -110,7 +131,7 @@ class Cells:
         self._ctx = ctx
         self._memory = library().llama_get_memory(ctx)
         self._last_position = model.n_ctx_train
-        self._snapshots: list[Snapshot] = []
+        self.snapshots: list[Snapshot] = []
         self.kind = memory_kind(model, self._memory)
         self.positions: list[int] = []
 
@@ -128,7 +149,7 @@ class Cells:
         """Hold nothing."""
         library().llama_memory_clear(self._memory, True)
         self.positions.clear()
-        self._snapshots.clear()
+        self.snapshots.clear()
 
     def cut(self, n: int, poisoned: bool = False) -> int:
         """Hold the first `n` tokens or, where that is refused, fewer; how many.
@@ -154,7 +175,7 @@ class Cells:
             self.clear()
             return 0
         # A snapshot above what attention still holds restores "fine" and is silently wrong.
-        self._snapshots = [s for s in self._snapshots if s.n <= n]
+        self.snapshots = [s for s in self.snapshots if s.n <= n]
         del self.positions[n:]
         return n
 
@@ -188,7 +209,7 @@ class Cells:
                 c.llama_memory_seq_add(memory, _SEQ, behind, -1, -gap)
                 self.positions[end:] = [p - gap for p in self.positions[end:]]
             del self.positions[begin:end]
-        self._snapshots.clear()  # they are of the text before
+        self.snapshots.clear()  # they are of the text before
         return True
 
     # what cannot be cut goes back to a snapshot
@@ -205,16 +226,16 @@ class Cells:
         if c.llama_state_seq_get_data_ext(self._ctx, blob, size, _SEQ, _PARTIAL) != size:
             return
         n = len(self.positions)
-        self._snapshots = [s for s in self._snapshots if s.n != n] + [Snapshot(n, blob)]
+        self.snapshots = [s for s in self.snapshots if s.n != n] + [Snapshot(n, blob)]
         while (
-            len(self._snapshots) > MAX_SNAPSHOTS
-            or sum(len(s.blob) for s in self._snapshots) > MAX_SNAPSHOT_BYTES
+            len(self.snapshots) > MAX_SNAPSHOTS
+            or sum(len(s.blob) for s in self.snapshots) > MAX_SNAPSHOT_BYTES
         ):
-            del self._snapshots[0]
+            del self.snapshots[0]
 
     def _go_back(self, n: int) -> int:
         """Load the newest snapshot at or before n tokens; its place, 0 when there is none."""
-        for snapshot in reversed(self._snapshots):
+        for snapshot in reversed(self.snapshots):
             if snapshot.n <= n:
                 loaded = library().llama_state_seq_set_data_ext(
                     self._ctx, snapshot.blob, len(snapshot.blob), _SEQ, _PARTIAL
@@ -236,7 +257,9 @@ class Cells:
         written = c.llama_state_seq_get_data_ext(self._ctx, blob, size, _SEQ, 0)
         return blob if size and written == size else None
 
-    def restore(self, blob: Any, positions: Sequence[int]) -> bool:
+    def restore(
+        self, blob: Any, positions: Sequence[int], snapshots: Sequence[Snapshot] = ()
+    ) -> bool:
         """Hold what was saved; False, and hold nothing, when llama.cpp refuses it."""
         c = library()
         self.clear()
@@ -244,5 +267,5 @@ class Cells:
         if not loaded or c.llama_memory_seq_pos_max(self._memory, _SEQ) != positions[-1]:
             self.clear()  # a refusal leaves half of it
             return False
-        self.positions = list(positions)
+        self.positions, self.snapshots = list(positions), list(snapshots)
         return True

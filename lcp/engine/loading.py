@@ -15,6 +15,7 @@ from lcp.engine.context import Context
 from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.llama_library import StopByte
 from lcp.engine.model import Model
+from lcp.engine.params import flash_attention
 from lcp.engine.prompt import PromptWriter
 from lcp.machine import physical_cores
 from lcp.settings import Settings
@@ -89,8 +90,7 @@ def load(
             stop,
             threads=s.threads or physical_cores(),
             kv_type=s.kv_type,
-            flash_attn=s.flash_attn,
-            offloaded=layers != 0,
+            flash_attn=flash_attention(s.flash_attn, s.kv_type, layers != 0),
             **more,
         )
 
@@ -107,7 +107,7 @@ def notices(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
     """Notices on the sizes: `asked` is the context size of the settings, `size` the real one."""
     if fit:
         yield from fit.notices
-    if asked and asked != size:
+    if asked and asked < size:
         yield (
             f"The context has {size:,} tokens, not {asked:,}: llama.cpp rounds it up to a multiple "
             "of 256."

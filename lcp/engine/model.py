@@ -208,6 +208,13 @@ class Model:
         return int(told) if told else c.llama_model_n_embd(self.handle) // heads
 
     @functools.cached_property
+    def rope_border(self) -> int:
+        """The largest context with which llama.cpp uses the first of two sets of RoPE factors, if
+        the model has two; 0: the file does not say."""
+        key = "rope.scaling.original_context_length"
+        return int(self.meta(f"{self.meta('general.architecture')}.{key}") or 0)
+
+    @functools.cached_property
     def chat_template(self) -> str | None:
         """The Jinja source of the model's own chat template."""
         key = "tokenizer.chat_template"

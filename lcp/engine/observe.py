@@ -17,7 +17,7 @@ from lcp import words
 from lcp.engine.context import Stopped
 from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
 from lcp.engine.model import Model
-from lcp.engine.params import context_params
+from lcp.engine.params import context_params, padded
 from lcp.engine.probs import about
 from lcp.errors import ContextFull, NativeError, NotEnoughMemory
 
@@ -75,7 +75,7 @@ class Observer:
         self.model = model
         self._stop = stop  # llama.cpp has only its address
         self.most_rows = min(rows, MOST_ROWS, max(1, _LOGITS // model.n_vocab))
-        size = -(-size // 256) * 256
+        size = padded(size)
         needed = about(model, size, kv_type, self.most_rows)
         if free is not None and needed > free:
             raise NotEnoughMemory(

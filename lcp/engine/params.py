@@ -31,7 +31,12 @@ def context_params(size: int, kv_type: str, flash_attn: str, swa_full: bool) -> 
     return params
 
 
-def flash_attention(asked: str, kv_type: str, offloaded: bool) -> str:
+def padded(size: int) -> int:
+    """The tokens that a context of `size` tokens has: llama.cpp rounds up to a multiple of 256."""
+    return -(-size // 256) * 256
+
+
+def flash_attention(asked: str, kv_type: str, offloaded: bool = True) -> str:
     """What is used for on, off or auto: llama.cpp's own auto turns it on, and on a CPU that makes
     decoding up to 3x slower. A quantised V needs it."""
     if asked != "auto" or (offloaded and supports_gpu()):

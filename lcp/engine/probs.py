@@ -11,6 +11,7 @@ from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.llama_library import library
 from lcp.engine.model import Model
+from lcp.engine.params import padded
 from lcp.engine.sampler import TokenCandidates
 from lcp.engine_interface import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
@@ -23,7 +24,7 @@ OTHERS = 10  # alternatives for each token
 def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int:
     """The size of the context. Raises NotEnoughMemory if it takes more than `free` bytes; None:
     unknown."""
-    size = -(-tokens // 256) * 256
+    size = padded(tokens)
     needed = about(model, size, kv_type)
     if free is not None and needed > free:
         raise NotEnoughMemory(
