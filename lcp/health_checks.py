@@ -82,6 +82,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
         gpu(gpus() if answer["gpu"] else (), cards(root), _cuda_version()),
         _memory(machine(root)),
         _threads(),
+        llama_server(),
         *_folders(),
     ]
 
@@ -179,6 +180,12 @@ def _threads() -> Finding:
     asked = os.environ.get("LCP_THREADS")
     value = f"{asked or cores} threads, {cores} physical cores, {cpus} CPUs"
     return Finding("threads", value)
+
+
+def llama_server() -> Finding:
+    """The program that `lcp serve` runs; nothing else needs it."""
+    found = shutil.which("llama-server")
+    return Finding("llama-server", found or "not on PATH; only lcp serve needs it")
 
 
 def _versions() -> Iterator[Finding]:

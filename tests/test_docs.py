@@ -24,6 +24,7 @@ def generated() -> dict[str, str]:
         "help": f"```\n{help_text('chat')}```",
         "info": f"```\n{help_text('info')}```",
         "pull": f"```\n{help_text('pull')}```",
+        "serve": f"```\n{help_text('serve')}```",
         "settings": settings_table(),
         "commands": commands_table(),
         "keys": keys_table(),

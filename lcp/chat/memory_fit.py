@@ -14,6 +14,7 @@ from lcp.words import either, size
 
 if TYPE_CHECKING:
     from lcp.modelfile.context_and_gpu_layers import Refusal
+    from lcp.modelfile.facts import Facts
     from lcp.modelfile.model_files import ModelFile
 
 
@@ -28,20 +29,24 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     from concurrent.futures import ThreadPoolExecutor
 
     from lcp.modelfile.llamacpp_answers import check_loads
-    from lcp.modelfile.model_files import local
-    from lcp.modelfile.non_chat_models import not_for_chat
 
-    model = local(path)
-    if why := not_for_chat(model.header):
-        raise ModelError(f"{name or model.name} {why}")
-    if not model.complete:
-        raise ModelError(_incomplete(model))
+    model = _chat_model(path, name)
     with ThreadPoolExecutor(1) as beside:  # each of the two is a process
         trial = beside.submit(check_loads, model, known, name)
         try:
             return _sizes(model, settings, known, gpu, name)
         finally:
             trial.result()  # what it raises says more than what the sizes raise
+
+
+def without_figures(path: Path, settings: Settings, name: str = "") -> Fit:
+    """The sizes for a model in memory that lcp cannot see, such as that of other computers.
+
+    Raises ModelError if it is not a chat model, and GgufError.
+    """
+    from lcp.modelfile.facts import facts
+
+    return _plain(facts(_chat_model(path, name)), settings)
 
 
 def refused(refusal: "Refusal") -> str:
@@ -61,12 +66,33 @@ def refused(refusal: "Refusal") -> str:
     )
 
 
+def _chat_model(path: Path, name: str) -> "ModelFile":
+    from lcp.modelfile.model_files import local
+    from lcp.modelfile.non_chat_models import not_for_chat
+
+    model = local(path)
+    if why := not_for_chat(model.header):
+        raise ModelError(f"{name or model.name} {why}")
+    if not model.complete:
+        raise ModelError(_incomplete(model))
+    return model
+
+
+def _plain(told: "Facts", settings: Settings, *notices: str) -> Fit:
+    """The sizes of the settings; else a moderate context, and all layers on the GPU."""
+    from lcp.modelfile.memory_needs import ALL
+
+    context = settings.ctx_size or min(told.context_length or AUTO_CTX, AUTO_CTX)
+    layers = ALL if settings.n_gpu_layers is None else settings.n_gpu_layers
+    return Fit(context, layers, True, notices)
+
+
 def _sizes(model: "ModelFile", settings: Settings, known: Path, gpu: bool, name: str) -> Fit:
     from lcp.machine import machine
     from lcp.modelfile.context_and_gpu_layers import choose_sizes
     from lcp.modelfile.facts import facts
     from lcp.modelfile.llamacpp_answers import gpus
-    from lcp.modelfile.memory_needs import ALL, Figures
+    from lcp.modelfile.memory_needs import Figures
 
     told = facts(model)
     # GPUs come and go; what a CPU needs stays the same.
@@ -81,9 +107,7 @@ def _sizes(model: "ModelFile", settings: Settings, known: Path, gpu: bool, name:
             bits_per_weight=told.bits_per_weight or 0.0,
         )  # fmt: skip
     except LcpError as error:  # the chat itself will show whether the model runs
-        context = settings.ctx_size or min(told.context_length or AUTO_CTX, AUTO_CTX)
-        layers = ALL if settings.n_gpu_layers is None else settings.n_gpu_layers
-        return Fit(context, layers, True, (f"Memory needs are not known: {error}",))
+        return _plain(told, settings, f"Memory needs are not known: {error}")
     if choice.refusal:
         raise NotEnoughMemory(f"{name or model.name} does not fit here. {refused(choice.refusal)}")
     return Fit(choice.ctx_size, choice.n_gpu_layers, choice.repack, choice.notices)

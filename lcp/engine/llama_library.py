@@ -19,6 +19,14 @@ from lcp.paths import distribution
 # function that costs several percent; libc's strlen over a buffer is as good a predicate:
 # "" -> 0 goes on, "x" -> 1 stops.
 _STRLEN = "strlen"
+# What llama.cpp finds in its environment, unless the person has set it.
+ENVIRONMENT = {
+    # By default libgomp's threads spin at barriers: beside a second llama process a token then
+    # takes seconds. 1000 spins keep the idle speed.
+    "GOMP_SPINCOUNT": "1000",
+    # A failed assert otherwise starts gdb for a backtrace.
+    "GGML_NO_BACKTRACE": "1",
+}
 _kept_alive: list[Any] = []
 
 
@@ -81,11 +89,8 @@ def abort_callback() -> Any:
 @functools.cache
 def library() -> Any:
     """The module of llama.cpp's C functions, loaded once, its log redirected."""
-    # By default libgomp's threads spin at barriers: beside a second llama process a token then
-    # takes seconds. 1000 spins keep the idle speed.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # A failed assert otherwise starts gdb for a backtrace.
-    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         c = _bindings()
     except (ImportError, OSError, RuntimeError) as error:
