@@ -118,6 +118,20 @@ class Model:
             n = c.llama_tokenize(self.vocab, raw, len(raw), ids, -n, False, special)
         return list(ids[:n])
 
+    def tokenize_middle(self, text: str, special: bool = False) -> tuple[int, ...]:
+        """Token ids of a text that follows another one."""
+        if not self._puts_space:
+            return tuple(self.tokenize(text, special))
+        # The space merges with the first word, but not with a line break.
+        tokens = self.tokenize("\n" + text, special)
+        skip = next((n for n in (1, 2) if self.text(tokens[:n]).endswith("\n")), 0)
+        return tuple(tokens[skip:])
+
+    @functools.cached_property
+    def _puts_space(self) -> bool:
+        """Whether the vocabulary puts a space before every text, as some of sentencepiece do."""
+        return self.text(self.tokenize("a")) == " a"
+
     def piece(self, token: int, special: bool = False) -> bytes:
         """The bytes of one token; those of a control token only with `special`."""
         c = library()

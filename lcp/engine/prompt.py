@@ -5,7 +5,6 @@ text again may give other ids, and all tokens after the first difference would b
 person or a file says is text: "<|im_end|>" in it does not become the control token.
 """
 
-import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class PromptWriter:
         self._raw = raw
         self._model = model
         # Earlier messages come again with every turn.
-        self._ids = Remembered(self._tokenize_middle)
+        self._ids = Remembered(model.tokenize_middle)
 
     def write(self, messages: Messages) -> Prompt:
         """The prompt for an answer to `messages`. Raises TemplateError if it has no tokens."""
@@ -163,20 +162,6 @@ class PromptWriter:
         if model.adds_bos and model.bos >= 0 and tokens[:1] != [model.bos]:
             return [model.bos, *tokens]
         return tokens
-
-    def _tokenize_middle(self, text: str, special: bool) -> Tokens:
-        """Tokens of a text in the middle of a prompt."""
-        if not self._puts_space:
-            return tuple(self._model.tokenize(text, special))
-        # The space merges with the first word, but not with a line break.
-        tokens = self._model.tokenize("\n" + text, special)
-        skip = next((n for n in (1, 2) if self._model.text(tokens[:n]).endswith("\n")), 0)
-        return tuple(tokens[skip:])
-
-    @functools.cached_property
-    def _puts_space(self) -> bool:
-        """Whether the vocabulary puts a space before every text, as some of sentencepiece do."""
-        return self._model.text(self._model.tokenize("a")) == " a"
 
 
 class Remembered:

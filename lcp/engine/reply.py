@@ -174,4 +174,4 @@ def said_before(begun: PromptMessage | None, model: Model) -> list[int]:
         return []
     if begun.tokens and begun.identity == model.fingerprint:
         return list(begun.tokens)
-    return model.tokenize(begun.content, special=False)
+    return list(model.tokenize_middle(begun.content))
