@@ -52,6 +52,7 @@ class Request:
     move: bool = False  # cached tokens may be moved over a gap
     constraint: Constraint | None = None  # applies to the answer, not to its thinking
     loop_guard: bool = False  # an answer that repeats itself is cut
+    speculate: bool = False  # the engine may draft tokens that the text repeats
 
     @classmethod
     def by(
@@ -66,6 +67,7 @@ class Request:
             stop=settings.stop,
             thinking_tokens=settings.thinking_tokens,
             loop_guard=settings.loop_guard == "on",
+            speculate=settings.speculate == "auto",
             **more,
         )
 
@@ -135,6 +137,8 @@ class Stats:
     read_s: float = 0.0
     decode_s: float = 0.0  # from the first token to the last
     tokens_per_second: float = 0.0  # (reply_tokens - 1) / decode_s: the steps between them
+    drafted: int = 0  # tokens that were read before they were chosen
+    accepted: int = 0  # those of them that were then chosen
     ctx_used: int = 0  # tokens in the KV cache, or of the conversation as it will be read again
     ctx_size: int = 0
 
@@ -153,6 +157,8 @@ class Stats:
             decode_s=seconds,
             tokens_per_second=(tokens - 2) / seconds if seconds else 0.0,
             ctx_used=rest.ctx_used,
+            drafted=self.drafted + rest.drafted,
+            accepted=self.accepted + rest.accepted,
             dropped_turns=rest.dropped_turns,
         )
 

@@ -122,6 +122,9 @@ class Settings:
     )
     kv_files: int = _number(2048, "MiB of disk for saved KV caches; 0 saves none.", 0, 1 << 30)
     loop_guard: str = _choice("Stop an answer that repeats itself.", "--loop-guard", "on", "off")
+    speculate: str = _choice(
+        "Draft text that repeats the chat, and check it in one batch.", "--speculate", "auto", "off"
+    )
     keys: str = _choice("Key bindings of the line editor.", "--keys", "emacs", "vi")
     think: str = _choice(
         "Thinking before the answer; hide does not show it.", "--think", "on", "off", "hide"

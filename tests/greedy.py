@@ -72,3 +72,14 @@ def assert_says_what_a_fresh_one_says(model, prompt, said):
         return split_difference(model, [*prompt, *fresh_said[:i]])
 
     assert_same(said, fresh_said, rows.__getitem__, difference)
+
+
+def assert_differs_by_batches_only(model, prompt, said, others):
+    """Two answers to `prompt` are the same, or where they first differ, the logits do: the tokens
+    before were read in other batches. Returns whether they are the same."""
+    same = next((i for i, (a, b) in enumerate(zip(said, others, strict=False)) if a != b), None)
+    if same is None:
+        assert len(said) == len(others)
+        return True
+    assert split_difference(model, [*prompt, *said[:same]]) > 0
+    return False

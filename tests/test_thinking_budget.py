@@ -127,12 +127,10 @@ def spoken(model, limit, *words, tail=""):
     ids = {model.piece(token): [token] for token in range(model.n_vocab)}
     wanted = [t for word in words if word for t in ids.get(word.encode()) or model.tokenize(word)]
     for _ in range(400):
-        token = budget.due()
-        if token is None:
-            if not wanted:
-                break
-            token = wanted.pop(0)
-        speech.say(token)
+        coming = budget.due() or wanted
+        if not coming:
+            break
+        speech.say(coming.pop(0))
     speech._give(decoder.flush())
     return reply.thinking, reply.text
 

@@ -32,9 +32,11 @@ def numbers(stats: Stats, ended: str = "end", said: bool = True) -> str:
 
 def all_numbers(stats: Stats) -> str:
     """All numbers of an answer in one line."""
+    kept = f" · {stats.accepted:,} of {stats.drafted:,} drafted tokens kept"
+    drafts = kept if stats.drafted else ""
     return (
         f"{stats.reply_tokens:,} tokens in {stats.decode_s:.3f} s · {numbers(stats)} · "
-        f"read {stats.read:,} in {stats.read_s:.3f} s, reused {stats.reused:,}"
+        f"read {stats.read:,} in {stats.read_s:.3f} s, reused {stats.reused:,}{drafts}"
     )
 
 

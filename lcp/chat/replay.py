@@ -116,9 +116,7 @@ class Replay:
             at=same + 1,
             was=spelled(wanted),
             came=spelled(generated),
-            why=""
-            if then in (None, now)
-            else f"the chat used llama-cpp-python {then}, and this is {now}",
+            why=_why_other(answer, then, now),
         )
 
     def _settings(self, answer: Message, sampling: object, known: Mapping[str, Any]) -> Settings:
@@ -199,3 +197,10 @@ def _why_not(known: Mapping[str, Any]) -> str:
         return "it continues another answer"
     # older logs say "grammar"
     return "it had a given form" if known.keys() & {"constraint", "grammar"} else ""
+
+
+def _why_other(answer: Message, then: object, now: object) -> str:
+    """Why an answer may differ; "" if nothing is known."""
+    if then not in (None, now):
+        return f"the chat used llama-cpp-python {then}, and this is {now}"
+    return "lcp had drafted some of its tokens" if answer.stats.get("accepted") else ""

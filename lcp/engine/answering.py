@@ -3,7 +3,7 @@ text, until something ends the answer. It runs on the engine thread.
 """
 
 import functools
-from collections.abc import Callable
+import sys
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
@@ -12,11 +12,13 @@ from lcp import repetition
 from lcp.engine import llguidance_matcher
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
 from lcp.engine.context import Context, Stopped
+from lcp.engine.drafting import DraftControl
 from lcp.engine.gbnf_matcher import GbnfMatcher
 from lcp.engine.llama_library import StopByte
 from lcp.engine.llguidance_matcher import LlguidanceMatcher, Vocabulary
 from lcp.engine.model import Model
 from lcp.engine.prompt import PromptWriter
+from lcp.engine.proposals import Proposals
 from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
@@ -41,6 +43,7 @@ class Answering:
         # An end mark that is no token of the vocabulary ends the answer as a text.
         self._marks = tuple(m for m in writer.template.end_marks if not model.is_end_text(m))
         self._shown = tag_tokens(model, (*self._tags.all, *self._marks))
+        self._control = DraftControl()
 
     def prepare(self, constraint: Constraint) -> None:
         """Make what answers with this constraint need."""
@@ -72,6 +75,7 @@ class Answering:
         wanted = prompt.tokens + speech.tokens
         progress = Progress(0, 0, 0, len(wanted))
         speech.clock.reading = speech.clock.now()
+        proposals = None
         try:
             # 2) Evaluate those that are not in the KV cache.
             for progress in context.feed(wanted, prompt.boundary, request.move):
@@ -81,21 +85,18 @@ class Answering:
             speech.clock.read = speech.clock.now()
             sampler = Sampler(model, request.sampling, reply.seed, wanted)
             stack.enter_context(closing(sampler))
-
-            def draw() -> int | None:
-                if (token := budget.due()) is not None:
-                    sampler.accept(token)
-                    return token
-                if guide:
-                    return guide.sample(sampler, context)
-                return sampler.sample(context)
-
-            ended = self._decode(draw, speech, request, guide)
+            choice = TokenChoice(context, sampler, budget, guide)
+            proposals = Proposals(context, self._control if request.speculate else None)
+            ended = self._decode(choice, proposals, speech, request)
             if ended == "stop" and decoder.stopped in marks:
                 ended = "end"
         except Stopped:
             ended = "interrupted"
         speech.finish(ended, len(wanted), progress)
+        if proposals:
+            proposals.take_back()
+            drafted, accepted = proposals.drafted, proposals.kept
+            reply.stats = replace(reply.stats, drafted=drafted, accepted=accepted)
         reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
         if context.stays and not reply.remark:
             reply.remark, context.stays = context.stays, None
@@ -112,20 +113,19 @@ class Answering:
         return llguidance_matcher.tokenizer(Vocabulary(self._model))
 
     def _decode(
-        self,
-        draw: Callable[[], int | None],
-        speech: Speech,
-        request: Request,
-        guide: ConstrainedSampler | None,
+        self, choice: "TokenChoice", proposals: Proposals, speech: Speech, request: Request
     ) -> str:
         """The loop of inference; returns why it ended."""
+        most = request.max_tokens or sys.maxsize
+        # A stop string may end the answer within tokens that were certain to follow.
+        batches = self._context.takes_back_freely or not request.stop
         while True:
-            if guide and guide.complete:
+            if choice.complete:
                 return "end"
-            # 3) Sample a token from the logits of the last one.
-            token = draw()
+            # 3) Take the token that must come, or sample one from the logits of the last one.
+            token = choice.next(proposals.row)
             if token is None:
-                speech.remark(NoTokenFits(guide.why if guide else ""))
+                speech.remark(NoTokenFits(choice.why))
                 return "length"
             if self._model.is_end(token):
                 return "end"
@@ -141,8 +141,50 @@ class Answering:
                 if size := repetition.period(fresh):
                     speech.remark(repetition.repetition(fresh, size))
                     return "length"
-            # 5) Evaluate it: the next logits.
+            # 5) Evaluate it, and in the same batch what probably follows: the next logits.
             try:
-                self._context.append(token)
+                certain = choice.certain() if batches else []
+                proposals.add(token, certain, most - speech.new - 1)
             except ContextFull:
                 return "full"
+
+
+class TokenChoice:
+    """Chooses each token of one answer: one that must come, or a sampled one."""
+
+    def __init__(
+        self,
+        context: Context,
+        sampler: Sampler,
+        budget: ThinkingBudget,
+        guide: ConstrainedSampler | None,
+    ) -> None:
+        self._context = context
+        self._sampler = sampler
+        self._budget = budget
+        self._guide = guide
+
+    @property
+    def complete(self) -> bool:
+        """Whether the constraint allows no more tokens."""
+        return self._guide is not None and self._guide.complete
+
+    @property
+    def why(self) -> str:
+        """Why no token fits; see Matcher."""
+        return self._guide.why if self._guide else ""
+
+    def certain(self) -> list[int]:
+        """The tokens that must come next, as far as they are known."""
+        return (self._guide.certain if self._guide else []) or self._budget.due()
+
+    def next(self, row: int) -> int | None:
+        """The next token; what is not certain is sampled from this row of logits. None if no token
+        fits the constraint."""
+        if self._guide and (self._guide.certain or not self._budget.due()):
+            return self._guide.sample(self._sampler, self._context, row)
+        if due := self._budget.due():
+            token = due.pop(0)
+            self._sampler.accept(token)
+            return token
+        return self._sampler.sample(self._context, row)

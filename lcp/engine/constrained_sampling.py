@@ -33,8 +33,12 @@ class Matcher(Protocol):
     def take(self, token: int) -> None:
         """Advance by a token that fits."""
 
-    def draw(self, sampler: Sampler, context: Context) -> int:
-        """Sample one of the tokens that fit; -1 if none does."""
+    def certain(self) -> list[int]:
+        """The tokens that must come next, spelled as the model's tokenizer does; [] if several
+        texts may follow."""
+
+    def draw(self, sampler: Sampler, context: Context, row: int) -> int:
+        """Sample one of the tokens that fit from a row of logits; -1 if none does."""
 
     def close(self) -> None:
         """Free the automaton."""
@@ -53,7 +57,7 @@ class ConstrainedSampler:
         self._shown = shown
         self._openers = _openers(model, decoder.tags.openers)
         self._all = TokenCandidates(model.n_vocab)
-        self._forced: list[int] = []
+        self.certain: list[int] = []  # the tokens that must come next, as far as they are known
         self.began = False  # the answer has begun, and with it the constraint
 
     @property
@@ -66,11 +70,16 @@ class ConstrainedSampler:
         """Why no token fits; see Matcher."""
         return self._form.why
 
-    def sample(self, sampler: Sampler, context: Context) -> int | None:
-        """Sample the next token; None if no token of the model fits."""
-        token = self._forced.pop(0) if self._forced else self._draw(sampler, context)
-        if token is not None:
-            sampler.accept(token)
+    def sample(self, sampler: Sampler, context: Context, row: int = -1) -> int | None:
+        """The next token: a certain one, or sampled from a row of logits; None if no token of the
+        model fits. A certain token takes no random number."""
+        if self.certain:
+            token = self.certain.pop(0)
+            if self.began:
+                self._form.take(token)
+        elif (token := self._draw(sampler, context, row)) < 0:
+            return None
+        sampler.accept(token)
         return token
 
     def follow(self, tokens: Iterable[int]) -> Iterable[int]:
@@ -84,26 +93,28 @@ class ConstrainedSampler:
                 self._form.take(token)
             yield token
 
-    def _draw(self, sampler: Sampler, context: Context) -> int | None:
+    def _draw(self, sampler: Sampler, context: Context, row: int) -> int:
         # 1) Sample without the constraint. To check one token takes microseconds, to check the
         #    whole vocabulary milliseconds (llama.cpp, common/sampling.cpp, does the same).
-        self._all.fill(context)
+        self._all.fill(context, row)
         token = sampler.draw(self._all)
         if token < 0:
-            return None
+            return token
         # 2) Accept it if it belongs to the thinking or to a tag around it.
         if not self.began and (tag := self._rest_of_tag(token)):
-            token, *self._forced = tag
+            token, *self.certain = tag
             return token
         if self._is_free(token):
             return token
         # 3) If it does not match the constraint, sample again from the tokens that do.
         self._begin()
         if not self._form.fits(token):
-            token = self._form.draw(sampler, context)
+            token = self._form.draw(sampler, context, row)
         if token >= 0 and not self._model.is_end(token):
             self._form.take(token)
-        return token if token >= 0 else None
+            # 4) Some tokens must follow now, such as the next key of an object.
+            self.certain = self._form.certain()
+        return token
 
     def _begin(self) -> None:
         if not self.began:

@@ -62,10 +62,14 @@ class GbnfMatcher:
         """The token was said. One that does not fit would end the process: an exception of C++."""
         library().llama_sampler_accept(self._grammar, token)
 
-    def draw(self, sampler: Sampler, context: Context) -> int:
+    def certain(self) -> list[int]:
+        """llama.cpp's grammars do not tell which tokens must follow."""
+        return []
+
+    def draw(self, sampler: Sampler, context: Context, row: int) -> int:
         """Draw one of the tokens that fit; -1 where none does."""
         while True:
-            self._all.fill(context)
+            self._all.fill(context, row)
             self._all.apply(self._grammar)
             for token in self._silent:
                 self._all.forbid(token)

@@ -20,9 +20,14 @@ from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 from lcp.words import short
 
-# One blank, or none, between the parts of a JSON text: what json.dumps writes, and nothing endless.
-# `lenient`: a keyword that llguidance does not know becomes a warning.
-_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": " ?", "lenient": True}
+# A JSON text is written as json.dumps writes it, so that keys and what is between them can follow
+# without being sampled. `lenient`: a keyword that llguidance does not know becomes a warning.
+_OPTIONS = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "lenient": True,
+}
 # A state of the lexer takes 1 to 2 kB; llguidance's own limit is 250,000 of them.
 _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
 
@@ -47,7 +52,7 @@ class Vocabulary:
 
     def __init__(self, model: Model) -> None:
         """Tokens that are no text of an answer (control tokens, ends, tags) spell nothing."""
-        self.tokenize = functools.partial(model.tokenize, special=False)
+        self._tokenize = model.tokenize_middle
         self.tokens, self.ends = [], []
         tag = library().LLAMA_TOKEN_ATTR_USER_DEFINED
         for token in range(model.n_vocab):
@@ -64,7 +69,25 @@ class Vocabulary:
         self.eos_token_id = self.ends[0]
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self.tokenize(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+        """The tokens of a text in an answer."""
+        raw = text if isinstance(text, bytes) else text.encode()
+        tokens = list(self._tokenize(raw.decode("utf-8", "replace")))
+        if b"".join(self.tokens[token] for token in tokens) == raw:
+            return tokens
+        # Some are tags, which are no text: use the longest tokens that are.
+        tokens, sizes = [], range(self._longest, 0, -1)
+        while piece := next((raw[:n] for n in sizes if raw[:n] in self._ids), b""):
+            tokens.append(self._ids[piece])
+            raw = raw[len(piece) :]
+        return tokens
+
+    @functools.cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {piece: token for token, piece in enumerate(self.tokens) if piece}
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._ids))
 
 
 class _Bytes(Vocabulary):
@@ -113,10 +136,16 @@ class LlguidanceMatcher:
         """The token was said."""
         self._matcher.consume_token(token)
 
-    def draw(self, sampler: Sampler, context: Context) -> int:
+    def certain(self) -> list[int]:
+        """The tokens of the text that must follow. The last ones are left out if the text after
+        them may share a token with them."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
+    def draw(self, sampler: Sampler, context: Context, row: int) -> int:
         """Draw one of the tokens that fit; -1 where none does."""
         fitting = self._matcher.compute_logit_bias()  # a byte for each token, 0 if it does not fit
-        if self._matcher.is_error() or not self._candidates.fill_only(context, fitting):
+        if self._matcher.is_error() or not self._candidates.fill_only(context, fitting, row):
             return -1
         return sampler.draw(self._candidates)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.engine.answering import Answering
 from lcp.engine.context import Context
+from lcp.engine.drafting import MOST
 from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.llama_library import StopByte
 from lcp.engine.model import Model
@@ -96,7 +97,7 @@ def load(
 
     auto = min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
     size = fit.ctx_size if fit else s.ctx_size or auto
-    context = new_context(size, swa_full=keep_all_cells(model, size, s.kv_type))
+    context = new_context(size, swa_full=keep_all_cells(model, size, s.kv_type), rows=MOST)
     life.callback(context.close)
     writer = PromptWriter(choice.template, model, request.variables, request.raw)
     answering = Answering(model, context, writer, stop)

@@ -52,9 +52,10 @@ class Sampler:
         for token in said[-s.repeat_last_n :] if s.repeat_last_n else ():
             self.accept(token)
 
-    def sample(self, context: Context) -> int:
-        """Draw a token from the logits of the last token the context read, and accept it."""
-        return int(library().llama_sampler_sample(self._chain, context.handle, -1))
+    def sample(self, context: Context, row: int = -1) -> int:
+        """Draw a token from a row of logits, by default those of the last token the context read,
+        and accept it."""
+        return int(library().llama_sampler_sample(self._chain, context.handle, row))
 
     def draw(self, candidates: TokenCandidates) -> int:
         """Draw one of the candidates, some of which are gone afterwards; -1 where all are
@@ -103,9 +104,9 @@ class TokenCandidates:
         self._logits[:] = memoryview(floats).cast("B").cast("f")
         self._reset(self._n)
 
-    def fill_only(self, context: Context, wanted: bytes) -> int:
+    def fill_only(self, context: Context, wanted: bytes, row: int = -1) -> int:
         """The tokens with a byte other than 0 in `wanted`, and their logits; how many they are."""
-        logits = library().llama_get_logits_ith(context.handle, -1)
+        logits = library().llama_get_logits_ith(context.handle, row)
         floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
         ids = array("i", compress(range(self._n), wanted))
         self._ids[: len(ids)] = memoryview(ids)

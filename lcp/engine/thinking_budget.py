@@ -23,11 +23,11 @@ class ThinkingBudget:
         self._speech = speech
         self._due: list[int] = []
 
-    def due(self) -> int | None:
-        """The token that must come next; None where the model may draw one."""
+    def due(self) -> list[int]:
+        """The tokens that must come next: take them from this list; [] if the model may choose."""
         if not self._due and self._is_spent():
             self._due = self._model.tokenize(self._ending())
-        return self._due.pop(0) if self._due else None
+        return self._due
 
     def _is_spent(self) -> bool:
         decoder, limit = self._decoder, self._limit
