@@ -211,6 +211,7 @@ class TemplateFault:
 
 
 Result = TypeVar("Result", covariant=True)
+Made = TypeVar("Made")
 
 
 class Task(Protocol[Result]):
@@ -381,3 +382,13 @@ class Engine(Protocol):
     ) -> Task[list[TokenProb]]:
         """The probabilities of an answer's tokens; iterating gives Progress. `free` gives the bytes
         of free memory. `stop` ends it early, with fewer tokens."""
+
+    def observe(
+        self,
+        job: Callable[[Any, Callable[[str, int, int], None]], Made],
+        tokens: int,
+        free: Callable[[], int | None] = lambda: None,
+    ) -> Task[Made]:
+        """Run `job(lab, tell)` beside the chat: `lab` is a context of its own for so many tokens,
+        whose tensors can be watched (see lcp.look.lab); `tell` reports progress, which iterating
+        gives as Progress. `free` gives the bytes of free memory. `stop` ends it: LcpError."""

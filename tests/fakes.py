@@ -146,6 +146,11 @@ class ScriptedEngine(Words):
     ) -> WorkerTask[list[TokenProb]]:
         return _done(_refuse)
 
+    def observe(
+        self, job: Any, tokens: int, free: Callable[[], int | None] = lambda: None
+    ) -> WorkerTask[Any]:
+        return _done(_refuse)
+
     def reply(self, request: Request) -> "ScriptedReply":
         self.stopped = False
         self.asked.append(request)

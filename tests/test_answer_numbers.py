@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -12,7 +13,7 @@ from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
-from lcp.errors import LcpError
+from lcp.errors import LcpError, NotEnoughMemory
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.message import Answer
@@ -157,3 +158,29 @@ def test_nothing_is_told_by_colour_alone_and_nothing_moves_the_cursor():
     assert "\x1b[2J" not in out.getvalue()
     assert "\u202e" not in out.getvalue()
     assert "50.00%" in out.getvalue() and "␣" in out.getvalue()
+
+
+def test_what_an_answer_needed(chat, engine):
+    chat.ask("The cat is red. The dog is blue.")
+    chat.ask("Which is red? Say it.")
+    held = engine.held
+    told = chat.says("/why")
+    rows = [line for line in told.splitlines() if re.search(r"[+-]\d+\.\d", line)]
+    assert "The cat is red. The dog is blue." in rows[0]  # the turn
+    assert any("Say it." in row for row in rows)
+    assert all("%" in row for row in rows[:3])
+    assert engine.held == held
+    chat.ask("And now?")  # the chat goes on
+
+
+def test_a_single_sentence_has_nothing_to_leave_out(chat):
+    chat.ask("Hello")
+    with pytest.raises(LcpError, match="single sentence"):
+        chat.says("/why")
+
+
+def test_too_little_memory_is_said_in_bytes(chat):
+    chat.ask("One. Two.")
+    chat.services = replace(chat.services, free_memory=lambda: 1000)
+    with pytest.raises(NotEnoughMemory, match="MB"):
+        chat.says("/why")

@@ -1,5 +1,6 @@
 """`lcp look`, on tiny models and on the real one: what it finds, and what it refuses."""
 
+import ctypes
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from lcp.engine.model import Model
 from lcp.engine.observe import Observer
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.look import next as sampling
+from lcp.look.attention import links, maps
+from lcp.look.heads import KINDS as PLACES
+from lcp.look.heads import compare, heads, repeated
 from lcp.look.lab import log_softmax, softmax
 from lcp.look.layers import layers
 from lcp.look.swap import places, swap
@@ -21,7 +25,7 @@ from lcp.look.without import sentences, without
 from lcp.settings import Sampling
 
 sys.path.append(str(Path(__file__).parents[1] / "docs/how-it-works"))
-from attention_in_50_lines import forward
+from attention_in_50_lines import forward, read
 
 TEXT = "The quick brown fox"
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
@@ -134,13 +138,13 @@ def test_swapped_states_give_the_logits_of_another_program(lab):
     def margin(logits):
         return logits[-1, x] - logits[-1, y]
 
-    of_a, of_b = forward(one.model.path, a), forward(one.model.path, b)
+    of_a, of_b = forward(read(one.model.path), a), forward(read(one.model.path), b)
     whole, none = margin(of_a["logits"]), margin(of_b["logits"])
     assert found.places == places(a, b)
     for place, row in zip(found.places, found.shares, strict=True):
         for layer, share in enumerate(row):
             state = {(layer, place): of_a[f"l_out-{layer}"][place]}
-            right = margin(forward(one.model.path, b, state=state)["logits"])
+            right = margin(forward(read(one.model.path), b, state=state)["logits"])
             assert share == pytest.approx((right - none) / (whole - none), abs=1e-3)
     assert found.p_a[0] == pytest.approx(softmax(of_a["logits"][-1])[x], rel=1e-4)
 
@@ -382,3 +386,163 @@ def test_models_that_cannot_be_looked_at(look, tiny):
     assert "--raw" in look("without", base, "A. B.", code=1)
     assert "base model" in look("next", base, "A. B.", "--chat", code=1)
     assert look("next", base, "A. B.")["steps"]
+
+
+# look heads
+
+
+def test_heads_are_counted_by_what_they_look_at(lab):
+    one = lab()
+    tokens = repeated(range(70, 100), [1])
+    assert tokens[1:31] == tokens[31:] and len(set(tokens)) == 31
+    found = heads(one, tokens, silent)
+    right = forward(read(one.model.path), tokens)
+    rows = range(32, 60)
+    for layer in range(2):
+        a = right[f"kq_soft_max-{layer}"]
+        for kind, back in (("previous", 1), ("induction", 29), ("copy", 30), ("itself", 0)):
+            share = np.mean([a[:, row, row - back] for row in rows], 0)
+            assert found.shares[PLACES.index(kind), layer] == pytest.approx(share, rel=1e-4)
+        first = a[:, 32:60, 0].mean(1)
+        assert found.shares[PLACES.index("first"), layer] == pytest.approx(first, rel=1e-4)
+    losses = -log_softmax(right["logits"][:-1])[range(60), tokens[1:]]
+    assert found.loss_first == pytest.approx(losses[1:30].mean(), rel=1e-4)
+    assert found.loss_second == pytest.approx(losses[31:].mean(), rel=1e-4)
+
+
+def test_an_answer_without_a_head(lab):
+    one, off = lab(), [(0, 1), (1, 3)]
+    tokens = tokens_of(one)
+    found = compare(one, tokens, off, 3, lambda token: False, silent)
+    model = read(one.model.path)
+    with_all, without_them = list(tokens), list(tokens)
+    p = []
+    for answer, heads_off in ((with_all, ()), (without_them, off)):
+        for _ in range(3):
+            logits = forward(model, answer, off=heads_off)["logits"][-1]
+            p += [softmax(logits)] if len(answer) == len(tokens) else []
+            answer.append(int(logits.argmax()))
+    assert found.whole == with_all[-3:] and found.without == without_them[-3:]
+    assert found.p == pytest.approx((p[0][found.whole[0]], p[1][found.whole[0]]), rel=1e-4)
+    assert found.kl == pytest.approx((p[0] * np.log(p[0] / p[1])).sum(), rel=1e-3)
+
+
+def test_the_command_heads(look, shown, tiny):
+    found = look("heads", tiny())
+    assert len(found["heads"]) == 8
+    off = look("heads", tiny(), TEXT, "--off", "1.2", "-n", 4)
+    assert off["off"] == [{"layer": 1, "head": 2}] and off["kl"] > 0
+    assert any("nats" in line for line in shown("heads", tiny()))
+    assert any("1.2" in line for line in shown("heads", tiny(), TEXT, "--off", "1.2"))
+
+
+@pytest.mark.slow
+def test_the_heads_of_the_real_model(look):
+    found = look("heads")
+    by = {(one["layer"], one["head"]): one for one in found["heads"]}
+    assert by[11, 1]["kind"] == "previous" and by[18, 6]["kind"] == "induction"
+    assert found["loss"]["second"] < found["loss"]["first"] / 3
+
+
+# look attention
+
+
+def carried_by(model, tokens, layer, head):
+    """What a head takes for each token, weighted by the length of what arrives."""
+    facts, weight = model
+    seen = forward(model, tokens)
+    before = seen[f"l_out-{layer - 1}"] if layer else weight("token_embd.weight")[tokens]
+    eps = facts["llama.attention.layer_norm_rms_epsilon"]
+    h = before / np.sqrt((before**2).mean(-1, keepdims=True) + eps)
+    own = slice(16 * head, 16 * head + 16)
+    value = (h @ weight(f"blk.{layer}.attn_v.weight").T)[:, own]
+    arrives = value @ weight(f"blk.{layer}.attn_output.weight").T[own]
+    read_ = seen[f"kq_soft_max-{layer}"][head]
+    weighted = read_ * np.linalg.norm(arrives, axis=1)
+    return read_, weighted, np.linalg.norm(before[-1])
+
+
+@pytest.mark.parametrize("place", [(0, 1), (1, 3)])
+def test_what_a_head_reads_and_carries(lab, place):
+    one, (layer, head) = lab(), place
+    tokens = tokens_of(one)
+    (found,) = maps(one, tokens, layer, [head], silent)
+    read_, weighted, state = carried_by(read(one.model.path), tokens, layer, head)
+    assert found.read == pytest.approx(read_, abs=1e-5)
+    right = weighted / weighted.sum(-1, keepdims=True)
+    assert found.carried == pytest.approx(right, abs=1e-4)
+    every, sink = links(one, tokens, 1000, silent)
+    assert len(every) == 16 and 0 < sink < 1
+    for link in every:
+        if (link.layer, link.head) == place:
+            assert link.read == pytest.approx(read_[-1, link.source], rel=1e-3)
+            assert link.carried == pytest.approx(right[-1, link.source], rel=1e-3)
+            assert link.strength == pytest.approx(weighted[-1, link.source] / state, rel=1e-3)
+
+
+def test_the_command_attention(look, shown, tiny):
+    found = look("attention", tiny(), TEXT)
+    assert found["links"][0]["strength"] >= found["links"][-1]["strength"]
+    one = look("attention", tiny(), TEXT, "--head", "1.0")["heads"][0]
+    assert np.array(one["read"]).sum(1) == pytest.approx(np.ones(len(found["tokens"])), rel=1e-4)
+    assert len(look("attention", tiny(), TEXT, "--layer", 1)["heads"]) == 4
+    for more in ([], ["--head", "1.0"], ["--layer", "0"]):
+        assert any("carried" in line for line in shown("attention", tiny(), TEXT, *more))
+    swa = look("attention", tiny("swa"), TEXT)
+    assert swa["links"][0]["carried"] is None  # a norm follows
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["attention", TEXT, "--head", "2.0"], 2, "heads 0 to 3"),
+        (["attention", TEXT, "--head", "x"], 2, "LAYER.HEAD"),
+        (["attention", TEXT, "--layer", "7"], 2, "layers 0 to 1"),
+        (["attention", TEXT, "--layer", "1", "--head", "1.0"], 2, "--layer"),
+        (["attention", "x" * 400, "--layer", "1"], 1, "300"),
+        (["heads", TEXT, "--off", "0.9"], 2, "0.9"),
+        (["heads", TEXT], 2, "--off"),
+        (["heads", "--off", "0.1"], 2, "text"),
+    ],
+)
+def test_heads_and_layers_that_do_not_exist(look, tiny, words, code, said):
+    assert said in look(words[0], tiny(), *words[1:], code=code)
+
+
+def test_models_without_heads(look, tiny):
+    assert "no attention" in look("heads", tiny("recurrent"), code=1)
+    assert "no attention" in look("attention", tiny("recurrent"), TEXT, code=1)
+    assert "no names" in look("heads", tiny("hybrid"), TEXT, "--off", "0.1", code=1)
+    assert "cannot be looked at" in look(
+        "heads", tiny("hybrid_mrope"), TEXT, "--off", "1.1", code=1
+    )
+
+
+# the real model
+
+
+@pytest.mark.slow
+def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path, lab):
+    """Its copy in F16: with quantized weights llama.cpp rounds the states to 8 bits, too."""
+    c, path = library(), tmp_path / "f16.gguf"
+    params = c.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize = 1, True
+    assert not c.llama_model_quantize(
+        str(smollm2).encode(), str(path).encode(), ctypes.byref(params)
+    )
+    one, seen = lab(path=path, size=256), {}
+    tokens = one.model.tokenize(FRANCE)
+    names = [f"l_out-{layer}" for layer in range(30)]
+    watch = {n: lambda x, n=n: seen.update({n: x[0].copy()}) for n in names}
+    logits = one.decode(tokens, watch, rows=range(5))
+    right = forward(read(path), tokens)
+    for name in names:
+        assert np.abs(seen[name] - right[name]).max() < 5e-3 * np.abs(right[name]).max()
+    assert np.abs(logits - right["logits"]).max() < 5e-3 * np.abs(right["logits"]).max()
+
+
+def test_the_last_layer_of_the_real_model_says_what_it_says(smollm2, lab):
+    one = lab(path=smollm2, kv_type="f16")
+    found = layers(one, one.model.tokenize(FRANCE), tell=silent)
+    assert np.array_equal(found.lens[-1], found.true)
+    assert found.error < 0.5

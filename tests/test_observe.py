@@ -14,7 +14,7 @@ from lcp.engine.observe import Observer
 from lcp.errors import ContextFull, NotEnoughMemory
 
 sys.path.append(str(Path(__file__).parents[1] / "docs/how-it-works"))
-from attention_in_50_lines import forward
+from attention_in_50_lines import forward, read
 
 TEXT = "The quick brown fox jumps over the lazy dog again"  # longer than the window of swa
 reference = pytest.mark.parametrize("kind, limit", [("dense", 1e-5), ("swa", 2e-5)])
@@ -58,7 +58,7 @@ def test_attention_states_and_logits_are_those_of_another_program(observer, kind
     names = [f"{name}-{layer}" for name in ("kq_soft_max", "l_out") for layer in range(2)]
     watch = {name: lambda x, name=name: seen.update({name: x.copy()}) for name in names}
     logits = one.decode(tokens, watch, rows=range(len(tokens)))
-    right = forward(one.model.path, tokens)
+    right = forward(read(one.model.path), tokens)
     for layer in range(2):
         attention = seen[f"kq_soft_max-{layer}"][:, :, : len(tokens)]
         assert far(attention, right[f"kq_soft_max-{layer}"]) < limit
@@ -79,7 +79,7 @@ def test_a_head_switched_off_is_off(observer, kind, limit):
     before = one.decode(tokens)
     one.clear()
     without = one.decode(tokens, {f"kqv_out-{layer}": off})
-    right = forward(one.model.path, tokens, off=[(layer, head)])["logits"][-1:]
+    right = forward(read(one.model.path), tokens, off=[(layer, head)])["logits"][-1:]
     assert far(without, right) < limit
     assert far(before, right) > 1000 * limit
 
@@ -95,7 +95,7 @@ def test_a_state_that_is_put_in_counts(observer, kind, limit):
         return x
 
     patched = one.decode(tokens, {"l_out-0": put})
-    right = forward(one.model.path, tokens, state={(0, 5): state})["logits"][-1:]
+    right = forward(read(one.model.path), tokens, state={(0, 5): state})["logits"][-1:]
     assert far(patched, right) < limit
 
 
@@ -124,7 +124,7 @@ def test_a_long_text_is_read_in_pieces(observer):
     rows = [3, *range(100, 400), len(tokens) - 1]
     logits = one.decode(tokens, rows=rows)
     assert one.held == len(tokens) > one.batch
-    right = forward(one.model.path, tokens)["logits"]
+    right = forward(read(one.model.path), tokens)["logits"]
     assert far(logits, right[rows]) < 1e-4
     one.clear()
     sums = one.decode(tokens, rows=rows, reduce=lambda part, x: x.sum(1))

@@ -11,15 +11,25 @@ import gguf
 import numpy as np
 
 
-def forward(path, tokens, off=(), state=None):
+def read(path):
+    """A GGUF file: its facts by their names, and a function that gives a matrix by its name."""
+    file = gguf.GGUFReader(path)
+    facts = {name: field.contents() for name, field in file.fields.items() if "token" not in name}
+    raw = {tensor.name: tensor for tensor in file.tensors}
+
+    def weight(name, other=""):
+        tensor = raw[name if name in raw else other]
+        return gguf.dequantize(tensor.data, tensor.tensor_type).astype(float)
+
+    return facts, weight
+
+
+def forward(model, tokens, off=(), state=None):
     """Every attention map, the state after every layer, and the logits, for a list of token ids.
     `off`: heads (layer, head) that output zeros; `state`: (layer, token) -> what to put there."""
-    file = gguf.GGUFReader(path)
-    key = {name: field.contents() for name, field in file.fields.items() if "token" not in name}
-    raw = {t.name: t for t in file.tensors}
-    arch = key["general.architecture"]
-    fact = lambda name, other=None: key.get(f"{arch}.{name}", other)  # noqa: E731
-    weight = lambda name: gguf.dequantize(raw[name].data, raw[name].tensor_type).astype(float)  # noqa: E731
+    facts, weight = model
+    arch = facts["general.architecture"]
+    fact = lambda name, other=None: facts.get(f"{arch}.{name}", other)  # noqa: E731
     gemma, n, eps = arch == "gemma3", len(tokens), fact("attention.layer_norm_rms_epsilon")
     heads, kv_heads = fact("attention.head_count"), fact("attention.head_count_kv")
     size = fact("attention.key_length", fact("embedding_length") // heads)
@@ -61,7 +71,7 @@ def forward(path, tokens, off=(), state=None):
             x[token] = new if at == layer else x[token]
         seen[f"l_out-{layer}"] = x.copy()
     # 3) Every token of the vocabulary gets a number: how well it continues the text.
-    out = weight("output.weight" if "output.weight" in raw else "token_embd.weight")
+    out = weight("output.weight", "token_embd.weight")
     return seen | {"logits": norm(x, "output_norm.weight") @ out.T}
 
 
@@ -85,6 +95,6 @@ def gelu(x):
 
 
 if __name__ == "__main__":
-    logits = forward(sys.argv[1], [int(word) for word in sys.argv[2:]])["logits"][-1]
+    logits = forward(read(sys.argv[1]), [int(word) for word in sys.argv[2:]])["logits"][-1]
     for token in np.argsort(-logits)[:5]:
         print(token, round(float(logits[token]), 3))

@@ -21,7 +21,7 @@ LEAST = 8  # least likely tokens that /probs lists
 def tokens(chat: Chat, _: str) -> None:
     """Show the last prompt, token by token."""
     chat.ready()
-    messages = _asked(chat)
+    messages = prompt_messages(chat)
     if not messages:
         raise LcpError("This chat has no prompt yet. Ask something first.")
     rows = chat.engine.prompt(messages)
@@ -31,7 +31,7 @@ def tokens(chat: Chat, _: str) -> None:
 
 def probs(chat: Chat, argument: str) -> None:
     """Show the probability of each token of the last answer, or the alternatives to the Nth."""
-    rows = _measured(chat, _answer(chat))
+    rows = _measured(chat, own_answer(chat))
     if argument:
         n = words.number(argument, len(rows), "a token of the last answer")
         row = rows[n - 1]
@@ -56,7 +56,7 @@ def fork(chat: Chat, argument: str) -> None:
     numbers = argument.split()
     if len(numbers) != 2:
         raise LcpError("/fork needs a token and an alternative: /fork 12 2. /probs 12 lists them.")
-    answer = _answer(chat)
+    answer = own_answer(chat)
     rows = _measured(chat, answer)
     n = words.number(numbers[0], len(rows), "a token of the last answer")
     others = rows[n - 1].others
@@ -97,13 +97,13 @@ def stats(chat: Chat, _: str) -> None:
     )
 
 
-def _asked(chat: Chat) -> list[PromptMessage]:
+def prompt_messages(chat: Chat) -> list[PromptMessage]:
     """The prompt of the last answer, as messages."""
     messages = chat.overflow.visible()
     return messages[:-1] if messages and messages[-1].role == "assistant" else messages
 
 
-def _answer(chat: Chat) -> Message:
+def own_answer(chat: Chat) -> Message:
     """The last answer; LcpError unless this model generated it."""
     chat.ready()
     answer = turns_of(chat)[-1].answer
@@ -116,7 +116,7 @@ def _answer(chat: Chat) -> Message:
 
 def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     """The probabilities of the answer's tokens, evaluated again in a separate context."""
-    task = chat.engine.probs(_asked(chat), answer.ids, chat.services.free_memory)
+    task = chat.engine.probs(prompt_messages(chat), answer.ids, chat.services.free_memory)
     with stopping(chat.engine.stop) as asked:
         for step in task:
             if asked:  # perhaps before it started

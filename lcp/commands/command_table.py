@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from lcp.chat.chat import Chat
-from lcp.commands import answer_numbers, files, model, saved_chats, settings, turns
+from lcp.commands import answer_numbers, files, model, saved_chats, settings, turns, why
 from lcp.commands.command import Candidate, Command
 from lcp.commands.help_texts import DETAILS
 from lcp.errors import UsageError
@@ -116,7 +116,7 @@ _TITLES = (
 )  # fmt: skip
 _ALL = (
     *turns.COMMANDS, *settings.COMMANDS, *model.COMMANDS, *answer_numbers.COMMANDS,
-    *saved_chats.COMMANDS, *files.COMMANDS, *_OWN,
+    *why.COMMANDS, *saved_chats.COMMANDS, *files.COMMANDS, *_OWN,
 )  # fmt: skip
 GROUPS = {title: tuple(c for c in _ALL if c.group == title) for title in _TITLES}
 TABLE = tuple(command for group in GROUPS.values() for command in group)

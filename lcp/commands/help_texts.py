@@ -64,6 +64,10 @@ DETAILS = {
     "fork": (
         "Keeps the last answer up to token N, takes alternative K of /probs N there, and "
         "generates the rest.", "/fork 12 2"),
+    "why": (
+        "Leaves out the system text, each earlier turn and each sentence of the question, then the "
+        "sentences of the part that counted most, and measures how much less likely the same "
+        "answer becomes. lcp look without does it for a text.", "/why"),
     "stats": (
         "Lists tokens, speed and times of the last answer, and the totals of this chat.", "/stats"),
     "save": (

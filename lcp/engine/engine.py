@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
+from lcp.engine.context import Stopped
 from lcp.engine.llama_library import StopByte
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices
 from lcp.engine.model import Model
@@ -20,11 +21,15 @@ from lcp.engine.reply import LlamaReply
 from lcp.engine_interface import (
     Constraint,
     Loading,
+    Made,
+    Progress,
     PromptMessage,
     Request,
     TemplateFault,
     TokenProb,
 )
+from lcp.errors import LcpError
+from lcp.machine import physical_cores
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
 from lcp.worker import Emit, Worker, WorkerTask
@@ -311,6 +316,32 @@ class LlamaEngine:
         self._ahead.rest()
         self._stop.set()  # ends a step of reading ahead
         return self._worker.submit(job)
+
+    def observe(
+        self,
+        job: Callable[[Any, Callable[[str, int, int], None]], Made],
+        tokens: int,
+        free: Callable[[], int | None] = lambda: None,
+    ) -> WorkerTask[Made]:
+        """Run `job(lab, tell)` on the engine thread, with a context whose tensors can be watched;
+        the chat's cache stays as it is."""
+
+        def work(emit: Emit) -> Made:
+            from lcp.engine.observe import ROWS, Observer
+
+            self._stop.clear()
+            threads = self._settings.threads or physical_cores()
+            try:
+                with Observer(
+                    self.model, self._stop, size=tokens, rows=ROWS, threads=threads, free=free()
+                ) as lab:
+                    return job(lab, lambda what, done, all: emit(Progress(0, 0, done, all)))
+            except Stopped:
+                raise LcpError("Stopped. Type the command again to start over.") from None
+
+        self._ahead.rest()
+        self._stop.set()  # ends a step of reading ahead
+        return self._worker.submit(work)
 
     # answers
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     Watch = Callable[[Array], Array | None]
     Reduce = Callable[[Sequence[int], Array], Array]
 
-MOST_ROWS = 128  # of logits in one batch
+ROWS = 32  # of logits in one batch, enough to read an answer
+MOST_ROWS = 128
 _LOGITS = 1 << 24  # numbers in those rows: 64 MiB
 _TYPES = {0: "float32", 1: "float16", 26: "int32", 27: "int64"}  # ggml.h: enum ggml_type
 _ABORTED = 2  # llama.h: llama_decode
@@ -130,6 +131,11 @@ class Observer:
     def heads(self) -> int:
         """Attention heads of a layer; of the first, where layers differ."""
         return int(library().llama_model_n_head(self.model.handle))
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of a layer that have keys and values of their own; the others share them."""
+        return self.model.n_head_kv
 
     @property
     def vocabulary(self) -> int:

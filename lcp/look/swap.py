@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best, divergence, softmax
-from lcp.look.written import brought, computed_from, head_vectors, norm_scale
+from lcp.look.written import brought, computed_from, head_vectors, norm_scale, values_of
 
 MOST = 12  # tokens whose states are swapped
 SHOWN = 4  # heads whose attention and words are looked up
@@ -185,7 +185,7 @@ def _exchange(other: Array, rows: list[tuple[int, int]], count: int) -> Callable
 
 def _described(lab: Lab, parts: Parts, of_a: Kept, one: SwappedHead, token: int) -> SwappedHead:
     """The head with what it looks at in A, what it carries from there, and what it writes."""
-    layer, head, count = one.layer, one.head, lab.heads
+    layer, head = one.layer, one.head
     read = of_a[parts.attention[layer]][head]
     if not parts.out[layer]:  # a norm follows: what one head writes depends on the others
         return replace(one, reads=_most(read))
@@ -194,10 +194,8 @@ def _described(lab: Lab, parts: Parts, of_a: Kept, one: SwappedHead, token: int)
         lab, parts.normal, (written * norm_scale(parts, of_a))[None], token
     )[0]  # fmt: skip
     carried: tuple[tuple[int, float], ...] = ()
-    if parts.values[layer]:
-        size = len(of_a[parts.heads[layer]]) // count
-        values = of_a[parts.values[layer]].reshape(len(read), -1, size)
-        weight = read * np.linalg.norm(brought(lab, parts, values, layer, head, token), axis=1)
+    if values := values_of(lab, parts, of_a, len(read), [layer]):
+        weight = read * brought(lab, parts, values, [head], token)[layer, head]
         carried = _most(weight / weight.sum())
     return replace(one, reads=_most(read), carries=carried, writes=tuple(best(logits, 5)))
 

@@ -4,7 +4,7 @@ A vector is written into a row of a named tensor of a small batch, and llama.cpp
 follows. No weights are read, so this is exact for every architecture and every quant.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -45,24 +45,50 @@ def head_vectors(
     return {layer: alone[parts.out[layer]] for layer in layers}
 
 
-def brought(lab: Lab, parts: Parts, values: Array, layer: int, head: int, token: int) -> Array:
-    """What a head can bring from each token to another: (tokens, width), before it is weighted by
-    attention. `values`: (tokens, heads with values of their own, numbers)."""
-    count = lab.heads
-    own = values[:, head // (count // values.shape[1])]
-    found = []
-    for start in range(0, len(own), lab.most_rows):
-        part = own[start : start + lab.most_rows]
-        alone = Kept()
-        watch = {parts.heads[layer]: _rows([_only(value, head, count) for value in part])}
-        lab.clear()
-        lab.decode(
-            [token] * len(part),
-            {**watch, **alone.all(parts.out[layer])},
-            rows=range(len(part)),
-        )
-        found.append(alone[parts.out[layer]])
-    return np.concatenate(found)
+def brought(
+    lab: Lab, parts: Parts, values: Mapping[int, Array], heads: Sequence[int], token: int
+) -> dict[tuple[int, int], Array]:
+    """How much each head can bring from each token, before attention weighs it: the length of what
+    it would add to a state (Kobayashi 2020). (layer, head) -> (tokens,).
+
+    `values`: layer -> (tokens, heads with values of their own, numbers). A batch has a row for
+    each token, and serves all layers at once.
+    """
+    count, found = lab.heads, {}
+    length = len(next(iter(values.values()), ()))
+    for head in heads:
+        pieces: list[Kept] = []
+        for start in range(0, length, lab.most_rows):
+            part, watch = slice(start, min(start + lab.most_rows, length)), {}
+            for layer, value in values.items():
+                own = value[part, head // (count // value.shape[1])]
+                watch[parts.heads[layer]] = _rows([_only(v, head, count) for v in own])
+            seen = Kept()
+            names = [parts.out[layer] for layer in values]
+            lab.clear()
+            lab.decode(
+                [token] * len(own),
+                {**watch, **seen.part(lambda x: np.linalg.norm(x[0], axis=-1), *names)},
+                rows=range(len(own)),
+            )
+            pieces.append(seen)
+        for layer in values:
+            found[layer, head] = np.concatenate([seen[parts.out[layer]] for seen in pieces])
+    return found
+
+
+def values_of(
+    lab: Lab, parts: Parts, kept: Kept, tokens: int, layers: Sequence[int]
+) -> dict[int, Array]:
+    """The values of these layers in the form that `brought` takes; without the layers whose parts
+    have no names, or whose attention is followed by a norm."""
+    found = {}
+    for layer in layers:
+        if parts.out[layer] and parts.values[layer] and parts.heads[layer]:
+            value, size = kept[parts.values[layer]], kept[parts.heads[layer]].shape[-1]
+            if lab.kv_heads and value.size * lab.heads == tokens * lab.kv_heads * size:
+                found[layer] = value.reshape(tokens, lab.kv_heads, -1)
+    return found
 
 
 def _only(value: Array, head: int, count: int) -> Array:

@@ -126,19 +126,28 @@ class Printout:
             style = "dim" if number == 0 else "bold" if number - 1 == marked else ""
             self._print(line + " " * _GAP + row[last], style)
 
-    def grid(self, labels: Sequence[str], rows: Sequence[Sequence[float]], columns: str) -> None:
+    def grid(
+        self,
+        labels: Sequence[str],
+        rows: Sequence[Sequence[float]],
+        columns: str,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Shares of 0..1 as heights, a row for each label, a character for each column. The
-        columns are numbered from 0 and called `columns`; of too many, every nth is shown."""
+        columns are numbered from 0 and called `columns`; of too many, every nth is shown. `notes`
+        stand after the rows and are cut at the margin."""
         left = min(24, max(cell_len(one_line(text)) for text in (*labels, columns)))
-        room = max(10, self._console.width - left - 2 * _GAP)
+        right = min(24, max((_GAP + cell_len(one_line(note)) for note in notes), default=0))
+        room = max(10, self._console.width - left - right - 2 * _GAP)
         step = -(-len(rows[0]) // room)
         count = -(-len(rows[0]) // step)
         ruler = "".join(f"{i * step:<10}" for i in range(0, count, 10))[: count + 3].rstrip()
         self._print(f"{' ' * _GAP}{columns:>{left}}  {ruler}", "dim")
-        for label, row in zip(labels, rows, strict=True):
+        for i, (label, row) in enumerate(zip(labels, rows, strict=True)):
             label = cut_to(one_line(label), left)
             pad = " " * (_GAP + left - cell_len(label))
-            self._print(f"{pad}{label}  {levels(row[::step])}", "")
+            note = cut_to(one_line(notes[i]), right - _GAP) if notes else ""
+            self._print(f"{pad}{label}  {levels(row[::step])}  {note}", "")
 
     def listing(self, rows: Sequence[Sequence[str]]) -> None:
         """Rows of text in left-aligned columns; the last column is cut at the margin."""

@@ -2,6 +2,8 @@
 
 import typer
 
+from lcp.cli.look.attention import attention
+from lcp.cli.look.heads import heads
 from lcp.cli.look.layers import layers
 from lcp.cli.look.next import next_
 from lcp.cli.look.swap import swap
@@ -16,5 +18,7 @@ app.command("swap")(swap)
 app.command("next")(next_)
 app.command("without")(without)
 app.command("layers")(layers)
+app.command("heads")(heads)
+app.command("attention")(attention)
 app.command("tokens")(tokens)
 app.command("words")(words)

@@ -171,6 +171,17 @@ def text_of(words: Sequence[str]) -> str:
     return option_files.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
 
 
+def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
+    """ "23.4" as layer and head. UsageError for one that does not exist."""
+    layer, dot, head = text.partition(".")
+    if dot and layer.isdecimal() and head.isdecimal() and int(layer) < layers and int(head) < heads:
+        return int(layer), int(head)
+    raise UsageError(
+        f"There is no head {text}: this model has the layers 0 to {layers - 1}, each with the "
+        f"heads 0 to {heads - 1}. Write LAYER.HEAD: {layers - 1}.0"
+    )
+
+
 def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], Result]) -> Result:
     """Load the model of this name, or the default one, and let `job` look into it.
 

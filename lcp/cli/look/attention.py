@@ -1,0 +1,193 @@
+"""`lcp look attention`: where heads look, and what they carry from there."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcp.cli import options
+from lcp.cli.look import opening
+from lcp.errors import LcpError, UsageError
+
+if TYPE_CHECKING:
+    from lcp.cli.look.opening import OpenModel
+    from lcp.look.attention import HeadMap, Link
+    from lcp.terminal.printout import Printout
+
+LINKS = 16
+ROWS = 24  # tokens of a map
+
+
+@dataclass(frozen=True)
+class AttentionArguments:
+    """What was typed after `lcp look attention`, except the settings."""
+
+    words: opening.Texts = None
+    model: opening.ModelName = None
+    head: Annotated[
+        str | None,
+        typer.Option("--head", metavar="LAYER.HEAD", help="Show this head, for every token."),
+    ] = None
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", metavar="N", help="Show all heads of this layer, for the last."),
+    ] = None
+    chat: opening.AsChat = False
+    as_json: opening.AsJson = False
+    svg: opening.Svg = None
+
+
+@dataclass(frozen=True)
+class AttentionShown:
+    """The strongest links, or the maps of one layer or head."""
+
+    text: str
+    pieces: list[str]
+    links: "list[Link]"
+    sink: float
+    maps: "list[HeadMap]"
+    seconds: float
+
+
+def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
+    """Show where attention heads look, and what they carry from there.
+
+    lcp look attention --head 23.4 "The capital of France is"
+    """
+    name, words = opening.words_of(asked.words, asked.model)
+    text = opening.text_of(words)
+    if asked.head is not None and asked.layer is not None:
+        raise UsageError("--head and --layer cannot be combined. Give one of them.")
+
+    def job(opened: "OpenModel") -> AttentionShown:
+        from lcp.look.attention import WHOLE, links, maps
+
+        tokens = opened.tokens(text, chat=asked.chat)
+        begun = time.monotonic()
+        lab = opened.observe(max(len(tokens), 128), rows=128)
+        pieces = [opened.piece(t) for t in tokens]
+        if asked.head is None and asked.layer is None:
+            found, sink = links(lab, tokens, LINKS, opened.tell)
+            return AttentionShown(text, pieces, found, sink, [], time.monotonic() - begun)
+        if len(tokens) > WHOLE:
+            raise LcpError(
+                f"The text has {len(tokens):,} tokens, and a map is shown for at most {WHOLE}. "
+                "Give a shorter text, or leave out --head and --layer."
+            )
+        if asked.head is None:
+            layer, heads = asked.layer or 0, list(range(lab.heads))
+            opening.head_of(f"{layer}.0", lab.layers, lab.heads)
+        else:
+            layer, head = opening.head_of(asked.head, lab.layers, lab.heads)
+            heads = [head]
+        drawn = maps(lab, tokens, layer, heads, opened.tell)
+        return AttentionShown(text, pieces, [], 0.0, drawn, time.monotonic() - begun)
+
+    shown = opening.run(name, flags, job)
+    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+
+
+attention = options.command(AttentionArguments, run, opening.SETTINGS)
+
+
+def _json(shown: AttentionShown) -> dict[str, Any]:
+    told: dict[str, Any] = {"text": shown.text, "tokens": shown.pieces}
+    if shown.maps:
+        told["heads"] = [
+            {"layer": one.layer, "head": one.head, "read": one.read.tolist(),
+             "carried": None if one.carried is None else one.carried.tolist()}
+            for one in shown.maps
+        ]  # fmt: skip
+    else:
+        told["sink"] = shown.sink
+        told["links"] = [
+            {"layer": link.layer, "head": link.head, "token": link.source,
+             "text": shown.pieces[link.source], "read": link.read, "carried": link.carried,
+             "strength": link.strength}
+            for link in shown.links
+        ]  # fmt: skip
+    return told | {"seconds": round(shown.seconds, 3)}
+
+
+def _show(page: "Printout", shown: AttentionShown) -> None:
+    from lcp.terminal.token_charts import visible
+
+    pieces = [visible(piece) for piece in shown.pieces]
+    if shown.links:
+        _show_links(page, shown, pieces)
+    elif len(shown.maps) == 1:
+        _show_head(page, shown.maps[0], pieces)
+    else:
+        _show_layer(page, shown.maps, pieces)
+    page.blank()
+    page.line(
+        "read: the share of attention. carried: the same, weighted by how much of what is there "
+        "arrives (Kobayashi 2020): many heads look at the first token and take next to nothing "
+        "from it, so it stands apart. Where a head looks is not what the answer needed (Jain & "
+        "Wallace 2019): lcp look swap and lcp look without measure that. A mean over all heads "
+        "would show the first token and little else, so there is none.",
+        style="dim",
+    )
+    page.line(f"{shown.seconds:.1f} s.", style="dim")
+
+
+def _show_links(page: "Printout", shown: AttentionShown, pieces: list[str]) -> None:
+    from lcp.terminal.token_charts import bar
+
+    page.title(
+        f"What heads bring to the last token, {pieces[-1]}", f"first token: {shown.sink:.0%} read"
+    )
+    page.blank()
+    most = max(one.strength or one.read for one in shown.links) or 1
+    rows = [
+        [
+            f"{one.layer}.{one.head}", f"{one.read:.0%}",
+            "" if one.carried is None else f"{one.carried:.0%}",
+            "" if one.strength is None else f"{one.strength:.2f}",
+            f"{bar((one.strength or one.read) / most, 10):·<10}", pieces[one.source],
+        ]
+        for one in shown.links
+    ]  # fmt: skip
+    page.table(["head", "read", "carried", "adds", "", "from"], rows, drop=(4,), cut=8)
+    page.blank()
+    page.line("adds: the length of what arrives, as a part of the state that it is added to.")
+
+
+def _show_head(page: "Printout", one: "HeadMap", pieces: list[str]) -> None:
+    last = range(max(0, len(pieces) - ROWS), len(pieces))
+    for what, numbers in (("read", one.read), ("carried", one.carried)):
+        if numbers is None:
+            continue
+        page.line(f"Head {one.layer}.{one.head}, {what}: each row is what a token takes.")
+        page.blank()
+        labels = [f"{i} {pieces[i]}" for i in last]
+        notes = [f"{_first(numbers[i])}{_best(numbers[i], pieces)}" for i in last]
+        rows = [[0.0, *numbers[i, 1:]] for i in last]
+        page.grid(labels, rows, "token", notes=notes)
+        page.blank()
+
+
+def _show_layer(page: "Printout", maps: "list[HeadMap]", pieces: list[str]) -> None:
+    page.line(f"Layer {maps[0].layer}: what each head takes for the last token, {pieces[-1]}")
+    for what in ("read", "carried"):
+        known = [(m, m.read if what == "read" else m.carried) for m in maps]
+        rows = [(m, numbers[-1]) for m, numbers in known if numbers is not None]
+        if not rows:
+            continue
+        page.blank()
+        labels = [f"{what} {m.layer}.{m.head}" for m, _ in rows]
+        notes = [f"{_first(row)}{_best(row, pieces)}" for _, row in rows]
+        page.grid(labels, [[0.0, *row[1:]] for _, row in rows], "token", notes=notes)
+
+
+def _first(row: Any) -> str:
+    return f"first {row[0]:>4.0%}  "
+
+
+def _best(row: Any, pieces: list[str]) -> str:
+    """The strongest place, except the first."""
+    if len(row) < 2:
+        return ""
+    at = int(row[1:].argmax()) + 1
+    return f"{pieces[at]} {row[at]:.0%}" if row[at] >= 0.005 else ""

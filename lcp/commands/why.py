@@ -1,0 +1,119 @@
+"""The slash command that measures which parts of the prompt the last answer needed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lcp.chat.chat import Chat
+from lcp.commands.answer_numbers import own_answer, prompt_messages
+from lcp.commands.command import Command
+from lcp.engine_interface import Progress, PromptMessage
+from lcp.errors import LcpError
+from lcp.terminal.signals import leave, stopping
+
+if TYPE_CHECKING:
+    from lcp.look.without import Without
+
+Messages = Sequence[PromptMessage]
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """A part of the prompt, and the prompt without it."""
+
+    text: str
+    rest: list[PromptMessage]
+    own: range  # the messages that it consists of; empty for a sentence
+
+
+def why(chat: Chat, _: str) -> None:
+    """Show which parts of the conversation the last answer needed."""
+    from lcp.look.without import without
+
+    answer, messages = own_answer(chat), list(prompt_messages(chat))
+    parts = list(_parts(messages))
+    if not parts:
+        raise LcpError(
+            "The prompt is a single sentence, so nothing can be left out. /why needs an earlier "
+            "turn, a system text or a question of several sentences."
+        )
+    prompt = _tokens(chat, messages)
+
+    def job(lab: Any, tell: Any) -> "tuple[Without, list[PromptPart], Without | None]":
+        variants = [_tokens(chat, part.rest) for part in parts]
+        found = without(lab, prompt, variants, answer.ids, tell)
+        most = max(range(len(parts)), key=lambda i: found.spans[i].lost)
+        inside = [one for i in parts[most].own for one in _sentences(messages, i)]
+        if len(inside) < 2:
+            return found, [], None
+        finer = [_tokens(chat, part.rest) for part in inside]
+        return found, inside, without(lab, prompt, finer, answer.ids, tell)
+
+    size = len(prompt) + len(answer.ids) + 1
+    task = chat.engine.observe(job, size, chat.services.free_memory)
+    with stopping(chat.engine.stop) as asked:
+        for step in task:
+            if asked:  # perhaps before it started
+                chat.engine.stop()
+            if isinstance(step, Progress):
+                chat.screen.progress(f"leaving parts out: {step.done} of {step.total}")
+        found, inside, finer = task.result()
+    chat.screen.clear_progress()
+    leave(asked)
+    _show(chat, parts, found)
+    if finer:
+        chat.screen.blank()
+        chat.screen.notice("The part that counted most, sentence by sentence:")
+        _show(chat, inside, finer)
+    _explain(chat, found)
+
+
+def _parts(messages: Messages) -> Iterator[PromptPart]:
+    """The system text, each earlier turn, and each sentence of the question if it has several."""
+    last = len(messages) - 1
+    starts = [i for i, message in enumerate(messages) if i == 0 or message.role == "user"]
+    for start, end in zip(starts, [*starts[1:], last], strict=True):
+        if start < last:
+            text = messages[start].content
+            rest = [*messages[:start], *messages[end:]]
+            yield PromptPart(text, rest, range(start, end))
+    question = list(_sentences(messages, last))
+    yield from question if len(question) > 1 else ()
+
+
+def _sentences(messages: Messages, i: int) -> Iterator[PromptPart]:
+    """Each sentence of a message."""
+    from lcp.look.without import sentences
+
+    said = sentences(messages[i].content)
+    for at, text in enumerate(said):
+        kept = "".join([*said[:at], *said[at + 1 :]])
+        changed = replace(messages[i], content=kept, tokens=(), identity="")
+        rest = [*messages[:i], *([changed] if kept else []), *messages[i + 1 :]]
+        yield PromptPart(text, rest, range(0))
+
+
+def _tokens(chat: Chat, messages: Messages) -> list[int]:
+    return [token for token, _ in chat.engine.prompt(messages)]
+
+
+def _show(chat: Chat, parts: Sequence[PromptPart], found: "Without") -> None:
+    from lcp.terminal.look_pages import without_rows
+
+    rows = without_rows(
+        [(part.text, s.lost, s.attention) for part, s in zip(parts, found.spans, strict=True)]
+    )
+    chat.screen.table(rows, head=True, cut=(len(rows[0]) - 1,))
+
+
+def _explain(chat: Chat, found: "Without") -> None:
+    from lcp.terminal.look_pages import WITHOUT, without_sum
+
+    chat.screen.notice(f"{WITHOUT} {without_sum(float(found.logp.sum()), found.sink)}")
+
+
+COMMANDS = (
+    Command(
+        "The last answer as numbers", "why", "", "show what the last answer needed of the chat", why
+    ),
+)

@@ -1,0 +1,123 @@
+"""Where heads look, and what they carry from there.
+
+`read` is attention itself. `carried` weighs it by how much of the value arrives in the state
+(Kobayashi 2020): many heads look at the first token and take next to nothing from it, a sink (Xiao
+2023). Attention is never averaged over heads or layers, where the sink would be all that is seen,
+and never multiplied through the layers: rollout (Abnar & Zuidema 2020) gives everything to the
+first token of a causal model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcp.errors import NotSupported
+from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best
+from lcp.look.written import brought, values_of
+
+WHOLE = 300  # tokens of a text whose whole map is kept
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a head brings from one token to another."""
+
+    layer: int
+    head: int
+    source: int
+    read: float  # attention, of 1
+    carried: float | None  # share of what the head carries, of 1; None if it is not known
+    strength: float | None  # length of what it adds, as a part of the state that it is added to
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """What one head reads and carries: (tokens, tokens); row i is what token i takes."""
+
+    layer: int
+    head: int
+    read: Array
+    carried: Array | None
+
+
+def links(lab: Lab, tokens: list[int], n: int, tell: Tell) -> tuple[list[Link], float]:
+    """The n strongest links of all heads into the last token, except from the first token; and the
+    attention that the first token gets, of all."""
+    parts, kept = Parts.of(lab), Kept()
+    layers = _with_attention(parts)
+    length = len(tokens)
+    tell("reading", 0, lab.heads)
+    lab.clear()
+    lab.decode(tokens, {
+        **kept.part(lambda x: x[:, -1, :length], *(parts.attention[i] for i in layers)),
+        **kept.all(*(parts.values[i] for i in layers if parts.values[i])),
+        **kept.last(parts.begin, *parts.after, *(parts.heads[i] for i in layers if parts.heads[i])),
+    })  # fmt: skip
+    values = values_of(lab, parts, kept, length, layers)
+    norms: dict[tuple[int, int], Array] = {}
+    for head in range(lab.heads):
+        tell("measuring heads", head, lab.heads)
+        norms |= brought(lab, parts, values, [head], tokens[0])
+    found, sink = [], []
+    for layer in layers:
+        state = np.linalg.norm(kept[parts.after[layer - 1] if layer else parts.begin])
+        for head, read in enumerate(kept[parts.attention[layer]]):
+            weight = read * norms[layer, head] if (layer, head) in norms else None
+            sink.append(float(read[0]))
+            for source in best(read[1:] if weight is None else weight[1:], 2):
+                at = source + 1
+                carried = strength = None
+                if weight is not None:
+                    carried = float(weight[at] / weight.sum())
+                    strength = float(weight[at] / state)
+                found.append(Link(layer, head, at, float(read[at]), carried, strength))
+    found.sort(key=lambda one: -(one.read if one.strength is None else one.strength))
+    return found[:n], float(np.mean(sink))
+
+
+def maps(lab: Lab, tokens: list[int], layer: int, heads: list[int], tell: Tell) -> list[HeadMap]:
+    """What these heads of a layer read and carry, for every token."""
+    parts, kept, length = Parts.of(lab), Kept(), len(tokens)
+    _with_attention(parts)
+    if not parts.attention[layer]:
+        raise NotSupported(f"Layer {layer} of this model has no attention. Choose another layer.")
+    read = np.zeros((len(heads), length, length))
+    done = 0
+
+    def keep(x: Array) -> None:
+        nonlocal done
+        read[:, done : done + x.shape[1]] = x[heads, :, :length]
+        done += x.shape[1]
+
+    known = [name for name in (parts.values[layer],) if name]
+    pieces: list[Array] = []
+    tell("reading", 0, length)
+    lab.clear()
+    lab.decode(
+        tokens,
+        {
+            parts.attention[layer]: keep,
+            **{name: lambda x: pieces.append(np.array(x)) for name in known},
+            **kept.last(*([parts.heads[layer]] if parts.heads[layer] else [])),
+        },
+    )
+    if known:  # the name appears several times in the graph, the values last
+        kept[known[0]] = pieces[-1]
+    values = values_of(lab, parts, kept, length, [layer])
+    carried = brought(lab, parts, values, heads, tokens[0]) if values else {}
+    found = []
+    for i, head in enumerate(heads):
+        weight = read[i] * carried[layer, head] if carried else None
+        share = None if weight is None else weight / weight.sum(-1, keepdims=True)
+        found.append(HeadMap(layer, head, read[i], share))
+    return found
+
+
+def _with_attention(parts: Parts) -> list[int]:
+    found = [layer for layer, name in enumerate(parts.attention) if name]
+    if not found:
+        raise NotSupported(
+            "This model has no attention: it remembers the text in a state of fixed size. "
+            "Choose another model."
+        )
+    return found

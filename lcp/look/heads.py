@@ -1,0 +1,141 @@
+"""A map of all attention heads, by what they look at; and answers without some of them.
+
+The map is measured on random words said twice (Olsson 2022): whoever finds the word after the
+earlier copy of this one, an induction head, predicts the second half. Its words have no meaning, so
+heads of meaning do not show.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcp.errors import NotSupported
+from lcp.look.lab import Array, Lab, Parts, Tell, Watch, divergence, log_softmax, softmax
+
+WORDS = 64
+KINDS = ("first", "previous", "induction", "copy", "itself")
+CLEAR = 0.4  # the share of attention from which on a head is called after a kind
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention of each head to each kind of place: (kinds, layers, heads); NaN in layers
+    without attention."""
+
+    shares: Array
+    loss_first: float  # nats a word, the first time
+    loss_second: float
+
+    def kind(self, layer: int, head: int) -> str:
+        """What this head looks at; "" if nothing clearly."""
+        shares = self.shares[:, layer, head]
+        if not np.isfinite(shares).all() or shares.max() <= CLEAR:
+            return ""
+        return KINDS[int(shares.argmax())]
+
+
+def repeated(words: Sequence[int], bos: Sequence[int], seed: int = 0) -> list[int]:
+    """Random tokens of these, said twice."""
+    random = np.random.default_rng(seed)
+    chosen = random.choice(np.array(words), min(WORDS, len(words)), replace=False).tolist()
+    return [*(bos or chosen[-1:]), *chosen, *chosen]
+
+
+def heads(lab: Lab, tokens: list[int], tell: Tell) -> Heads:
+    """What the heads look at in these tokens, which `repeated` gave."""
+    parts, half = Parts.of(lab), len(tokens) // 2
+    names = [name for name in parts.attention if name]
+    if not names:
+        raise NotSupported(
+            "This model has no attention heads: it remembers the text in a state of fixed size. "
+            "Choose another model."
+        )
+    length, seen = len(tokens), {}
+    rows = np.arange(half + 2, length - 1)  # in the second copy, with a word after the earlier one
+    back = (rows, np.ones_like(rows), np.full_like(rows, half - 1), np.full_like(rows, half),
+            np.zeros_like(rows))  # fmt: skip
+
+    def watch(name: str) -> Callable[[Array], None]:
+        sums, done = np.zeros((len(KINDS), lab.heads)), 0
+        seen[name] = sums
+
+        def add(x: Array) -> None:
+            nonlocal done  # a batch may be a piece of the tokens
+            inside = (rows >= done) & (rows < done + x.shape[1])
+            at = rows[inside]
+            for kind, distance in enumerate(back):
+                sums[kind] += x[:, at - done, at - distance[inside]].sum(-1) / len(rows)
+            done += x.shape[1]
+
+        return add
+
+    def losses(part: Sequence[int], logits: Array) -> Array:
+        following = [tokens[row + 1] for row in part]
+        return -log_softmax(logits)[np.arange(len(part)), following]
+
+    tell("reading", 0, length)
+    lab.clear()
+    loss = lab.decode(
+        tokens, {name: watch(name) for name in names}, rows=range(length - 1), reduce=losses
+    )
+    shares = np.full((len(KINDS), lab.layers, lab.heads), np.nan)
+    for layer, name in enumerate(parts.attention):
+        if name:
+            shares[:, layer] = seen[name]
+    return Heads(shares, float(loss[1:half].mean()), float(loss[half + 1 :].mean()))
+
+
+def off(lab: Lab, heads: Sequence[tuple[int, int]]) -> Watch:
+    """Watching functions that switch heads (layer, head) off: their output is zero."""
+    parts = Parts.of(lab)
+    parts.with_heads()
+    by_layer: dict[int, list[int]] = {}
+    for layer, head in heads:
+        if not parts.heads[layer]:
+            raise NotSupported(
+                f"The heads of layer {layer} of this model have no names in llama.cpp, so they "
+                "cannot be switched off. Choose another layer."
+            )
+        by_layer.setdefault(layer, []).append(head)
+
+    def silence(own: list[int]) -> Callable[[Array], Array]:
+        def zero(x: Array) -> Array:
+            x = np.array(x)
+            x.reshape(*x.shape[:2], lab.heads, -1)[:, :, own] = 0
+            return x
+
+        return zero
+
+    return {parts.heads[layer]: silence(own) for layer, own in by_layer.items()}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The likeliest answer with all heads and without some."""
+
+    whole: list[int]
+    without: list[int]
+    kl: float  # nats between the distributions of the first token
+    p: tuple[float, float]  # of the first token of `whole`, with and without them
+
+
+def compare(
+    lab: Lab, tokens: list[int], heads: Sequence[tuple[int, int]], most: int,
+    ends: Callable[[int], bool], tell: Tell,
+) -> Answers:  # fmt: skip
+    """Answer greedily with all heads, and with these switched off from the first token on."""
+    found: list[list[int]] = []
+    firsts: list[Array] = []
+    for watch in (None, off(lab, heads)):
+        lab.clear()
+        logits = lab.decode(tokens, watch)[0]
+        firsts.append(softmax(logits))
+        answer = [int(logits.argmax())]
+        while len(answer) < most and not ends(answer[-1]):
+            tell("answering", len(found) * most + len(answer), 2 * most)
+            answer.append(int(lab.decode(answer[-1:], watch)[0].argmax()))
+        found.append(answer)
+    first = found[0][0]
+    p = float(firsts[0][first]), float(firsts[1][first])
+    return Answers(found[0], found[1], float(divergence(firsts[0], firsts[1])), p)
