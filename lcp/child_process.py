@@ -5,14 +5,19 @@ JSON.
 """
 
 import json
+import math
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from lcp.errors import NativeError
+
+_PATIENCE = 0.2  # seconds between two calls of `waiting`
 
 
 @dataclass(frozen=True)
@@ -31,25 +36,46 @@ class ChildResult:
         return name if status < 0 else f"exit code {status}"
 
 
-def run(task: str, wish: object = None, timeout: float = 60) -> ChildResult:
+def run(
+    task: str,
+    wish: object = None,
+    timeout: float | None = 60,
+    waiting: Callable[[], None] | None = None,
+) -> ChildResult:
     """Run `python -m lcp.engine.child_main TASK` with `wish` as JSON on stdin.
 
-    It is killed after `timeout` seconds. Raises NativeError if no process can be started.
+    It is killed after `timeout` seconds, and if this thread is interrupted. `waiting` is called
+    several times a second. Raises NativeError if no process can be started.
     """
     command = [sys.executable, "-m", "lcp.engine.child_main", task]
-    status: int | None = None
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            command, input=json.dumps(wish).encode(), capture_output=True, timeout=timeout,
-            check=False,
-        )  # fmt: skip
-        status, stdout, stderr = done.returncode, done.stdout, done.stderr
-    except subprocess.TimeoutExpired as error:
-        stdout, stderr = error.stdout or b"", error.stderr or b""
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
     except OSError as error:
         raise NativeError(
             f"lcp cannot start {sys.executable}: {error.strerror}. Check with: lcp doctor"
         ) from error
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    given: bytes | None = json.dumps(wish).encode()
+    status: int | None = None
+    with process:
+        try:
+            while True:
+                left = end - time.monotonic()
+                try:
+                    stdout, stderr = process.communicate(given, max(0, min(left, _PATIENCE)))
+                    status = process.returncode
+                    break
+                except subprocess.TimeoutExpired:
+                    given = None
+                    if time.monotonic() >= end:
+                        process.kill()
+                        stdout, stderr = process.communicate()
+                        break
+                    if waiting:
+                        waiting()
+        finally:
+            process.kill()  # does nothing after its end
     answers = []
     for line in stdout.splitlines():
         with suppress(ValueError):

@@ -20,6 +20,7 @@ from lcp.cli.doctor import doctor
 from lcp.cli.info import info
 from lcp.cli.options import convert_without_pydantic
 from lcp.cli.pull import pull
+from lcp.cli.quantize import quantize
 from lcp.cli.serve import serve
 from lcp.errors import LcpError
 
@@ -41,6 +42,7 @@ app.command()(installed_models.verify)
 app.command("serve")(serve)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(look.app, name="look")
+app.command("quantize")(quantize)
 
 
 @app.callback(invoke_without_command=True)

@@ -28,7 +28,7 @@ def command(arguments: type, run: Run, settings: Collection[str] = tuple(OPTIONS
     and one for each flag of these settings. It calls `run(arguments(...), {setting: text})`."""
     hints = get_type_hints(arguments, include_extras=True)
     own = [
-        inspect.Parameter(f.name, _KIND, default=f.default, annotation=hints[f.name])
+        inspect.Parameter(f.name, _KIND, default=_default(f), annotation=hints[f.name])
         for f in dataclasses.fields(arguments)
     ]
     flags = [parameter for name in settings for parameter in _flags(name)]
@@ -45,6 +45,11 @@ def command(arguments: type, run: Run, settings: Collection[str] = tuple(OPTIONS
     call.__doc__, call.__name__ = run.__doc__, run.__name__
     call.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
     return call
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """The default of a parameter; one without has to be given."""
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 def _flags(name: str) -> Iterator[inspect.Parameter]:

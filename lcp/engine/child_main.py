@@ -8,8 +8,10 @@ devices     list the devices on which llama.cpp can compute
 constraint  check whether any answer matches a constraint, with limits on time and memory
 memory      ask llama.cpp how much memory a model and its contexts would take
 load        load a file without its weights, to find out whether that fails
+quantize    write another quant of a model file, or find out how large it would be
 
-memory and load first print {"begun": true}: if they crash after it, the model is the cause.
+memory, load and quantize first print {"begun": true}: if they crash after it, the model is the
+cause.
 """
 
 import json
@@ -105,12 +107,14 @@ def _of_a_model(what: str) -> dict[str, Any]:
     """Do a task with a model, which may crash this process."""
     from lcp.engine import trial_load
     from lcp.engine.llama_library import library
+    from lcp.engine.quantize import quantize
 
     wish = json.load(sys.stdin)
     library()
     print(json.dumps({"begun": True}), flush=True)
+    tasks = {"memory": trial_load.memory_needs, "load": trial_load.load, "quantize": quantize}
     try:
-        return trial_load.memory_needs(wish) if what == "memory" else trial_load.load(wish)
+        return tasks[what](wish)
     except LcpError as error:
         return {"ok": False, "error": str(error)}
 
@@ -169,7 +173,7 @@ def _limit(seconds: int, memory: int) -> None:
 def _answer(what: str) -> dict[str, Any]:
     if what == "constraint":
         return _constraint(json.load(sys.stdin))
-    if what in ("memory", "load"):
+    if what in ("memory", "load", "quantize"):
         return _of_a_model(what)
     if what == "devices":
         from lcp.engine.devices import devices

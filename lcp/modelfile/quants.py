@@ -21,9 +21,17 @@ def file_quant(file_type: int) -> str:
 
     llama.h adds 1024 to a value that it guessed.
     """
-    names = {int(t): t.name for t in constants().LlamaFileType}
-    name: str = names.get(file_type & ~1024, "")
-    return name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE")
+    return next((n for n, number in file_types().items() if number == file_type & ~1024), "")
+
+
+@functools.cache
+def file_types() -> dict[str, int]:
+    """The names of quants, as people name them -> their numbers in llama.h's llama_ftype."""
+    kinds = ((t.name, int(t)) for t in constants().LlamaFileType if t.name != "GUESSED")
+    return {
+        name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE"): number
+        for name, number in kinds
+    }
 
 
 def constants() -> Any:

@@ -1,0 +1,192 @@
+"""`lcp quantize`: another quant of a model file, made by llama.cpp.
+
+The size is known before anything is written. The file appears under its name only when it is whole;
+its path goes to stdout, everything else to stderr.
+"""
+
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcp import child_process, words
+from lcp.cli import model_lookup, options, shell_completion
+from lcp.errors import LcpError, UsageError
+
+if TYPE_CHECKING:
+    from lcp.modelfile.facts import Facts
+    from lcp.terminal.screen import Screen
+
+WHOLE = ("F32", "F16", "BF16")  # number formats, no quants: nothing was lost before
+_SILENT = 2.0  # seconds of work without a word
+
+
+@dataclass(frozen=True)
+class QuantizeArguments:
+    """What was typed after `lcp quantize`, except the settings."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Model name or file.", autocompletion=shell_completion.models
+        ),
+    ]
+    quant: Annotated[
+        str, typer.Argument(metavar="TYPE", help="Quant to make, such as Q8_0 or Q4_K_M.")
+    ]
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="File to write. Default: here."),
+    ] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how large it would be, and stop.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """What would be made of a file, according to llama.cpp."""
+
+    bytes: int  # about
+    bits: float  # of a weight
+    fallbacks: int  # tensors that get a larger quant, because their rows are not whole blocks
+
+
+def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
+    """Make another quant of a model that is here, and print the path of the new file."""
+    from lcp.modelfile.facts import facts
+    from lcp.modelfile.model_files import local
+    from lcp.modelfile.quants import file_types
+    from lcp.settings import Layers
+    from lcp.terminal.screen import Screen
+
+    kinds = file_types()
+    quant = asked.quant.upper()
+    if quant not in kinds:
+        raise UsageError(f"There is no quant {asked.quant}. Give one of: {', '.join(kinds)}.")
+    source = model_lookup.find(asked.model).path
+    model = local(source)
+    told = facts(model)
+    if not model.complete:
+        raise LcpError(f"{model.name} is incomplete. Resume its download: lcp pull NAME")
+    if told.quant == quant:
+        raise UsageError(f"{model.name} is {quant} already. Choose another quant.")
+    target = asked.output or Path(target_name(model.name, told.quant, quant))
+    if target.is_dir():
+        target /= target_name(model.name, told.quant, quant)
+    if target.exists():
+        raise UsageError(f"{target} exists already. Remove it, or give another file with -o.")
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    threads = Layers(flags=flags).resolve().threads
+    wish = {"source": str(source), "target": str(part), "type": kinds[quant],
+            "threads": threads or os.cpu_count() or 1}  # fmt: skip
+    screen = Screen()
+    plan = _plan(wish, model.name, quant, model.header.data_start)
+    screen.notice(_announced(told, model.size_present, quant, plan))
+    if asked.dry_run:
+        return
+    _check_disk(target, plan.bytes)
+    _write(wish, model.name, target, plan.bytes, screen)
+    screen.notice(f"Chat with it: lcp chat {target}")
+    sys.stdout.write(f"{target.absolute()}\n")
+
+
+quantize = options.command(QuantizeArguments, run, ("threads",))
+
+
+def target_name(name: str, made_from: str, quant: str) -> str:
+    """The name of the new file. It says what it was made from, unless that was a whole model."""
+    stem = re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", name, flags=re.IGNORECASE)
+    spelled = re.compile(rf"[.\-_ ]{re.escape(made_from)}$", re.IGNORECASE)
+    lost = "" if made_from in ("", *WHOLE) else f"-from-{made_from}"
+    return f"{spelled.sub('', stem) if made_from else stem}.{quant}{lost}.gguf"
+
+
+def _plan(wish: dict[str, Any], name: str, quant: str, header: int) -> NewFile:
+    """What llama.cpp says it would write."""
+    answer = _asked({**wish, "dry": True}, name)
+    if answer["imatrix"]:
+        raise LcpError(
+            f"{quant} needs an importance matrix, which lcp cannot make. Choose a K-quant, such "
+            "as Q2_K or Q4_K_M."
+        )
+    return NewFile(header + answer["weights"], answer["bits"], answer["fallbacks"])
+
+
+def _asked(wish: dict[str, Any], name: str, **waiting: Any) -> dict[str, Any]:
+    """llama.cpp's answer, from the child process."""
+    done = child_process.run("quantize", wish, timeout=None, **waiting)
+    answer: dict[str, Any] = done.answers[-1] if done.answers else {}
+    if not answer:
+        raise LcpError("llama.cpp does not run here. See why with: lcp doctor")
+    if "ok" not in answer:
+        raise LcpError(
+            f"llama.cpp crashed on {name} ({done.cause}). Choose another quant, or upgrade: "
+            "pip install --upgrade llama-cpp-python"
+        )
+    if not answer["ok"]:
+        raise LcpError(
+            f"llama.cpp cannot quantize {name}: {answer['error'] or 'no reason given'}. "
+            "Choose another quant or model."
+        )
+    return answer
+
+
+def _announced(told: "Facts", size: int, quant: str, plan: NewFile) -> str:
+    """What will be made, and what it cannot be."""
+    before = told.bits_per_weight or 0.0
+    lines = [
+        f"{told.quant}, {words.size(size)}, {before:.2f} bits a weight -> "
+        f"{quant}, about {words.size(plan.bytes)}, {plan.bits:.2f} bits a weight."
+    ]
+    if plan.fallbacks:
+        lines.append(
+            f"{words.count(plan.fallbacks, 'tensor')} will have a larger quant: the rows are not "
+            f"whole blocks of {quant}."
+        )
+    if told.quant not in WHOLE and quant in WHOLE:
+        lines.append(f"Made from {told.quant}: what that lost does not come back.")
+    elif told.quant not in WHOLE:
+        lines.append(f"Made from {told.quant}, not from the original: the errors of both add up.")
+    return " ".join(lines)
+
+
+def _check_disk(target: Path, needed: int) -> None:
+    """LcpError if the file cannot be written, or the disk has too little room for it."""
+    try:
+        free = shutil.disk_usage(target.absolute().parent).free
+    except OSError as error:
+        raise LcpError(f"Cannot write {target}: {error.strerror}. Choose another file.") from None
+    if needed > free:
+        raise LcpError(
+            f"{target} needs about {words.size(needed)}; {words.size(free)} of the disk are free. "
+            "Make room, or choose another disk with -o."
+        )
+
+
+def _write(wish: dict[str, Any], name: str, target: Path, size: int, screen: "Screen") -> None:
+    """Write the file. llama.cpp leaves a beginning if it refuses or is stopped; it is removed."""
+    begun, part = time.monotonic(), Path(wish["target"])
+
+    def waiting() -> None:
+        if time.monotonic() - begun > _SILENT and part.exists():
+            share = min(99, 100 * part.stat().st_size // size)
+            screen.progress(f"quantizing: {share} % (Ctrl-C stops)")
+
+    try:
+        part.touch(exist_ok=False)
+        _asked({**wish, "dry": False}, name, waiting=waiting)
+        if target.exists():  # since we looked
+            raise LcpError(f"{target} exists by now. Give another file with -o.")
+        part.replace(target)
+    except OSError as error:
+        raise LcpError(f"Cannot write {target}: {error.strerror}. Choose another file.") from None
+    finally:
+        screen.clear_progress()
+        part.unlink(missing_ok=True)
