@@ -8,7 +8,7 @@ from typing import Any
 
 from lcp import words
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command, turns_of
+from lcp.commands.command import command, turns_of
 from lcp.engine_interface import Progress, PromptMessage, TokenProb
 from lcp.errors import LcpError
 from lcp.session.message import Message
@@ -18,8 +18,9 @@ from lcp.terminal.signals import leave, stopping
 LEAST = 8  # least likely tokens that /probs lists
 
 
+@command("tokens", "", "show the last prompt, token by token", "/tokens")
 def tokens(chat: Chat, _: str) -> None:
-    """Show the last prompt, token by token."""
+    """Shows the prompt of the last answer token by token, special tokens included."""
     chat.ready()
     messages = prompt_messages(chat)
     if not messages:
@@ -29,8 +30,10 @@ def tokens(chat: Chat, _: str) -> None:
     chat.screen.notice(f"{len(rows):,} tokens")
 
 
+@command("probs", "[N]", "show how likely each token was; alternatives at N", "/probs 12")
 def probs(chat: Chat, argument: str) -> None:
-    """Show the probability of each token of the last answer, or the alternatives to the Nth."""
+    """Colours the last answer by the probability of each token. With N, lists the alternatives
+    at token N."""
     rows = _measured(chat, own_answer(chat))
     if argument:
         n = words.number(argument, len(rows), "a token of the last answer")
@@ -51,8 +54,10 @@ def probs(chat: Chat, argument: str) -> None:
     )
 
 
+@command("fork", "N K", "answer again, with alternative K at token N", "/fork 12 2")
 def fork(chat: Chat, argument: str) -> None:
-    """Generate a variant of the last answer, with alternative K in place of token N."""
+    """Keeps the last answer up to token N, takes alternative K of /probs N there, and generates
+    the rest."""
     numbers = argument.split()
     if len(numbers) != 2:
         raise LcpError("/fork needs a token and an alternative: /fork 12 2. /probs 12 lists them.")
@@ -78,8 +83,9 @@ def fork(chat: Chat, argument: str) -> None:
     chat.say_status()
 
 
+@command("stats", "", "show statistics of the last answer and of the chat", "/stats")
 def stats(chat: Chat, _: str) -> None:
-    """Show the statistics of the last answer, and the totals of this chat."""
+    """Lists tokens, speed and times of the last answer, and the totals of this chat."""
     answers = [m for m in chat.conversation.nodes.values() if m.role == "assistant"]
     if not answers:
         raise LcpError("There is no answer yet. Ask something first.")
@@ -140,31 +146,3 @@ def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:
     ]
     among = any(other.token == row.token for other in row.others)
     return found if among else [*found, ("*", row.text, row.p)]
-
-
-COMMANDS = (
-    Command(
-        "The last answer as numbers", "tokens", "", "show the last prompt, token by token", tokens
-    ),
-    Command(
-        "The last answer as numbers",
-        "probs",
-        "[N]",
-        "show how likely each token was; alternatives at N",
-        probs,
-    ),
-    Command(
-        "The last answer as numbers",
-        "fork",
-        "N K",
-        "answer again, with alternative K at token N",
-        fork,
-    ),
-    Command(
-        "The last answer as numbers",
-        "stats",
-        "",
-        "show statistics of the last answer and of the chat",
-        stats,
-    ),
-)

@@ -1,4 +1,4 @@
-"""Command: one slash command, a row of the table in lcp.commands."""
+"""Command: one slash command, a row of the table in lcp.commands.command_table."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from lcp.errors import LcpError
 from lcp.session.message import Turn
 
 Candidate = str | tuple[str, str]  # a word, or a word and its meaning
+Run = Callable[[Chat, str], str | Chat | None]
+Completes = Callable[[Chat, str], Iterable[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,25 @@ class Command:
     the text after the name.
     """
 
-    group: str  # the title that /help lists it under
     name: str
     arguments: str
     meaning: str
-    run: Callable[[Chat, str], str | Chat | None]
-    candidates: Callable[[Chat, str], Iterable[Candidate]] = lambda chat, begun: ()
+    example: str
+    run: Run
+    candidates: Completes
+
+    @property
+    def help(self) -> str:
+        """What /help NAME says."""
+        return " ".join((self.run.__doc__ or "").split())
+
+
+def command(
+    name: str, arguments: str, meaning: str, example: str,
+    candidates: Completes = lambda chat, begun: (),
+) -> Callable[[Run], Command]:  # fmt: skip
+    """Makes a slash command of a function; /help NAME prints its docstring and the example."""
+    return lambda run: Command(name, arguments, meaning, example, run, candidates)
 
 
 def turns_of(chat: Chat) -> list[Turn]:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 
 from lcp.chat.chat import Chat
 from lcp.commands import answer_numbers, files, model, saved_chats, settings, turns, why
-from lcp.commands.command import Candidate, Command
-from lcp.commands.help_texts import DETAILS
+from lcp.commands.command import Candidate, Command, command
 from lcp.errors import UsageError
 
 
@@ -49,20 +48,21 @@ def run(chat: Chat, line: str) -> str | Chat | None:
     return command.run(chat, argument)
 
 
-def _help(chat: Chat, name: str) -> None:
-    """Show all commands, the keys of the input line, or details of one command."""
+@command("help", "[NAME|keys]", "list the commands; explain one", "/help retry", _names)
+def help_(chat: Chat, name: str) -> None:
+    """Lists the commands. With NAME, explains one; /help keys lists the keys of the input line."""
     screen = chat.screen
     if name == "keys":
         from lcp.terminal.key_bindings import KEYS
 
         screen.table([*KEYS, ("@FILE", MENTION)])
     elif name:
-        command = _command(name.lstrip("/"))
-        told, example = DETAILS[command.name]
-        screen.table([(f"/{command.name} {command.arguments}".rstrip(), command.meaning)])
-        screen.notice(told)
-        screen.notice(f"Example: {example}")
-        others = (f"/{c.name}" for c in GROUPS[command.group] if c != command)
+        found = _command(name.lstrip("/"))
+        screen.table([(f"/{found.name} {found.arguments}".rstrip(), found.meaning)])
+        screen.notice(found.help)
+        screen.notice(f"Example: {found.example}")
+        (group,) = (group for group in GROUPS.values() if found in group)
+        others = (f"/{c.name}" for c in group if c != found)
         screen.notice(f"See also: {', '.join(others)}")
     else:
         rows = [
@@ -78,11 +78,15 @@ def _help(chat: Chat, name: str) -> None:
         )
 
 
-def _exit(chat: Chat, _: str) -> None:
+@command("exit", "", "leave; Ctrl-D does the same", "/exit")
+def exit_(chat: Chat, _: str) -> None:
+    """Saves the chat with its KV cache and leaves lcp."""
     raise EOFError
 
 
-def _doctor(chat: Chat, _: str) -> None:
+@command("doctor", "", "check this computer for problems", "/doctor")
+def doctor(chat: Chat, _: str) -> None:
+    """Checks CPU, memory, GPU, folders and models, and says how to fix problems."""
     from lcp import health_checks
 
     health_checks.show(health_checks.examine(), chat.screen)
@@ -105,18 +109,24 @@ ELSEWHERE = {
 }  # fmt: skip
 MENTION = 'in a message: attaches that text file; also @folder/*.py, @"my file"'
 
-_OWN = (
-    Command("lcp", "help", "[NAME|keys]", "list the commands; explain one", _help, _names),
-    Command("lcp", "doctor", "", "check this computer for problems", _doctor),
-    Command("lcp", "exit", "", "leave; Ctrl-D does the same", _exit),
-)
-_TITLES = (
-    "The last turns", "The conversation", "How it answers", "The last answer as numbers",
-    "Saved chats", "lcp",
-)  # fmt: skip
-_ALL = (
-    *turns.COMMANDS, *settings.COMMANDS, *model.COMMANDS, *answer_numbers.COMMANDS,
-    *why.COMMANDS, *saved_chats.COMMANDS, *files.COMMANDS, *_OWN,
-)  # fmt: skip
-GROUPS = {title: tuple(c for c in _ALL if c.group == title) for title in _TITLES}
+# What /help lists: title -> commands.
+GROUPS: dict[str, tuple[Command, ...]] = {
+    "The last turns": (turns.retry, turns.go_on, turns.undo, turns.edit, files.copy, files.read),
+    "The conversation": (
+        turns.history, turns.branch, turns.branches, turns.pin, turns.forget, turns.context,
+        turns.clear,
+    ),
+    "How it answers": (
+        settings.set_, settings.system, settings.choose_persona, settings.think, model.model,
+    ),
+    "The last answer as numbers": (
+        answer_numbers.tokens, answer_numbers.probs, answer_numbers.fork, answer_numbers.stats,
+        why.why,
+    ),
+    "Saved chats": (
+        saved_chats.save, saved_chats.sessions, saved_chats.open_chat, files.write,
+        files.overwrite,
+    ),
+    "lcp": (help_, doctor, exit_),
+}  # fmt: skip
 TABLE = tuple(command for group in GROUPS.values() for command in group)

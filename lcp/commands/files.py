@@ -6,14 +6,21 @@ from pathlib import Path
 from lcp import paths
 from lcp.chat import attachments, webpage
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command, turns_of
+from lcp.commands.command import command, turns_of
 from lcp.errors import LcpError, SessionError
 from lcp.session import export
 from lcp.terminal import clipboard
 from lcp.words import number
 
 
+def _paths(_: Chat, begun: str) -> Iterable[str]:
+    return attachments.paths(begun, Path())
+
+
+@command("read", "FILE", "attach a text file to the next message", "/read notes.txt", _paths)
 def read(chat: Chat, name: str) -> str:
+    """Begins the next message with @FILE, which attaches a UTF-8 text file. A pattern attaches
+    several."""
     if not name:
         raise LcpError("/read needs a file: /read notes.txt, or several: /read folder/*.py")
     name = name.strip('"')
@@ -27,8 +34,16 @@ def read(chat: Chat, name: str) -> str:
     return mention + " "
 
 
+@command(
+    "copy",
+    "[N|code]",
+    "copy the last answer, the Nth last or the last code block",
+    "/copy code",
+    lambda chat, begun: ("code",),
+)
 def copy(chat: Chat, argument: str) -> None:
-    """Copy the last answer, the Nth from the end, or the last code block to the clipboard."""
+    """Copies the last answer to the clipboard, the Nth from the end, or with code the last code
+    block."""
     answers = [turn.answer.content for turn in turns_of(chat) if turn.answer]
     if not answers:
         raise LcpError("There is no answer to copy. Ask something first.")
@@ -47,13 +62,18 @@ def copy(chat: Chat, argument: str) -> None:
     chat.screen.notice(f"{what}, {len(text):,} characters: {how}.")
 
 
+@command(
+    "export", "FILE", "write the chat to a .md, .html or .json file", "/export chat.html", _paths
+)
 def write(chat: Chat, name: str) -> None:
-    """Write the chat to a new file."""
+    """Writes the current branch to a new file: Markdown, an HTML page or JSON, by the ending of
+    its name."""
     _write(chat, name, replace=False)
 
 
+@command("export!", "FILE", "write the chat to a file, replacing it", "/export! chat.md", _paths)
 def overwrite(chat: Chat, name: str) -> None:
-    """Write the chat to a file, and replace an existing one."""
+    """Like /export, but replaces an existing file."""
     _write(chat, name, replace=True)
 
 
@@ -71,43 +91,3 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
             f"{file} exists already. Give another name, or replace it: /export! {name}"
         ) from None
     chat.screen.notice(f"Written to {file.expanduser().resolve()}.")
-
-
-def _paths(_: Chat, begun: str) -> Iterable[str]:
-    return attachments.paths(begun, Path())
-
-
-COMMANDS = (
-    Command(
-        "The last turns",
-        "copy",
-        "[N|code]",
-        "copy the last answer, the Nth last or the last code block",
-        copy,
-        lambda chat, begun: ("code",),
-    ),
-    Command(
-        "The last turns",
-        "read",
-        "FILE",
-        "attach a text file to the next message",
-        read,
-        _paths,
-    ),
-    Command(
-        "Saved chats",
-        "export",
-        "FILE",
-        "write the chat to a .md, .html or .json file",
-        write,
-        _paths,
-    ),
-    Command(
-        "Saved chats",
-        "export!",
-        "FILE",
-        "write the chat to a file, replacing it",
-        overwrite,
-        _paths,
-    ),
-)

@@ -6,12 +6,21 @@ from pathlib import Path
 from lcp.chat import attachments, switch
 from lcp.chat.chat import Chat
 from lcp.chat.services import FoundModel
-from lcp.commands.command import Candidate, Command
+from lcp.commands.command import Candidate, command
 from lcp.errors import LcpError
 
 
+def candidates(chat: Chat, begun: str) -> Iterable[Candidate]:
+    """Completions for /model: the installed models, and paths of GGUF files."""
+    yield from chat.services.models().items()
+    for path in attachments.paths(begun, Path()):
+        if path.lower().endswith((".gguf", "/")):
+            yield path
+
+
+@command("model", "[NAME]", "list the models; switch to another", "/model smollm2-135m", candidates)
 def model(chat: Chat, name: str) -> Chat | None:
-    """Switch to another model; without a name, list the models on this computer."""
+    """Lists the models on this computer. With NAME, loads that one and keeps the conversation."""
     if not name:
         here = dict(chat.services.models())
         here.setdefault(chat.model, "")
@@ -36,23 +45,3 @@ def _found(chat: Chat, name: str) -> FoundModel:
         raise LcpError(
             f"Stopped; this chat is unchanged. Continue the download with /model {name}."
         ) from None
-
-
-def candidates(chat: Chat, begun: str) -> Iterable[Candidate]:
-    """Completions for /model: the installed models, and paths of GGUF files."""
-    yield from chat.services.models().items()
-    for path in attachments.paths(begun, Path()):
-        if path.lower().endswith((".gguf", "/")):
-            yield path
-
-
-COMMANDS = (
-    Command(
-        "How it answers",
-        "model",
-        "[NAME]",
-        "list the models; switch to another",
-        model,
-        candidates,
-    ),
-)

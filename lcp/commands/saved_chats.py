@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from lcp.chat import saved_cache, switch
 from lcp.chat.chat import Chat
 from lcp.chat.resume_notices import resuming, show_last, tell, without_model
-from lcp.commands.command import Command
+from lcp.commands.command import command
 from lcp.errors import LcpError, ModelNotFound
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -17,8 +17,15 @@ LISTED = 40  # chats; more would scroll away
 ALL = "--all"
 
 
+def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
+    """Completions for /open: the chats used last."""
+    saved = chat.services.store.list(most=OFFERED)
+    return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
+
+
+@command("save", "[NAME]", "give this chat a name", "/save trip")
 def save(chat: Chat, name: str) -> None:
-    """Give this chat a name, for --resume and /open."""
+    """Names this chat, for /open and lcp chat --resume. Without NAME, shows its id and name."""
     own = chat.log.path
     if own is None:
         raise LcpError("This chat is not saved (--no-save). /export FILE writes it to a file.")
@@ -33,9 +40,15 @@ def save(chat: Chat, name: str) -> None:
     chat.screen.notice(f"This chat is now called {name}{later}. Resume it with: {resuming(chat)}")
 
 
+@command(
+    "sessions",
+    "[TEXT|--all]",
+    "list the saved chats, or search them for TEXT",
+    "/sessions blue sky",
+)
 def sessions(chat: Chat, text: str) -> None:
-    """List the saved chats; with --all, one-shots, too; with words and "phrases", the chats and
-    one-shots that contain them all."""
+    """Lists the saved chats, the last used first. With words or "phrases", lists those that
+    contain all of them."""
     store, every = chat.services.store, text == ALL
     found = store.list(_words("" if every else text), LISTED + 1, one_shots=every)
     one_shots = 0 if text else store.count_one_shots()
@@ -69,8 +82,9 @@ def _words(text: str) -> list[str]:
     return [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text)]
 
 
+@command("open", "NAME|ID", "continue another saved chat", "/open trip", chats_here)
 def open_chat(chat: Chat, name: str) -> Chat:
-    """Open another saved chat; this one is saved as on leaving lcp."""
+    """Saves this chat and continues another one, with its model and its settings."""
     if not name:
         raise LcpError("/open needs a chat: /open NAME or ID. /sessions lists them.")
     store = chat.services.store
@@ -103,22 +117,3 @@ def open_chat(chat: Chat, name: str) -> Chat:
     tell(chat)
     show_last(chat)
     return chat
-
-
-def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
-    """Completions for /open: the chats used last."""
-    saved = chat.services.store.list(most=OFFERED)
-    return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
-
-
-COMMANDS = (
-    Command("Saved chats", "save", "[NAME]", "give this chat a name", save),
-    Command(
-        "Saved chats",
-        "sessions",
-        "[TEXT|--all]",
-        "list the saved chats, or search them for TEXT",
-        sessions,
-    ),
-    Command("Saved chats", "open", "NAME|ID", "continue another saved chat", open_chat, chats_here),
-)

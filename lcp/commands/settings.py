@@ -10,7 +10,7 @@ from typing import Any
 
 from lcp.chat import attachments
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command
+from lcp.commands.command import command
 from lcp.errors import LcpError
 from lcp.settings import EFFORTS, LIVE, OPTIONS, THINKING, Settings, persona
 from lcp.words import either, short
@@ -22,8 +22,37 @@ THINK = ("on", "off", "show", "hide", "low", "medium", "high")
 _DEFAULTS = Settings()
 
 
+def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
+    """Completions for /set."""
+    name, blank, _ = begun.partition(" ")
+    if not blank:
+        return [(name, OPTIONS[name].metadata["help"]) for name in LIVE]
+    if name not in OPTIONS:
+        return ()
+    choices = OPTIONS[name].metadata
+    words = choices.get("choices", choices.get("words", ()))
+    return [f"{name} {word}" for word in (*words, RESET)]
+
+
+def _text_or_file(chat: Chat, begun: str) -> Iterable[str]:
+    if begun[:1] != "@":
+        return ("none", RESET)
+    return (f"@{path}" for path in attachments.paths(begun[1:], Path()))
+
+
+def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
+    """Completions for /persona."""
+    return [*((name, _told(table)) for name, table in chat.services.personas.items()), "none"]
+
+
+def _told(table: Any) -> str:
+    return ", ".join(f"{name} = {short(str(value), 40)}" for name, value in table.items())
+
+
+@command("set", "[NAME [VALUE]]", "show or change settings", "/set temp 0.5", candidates)
 def set_(chat: Chat, argument: str) -> None:
-    """Show all settings or one; change one, or undo a change."""
+    """Lists all settings with value, source and default. With NAME, shows one; with VALUE,
+    changes it from the next answer on; reset undoes the change."""
     names = LIVE
     argument = re.sub(r"^(\w+)\s*=\s*", r"\1 ", argument)  # as in config.toml
     name, _, value = argument.partition(" ")
@@ -53,21 +82,15 @@ def set_(chat: Chat, argument: str) -> None:
             chat.screen.notice(notice)
 
 
-def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
-    """Completions for /set."""
-    name, blank, _ = begun.partition(" ")
-    if not blank:
-        return [(name, OPTIONS[name].metadata["help"]) for name in LIVE]
-    if name not in OPTIONS:
-        return ()
-    choices = OPTIONS[name].metadata
-    words = choices.get("choices", choices.get("words", ()))
-    return [f"{name} {word}" for word in (*words, RESET)]
-
-
+@command(
+    "system",
+    "[TEXT|@FILE|none|reset]",
+    "show or change the system text",
+    "/system Answer in one sentence.",
+    _text_or_file,
+)
 def system(chat: Chat, text: str) -> None:
-    """Show or change the system text, or read it from @FILE; none removes it, and reset returns to
-    the one without /system."""
+    """Shows the system text. With TEXT or @FILE, replaces it; none removes it."""
     if text:
         new = {"none": "", RESET: chat.settings.system}.get(text, text)
         if text.startswith("@"):
@@ -94,8 +117,16 @@ def _system(chat: Chat) -> Iterable[str]:
     yield from chat.unsupported(["system"])
 
 
+@command(
+    "think",
+    "[on|off|show|hide|low|medium|high|N]",
+    "choose how much the model thinks, and what you see",
+    "/think 500",
+    lambda chat, begun: THINK,
+)
 def think(chat: Chat, word: str) -> None:
-    """Set thinking: on or off, the effort, the token budget, and whether it is shown."""
+    """on and off switch thinking; show and hide say whether you see it; low, medium and high
+    set the effort; a number limits the tokens."""
     if word.isdecimal():
         chat.set("reasoning_budget", word)
     elif word in THINK[4:]:
@@ -127,8 +158,10 @@ def _thinking(chat: Chat) -> str:
     return " · ".join(parts if settings.think != "off" else parts[:1])
 
 
+@command("persona", "[NAME|none]", "list personas; apply one", "/persona editor", personas_here)
 def choose_persona(chat: Chat, name: str) -> None:
-    """Apply a persona, or none; without a name, list them."""
+    """Lists the personas of config.toml. With NAME, applies its settings and its system text;
+    none removes it."""
     tables, now = chat.services.personas, chat.settings.persona
     if not name:
         if not tables:
@@ -163,11 +196,6 @@ def record(chat: Chat, names: Collection[str]) -> None:
     chat.keep(chat.conversation.set(persona=chat.settings.persona, **values))
 
 
-def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
-    """Completions for /persona."""
-    return [*((name, _told(table)) for name, table in chat.services.personas.items()), "none"]
-
-
 def _row(chat: Chat, name: str) -> tuple[str, ...]:
     option = OPTIONS[name]
     value, default = _word(name, chat.settings.value(name)), _word(name, _DEFAULTS.value(name))
@@ -183,49 +211,3 @@ def _word(name: str, value: Any) -> str:
     words = OPTIONS[name].metadata.get("words", {})
     word = next((word for word, stands_for in words.items() if value == stands_for), value)
     return ", ".join(word) if isinstance(word, tuple) else str(word)
-
-
-def _told(table: Any) -> str:
-    return ", ".join(f"{name} = {short(str(value), 40)}" for name, value in table.items())
-
-
-def _text_or_file(chat: Chat, begun: str) -> Iterable[str]:
-    if begun[:1] != "@":
-        return ("none", RESET)
-    return (f"@{path}" for path in attachments.paths(begun[1:], Path()))
-
-
-COMMANDS = (
-    Command(
-        "How it answers",
-        "set",
-        "[NAME [VALUE]]",
-        "show or change settings",
-        set_,
-        candidates,
-    ),
-    Command(
-        "How it answers",
-        "system",
-        "[TEXT|@FILE|none|reset]",
-        "show or change the system text",
-        system,
-        _text_or_file,
-    ),
-    Command(
-        "How it answers",
-        "persona",
-        "[NAME|none]",
-        "list personas; apply one",
-        choose_persona,
-        personas_here,
-    ),
-    Command(
-        "How it answers",
-        "think",
-        "[on|off|show|hide|low|medium|high|N]",
-        "choose how much the model thinks, and what you see",
-        think,
-        lambda chat, begun: THINK,
-    ),
-)

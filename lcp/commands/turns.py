@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from lcp import words
 from lcp.chat import resume_notices, window_notices
 from lcp.chat.chat import Chat
-from lcp.commands.command import Command, turns_of
+from lcp.commands.command import command, turns_of
 from lcp.errors import LcpError
 from lcp.session.message import Answer, Message, Turn
 from lcp.terminal import editor
@@ -23,17 +23,25 @@ NO_ANSWER = "(no answer)"
 VARIANTS = 9  # most answers that one /retry generates
 
 
+@command("undo", "[N]", "go back one turn, or N turns", "/undo 2")
 def undo(chat: Chat, argument: str) -> None:
-    """Go back n turns."""
+    """Goes back one turn, or N turns. The log keeps them; /branches takes you back there."""
     said = turns_of(chat)
     n = words.number(argument, len(said), "a number of turns to go back") if argument else 1
     chat.go(said[-n].user.parent)
     chat.screen.notice(f"Went back {words.count(n, 'turn')}. /branches lists the old branch.")
 
 
+@command(
+    "edit",
+    "[N|answer]",
+    "change the last question, or the Nth; or the last answer",
+    "/edit answer",
+    lambda chat, begun: ("answer",),
+)
 def edit(chat: Chat, argument: str) -> str | None:
-    """Put the Nth (or last) question back into the input line; the old one stays in its branch.
-    /edit answer opens the last answer in an editor."""
+    """Puts question N back into the input line; the old one stays in its branch. answer opens
+    the last answer in $VISUAL or $EDITOR."""
     if argument == "answer":
         _edit_answer(chat)
         return None
@@ -45,8 +53,12 @@ def edit(chat: Chat, argument: str) -> str | None:
     return turn.user.written
 
 
+@command(
+    "retry", "[N] [xK]", "answer the last question, or the Nth, again, or K times", "/retry x3"
+)
 def retry(chat: Chat, argument: str) -> None:
-    """Generate another answer to the Nth (or last) question, or K answers; earlier ones stay."""
+    """Generates another answer to the last question, or to question N; with xK, K answers.
+    Earlier answers stay as variants."""
     *which, times = argument.split() or [""]
     if not times.startswith("x"):
         which, times = [argument], "x1"
@@ -65,14 +77,16 @@ def retry(chat: Chat, argument: str) -> None:
             break
 
 
+@command("continue", "", "continue an answer that was cut", "/continue")
 def go_on(chat: Chat, _: str) -> None:
-    """Continue the last answer, if it was cut."""
+    """Continues an answer that Ctrl-C, --max-tokens or the end of the window cut off."""
     chat.go_on()
     chat.say_status()
 
 
+@command("branch", "[N]", "go back to the end of turn N; later turns stay", "/branch 1")
 def branch(chat: Chat, argument: str) -> None:
-    """Go back to the end of the Nth turn; later turns stay in their branch."""
+    """Goes back to the end of turn N, so that your next question starts a new branch there."""
     turn = _turn(chat, argument)
     if turn.answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
@@ -80,8 +94,9 @@ def branch(chat: Chat, argument: str) -> None:
     chat.screen.notice("Your next question starts a new branch here; /branches lists the others.")
 
 
+@command("branches", "[K]", "list the branches; switch to branch K", "/branches 2")
 def branches(chat: Chat, argument: str) -> None:
-    """List the branches; with a number, switch to that one."""
+    """Lists every branch by its last turn; * marks where you are. With K, switches to branch K."""
     conversation = chat.conversation
     leaves = conversation.branches()
     if not leaves:
@@ -118,11 +133,11 @@ def branches(chat: Chat, argument: str) -> None:
         chat.screen.notice(f"You are {where}; your next question starts a new branch.")
 
 
+@command("pin", "N", "keep turn N in the window, or unpin it", "/pin 1")
 def pin(chat: Chat, argument: str) -> None:
-    """Pin the Nth turn in the window, or unpin it."""
-    if not argument:
-        raise LcpError("/pin needs a turn: /pin 1. /history numbers them.")
-    id = _turn(chat, argument).user.id
+    """Keeps turn N in the context window when older turns leave it. The same command again
+    unpins it."""
+    id = _turn(chat, argument, "pin").user.id
     on = id not in chat.conversation.pinned
     if on and chat.loading is None:
         chat.overflow.check_pin(id, chat.settings)
@@ -130,11 +145,11 @@ def pin(chat: Chat, argument: str) -> None:
     chat.screen.notice(f"Turn {argument} is {'pinned' if on else 'no longer pinned'}.")
 
 
+@command("forget", "N", "hide turn N from the model, or show it again", "/forget 3")
 def forget(chat: Chat, argument: str) -> None:
-    """Hide the Nth turn from the model, or show it again."""
-    if not argument:
-        raise LcpError("/forget needs a turn: /forget 1. /history numbers them.")
-    id = _turn(chat, argument).user.id
+    """Removes turn N from what the model sees; the log keeps it. The same command again brings
+    it back."""
+    id = _turn(chat, argument, "forget").user.id
     on = id not in chat.conversation.forgotten
     chat.forget(id, on)
     chat.screen.notice(
@@ -144,8 +159,10 @@ def forget(chat: Chat, argument: str) -> None:
     )
 
 
+@command("history", "[N]", "list the turns of this branch; show turn N", "/history 2")
 def history(chat: Chat, argument: str) -> None:
-    """List the turns of this branch with their marks, or print the Nth in full."""
+    """Lists question and answer of each turn, with its marks (pinned, forgotten, out of the
+    window). With N, prints turn N whole."""
     said = turns_of(chat)
     if argument:
         resume_notices.show(chat, _turn(chat, argument))
@@ -159,8 +176,9 @@ def history(chat: Chat, argument: str) -> None:
     )
 
 
+@command("context", "", "show what fills the context window", "/context")
 def context(chat: Chat, _: str) -> None:
-    """Show what fills the context window."""
+    """Shows how many tokens of the context window the system text, the turns and the answer use."""
     chat.ready()
     chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
     if files := chat.overflow.files():
@@ -169,15 +187,20 @@ def context(chat: Chat, _: str) -> None:
         chat.screen.notice(unseen)
 
 
+@command("clear", "", "start a new conversation", "/clear")
 def clear(chat: Chat, _: str) -> None:
+    """Starts a new conversation with the same model and settings. The log keeps the old one as
+    a branch."""
     chat.keep(chat.conversation.clear())
     chat.screen.notice("Started a new conversation. The log keeps the old one; /branches lists it.")
 
 
-def _turn(chat: Chat, argument: str) -> Turn:
+def _turn(chat: Chat, argument: str, command: str = "") -> Turn:
+    """The turn with this number, by default the last one; a `command` given here needs a number."""
+    if command and not argument:
+        raise LcpError(f"/{command} needs a turn: /{command} 1. /history numbers them.")
     said = turns_of(chat)
-    n = words.number(argument, len(said), "a turn") if argument else len(said)
-    return said[n - 1]
+    return said[words.number(argument, len(said), "a turn") - 1] if argument else said[-1]
 
 
 def _turn_of(chat: Chat, id: str) -> Turn:
@@ -262,43 +285,3 @@ def _marks(chat: Chat, turn: Turn) -> str:
         turn.answer.ended if turn.answer else "": bool(turn.answer and turn.answer.ended != "end"),
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
-
-
-COMMANDS = (
-    Command(
-        "The last turns",
-        "retry",
-        "[N] [xK]",
-        "answer the last question, or the Nth, again, or K times",
-        retry,
-    ),
-    Command("The last turns", "continue", "", "continue an answer that was cut", go_on),
-    Command("The last turns", "undo", "[N]", "go back one turn, or N turns", undo),
-    Command(
-        "The last turns",
-        "edit",
-        "[N|answer]",
-        "change the last question, or the Nth; or the last answer",
-        edit,
-        lambda chat, begun: ("answer",),
-    ),
-    Command(
-        "The conversation", "history", "[N]", "list the turns of this branch; show turn N", history
-    ),
-    Command(
-        "The conversation",
-        "branch",
-        "[N]",
-        "go back to the end of turn N; later turns stay",
-        branch,
-    ),
-    Command(
-        "The conversation", "branches", "[K]", "list the branches; switch to branch K", branches
-    ),
-    Command("The conversation", "pin", "N", "keep turn N in the window, or unpin it", pin),
-    Command(
-        "The conversation", "forget", "N", "hide turn N from the model, or show it again", forget
-    ),
-    Command("The conversation", "context", "", "show what fills the context window", context),
-    Command("The conversation", "clear", "", "start a new conversation", clear),
-)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.chat.chat import Chat
 from lcp.commands.answer_numbers import own_answer, prompt_messages
-from lcp.commands.command import Command
+from lcp.commands.command import command
 from lcp.engine_interface import Progress, PromptMessage
 from lcp.errors import LcpError
 from lcp.terminal.signals import leave, stopping
@@ -26,8 +26,11 @@ class PromptPart:
     own: range  # the messages that it consists of; empty for a sentence
 
 
+@command("why", "", "show what the last answer needed of the chat", "/why")
 def why(chat: Chat, _: str) -> None:
-    """Show which parts of the conversation the last answer needed."""
+    """Leaves out the system text, each earlier turn and each sentence of the question, then the
+    sentences of the part that counted most, and measures how much less likely the same answer
+    becomes. lcp look without does it for a text."""
     from lcp.look.without import without
 
     answer, messages = own_answer(chat), list(prompt_messages(chat))
@@ -110,10 +113,3 @@ def _explain(chat: Chat, found: "Without") -> None:
     from lcp.terminal.look_pages import WITHOUT, without_sum
 
     chat.screen.notice(f"{WITHOUT} {without_sum(float(found.logp.sum()), found.sink)}")
-
-
-COMMANDS = (
-    Command(
-        "The last answer as numbers", "why", "", "show what the last answer needed of the chat", why
-    ),
-)
