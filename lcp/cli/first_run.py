@@ -33,6 +33,7 @@ def default_name() -> str:
 def _offer() -> str:
     """Ask which model to download, and download it; its name."""
     from lcp.downloads.catalog import catalog
+    from lcp.modelfile.context_and_gpu_layers import overhead
     from lcp.terminal.screen import Screen
 
     room, gpu_room = (
@@ -43,7 +44,7 @@ def _offer() -> str:
     rows: list[tuple[str, ...]] = [("", "name", "size", "memory", "good for", "licence")]
     for entry in offered:
         size = entry.size or 0
-        needs = f"~{words.size(size + free_memory.overhead(size))}"
+        needs = f"~{words.size(size + overhead(size))}"
         mark = "→" if entry is best else ""
         rows.append((mark, entry.name, size_of(entry), needs, entry.good_for, entry.licence))
     screen = Screen()

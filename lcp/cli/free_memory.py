@@ -40,19 +40,11 @@ def room() -> int | None:
     return found.free + sum(gpu.free for gpu in found.gpus if not gpu.shared)
 
 
-def overhead(size: int) -> int:
-    """About the bytes that a model of this size needs beside its weights: the program, a context,
-    buffers that grow with the model."""
-    from lcp.modelfile.context_and_gpu_layers import RUNTIME
-
-    return RUNTIME + (1 << 29) + size // 16
-
-
 def verdict(size: int, room: int | None) -> "Verdict":
     """Roughly whether a model of this size fits: for models whose header was not read."""
-    from lcp.modelfile.context_and_gpu_layers import Place
+    from lcp.modelfile.context_and_gpu_layers import rough_verdict
 
-    return Place("", room, overhead(size), size).verdict
+    return rough_verdict(size, room)
 
 
 def figures_folder() -> Path:

@@ -5,14 +5,13 @@
 
 import ctypes
 import functools
-import importlib.util
 import os
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from lcp.errors import NativeError
+from lcp.inner_module import inner_module
 from lcp.paths import distribution
 
 # The abort callback is asked for every node of the graph, some 1,400 times a token. As a Python
@@ -92,7 +91,8 @@ def library() -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        c = _bindings()
+        # llama_cpp/__init__ imports the high-level Llama and numpy: every answer would wait 0.13 s
+        c = inner_module("llama_cpp.llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:
         raise NativeError(
             f"llama-cpp-python cannot be loaded here: {error}. "
@@ -115,17 +115,6 @@ def version() -> str:
     return find("llama-cpp-python")
 
 
-def _bindings() -> Any:
-    """`llama_cpp.llama_cpp` without running `llama_cpp/__init__`, which imports the high-level
-    Llama, numpy and more: 0.13 s that every answer would wait for."""
-    if "llama_cpp" not in sys.modules:
-        spec = importlib.util.find_spec("llama_cpp")
-        if spec is None:
-            raise ImportError("there is no package llama_cpp")
-        sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("llama_cpp.llama_cpp")
-
-
 def symbol(name: str) -> Any:
     """A function of llama.cpp or ggml that llama-cpp-python does not bind; None when the libraries
     do not have it. Its argument and result types are the caller's to set."""
@@ -135,7 +124,7 @@ def symbol(name: str) -> Any:
 @functools.cache
 def _parts() -> list[Any]:
     """The shared libraries by themselves: Windows does not look through one into the next."""
-    load = importlib.import_module("llama_cpp._ctypes_extensions").load_shared_library
+    load = inner_module("llama_cpp._ctypes_extensions").load_shared_library
     return [load(name, library()._base_path) for name in ("llama", "ggml", "ggml-base")]
 
 

@@ -4,11 +4,8 @@ It knows the tokens of a model, and nothing of thinking and answers.
 """
 
 import functools
-import importlib
-import importlib.util
 import json
 import re
-import sys
 from typing import Any
 
 from lcp.engine import json_schema
@@ -18,6 +15,7 @@ from lcp.engine.model import Model
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
+from lcp.inner_module import inner_module
 from lcp.words import short
 
 # A JSON text is written as json.dumps writes it, so that keys and what is between them can follow
@@ -35,12 +33,7 @@ _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
 @functools.cache
 def bindings() -> Any:
     """llguidance's own module, without the package around it, which takes ten times as long."""
-    if "llguidance" not in sys.modules:
-        spec = importlib.util.find_spec("llguidance")
-        if spec is None:
-            raise ImportError("there is no package llguidance")
-        sys.modules["llguidance"] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("llguidance._lib")
+    return inner_module("llguidance._lib")
 
 
 class Vocabulary:

@@ -116,10 +116,16 @@ def verdict(needs: MemoryNeeds, row: ContextNeeds, machine: Machine) -> Verdict:
     return places(needs, row, machine).worst.verdict
 
 
+def overhead(file_size: int) -> int:
+    """About the bytes that a model needs beside its weights: the program, a context, and buffers
+    that grow with the model."""
+    return RUNTIME + _BESIDE + file_size // 16
+
+
 def rough_verdict(file_size: int, room: int | None) -> Verdict:
-    """Whether a model file of this size runs in so many bytes; for use before its header is here.
-    The context and the buffers grow with the model."""
-    return Place("", room, RUNTIME + _BESIDE + file_size // 16, file_size).verdict
+    """Whether a model file of this size runs in so many bytes; for use before its header is
+    here."""
+    return Place("", room, overhead(file_size), file_size).verdict
 
 
 def fits_gpus(needs: MemoryNeeds, machine: Machine) -> bool:

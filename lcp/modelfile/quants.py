@@ -1,12 +1,9 @@
 """Quants: the number formats of tensors, by gguf's tables: names, and the bytes of a block."""
 
 import functools
-import importlib
-import importlib.util
-import sys
 from typing import Any
 
-from lcp.errors import GgufError
+from lcp.inner_module import inner_module
 
 
 @functools.cache
@@ -35,10 +32,5 @@ def file_types() -> dict[str, int]:
 
 
 def constants() -> Any:
-    """`gguf.constants` without running `gguf/__init__`, which imports numpy and more."""
-    if "gguf" not in sys.modules:
-        spec = importlib.util.find_spec("gguf")
-        if spec is None:
-            raise GgufError("The package gguf is missing. Install it: pip install gguf")
-        sys.modules["gguf"] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("gguf.constants")
+    """gguf's tables; the package itself would import numpy and more."""
+    return inner_module("gguf.constants")

@@ -38,22 +38,20 @@ def quiet() -> Iterator[None]:
     NOFLSH, or a Ctrl-C would throw away what was typed ahead; restored with TCSADRAIN, which
     keeps it. A stop and fg in between leaves the shell's modes: set again on SIGCONT.
     """
-    if termios is None or not sys.stdin.isatty():
+    if (modes := _modes()) is None:
         yield
         return
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    during = termios.tcgetattr(fd)
+    before, during = modes
     during[0] &= ~termios.ICRNL  # Enter stays Enter for the line editor; Ctrl-J is a new line
     during[3] &= ~(termios.ECHO | termios.ICANON)
     during[3] |= termios.ISIG | termios.NOFLSH
+    outer = signal.getsignal(signal.SIGCONT)
 
     def put(modes: list[Any]) -> None:
+        fd = sys.stdin.fileno()
         with suppress(OSError, termios.error):  # the terminal may be gone
             if os.tcgetpgrp(fd) == os.getpgrp():  # in the background it is not ours: SIGTTOU
                 termios.tcsetattr(fd, termios.TCSADRAIN, modes)
-
-    outer = signal.getsignal(signal.SIGCONT)
 
     def back(number: int, frame: FrameType | None) -> None:
         put(during)
@@ -72,19 +70,24 @@ def quiet() -> Iterator[None]:
 def echoing() -> Iterator[None]:
     """Inside `quiet`, for a question to the person: keys are echoed and Enter ends the line. Keys
     typed before the question are dropped."""
-    if termios is None or not sys.stdin.isatty():
+    if (modes := _modes()) is None:
         yield
         return
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    during = termios.tcgetattr(fd)
+    before, during = modes
     during[0] |= termios.ICRNL
     during[3] |= termios.ECHO | termios.ICANON
-    termios.tcsetattr(fd, termios.TCSAFLUSH, during)
+    termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, during)
     try:
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _modes() -> tuple[list[Any], list[Any]] | None:
+    """The modes of the terminal, twice: to restore, and to change; None without a terminal."""
+    if termios is None or not sys.stdin.isatty():
+        return None
+    return termios.tcgetattr(sys.stdin), termios.tcgetattr(sys.stdin)
 
 
 @contextmanager

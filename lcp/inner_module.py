@@ -1,0 +1,17 @@
+"""Imports a module of a package without the package's own `__init__`, which may import far more."""
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+
+def inner_module(name: str) -> Any:
+    """The module, such as `gguf.constants`; ImportError if its package is not installed."""
+    package = name.partition(".")[0]
+    if package not in sys.modules:
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise ImportError(f"there is no package {package}")
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(name)
