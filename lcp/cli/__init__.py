@@ -35,7 +35,7 @@ app = typer.Typer(
 app.command("chat")(chat)
 app.command()(doctor)
 app.command("info")(info)
-app.command()(pull)
+app.command("pull")(pull)
 app.command("list")(installed_models.list_)
 app.command()(installed_models.rm)
 app.command()(installed_models.verify)

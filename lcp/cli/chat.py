@@ -8,15 +8,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from lcp import paths
 from lcp.cli import model_lookup, option_files, options, shell_completion, stdin
 from lcp.cli.chat_services import find
 from lcp.cli.chat_services import services as chat_services
 from lcp.cli.new_or_resumed import open_conversation
+from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
 from lcp.cli.script_output import Report
 from lcp.errors import LcpError, ModelNotFound, UsageError
@@ -35,84 +34,38 @@ if TYPE_CHECKING:
 class ChatArguments:
     """What was typed after `lcp chat`, except the settings."""
 
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL|PROMPT",
-            help="Model name or file, then a question.",
-            autocompletion=shell_completion.models,
-        ),
-    ] = None
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="NAME",
-            help="Model; all words are then the question.",
-            autocompletion=shell_completion.models,
-        ),
-    ] = None
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "-p", "--prompt", metavar="TEXT", help="Question, whatever its first word is."
-        ),
-    ] = None
-    interactive: Annotated[
-        bool, typer.Option("-i", "--interactive", help="Continue in a chat after the answer.")
-    ] = False
-    lines: Annotated[
-        bool, typer.Option("--lines", help="Answer each line of stdin as a turn of one chat.")
-    ] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per turn.")] = False
-    stats: Annotated[bool, typer.Option("--stats", help="Show per-turn statistics on stderr.")] = (
-        False
+    words: list[str] | None = argument(
+        "MODEL|PROMPT", "Model name or file, then a question.",
+        autocompletion=shell_completion.models,
+    )  # fmt: skip
+    model: str | None = option(
+        "-m --model", "NAME", "Model; all words are then the question.",
+        autocompletion=shell_completion.models,
+    )  # fmt: skip
+    prompt: str | None = option("-p --prompt", "TEXT", "Question, whatever its first word is.")
+    interactive: bool = switch("-i --interactive", "Continue in a chat after the answer.")
+    lines: bool = switch("--lines", "Answer each line of stdin as a turn of one chat.")
+    as_json: bool = switch("--json", "Print one JSON object per turn.")
+    stats: bool = switch("--stats", "Show per-turn statistics on stderr.")
+    resume: str | None = option(
+        "--resume", "ID|NAME|last", "Continue a saved chat.",
+        autocompletion=shell_completion.chats,
+    )  # fmt: skip
+    resume_last: bool = switch("--continue", "Continue the last chat (--resume last).")
+    no_save: bool = switch("--no-save", "Save nothing to disk.")
+    plain: bool = switch("--plain", "Show Markdown as the model wrote it.")
+    json_schema: str | None = option(
+        "--json-schema", "FILE|{…}", "Answer in JSON that matches this schema."
     )
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            "--resume",
-            metavar="ID|NAME|last",
-            help="Continue a saved chat.",
-            autocompletion=shell_completion.chats,
-        ),
-    ] = None
-    resume_last: Annotated[
-        bool, typer.Option("--continue", help="Continue the last chat (--resume last).")
-    ] = False
-    no_save: Annotated[bool, typer.Option("--no-save", help="Save nothing to disk.")] = False
-    plain: Annotated[bool, typer.Option("--plain", help="Show Markdown as the model wrote it.")] = (
-        False
+    regex: str | None = option("--regex", "RE", "Answer in text that matches this expression.")
+    grammar: str | None = option(
+        "--grammar", "FILE|GBNF", "Answer in text that matches this grammar."
     )
-    json_schema: Annotated[
-        str | None,
-        typer.Option(
-            "--json-schema", metavar="FILE|{…}", help="Answer in JSON that matches this schema."
-        ),
-    ] = None
-    regex: Annotated[
-        str | None,
-        typer.Option("--regex", metavar="RE", help="Answer in text that matches this expression."),
-    ] = None
-    grammar: Annotated[
-        str | None,
-        typer.Option(
-            "--grammar", metavar="FILE|GBNF", help="Answer in text that matches this grammar."
-        ),
-    ] = None
-    chat_template: Annotated[
-        Path | None,
-        typer.Option(
-            "--chat-template",
-            metavar="FILE|NAME",
-            help="Jinja chat template, or the name of one of llama.cpp's.",
-        ),
-    ] = None
-    no_ahead: Annotated[
-        bool, typer.Option("--no-ahead", help="Process nothing before Enter is pressed.")
-    ] = False
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log.")] = False
+    chat_template: Path | None = option(
+        "--chat-template", "FILE|NAME", "Jinja chat template, or the name of one of llama.cpp's."
+    )
+    no_ahead: bool = switch("--no-ahead", "Process nothing before Enter is pressed.")
+    verbose: bool = switch("--verbose", "Show llama.cpp's log.")
 
 
 @dataclass(frozen=True)

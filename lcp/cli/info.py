@@ -7,12 +7,13 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lcp import paths, words
 from lcp.cli import free_memory, model_lookup, options, shell_completion
+from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
 
 if TYPE_CHECKING:
@@ -27,33 +28,18 @@ UNFIT = 3  # exit code of an incomplete file, and of --check
 class InfoArguments:
     """What was typed after `lcp info`, except the settings."""
 
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="File, model name, owner/repo[:QUANT] or address.",
-            autocompletion=shell_completion.models,
-        ),
-    ] = None
-    every: Annotated[bool, typer.Option("--all", help="Print every key of the file.")] = False
-    tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor of the file.")] = (
-        False
+    name: str | None = argument(
+        "MODEL", "File, model name, owner/repo[:QUANT] or address.",
+        autocompletion=shell_completion.models,
+    )  # fmt: skip
+    every: bool = switch("--all", "Print every key of the file.")
+    tensors: bool = switch("--tensors", "Print every tensor of the file.")
+    template: bool = switch("--template", "Print only the chat template.")
+    as_json: bool = switch("--json", "Print one JSON object; bytes as numbers.")
+    check: bool = switch("--check", "Exit with 3 if the model does not fit here.")
+    gpu_mem: str | None = option(
+        "--gpu-mem", "SIZE", "Compute for a GPU with this memory, e.g. 24G."
     )
-    template: Annotated[bool, typer.Option("--template", help="Print only the chat template.")] = (
-        False
-    )
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; bytes as numbers.")
-    ] = False
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit with 3 if the model does not fit here.")
-    ] = False
-    gpu_mem: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu-mem", metavar="SIZE", help="Compute for a GPU with this memory, e.g. 24G."
-        ),
-    ] = None
 
 
 def run(asked: InfoArguments, flags: dict[str, Any]) -> None:

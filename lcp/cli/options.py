@@ -19,14 +19,37 @@ from lcp.settings import OPTIONS
 
 Run = Callable[[Any, dict[str, Any]], None]
 
+_SHOWN = "typer"  # the key of a field's metadata for what typer shows
 _KIND = inspect.Parameter.KEYWORD_ONLY
 _HIDDEN = "_hidden"  # ends the parameter name of spellings that help does not list
+
+
+def argument(metavar: str, help: str, **more: Any) -> Any:
+    """A field of a command's dataclass: words of the command line."""
+    return _field(None, typer.Argument(metavar=metavar, help=help, **more))
+
+
+def option(flags: str, metavar: str, help: str, **more: Any) -> Any:
+    """A field of a command's dataclass: a flag with a value, in these spellings."""
+    return _field(None, typer.Option(*flags.split(), metavar=metavar, help=help, **more))
+
+
+def switch(flags: str, help: str) -> Any:
+    """A field of a command's dataclass: a flag without a value."""
+    return _field(False, typer.Option(*flags.split(), help=help))
+
+
+def _field(default: Any, shown: Any) -> Any:
+    return dataclasses.field(default=default, metadata={_SHOWN: shown})
 
 
 def command(arguments: type, run: Run, settings: Collection[str] = tuple(OPTIONS)) -> Any:
     """A function for typer, with a parameter for each field of the frozen dataclass `arguments`
     and one for each flag of these settings. It calls `run(arguments(...), {setting: text})`."""
     hints = get_type_hints(arguments, include_extras=True)
+    for f in dataclasses.fields(arguments):
+        if f.metadata:
+            hints[f.name] = Annotated[hints[f.name], f.metadata[_SHOWN]]
     own = [
         inspect.Parameter(f.name, _KIND, default=_default(f), annotation=hints[f.name])
         for f in dataclasses.fields(arguments)

@@ -7,15 +7,16 @@ The path of the file goes to stdout, everything else to stderr.
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lcp import words
-from lcp.cli import free_memory, model_lookup, pull_search, shell_completion
+from lcp.cli import free_memory, model_lookup, options, pull_search, shell_completion
 from lcp.cli.info_page import VERDICTS
+from lcp.cli.options import argument, option, switch
 from lcp.errors import DownloadError, NotHere, UsageError
 
 if TYPE_CHECKING:
@@ -24,41 +25,36 @@ if TYPE_CHECKING:
     from lcp.downloads.repo_files import ModelChoice, RepoFile, RepoModel
 
 
-def pull(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="Catalogue name or owner/repo[:QUANT].",
-            autocompletion=shell_completion.catalogue,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be downloaded, and stop.")
-    ] = False,
-    with_projector: Annotated[
-        bool, typer.Option("--with-projector", help="Also download the vision projector.")
-    ] = False,
-    search: Annotated[
-        str | None,
-        typer.Option("--search", metavar="WORDS", help="Search the Hub for repositories."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print search results as one JSON object per line.")
-    ] = False,
-) -> None:
+@dataclass(frozen=True)
+class PullArguments:
+    """What was typed after `lcp pull`."""
+
+    name: str | None = argument(
+        "NAME", "Catalogue name or owner/repo[:QUANT].",
+        autocompletion=shell_completion.catalogue,
+    )  # fmt: skip
+    dry_run: bool = switch("--dry-run", "Show what would be downloaded, and stop.")
+    with_projector: bool = switch("--with-projector", "Also download the vision projector.")
+    search: str | None = option("--search", "WORDS", "Search the Hub for repositories.")
+    as_json: bool = switch("--json", "Print search results as one JSON object per line.")
+
+
+def run(asked: PullArguments, _: dict[str, Any]) -> None:
     """Download a model and print its path. Without a name: list the catalogue.
 
     NAME may also be owner/repo/file.gguf or an address of huggingface.co, and end in @revision.
     """
-    if search is not None:
-        pull_search.show_search(f"{search} {name or ''}", as_json)
-    elif as_json:
+    if asked.search is not None:
+        pull_search.show_search(f"{asked.search} {asked.name or ''}", asked.as_json)
+    elif asked.as_json:
         raise UsageError("--json needs --search WORDS.")
-    elif name is None:
+    elif asked.name is None:
         pull_search.show_catalogue()
-    elif path := pull_model(name, dry_run, with_projector):
+    elif path := pull_model(asked.name, asked.dry_run, asked.with_projector):
         sys.stdout.write(f"{path}\n")
+
+
+pull = options.command(PullArguments, run, ())
 
 
 def find_or_pull(name: str, remember: bool) -> "Installed":
