@@ -106,12 +106,6 @@ def test_a_card_holds_more_the_larger_it_is(llama):
     assert layers[2] == ALL
 
 
-def test_without_a_gpu_a_small_one_is_imagined(llama):
-    seen = of(llama)
-    assert 0 < seen.on_small_gpu <= 33
-    assert of(llama, gpu_memory=8 * GIB).on_small_gpu is None
-
-
 def test_layers_that_were_asked_for(llama):
     seen = of(llama, gpu_memory=24 * GIB, n_gpu_layers=10)
     assert seen.choice.n_gpu_layers == 10

@@ -141,8 +141,8 @@ def _gpu(known: "Facts", outlook: "Outlook") -> str:
         total = (known.layers or 0) + 1
         return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
 
-    if outlook.on_small_gpu is not None:
-        return f"GPU: none found. One of 8 GB would hold {layers(outlook.on_small_gpu)} (about)."
+    if not outlook.machine.gpus:
+        return "GPU: none found. --gpu-mem 8G computes for one of 8 GB."
     names = [f"{gpu.title} ({size(gpu.free)} free)" for gpu in outlook.machine.gpus]
     return f"{', '.join(names)}: {layers(outlook.choice.n_gpu_layers)}."
 

@@ -10,18 +10,15 @@ from lcp.modelfile.context_and_gpu_layers import (
     SizeChoice,
     Verdict,
     choose_sizes,
-    fits_gpus,
     largest_context,
-    largest_number,
     verdict,
 )
 from lcp.modelfile.facts import Facts
-from lcp.modelfile.memory_needs import IMAGINED, ContextNeeds, Figures, MemoryNeeds, Wish, split
+from lcp.modelfile.memory_needs import IMAGINED, ContextNeeds, Figures, MemoryNeeds, Wish
 from lcp.modelfile.model_files import ModelFile
 
 KV_TYPES = ("f16", "q8_0")  # always shown
 _LEAST, _MOST = 2048, 1 << 20  # contexts that are shown, in tokens; more only if asked for
-SMALL_GPU = 8 * 10**9
 _UNTOLD = 32768  # if the file does not say what the model was trained for
 
 
@@ -38,7 +35,6 @@ class Outlook:
     fits: bool  # whether the choice fits in the free memory
     largest: int  # the largest context that fits, with the KV type of the choice; 0 if none does
     refused: str  # why llama.cpp refuses the choice
-    on_small_gpu: int | None  # without a GPU here: layers that one of 8 GB would hold
 
 
 def outlook(
@@ -87,7 +83,6 @@ def outlook(
         fits=chosen is not None and verdict(needs, chosen, machine) == "fits",
         largest=_largest(rows, figures, machine, choice, trained or _UNTOLD),
         refused=needs.refused.get(wish, ""),
-        on_small_gpu=None if machine.gpus else _layers_on_small_gpu(model, own, machine, blocks),
     )
 
 
@@ -119,16 +114,6 @@ def _largest(
         return [answers.get(-(-n // STEP) * STEP, False) for n in sizes]
 
     return largest_context(fits, high, low)  # which asks for `high` first: that is known
-
-
-def _layers_on_small_gpu(
-    model: ModelFile, needs: MemoryNeeds, machine: Machine, blocks: int
-) -> int:
-    """How many layers, the output among them, a GPU of 8 GB would hold."""
-    machine = _with_gpu(machine, SMALL_GPU)
-    return largest_number(
-        lambda layers: fits_gpus(split(needs, model.header, layers), machine), blocks + 1
-    )
 
 
 def _with_gpu(machine: Machine, size: int) -> Machine:

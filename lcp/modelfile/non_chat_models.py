@@ -17,15 +17,7 @@ _ENCODERS = {
 _DIFFUSION = ("dream", "llada", "llada-moe", "rnd1")
 _THE_MODEL = "Give the model's own file."
 _CHAT = "Choose a model whose name says chat, instruct or it."
-# general.type (gguf-py: GGUFType) -> what such a file is
-_TYPES = {
-    "adapter": ("a LoRA adapter, not a model", _THE_MODEL),
-    "mmproj": ("a projector for images or sound, not a model", _THE_MODEL),
-    "imatrix": ("an importance matrix for quantizing, not a model", _THE_MODEL),
-    "vocab": ("only a vocabulary, not a model", _THE_MODEL),
-}
 _ARCHITECTURES = {
-    "clip": _TYPES["mmproj"],
     "controlvector": ("a control vector, not a model", _THE_MODEL),
     "wavtokenizer-dec": ("an audio decoder, not a chat model", _CHAT),
     **dict.fromkeys(_DIFFUSION, ("a diffusion model, which lcp cannot chat with", _CHAT)),
@@ -72,14 +64,15 @@ def _other(header: Header, values: Mapping[str, Any], arch: str) -> tuple[str, s
     pooling = header.arch_number("pooling_type")
     if header.endian == "big":
         return "a big-endian file, which this machine cannot run", "Get a little-endian one."
-    if found := _TYPES.get(header.text("general.type")) or _ARCHITECTURES.get(arch):
-        return found
+    kind = gguf_kinds.by_header(arch, header.text("general.type"))
     if "adapter.type" in values:
-        return _TYPES["adapter"]
-    if any(key.startswith("imatrix.") for key in values):
-        return _TYPES["imatrix"]
-    if gguf_kinds.by_header(arch, "") == gguf_kinds.DRAFT:
-        return "a draft model, which only speeds up the model it was made for", _THE_MODEL
+        kind = gguf_kinds.ADAPTER
+    elif any(key.startswith("imatrix.") for key in values):
+        kind = gguf_kinds.MATRIX
+    if kind:
+        return f"{kind}, not a model", _THE_MODEL
+    if found := _ARCHITECTURES.get(arch):
+        return found
     if pooling == _RANK or f"{arch}.classifier.output_labels" in values:
         return "a reranker, not a chat model", _CHAT
     if arch in _ENCODERS or pooling or values.get(f"{arch}.attention.causal") is False:

@@ -1,4 +1,4 @@
-"""History: earlier messages, kept on disk and suggested while a person types."""
+"""History: earlier messages, kept on disk."""
 
 import json
 import os
@@ -6,14 +6,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from prompt_toolkit.auto_suggest import AutoSuggest, Suggestion
-from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.document import Document
 from prompt_toolkit.history import History
 
 LONGEST = 50_000  # characters of a message that is kept on disk
 READ = 1 << 20  # bytes at the end of the file that are recalled
-SUGGESTED = 1_000  # newest messages that are looked at for a suggestion, at each key
 
 
 class HistoryFile(History):
@@ -51,24 +47,3 @@ class HistoryFile(History):
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(json.dumps(text) + "\n")
-
-    def newest(self) -> Iterable[str]:
-        """The newest messages, newest first, without copying the others."""
-        return self._loaded_strings[:SUGGESTED]
-
-
-class SuggestFromHistory(AutoSuggest):
-    """Suggests the rest of the newest message that begins with the typed text."""
-
-    def __init__(self, history: HistoryFile) -> None:
-        self._history = history
-
-    def get_suggestion(self, buffer: Buffer, document: Document) -> Suggestion | None:
-        typed = document.text
-        if not typed.strip():
-            return None
-        for earlier in self._history.newest():
-            if earlier.startswith(typed):
-                rest, _, _ = earlier[len(typed) :].partition("\n")
-                return Suggestion(rest) if rest else None
-        return None

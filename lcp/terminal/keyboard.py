@@ -21,6 +21,7 @@ from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application, get_app_or_none, run_in_terminal
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import vi_navigation_mode
@@ -37,7 +38,7 @@ from lcp.terminal import toolbar
 from lcp.terminal.clean import SIGNS
 from lcp.terminal.editor import edit
 from lcp.terminal.graphemes import SideBySide
-from lcp.terminal.history import HistoryFile, SuggestFromHistory
+from lcp.terminal.history import HistoryFile
 from lcp.terminal.key_bindings import bindings
 from lcp.terminal.long_pastes import LongPastes
 from lcp.terminal.signals import LEAVING, handling
@@ -132,7 +133,7 @@ class Keyboard:
             multiline=True,
             prompt_continuation="  ",
             history=earlier,
-            auto_suggest=SuggestFromHistory(earlier),
+            auto_suggest=AutoSuggestFromHistory(),
             completer=LineCompleter(options.commands, options.paths),
             complete_while_typing=False,
             key_bindings=bindings(self._pastes, self._edit, lambda: self._given),
