@@ -7,7 +7,7 @@ Times are in seconds, sizes of a context in tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -53,6 +53,8 @@ class Request:
     constraint: Constraint | None = None  # applies to the answer, not to its thinking
     loop_guard: bool = False  # an answer that repeats itself is cut
     speculate: bool = False  # the engine may draft tokens that the text repeats
+    chosen: frozenset[str] = frozenset()  # the settings that a person chose, by name
+    probs: bool = False  # the probabilities of its tokens will be asked for
 
     @classmethod
     def by(
@@ -68,6 +70,8 @@ class Request:
             thinking_tokens=settings.thinking_tokens,
             loop_guard=settings.loop_guard == "on",
             speculate=settings.speculate == "auto",
+            chosen=settings.chosen,
+            probs=settings.token_probs == "on",
             **more,
         )
 
@@ -80,6 +84,13 @@ class Loading:
     """How much of the model is loaded, 0..1."""
 
     fraction: float
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What the engine waits for, in words, while it can tell no numbers."""
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +210,20 @@ class ContextStays:
     free: int | None
 
 
-Remark = ThinkingEnded | Repetition | NoTokenFits | ContextStays
+@dataclass(frozen=True)
+class ConnectionLost:
+    """The connection to the server broke in the middle of the answer. `why`: in a few words."""
+
+    why: str
+
+
+Remark = ThinkingEnded | Repetition | NoTokenFits | ContextStays | ConnectionLost
+
+
+def room_in(size: int, max_tokens: int | None) -> int:
+    """Tokens a prompt may have in a context of `size` so that an answer of `max_tokens` fits after
+    it: at least half of the context. Without a limit, a quarter is left for the answer."""
+    return size - min(max_tokens or size // 4, size // 2)
 
 
 @dataclass(frozen=True)
@@ -215,7 +239,7 @@ Made = TypeVar("Made")
 
 
 class Task(Protocol[Result]):
-    """Work on the engine's thread. Iterating it gives Loading or Progress until it ends."""
+    """Work on the engine's thread. Iterating it gives Loading, Waiting or Progress."""
 
     @property
     def done(self) -> bool:
@@ -235,7 +259,8 @@ class Task(Protocol[Result]):
 
 
 class Reply(Protocol):
-    """An answer while it is generated: iterate it for Progress and Chunks; then the rest is known.
+    """An answer while it is generated: iterate it for Waiting, Progress and Chunks. Then the
+    rest is known.
 
     `sampled` are the ids of all its tokens, `tokens` those of its text ([] where they do not spell
     it). The first `before` of `sampled` were in the answer that it continues.
@@ -251,7 +276,7 @@ class Reply(Protocol):
     remark: Remark | None
     stats: Stats
 
-    def __iter__(self) -> Iterator[Chunk | Progress]: ...
+    def __iter__(self) -> Iterator[Chunk | Progress | Waiting]: ...
 
 
 class Engine(Protocol):
@@ -283,8 +308,17 @@ class Engine(Protocol):
         """Tells this model from every other."""
 
     @property
-    def recommended(self) -> Mapping[str, Any]:
-        """The settings that the model's makers recommend in its file."""
+    def name(self) -> str:
+        """The name under which lcp finds this model again; "" if it is the one it was asked for."""
+
+    @property
+    def recommended(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings that come with the model: the layer they belong to (see settings.Layers),
+        and its values."""
+
+    @property
+    def ignored(self) -> Collection[str]:
+        """The settings that have no effect with this engine."""
 
     @property
     def made_with(self) -> Mapping[str, Any]:
@@ -315,6 +349,10 @@ class Engine(Protocol):
     # counting
 
     @property
+    def counts(self) -> bool:
+        """Whether it counts tokens; else the numbers are estimates."""
+
+    @property
     def held(self) -> int:
         """Tokens in the KV cache."""
 
@@ -325,7 +363,7 @@ class Engine(Protocol):
         """Tokens of the prompt that asks for an answer to these messages."""
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
-        """Tokens of the context that these messages take, at most all."""
+        """Tokens of the context that these messages take, at most all. Never waits."""
 
     def tokens(self, text: str) -> int:
         """Tokens of a text."""
@@ -377,11 +415,11 @@ class Engine(Protocol):
     def probs(
         self,
         messages: Sequence[PromptMessage],
-        answer: Sequence[int],
+        answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
     ) -> Task[list[TokenProb]]:
-        """The probabilities of an answer's tokens; iterating gives Progress. `free` gives the bytes
-        of free memory. `stop` ends it early, with fewer tokens."""
+        """The probabilities of the tokens of an answer by this model; iterating gives Progress.
+        `free` gives the bytes of free memory. `stop` ends it early, with fewer tokens."""
 
     def observe(
         self,

@@ -14,6 +14,9 @@ LcpError                    a sentence: what failed, why, and what to type next
 ├── ContextFull             the KV cache has no free cell
 ├── AnswerDoesNotMatch      an answer to continue does not match the constraint
 ├── NotSupported            this engine cannot do that
+├── ServerError             a server cannot be reached, or answers with an error
+│   ├── Miscounted          the prompt has more tokens than the engine counted
+│   └── ChooseModel         a server has several models, and none was named
 ├── DownloadError           a file cannot be downloaded, or not be saved here
 └── SessionError            a saved chat cannot be found, read or written
     ├── NoSavedChat         there is no saved chat at all
@@ -119,6 +122,32 @@ class AnswerDoesNotMatch(LcpError):
 
 class NotSupported(LcpError):
     """This engine cannot do what was asked."""
+
+
+class ServerError(LcpError):
+    """A server cannot be reached, or answers with an error. status: the HTTP status, if any.
+    retry_after: seconds that it wants to be left alone; None if trying again is of no use."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after
+
+
+class Miscounted(ServerError):
+    """The prompt has more tokens than the engine counted: `tokens` for a context of `size`, 0 for
+    what the server does not tell. The engine counts right from now on: ask it again."""
+
+    def __init__(self, message: str, tokens: int, size: int) -> None:
+        super().__init__(message, status=400)
+        self.tokens, self.size = tokens, size
+
+
+class ChooseModel(ServerError):
+    """A server has several models, and none of them was named."""
+
+    exit_code = 2
 
 
 class DownloadError(LcpError):

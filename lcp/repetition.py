@@ -15,7 +15,7 @@ PERIOD = 512  # tokens of the longest cycle that is looked for
 EVERY = 16  # tokens between two looks
 
 
-def period(tokens: Sequence[int]) -> int:
+def period(tokens: Sequence[object]) -> int:
     """The tokens of the shortest cycle that the end of `tokens` consists of; 0 when none does."""
     n = len(tokens)
     for size in range(1, min(PERIOD, n // TIMES) + 1):
@@ -25,7 +25,7 @@ def period(tokens: Sequence[int]) -> int:
     return 0
 
 
-def repetition(tokens: Sequence[int], size: int) -> Repetition:
+def repetition(tokens: Sequence[object], size: int) -> Repetition:
     """How often the cycle of `size` tokens at the end came."""
     filled = size
     while filled < len(tokens) and tokens[-filled - 1] == tokens[-filled - 1 + size]:

@@ -88,6 +88,9 @@ class Settings:
         None, "Persona: a table [persona.NAME] of config.toml.", "--persona", "NAME", none=None
     )
     model: str | None = _text(None, "Model to use when none is named.")
+    server: str | None = _text(
+        None, "Chat with a model on this server.", "--server", "URL|NAME", none=None
+    )
     system: str | None = _text(
         None, "System prompt: how the model should behave.", "-s --system", "TEXT|@FILE", none=""
     )
@@ -125,6 +128,10 @@ class Settings:
     speculate: str = _choice(
         "Draft text that repeats the chat, and check it in one batch.", "--speculate", "auto", "off"
     )
+    token_probs: str = _choice(
+        "Ask a server for the probabilities that /probs and /fork need.", "--token-probs",
+        "off", "on",
+    )  # fmt: skip
     keys: str = _choice("Key bindings of the line editor.", "--keys", "emacs", "vi")
     think: str = _choice(
         "Thinking before the answer; hide does not show it.", "--think", "on", "off", "hide"
@@ -149,6 +156,12 @@ class Settings:
     def value(self, name: str) -> Any:
         """The value of a setting by its name."""
         return getattr(self.sampling if name in _SAMPLING else self, name)
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """The names of the settings that a person chose."""
+        own = ("default", "model file", "models.toml", "server")
+        return frozenset(name for name, source in self.sources.items() if source not in own)
 
     @property
     def thinking_tokens(self) -> int | None:
@@ -190,6 +203,8 @@ class Layers:
     operation gives new Layers.
     """
 
+    # What a server says that it uses; None for what it decides without saying.
+    server: Mapping[str, Any] = _layer("server")
     model_file: Mapping[str, Any] = _layer("model file")  # the GGUF's own general.sampling.*
     catalog: Mapping[str, Any] = _layer("models.toml")
     config: Mapping[str, Any] = _layer("config.toml")
@@ -206,8 +221,10 @@ class Layers:
         for layer in dataclasses.fields(self):
             source = layer.metadata["source"]
             for name, raw in getattr(self, layer.name).items():
-                values[name] = check(name, raw, source)
                 sources[name] = source
+                if raw is None and layer.name == "server":
+                    continue
+                values[name] = check(name, raw, source)
         sampling = Sampling(**{name: values.pop(name) for name in _SAMPLING if name in values})
         return Settings(sampling=sampling, sources=sources, **values)
 
@@ -225,7 +242,7 @@ class Layers:
 
     def with_model(self, recommended: Mapping[str, Any]) -> "Layers":
         """For another model, which the catalogue has these recommendations for."""
-        return replace(self, catalog=dict(recommended), model_file={})
+        return replace(self, catalog=dict(recommended), model_file={}, server={})
 
     def resuming(self, values: Mapping[str, Any]) -> "Layers":
         """For a conversation in which these values were set."""
@@ -248,11 +265,15 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def from_file(path: Path) -> dict[str, Any]:
     """The top-level values of a config.toml; none if there is no such file.
 
-    TOML allows no key that is both a value and a table: `persona.default` is the setting `persona`.
+    TOML allows no key that is both a value and a table: `persona.default` is the setting `persona`,
+    and `server.default` the setting `server`.
     """
     tables = toml_file(path)
     default = _persona_tables(tables).get("default")
     values = {} if default is None or isinstance(default, dict) else {"persona": default}
+    server = tables.get("server")
+    if isinstance(server, dict) and isinstance(server.get("default"), str):
+        values["server"] = server["default"]
     return values | {n: v for n, v in tables.items() if not isinstance(v, dict) or _is_json(n)}
 
 
@@ -274,13 +295,13 @@ def persona(tables: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, 
     """The values of this persona. SettingsError names the one that was probably meant."""
     if name in tables:
         return tables[name]
-    near = _near(name, tables)
+    close = near(name, tables)
     known = f"Known are: {', '.join(tables)}." if tables else "config.toml has no [persona.NAME]."
-    hint = f"Did you mean {near[0]}?" if near else known
+    hint = f"Did you mean {close[0]}?" if close else known
     raise SettingsError(f"There is no persona called {name}. {hint}")
 
 
-def _near(name: str, known: Iterable[str]) -> list[str]:
+def near(name: str, known: Iterable[str]) -> list[str]:
     """The known name that was probably meant, if any."""
     import difflib
 
@@ -309,8 +330,8 @@ def check(name: str, raw: Any, source: str) -> Any:
     """
     option = OPTIONS.get(name)
     if option is None:
-        near = _near(name, OPTIONS)
-        hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIONS)}."
+        close = near(name, OPTIONS)
+        hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(OPTIONS)}."
         raise SettingsError(f"There is no setting called {name} ({source}). {hint}")
     rule = option.metadata
     if "low" in rule:

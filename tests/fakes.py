@@ -76,7 +76,10 @@ class ScriptedEngine(Words):
         """`fails`: why it cannot be loaded."""
         super().__init__(size)
         self.identity = "scripted"
-        self.recommended: Mapping[str, Any] = {}
+        self.name = ""
+        self.recommended: Mapping[str, Mapping[str, Any]] = {}
+        self.ignored: Sequence[str] = ()
+        self.counts = True
         self.asked: list[Request] = []
         self.variables: Mapping[str, Any] = {}
         self.raw = False
@@ -141,7 +144,7 @@ class ScriptedEngine(Words):
     def probs(
         self,
         messages: Sequence[PromptMessage],
-        answer: Sequence[int],
+        answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[list[TokenProb]]:
         return _done(_refuse)

@@ -96,7 +96,9 @@ def test_what_else_a_token_could_have_been(chat):
 
 def test_a_fork_goes_on_with_the_alternative(chat):
     first = chat.ask("Hi.")
-    rows = chat.engine.probs([PromptMessage("user", "Hi.")], first.sampled).result()
+    rows = chat.engine.probs(
+        [PromptMessage("user", "Hi.")], PromptMessage("", "", tokens=tuple(first.sampled))
+    ).result()
     others = [other.text for other in rows[9].others]
     k = next(
         i
@@ -119,7 +121,9 @@ def test_a_fork_goes_on_with_the_alternative(chat):
 
 def test_a_fork_that_cannot_be_leaves_the_answer(chat):
     answer = chat.ask("Hi.")
-    rows = chat.engine.probs([PromptMessage("user", "Hi.")], answer.sampled).result()
+    rows = chat.engine.probs(
+        [PromptMessage("user", "Hi.")], PromptMessage("", "", tokens=tuple(answer.sampled))
+    ).result()
     k = next(i for i, o in enumerate(rows[3].others, 1) if not re.fullmatch("[a-z ]", o.text))
     for line in (f"/fork 4 {k}", "/fork", "/fork 4", "/fork 99 1", "/fork 1 99", "/fork a b"):
         with pytest.raises(LcpError):

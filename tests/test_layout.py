@@ -12,7 +12,7 @@ from lcp.commands.command_table import TABLE
 
 LCP = Path(__file__).parents[1] / "lcp"
 FILES = sorted(LCP.rglob("*.py"))
-ROOMS = ("engine", "modelfile", "session", "terminal", "downloads", "look")
+ROOMS = ("engine", "remote", "modelfile", "session", "terminal", "downloads", "look")
 FOLDERS = ("cli", "cli.look", "commands", "chat", *ROOMS)
 # An import points to a lower number, or stays in its own folder.
 LEVELS = {
@@ -28,6 +28,8 @@ LEVELS = {
     "worker": 1.5,
     "engine_interface": 1.2,
     "settings": 1,
+    "server_tables": 1.2,
+    "server_address": 0.5,
     "gguf_kinds": 0,
     "inner_module": 0,
     "child_process": 0,
@@ -55,7 +57,7 @@ OWNERS = {
     "numpy": ("engine/observe.py", "look", "modelfile/weights.py"),
     "huggingface_hub": ("downloads",),
     "filelock": ("downloads/hub_cache.py",),
-    "httpx2": ("downloads/hub_client.py",),
+    "httpx2": ("downloads/hub_client.py", "remote/wire.py"),
     "truststore": ("downloads/http.py",),
     "rich": ("terminal",),
     "markdown_it": ("terminal/markdown.py",),

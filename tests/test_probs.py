@@ -18,6 +18,11 @@ from lcp.settings import Sampling, Settings
 STORY = [PromptMessage("user", "Tell me a story of a cat and a mouse.")]
 
 
+def drawn(ids):
+    """An answer of these tokens."""
+    return PromptMessage("assistant", "", "", tuple(ids))
+
+
 @pytest.fixture
 def engine(tiny):
     engines = []
@@ -63,7 +68,7 @@ def test_they_are_the_softmax_of_the_logits(engine, kind):
     one = engine(kind)
     answer = said(one)
     assert len(answer) > 2 * probs.ROWS
-    rows = one.probs(STORY, answer).result()
+    rows = one.probs(STORY, drawn(answer)).result()
     right = expected(one, answer)
     assert [row.token for row in rows] == answer
     for i, (row, token) in enumerate(zip(rows, answer, strict=True)):
@@ -82,7 +87,7 @@ def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
     for each in (one, untouched):
         answer = said(each, 20)
     held = list(one._loaded.context.tokens)
-    one.probs(STORY, answer).result()
+    one.probs(STORY, drawn(answer)).result()
     assert one._loaded.context.tokens == held
     assert said(one, 20, seed=4) == said(untouched, 20, seed=4)
 
@@ -90,10 +95,10 @@ def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
 def test_what_was_measured_is_not_measured_again(engine):
     one = engine()
     answer = said(one)
-    first = one.probs(STORY, answer)
+    first = one.probs(STORY, drawn(answer))
     steps = [step for step in first if isinstance(step, Progress)]
     assert steps[-1].done == steps[-1].total > 0
-    again = one.probs(STORY, answer)
+    again = one.probs(STORY, drawn(answer))
     assert list(again) == []
     assert again.result() == first.result()
 
@@ -101,7 +106,7 @@ def test_what_was_measured_is_not_measured_again(engine):
 def test_an_answer_of_one_token(engine):
     one = engine()
     answer = said(one, 1)
-    (row,) = one.probs(STORY, answer).result()
+    (row,) = one.probs(STORY, drawn(answer)).result()
     assert row.p == pytest.approx(expected(one, answer)[0, answer[0]], rel=1e-2)
 
 
@@ -110,20 +115,20 @@ def test_it_can_be_stopped_and_then_be_asked_for_again(engine):
     one = engine(size=4096)
     long = [PromptMessage("user", "x" * 3000)]
     answer = said(one, 70, long)
-    task = one.probs(long, answer)
+    task = one.probs(long, drawn(answer))
     for step in task:
         if step.done:
             one.stop()
     assert len(task.result()) < 70
-    assert len(one.probs(long, answer).result()) == 70
+    assert len(one.probs(long, drawn(answer)).result()) == 70
 
 
 def test_what_does_not_fit_is_refused_with_the_bytes(engine):
     one = engine()
     answer = said(one)
     with pytest.raises(NotEnoughMemory, match=r"about [0-9.]+ MB.* 1 byte"):
-        one.probs(STORY, answer, lambda: 1).result()
-    assert one.probs(STORY, answer, lambda: 10 << 20).result()
+        one.probs(STORY, drawn(answer), lambda: 1).result()
+    assert one.probs(STORY, drawn(answer), lambda: 10 << 20).result()
 
 
 @pytest.mark.slow
@@ -135,7 +140,7 @@ def test_the_real_model_is_sure_of_tokyo(engine, smollm2):
     ]
     reply = one.reply(Request(question, Sampling(temp=0), 20))
     list(reply)
-    rows = one.probs(question, reply.sampled).result()
+    rows = one.probs(question, drawn(reply.sampled)).result()
     (tokyo,) = (row for row in rows if row.text == " Tokyo")
     assert tokyo.p > 0.5
     assert tokyo.others[0].text == " Tokyo"

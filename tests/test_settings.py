@@ -34,8 +34,8 @@ def test_without_layers_everything_is_a_default():
 
 def test_the_order_of_the_layers():
     assert tuple(SOURCES.values()) == (
-        "model file", "models.toml", "config.toml", "conversation", "persona", "environment",
-        "flag", "/set",
+        "server", "model file", "models.toml", "config.toml", "conversation", "persona",
+        "environment", "flag", "/set",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ the command to type next."""
 from lcp import words
 from lcp.engine_interface import (
     ContextStays,
+    ConnectionLost,
     NoTokenFits,
     Progress,
     Remark,
@@ -64,6 +65,11 @@ def remark(remark: Remark) -> str:
             return (
                 f"Stopped: the answer was repeating itself (the last {what}, {times} times). "
                 "/set repeat_penalty 1.1 and /retry, or /set loop_guard off."
+            )
+        case ConnectionLost(why):
+            return (
+                f"The connection to the server broke: {why.rstrip('.')}. lcp keeps what came of "
+                "the answer; /retry answers again."
             )
         case NoTokenFits(why):
             return (

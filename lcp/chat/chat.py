@@ -25,8 +25,9 @@ from lcp.engine_interface import (
     Request,
     Stats,
     Task,
+    Waiting,
 )
-from lcp.errors import ContextFull, LcpError, NotSupported, TooLong
+from lcp.errors import ContextFull, LcpError, Miscounted, NotSupported, TooLong
 from lcp.session.conversation import ONE_SHOT, Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
@@ -210,6 +211,8 @@ class Chat:
             for step in self.loading:
                 if isinstance(step, Loading):
                     self.screen.progress(f"loading {name} ({100 * step.fraction:.0f} %)")
+                elif isinstance(step, Waiting):
+                    self.screen.progress(step.what)
         finally:
             self.screen.clear_progress()
         why = ""
@@ -217,7 +220,10 @@ class Chat:
             with suppress(NotSupported):
                 why = self._restoring.result()
         self.loading = None
-        self.use(replace(self.layers, model_file=dict(self.engine.recommended)))
+        self.use(replace(self.layers, **self.engine.recommended))
+        if self.engine.name and self.engine.name != self.model:
+            self.model = self.engine.name
+            self.keep(self.conversation.set(model=self.model))
         asked = [n for n, s in self.settings.sources.items() if s in ("flag", "environment")]
         for notice in [*self.engine.notices(), *self.unsupported(asked)]:
             self.screen.notice(answer_notices.about_model(notice))
@@ -252,6 +258,8 @@ class Chat:
         size = self.engine.size
         try:
             return self._fitted(begun, asked, said)
+        except Miscounted:  # the engine counts right now: other turns leave
+            return self._fitted(begun, asked, said)
         except ContextFull:
             if self.engine.size == size:
                 raise
@@ -276,6 +284,9 @@ class Chat:
         if asked:  # during `fit`
             self.engine.stop()
         for item in reply:
+            if isinstance(item, Waiting):
+                self.screen.progress(item.what)
+                continue
             if isinstance(item, Progress):
                 self._say_progress(item, window, started, held)
                 continue
@@ -294,7 +305,10 @@ class Chat:
         self.screen.progress("writing a note on the turns that leave")
         sampling = replace(self.settings.sampling, temp=0)
         most = min(NOTE_TOKENS, self.engine.size // 8)
-        reply = self.engine.reply(Request(messages, sampling, max_tokens=most, thinking_tokens=0))
+        chosen = self.settings.chosen | {"temp"}
+        reply = self.engine.reply(
+            Request(messages, sampling, max_tokens=most, thinking_tokens=0, chosen=chosen)
+        )
         for _ in reply:
             pass
         text = reply.text.strip()

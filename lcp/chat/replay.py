@@ -11,7 +11,7 @@ from typing import Any
 from lcp import words
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
-from lcp.engine_interface import Engine, Progress, PromptMessage, Reply, Request
+from lcp.engine_interface import Chunk, Engine, Progress, PromptMessage, Reply, Request
 from lcp.errors import LcpError, SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name
@@ -124,7 +124,7 @@ class Replay:
         if answer.ended == "edited":
             raise SessionError("a person wrote it")
         if not answer.ids:
-            raise SessionError("it has no tokens")
+            raise SessionError("it has no tokens, as if a server generated it")
         if not isinstance(sampling, dict) or answer.seed is None:
             raise SessionError("its sampling is not in the log")
         made = {**sampling, "seed": answer.seed, "ctx_size": answer.stats.get("ctx_size"), **known}
@@ -139,6 +139,8 @@ class Replay:
         if self._engine is None or wanted != self._loaded:
             self._close()
             found = self._services.find(answer.model)
+            if found.path is None:
+                raise SessionError("a server generated it, which has other tokens each time")
             self._file = found.path.name
             self._tell(f"loading {plain_name(answer.model)}")
             self._engine = self._services.engine(found, settings, conversation.created)
@@ -173,7 +175,7 @@ class Replay:
         for item in reply:
             if isinstance(item, Progress):
                 self._tell(f"turn {told.turn}: reading {item.done:,}/{item.total:,} tokens")
-            else:
+            elif isinstance(item, Chunk):
                 generated += item.tokens
                 self._tell(f"turn {told.turn}: {generated:,} of {told.tokens:,} tokens")
         return reply

@@ -30,16 +30,21 @@ def save(chat: Chat) -> None:
     if again < WORTH_SAVING and (again or not path.exists()):
         path.unlink(missing_ok=True)  # it has an older state of this chat
         return
-    chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")
+    with suppress(NotSupported):
+        _write(chat, path, again, limit)
+
+
+def _write(chat: Chat, path: Path, again: float, limit: int) -> None:
+    """Write the file; NotSupported if the engine has no cache here. `again`: seconds that reading
+    would take."""
     task = chat.engine.save(path)
+    chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")
     with stopping(chat.engine.stop):
         try:
             while not task.done:
                 if pressed(CTRL_D, 0.05):
                     chat.engine.stop()
             size = task.result()
-        except NotSupported:
-            return
         except OSError as error:
             chat.screen.notice(f"The KV cache is not saved: {error.strerror or error}.")
             return

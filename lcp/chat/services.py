@@ -11,19 +11,26 @@ from typing import Any
 
 from lcp import paths
 from lcp.engine_interface import Engine
-from lcp.errors import ModelNotFound
+from lcp.errors import ModelNotFound, NotSupported
 from lcp.session.store import Store
 from lcp.settings import Settings
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model on this computer."""
+    """A model on this computer, or on a server."""
 
     name: str  # finds it again, from any folder
-    path: Path
+    path: Path | None  # None: on the server of that name
     settings: Mapping[str, Any] = field(default_factory=dict)  # that the catalogue recommends
     notices: tuple[str, ...] = ()  # on recommendations without meaning
+
+    @property
+    def file(self) -> Path:
+        """Its file; NotSupported for a model on a server."""
+        if self.path is None:
+            raise NotSupported(f"{self.name} is on a server. This needs a model on this computer.")
+        return self.path
 
 
 def _nothing(name: str) -> FoundModel:
@@ -35,7 +42,7 @@ def _nothing(name: str) -> FoundModel:
 def _engine(found: FoundModel, settings: Settings, now: datetime) -> Engine:
     from lcp.engine.engine import LlamaEngine
 
-    return LlamaEngine(found.path, settings, now=now)
+    return LlamaEngine(found.file, settings, now=now)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lcp.chat.chat import Chat
 from lcp.chat.services import FoundModel
 from lcp.errors import LcpError, NotEnoughMemory
 from lcp.session.conversation import Conversation
+from lcp.session.export import plain_name
 from lcp.session.log import Log
 from lcp.settings import Layers
 from lcp.terminal.signals import leave, stopping
@@ -39,8 +40,7 @@ def change(
     loaded, the error is raised and `chat` continues."""
     old = chat.engine
     back = chat.services.find(chat.model)
-    free = chat.services.free_memory()
-    both = free is not None and PLENTY * paths.model_size(found.path) < free
+    both = found.path is None or _plenty(chat, found.path)
     layers = layers.with_model(found.settings)
 
     def begin() -> Chat:
@@ -69,12 +69,18 @@ def change(
             engine = chat.services.engine(back, chat.layers.resolve(), chat.conversation.created)
             chat.run_on(engine)
             _load(chat, chat.log.path and chat.log.path.with_suffix(".kv"))
-        chat.screen.notice(f"Still using {Path(chat.model).name}.")
+        chat.screen.notice(f"Still using {plain_name(chat.model)}.")
         raise
     for notice in found.notices:
         chat.screen.notice(notice)
     old.close()
     return new
+
+
+def _plenty(chat: Chat, path: Path) -> bool:
+    """Whether there is memory for this model beside the loaded one."""
+    free = chat.services.free_memory()
+    return free is not None and PLENTY * paths.model_size(path) < free
 
 
 def _load(chat: Chat, saved: Path | None) -> None:

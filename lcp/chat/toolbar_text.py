@@ -90,6 +90,7 @@ class Status:
         parts = [(hint.rstrip("."), "warn") for hint in attached.hints[:1]]
         if draft.refused:
             # one short part: a narrow terminal must show what to do
+            about = about or "about " * (not self._chat.engine.counts)
             share = 100 * draft.prompt / self._chat.engine.size
             why, ways = draft.refused.why.removeprefix("this "), ways_to_fit(draft.refused)
             parts = [(f"context {about}{share:.0f} %: {why}; {ways}", "bad")]
@@ -116,6 +117,7 @@ class Status:
             plus, tokens, about = f"+{draft.prompt - used:,}", draft.prompt, "about " * draft.about
         share = tokens / size
         style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
+        about = about or "about " * (not self._chat.engine.counts)
         return [(f"context {about}{used:,}{plus}/{size:,} ({100 * share:.0f} %)", style)]
 
     def _tokens(self) -> int:

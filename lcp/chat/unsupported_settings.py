@@ -13,6 +13,12 @@ def unsupported(
 ) -> list[str]:
     """A sentence on each of these settings that has no effect; `system` is the system text of the
     chat. Ask when a person chooses a setting, not when the chat is resumed."""
+    ignored = [name for name in names if name in engine.ignored]
+    if ignored:
+        return [
+            f"No effect on this server: {', '.join(ignored)}.",
+            *unsupported({*names} - {*ignored}, engine, settings, system),
+        ]
     if settings.raw == "on":
         chosen = settings.sources["system"] not in ("default", "models.toml")
         chosen |= system != settings.system

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp import paths
-from lcp.cli import model_lookup, option_files, options, shell_completion, stdin
+from lcp.cli import model_lookup, option_files, options, servers, shell_completion, stdin
 from lcp.cli.chat_services import find
 from lcp.cli.chat_services import services as chat_services
 from lcp.cli.new_or_resumed import open_conversation
@@ -128,7 +128,7 @@ def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
     if persona is not None:
         layers = replace(layers, persona=persona)
         settings = layers.resolve()
-    model, question = _question(asked)
+    model, question = _question(asked, settings)
     piped = stdin.is_piped()
     if asked.lines and not piped:
         raise UsageError("--lines reads stdin. Pipe questions in: lcp chat --lines < FILE")
@@ -164,11 +164,16 @@ def _persona(
     return None
 
 
-def _question(asked: ChatArguments) -> tuple[str | None, str]:
-    """The name of the model, if there is one, and the question."""
-    model, words = asked.model, asked.words or []
-    if model is None and words and model_lookup.is_model(words[0]):
+def _question(asked: ChatArguments, settings: "Settings") -> tuple[str | None, str]:
+    """The name of the model, if there is one, and the question. With --server, -m names a model of
+    that server; without the flag, a model that is named is stronger than the server of the
+    settings."""
+    model, words, server = asked.model, asked.words or [], settings.server
+    flag = settings.sources["server"] == "flag"
+    if model is None and words and not (server and flag) and model_lookup.is_model(words[0]):
         model, *words = words
+    elif server and (flag or model or not (asked.resume or asked.resume_last)):
+        model = servers.chosen(server, model)
     return model, " ".join([*words, *([asked.prompt] if asked.prompt else [])])
 
 

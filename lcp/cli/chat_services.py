@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcp import paths
-from lcp.cli import free_memory, model_lookup
+from lcp.cli import free_memory, model_lookup, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
     first: list[Path] = []
 
     def engine(found: "FoundModel", settings: "Settings", now: "datetime") -> "Engine":
+        if found.path is None:
+            return servers.engine(found.name, settings)
         from lcp.chat import memory_fit
         from lcp.downloads import pulls_and_uses
         from lcp.engine import cpu_check, llama_library
@@ -54,10 +56,13 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 
 
 def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundModel":
-    """The model with this name or path, found by `look`, with its recommended settings."""
+    """The model with this name or path, found by `look`, with its recommended settings; or the
+    server with this name or address."""
     from lcp.chat.services import FoundModel
     from lcp.recommended_settings import usable
 
+    if address := servers.named(name):
+        return FoundModel(address.name, None)
     model = (look or model_lookup.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
     again = model.name if model.stored else absolute(name)

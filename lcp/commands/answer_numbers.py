@@ -115,14 +115,15 @@ def own_answer(chat: Chat) -> Message:
     answer = turns_of(chat)[-1].answer
     if answer is None:
         raise LcpError("This question has no answer yet. /retry answers it.")
-    if not answer.ids or answer.fingerprint != chat.engine.identity:
+    if answer.fingerprint != chat.engine.identity:
         raise LcpError("This model did not generate this answer. Generate one with /retry.")
     return answer
 
 
 def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     """The probabilities of the answer's tokens, evaluated again in a separate context."""
-    task = chat.engine.probs(prompt_messages(chat), answer.ids, chat.services.free_memory)
+    asked_for = PromptMessage("assistant", answer.content, answer.thinking, answer.ids)
+    task = chat.engine.probs(prompt_messages(chat), asked_for, chat.services.free_memory)
     with stopping(chat.engine.stop) as asked:
         for step in task:
             if asked:  # perhaps before it started
@@ -133,7 +134,7 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
         rows = task.result()
     chat.screen.clear_progress()
     leave(asked)
-    if len(rows) < len(answer.ids):
+    if asked:
         raise LcpError("Stopped. Type the command again to continue.")
     return rows
 

@@ -8,6 +8,7 @@ from lcp.chat.chat import Chat
 from lcp.chat.services import FoundModel
 from lcp.commands.command import Candidate, command
 from lcp.errors import LcpError
+from lcp.session.export import plain_name
 
 
 def candidates(chat: Chat, begun: str) -> Iterable[Candidate]:
@@ -31,9 +32,9 @@ def model(chat: Chat, name: str) -> Chat | None:
         raise LcpError(f"This chat already uses {name}. /model lists the others.")
     chat.ready()
     chat = switch.change(chat, found, chat.conversation, chat.log, chat.layers)
-    chat.keep(chat.conversation.set(model=found.name))
+    chat.keep(chat.conversation.set(model=chat.model))
     again = "; it is reading the conversation" if chat.conversation.turns() else ""
-    chat.screen.notice(f"Switched to {Path(found.name).name}{again}.")
+    chat.screen.notice(f"Switched to {plain_name(chat.model)}{again}.")
     return chat
 
 

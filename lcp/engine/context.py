@@ -21,7 +21,7 @@ from lcp.engine.llama_library import StopByte, abort_callback, library, log, ver
 from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention, padded
-from lcp.engine_interface import ContextStays, Progress
+from lcp.engine_interface import ContextStays, Progress, room_in
 from lcp.errors import (
     ContextFull,
     LcpError,
@@ -205,9 +205,8 @@ class Context:
         return True
 
     def room(self, max_tokens: int | None) -> int:
-        """Tokens a prompt may have so that an answer of `max_tokens` fits after it: at least half
-        of the context. Without a limit, a quarter is left for the answer."""
-        return self.size - min(max_tokens or self.size // 4, self.size // 2)
+        """Tokens a prompt may have so that an answer of `max_tokens` fits after it."""
+        return room_in(self.size, max_tokens)
 
     @property
     def kind(self) -> MemoryKind:

@@ -5,7 +5,7 @@ Slow work runs on the worker's thread; the methods are called from one other thr
 
 import atexit
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
@@ -149,9 +149,24 @@ class LlamaEngine:
         return self.model.fingerprint
 
     @property
-    def recommended(self) -> Mapping[str, Any]:
+    def name(self) -> str:
+        """The model has the name that it was asked for by."""
+        return ""
+
+    @property
+    def recommended(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings that the model's makers recommend in its file."""
-        return self.model.sampling
+        return {"model_file": self.model.sampling}
+
+    @property
+    def ignored(self) -> Collection[str]:
+        """All settings have an effect."""
+        return ()
+
+    @property
+    def counts(self) -> bool:
+        """Tokens are counted, not estimated."""
+        return True
 
     @property
     def size(self) -> int:
@@ -292,7 +307,7 @@ class LlamaEngine:
     def probs(
         self,
         messages: Sequence[PromptMessage],
-        answer: Sequence[int],
+        answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[list[TokenProb]]:
         """The probabilities of an answer's tokens. Those measured last are remembered. `stop` ends
@@ -301,14 +316,17 @@ class LlamaEngine:
         def job(emit: Emit) -> list[TokenProb]:
             self._stop.clear()
             prompt = self._loaded.writer.write(messages).tokens
-            key = (tuple(prompt), tuple(answer))
+            wanted = answer.tokens
+            if not wanted:
+                raise LcpError("This model did not generate this answer. /retry generates one.")
+            key = (tuple(prompt), wanted)
             if self._measured[0] != key:
                 kv_type = self._settings.kv_type
-                size = probs.check_room(self.model, len(prompt) + len(answer), kv_type, free())
+                size = probs.check_room(self.model, len(prompt) + len(wanted), kv_type, free())
                 at_once = {"rows": probs.ROWS, "start": size}
                 with closing(self._loaded.new_context(size, **at_once)) as context:
-                    found = probs.measure(self.model, context, prompt, answer, emit)
-                if len(found) < len(answer):
+                    found = probs.measure(self.model, context, prompt, wanted, emit)
+                if len(found) < len(wanted):
                     return found
                 self._measured = (key, found)
             return self._measured[1]

@@ -95,7 +95,12 @@ def open_fence(text: str) -> str:
 
 
 def plain_name(model: str) -> str:
-    """A model's name without folder and .gguf; the ".5b" of qwen2.5-0.5b stays."""
+    """A model's name without folder and .gguf; the ".5b" of qwen2.5-0.5b stays. One on a server
+    is "name on host"."""
+    url, _, there = model.partition("#")
+    if "://" in url:
+        host = url.partition("://")[2].partition("/")[0]
+        return f"{plain_name(there)} on {host}" if there else host
     return Path(model).name.removesuffix(".gguf")
 
 

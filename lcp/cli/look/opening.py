@@ -201,11 +201,11 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
     settings = layers.resolve()
     wanted = name or settings.model
     found = find(wanted or "", model_lookup.find if wanted else lambda _: model_lookup.default())
-    shown = title(found.path.name, wanted)
+    shown = title(found.file.name, wanted)
     gpu = cpu_check.check_once(paths.cache())
     screen, stop, begun = Screen(), StopByte(), time.monotonic()
     plain = replace(settings, **_PLAIN)
-    fit = memory_fit.choose(found.path, plain, free_memory.figures_folder(), gpu, shown)
+    fit = memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown)
     free = free_memory.free()
 
     def work(emit: Emit) -> Result:
@@ -214,7 +214,7 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
             return not stop.is_set()
 
         with ExitStack() as life:
-            model = Model.load(found.path, fit.n_gpu_layers, loading, fit.repack, name=shown)
+            model = Model.load(found.file, fit.n_gpu_layers, loading, fit.repack, name=shown)
             life.callback(model.close)
             threads = settings.threads or physical_cores()
 

@@ -1,0 +1,82 @@
+"""Servers with models: the tables [server.NAME] of config.toml, addresses, and their keys."""
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lcp import paths
+from lcp.errors import UsageError
+from lcp.server_address import ServerAddress, is_server, parse
+
+if TYPE_CHECKING:
+    from lcp.engine_interface import Engine
+    from lcp.server_tables import ServerTable
+    from lcp.settings import Settings
+
+KEY = "LCP_API_KEY"
+
+
+def tables() -> "dict[str, ServerTable]":
+    """The servers of config.toml by name."""
+    from lcp.server_tables import servers
+
+    return servers(paths.config() / "config.toml")
+
+
+def named(name: str) -> ServerAddress | None:
+    """The server that a name or an address means, with its model; None if it is neither."""
+    if is_server(name):
+        return parse(name)
+    url, _, model = name.partition("#")
+    table = tables().get(url)
+    if table is None:
+        return None
+    found = parse(table.url)
+    return found.with_model(model or table.model or found.model)
+
+
+def chosen(server: str, model: str | None) -> str:
+    """The name of the model on a server: `server` is an address or a name, `model` what -m says."""
+    address = named(server) or parse(_address(server))
+    return (address.with_model(model) if model else address).name
+
+
+def _address(server: str) -> str:
+    """What was given, if it can be an address; UsageError for a name that config.toml lacks."""
+    if "." in server or ":" in server or server == "localhost":
+        return server
+    known = ", ".join(tables())
+    told = f"config.toml has {known}" if known else "config.toml has no [server.NAME]"
+    raise UsageError(
+        f"There is no server called {server} ({told}). Give an address: --server http://box:8080"
+    )
+
+
+def engine(name: str, settings: "Settings") -> "Engine":
+    """An engine for the model of this name, with the key of its server."""
+    from lcp.remote.engine import RemoteEngine
+
+    address = parse(name)
+    table = table_of(address)
+    return RemoteEngine(address, settings, key(table), table.headers if table else None)
+
+
+def table_of(address: ServerAddress) -> "ServerTable | None":
+    """The table of config.toml for this server, if there is one."""
+    bare = replace(address, model="")
+    same = (t for t in tables().values() if replace(parse(t.url), model="") == bare)
+    return next(same, None)
+
+
+def key(table: "ServerTable | None") -> str:
+    """The key for a server. OPENAI_API_KEY is sent only if key_env names it."""
+    variable = table.key_env if table and table.key_env else KEY
+    found = os.environ.get(variable, "").strip()
+    if table and table.key_env and not found:
+        raise UsageError(
+            f"[server.{table.name}] takes its key from {variable}, which is not set. "
+            f"Set it: export {variable}=…"
+        )
+    if not found.isascii() or not found.isprintable():
+        raise UsageError(f"{variable} contains characters that no key has. Correct it.")
+    return found

@@ -1,0 +1,72 @@
+"""Asking: one request for an answer, and again if nothing of it came."""
+
+import time
+from typing import Any
+
+from lcp.engine_interface import ConnectionLost, Waiting
+from lcp.errors import Miscounted, ServerError
+from lcp.remote.reply import Listener, RemoteReply
+from lcp.remote.wire import Broken, Cut, Stopped, Wire
+from lcp.worker import Emit
+
+TRIES = 3  # for an answer of which nothing came
+PATIENCE_S = 20.0  # the longest that a server may ask to be left alone
+LOADING_S = 900.0  # the longest that a server may load its model
+
+
+class Asking:
+    """Asks one server for answers."""
+
+    def __init__(self, wire: Wire, stopped: Stopped) -> None:
+        self._wire, self._stopped = wire, stopped
+        self._host = wire.address.host
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; Cut when it is stopped."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._stopped():
+                raise Cut
+            time.sleep(0.05)
+
+    def ask(self, page: str, asked: Any, listener: Listener, reply: RemoteReply, emit: Emit) -> str:
+        """Ask until an answer has come; returns why it ended. ServerError if none comes."""
+        emit(Waiting(f"waiting for {self._host}; Ctrl-C stops"))
+        try:
+            return self._ask(self._wire.address.api + page, asked, listener, reply, emit)
+        except Cut:
+            return "interrupted"
+
+    def _ask(self, url: str, asked: Any, listener: Listener, reply: RemoteReply, emit: Emit) -> str:
+        tries, until = 0, time.monotonic() + LOADING_S
+        while True:
+            try:
+                with self._wire.open(url, asked, stopped=self._stopped) as answer:
+                    listener.listen(answer)
+                if listener.ended:
+                    return listener.reason()
+                raise Broken("it ended the answer without saying why")
+            except Broken as error:
+                if listener.ended:
+                    return listener.reason()
+                if listener.has_begun:
+                    reply.remark = ConnectionLost(str(error))
+                    return "interrupted"
+                failure = ServerError(
+                    f"{self._host} closed the connection before it answered ({error}). Try again.",
+                    retry_after=0.5,
+                )
+            except Miscounted:
+                raise
+            except ServerError as error:
+                if listener.ended:
+                    return listener.reason()
+                failure = error
+            loading = failure.status == 503 and "oading" in str(failure)
+            tries += not loading
+            wait = failure.retry_after
+            if wait is None or wait > PATIENCE_S or tries >= TRIES or time.monotonic() > until:
+                raise failure
+            why = "is loading its model" if loading else "did not answer; lcp asks again"
+            emit(Waiting(f"{self._host} {why}; Ctrl-C stops"))
+            self.sleep(wait)

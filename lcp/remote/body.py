@@ -1,0 +1,117 @@
+"""The body of a request: what a chat asks for, in the words of one kind of server."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lcp.engine_interface import Constraint, PromptMessage, Request
+from lcp.errors import NotSupported
+from lcp.remote.kinds import ServerKind
+from lcp.settings import EFFORTS
+
+PROBS = 10  # alternatives of each token
+REUSE = 32  # the shortest piece that llama-server moves in its cache
+
+
+def messages(kind: ServerKind, told: Sequence[PromptMessage]) -> list[dict[str, str]]:
+    """The messages as servers take them."""
+    return [_message(kind, m) for m in told if m.role != "system" or m.content]
+
+
+def _message(kind: ServerKind, message: PromptMessage) -> dict[str, str]:
+    shown = {"role": message.role, "content": message.content}
+    return shown | ({kind.thinking: message.thinking} if message.thinking and kind.thinking else {})
+
+
+def text_of(told: Sequence[PromptMessage]) -> str:
+    """The text to continue, without a chat template and the system text."""
+    return "".join(m.content for m in told if m.role != "system")
+
+
+def asking(
+    kind: ServerKind, model: str, told: Sequence[PromptMessage], variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What every request for these messages has; also one that only counts them."""
+    body: dict[str, Any] = {"model": model, "messages": messages(kind, told)}
+    if kind.template and variables:
+        body["chat_template_kwargs"] = dict(variables)
+    return body
+
+
+def answering(
+    kind: ServerKind,
+    model: str,
+    request: Request,
+    variables: Mapping[str, Any],
+    seed: int,
+    raw: bool,
+) -> dict[str, Any]:
+    """The body that asks for an answer. NotSupported if this kind cannot give it."""
+    if raw:
+        if not kind.completes:
+            raise NotSupported("This server continues no text without a chat template (--raw).")
+        before = request.begun.content if request.begun else ""
+        body: dict[str, Any] = {"model": model, "prompt": text_of(request.messages) + before}
+    else:
+        body = asking(kind, model, request.messages, variables)
+        if request.begun:
+            body |= _continuing(kind, request.begun, body["messages"])
+        body |= _thinking(kind, request, variables)
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    body |= _sampling(kind, request, seed)
+    if request.max_tokens:
+        body["max_tokens"] = request.max_tokens
+    if request.constraint:
+        body |= form(kind, request.constraint)
+    if request.probs and kind.probs:
+        body |= {"logprobs": PROBS} if raw else {"logprobs": True, "top_logprobs": PROBS}
+    return body
+
+
+def _continuing(
+    kind: ServerKind, begun: PromptMessage, before: list[dict[str, str]]
+) -> dict[str, Any]:
+    if not kind.continues or not begun.content:
+        raise NotSupported("This server cannot continue an answer. /retry answers again.")
+    return {
+        "messages": [*before, _message(kind, begun)],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+    }
+
+
+def _sampling(kind: ServerKind, request: Request, seed: int) -> dict[str, Any]:
+    """What the person chose; the server decides about the rest."""
+    values = vars(request.sampling) | {"seed": seed}
+    sent = {kind.samplers[n]: values[n] for n in request.chosen if n in kind.samplers}
+    return sent | {"seed": seed}
+
+
+def _thinking(kind: ServerKind, request: Request, variables: Mapping[str, Any]) -> dict[str, Any]:
+    sent: dict[str, Any] = {}
+    effort = next((variables[name] for name in EFFORTS if variables.get(name)), None)
+    if kind.effort and effort:
+        sent["reasoning_effort"] = effort
+    if request.thinking_tokens == 0 and kind.no_effort:
+        sent["reasoning_effort"] = kind.no_effort
+    if request.thinking_tokens is not None and kind.budget:
+        sent[kind.budget] = request.thinking_tokens
+    return sent
+
+
+def form(kind: ServerKind, constraint: Constraint) -> dict[str, Any]:
+    """The form of an answer. NotSupported if this kind of server does not take it."""
+    field = {"grammar": kind.grammar, "regex": kind.regex}.get(constraint.kind, "")
+    if constraint.kind == "schema" and kind.schema:
+        named = {"name": "answer", "strict": True, "schema": json.loads(constraint.text)}
+        return {"response_format": {"type": "json_schema", "json_schema": named}}
+    if not field:
+        raise NotSupported(
+            f"{kind.name} takes no {_FORMS[constraint.kind]}. Use --json-schema, or a model on "
+            "this computer."
+        )
+    nested = field == "structured_outputs"
+    return {field: {constraint.kind: constraint.text} if nested else constraint.text}
+
+
+_FORMS = {"schema": "JSON schema", "regex": "regular expression", "grammar": "GBNF grammar"}

@@ -1,0 +1,151 @@
+"""Counting: how many tokens messages have, as far as a server has told; the rest is estimated.
+
+An estimate starts from the longest beginning that is known, so it errs on the newest messages only.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lcp.engine_interface import PromptMessage
+from lcp.errors import ServerError
+from lcp.remote.body import asking
+from lcp.remote.discovery import ServerFacts
+from lcp.remote.native import COUNT_S, LlamaServer
+from lcp.remote.wire import Wire
+
+PER_TOKEN = 4.0  # characters of a token, until a server tells better
+AROUND = 6  # tokens that a chat template puts around a message
+LEAST = 200  # characters from which the ratio is learned
+MOST = 4096  # beginnings that are remembered
+SPARE = 1.05  # of an estimate, before a prompt counts as fitting
+QUIET_S = 10.0  # after a count that failed, lcp estimates for so long
+TEXTS = 64  # texts whose tokens are remembered
+
+
+class Tally:
+    """What is known of the tokens of messages and of texts. Its methods never wait."""
+
+    def __init__(self) -> None:
+        self.per_token = PER_TOKEN
+        self._known: dict[int, int] = {}
+
+    def note(self, messages: Sequence[PromptMessage], tokens: int) -> None:
+        """Remember what a server told of these messages."""
+        if tokens <= 0:
+            return
+        size = sum(len(m.content) for m in messages)
+        if size >= LEAST:
+            inside = max(1, tokens - AROUND * len(messages))
+            self.per_token = max(1.0, min(8.0, size / inside))
+        if len(self._known) > MOST:
+            self._known.clear()
+        self._known[_key(messages)] = tokens
+
+    def forget(self) -> None:
+        """Forget the counts: the chat template writes something else now."""
+        self._known.clear()
+
+    def known(self, messages: Sequence[PromptMessage]) -> int | None:
+        """What a server told of exactly these messages."""
+        return self._known.get(_key(messages))
+
+    def about(self, messages: Sequence[PromptMessage]) -> int:
+        """The tokens of these messages, estimated where they are not known."""
+        base, rest = 0, 0
+        for message, key in zip(messages, _keys(messages), strict=True):
+            if (tokens := self._known.get(key)) is not None:
+                base, rest = tokens, 0
+            else:
+                rest += self.text(message.content) + AROUND
+        return base + rest
+
+    def text(self, text: str) -> int:
+        """About the tokens of a text."""
+        return -int(-len(text) // self.per_token)
+
+
+class Counter:
+    """Counts with a server that can, for at most two seconds each time; else estimates."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._ask: Callable[[Sequence[PromptMessage]], int] | None = None
+        self._native: LlamaServer | None = None
+        self._quiet_until = 0.0
+        self._texts: dict[str, int] = {}
+
+    def begin(
+        self,
+        wire: Wire,
+        facts: ServerFacts,
+        native: LlamaServer | None,
+        variables: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """The server is known now."""
+        self._native = native
+
+        def ask(messages: Sequence[PromptMessage]) -> int:
+            asked = asking(facts.kind, facts.model, messages, variables())
+            url = f"{wire.address.base}/tokenize"
+            return wire.ask(url, asked, limit_s=COUNT_S).number("count")
+
+        if facts.kind.counts:
+            self._ask = native.count if native else ask
+
+    def count(self, messages: Sequence[PromptMessage]) -> int:
+        """Tokens of the prompt that asks for an answer to these messages."""
+        if (known := self.tally.known(messages)) is not None:
+            return known
+        ask = self._ask
+        found = self._counted(lambda: ask(messages)) if ask else 0
+        if not found:
+            return int(self.tally.about(messages) * SPARE)
+        self.tally.note(messages, found)
+        return found
+
+    def tokens(self, text: str) -> int:
+        """Tokens of a text."""
+        native = self._native
+        if native is None or not text:
+            return self.tally.text(text)
+        if text not in self._texts:
+            found = self._counted(lambda: len(native.tokenize(text)))
+            if not found:
+                return self.tally.text(text)
+            if len(self._texts) >= TEXTS:
+                self._texts.clear()
+            self._texts[text] = found
+        return self._texts[text]
+
+    def clip(self, text: str, n: int) -> str:
+        """The end of a text, at most n tokens."""
+        while n > 0 and text:
+            text = text[-max(1, int(n * self.tally.per_token)) :]
+            if (have := self.tokens(text)) <= n:
+                return text
+            text = text[len(text) * (have - n) // have + 1 :]
+        return ""
+
+    def _counted(self, ask: Callable[[], int]) -> int:
+        """What the server counts; 0 if it does not, or is too slow."""
+        if time.monotonic() < self._quiet_until:
+            return 0
+        try:
+            return ask()
+        except ServerError as error:
+            if error.status is None:
+                self._quiet_until = time.monotonic() + QUIET_S
+            return 0
+
+
+def _key(messages: Sequence[PromptMessage]) -> int:
+    return [0, *_keys(messages)][-1]
+
+
+def _keys(messages: Sequence[PromptMessage]) -> Iterator[int]:
+    """A number for each beginning of the messages."""
+    key = 0
+    for message in messages:
+        key = hash((key, message.role, message.content))
+        yield key

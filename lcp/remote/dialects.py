@@ -1,0 +1,87 @@
+"""The dialects of servers: how they say what went wrong."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lcp.errors import Miscounted, ServerError
+from lcp.words import short
+
+# What servers say of a prompt that is too long, and the two numbers in it. Sources: llama-server's
+# server-context.cpp, vLLM's and SGLang's serving code, llama_cpp/server/errors.py, LM Studio's bug
+# tracker, LiteLLM's exception_mapping_utils.py.
+_TOO_LONG = re.compile(
+    r"exceeds? the (?:available|model's)? ?(?:maximum )?context|context length is|context_length"
+    r"|maximum context length|longer than the model's context|context the overflows"
+    r"|context (?:size|window|length) (?:exceeded|is)|maximum input length is",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(
+    r"(?:context length|context size|context window|input length)(?: is| of)?(?: only)? \(?(\d+)",
+    re.IGNORECASE,
+)
+_TOKENS = re.compile(
+    r"\((\d+) tokens\)|passed (\d+) input|requested (\d+) tokens|input \((\d+)|first (\d+) tokens"
+    r"|resulted in (\d+)|\((\d+) in the messages",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What a server says went wrong. `too_long`: the prompt is, with `tokens` for `size`; 0 for a
+    number that it does not tell."""
+
+    text: str
+    too_long: bool = False
+    tokens: int = 0
+    size: int = 0
+
+
+def error_in(value: Any) -> Complaint:
+    """The complaint in an answer or in an event of a stream; without text if there is none.
+
+    {"error": {"message"}}, {"error": "…"}, {"object": "error", "message"}, {"detail": "…"}
+    """
+    if not isinstance(value, dict):
+        return Complaint("")
+    error: Any = value.get("error") or value.get("detail")
+    if value.get("object") == "error" or (error is None and "choices" not in value):
+        error = error or (value.get("message") and value)
+    if isinstance(error, list):  # FastAPI's validation errors
+        error = {"message": "; ".join(str(e.get("msg", e)) for e in error if isinstance(e, dict))}
+    if not error:
+        return Complaint("")
+    told: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    text = short(" ".join(str(told.get("message") or told).split()), 300)
+    kind = f"{told.get('type', '')} {told.get('code', '')}"
+    too_long = "exceed_context" in kind or "context_length" in kind or bool(_TOO_LONG.search(text))
+    if not too_long:
+        return Complaint(text)
+    tokens, size = told.get("n_prompt_tokens"), told.get("n_ctx")
+    return Complaint(text, True, _number(tokens, _TOKENS, text), _number(size, _SIZE, text))
+
+
+def _number(given: Any, pattern: re.Pattern[str], text: str) -> int:
+    if isinstance(given, int):
+        return given
+    found = pattern.search(text)
+    return int(next(filter(None, found.groups()), 0)) if found else 0
+
+
+def too_long(host: str, told: Complaint, status: int | None = None) -> ServerError:
+    """The error for a prompt that is larger than the server's context."""
+    if not (told.size or told.tokens):
+        return ServerError(
+            f"The chat is too long for {host}, which does not say by how much: {told.text} "
+            "Tell lcp the size of its context with -c N.",
+            status=status,
+        )
+    tokens = f"{told.tokens:,} tokens" if told.tokens else "its size is not told"
+    room = f", room for {told.size:,}" if told.size else ""
+    return Miscounted(
+        f"The chat is too long for the context of {host} ({tokens}{room}). /forget N or /clear "
+        "makes room.",
+        told.tokens,
+        told.size,
+    )

@@ -1,0 +1,168 @@
+"""Discovery: which kind of server this is, which model it runs, and what it tells of it. By asking,
+never by guessing from the address."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcp.errors import ChooseModel, LcpError, ServerError
+from lcp.remote import kinds
+from lcp.remote.kinds import ServerKind
+from lcp.remote.wire import Stopped, Told, Wire
+from lcp.words import short
+
+SHOWN = 20  # models that an error lists
+OWNERS = {
+    "llamacpp": kinds.LLAMA,
+    "vllm": kinds.VLLM,
+    "sglang": kinds.SGLANG,
+    "library": kinds.OLLAMA,
+}
+# A page that only this kind has, and a field of the answer.
+PAGES: tuple[tuple[str, Any, str, ServerKind], ...] = (
+    ("/api/version", None, "version", kinds.OLLAMA),
+    ("/api/v0/models", None, "data", kinds.LM_STUDIO),
+    ("/extras/tokenize/count", {"input": "a"}, "count", kinds.LLAMA_CPP_PYTHON),
+)
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server tells. Sizes are in tokens, 0 if it does not tell."""
+
+    kind: ServerKind
+    model: str  # its name in requests
+    size: int = 0  # of the context, for one conversation
+    trained: int = 0
+    slots: int = 1
+    slot: int | None = None  # the one that this chat uses, where there are several
+    build: str = ""
+    template: str | None = None  # the chat template
+    takes_system: bool = True
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # its values of lcp's settings
+
+
+def discover(wire: Wire, stopped: Stopped, wait: Callable[[], None]) -> ServerFacts:
+    """Ask a server for what it is. `wait` is called while it loads its model."""
+    while True:
+        try:
+            listed = wire.ask(f"{wire.address.api}/models", stopped=stopped)
+            break
+        except ServerError as error:
+            if error.status == 503:
+                wait()
+            elif error.status == 404 and wire.address.model:
+                listed = Told({}, {})
+                break
+            else:
+                raise
+    models = [m for m in _list(listed.get("data")) if isinstance(m, dict) and m.get("id")]
+    model = _chosen(wire, models)
+    kind = _kind(wire, listed, model, stopped)
+    facts = ServerFacts(kind, str(model.get("id") or wire.address.model))
+    with suppress(LcpError):  # without these, it is the poorer
+        return _ask_more(wire, facts, model, stopped)
+    return facts
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
+    """The model of the list that was named, or the only one."""
+    named = wire.address.model
+    for model in models:
+        if named and named in (model["id"], str(model["id"]).rpartition("/")[2]):
+            return model
+    if named and not models:
+        return {}
+    ids = [str(model["id"]) for model in models]
+    if len(ids) == 1 and (not named or models[0].get("owned_by") == "llamacpp"):
+        return models[0]  # llama-server answers with its model, whatever it is asked for
+    if not ids:
+        raise ServerError(f"{wire.address.host} has no model. Load one there, or name it with -m.")
+    more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    told = ", ".join(short(id, 80) for id in ids[:SHOWN]) + more
+    what = f"has no model {short(named, 80)}. It has" if named else "has several models"
+    raise ChooseModel(f"{wire.address.host} {what}: {told}. Choose one with -m NAME.")
+
+
+def _kind(wire: Wire, listed: Told, model: Mapping[str, Any], stopped: Stopped) -> ServerKind:
+    if listed.headers.get("server") == "llama.cpp":
+        return kinds.LLAMA
+    if kind := OWNERS.get(str(model.get("owned_by", "")).lower()):
+        return kind
+    for page, body, name, kind in PAGES:
+        with suppress(LcpError):
+            if wire.ask(wire.address.base + page, body, stopped=stopped).get(name) is not None:
+                return kind
+    return kinds.OTHER
+
+
+def _ask_more(
+    wire: Wire, facts: ServerFacts, model: Mapping[str, Any], stopped: Stopped
+) -> ServerFacts:
+    from dataclasses import replace
+
+    def ask(page: str, body: Any = None) -> Told:
+        return wire.ask(wire.address.base + page, body, stopped=stopped)
+
+    match facts.kind.name:
+        case "llama-server":
+            return _llama(facts, model, ask)
+        case "vLLM" | "SGLang":
+            return replace(facts, size=_number(model.get("max_model_len")))
+        case "Ollama":
+            for loaded in _list(ask("/api/ps").get("models")):
+                if facts.model in (loaded.get("name"), loaded.get("model")):
+                    return replace(facts, size=_number(loaded.get("context_length")))
+        case "LM Studio":
+            for known in _list(ask("/api/v0/models").get("data")):
+                if known.get("id") == facts.model:
+                    size = known.get("loaded_context_length") or known.get("max_context_length")
+                    return replace(facts, size=_number(size))
+    return facts
+
+
+def _llama(facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., Told]) -> ServerFacts:
+    from dataclasses import replace
+
+    meta = model.get("meta") or {}
+    props = ask("/props")
+    given = props.get("default_generation_settings") or {}
+    values = given.get("params") or {}
+    slots = _number(props.get("total_slots")) or 1
+    caps = props.get("chat_template_caps") or {}
+    defaults = {
+        name: values[sent]
+        for name, sent in kinds.LLAMA.samplers.items()
+        if name != "seed" and isinstance(values.get(sent), int | float)
+    }
+    return replace(
+        facts,
+        size=_number(given.get("n_ctx")) or _number(meta.get("n_ctx")),
+        trained=_number(meta.get("n_ctx_train")),
+        slots=slots,
+        slot=_free_slot(ask) if slots > 1 else None,
+        build=str(props.get("build_info") or ""),
+        template=str(props.get("chat_template") or ""),
+        takes_system=bool(caps.get("supports_system_role", True)),
+        defaults={n: round(v, 6) if isinstance(v, float) else v for n, v in defaults.items()},
+    )
+
+
+def _free_slot(ask: Callable[..., Told]) -> int | None:
+    """A slot that nobody uses, so that no other chat throws this one out of the cache."""
+    with suppress(LcpError):
+        slots = [s for s in _list(ask("/slots").value) if isinstance(s, dict)]
+        free = [s for s in slots if not s.get("is_processing")]
+        free.sort(key=lambda s: (_number(s.get("id_task")) > 0, -_number(s.get("id"))))
+        if free:
+            return _number(free[0].get("id"))
+    return None
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

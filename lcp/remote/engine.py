@@ -1,0 +1,389 @@
+"""The engine of a server: messages in, a reply out. See lcp.engine_interface.Engine.
+
+Requests that a person waits for run on the worker's thread; those that only count are short, and
+one that fails is an estimate.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcp import thinking_tags
+from lcp.engine_interface import (
+    Constraint,
+    Loading,
+    PromptMessage,
+    Request,
+    TemplateFault,
+    TokenProb,
+    Waiting,
+    room_in,
+)
+from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
+from lcp.recommended_settings import usable
+from lcp.remote import body
+from lcp.remote.ahead import ServerAhead
+from lcp.remote.asking import LOADING_S, Asking
+from lcp.remote.counting import Counter
+from lcp.remote.discovery import ServerFacts, discover
+from lcp.remote.events import spelling
+from lcp.remote.native import LlamaServer
+from lcp.remote.notices import notices
+from lcp.remote.reply import Listener, RemoteReply
+from lcp.remote.wire import Cut, Wire
+from lcp.server_address import ServerAddress
+from lcp.settings import Sampling, Settings
+from lcp.words import common_prefix
+from lcp.worker import Emit, Worker, WorkerTask
+
+if TYPE_CHECKING:
+    from lcp.engine_interface import Engine
+
+ASSUMED = 4096  # tokens of a context that a server does not tell
+KEPT = 32  # answers whose probabilities are remembered
+# What a server decided when it started.
+FIXED = ("n_gpu_layers", "threads", "kv_type", "flash_attn", "kv_files")
+
+
+class RemoteEngine:
+    """One model on one server. Close it before the program ends."""
+
+    raw = False
+    loaded = 0.0
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        settings: Settings,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._address, self._settings = address, settings
+        self._has_key = bool(key)
+        self._wire = Wire(address, key, headers)
+        self._variables: Mapping[str, Any] = settings.template_variables
+        self._chosen: Collection[str] = settings.chosen
+        self._stopped = self._closing = False
+        self._reply: RemoteReply | None = None
+        self._ahead = ServerAhead()
+        self._asking = Asking(self._wire, self._is_stopped)
+        self._counter = Counter()
+        self._probs: dict[str, list[TokenProb]] = {}
+        self._last: Sequence[PromptMessage] = ()  # what the server holds
+        self._facts: ServerFacts | None = None
+        self._native: LlamaServer | None = None
+        self._size = settings.ctx_size or ASSUMED
+        self._own_system = ("", "")
+        self._worker = Worker(idle=self._read_ahead)
+
+    # life
+
+    def __enter__(self) -> "RemoteEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def load(self, constraint: Constraint | None = None) -> WorkerTask[None]:
+        """Find out what the server is and has."""
+        return self._worker.submit(lambda emit: self._load(emit, constraint))
+
+    def _load(self, emit: Emit, constraint: Constraint | None) -> None:
+        until = time.monotonic() + LOADING_S
+
+        def wait() -> None:
+            if time.monotonic() > until:
+                raise ServerError(f"{self._address.host} is still loading its model. Try later.")
+            emit(Waiting(f"{self._address.host} is loading its model; Ctrl-C stops"))
+            self._asking.sleep(0.5)
+
+        self._stopped = False
+        emit(Loading(0.0))
+        try:
+            facts = discover(self._wire, self._is_stopped, wait)
+        except Cut:
+            raise LcpError(f"Stopped before {self._address.host} answered.") from None
+        if constraint:
+            body.form(facts.kind, constraint)
+        native = None
+        if facts.kind.reads_ahead:
+            native = LlamaServer(self._wire, facts, self._told)
+            try:
+                self._own_system = (native.own_system(False), native.own_system(True))
+            except LcpError:
+                self._own_system = ("", "")
+        self._native = native
+        asked = self._settings.ctx_size
+        self._size = min(asked or facts.size, facts.size) if facts.size else self._size
+        self._facts = facts
+        self._counter.begin(self._wire, facts, native, self._told)
+        if native and (facts.slots == 1 or facts.slot is not None):
+            self._ahead.begin(native, self._size)
+        self.loaded = 1.0
+
+    def close(self) -> None:
+        """Stop everything; may be called again."""
+        if self._closing:
+            return
+        self._closing = True
+        self.stop()
+        self._ahead.rest()
+        self._worker.close()
+
+    def stop(self) -> None:
+        """Close the connection of the answer or the task at work; safe in a signal handler."""
+        if self._reply:
+            self._reply.stop_asked = True
+        self._stopped = True
+
+    def _is_stopped(self) -> bool:
+        return self._stopped or self._closing
+
+    # facts, once loaded
+
+    @property
+    def facts(self) -> ServerFacts:
+        """What the server told."""
+        assert self._facts, "load() has not ended"
+        return self._facts
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """For the chat template, from the next prompt on."""
+        return self._variables
+
+    @variables.setter
+    def variables(self, variables: Mapping[str, Any]) -> None:
+        if variables != self._variables:
+            self._counter.tally.forget()
+        self._variables = variables
+
+    def _told(self) -> dict[str, Any]:
+        """The variables of the chat template that say more than the server's defaults."""
+        told = dict(self._variables)
+        if "think" not in self._chosen and told.get("enable_thinking") is True:
+            del told["enable_thinking"]
+        return told
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        return self._address.with_model(self.facts.model).name
+
+    @property
+    def recommended(self) -> Mapping[str, Mapping[str, Any]]:
+        """The server's own sampling; None where it does not tell."""
+        known, _ = usable(self.facts.defaults, "the server")
+        return {"server": dict.fromkeys(vars(Sampling())) | known}
+
+    @property
+    def ignored(self) -> Collection[str]:
+        taken = {"seed", *self.facts.kind.samplers}
+        slide = () if self.facts.kind.moves else ("slide",)
+        return [*FIXED, *slide, *(name for name in vars(Sampling()) if name not in taken)]
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        facts = self.facts
+        return {"server": f"{facts.kind.name} {facts.build}".strip()}
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def thinks(self) -> bool:
+        template = self.facts.template
+        return template is None or thinking_tags.thinks(template)
+
+    @property
+    def takes_system(self) -> bool:
+        return self.facts.takes_system
+
+    def own_system(self, silent: bool = False) -> str:
+        return self._own_system[silent]
+
+    def looks_at(self, *variables: str) -> bool:
+        template = self.facts.template
+        if template is None:
+            return self.facts.kind.effort
+        return any(name in template for name in variables)
+
+    def notices(self) -> list[str | TemplateFault]:
+        return [*notices(self.facts, self._address, self._settings, self._size, self._has_key)]
+
+    # counting
+
+    @property
+    def counts(self) -> bool:
+        return self.facts.kind.counts
+
+    @property
+    def held(self) -> int:
+        """Tokens in the server's cache, about."""
+        return min(self._size, self._counter.tally.about(self._last)) if self._last else 0
+
+    def room(self, max_tokens: int | None) -> int:
+        return room_in(self._size, max_tokens)
+
+    def count(self, messages: Sequence[PromptMessage]) -> int:
+        if self.raw:
+            return self.tokens(body.text_of(messages))
+        return self._counter.count(messages)
+
+    def used(self, messages: Sequence[PromptMessage]) -> int:
+        said = any(message.content for message in messages)
+        return min(self._counter.tally.about(messages), self._size) if said else 0
+
+    def tokens(self, text: str) -> int:
+        return self._counter.tokens(text)
+
+    def clip(self, text: str, n: int) -> str:
+        return self._counter.clip(text, n)
+
+    def seconds_to_read(self, n: int) -> float:
+        return 0.0
+
+    # while a person types
+
+    def look_ahead(
+        self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
+    ) -> None:
+        if not self.raw:
+            self._ahead.look(messages, typed, max_tokens)
+            self._worker.nudge()
+
+    def rest(self) -> None:
+        self._ahead.rest()
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        return self._ahead.progress
+
+    def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
+        return self._worker.submit(lambda emit: job())
+
+    def _read_ahead(self) -> bool:
+        more = not self._closing and self._ahead.step(self._kept)
+        if messages := self._ahead.read_for:  # the server has dropped what comes after these
+            self._last = self._last[: self._same(messages)]
+        return more
+
+    def _same(self, messages: Sequence[PromptMessage]) -> int:
+        """How many messages are those that the server holds."""
+        return common_prefix(
+            [(m.role, m.content) for m in self._last], [(m.role, m.content) for m in messages]
+        )
+
+    def _kept(self, messages: Sequence[PromptMessage]) -> int:
+        """About the tokens at the beginning of these messages that the server has."""
+        return self._counter.tally.about(messages[: self._same(messages)])
+
+    # answers
+
+    def reply(self, request: Request) -> RemoteReply:
+        chosen = request.sampling.seed
+        seed = secrets.randbelow(2**31 - 1) if chosen is None else chosen
+        reply = self._reply = RemoteReply(seed, request.begun)
+        self._ahead.rest()  # ends a step of reading ahead
+        reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
+        return reply
+
+    def _answer(self, reply: RemoteReply, request: Request, emit: Emit) -> None:
+        self._stopped = reply.stop_asked
+        facts, kind = self.facts, self.facts.kind
+        expected = self._counter.tally.known(request.messages) or self._counter.tally.about(
+            request.messages
+        )
+        self._chosen = request.chosen
+        told = self._told()
+        asked = body.answering(kind, facts.model, request, told, reply.seed, self.raw)
+        if facts.size and request.max_tokens and not kind.moves:  # others refuse what cannot fit
+            asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
+        if kind.tells_progress:
+            asked["return_progress"] = True
+        if kind.moves and request.move:
+            asked["n_cache_reuse"] = body.REUSE
+        if facts.slot is not None:
+            asked["id_slot"] = facts.slot
+        listener = Listener(
+            reply, request, emit, size=self._size, expected=expected,
+            cached_before=self._kept(request.messages),
+            tags=thinking_tags.tags(facts.template or ""), raw=self.raw, host=self._address.host,
+        )  # fmt: skip
+        page = "/completions" if self.raw else "/chat/completions"
+        try:
+            ended = self._asking.ask(page, asked, listener, reply, emit)
+        except Miscounted as error:
+            self._correct(request.messages, error)
+            raise
+        listener.finish(ended)
+        self._learn(listener, reply, request)
+
+    def _correct(self, messages: Sequence[PromptMessage], told: Miscounted) -> None:
+        """Take over the numbers that a server tells when a prompt is too long."""
+        if told.size:
+            self._size = min(self._size, told.size)
+        tally = self._counter.tally
+        tally.note(messages, told.tokens or max(self._size, tally.about(messages)) + 1)
+
+    def _learn(self, listener: Listener, reply: RemoteReply, request: Request) -> None:
+        """Remember what the server told of the tokens."""
+        said = PromptMessage("assistant", reply.text)
+        if listener.prompt_told and not self.raw and not request.begun:
+            self._counter.tally.note(request.messages, listener.prompt_told)
+        self._last = [*request.messages, said]
+        if listener.prompt_told and not reply.thinking:
+            self._counter.tally.note(self._last, listener.prompt_told + reply.stats.reply_tokens)
+        self._ahead.forget()
+        if reply.probs:
+            if len(self._probs) >= KEPT:
+                self._probs.pop(next(iter(self._probs)))
+            self._probs[reply.text] = reply.probs
+
+    # what a server cannot do
+
+    def save(self, path: Path) -> WorkerTask[int]:
+        raise NotSupported("The KV cache is on the server: lcp cannot save it in a file.")
+
+    def restore(self, path: Path) -> WorkerTask[str]:
+        return self._worker.submit(lambda emit: "")
+
+    def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
+        if self._native is None:
+            raise NotSupported(f"{self.facts.kind.name} does not show the tokens of a prompt.")
+        text = body.text_of(messages) if self.raw else self._native.prompt(messages)
+        return self._native.tokenize(text, whole=True)
+
+    def spelled(self, token: int) -> str:
+        raise NotSupported("A server's tokens have no numbers here.")
+
+    def probs(
+        self,
+        messages: Sequence[PromptMessage],
+        answer: PromptMessage,
+        free: Callable[[], int | None] = lambda: None,
+    ) -> WorkerTask[list[TokenProb]]:
+        """Those that came with the answer."""
+
+        def job(emit: Emit) -> list[TokenProb]:
+            if not self.facts.kind.probs:
+                raise NotSupported(f"{self.facts.kind.name} tells no probabilities of tokens.")
+            rows = spelling(self._probs.get(answer.content, []), answer.content)
+            if not rows:
+                raise NotSupported(
+                    "This answer came without the probabilities of its tokens. Start lcp with "
+                    "--token-probs on, and answer again with /retry."
+                )
+            return rows
+
+        return self._worker.submit(job)
+
+
+if TYPE_CHECKING:
+    _: type[Engine] = RemoteEngine  # mypy compares them

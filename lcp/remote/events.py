@@ -1,0 +1,149 @@
+"""The events of an answer: bytes of a stream to its events, and an event to what it says.
+
+Servers differ in the names; see kinds.py. A line may end with LF, CRLF or CR; comments, empty
+`choices` and `content: null` say nothing.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcp.engine_interface import Alternative, TokenProb
+from lcp.remote.wire import LARGEST, Broken
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+END = "[DONE]"
+
+
+def lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a stream. Broken if one does not end."""
+    rest = b""
+    for piece in pieces:
+        rest += piece
+        if len(rest) > LARGEST:
+            raise Broken("the server sends a line without end")
+        if b"\n" not in piece and b"\r" not in piece:
+            continue
+        held = rest.endswith(b"\r")  # perhaps the first half of a line's end
+        whole = rest[:-1] if held else rest
+        *done, rest = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest += b"\r" if held else b""
+        yield from (line.decode("utf-8", "replace") for line in done)
+    if rest.strip():
+        yield rest.strip().decode("utf-8", "replace")
+
+
+def events(pieces: Iterable[bytes]) -> Iterator[Any]:
+    """The JSON values of a stream, until [DONE]. Broken if it is something else."""
+    data: list[str] = []
+    for line in _and_end(lines(pieces)):
+        if line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif line.startswith("{"):  # an error that is not written as an event
+            data.append(line)
+        elif not line.strip() and data:
+            text, data = "\n".join(data), []
+            if text.strip() == END:
+                return
+            yield _value(text)
+
+
+def _and_end(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, and an empty one: the last event may lack it."""
+    yield from lines
+    yield ""
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Broken("the server sends something that is not JSON") from None
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """What one event says."""
+
+    thinking: str = ""
+    text: str = ""
+    ended: str = ""  # finish_reason
+    probs: tuple[TokenProb, ...] = ()
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)  # of reading the prompt
+
+
+def read(value: Any) -> ServerEvent:
+    """What an event says; nothing where it has another shape."""
+    event = _object(value)
+    choices = event.get("choices")
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    delta = _object(choice.get("delta")) or _object(choice.get("message"))
+    return ServerEvent(
+        next((t for name in THOUGHTS if (t := _text(delta.get(name)))), ""),
+        _text(delta.get("content")) or _text(choice.get("text")),
+        _text(choice.get("finish_reason")),
+        tuple(_probs(choice.get("logprobs"))),
+        _object(event.get("usage")),
+        _object(event.get("timings")),
+        _object(event.get("prompt_progress")),
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # parts
+        return "".join(_text(_object(part).get("text")) for part in value)
+    return value if isinstance(value, str) else ""
+
+
+def _probs(value: Any) -> Iterator[TokenProb]:
+    """The probabilities of tokens, where they came."""
+    content = _object(value).get("content")
+    for entry in content if isinstance(content, list) else ():
+        told = _object(entry)
+        others = told.get("top_logprobs")
+        yield TokenProb(
+            _id(told), _text(told.get("token")), _p(told),
+            tuple(
+                Alternative(_id(o), _text(o.get("token")), _p(o), ends=not o.get("token"))
+                for o in map(_object, others if isinstance(others, list) else ())
+            ),
+        )  # fmt: skip
+
+
+def _id(told: Mapping[str, Any]) -> int:
+    """The number of a token; servers that tell none get one by its text."""
+    given = told.get("id")
+    return given if isinstance(given, int) else -1 - abs(hash(_text(told.get("token"))))
+
+
+def _p(told: Mapping[str, Any]) -> float:
+    from math import exp
+
+    value = told.get("logprob")
+    return exp(min(0.0, value)) if isinstance(value, int | float) else 0.0
+
+
+def count(value: Any) -> int:
+    """A number of tokens; 0 for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def spelling(rows: list[TokenProb], content: str) -> list[TokenProb]:
+    """The tokens that spell this answer, without its thinking and its end; [] if they do not."""
+    rows = [row for row in rows if row.text]
+    text = "".join(row.text for row in rows)
+    at = text.rfind(content.strip())
+    if at < 0 or not content.strip():
+        return []
+    for i, row in enumerate(rows):
+        if at <= 0:
+            return rows[i:]
+        at -= len(row.text)
+    return []

@@ -1,0 +1,86 @@
+"""What llama-server can beyond other servers: it counts, tokenises and renders prompts.
+
+Each function is one request, or a few. They raise ServerError.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lcp.engine_interface import PromptMessage
+from lcp.errors import ServerError
+from lcp.remote.body import asking
+from lcp.remote.discovery import ServerFacts
+from lcp.remote.wire import Stopped, Wire, never
+
+MARK = "lcp-marks-this-place"
+COUNT_S = 2.0  # a person waits for it
+
+
+class LlamaServer:
+    """The own end points of one llama-server."""
+
+    def __init__(
+        self, wire: Wire, facts: ServerFacts, variables: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._wire, self._facts, self._variables = wire, facts, variables
+
+    def _ask(self, page: str, body: Any, stopped: Stopped = never, limit_s: float = COUNT_S) -> Any:
+        url = self._wire.address.base + page
+        return self._wire.ask(url, body, stopped=stopped, limit_s=limit_s)
+
+    def count(self, messages: Sequence[PromptMessage]) -> int:
+        """Tokens of the prompt that asks for an answer to these messages."""
+        url = f"{self._wire.address.api}/chat/completions/input_tokens"
+        return self._wire.ask(url, self._body(messages), limit_s=COUNT_S).number("input_tokens")
+
+    def _body(self, messages: Sequence[PromptMessage]) -> dict[str, Any]:
+        facts = self._facts
+        return asking(facts.kind, facts.model, messages, self._variables())
+
+    def prompt(self, messages: Sequence[PromptMessage], stopped: Stopped = never) -> str:
+        """The text of the prompt that asks for an answer."""
+        text = self._ask("/apply-template", self._body(messages), stopped).get("prompt")
+        if not isinstance(text, str):
+            raise ServerError(f"{self._wire.address.host} does not show its prompts.")
+        return text
+
+    def tokenize(
+        self, text: str, *, whole: bool = False, stopped: Stopped = never
+    ) -> list[tuple[int, str]]:
+        """The tokens of a text: ids, and what they spell. `whole`: it is a whole prompt, with
+        control tokens."""
+        body = {"content": text, "add_special": whole, "parse_special": whole, "with_pieces": True}
+        found = self._ask("/tokenize", body, stopped, limit_s=10.0).get("tokens")
+        rows = found if isinstance(found, list) else []
+        return [(row["id"], _spelled(row.get("piece"))) for row in rows if isinstance(row, dict)]
+
+    def own_system(self, silent: bool) -> str:
+        """The system text that the chat template has by itself, with `silent` for an empty one."""
+        user = PromptMessage("user", "a")
+        asked = self.prompt([PromptMessage("system", MARK), user])
+        before, found, after = asked.partition(MARK)
+        body = self._body([user])
+        if silent:
+            body["messages"].insert(0, {"role": "system", "content": ""})
+        plain = self._ask("/apply-template", body).get("prompt")
+        if not (found and isinstance(plain, str)):
+            return ""
+        inside = len(plain) >= len(before) + len(after)
+        if inside and plain.startswith(before) and plain.endswith(after):
+            return plain[len(before) : len(plain) - len(after)].strip()
+        return ""
+
+    def read(self, tokens: Sequence[int], stopped: Stopped) -> None:
+        """Read these tokens into the cache. The server samples one more, and drops it."""
+        body = {"prompt": list(tokens), "n_predict": 1, "cache_prompt": True, "stream": False}
+        if self._facts.slot is not None:
+            body["id_slot"] = self._facts.slot
+        self._ask("/completion", body, stopped, limit_s=600.0)
+
+
+def _spelled(piece: Any) -> str:
+    """The text of a token; one that is no whole character comes as bytes."""
+    if isinstance(piece, list):
+        found = bytes(b for b in piece if isinstance(b, int) and 0 <= b < 256)
+        return found.decode("utf-8", "replace")
+    return piece if isinstance(piece, str) else ""

@@ -1,0 +1,26 @@
+"""What a person should know of a server before the first question."""
+
+from lcp.remote.discovery import ServerFacts
+from lcp.server_address import ServerAddress
+from lcp.settings import Settings
+
+
+def notices(
+    facts: ServerFacts, address: ServerAddress, settings: Settings, size: int, has_key: bool
+) -> list[str]:
+    """Sentences; `size` is that of the context that lcp uses."""
+    said, host, asked = [], address.host, settings.ctx_size
+    if not facts.size:
+        step = "" if asked else " Set it with -c N."
+        said.append(
+            f"{host} does not tell the size of its context: lcp assumes {size:,} tokens.{step}"
+        )
+    elif asked and asked > facts.size:
+        said.append(f"The context of {host} has {facts.size:,} tokens, not {asked:,}.")
+    if facts.kind.drops:
+        said.append(f"{facts.kind.name} drops the oldest messages of a chat that is too long.")
+    if facts.kind.unset and not {"temp", "top_p"} <= settings.chosen:
+        said.append(facts.kind.unset)
+    if has_key and address.is_open:
+        said.append(f"The key goes to {host} unencrypted. Use an address with https://")
+    return said

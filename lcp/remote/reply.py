@@ -1,0 +1,258 @@
+"""An answer from a server: events come in on the worker thread, Chunks leave it.
+
+An answer without a finish_reason is broken, whatever the status was: what came of it is kept.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from lcp import repetition
+from lcp.engine_interface import (
+    Chunk,
+    Progress,
+    PromptMessage,
+    Remark,
+    Request,
+    Stats,
+    TokenProb,
+)
+from lcp.errors import ServerError
+from lcp.remote.dialects import Complaint, error_in, too_long
+from lcp.remote.events import ServerEvent, count, events, read
+from lcp.remote.wire import LARGEST, Answer, Broken
+from lcp.text_decoder import Decoder
+from lcp.thinking_tags import NONE, Tags
+from lcp.worker import Emit, WorkerTask
+
+PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
+AFTER_S = 3.0  # for what follows the finish_reason: the usage, and the end of the stream
+SLACK = 1024  # tokens that an answer may have beyond the context before it counts as endless
+
+
+class RemoteReply:
+    """See lcp.engine_interface.Reply. A server's answer has no token ids."""
+
+    def __init__(self, seed: int, begun: PromptMessage | None) -> None:
+        self.seed = seed
+        self.asked = time.perf_counter()
+        self.text = begun.content if begun else ""
+        self.thinking = begun.thinking if begun else ""
+        self.tokens: list[int] = []
+        self.sampled: list[int] = []
+        self.before = 0
+        self.ended = ""
+        self.remark: Remark | None = None
+        self.stats = Stats()
+        self.stop_asked = False
+        self.probs: list[TokenProb] = []
+        self.task: WorkerTask[None]
+
+    def __iter__(self) -> Iterator[Chunk | Progress]:
+        return iter(self.task)
+
+
+class Listener:
+    """Turns the events of one answer into Chunks, and keeps its numbers."""
+
+    def __init__(
+        self, reply: RemoteReply, request: Request, emit: Emit, *,
+        size: int, expected: int, cached_before: int, tags: Tags, raw: bool, host: str,
+    ) -> None:  # fmt: skip
+        """`expected`: about the tokens of the prompt. `cached_before`: those at its beginning that
+        the server has in their place; others that it reuses were moved."""
+        self._reply, self._request, self._emit = reply, request, emit
+        self._size, self._expected, self._cached_before = size, expected, cached_before
+        self._host = host
+        self._decoder = Decoder(request.stop, "", NONE if raw else tags)
+        if request.begun and request.begun.content:
+            self._decoder.begin_answer()
+        self._pieces: list[str] = []  # the text of each event: a token each, nearly
+        self._thought = False
+        self._waiting: Chunk | None = None
+        self._sent = self._first = self._last = self._first_text = 0.0
+        self._usage: Mapping[str, Any] = {}
+        self._timings: Mapping[str, Any] = {}
+        self._progress: Progress | None = None
+        self.ended = ""  # why, once the server or lcp ended it
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of the answer came."""
+        return bool(self._pieces)
+
+    def listen(self, answer: Answer) -> None:
+        """Take the whole answer. Broken, Cut or ServerError if it ends too early."""
+        for value in _values(answer):
+            complaint = error_in(value)
+            if complaint.text:
+                raise self._failed(complaint)
+            event = read(value)
+            self._take(event)
+            if event.ended and not self.ended:
+                self.ended = event.ended
+                answer.until = time.monotonic() + AFTER_S
+            if self.ended in ("text", "loop", "endless"):
+                return
+
+    def _failed(self, complaint: Complaint) -> Exception:
+        if self.has_begun:
+            return Broken(complaint.text)
+        if complaint.too_long:
+            return too_long(self._host, complaint)
+        return ServerError(f"{self._host} failed: {complaint.text}", retry_after=None)
+
+    def _take(self, event: ServerEvent) -> None:
+        self._usage = event.usage or self._usage
+        self._timings = event.timings or self._timings
+        if event.progress:
+            self._read(event.progress)
+        self._reply.probs += event.probs
+        if not (event.thinking or event.text):
+            return
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        if not self._pieces:
+            self._reading_ended()
+        self._pieces.append(event.thinking or event.text)
+        if event.thinking:
+            self._thought = self._decoder.after_thinking = True
+            self._give(Chunk("thinking", event.thinking))
+        if event.text:
+            for chunk in self._decoder.feed(event.text.encode("utf-8", "replace")):
+                self._give(chunk)
+        self._check()
+
+    def _check(self) -> None:
+        """End an answer at a stop string, and one that would never end."""
+        if self._decoder.stopped:
+            self.ended = "text"
+        n = len(self._pieces)
+        look = self._request.loop_guard and n % repetition.EVERY == 0
+        if look and (period := repetition.period(self._pieces)):
+            self._reply.remark = repetition.repetition(self._pieces, period)
+            self.ended = "loop"
+        most = self._request.max_tokens or self._size
+        if n > most + SLACK:
+            self.ended = "endless"
+
+    def _read(self, told: Mapping[str, Any]) -> None:
+        """Progress of reading the prompt, as llama-server tells it."""
+        total, kept = count(told.get("total")), count(told.get("cache"))
+        done = max(0, count(told.get("processed")) - kept)
+        moved = max(0, kept - self._cached_before) if self._request.move else 0
+        self._progress = Progress(kept, moved, done, total - kept)
+        if done < total - kept:
+            self._emit(self._progress)
+
+    def _reading_ended(self) -> None:
+        """Tell that the prompt is read: turns that left the window are named then."""
+        known = self._progress
+        if known:
+            self._progress = replace(known, done=known.total)
+            self._emit(self._progress)
+        else:  # what was cached is not known: nothing may be called read again
+            self._emit(Progress(self._expected, 0, 0, 0))
+
+    def _give(self, chunk: Chunk) -> None:
+        reply = self._reply
+        if chunk.kind == "thinking":
+            reply.thinking += chunk.text
+        else:
+            reply.text += chunk.text
+        self._first_text = self._first_text or time.perf_counter()
+        waiting = self._waiting
+        if waiting and waiting.kind == chunk.kind:
+            chunk = replace(chunk, text=waiting.text + chunk.text, tokens=waiting.tokens)
+        elif waiting:
+            self._send()
+        self._waiting = replace(chunk, tokens=chunk.tokens + 1)
+        if time.perf_counter() - self._sent >= PACE_S:
+            self._send()
+
+    def _send(self) -> None:
+        if self._waiting:
+            self._emit(self._waiting)
+            self._waiting, self._sent = None, time.perf_counter()
+
+    def finish(self, ended: str) -> None:
+        """Give the rest of the text and set the numbers of the reply."""
+        for chunk in self._decoder.flush():
+            self._give(chunk)
+        self._send()
+        if not self.has_begun and ended != "interrupted":
+            self._reading_ended()
+        reply, usage = self._reply, self._usage
+        told = usage.get("prompt_tokens_details")
+        cached = told.get("cached_tokens") if isinstance(told, dict) else None
+        progress = self._progress
+        prompt = count(usage.get("prompt_tokens"))
+        kept = count(cached) if cached is not None else progress.kept if progress else 0
+        if progress:
+            prompt = prompt or progress.kept + progress.total
+        prompt = prompt or self._expected
+        said_tokens = count(usage.get("completion_tokens")) or len(self._pieces)
+        known = progress or cached is not None
+        asked = reply.asked
+        now = time.perf_counter()
+        decode_s = self._last - self._first
+        reply.ended = ended
+        reply.stats = Stats(
+            prompt_tokens=prompt,
+            reused=kept,
+            moved=progress.moved if progress else 0,
+            read=prompt - kept if known else 0,
+            reply_tokens=said_tokens,
+            ttft_s=(self._first_text or now) - asked,
+            read_s=count_ms(self._timings) or (self._first or now) - asked,
+            decode_s=decode_s,
+            tokens_per_second=(said_tokens - 1) / decode_s if said_tokens > 1 and decode_s else 0.0,
+            ctx_used=min(self._size, prompt + said_tokens),
+            ctx_size=self._size,
+        )
+
+    @property
+    def prompt_told(self) -> int:
+        """The tokens of the prompt, if the server told them."""
+        return count(self._usage.get("prompt_tokens"))
+
+    def reason(self) -> str:
+        """Why the answer ended, in lcp's words."""
+        match self.ended:
+            case "text":
+                return "stop"
+            case "length":
+                return "full" if self._is_full() else "length"
+            case "loop":
+                return "length"
+            case "endless":
+                return "interrupted"
+        return "end"
+
+    def _is_full(self) -> bool:
+        usage = self._usage
+        new = count(usage.get("completion_tokens"))
+        limit = self._request.max_tokens
+        full = count(usage.get("prompt_tokens")) + new >= self._size - 1
+        return full and not (limit and new >= limit)
+
+
+def count_ms(timings: Mapping[str, Any]) -> float:
+    """The seconds that the server read the prompt, if it tells them."""
+    value = timings.get("prompt_ms")
+    return value / 1000 if isinstance(value, int | float) else 0.0
+
+
+def _values(answer: Answer) -> Iterator[Any]:
+    """The events of an answer; the whole of one that was not streamed."""
+    if "json" not in answer.headers.get("content-type", ""):
+        yield from events(answer.chunks())
+        return
+    data = b"".join(answer.chunks(LARGEST))
+    with suppress(ValueError, RecursionError):
+        yield json.loads(data)
+        return
+    raise Broken("the server sends something that is not JSON")

@@ -1,0 +1,43 @@
+"""The servers of config.toml: its tables [server.NAME]."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lcp.errors import SettingsError
+from lcp.settings import near, toml_file
+
+
+@dataclass(frozen=True)
+class ServerTable:
+    """A table [server.NAME] of config.toml. The key is in the environment variable `key_env`."""
+
+    name: str
+    url: str
+    key_env: str = ""
+    model: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def servers(path: Path) -> dict[str, ServerTable]:
+    """The tables [server.NAME] of a config.toml by name. SettingsError for one without meaning."""
+    found = toml_file(path).get("server")
+    tables = found if isinstance(found, dict) else {}
+    return {n: _server(n, t) for n, t in tables.items() if isinstance(t, dict)}
+
+
+def _server(name: str, table: Mapping[str, Any]) -> ServerTable:
+    texts = {"url", "key_env", "model"}
+    where = f"[server.{name}] of config.toml"
+    if unknown := [key for key in table if key not in {*texts, "headers"}]:
+        close = near(unknown[0], {*texts, "headers"})
+        hint = f"Did you mean {close[0]}?" if close else "Known are: url, key_env, model, headers."
+        raise SettingsError(f"{where} has no {unknown[0]}. {hint}")
+    if not isinstance(table.get("url"), str):
+        raise SettingsError(f'{where} needs the address of the server: url = "http://box:8080"')
+    headers = table.get("headers", {})
+    plain = isinstance(headers, dict) and all(isinstance(v, str) for v in headers.values())
+    if not plain or not all(isinstance(table.get(n, ""), str) for n in texts):
+        raise SettingsError(f"{where}: all values must be texts.")
+    return ServerTable(name, **table)

@@ -1,0 +1,279 @@
+"""The engine of a server, with llama.cpp's own server and the real model: what the chat promises
+holds there, by the server's own counts."""
+
+import io
+import json
+import time
+from itertools import pairwise
+
+import pytest
+from fakes import does
+from llama_server import llama_server
+
+from lcp.chat.chat import Chat
+from lcp.engine_interface import Chunk, Constraint, Progress, PromptMessage, Request
+from lcp.errors import LcpError, NotSupported
+from lcp.remote.engine import RemoteEngine
+from lcp.server_address import parse
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.log import Log
+from lcp.settings import Layers, Sampling
+from lcp.terminal.screen import Screen
+
+SIZE = 512
+LONG = "Tell me about the sea, the ships, the wind and the people who live by it, please. " * 3
+
+
+@pytest.fixture(scope="module")
+def box(smollm2):
+    """The address of a llama-server."""
+    with llama_server(smollm2, n_ctx=SIZE) as address:
+        yield address
+
+
+@pytest.fixture
+def start(box):
+    """A function: settings to a chat with the server."""
+    chats = []
+
+    def begin(address=box, **flags):
+        layers = Layers(flags={"temp": 0, "max_tokens": 12, **flags})
+        engine = RemoteEngine(parse(address), layers.resolve())
+        conversation = Conversation.begin(local_now, address)
+        screen = Screen(io.StringIO(), io.StringIO())
+        chat = Chat(engine, conversation, Log.nowhere(), screen, address, layers)
+        chats.append(chat)
+        chat.load()
+        chat.ready()
+        return chat
+
+    yield begin
+    for chat in chats:
+        chat.engine.close()
+
+
+def said(chat):
+    return chat.screen._err.file.getvalue()
+
+
+def user(text):
+    return [PromptMessage("user", text)]
+
+
+def test_an_answer_streams_and_has_the_numbers_of_the_server(start):
+    chat = start()
+    items = list(chat.engine.reply(Request.by(chat.settings, user("Say hello."))))
+    assert len([item for item in items if isinstance(item, Chunk)]) > 1
+    reply = chat.ask("Say hello to me.")
+    assert reply.ended in ("end", "length") and reply.text
+    assert reply.stats.reply_tokens == 12 or reply.ended == "end"
+    assert reply.stats.prompt_tokens == chat.engine.count(user("Say hello to me."))
+    assert reply.stats.read + reply.stats.reused == reply.stats.prompt_tokens
+    assert reply.stats.ctx_size == SIZE
+    assert chat.screen._out.file.getvalue().strip() == reply.text.strip()
+
+
+def test_the_model_of_the_server_is_named_in_the_log(start, box):
+    chat = start()
+    assert chat.model.startswith(f"{box}#") and chat.model.endswith(".gguf")
+    assert chat.ask("Hi").ended
+    assert chat.conversation.turns()[-1].answer.model == chat.model
+
+
+def test_the_next_turn_retry_undo_and_a_branch_are_not_read_again(start):
+    chat = start()
+    first = chat.ask(LONG).stats
+    second = chat.ask("And the fish?").stats
+    assert second.reused >= first.prompt_tokens
+    does(chat, "/retry")
+    again = chat.stats
+    assert again.prompt_tokens == second.prompt_tokens and again.read <= 4
+    does(chat, "/undo")
+    other = chat.ask("And the birds?").stats
+    assert other.reused >= first.prompt_tokens
+    does(chat, "/branch 1")
+    assert chat.ask("And the fish?").stats.reused >= first.prompt_tokens
+
+
+def slides(chat, what):
+    """Ask until turns left twice; the numbers of the answers before which some did."""
+    asked = [chat.ask(f"{n} {what}: {LONG}").stats for n in range(6)]
+    found = [now for before, now in pairwise(asked) if now.dropped_turns > before.dropped_turns]
+    assert found and "no longer sees" in said(chat)
+    return found
+
+
+@pytest.mark.slow
+def test_a_slide_is_moved_and_not_read_again(start):
+    chat = start(ctx_size=384, max_tokens=4)
+    question = chat.engine.count(user(f"1 moved: {LONG}"))
+    for stats in slides(chat, "moved"):
+        assert stats.moved > 32 and stats.read <= question
+    assert "re-read" not in said(chat)
+
+
+@pytest.mark.slow
+def test_a_chat_that_is_read_again_is_said(start):
+    chat = start(ctx_size=384, max_tokens=4, slide="reread")
+    for stats in slides(chat, "read again"):
+        assert not stats.moved
+    assert "re-read" in said(chat)
+
+
+def test_stop_ends_an_answer_at_once(start):
+    chat = start(max_tokens=400)
+    reply = chat.engine.reply(Request.by(chat.settings, user("Count from one to a thousand.")))
+    for item in reply:
+        if isinstance(item, Chunk):
+            began = time.monotonic()
+            chat.engine.stop()
+            break
+    for _ in reply:
+        pass
+    assert reply.ended == "interrupted" and reply.text
+    assert time.monotonic() - began < 5
+    assert chat.ask("Hi").ended != "interrupted"
+
+
+def test_a_stop_before_the_first_word_gives_no_answer(start):
+    chat = start()
+    reply = chat.engine.reply(Request.by(chat.settings, user(LONG * 2)))
+    chat.engine.stop()
+    assert not [item for item in reply if isinstance(item, Chunk)]
+    assert reply.ended == "interrupted" and not reply.text
+
+
+def test_a_stop_string_ends_the_answer_and_is_cut(start):
+    whole = start(max_tokens=30).ask("Tell me about Paris.").text
+    word = whole.split()[5]
+    reply = start(max_tokens=30, stop=word).ask("Tell me about Paris.")
+    assert reply.ended == "stop" and word not in reply.text
+    assert whole.startswith(reply.text)
+
+
+def test_a_seed_gives_the_same_answer_again(start):
+    answers = {start(temp=1.5, seed=s).ask("Tell me a story.").text for s in (1, 1, 2)}
+    assert len(answers) == 2
+
+
+def test_only_what_was_chosen_is_sent(start):
+    chat = start()
+    assert chat.settings.sources["temp"] == "flag"
+    assert chat.settings.sources["top_k"] == "server"
+    assert chat.settings.sampling.top_k == Sampling().top_k
+    assert Request.by(chat.settings, []).chosen == {"temp", "max_tokens"}
+
+
+def test_an_answer_follows_a_schema_and_a_grammar_but_no_regex(start, box):
+    chat = start(max_tokens=60)
+    form = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    chat.constraint = Constraint("schema", json.dumps(form), "The schema")
+    assert "n" in json.loads(chat.ask("How many legs has a cat?").text)
+    chat.constraint = Constraint("grammar", 'root ::= "yes" | "no"', "The grammar")
+    assert chat.ask("Is water wet?").text in ("yes", "no")
+    engine = RemoteEngine(parse(box), chat.settings)
+    with pytest.raises(NotSupported):
+        engine.load(Constraint("regex", "[a-z]+", "The expression")).result()
+    engine.close()
+
+
+def test_an_answer_that_was_cut_continues(start):
+    chat = start(max_tokens=8)
+    cut = chat.ask("Tell me about Paris.")
+    assert cut.ended == "length"
+    does(chat, "/continue")
+    answer = chat.conversation.turns()[-1].answer
+    assert answer.content.startswith(cut.text) and len(answer.content) > len(cut.text)
+    whole = start(max_tokens=answer.stats["reply_tokens"] + 8).ask("Tell me about Paris.").text
+    assert whole.startswith(answer.content[:-8])
+
+
+@pytest.mark.slow
+def test_an_answer_goes_on_after_turns_left_a_full_context(smollm2, start):
+    with llama_server(smollm2, n_ctx=256) as small:
+        chat = start(small, max_tokens=4, loop_guard="off")
+        chat.ask(LONG)
+        chat.set("max_tokens", "auto")
+        chat.constraint = Constraint("grammar", 'root ::= ("one " | "two ")+', "The grammar")
+        reply = chat.ask("Count.")
+    assert reply.ended == "full" and reply.stats.dropped_turns == 1
+    assert reply.stats.reply_tokens > 256 - reply.stats.prompt_tokens
+
+
+def test_counts_are_those_of_the_server(start):
+    chat = start()
+    assert chat.engine.counts and chat.engine.size == SIZE
+    assert chat.engine.count(user("Hi")) + 1 >= chat.engine.count(user("a"))
+    assert chat.engine.tokens("<|im_end|>") > 1
+    assert chat.engine.tokens("hello hello") == 2
+    text = "one two three four five six seven"
+    assert text.endswith(chat.engine.clip(text, 3)) and chat.engine.clip(text, 3)
+    assert chat.engine.tokens(chat.engine.clip(text, 3)) <= 3
+
+
+def test_a_count_that_fails_is_an_estimate(start):
+    chat = start()
+    chat.engine._native._wire.address = parse("http://127.0.0.1:1")
+    assert chat.engine.count(user("a new question " * 20)) > 40
+
+
+def test_what_is_typed_is_read_ahead(start):
+    chat = start()
+    chat.ask("Hi")
+    chat.engine.look_ahead(chat.overflow.visible(), LONG, 12)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, total = chat.engine.ahead
+        if total and done >= total:
+            break
+        time.sleep(0.02)
+    reply = chat.ask(LONG)
+    assert reply.stats.read < 24
+
+
+def test_the_prompt_and_its_own_system_text(start):
+    chat = start()
+    assert "SmolLM" in chat.engine.own_system()
+    assert "SmolLM" not in chat.engine.own_system(silent=True)
+    rows = chat.engine.prompt(user("Hi"))
+    assert "".join(text for _, text in rows).count("<|im_start|>") == 3
+    assert len(rows) == chat.engine.count(user("Hi"))
+
+
+def test_probabilities_come_with_the_answer(start):
+    chat = start(token_probs="on")
+    answer = chat.ask("Tell me about Paris.").text
+    task = chat.engine.probs([], PromptMessage("assistant", answer))
+    rows = task.result()
+    assert "".join(row.text for row in rows).strip() == answer.strip()
+    assert all(0 < row.p <= 1 for row in rows) and len(rows[0].others) == 10
+    does(chat, "/fork 2 2")
+    forked = chat.conversation.turns()[-1].answer.content
+    assert forked.startswith(rows[0].text + rows[1].others[1].text)
+    plain = start()
+    plain.ask("Hi")
+    with pytest.raises(LcpError, match="token-probs"):
+        does(plain, "/probs")
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(start, tmp_path):
+    chat = start(threads=3, kv_type="q8_0")
+    assert "threads" in said(chat) and "kv_type" in said(chat)
+    with pytest.raises(NotSupported):
+        chat.engine.save(tmp_path / "cache")
+    assert chat.engine.restore(tmp_path / "cache").result() == ""
+
+
+def test_raw_text_goes_on(start):
+    chat = start(raw="on")
+    reply = chat.ask("The capital of France is")
+    assert reply.text and reply.ended in ("end", "length")
+    assert reply.stats.prompt_tokens == chat.engine.tokens("The capital of France is")
+
+
+def test_progress_of_reading_is_told(start):
+    chat = start()
+    reply = chat.engine.reply(Request.by(chat.settings, user("Another one. " + LONG)))
+    seen = [item for item in reply if isinstance(item, Progress)]
+    assert seen[-1].done == seen[-1].total > 0
+    assert seen[-1].kept + seen[-1].total == reply.stats.prompt_tokens
