@@ -88,9 +88,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What the engine waits for, in words, while it can tell no numbers."""
-
-    what: str
+    what: str  # is waited for, in words; there are no numbers
 
 
 @dataclass(frozen=True)
@@ -221,8 +219,8 @@ Remark = ThinkingEnded | Repetition | NoTokenFits | ContextStays | ConnectionLos
 
 
 def room_in(size: int, max_tokens: int | None) -> int:
-    """Tokens a prompt may have in a context of `size` so that an answer of `max_tokens` fits after
-    it: at least half of the context. Without a limit, a quarter is left for the answer."""
+    """Tokens a prompt may have so that an answer of `max_tokens`, or of a quarter of the context,
+    fits after it: at least half of the context."""
     return size - min(max_tokens or size // 4, size // 2)
 
 
@@ -259,8 +257,7 @@ class Task(Protocol[Result]):
 
 
 class Reply(Protocol):
-    """An answer while it is generated: iterate it for Waiting, Progress and Chunks. Then the
-    rest is known.
+    """An answer while it is generated: iterate it for Progress and Chunks. Then the rest is known.
 
     `sampled` are the ids of all its tokens, `tokens` those of its text ([] where they do not spell
     it). The first `before` of `sampled` were in the answer that it continues.
@@ -309,12 +306,11 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The name under which lcp finds this model again; "" if it is the one it was asked for."""
+        """The name that finds this model again; "" if it is the one it was asked for by."""
 
     @property
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:
-        """The settings that come with the model: the layer they belong to (see settings.Layers),
-        and its values."""
+        """The settings that come with the model, by their layer (see settings.Layers)."""
 
     @property
     def ignored(self) -> Collection[str]:
@@ -363,7 +359,7 @@ class Engine(Protocol):
         """Tokens of the prompt that asks for an answer to these messages."""
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
-        """Tokens of the context that these messages take, at most all. Never waits."""
+        """Tokens of the context that these messages take, at most all; never waits."""
 
     def tokens(self, text: str) -> int:
         """Tokens of a text."""

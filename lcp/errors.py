@@ -30,9 +30,10 @@ from collections.abc import Mapping
 
 class LcpError(Exception):
     """A sentence for a person. `change` names options that would help and a value for each:
-    {"kv_type": "f16"}; chat/ and cli/ spell them as flags."""
+    {"kv_type": "f16"}; chat/ and cli/ spell them as flags. `again`: answering again helps."""
 
     exit_code = 1
+    again = False
 
     def __init__(self, *sentence: object, change: Mapping[str, str] | None = None) -> None:
         super().__init__(*sentence)
@@ -119,9 +120,17 @@ class ContextFull(LcpError):
 class AnswerDoesNotMatch(LcpError):
     """An answer that was cut does not match the constraint with which it should continue."""
 
+    again = True
+
 
 class NotSupported(LcpError):
     """This engine cannot do what was asked."""
+
+    def __init__(
+        self, message: str, *, again: bool = False, change: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, change=change)
+        self.again = again
 
 
 class ServerError(LcpError):
@@ -129,9 +138,14 @@ class ServerError(LcpError):
     retry_after: seconds that it wants to be left alone; None if trying again is of no use."""
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        change: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, change=change)
         self.status, self.retry_after = status, retry_after
 
 

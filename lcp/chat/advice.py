@@ -1,12 +1,10 @@
 """What a person reads about an error: its sentence, and what to type next."""
 
-from lcp.errors import AnswerDoesNotMatch, LcpError, NoSavedChat, TooLong
+from lcp.errors import LcpError, Miscounted, NoSavedChat, TooLong
 
 
 def with_advice(error: LcpError) -> str:
     """The error's sentence, and the flags or the command that would help."""
-    if isinstance(error, AnswerDoesNotMatch):
-        return f"{error} /retry answers again."
     if isinstance(error, TooLong):
         way = ways_to_fit(error)
         return f"{error} {way[0].upper()}{way[1:]}."
@@ -16,7 +14,10 @@ def with_advice(error: LcpError) -> str:
         last = f"lcp chat --resume {error.one_shot}"
         return f"{error} `lcp sessions --all` lists them. Resume the last one: {last}"
     ways = [f"--{name.replace('_', '-')} {value}" for name, value in error.change.items()]
-    return f"{error} Try {' or '.join(ways)}." if ways else str(error)
+    tried = f" Try {' or '.join(ways)}." if ways else ""
+    again = " /retry answers again." if error.again else ""
+    room = " /forget N and /clear make room." if isinstance(error, Miscounted) else ""
+    return f"{error}{tried}{again}{room}"
 
 
 def ways_to_fit(error: TooLong) -> str:

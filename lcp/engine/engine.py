@@ -28,7 +28,7 @@ from lcp.engine_interface import (
     TemplateFault,
     TokenProb,
 )
-from lcp.errors import LcpError
+from lcp.errors import LcpError, NotSupported
 from lcp.machine import physical_cores
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
@@ -318,7 +318,7 @@ class LlamaEngine:
             prompt = self._loaded.writer.write(messages).tokens
             wanted = answer.tokens
             if not wanted:
-                raise LcpError("This model did not generate this answer. /retry generates one.")
+                raise NotSupported("This model did not generate this answer.", again=True)
             key = (tuple(prompt), wanted)
             if self._measured[0] != key:
                 kv_type = self._settings.kv_type

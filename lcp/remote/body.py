@@ -49,7 +49,7 @@ def answering(
     """The body that asks for an answer. NotSupported if this kind cannot give it."""
     if raw:
         if not kind.completes:
-            raise NotSupported("This server continues no text without a chat template (--raw).")
+            raise NotSupported("This server continues no text without a chat template.")
         before = request.begun.content if request.begun else ""
         body: dict[str, Any] = {"model": model, "prompt": text_of(request.messages) + before}
     else:
@@ -72,7 +72,7 @@ def _continuing(
     kind: ServerKind, begun: PromptMessage, before: list[dict[str, str]]
 ) -> dict[str, Any]:
     if not kind.continues or not begun.content:
-        raise NotSupported("This server cannot continue an answer. /retry answers again.")
+        raise NotSupported("This server cannot continue an answer.", again=True)
     return {
         "messages": [*before, _message(kind, begun)],
         "continue_final_message": True,
@@ -107,8 +107,7 @@ def form(kind: ServerKind, constraint: Constraint) -> dict[str, Any]:
         return {"response_format": {"type": "json_schema", "json_schema": named}}
     if not field:
         raise NotSupported(
-            f"{kind.name} takes no {_FORMS[constraint.kind]}. Use --json-schema, or a model on "
-            "this computer."
+            f"{kind.name} takes no {_FORMS[constraint.kind]}.", change={"json_schema": "FILE"}
         )
     nested = field == "structured_outputs"
     return {field: {constraint.kind: constraint.text} if nested else constraint.text}

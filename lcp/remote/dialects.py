@@ -74,14 +74,14 @@ def too_long(host: str, told: Complaint, status: int | None = None) -> ServerErr
     if not (told.size or told.tokens):
         return ServerError(
             f"The chat is too long for {host}, which does not say by how much: {told.text} "
-            "Tell lcp the size of its context with -c N.",
+            "lcp must know the size of its context.",
             status=status,
+            change={"ctx_size": "N"},
         )
     tokens = f"{told.tokens:,} tokens" if told.tokens else "its size is not told"
     room = f", room for {told.size:,}" if told.size else ""
     return Miscounted(
-        f"The chat is too long for the context of {host} ({tokens}{room}). /forget N or /clear "
-        "makes room.",
+        f"The chat is too long for the context of {host} ({tokens}{room}).",
         told.tokens,
         told.size,
     )

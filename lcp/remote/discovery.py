@@ -82,11 +82,11 @@ def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
     if len(ids) == 1 and (not named or models[0].get("owned_by") == "llamacpp"):
         return models[0]  # llama-server answers with its model, whatever it is asked for
     if not ids:
-        raise ServerError(f"{wire.address.host} has no model. Load one there, or name it with -m.")
+        raise ServerError(f"{wire.address.host} has no model. Load one there.")
     more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     told = ", ".join(short(id, 80) for id in ids[:SHOWN]) + more
     what = f"has no model {short(named, 80)}. It has" if named else "has several models"
-    raise ChooseModel(f"{wire.address.host} {what}: {told}. Choose one with -m NAME.")
+    raise ChooseModel(f"{wire.address.host} {what}: {told}.", change={"model": "NAME"})
 
 
 def _kind(wire: Wire, listed: Told, model: Mapping[str, Any], stopped: Stopped) -> ServerKind:

@@ -377,8 +377,9 @@ class RemoteEngine:
             rows = spelling(self._probs.get(answer.content, []), answer.content)
             if not rows:
                 raise NotSupported(
-                    "This answer came without the probabilities of its tokens. Start lcp with "
-                    "--token-probs on, and answer again with /retry."
+                    "This answer came without the probabilities of its tokens.",
+                    change={"token_probs": "on"},
+                    again=True,
                 )
             return rows
 

@@ -11,9 +11,8 @@ def notices(
     """Sentences; `size` is that of the context that lcp uses."""
     said, host, asked = [], address.host, settings.ctx_size
     if not facts.size:
-        step = "" if asked else " Set it with -c N."
         said.append(
-            f"{host} does not tell the size of its context: lcp assumes {size:,} tokens.{step}"
+            f"{host} does not tell the size of its context: lcp assumes {size:,} tokens (ctx_size)."
         )
     elif asked and asked > facts.size:
         said.append(f"The context of {host} has {facts.size:,} tokens, not {asked:,}.")

@@ -23,7 +23,7 @@ from lcp.engine_interface import (
 from lcp.errors import ServerError
 from lcp.remote.dialects import Complaint, error_in, too_long
 from lcp.remote.events import ServerEvent, count, events, read
-from lcp.remote.wire import LARGEST, Answer, Broken
+from lcp.remote.wire import LARGEST, Broken, ServerAnswer
 from lcp.text_decoder import Decoder
 from lcp.thinking_tags import NONE, Tags
 from lcp.worker import Emit, WorkerTask
@@ -84,7 +84,7 @@ class Listener:
         """Whether anything of the answer came."""
         return bool(self._pieces)
 
-    def listen(self, answer: Answer) -> None:
+    def listen(self, answer: ServerAnswer) -> None:
         """Take the whole answer. Broken, Cut or ServerError if it ends too early."""
         for value in _values(answer):
             complaint = error_in(value)
@@ -246,7 +246,7 @@ def count_ms(timings: Mapping[str, Any]) -> float:
     return value / 1000 if isinstance(value, int | float) else 0.0
 
 
-def _values(answer: Answer) -> Iterator[Any]:
+def _values(answer: ServerAnswer) -> Iterator[Any]:
     """The events of an answer; the whole of one that was not streamed."""
     if "json" not in answer.headers.get("content-type", ""):
         yield from events(answer.chunks())

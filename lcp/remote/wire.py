@@ -61,11 +61,11 @@ class Wire:
         url: str,
         body: Any = None,
         *,
-        limit_s: float = ASK_S,
+        limit_s: float | None = None,
         stopped: Stopped = never,
     ) -> "Told":
         """GET, or POST a body; the answer as JSON. ServerError if that is not what comes."""
-        until = time.monotonic() + limit_s
+        until = time.monotonic() + (limit_s or ASK_S)
         with self.open(url, body, stopped=stopped, until=until) as answer:
             data = b"".join(answer.chunks(LARGEST))
         try:
@@ -85,11 +85,11 @@ class Wire:
         *,
         stopped: Stopped = never,
         until: float | None = None,
-    ) -> "Answer":
+    ) -> "ServerAnswer":
         """The answer to a request once its status is 200; ServerError for any other."""
         for _ in range(HOPS + 1):
             request = _Request(self, url, body)
-            answer = Answer(self, request, stopped, until)
+            answer = ServerAnswer(self, request, stopped, until)
             try:
                 answer.begin()
                 if not 300 <= answer.status < 400:
@@ -108,8 +108,8 @@ class Wire:
         here, to = urlsplit(url), urlsplit(there)
         if not location or (here.scheme, here.netloc) != (to.scheme, to.netloc):
             raise ServerError(
-                f"{self.address.host} redirects to another server: {short(there, 100)}. If that is "
-                f"the one you mean, use its address: --server {to.scheme}://{to.netloc}"
+                f"{self.address.host} redirects to another server: {short(there, 100)}.",
+                change={"server": f"{to.scheme}://{to.netloc}"},
             )
         return there
 
@@ -214,7 +214,7 @@ class Told:
         return value if isinstance(value, int) and value > 0 else 0
 
 
-class Answer:
+class ServerAnswer:
     """The answer to a request, while it arrives."""
 
     def __init__(
@@ -225,7 +225,7 @@ class Answer:
         self.status = 0
         self.headers: Mapping[str, str] = {}
 
-    def __enter__(self) -> "Answer":
+    def __enter__(self) -> "ServerAnswer":
         return self
 
     def __exit__(self, *_: object) -> None:
