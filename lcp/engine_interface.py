@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from lcp.remarks import Remark, TemplateFault
 from lcp.settings import Sampling, Settings
 
 # What goes in
@@ -172,64 +173,10 @@ class Stats:
         )
 
 
-# What an engine did to an answer, for a person to know.
-
-
-@dataclass(frozen=True)
-class ThinkingEnded:
-    """The thinking reached its limit, in tokens; the answer followed."""
-
-    limit: int
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """The answer was cut: its last `period` tokens came `times` times."""
-
-    period: int
-    times: int
-
-
-@dataclass(frozen=True)
-class NoTokenFits:
-    """The answer was cut: no token of the model fits the constraint. `why` may be ""."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class ContextStays:
-    """The context could not grow: it keeps its `size` instead of the `promised` one. More would
-    have needed so many bytes, and so many were `free` (None: unknown)."""
-
-    size: int
-    promised: int
-    needed: int
-    free: int | None
-
-
-@dataclass(frozen=True)
-class ConnectionLost:
-    """The connection to the server broke in the middle of the answer. `why`: in a few words."""
-
-    why: str
-
-
-Remark = ThinkingEnded | Repetition | NoTokenFits | ContextStays | ConnectionLost
-
-
 def room_in(size: int, max_tokens: int | None) -> int:
     """Tokens a prompt may have so that an answer of `max_tokens`, or of a quarter of the context,
     fits after it: at least half of the context."""
     return size - min(max_tokens or size // 4, size // 2)
-
-
-@dataclass(frozen=True)
-class TemplateFault:
-    """The chat template of a model leaves something out, or there is none: then `is_base`."""
-
-    sentence: str
-    is_base: bool = False
 
 
 Result = TypeVar("Result", covariant=True)

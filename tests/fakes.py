@@ -17,14 +17,13 @@ from lcp.engine_interface import (
     Engine,
     Progress,
     PromptMessage,
-    Remark,
     Reply,
     Request,
     Stats,
-    TemplateFault,
     TokenProb,
 )
 from lcp.errors import LcpError, NotSupported
+from lcp.remarks import Remark, TemplateFault
 from lcp.worker import WorkerTask
 
 

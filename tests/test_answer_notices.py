@@ -1,14 +1,8 @@
 """The sentences about an answer: the numbers are right, and the command to type next is named."""
 
 from lcp.chat import answer_notices
-from lcp.engine_interface import (
-    ContextStays,
-    NoTokenFits,
-    Progress,
-    Repetition,
-    Stats,
-    ThinkingEnded,
-)
+from lcp.engine_interface import Progress, Stats
+from lcp.remarks import ContextStays, NoTokenFits, Repetition, ThinkingEnded
 
 
 def test_the_line_after_an_answer_has_speed_and_context():

@@ -24,8 +24,8 @@ from lcp import commands
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import Talk
-from lcp.engine_interface import ThinkingEnded
 from lcp.errors import LcpError, NotSupported
+from lcp.remarks import ThinkingEnded
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store

@@ -19,8 +19,9 @@ from lcp.engine.llama_library import StopByte
 from lcp.engine.llguidance_matcher import examine
 from lcp.engine.model import Model
 from lcp.engine.reply import tag_tokens
-from lcp.engine_interface import Constraint, NoTokenFits, PromptMessage, Request
+from lcp.engine_interface import Constraint, PromptMessage, Request
 from lcp.errors import AnswerDoesNotMatch, SettingsError
+from lcp.remarks import NoTokenFits
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings

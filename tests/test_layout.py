@@ -27,6 +27,7 @@ LEVELS = {
     "repetition": 1.5,
     "worker": 1.5,
     "engine_interface": 1.2,
+    "remarks": 1,
     "settings": 1,
     "server_tables": 1.2,
     "server_address": 0.5,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lcp import commands, repetition
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
-from lcp.engine_interface import PromptMessage, Repetition, Request
+from lcp.engine_interface import PromptMessage, Request
+from lcp.remarks import Repetition
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings

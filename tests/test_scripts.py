@@ -15,7 +15,7 @@ from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environmen
 from lcp.cli.script_output import Report
 from lcp.cli.stdin import MOST
 from lcp.engine.reply import LlamaReply
-from lcp.engine_interface import ThinkingEnded
+from lcp.remarks import ThinkingEnded
 from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
 

@@ -12,7 +12,8 @@ from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
-from lcp.engine_interface import PromptMessage, Request, ThinkingEnded
+from lcp.engine_interface import PromptMessage, Request
+from lcp.remarks import ThinkingEnded
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings

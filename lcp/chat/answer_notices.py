@@ -2,14 +2,13 @@
 the command to type next."""
 
 from lcp import words
-from lcp.engine_interface import (
-    ContextStays,
+from lcp.engine_interface import Progress, Stats
+from lcp.remarks import (
     ConnectionLost,
+    ContextStays,
     NoTokenFits,
-    Progress,
     Remark,
     Repetition,
-    Stats,
     TemplateFault,
     ThinkingEnded,
 )

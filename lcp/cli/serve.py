@@ -186,7 +186,7 @@ def _listening(found: "FoundModel", host: str, port: str) -> list[str]:
     from lcp.session.export import plain_name
 
     alias = plain_name(found.name) if paths.at(found.name) else found.name
-    words = ["-m", str(found.path.absolute()), "--alias", alias]
+    words = ["-m", str(found.file.absolute()), "--alias", alias]
     # Whatever the environment says (LLAMA_ARG_HOST). With several slots, each has its own cache,
     # and a chat may come to another one.
     return [*words, "--host", host, "--port", port, "-np", "1"]
@@ -201,13 +201,13 @@ def _sizes(
     from lcp.engine.params import flash_attention
     from lcp.machine import machine
 
-    name = title(found.path.name, found.name)
+    name = title(found.file.name, found.name)
     here = cpu_check.check_once(paths.cache())  # llama.cpp has a GPU, as lcp is installed
     gpu = here if program is None else _uses_gpu(program)
     if unseen := bool(machines) or (gpu and not here):
-        fit = memory_fit.without_figures(found.path, settings, name)
+        fit = memory_fit.without_figures(found.file, settings, name)
     else:
-        fit = memory_fit.choose(found.path, settings, free_memory.figures_folder(), gpu, name)
+        fit = memory_fit.choose(found.file, settings, free_memory.figures_folder(), gpu, name)
     for notice in fit.notices:
         _say(notice)
     words = ["-c", str(fit.ctx_size), "-b", str(BATCH)]

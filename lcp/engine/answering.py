@@ -22,8 +22,9 @@ from lcp.engine.proposals import Proposals
 from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
-from lcp.engine_interface import Constraint, NoTokenFits, Progress, Request
+from lcp.engine_interface import Constraint, Progress, Request
 from lcp.errors import ContextFull
+from lcp.remarks import NoTokenFits
 from lcp.text_decoder import Decoder
 from lcp.thinking_tags import NONE, tags
 from lcp.worker import Emit

@@ -25,11 +25,11 @@ from lcp.engine_interface import (
     Progress,
     PromptMessage,
     Request,
-    TemplateFault,
     TokenProb,
 )
 from lcp.errors import LcpError, NotSupported
 from lcp.machine import physical_cores
+from lcp.remarks import TemplateFault
 from lcp.settings import Settings
 from lcp.thinking_tags import thinks
 from lcp.worker import Emit, Worker, WorkerTask

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from lcp.engine.model import Model
-from lcp.engine_interface import Chunk, Progress, PromptMessage, Remark, Stats
+from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats
+from lcp.remarks import Remark
 from lcp.text_decoder import PLAIN, Decoder
 from lcp.worker import Emit, WorkerTask
 

@@ -5,7 +5,7 @@ A model that thinks although it was told not to has a budget of 0.
 
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
-from lcp.engine_interface import ThinkingEnded
+from lcp.remarks import ThinkingEnded
 from lcp.text_decoder import Decoder
 
 # Read by the model as its own words: cut without any, a model goes on thinking in the answer.

@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
-from lcp.engine_interface import ConnectionLost, Waiting
+from lcp.engine_interface import Waiting
 from lcp.errors import Miscounted, ServerError
+from lcp.remarks import ConnectionLost
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Broken, Cut, Stopped, Wire
 from lcp.worker import Emit

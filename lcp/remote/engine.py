@@ -14,15 +14,16 @@ from lcp import thinking_tags
 from lcp.engine_interface import (
     Constraint,
     Loading,
+    Made,
     PromptMessage,
     Request,
-    TemplateFault,
     TokenProb,
     Waiting,
     room_in,
 )
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
+from lcp.remarks import TemplateFault
 from lcp.remote import body
 from lcp.remote.ahead import ServerAhead
 from lcp.remote.asking import LOADING_S, Asking
@@ -371,19 +372,27 @@ class RemoteEngine:
     ) -> WorkerTask[list[TokenProb]]:
         """Those that came with the answer."""
 
-        def job(emit: Emit) -> list[TokenProb]:
+        def rows(emit: Emit) -> list[TokenProb]:
             if not self.facts.kind.probs:
                 raise NotSupported(f"{self.facts.kind.name} tells no probabilities of tokens.")
-            rows = spelling(self._probs.get(answer.content, []), answer.content)
-            if not rows:
+            found = spelling(self._probs.get(answer.content, []), answer.content)
+            if not found:
                 raise NotSupported(
                     "This answer came without the probabilities of its tokens.",
                     change={"token_probs": "on"},
                     again=True,
                 )
-            return rows
+            return found
 
-        return self._worker.submit(job)
+        return self._worker.submit(rows)
+
+    def observe(
+        self,
+        job: Callable[[Any, Callable[[str, int, int], None]], Made],
+        tokens: int,
+        free: Callable[[], int | None] = lambda: None,
+    ) -> WorkerTask[Made]:
+        raise NotSupported("A server does not show how its model computes.")
 
 
 if TYPE_CHECKING:

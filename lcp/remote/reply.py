@@ -15,12 +15,12 @@ from lcp.engine_interface import (
     Chunk,
     Progress,
     PromptMessage,
-    Remark,
     Request,
     Stats,
     TokenProb,
 )
 from lcp.errors import ServerError
+from lcp.remarks import Remark
 from lcp.remote.dialects import Complaint, error_in, too_long
 from lcp.remote.events import ServerEvent, count, events, read
 from lcp.remote.wire import LARGEST, Broken, ServerAnswer
