@@ -45,13 +45,6 @@ class Typist(Terminal):
         super().close()
         self.home.cleanup()
 
-    def watch(self, seconds: float) -> bytes:
-        """What is written to the screen for so long, without escapes."""
-        start, limit = len(self.raw), time.perf_counter() + seconds
-        while (left := limit - time.perf_counter()) > 0:
-            self._read(left)
-        return ESCAPES.sub(b"", bytes(self.raw[start:]))
-
     def key(self, letter: bytes) -> float:
         """Seconds from a key to its letter on the screen."""
         start, pressed = len(self.raw), self.send(letter)

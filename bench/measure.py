@@ -187,6 +187,17 @@ class Terminal:
             size = len(self.raw)
             self._read(quiet)
 
+    def watch(self, seconds: float) -> bytes:
+        """What is written to the screen for so long, without escapes."""
+        start, limit = len(self.raw), time.perf_counter() + seconds
+        while (left := limit - time.perf_counter()) > 0 and self._read(left):
+            pass
+        return ESCAPES.sub(b"", bytes(self.raw[start:]))
+
+    def skip(self) -> None:
+        """Let the next `expect` look only at what comes from here on."""
+        self._mark = len(self.raw)
+
     def close(self) -> None:
         """Hang up, as closing a terminal window does; kill what is still there after 5 s."""
         with contextlib.suppress(OSError):
