@@ -232,8 +232,9 @@ class Engine(Protocol):
 
     # life
 
-    def load(self, constraint: Constraint | None = None) -> Task[None]:
-        """Load the model; iterating gives Loading. Prepare for answers with this constraint."""
+    def load(self, constraint: Constraint | None = None, saved: Path | None = None) -> Task[None]:
+        """Load the model; iterating gives Loading. Prepare for answers with this constraint, and
+        for the KV cache in the file `saved`."""
 
     def close(self) -> None:
         """Stop everything and free the model; may be called again."""
@@ -330,6 +331,10 @@ class Engine(Protocol):
     @property
     def ahead(self) -> tuple[int, int]:
         """Tokens read ahead, and how many there are to read."""
+
+    def measure_speed(self, free: Callable[[], int | None]) -> None:
+        """Find out what is fastest for this model, when there is time, and keep it for the next
+        start. `free` gives the bytes of free memory. Anything else that is asked ends it."""
 
     def weigh(self, job: Callable[[], None]) -> Task[None]:
         """Call a function that counts tokens, between two steps of other work."""

@@ -25,10 +25,10 @@ from lcp.downloads.model_folders import HUB
 from lcp.engine import cpu_check
 from lcp.errors import LcpError
 from lcp.machine import Gpu, Machine, machine, physical_cores
-from lcp.modelfile.llamacpp_answers import gpus
+from lcp.modelfile.llamacpp_answers import gpus, stored_speeds
 from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
-from lcp.words import size
+from lcp.words import count, size
 
 PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "rich", "prompt-toolkit", "typer")
 REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python"
@@ -83,6 +83,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
         _memory(machine(root)),
         _threads(),
         llama_server(),
+        *_speeds(cpu_check.answers(paths.cache())),
         *_folders(),
     ]
 
@@ -186,6 +187,14 @@ def llama_server() -> Finding:
     """The program that `lcp serve` runs; nothing else needs it."""
     found = shutil.which("llama-server")
     return Finding("llama-server", found or "not on PATH; only lcp serve needs it")
+
+
+def _speeds(folder: Path) -> Iterator[Finding]:
+    """What was measured to be fastest, model by model."""
+    for found in stored_speeds(folder):
+        off, on = (f"{1000 * time['seconds']:.0f} ms" for time in found["times"][:2])
+        chosen = f"flash attention {found['flash_attn']}, {count(found['threads'], 'thread')}"
+        yield Finding("speed", f"{found['model']}: {chosen} ({on} a token with it, {off} without)")
 
 
 def _versions() -> Iterator[Finding]:

@@ -84,7 +84,7 @@ class ScriptedEngine(Words):
         self.raw = False
         self.thinks = self.takes_system = True
         self.made_with: Mapping[str, Any] = {"llama.cpp": "scripted"}
-        self.held = 0
+        self.held = self.measured = 0
         self.stopped = self.closed = False
         self.loaded = 1.0
         self.restored: Path | None = None
@@ -93,7 +93,9 @@ class ScriptedEngine(Words):
         script = (Said(a) if isinstance(a, str) else a for a in answers)
         self._answers = chain(script, (Said(f"Answer {n}.") for n in count(1)))
 
-    def load(self, constraint: Constraint | None = None) -> WorkerTask[None]:
+    def load(
+        self, constraint: Constraint | None = None, saved: Path | None = None
+    ) -> WorkerTask[None]:
         def job(_: object) -> None:
             if self._fails:
                 raise self._fails
@@ -120,6 +122,9 @@ class ScriptedEngine(Words):
         self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
     ) -> None:
         self.looked = typed
+
+    def measure_speed(self, free: Callable[[], int | None]) -> None:
+        self.measured += 1
 
     def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
         return _done(lambda _: job())

@@ -540,3 +540,20 @@ def test_what_an_engine_cannot_do_is_refused_with_its_sentence(line):
     chat.ask("Hi.")
     with pytest.raises(NotSupported):
         commands.run(chat, line)
+
+
+def test_the_speed_is_measured_after_a_persons_answer_only():
+    class Person:
+        ahead = kept = nullcontext
+        lines = iter([TypedLine("Hello", is_command=False)])
+
+        def read(self, text):
+            for line in self.lines:
+                return line
+            raise EOFError
+
+    chat = a_chat()
+    chat.ask("A script asks.")
+    assert chat.engine.measured == 0
+    Talk(chat, Person(), commands.run).run()
+    assert chat.engine.measured == 1

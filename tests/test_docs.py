@@ -23,6 +23,7 @@ def generated() -> dict[str, str]:
     return {
         "help": f"```\n{help_text('chat')}```",
         "info": f"```\n{help_text('info')}```",
+        "bench": f"```\n{help_text('bench')}```",
         "pull": f"```\n{help_text('pull')}```",
         "serve": f"```\n{help_text('serve')}```",
         "settings": settings_table(),

@@ -86,7 +86,7 @@ class World:
                 self.life.append(f"-{found.name}")
             close()
 
-        def loading(constraint=None):
+        def loading(constraint=None, saved=None):
             self.life.append(f"+{found.name}")
             return load(constraint)
 
@@ -256,7 +256,7 @@ def test_the_line_below_the_prompt_counts_with_the_new_model(world):
 class Slow(ScriptedEngine):
     """Is loaded until it is stopped."""
 
-    def load(self, constraint=None):
+    def load(self, constraint=None, saved=None):
         def job(_):
             while not self.stopped:
                 time.sleep(0.01)

@@ -198,7 +198,7 @@ class Chat:
 
     def load(self, saved: Path | None = None) -> None:
         """Begin to load the model, unless that has begun, and its saved KV cache."""
-        self.loading = self.loading or self.engine.load(self.constraint)
+        self.loading = self.loading or self.engine.load(self.constraint, saved)
         self._restoring = self.engine.restore(saved) if saved else None
 
     def ready(self) -> None:

@@ -87,6 +87,7 @@ class Talk:
             chat.say_status()
             chat.make_room()
             chat.warn_of_files()
+            chat.engine.measure_speed(chat.services.free_memory)
 
     def _go_back(self) -> None:
         """Do what Ctrl-C means; at the prompt it clears the text that the line began with."""

@@ -1,14 +1,16 @@
-"""The sizes that a model is loaded with: its file and this computer -> context and GPU layers.
+"""What a model is loaded with: its file and this computer -> context, GPU layers, what is fastest.
 
 The figures are llama.cpp's own, from a process that may crash, and are kept: only the first chat
 with a model waits for them.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcp.engine.loading import AUTO_CTX, Fit
 from lcp.errors import LcpError, ModelError, NotEnoughMemory
+from lcp.machine import physical_cores
 from lcp.settings import Settings
 from lcp.words import either, size
 
@@ -28,15 +30,26 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     # here and not above: the prompt does not wait for them
     from concurrent.futures import ThreadPoolExecutor
 
-    from lcp.modelfile.llamacpp_answers import check_loads
+    from lcp.modelfile.llamacpp_answers import check_loads, stored_speed
 
     model = _chat_model(path, name)
+    # What a person chose is not measured; a quantized KV cache needs flash attention.
+    speed = stored_speed(model, known, physical_cores())
+    ours = settings.flash_attn == "auto" and settings.kv_type == "f16" and not gpu
+    fastest = (ours and speed.read()) or {}
+    if fastest:
+        settings = replace(settings, flash_attn=fastest["flash_attn"])
     with ThreadPoolExecutor(1) as beside:  # each of the two is a process
         trial = beside.submit(check_loads, model, known, name)
         try:
-            return _sizes(model, settings, known, gpu, name)
+            fit = _sizes(model, settings, known, gpu, name)
         finally:
             trial.result()  # what it raises says more than what the sizes raise
+    if ours:
+        fit = replace(fit, keep_speeds=lambda new: speed.write({"model": model.name, **new}))
+    if fastest:
+        fit = replace(fit, flash_attn=settings.flash_attn, threads=fastest["threads"])
+    return fit
 
 
 def without_figures(path: Path, settings: Settings, name: str = "") -> Fit:

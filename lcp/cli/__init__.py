@@ -15,6 +15,7 @@ import typer.core
 
 import lcp
 from lcp.cli import installed_models, look, sessions, shell_completion
+from lcp.cli.bench import bench
 from lcp.cli.chat import chat
 from lcp.cli.doctor import doctor
 from lcp.cli.info import info
@@ -36,6 +37,7 @@ app.command("chat")(chat)
 app.command()(doctor)
 app.command("info")(info)
 app.command("pull")(pull)
+app.command("bench")(bench)
 app.command("list")(installed_models.list_)
 app.command()(installed_models.rm)
 app.command()(installed_models.verify)

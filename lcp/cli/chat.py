@@ -200,7 +200,7 @@ def _chat(job: ChatJob) -> "Iterator[Chat]":
         life.enter_context(closing(engine))
         # llama.cpp reads the file while the rest is imported. A person's prompt comes first: two
         # threads that import at once take twice as long.
-        loading = None if job.person else engine.load(job.constraint)
+        loading = None if job.person else engine.load(job.constraint, job.saved)
         from lcp.chat import switch
         from lcp.chat.chat import Chat
         from lcp.terminal.screen import Screen

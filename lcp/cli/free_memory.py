@@ -51,4 +51,4 @@ def figures_folder() -> Path:
     """The cache of llama.cpp's memory figures of models, for this version on this CPU."""
     from lcp.engine import cpu_check
 
-    return paths.cache() / f"memory-{cpu_check.fingerprint()}"
+    return cpu_check.answers(paths.cache())

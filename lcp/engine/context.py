@@ -85,7 +85,7 @@ class Context:
         flash_attn = flash_attention(flash_attn, kv_type)
         self._model = model
         self._kv_type, self._flash_attn, self._swa_full = kv_type, flash_attn, swa_full
-        self._rows, self._threads = rows, threads
+        self._rows, self._threads, self._decode_threads = rows, threads, threads
         self._stop = stop
         self._one = (c.llama_token * 1)()
         self._batch_of_one = c.llama_batch_get_one(self._one, 1)
@@ -115,6 +115,11 @@ class Context:
         if self._ctx:
             library().llama_free(self._ctx)
         self._ctx, self._capacity, self._bytes = None, 0, 0.0
+
+    def decode_on(self, threads: int) -> None:
+        """Evaluate single tokens on so many threads; batches keep theirs."""
+        self._decode_threads = threads
+        library().llama_set_n_threads(self._ctx, threads, self._threads)
 
     def feed(
         self, wanted: Sequence[int], boundary: int | None = None, move: bool = False
@@ -258,19 +263,23 @@ class Context:
         c = library()
         self.close()
         self.tokens = []
-        params = context_params(cells, self._kv_type, self._flash_attn, self._swa_full)
-        params.n_outputs_max = self._rows
-        params.n_threads = params.n_threads_batch = self._threads
-        params.abort_callback = abort_callback()
-        params.abort_callback_data = self._stop.address
         log.lines.clear()
-        self._ctx = c.llama_init_from_model(self._model.handle, params)
+        self._ctx = c.llama_init_from_model(self._model.handle, self._params(cells))
         if not self._ctx:
             raise _why_not(self._model, cells, self._kv_type)
         self._cells = Cells(self._ctx, self._model)
         self._n_batch = c.llama_n_batch(self._ctx)
         self._capacity = c.llama_n_ctx(self._ctx)
         self._bytes = sum(map(float, _BUFFER.findall("\n".join(log.lines)))) * 2**20
+
+    def _params(self, cells: int) -> Any:
+        """The parameters of llama.cpp's context."""
+        params = context_params(cells, self._kv_type, self._flash_attn, self._swa_full)
+        params.n_outputs_max = self._rows
+        params.n_threads, params.n_threads_batch = self._decode_threads, self._threads
+        params.abort_callback = abort_callback()
+        params.abort_callback_data = self._stop.address
+        return params
 
     def _needs(self, cells: int) -> int:
         """The most bytes that so many cells need in place of the present ones, with a copy of what

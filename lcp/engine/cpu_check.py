@@ -34,6 +34,11 @@ def check_once(cache: Path) -> bool:
     return bool(json.loads(answer)["gpu"])
 
 
+def answers(cache: Path) -> Path:
+    """The folder, in `cache`, of what llama.cpp answers with this build on this CPU."""
+    return cache / f"memory-{fingerprint()}"
+
+
 def run() -> str:
     """The child's answer as JSON; raises NativeError if it crashed or printed anything else."""
     result = child_process.run("probe", timeout=_TIMEOUT_S)

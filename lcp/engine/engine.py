@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from lcp.engine import probs, statefile
 from lcp.engine.context import Stopped
 from lcp.engine.llama_library import StopByte
-from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices
+from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.reply import LlamaReply
+from lcp.engine.speed_test import Speeds, SpeedTest, measure
 from lcp.engine_interface import (
     Constraint,
     Loading,
@@ -73,7 +74,8 @@ class LlamaEngine:
         self._closing = False
         self._ahead = ReadAhead()
         self._reply: LlamaReply | None = None
-        self._worker = Worker(idle=self._read_ahead)
+        self._speed_test = SpeedTest(self._stop)
+        self._worker = Worker(idle=self._idle)
         self._measured: tuple[object, list[TokenProb]] = (None, [])
         self._speed = 0.0  # tokens per second of the last long prompt
         self._made: Loaded | None = None
@@ -88,11 +90,14 @@ class LlamaEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, constraint: Constraint | None = None) -> WorkerTask[None]:
-        """Load the model and make its context and what this constraint needs."""
-        return self._worker.submit(lambda emit: self._load(emit, constraint))
+    def load(
+        self, constraint: Constraint | None = None, saved: Path | None = None
+    ) -> WorkerTask[None]:
+        """Load the model and make what this constraint needs, and a context that can hold the KV
+        cache of the file `saved`."""
+        return self._worker.submit(lambda emit: self._load(emit, constraint, saved))
 
-    def _load(self, emit: Emit, constraint: Constraint | None) -> None:
+    def _load(self, emit: Emit, constraint: Constraint | None, saved: Path | None) -> None:
         def on_progress(fraction: float) -> bool:
             self.loaded = fraction
             emit(Loading(fraction))
@@ -101,7 +106,7 @@ class LlamaEngine:
         self._fit = self._choose() if self._choose else None
         request = LoadRequest(
             self._path,
-            self._settings,
+            with_flash_attention(self._settings, self._fit, saved),
             self._fit,
             self._now,
             self._template,
@@ -113,6 +118,12 @@ class LlamaEngine:
         if constraint:
             made.answering.prepare(constraint)
         self._ahead.begin(made.context, made.writer)
+        self._life.callback(self._speed_test.end)
+        self._speed_test.begin(
+            lambda free: measure(made, self._stop, physical_cores(), free),
+            self._fit.keep_speeds if self._fit else None,
+            known=bool(self._fit and self._fit.threads),
+        )
         self._made = made
 
     def close(self) -> None:
@@ -244,7 +255,10 @@ class LlamaEngine:
     ) -> None:
         """Read these messages, and what is typed of the next one, when there is time."""
         self._ahead.look(messages, typed, max_tokens)
-        self._stop.clear()  # a stop of an answer does not stop this
+        if typed and self._speed_test.stop():
+            self._stop.set()  # `give_way` clears it
+        else:
+            self._stop.clear()  # a stop of an answer does not stop this
         self._worker.nudge()
 
     def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
@@ -261,8 +275,26 @@ class LlamaEngine:
         """Tokens read ahead, and how many there are to read."""
         return self._ahead.progress
 
-    def _read_ahead(self) -> bool:
-        return not self._closing and self._ahead.step()
+    def measure_speed(self, free: Callable[[], int | None]) -> None:
+        """Find out what is fastest for this model, when there is time."""
+        self._speed_test.ask(free)
+        self._worker.nudge()
+
+    def speeds(self, free: int | None = None) -> WorkerTask[Speeds]:
+        """What is fastest for this model; measured now, and kept unless the computer is busy.
+        `free`: bytes of free memory. Raises LcpError if it cannot be measured."""
+        return self._worker.submit(lambda _: self._speed_test.now(free))
+
+    def _idle(self) -> bool:
+        """A step of what there is time for while a person reads or types."""
+        self._speed_test.give_way()
+        return not self._closing and (self._ahead.step() or self._speed_test.step())
+
+    def _stop_idling(self) -> None:
+        """End a step of reading ahead or of measuring; the next task clears the stop byte."""
+        self._ahead.rest()
+        self._speed_test.stop()
+        self._stop.set()
 
     # the cache in a file
 
@@ -314,6 +346,7 @@ class LlamaEngine:
         it early, with fewer tokens."""
 
         def job(emit: Emit) -> list[TokenProb]:
+            self._speed_test.end()
             self._stop.clear()
             prompt = self._loaded.writer.write(messages).tokens
             wanted = answer.tokens
@@ -331,8 +364,7 @@ class LlamaEngine:
                 self._measured = (key, found)
             return self._measured[1]
 
-        self._ahead.rest()
-        self._stop.set()  # ends a step of reading ahead
+        self._stop_idling()
         return self._worker.submit(job)
 
     def observe(
@@ -357,8 +389,7 @@ class LlamaEngine:
             except Stopped:
                 raise LcpError("Stopped. Type the command again to start over.") from None
 
-        self._ahead.rest()
-        self._stop.set()  # ends a step of reading ahead
+        self._stop_idling()
         return self._worker.submit(work)
 
     # answers
@@ -367,12 +398,12 @@ class LlamaEngine:
         """Begin an answer; iterate the reply."""
         chosen = request.sampling.seed
         reply = self._reply = LlamaReply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
-        self._ahead.rest()
-        self._stop.set()  # ends a step of reading ahead
+        self._stop_idling()
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
     def _answer(self, reply: LlamaReply, request: Request, emit: Emit) -> None:
+        self._speed_test.end()
         self._stop.clear()
         if reply.stop_asked:
             self._stop.set()

@@ -5,11 +5,12 @@ The sizes come from a Fit, or from the settings.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcp.engine import statefile
 from lcp.engine.answering import Answering
 from lcp.engine.context import Context
 from lcp.engine.drafting import MOST
@@ -29,12 +30,16 @@ AUTO_CTX = 8192  # context without a Fit or a setting: at most this, at most as 
 
 @dataclass(frozen=True)
 class Fit:
-    """The sizes that a model is loaded with, and notices on them."""
+    """The sizes that a model is loaded with, what is fastest for it, and notices."""
 
     ctx_size: int
     n_gpu_layers: int  # -1: all
     repack: bool = True  # weights may be copied in a faster order for the CPU
     notices: tuple[str, ...] = ()
+    flash_attn: str = "auto"  # what was measured to be faster
+    threads: int | None = None  # the same, for the tokens of an answer; None: not measured yet
+    # keeps a measurement for the next start; None if there is nothing to choose
+    keep_speeds: Callable[[Mapping[str, Any]], object] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,22 @@ def load(
     size = fit.ctx_size if fit else s.ctx_size or auto
     context = new_context(size, swa_full=keep_all_cells(model, size, s.kv_type), rows=MOST)
     life.callback(context.close)
+    if fit and fit.threads and not s.threads:
+        context.decode_on(fit.threads)
     writer = PromptWriter(choice.template, model, request.variables, request.raw)
     answering = Answering(model, context, writer, stop)
     return Loaded(model, choice, writer, context, answering, new_context)
+
+
+def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None) -> Settings:
+    """The settings. Flash attention that they leave to lcp is as in the KV cache of the file
+    `saved`, which no other context can use, or else as was measured."""
+    if settings.flash_attn != "auto":
+        return settings
+    made_with = statefile.made_with(saved) if saved else {}
+    kept = made_with.get("flash_attn") if made_with.get("kv_type") == settings.kv_type else ""
+    measured = fit.flash_attn if fit else "auto"
+    return replace(settings, flash_attn=kept if kept in ("on", "off") else measured)
 
 
 def notices(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:

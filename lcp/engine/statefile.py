@@ -82,6 +82,15 @@ def write(
     return size
 
 
+def made_with(path: Path) -> dict[str, Any]:
+    """What the cache in a file was made with, according to its header; {} without a file."""
+    with suppress(OSError, ValueError, KeyError, struct.error), path.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            (length,) = _U64.unpack(file.read(_U64.size))
+            return dict(json.loads(file.read(min(length, _PIECE)))["fingerprint"])
+    return {}
+
+
 def read(path: Path, fingerprint: Mapping[str, Any]) -> State | Unusable | None:
     """The state in a file; Unusable if the file cannot be used; None if there is no file."""
     try:

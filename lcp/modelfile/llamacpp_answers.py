@@ -18,6 +18,7 @@ from lcp.modelfile.non_chat_models import FROM_THE_HUB
 
 _TIMEOUT_S = 60  # the first start of a GPU's driver may take many seconds
 _SILENT = "llama.cpp does not run here. See why with: lcp doctor"
+_SPEEDS = "speed"  # a folder
 _KILLED = -9  # SIGKILL: by a person, or by a system that is out of memory
 # An assertion of llama.cpp -> what is wrong with a file that violates it
 _ASSERTIONS = {
@@ -89,6 +90,18 @@ def check_loads(model: ModelFile, folder: Path, name: str = "") -> None:
         # Ollama has models that only its own engine runs: another version does not help.
         why = re.split(r"\. (?=Use a newer|Upgrade)", str(error))[0]
         raise ModelError(f"{why}. {FROM_THE_HUB}") from error
+
+
+def stored_speed(model: ModelFile, folder: Path, threads: int) -> "StoredAnswer":
+    """Where the measured speed of a model is kept, for so many threads at most. It is measured
+    again when the file changes; `folder` is of one CPU and one build of llama.cpp."""
+    about = _identity(model.path, model) if model.path else model.name
+    return StoredAnswer(folder / _SPEEDS, about.encode(), str(threads).encode())
+
+
+def stored_speeds(folder: Path) -> list[dict[str, Any]]:
+    """All measured speeds; each names its model."""
+    return [json.loads(file.read_text()) for file in sorted((folder / _SPEEDS).glob("*.json"))]
 
 
 class StoredAnswer:

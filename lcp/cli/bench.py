@@ -1,0 +1,68 @@
+"""`lcp bench`: measures what is fastest for a model here, and keeps it for its chats."""
+
+import json
+import sys
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from lcp.cli import free_memory, model_lookup, shell_completion
+from lcp.cli.chat_services import find, services
+
+
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Model name or file.",
+            show_default=False,
+            autocompletion=shell_completion.models,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure flash attention and threads for a model; its next chats use what is fastest."""
+    from lcp.engine.engine import LlamaEngine
+    from lcp.settings import Settings
+
+    found = find(model or model_lookup.default().name)
+    settings = Settings(ctx_size=512)  # the measurement has contexts of its own
+    engine = services().engine(found, settings, datetime.now().astimezone())
+    assert isinstance(engine, LlamaEngine)
+    with closing(engine):
+        engine.load().result()
+        speeds = engine.speeds(free_memory.free()).result().as_dict()
+    if as_json:
+        sys.stdout.write(json.dumps({"model": found.name, **speeds}) + "\n")
+    else:
+        _show(found.path.name, speeds)
+
+
+def _show(name: str, speeds: dict[str, Any]) -> None:
+    from lcp.terminal.printout import Printout
+
+    page = Printout()
+    page.title(name, f"{speeds['depth']:,} tokens of context")
+    rows = [
+        (
+            t["flash_attn"],
+            str(t["threads"]),
+            f"{1000 * t['seconds']:.1f}",
+            f"{1 / t['seconds']:.1f}",
+        )
+        for t in speeds["times"]
+    ]
+    chosen = (speeds["flash_attn"], str(speeds["threads"]))
+    marked = next(i for i, row in enumerate(rows) if row[:2] == chosen)
+    page.table(("flash attention", "threads", "ms per token", "tokens/s"), rows, marked=marked)
+    page.blank()
+    if speeds["busy"]:
+        page.line("Not kept: other programs were using the CPU. Close them, and run it again.")
+    else:
+        page.line(
+            f"New chats use flash attention {chosen[0]} and {chosen[1]} threads. "
+            "--flash-attn and --threads override it."
+        )

@@ -1,0 +1,287 @@
+"""Measures how long a token takes here, with and without flash attention, on more or fewer threads.
+
+Which is faster depends on the model, the build of llama.cpp and the CPU: at 2,048 tokens of context
+flash attention makes SmolLM2 half as fast on some CPUs, and other models a little faster.
+
+1) Two contexts, one of each kind, hold as many tokens as a chat that is not short. Only the first
+   few are evaluated; the others are copies of them at later positions, because attention takes the
+   same time whatever the numbers are.
+2) Both evaluate one token after another, in turn, so that a drift of the machine favours neither.
+3) The faster one does the same on fewer threads.
+
+Another choice than the usual one must be clearly faster. If other programs used the cores, nothing
+is chosen.
+"""
+
+import ctypes
+import struct
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from lcp import words
+from lcp.engine.context import Context, Stopped
+from lcp.engine.kv_cells import keep_all_cells
+from lcp.engine.llama_library import StopByte, library
+from lcp.engine.loading import Loaded
+from lcp.engine.probs import about
+from lcp.errors import LcpError, NotEnoughMemory
+
+DEPTH, UNIT = 2048, 32  # tokens that the contexts hold; tokens that are evaluated for that
+ROUNDS, LEAST, LIMIT_S = 8, 3, 2.0  # pairs; fewer, but at least LEAST, after so many seconds
+CLEARLY = 1.05  # times as fast is another choice than the usual one
+QUIET = 0.7  # of the cores' time that the threads must have had
+TRIES = 3  # measurements that are tried in one chat, if other programs use the cores
+SHARE = 4  # the contexts take at most one part of so many of the free memory
+_SEQ, _OTHER = 0, 1
+_UNKNOWN = "lcp cannot measure this model: its memory has a form that lcp does not know."
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # work in small steps, and its result
+
+
+@dataclass(frozen=True)
+class TokenTime:
+    """Seconds of one token: the median."""
+
+    flash_attn: str  # on | off
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What was measured, and the choice that follows."""
+
+    flash_attn: str
+    threads: int
+    depth: int  # tokens of the context
+    times: tuple[TokenTime, ...]
+    busy: bool = False  # other programs used the cores: the choice is the usual one
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+class TwoSequences(Context):
+    """A Context in which a second sequence uses the same cells."""
+
+    def _params(self, cells: int) -> Any:
+        params = super()._params(cells)
+        params.n_seq_max = params.n_outputs_max = 2
+        params.kv_unified = True
+        return params
+
+
+def measure(loaded: Loaded, stop: StopByte, threads: int, free: int | None = None) -> Steps[Speeds]:
+    """Measure in small steps; closing the generator frees everything. `threads` is the usual
+    number, `free` the bytes of free memory. Raises Stopped, and LcpError if it cannot measure."""
+    model, token = loaded.model, max(0, loaded.model.bos)
+    kind = loaded.context.kind
+    if loaded.context.fingerprint["flash_attn"] == "auto" or kind.cut == "snapshot":
+        raise LcpError(
+            "There is nothing to choose for this model: llama.cpp decides on GPUs, and recurrent "
+            "models do not look back at earlier tokens."
+        )
+    depth = min(DEPTH, (model.n_ctx_train or DEPTH) // 2) // UNIT * UNIT
+    size = depth + 256
+    needed = SHARE * 2 * about(model, size, "f16", rows=1)
+    if free is not None and needed > free:
+        raise NotEnoughMemory(
+            f"The speed is measured only where {words.size(needed)} of memory are free; "
+            f"{words.size(free)} are. Close other programs, then run it again."
+        )
+    swa_full = keep_all_cells(model, loaded.context.size, "f16")
+    with ExitStack() as life:
+        made = {}
+        for flash in ("off", "on"):
+            made[flash] = TwoSequences(
+                model, size, stop, threads=threads, flash_attn=flash, swa_full=swa_full, start=size
+            )
+            life.callback(made[flash].close)
+            yield
+            fill(made[flash], depth, token)
+            yield
+        timed = _Timed(token)
+        pairs = yield from timed.pairs(made["off"], threads, made["on"], threads)
+        chosen = "on" if clearly_faster(pairs) else "off"
+        times = [
+            TokenTime(kind, threads, median([pair[i] for pair in pairs]))
+            for i, kind in enumerate(("off", "on"))
+        ]
+        best = threads
+        for fewer in sorted({threads * 3 // 4, threads // 2} - {0, threads}, reverse=True):
+            context = made[chosen]
+            pairs = yield from timed.pairs(context, threads, context, fewer)
+            seconds = median([pair[1] for pair in pairs])
+            times.append(TokenTime(chosen, fewer, seconds))
+            if clearly_faster(pairs) and seconds == min(t.seconds for t in times):
+                best = fewer
+        if timed.busy:
+            chosen, best = "off", threads
+    return Speeds(chosen, best, depth, tuple(times), timed.busy)
+
+
+def median(numbers: Sequence[float]) -> float:
+    """The middle one. The statistics module would take 10 ms to import."""
+    return sorted(numbers)[len(numbers) // 2]
+
+
+def clearly_faster(pairs: Sequence[tuple[float, float]]) -> bool:
+    """Whether the second of each pair is: in the median, and in nearly all pairs."""
+    ratio = median([usual / other for usual, other in pairs])
+    wins = sum(other < usual for usual, other in pairs)
+    return ratio >= CLEARLY and wins >= 0.8 * len(pairs)
+
+
+def fill(context: TwoSequences, depth: int, token: int) -> None:
+    """Let a context of two sequences hold `depth` tokens at little cost. Raises LcpError if
+    llama.cpp's memory of this model has another form."""
+    c, ctx = library(), context.handle
+    for _ in context.feed([token] * UNIT):
+        pass
+    length = c.llama_state_seq_get_size_ext(ctx, _SEQ, 0)
+    state = (ctypes.c_uint8 * length)()
+    if c.llama_state_seq_get_data_ext(ctx, state, length, _SEQ, 0) != length:
+        raise LcpError(_UNKNOWN)
+    first, memory = _cells(0), c.llama_get_memory(ctx)
+    for begin in range(UNIT, depth, UNIT):
+        moved = bytes(state).replace(first, _cells(begin))
+        blob = (ctypes.c_uint8 * length).from_buffer_copy(moved)
+        if not c.llama_state_seq_set_data_ext(ctx, blob, length, _OTHER, 0):
+            break
+        c.llama_memory_seq_cp(memory, _OTHER, _SEQ, -1, -1)
+    c.llama_memory_seq_rm(memory, _OTHER, -1, -1)
+    if c.llama_memory_seq_pos_max(memory, _SEQ) != depth - 1:
+        raise LcpError(_UNKNOWN)
+
+
+def _cells(first: int) -> bytes:
+    """UNIT cells as a state has them (llama_kv_cache::state_write_meta): position, number of
+    sequences, sequence."""
+    return b"".join(struct.pack("<iIi", first + i, 1, _SEQ) for i in range(UNIT))
+
+
+class _Timed:
+    """Times single tokens, and the cores that they had."""
+
+    def __init__(self, token: int) -> None:
+        self._token = token
+        self._wanted = self._had = 0.0  # core seconds
+
+    @property
+    def busy(self) -> bool:
+        """Whether the threads had too little of the cores."""
+        return self._had < QUIET * self._wanted
+
+    def pairs(
+        self, usual: Context, threads: int, other: Context, fewer: int
+    ) -> Steps[list[tuple[float, float]]]:
+        """Pairs of seconds of one token: the usual choice, and the other."""
+        sides = [(usual, threads), (other, fewer)]
+        for context, number in sides:
+            self._time(context, number)  # the first one allocates
+            yield
+        begun, found = time.perf_counter(), list[tuple[float, float]]()
+        while len(found) < ROUNDS:
+            if len(found) >= LEAST and time.perf_counter() - begun > LIMIT_S:
+                break
+            order = sides if len(found) % 2 == 0 else sides[::-1]
+            taken = []
+            for context, number in order:
+                taken.append(self._time(context, number))
+                yield
+            found.append((taken[0], taken[1]) if order is sides else (taken[1], taken[0]))
+        return found
+
+    def _time(self, context: Context, threads: int) -> float:
+        context.decode_on(threads)
+        begun, cpu = time.perf_counter(), time.process_time()
+        context.append(self._token)
+        taken = time.perf_counter() - begun
+        self._wanted += threads * taken
+        self._had += min(time.process_time() - cpu, threads * taken)
+        return taken
+
+
+class SpeedTest:
+    """A measurement in the idle time of the engine thread. It never keeps a person waiting: the
+    stop byte ends a step, and `end` the rest. `ask` and `stop` may be called by any thread."""
+
+    def __init__(self, stop: StopByte) -> None:
+        self.stopping = False
+        self._stop = stop
+        self._tries = TRIES
+        self._asked: Callable[[], int | None] | None = None
+        self._steps: Steps[Speeds] | None = None
+        self._start: Callable[[int | None], Steps[Speeds]] | None = None
+        self._keep: Callable[[Speeds], object]
+
+    def begin(
+        self,
+        start: Callable[[int | None], Steps[Speeds]],
+        keep: Callable[[Mapping[str, Any]], object] | None,
+        known: bool = False,
+    ) -> None:
+        """The model is loaded: `start` measures it with so many free bytes, `keep` stores that.
+        If it is `known` already, only `now` measures it."""
+        self._start = start
+        self._keep = lambda speeds: keep(speeds.as_dict()) if keep and not speeds.busy else None
+        self._tries *= bool(keep) and not known
+
+    def now(self, free: int | None) -> Speeds:
+        """Measure, whatever is known. Raises what `measure` raises."""
+        assert self._start, "no model is loaded"
+        with closing(self._start(free)) as steps:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    self._keep(done.value)
+                    return done.value
+
+    def ask(self, free: Callable[[], int | None]) -> None:
+        """Measure when there is time; `free` gives the bytes of free memory."""
+        if self._tries:
+            self._asked, self.stopping = free, False
+
+    def stop(self) -> bool:
+        """Measure no more; whether a step may be at work."""
+        self._asked, self.stopping = None, self._steps is not None
+        return self.stopping
+
+    def give_way(self) -> None:
+        """End if that was asked for; the stop byte has done its work. On the engine thread."""
+        if self.stopping:
+            self.end()
+            self._stop.clear()
+
+    def end(self) -> None:
+        """Free everything. On the engine thread."""
+        self.stopping = False
+        if self._steps:
+            self._steps.close()
+            self._steps = None
+
+    def step(self) -> bool:
+        """Measure a little; whether there is more to do. On the engine thread."""
+        asked = self._asked
+        if asked is None or self._start is None:
+            return False
+        try:
+            self._steps = self._steps or self._start(asked())
+            next(self._steps)
+            return True
+        except StopIteration as done:
+            self._keep(done.value)
+            self._tries = self._tries - 1 if done.value.busy else 0
+        except Stopped:
+            pass
+        except LcpError:
+            self._tries = 0  # this model cannot be measured, or there is no memory
+        self._asked = None
+        self.end()
+        return False

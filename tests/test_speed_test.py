@@ -1,0 +1,229 @@
+"""What is measured to be fastest, when, and what uses it."""
+
+import json
+import threading
+from datetime import datetime, timezone
+
+import pytest
+
+from lcp.chat.memory_fit import choose
+from lcp.engine import speed_test, statefile
+from lcp.engine.context import Stopped
+from lcp.engine.engine import LlamaEngine
+from lcp.engine.llama_library import StopByte, library
+from lcp.engine.loading import Fit
+from lcp.engine.model import Model
+from lcp.engine.speed_test import SpeedTest, TwoSequences, clearly_faster, fill
+from lcp.engine_interface import PromptMessage, Request
+from lcp.errors import NotEnoughMemory
+from lcp.health_checks import _speeds as findings
+from lcp.machine import physical_cores
+from lcp.modelfile.llamacpp_answers import stored_speed
+from lcp.modelfile.model_files import local
+from lcp.settings import Sampling, Settings
+
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
+SPEEDS = {
+    "model": "m.gguf",
+    "flash_attn": "on",
+    "threads": 1,
+    "times": [
+        {"flash_attn": "off", "threads": 2, "seconds": 0.05},
+        {"flash_attn": "on", "threads": 2, "seconds": 0.025},
+    ],
+}
+
+
+@pytest.fixture
+def begin(tiny):
+    """Makes a loaded engine; `kept` gets what it measures."""
+    engines = []
+
+    def make(kept=None, saved=None, kind="dense", **settings):
+        fit = Fit(512, 0, keep_speeds=kept.append if kept is not None else None)
+        engine = LlamaEngine(
+            tiny(kind, quant="Q8_0"), Settings(**settings), now=NOW, fit=lambda: fit
+        )
+        engines.append(engine)
+        engine.load(saved=saved).result()
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "chosen"),
+    [
+        ([(10, 9)] * 8, True),
+        ([(10, 9.7)] * 8, False),  # too little
+        ([(10, 5)] * 5 + [(10, 12)] * 3, False),  # too often the other way round
+        ([(10, 11)] * 8, False),
+    ],
+)
+def test_another_choice_must_be_clearly_faster(pairs, chosen):
+    assert clearly_faster(pairs) is chosen
+
+
+@pytest.mark.parametrize("kind", ["dense", "swa"])
+@pytest.mark.parametrize("flash_attn", ["on", "off"])
+def test_a_context_is_filled_without_evaluating_its_tokens(tiny, kind, flash_attn):
+    model = Model.load(tiny(kind, quant="Q8_0"))
+    context = TwoSequences(model, 512, StopByte(), threads=1, flash_attn=flash_attn, swa_full=True)
+    fill(context, 256, 1)
+    memory = library().llama_get_memory(context.handle)
+    assert library().llama_memory_seq_pos_min(memory, 0) == 0
+    assert library().llama_memory_seq_pos_max(memory, 0) == 255
+    context.append(1)
+    assert library().llama_memory_seq_pos_max(memory, 0) == 256
+    context.close()
+    model.close()
+
+
+def test_a_measurement_has_all_choices_and_keeps_one(begin, monkeypatch):
+    monkeypatch.setattr(speed_test, "QUIET", 0)
+    kept = []
+    speeds = begin(kept).speeds().result()
+    assert [t.flash_attn for t in speeds.times[:2]] == ["off", "on"]
+    assert all(t.seconds > 0 for t in speeds.times)
+    assert speeds.flash_attn in ("on", "off") and 1 <= speeds.threads <= physical_cores()
+    assert kept == [speeds.as_dict()]
+
+
+def test_nothing_is_chosen_while_other_programs_use_the_cores(begin, monkeypatch):
+    monkeypatch.setattr(speed_test, "QUIET", 2)
+    kept = []
+    speeds = begin(kept).speeds().result()
+    assert speeds.busy and not kept
+    assert (speeds.flash_attn, speeds.threads) == ("off", physical_cores())
+
+
+def test_memory_that_is_not_free_is_not_taken(begin):
+    with pytest.raises(NotEnoughMemory):
+        begin().speeds(free=1000).result()
+
+
+def test_it_is_measured_in_idle_time_and_once(begin, monkeypatch):
+    monkeypatch.setattr(speed_test, "QUIET", 0)
+    done = threading.Event()
+
+    class Kept(list):
+        def append(self, speeds):
+            super().append(speeds)
+            done.set()
+
+    kept = Kept()
+    engine = begin(kept)
+    engine.measure_speed(lambda: None)
+    assert done.wait(60)
+    engine.measure_speed(lambda: None)
+    engine.weigh(lambda: None).result()
+    assert len(kept) == 1
+
+
+def test_on_a_busy_computer_it_is_tried_three_times():
+    asked = []
+
+    def steps(free):
+        asked.append(free)
+        yield
+        return speed_test.Speeds("off", 2, 64, (), busy=True)
+
+    test = SpeedTest(StopByte())
+    test.begin(steps, lambda speeds: None)
+    for answer in range(5):
+        test.ask(lambda answer=answer: answer)
+        while test.step():
+            pass
+    assert asked == [0, 1, 2]
+
+
+def test_a_key_and_a_question_end_it(begin):
+    def answer(engine):
+        reply = engine.reply(Request([PromptMessage("user", "Hi")], Sampling(temp=0), max_tokens=8))
+        for _ in reply:
+            pass
+        return reply.text
+
+    engine = begin([])
+    alone = answer(engine)
+    for disturb in (lambda: engine.look_ahead([], "H", None), lambda: None):
+        engine.measure_speed(lambda: None)
+        disturb()
+        assert answer(engine) == alone
+        assert engine._speed_test._steps is None
+
+
+def test_a_step_that_was_stopped_frees_what_it_made():
+    freed = []
+
+    def steps(free):
+        try:
+            yield
+            raise Stopped
+        finally:
+            freed.append(free)
+
+    test = SpeedTest(StopByte())
+    test.ask(lambda: 1)  # no model yet
+    assert not test.step() and not test.stop()
+    test.begin(steps, freed.append)
+    test.ask(lambda: 5)
+    assert test.step() and test.stop()
+    test.end()
+    assert freed == [5] and not test.stopping
+    test.ask(lambda: 6)
+    assert test.step() and not test.step()
+    assert freed == [5, 6]
+
+
+def test_the_next_start_uses_it_and_a_flag_wins(tiny, tmp_path):
+    path = tiny("dense")
+
+    def fit(**settings):
+        return choose(path, Settings(**settings), tmp_path, gpu=False)
+
+    assert (fit().flash_attn, fit().threads) == ("auto", None)
+    fit().keep_speeds({"flash_attn": "on", "threads": 1})
+    assert (fit().flash_attn, fit().threads) == ("on", 1)
+    for chosen in ({"flash_attn": "off"}, {"kv_type": "q8_0"}):
+        assert (fit(**chosen).flash_attn, fit(**chosen).threads) == ("auto", None)
+    path.touch()  # another file, as far as anyone knows
+    assert fit().flash_attn == "auto"
+
+
+@pytest.mark.parametrize(("flag", "used"), [("auto", "on"), ("off", "off")])
+def test_a_resumed_chat_keeps_the_flash_attention_of_its_cache(begin, tmp_path, flag, used):
+    file = tmp_path / "chat.kv"
+    first = begin(flash_attn="on")
+    first.look_ahead([PromptMessage("user", "Hello.")], "", None)
+    while not first.held:
+        first.weigh(lambda: None).result()
+    assert first.save(file).result()
+    second = begin(saved=file, flash_attn=flag)
+    assert second.made_with["flash_attn"] == used
+    assert bool(second.restore(file).result()) is (flag == "off")
+
+
+@pytest.mark.parametrize("data", [b"", b"lcpkv", statefile.MAGIC + b"\xff" * 40])
+def test_a_damaged_cache_says_nothing(tmp_path, data):
+    file = tmp_path / "chat.kv"
+    file.write_bytes(data)
+    assert statefile.made_with(file) == {}
+    assert statefile.made_with(tmp_path / "none") == {}
+
+
+def test_lcp_doctor_says_what_is_fastest(tiny, tmp_path):
+    assert not list(findings(tmp_path))
+    stored_speed(local(tiny("dense")), tmp_path, 2).write(SPEEDS)
+    (finding,) = findings(tmp_path)
+    assert "m.gguf: flash attention on, 1 thread" in finding.value
+    assert "(25 ms a token with it, 50 ms without)" in finding.value
+
+
+def test_lcp_bench_measures_now(home, tiny, lcp_main, capsys):
+    assert lcp_main("bench", str(tiny("dense")), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["flash_attn"] in ("on", "off")
+    assert {"flash_attn", "threads", "seconds"} == found["times"][0].keys()
