@@ -10,6 +10,8 @@ def test_the_line_after_an_answer_has_speed_and_context():
     assert line == "context 2,977/8,192 (36 %)"
     long = answer_notices.all_numbers(Stats(reply_tokens=1234, read=56789, reused=4321))
     assert "1,234 tokens in" in long and "read 56,789 in" in long and "reused 4,321" in long
+    assert "drafted" not in long
+    assert "20 of 1,030 drafted" in answer_notices.all_numbers(Stats(drafted=1030, accepted=20))
 
 
 def test_a_cut_answer_names_the_command_that_goes_on():

@@ -68,6 +68,8 @@ GPU = {"s1": 1.0, "s2": 1.0, "s4": 1.02, "s8": 1.05, "s16": 1.1}
 F16 = {"s1": 1.0, "s2": 1.3, "s4": 1.5, "s8": 2.2, "s16": 3.3}
 Q4_1 = {"s1": 1.0, "s2": 1.7, "s4": 2.8, "s8": 4.8, "s16": 8.5}
 LINEAR = {"s1": 1.0, "s2": 2.0, "s4": 4.0, "s8": 8.0, "s16": 16.0}
+# Two threads of a busy machine: more than one token is expensive, many are hardly more so.
+JUMP = {"s1": 1.0, "s2": 2.2, "s4": 2.5, "s8": 3.0, "s16": 4.0}
 
 
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, LINEAR])
@@ -105,9 +107,9 @@ def test_another_answer_begins_without_drafts():
 
 
 def test_one_slow_measurement_does_not_forbid_a_size_for_ever():
-    one = control(seen=30, s1=1.0, s16=100.0)
+    one = control(seen=30, s1=1.0, s16=10.0)
     assert one.size(15) < 15
-    for _ in range(2000):
+    for _ in range(8000):
         one.took(1, 1.0)
     assert one.size(15) == 15
 
@@ -195,13 +197,18 @@ def test_a_copy_is_read_in_few_batches():
     assert memory.now < len(COPIED) / 2
 
 
+def test_a_copy_is_drafted_where_only_long_drafts_pay():
+    _, memory = write([*COPIED, 5000], COPIED, JUMP)
+    assert memory.now < len(COPIED) / 2
+
+
 def test_a_copy_with_small_changes_too():
     changed = [5001 if i % 25 == 24 else token for i, token in enumerate(COPIED)]
     _, memory = write([*COPIED, 5000], changed)
     assert memory.now < len(COPIED) / 1.5
 
 
-@pytest.mark.parametrize("costs", [GPU, F16, Q4_1, LINEAR])
+@pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_text_that_copies_nothing_is_read_token_by_token(costs, seed):
     """All its threes of tokens were there before, and something else followed each time."""
@@ -212,7 +219,7 @@ def test_a_text_that_copies_nothing_is_read_token_by_token(costs, seed):
     assert memory.now < 1.02 * 400
 
 
-@pytest.mark.parametrize("costs", [GPU, F16, Q4_1, LINEAR])
+@pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 def test_drafts_that_are_never_right_are_never_evaluated(costs):
     """Each step finds a match, and another token follows."""
     prompt = [t for i in range(200) for t in (3 * i, 3 * i + 1, 3 * i + 2, 9999)]
@@ -222,7 +229,7 @@ def test_drafts_that_are_never_right_are_never_evaluated(costs):
     assert memory.evaluated == len(answer) - 1
 
 
-@pytest.mark.parametrize("costs", [GPU, F16, Q4_1, LINEAR])
+@pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_drafts_that_are_right_now_and_then_cost_next_to_nothing(costs, share):
     """With any share of right drafts, the time is at most a little more than without drafts."""

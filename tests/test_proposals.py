@@ -246,9 +246,10 @@ def both(engine, messages=STORY, sampling=None, **request):
 
 
 @every_kind
-@pytest.mark.parametrize("sampling", [Sampling(0, **PARROT), None])
-def test_an_answer_with_drafts_is_the_one_without(engine, kind, sampling):
-    one = engine(kind)
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(0, **PARROT), None])
+def test_an_answer_with_drafts_is_the_one_without(engine, kind, sampling, loops):
+    one = engine(kind, loops=loops)
     drafted, plain = both(one, sampling=sampling, max_tokens=150)
     assert plain.stats.drafted == 0
     assert 0 <= drafted.stats.accepted <= drafted.stats.drafted

@@ -29,13 +29,15 @@ NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
 SIZE = 512
 WORDS = ["sea", "salt", "wind", "rope", "mast", "star", "deck", "gull", "tide", "fog"]
 LAYERS = Layers(flags={"temp": 0, "max_tokens": 12, "kv_files": 64})
+LONGER = Layers(flags={**LAYERS.flags, "max_tokens": 60})
 
 
 class Life:
     """A chat, and everything that can happen to it."""
 
-    def __init__(self, path, folder, seed):
-        self.path, self.folder = path, folder
+    def __init__(self, path, folder, seed, layers=LAYERS):
+        self.path, self.folder, self.layers = path, folder, layers
+        self.drafted = 0
         self.random = random.Random(seed)
         self.moved = False  # something moved: equal answers are no longer promised
         self.not_said = set()  # answers that were rewritten: no model would say them
@@ -51,7 +53,7 @@ class Life:
             conversation = Conversation.from_events(events)
         self.engine = LlamaEngine(self.path, Settings(ctx_size=SIZE, threads=1), now=NOW)
         screen = Screen(io.StringIO(), io.StringIO())
-        self.chat = Chat(self.engine, conversation, log, screen, "tiny", LAYERS)
+        self.chat = Chat(self.engine, conversation, log, screen, "tiny", self.layers)
         self.chat.load(log.path.with_suffix(".kv"))
         self.chat.ready()
 
@@ -183,6 +185,7 @@ class Life:
                 chat.conversation.forgotten,
             )
         if answered and chat.stats:
+            self.drafted += chat.stats.drafted
             self.moved = chat.stats.moved > 0 or (self.moved and chat.stats.reused > 0)
         turns = chat.conversation.turns()
         if not answered or not turns or not turns[-1].answer or not turns[-1].answer.tokens:
@@ -227,8 +230,9 @@ OPERATIONS = [
 ANSWERS = ("ask", "ask_and_stop", "edit", "retry")
 
 
-def live(path, folder, seed, steps):
-    life = Life(path, folder, seed)
+def live(path, folder, seed, steps, layers=LAYERS):
+    """A life of so many steps; how many tokens were drafted."""
+    life = Life(path, folder, seed, layers)
     try:
         for _ in range(steps):
             operation = life.random.choice(OPERATIONS)
@@ -242,6 +246,7 @@ def live(path, folder, seed, steps):
             life.check(answered)
     finally:
         life.leave()
+    return life.drafted
 
 
 @pytest.fixture(autouse=True)
@@ -270,3 +275,10 @@ def test_a_few_random_chats(tiny, kind, tmp_path):
 def test_200_random_chats(tiny, kind, tmp_path):
     for seed in range(100, 140):
         live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dense", "mrope", "moe"])
+def test_random_chats_with_drafts(tiny, kind, tmp_path):
+    path = tiny(kind, quant="Q8_0", loops=True)
+    assert sum(live(path, tmp_path / f"{seed}", seed, 15, LONGER) for seed in range(2))

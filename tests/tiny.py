@@ -33,17 +33,22 @@ def write(
     seed: int = 0,
     head: int = _HEAD,
     kv_heads: int = _HEADS,
+    loops: bool = False,
     change: Callable[[dict[str, Any]], None] = lambda keys: None,
 ) -> Path:
     """Write a model of a kind; `quant` is "Q8_0" or "Q4_0" for every matrix it can hold.
 
     `kv_heads`: heads that have keys and values of their own, of dense and swa.
+    `loops`: the next token depends on the last one nearly alone, so that a greedy answer soon runs
+    in circles.
     `words` are further tokens that are text, `controls` such that are structure; `facts` are
     further metadata. A q8_0 KV cache needs `head`, the size of an attention head, to be 32.
     `change` may spoil the metadata, key -> gguf's value, before it is written.
     """
     arch, build = KINDS[kind]
     tiny = _Tiny(path, arch, quant, seed, head, kv_heads)
+    if loops:
+        tiny.scale = 0.003
     tiny.vocabulary(words, controls, add_bos, add_space_prefix)
     if template is not None:
         tiny.gguf.add_chat_template(template)
@@ -76,6 +81,7 @@ class _Tiny:
         self.head = head
         self.kv_heads = kv_heads
         self._quant = gguf.GGMLQuantizationType[quant] if quant else None
+        self.scale = 0.3  # of the blocks' tensors
         self._random = np.random.default_rng(seed)
         self.gguf.add_name(f"tiny {arch}")
         self.gguf.add_context_length(4096)
@@ -117,7 +123,8 @@ class _Tiny:
             self.gguf.add_tensor(name, array)
 
     def random(self, name: str, *shape: int) -> None:
-        self.put(name, self._random.standard_normal(shape) * 0.3)
+        scale = self.scale if name.startswith("blk.") else 0.3
+        self.put(name, self._random.standard_normal(shape) * scale)
 
     def negative(self, name: str, *shape: int) -> None:
         """State decays."""

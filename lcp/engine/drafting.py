@@ -12,8 +12,8 @@ MATCHES = (3, 6, 12)
 SIZES = (1, 2, 4, 8, 16)  # of batches
 PACE = 0.2  # the hit rate follows about the last 5 tokens
 SHARE = 0.25  # of a step that each more token in its batch costs, until it is measured
-SLOWER = 0.2  # how far a slower measurement counts; a faster one counts whole
-FORGET = 0.002  # how far, at each step, the times of other sizes go back to what is expected
+SLOWER = 0.5  # how far a slower measurement counts; a faster one counts whole
+FORGET = 0.0005  # how far, at each step, the times of other sizes go back to what is expected
 GAIN = 1.05  # the least speedup that is worth drafting for
 
 
@@ -79,9 +79,7 @@ class DraftControl:
         return self._seconds.get(size) or self._expected(size)
 
     def _expected(self, size: int) -> float:
-        """The seconds of a step by those of the nearest other size, preferably a smaller one: each
-        more token costs the same."""
-        one, others = self._seconds[1], self._seconds.keys() - {1, size}
-        near = max((n for n in others if n < size), default=min(others, default=0))
-        share = (self._seconds[near] - one) / (near - 1) if near else SHARE * one
-        return one + (size - 1) * share
+        """The seconds of a step, from those of the next smaller size. The second token often costs
+        the most: other code computes products of matrices than of a matrix and a vector."""
+        smaller = max(known for known in self._seconds if known < size)
+        return self._seconds[smaller] + SHARE * self._seconds[1] * (size - smaller)
