@@ -170,9 +170,9 @@ class ScriptedEngine(Words):
 def weighed(chat: Chat) -> None:
     """Wait until what is typed is weighed."""
     deadline = time.monotonic() + 20
-    while chat.drafting.pending and time.monotonic() < deadline:
+    while chat.typed.pending and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not chat.drafting.pending, "what is typed was not weighed in 20 s"
+    assert not chat.typed.pending, "what is typed was not weighed in 20 s"
 
 
 def does(chat: Chat, line: str) -> str:

@@ -38,7 +38,7 @@ from rich.console import Console
 from lcp import commands
 from lcp.chat import attachments
 from lcp.chat.chat import Chat
-from lcp.chat.input_loop import Talk
+from lcp.chat.input_loop import InputLoop
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
@@ -93,7 +93,7 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
             keys=lambda: person.chat.settings.keys,
         )
         keyboard = Keyboard(home / "data" / "history.jsonl", options, **devices)
-        person = Talk(talking, keyboard, commands.run)
+        person = InputLoop(talking, keyboard, commands.run)
         person.run()
 
 

@@ -23,7 +23,7 @@ from terminal import (
 from lcp import commands
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
-from lcp.chat.input_loop import Talk
+from lcp.chat.input_loop import InputLoop
 from lcp.errors import LcpError, NotSupported
 from lcp.remarks import ThinkingEnded
 from lcp.session.conversation import Conversation
@@ -374,7 +374,7 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
 
     chat = a_chat()
     chat.loading = WorkerTask(lambda emit: None)  # not begun yet
-    Talk(chat, Person(), commands.run).run()
+    InputLoop(chat, Person(), commands.run).run()
     assert "There is no command /nothing." in capsys.readouterr().err
 
 
@@ -403,7 +403,7 @@ def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
 
     chat = a_chat("Because.")
     chat.loading = Loading()
-    Talk(chat, Person(), commands.run).run()
+    InputLoop(chat, Person(), commands.run).run()
     assert offered == ["", "Why?", ""]
     assert asked(chat) == [("user", "Why so?")]  # not both of them
 
@@ -425,7 +425,7 @@ def test_a_question_that_is_only_looked_at_is_not_read_ahead():
 
     looked = []
     chat = a_chat()
-    Talk(chat, Person(), commands.run).run()
+    InputLoop(chat, Person(), commands.run).run()
     assert looked == [None]  # and nothing else either
     assert len(chat.conversation.turns()) == 2
 
@@ -555,5 +555,5 @@ def test_the_speed_is_measured_after_a_persons_answer_only():
     chat = a_chat()
     chat.ask("A script asks.")
     assert chat.engine.measured == 0
-    Talk(chat, Person(), commands.run).run()
+    InputLoop(chat, Person(), commands.run).run()
     assert chat.engine.measured == 1

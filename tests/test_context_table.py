@@ -1,11 +1,11 @@
-"""Outlook: which contexts are shown, what is said of them, and what a GPU would hold."""
+"""ContextTable: which contexts are shown, what is said of them, and what a GPU would hold."""
 
 import headers
 import pytest
 
 from lcp.machine import Machine
 from lcp.modelfile.context_and_gpu_layers import verdict
-from lcp.modelfile.context_table import contexts, outlook
+from lcp.modelfile.context_table import context_table, contexts
 from lcp.modelfile.facts import facts
 from lcp.modelfile.memory_needs import ALL, Figures, exact
 from lcp.modelfile.model_files import local
@@ -23,7 +23,7 @@ def llama(tmp_path_factory):
 
 
 def of(model, machine=PLENTY, **options):
-    return outlook(model, facts(model), machine, **options)
+    return context_table(model, facts(model), machine, **options)
 
 
 @pytest.mark.parametrize(

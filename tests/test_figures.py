@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import pytest
 
 from lcp.chat.chat import Chat
-from lcp.chat.toolbar_text import Status
+from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.session.conversation import Conversation
@@ -45,7 +45,7 @@ def begin(tiny):
 
 def figure(chat):
     """Tokens and size of the line below the prompt."""
-    line = next(text for text, _ in Status(chat)() if text.startswith("context"))
+    line = next(text for text, _ in ToolbarText(chat)() if text.startswith("context"))
     used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
     assert share == round(100 * used / size) <= 100
     return used, size

@@ -14,7 +14,7 @@ from greedy import assert_says_what_a_fresh_one_says
 
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
-from lcp.chat.toolbar_text import Status
+from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine import context
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.llama_library import library
@@ -164,7 +164,7 @@ class Life:
     def check(self, answered):
         """`answered`: the last thing that happened was an answer."""
         chat = self.chat
-        chat.drafting.drop()
+        chat.typed.drop()
         self.engine._ahead.rest()  # llama.cpp is asked below: nothing may run meanwhile
         self.engine._worker.submit(lambda emit: None).result()
         held = self.engine._loaded.context.tokens
@@ -205,7 +205,7 @@ class Life:
     def check_figures(self, answered):
         """The line below the prompt, /context and the statistics say the same, at most 100 %."""
         chat = self.chat
-        line = next(text for text, _ in Status(chat)() if text.startswith("context"))
+        line = next(text for text, _ in ToolbarText(chat)() if text.startswith("context"))
         used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
         assert used <= size == SIZE
         assert share <= 100

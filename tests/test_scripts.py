@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment, uncut
 
-from lcp.cli.script_output import Report
+from lcp.cli.script_output import ScriptOutput
 from lcp.cli.stdin import MOST
 from lcp.engine.reply import LlamaReply
 from lcp.remarks import ThinkingEnded
@@ -287,7 +287,9 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
 
 @pytest.mark.parametrize(("ended", "cut"), [("end", 0), ("stop", 0), ("length", 1), ("full", 1)])
 def test_an_answer_whose_thinking_was_ended_is_whole_all_the_same(ended, cut):
-    report = Report(Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False)
+    report = ScriptOutput(
+        Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False
+    )
     reply = LlamaReply(0)
     reply.ended, reply.remark = ended, ThinkingEnded(5)
     report(reply)
@@ -450,7 +452,7 @@ def test_an_answer_that_a_limit_cut_says_so(capsys, ended, said):
     reply = LlamaReply(1)
     reply.ended = ended
     for as_json, person, told in ((False, False, said), (True, False, ""), (False, True, "")):
-        Report(Screen(), as_json, False, False, person)(reply)
+        ScriptOutput(Screen(), as_json, False, False, person)(reply)
         out, err = capsys.readouterr()
         assert err.count("\n") == bool(told) and told in err
         assert as_json or not out

@@ -17,9 +17,9 @@ from terminal import ENTER, NOW, Pty
 from lcp import commands
 from lcp.chat import switch
 from lcp.chat.chat import Chat
-from lcp.chat.input_loop import Talk
+from lcp.chat.input_loop import InputLoop
 from lcp.chat.services import FoundModel, Services
-from lcp.chat.toolbar_text import Status
+from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
@@ -243,13 +243,13 @@ def test_where_both_cannot_be_loaded_the_chat_cannot_go_on(world):
 
 def test_the_line_below_the_prompt_counts_with_the_new_model(world):
     here = world()
-    status = Status(here.chat)
+    status = ToolbarText(here.chat)
     here.chat.ask("Hi.")
     before = status()[0]
     here.scripts["new"] = [ScriptedEngine(size=8)]
     here.scripts["new"][0].count = lambda messages: 7
     here.does("/model new")
-    status = Status(here.chat)
+    status = ToolbarText(here.chat)
     assert (before[0], status()[0][0]) == ("context 4/4,096 (0 %)", "context 7/8 (88 %)")
 
 
@@ -482,7 +482,7 @@ def test_the_loop_goes_on_with_the_chat_that_a_command_hands_over(world):
             return TypedLine(lines[0], is_command=lines.pop(0).startswith("/"))
 
     first = here.chat
-    talk = Talk(here.chat, Person(), commands.run)
+    talk = InputLoop(here.chat, Person(), commands.run)
     talk.run()
     here.chat = talk.chat
     assert talk.chat is not first and talk.chat.model == "old"

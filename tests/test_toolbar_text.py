@@ -10,7 +10,7 @@ from terminal import NOW
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.overflow import Overflow
-from lcp.chat.toolbar_text import Status
+from lcp.chat.toolbar_text import ToolbarText
 from lcp.chat.typed_message import EXACT
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import Stats
@@ -46,12 +46,12 @@ def typed(chat, text, status=None):
     """The line when this was typed and weighed."""
     chat.look_ahead(text)
     weighed(chat)
-    return (status or Status(chat))()
+    return (status or ToolbarText(chat))()
 
 
 def test_it_says_what_is_so():
     chat = a_chat("three words more", engine=Reading)
-    status = Status(chat)
+    status = ToolbarText(chat)
     assert status()[0] == ("context 0/100 (0 %)", "")
     chat.ask("one two")
     assert [text for text, _ in status()] == [
@@ -74,7 +74,7 @@ def test_the_meter_is_never_over_all_of_the_window():
     """What does not fit leaves with the next question; until then it is no more than all."""
     chat = a_chat("word " * 40, size=30)
     chat.ask("one two")
-    assert Status(chat)()[0] == ("context 30/30 (100 %)", "bad")
+    assert ToolbarText(chat)()[0] == ("context 30/30 (100 %)", "bad")
 
 
 @pytest.mark.parametrize("max_tokens", [6, pytest.param(None, marks=pytest.mark.slow)])
@@ -88,7 +88,7 @@ def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, 
         chat.load()
         chat.ask("Tell me a very long story of two brothers and a dragon, in ten chapters.")
         held, answer = engine.held, chat.conversation.turns()[-1].answer
-        used = int(Status(chat)()[0][0].split()[1].split("/")[0].replace(",", ""))
+        used = int(ToolbarText(chat)()[0][0].split()[1].split("/")[0].replace(",", ""))
         assert held <= used <= min(held + 4, 256)  # what ends a turn is not read yet
         assert sum(n for name, n in chat.overflow.shares(chat.settings)[:3]) == used
         chat.say_status()
@@ -99,11 +99,11 @@ def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, 
 def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
     chat = a_chat()
     chat.log = Log(tmp_path / "20261122-0931-tail.jsonl")
-    assert Status(chat)()[-1] == ("20261122-0931-tail", "")
+    assert ToolbarText(chat)()[-1] == ("20261122-0931-tail", "")
     chat.keep(chat.conversation.rename("llamas"))
-    assert Status(chat)()[-1] == ("llamas", "")
+    assert ToolbarText(chat)()[-1] == ("llamas", "")
     chat.log.problem = "The disk is full."
-    assert Status(chat)()[-1] == ("not saved", "")
+    assert ToolbarText(chat)()[-1] == ("not saved", "")
 
 
 def test_how_much_of_the_model_is_loaded():
@@ -111,10 +111,10 @@ def test_how_much_of_the_model_is_loaded():
     chat.model = "models/scripted.gguf"
     chat.loading = WorkerTask(lambda _: None)
     chat.engine.loaded = 0.434
-    assert Status(chat)() == [("loading scripted (43 %)", "")]
+    assert ToolbarText(chat)() == [("loading scripted (43 %)", "")]
     chat.loading.run()
     chat.loading = None
-    assert ("scripted", "") in Status(chat)()
+    assert ("scripted", "") in ToolbarText(chat)()
 
 
 def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypa
     (tmp_path / "photo").write_bytes(b"\0")
     (tmp_path / "src").mkdir()
     chat = a_chat(size=200_000)
-    status = Status(chat)
+    status = ToolbarText(chat)
 
     def first(text):
         return typed(chat, text, status)[0]
@@ -148,12 +148,12 @@ def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypa
 def test_the_meter_has_another_colour_when_the_window_is_nearly_full(words, style):
     chat = a_chat()
     chat.keep(chat.conversation.set_system("word " * words))
-    assert Status(chat)()[0] == (f"context {words}/100 ({words} %)", style)
+    assert ToolbarText(chat)()[0] == (f"context {words}/100 ({words} %)", style)
 
 
 def test_it_goes_back_with_the_conversation():
     chat = a_chat("three words more")
-    status = Status(chat)
+    status = ToolbarText(chat)
     chat.ask("one two")
     assert status()[0][0].startswith("context 5/100")
     commands.run(chat, "/undo")
@@ -175,7 +175,7 @@ def test_a_chat_that_is_resumed_in_another_window_shows_what_fits_there(size, fi
     chat = a_chat(size=size)
     chat.conversation = before.conversation
     chat.overflow = Overflow(chat.engine, chat.conversation)
-    assert Status(chat)()[0][0] == figure
+    assert ToolbarText(chat)()[0][0] == figure
 
 
 def test_turns_that_were_out_of_a_smaller_window_count_in_a_larger_one():
@@ -186,13 +186,13 @@ def test_turns_that_were_out_of_a_smaller_window_count_in_a_larger_one():
     chat = a_chat(size=400)
     chat.conversation = before.conversation
     chat.overflow = Overflow(chat.engine, chat.conversation)
-    assert Status(chat)()[0][0] == "context 40/400 (10 %)"
+    assert ToolbarText(chat)()[0][0] == "context 40/400 (10 %)"
 
 
 def test_a_template_that_does_not_work_costs_only_the_number():
     chat = a_chat(engine=Refusing)
     chat.keep(chat.conversation.ask("Hi."))
-    assert Status(chat)()[0] == ("context 0/100 (0 %)", "")
+    assert ToolbarText(chat)()[0] == ("context 0/100 (0 %)", "")
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_an_idle_chat_is_not_looked_at_again():
     chat = a_chat("Fine.", size=100_000)
     for _ in range(500):
         chat.ask("Hi.")
-    status, looked = Status(chat), []
+    status, looked = ToolbarText(chat), []
     for name in ("visible", "turns"):
         method = getattr(chat.overflow, name)
         setattr(chat.overflow, name, lambda *a, method=method: looked.append(1) or method(*a))
@@ -232,7 +232,7 @@ def test_every_change_is_shown(tmp_path, change):
 
     chat = a_chat(engine=Moving, size=1000)
     chat.log = Log(tmp_path / "20261122-0931-tail.jsonl")
-    status = Status(chat)
+    status = ToolbarText(chat)
     before = status()
     change(chat)
     assert status() != before

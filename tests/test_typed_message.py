@@ -15,8 +15,8 @@ from lcp.chat import resume_notices
 from lcp.chat.advice import ways_to_fit
 from lcp.chat.attachments import ALL_BYTES, FILE_BYTES, Attached, attach
 from lcp.chat.chat import Chat
-from lcp.chat.toolbar_text import Status
-from lcp.chat.typed_message import Draft, Drafting
+from lcp.chat.toolbar_text import ToolbarText
+from lcp.chat.typed_message import TypedMessage, TypedMessages
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
@@ -46,7 +46,7 @@ def line(chat, text):
     """The line below the prompt when this is typed and weighed."""
     chat.look_ahead(text)
     weighed(chat)
-    return Status(chat)()
+    return ToolbarText(chat)()
 
 
 def err(chat):
@@ -233,19 +233,19 @@ def test_typing_never_waits_for_what_is_weighed():
 
     def slowly(attached):
         going.wait(20)
-        return Draft(attached, prompt=1)
+        return TypedMessage(attached, prompt=1)
 
-    drafting = Drafting(lambda job: job(), slowly, weighed.append)
+    typed = TypedMessages(lambda job: job(), slowly, weighed.append)
     begun = time.monotonic()
     for text in ("one", "two", "three"):
-        drafting.look(text)
+        typed.look(text)
     assert time.monotonic() - begun < 0.1
-    assert drafting.pending
+    assert typed.pending
     going.set()
-    while drafting.pending:
+    while typed.pending:
         time.sleep(0.01)
-    assert drafting.draft.attached.text == "three"
-    assert [draft.attached.text for draft in weighed] == ["three"]
+    assert typed.newest.attached.text == "three"
+    assert [message.attached.text for message in weighed] == ["three"]
 
 
 def test_nobody_is_told_of_a_draft_that_was_sent():
@@ -253,24 +253,24 @@ def test_nobody_is_told_of_a_draft_that_was_sent():
 
     def slowly(attached):
         going.wait(20)
-        return Draft(attached)
+        return TypedMessage(attached)
 
-    drafting = Drafting(lambda job: job(), slowly, told.append)
-    drafting.look("one")
+    typed = TypedMessages(lambda job: job(), slowly, told.append)
+    typed.look("one")
     time.sleep(0.3)
-    drafting.drop()
+    typed.drop()
     going.set()
     time.sleep(0.1)
     assert told == []
-    assert drafting.draft == Draft(Attached())
+    assert typed.newest == TypedMessage(Attached())
 
 
 def test_a_draft_that_cannot_be_weighed_is_only_not_known():
     def fails(attached):
         raise LcpError("The template refuses.")
 
-    drafting = Drafting(lambda job: job(), fails, lambda draft: None)
-    drafting.look("one")
-    while drafting.pending:
+    typed = TypedMessages(lambda job: job(), fails, lambda message: None)
+    typed.look("one")
+    while typed.pending:
         time.sleep(0.01)
-    assert drafting.draft.prompt == 0
+    assert typed.newest.prompt == 0

@@ -13,7 +13,7 @@ from lcp.chat import answer_notices, window_notices
 from lcp.chat.attachments import attach
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
-from lcp.chat.typed_message import Draft, Drafting, weigh
+from lcp.chat.typed_message import TypedMessage, TypedMessages, weigh
 from lcp.chat.unsupported_settings import unsupported
 from lcp.engine_interface import (
     Constraint,
@@ -58,7 +58,7 @@ class Chat:
     settings: Settings = field(init=False)
     stats: Stats | None = None  # of the last answer
     overflow: Overflow = field(init=False)
-    drafting: Drafting = field(init=False)  # the message being typed
+    typed: TypedMessages = field(init=False)  # the message being typed
     loading: Task[None] | None = None  # None after `ready`
     _restoring: Task[str] | None = None
     _may_read: bool = False  # what is typed may be read ahead
@@ -69,7 +69,7 @@ class Chat:
 
     def __post_init__(self) -> None:
         self.run_on(self.engine)
-        self.drafting = Drafting(
+        self.typed = TypedMessages(
             lambda job: self.engine.weigh(job),
             lambda attached: weigh(attached, self.engine, self.overflow, self.settings),
             self._read_ahead,
@@ -240,16 +240,16 @@ class Chat:
         if not self._may_read:  # reading now would undo what can be moved
             self.engine.rest()
         if typed.strip():
-            self.drafting.look(typed)
+            self.typed.look(typed)
         else:
-            self.drafting.drop()
-            self._read_ahead(Draft())
+            self.typed.drop()
+            self._read_ahead(TypedMessage())
 
-    def _read_ahead(self, draft: Draft) -> None:
+    def _read_ahead(self, message: TypedMessage) -> None:
         """Let the engine read the chat, and the message if it can be sent as it is."""
         if self._may_read:
-            known = draft.prompt and not draft.refused
-            asked = draft.attached.text if known else ""
+            known = message.prompt and not message.refused
+            asked = message.attached.text if known else ""
             self.engine.look_ahead(self.overflow.visible(), asked, self.settings.max_tokens)
 
     # inside an answer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lcp.chat.advice import with_advice
 from lcp.chat.chat import Chat
-from lcp.chat.toolbar_text import Status
+from lcp.chat.toolbar_text import ToolbarText
 from lcp.errors import LcpError
 from lcp.terminal.signals import quiet
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Talk:
+class InputLoop:
     """A person at a terminal and the current chat."""
 
     chat: Chat
@@ -23,7 +23,7 @@ class Talk:
     # Runs a command. It may give the text that the next line begins with, or the chat that takes
     # over; EOFError leaves.
     command: Callable[[Chat, str], str | Chat | None]
-    status: Status = field(init=False)
+    status: ToolbarText = field(init=False)
     _text: str = ""  # the next line begins with it
     _edited: str | None = None  # the head before /edit, until the line is sent
     _reading: bool = False  # whether the person types
@@ -36,7 +36,7 @@ class Talk:
             loading.call_when_done(lambda: self.keyboard.fail(loading.error))
 
     def _go_on_with(self, chat: Chat) -> None:
-        self.chat, self.status = chat, Status(chat)
+        self.chat, self.status = chat, ToolbarText(chat)
 
     def run(self) -> None:
         """Run until Ctrl-D."""
@@ -61,7 +61,7 @@ class Talk:
             self._reading = True
             line = self.keyboard.read(self._text)
             self._reading, self._text = False, ""
-            chat.drafting.drop()  # the line is complete: stop reading it ahead
+            chat.typed.drop()  # the line is complete: stop reading it ahead
             with self.keyboard.ahead():
                 self._do(line)
         except LcpError as error:

@@ -1,4 +1,4 @@
-"""Status: the facts about a chat in the line below the prompt."""
+"""ToolbarText: the facts about a chat in the line below the prompt."""
 
 from contextlib import suppress
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from lcp import words
 from lcp.chat.advice import ways_to_fit
 from lcp.chat.chat import Chat
-from lcp.chat.typed_message import Draft
+from lcp.chat.typed_message import TypedMessage
 from lcp.chat.window_notices import FILES_NAMED
 from lcp.errors import LcpError
 from lcp.session.export import plain_name
@@ -16,7 +16,7 @@ NEARLY, FULL = 0.75, 0.90
 TYPED = 100  # show the count of tokens in the line from this many on
 
 
-class Status:
+class ToolbarText:
     """The parts of the line below the prompt.
 
     The keyboard asks several times a second, even while nobody types. So the parts are computed
@@ -42,15 +42,15 @@ class Status:
 
     def _current(self) -> tuple[Any, ...]:
         """What the parts depend on; cheap to get and to compare, however long the chat is."""
-        chat, drafting = self._chat, self._chat.drafting
+        chat, typed = self._chat, self._chat.typed
         return (
             *self._seen(),
             chat.loading is None,
             chat.loading and chat.loading.done,
             chat.engine.loaded,
             chat.engine.ahead,
-            drafting.draft,
-            drafting.slow,
+            typed.newest,
+            typed.slow,
             chat.model,
             chat.stats,
             chat.log.id,
@@ -69,8 +69,8 @@ class Status:
         chat, model = self._chat, plain_name(self._chat.model)
         if chat.loading and (not chat.loading.done or chat.loading.error):
             return [(f"loading {model} ({100 * chat.engine.loaded:.0f} %)", "")]
-        draft, (done, total) = chat.drafting.draft, chat.engine.ahead
-        parts = [*self._draft(draft), *self._context(draft)]
+        typed, (done, total) = chat.typed.newest, chat.engine.ahead
+        parts = [*self._message(typed), *self._context(typed)]
         if done < total:
             parts.append((f"reading ahead {done:,}/{total:,} tokens", ""))
         parts.append((model, ""))
@@ -80,41 +80,41 @@ class Status:
         parts.append((chat.conversation.name or chat.log.id, "") if saved else ("not saved", ""))
         return parts
 
-    def _draft(self, draft: Draft) -> list[tuple[str, str]]:
+    def _message(self, typed: TypedMessage) -> list[tuple[str, str]]:
         """The files of the message that is being typed, and what sending it would do."""
-        attached, about = draft.attached, "about " * draft.about
-        if self._chat.drafting.slow:
+        attached, about = typed.attached, "about " * typed.about
+        if self._chat.typed.slow:
             return [("reading the files of this message", "warn")]
         if attached.problems:
             return [(attached.problems[0], "bad")]
         parts = [(hint.rstrip("."), "warn") for hint in attached.hints[:1]]
-        if draft.refused:
+        if typed.refused:
             # one short part: a narrow terminal must show what to do
             about = about or "about " * (not self._chat.engine.counts)
-            share = 100 * draft.prompt / self._chat.engine.size
-            why, ways = draft.refused.why.removeprefix("this "), ways_to_fit(draft.refused)
+            share = 100 * typed.prompt / self._chat.engine.size
+            why, ways = typed.refused.why.removeprefix("this "), ways_to_fit(typed.refused)
             parts = [(f"context {about}{share:.0f} %: {why}; {ways}", "bad")]
-        elif draft.leaving:
-            numbers = self._chat.overflow.numbers(draft.leaving)
-            files = [name for turn in draft.leaving for name in turn.user.files]
+        elif typed.leaving:
+            numbers = self._chat.overflow.numbers(typed.leaving)
+            files = [name for turn in typed.leaving for name in turn.user.files]
             lost = f" ({words.listed(files, FILES_NAMED)})" if files else ""
             which = f"turn{'s' * (len(numbers) > 1)} {words.ranges(numbers)}"
             keep = f"/pin {numbers[0]} keeps it" if len(numbers) == 1 else "/pin N keeps one"
             parts.append((f"Enter drops {which}{lost} from the context; {keep}", "warn"))
         if attached.files:
-            parts.append((attached.short(f"{about}{draft.files:,}"), ""))
+            parts.append((attached.short(f"{about}{typed.files:,}"), ""))
         return parts
 
-    def _context(self, draft: Draft) -> list[tuple[str, str]]:
+    def _context(self, typed: TypedMessage) -> list[tuple[str, str]]:
         """How full the context window is, with the tokens of the typed message if it is long."""
-        if draft.refused:
+        if typed.refused:
             return []
         size, used = self._chat.engine.size, self._tokens()
         plus, tokens, about = "", used, ""
-        if draft.leaving:
-            used = tokens = draft.prompt
-        elif draft.prompt - used >= (1 if draft.attached.files else TYPED):
-            plus, tokens, about = f"+{draft.prompt - used:,}", draft.prompt, "about " * draft.about
+        if typed.leaving:
+            used = tokens = typed.prompt
+        elif typed.prompt - used >= (1 if typed.attached.files else TYPED):
+            plus, tokens, about = f"+{typed.prompt - used:,}", typed.prompt, "about " * typed.about
         share = tokens / size
         style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
         about = about or "about " * (not self._chat.engine.counts)

@@ -1,4 +1,4 @@
-"""Draft: the message that is being typed: its files, its tokens, and what sending it would do.
+"""TypedMessage: the message being typed: its files, its tokens, and what sending it would do.
 
 All of it is found on other threads: a file may be on a slow disk, and a long text takes time to
 tokenise, but every key must be echoed at once. Only the newest text counts.
@@ -29,7 +29,7 @@ PER_TOKEN = 4  # characters in a token, roughly, until they are counted
 
 
 @dataclass(frozen=True)
-class Draft:
+class TypedMessage:
     """A message with its files, and what is known about it so far.
 
     `files`: tokens of its files. `prompt`: tokens of the prompt if it were sent; 0 while unknown.
@@ -45,18 +45,18 @@ class Draft:
     leaving: tuple[Turn, ...] = ()
 
 
-class Drafting:
-    """Keeps the newest draft, with a thread that reads its files and ends when they are read."""
+class TypedMessages:
+    """Keeps the newest message, with a thread that reads its files and ends when they are read."""
 
     def __init__(
         self,
         count: Callable[[Callable[[], None]], object],
-        weigh: Callable[[Attached], Draft],
-        weighed: Callable[[Draft], None],
+        weigh: Callable[[Attached], TypedMessage],
+        weighed: Callable[[TypedMessage], None],
     ) -> None:
         """`count` calls a function on the thread that counts tokens. There `weigh` counts those of
         a message, and `weighed` gets the result."""
-        self.draft = Draft()
+        self.newest = TypedMessage()
         self._count, self._weigh, self._weighed = count, weigh, weighed
         self._lock = threading.Lock()
         self._wish: list[str] | None = None  # a list, so that the same text twice is two wishes
@@ -70,16 +70,16 @@ class Drafting:
             self._wish = [typed]
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._run, name="lcp draft", daemon=True).start()
+                threading.Thread(target=self._run, name="lcp typed", daemon=True).start()
 
     def drop(self) -> None:
-        """Forget the draft; `weighed` is not called for it any more."""
+        """Forget the message; `weighed` is not called for it any more."""
         with self._lock:
-            self._wish, self.draft = None, Draft()
+            self._wish, self.newest = None, TypedMessage()
 
     @property
     def pending(self) -> bool:
-        """Whether the tokens of the newest draft are still to be counted."""
+        """Whether the tokens of the newest message are still to be counted."""
         return self._wish is not None and self._wish is not self._done
 
     @property
@@ -102,30 +102,32 @@ class Drafting:
 
     def _attach(self, wish: list[str]) -> None:
         self._looking = time.monotonic()
-        attached = attach(wish[0], Path(), self.draft.attached)
+        attached = attach(wish[0], Path(), self.newest.attached)
         self._looking = 0.0
         with self._lock:
             if wish is not self._wish:
                 return
-            if attached != self.draft.attached:
+            if attached != self.newest.attached:
                 about = sum(len(file.block) for file in attached.files) // PER_TOKEN
-                self.draft = Draft(attached, about, about=True)
+                self.newest = TypedMessage(attached, about, about=True)
         with suppress(RuntimeError):  # the engine is closed
             self._count(lambda: self._finish(wish, attached))
 
     def _finish(self, wish: list[str], attached: Attached) -> None:
         if wish is not self._wish:
             return
-        draft = Draft(attached)
+        found = TypedMessage(attached)
         with suppress(LcpError):  # an error of the model or template; sending raises it again
-            draft = self._weigh(attached)
+            found = self._weigh(attached)
         with self._lock:
             if wish is self._wish:
-                self.draft, self._done = draft, wish
-                self._weighed(draft)
+                self.newest, self._done = found, wish
+                self._weighed(found)
 
 
-def weigh(attached: Attached, engine: Engine, overflow: Overflow, settings: Settings) -> Draft:
+def weigh(
+    attached: Attached, engine: Engine, overflow: Overflow, settings: Settings
+) -> TypedMessage:
     """What can be known about a message before it is sent; estimated for a very long one."""
     text, blocks = attached.text, [file.block for file in attached.files]
     if about := len(text) > EXACT:
@@ -134,15 +136,15 @@ def weigh(attached: Attached, engine: Engine, overflow: Overflow, settings: Sett
     else:
         tokens, files = 0, sum(map(engine.tokens, blocks))
     if attached.problems:
-        return Draft(attached, files, about=about)
+        return TypedMessage(attached, files, about=about)
     try:
         if about:
-            return Draft(attached, files, overflow.check_size(tokens, settings), about)
+            return TypedMessage(attached, files, overflow.check_size(tokens, settings), about)
         window = overflow.foresee(text, settings)
     except TooLong as error:
-        return Draft(attached, files, error.tokens, about, refused=error)
+        return TypedMessage(attached, files, error.tokens, about, refused=error)
     leaving = tuple(t for t in overflow.turns() if t.user.id in window.newly_out)
-    return Draft(attached, files, window.tokens, leaving=leaving)
+    return TypedMessage(attached, files, window.tokens, leaving=leaving)
 
 
 def _estimate(text: str, count: Callable[[str], int]) -> int:

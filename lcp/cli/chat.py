@@ -17,7 +17,7 @@ from lcp.cli.chat_services import services as chat_services
 from lcp.cli.new_or_resumed import open_conversation
 from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
-from lcp.cli.script_output import Report
+from lcp.cli.script_output import ScriptOutput
 from lcp.errors import LcpError, ModelNotFound, UsageError
 from lcp.words import count
 
@@ -236,7 +236,7 @@ def _begin_with_system(chat: "Chat") -> None:
 # 3) The chat, run in one of its ways.
 
 
-def _run(job: ChatJob, chat: "Chat") -> Report:
+def _run(job: ChatJob, chat: "Chat") -> ScriptOutput:
     from lcp.chat import saved_cache, switch
     from lcp.terminal.signals import quiet
 
@@ -251,7 +251,9 @@ def _run(job: ChatJob, chat: "Chat") -> Report:
     for notice in job.notices:
         screen.notice(notice)
     resuming = partial(_resuming, chat)
-    report = Report(screen, asked.as_json, asked.stats, bool(job.constraint), job.person, resuming)
+    report = ScriptOutput(
+        screen, asked.as_json, asked.stats, bool(job.constraint), job.person, resuming
+    )
     if job.conversation.nodes and not job.person:
         from lcp.chat.resume_notices import tell
 
@@ -274,7 +276,7 @@ def _run(job: ChatJob, chat: "Chat") -> Report:
     return report
 
 
-def _answer_lines(chat: "Chat", report: Report) -> None:
+def _answer_lines(chat: "Chat", report: ScriptOutput) -> None:
     """Each line of stdin as a turn; one that cannot be answered does not end the others."""
     for number, line in stdin.lines():
         chat.ready()  # if this fails, no line can be answered
@@ -286,12 +288,12 @@ def _answer_lines(chat: "Chat", report: Report) -> None:
             report(reply)
 
 
-def _talk(chat: "Chat", before: str, question: str, report: Report) -> "Chat":
+def _talk(chat: "Chat", before: str, question: str, report: ScriptOutput) -> "Chat":
     """With a person at a terminal, until Ctrl-D; the chat at the end, as /model and /open begin
     others."""
     from lcp import commands
     from lcp.chat import attachments
-    from lcp.chat.input_loop import Talk
+    from lcp.chat.input_loop import InputLoop
     from lcp.chat.resume_notices import show_last, tell
     from lcp.session.export import plain_name
     from lcp.terminal.keyboard import Keyboard, KeyboardOptions
@@ -311,7 +313,7 @@ def _talk(chat: "Chat", before: str, question: str, report: Report) -> "Chat":
         meanwhile=chat.screen.prepare,
     )
     keyboard = Keyboard(history, options)
-    talk = Talk(chat, keyboard, commands.run)
+    talk = InputLoop(chat, keyboard, commands.run)
     if before or question:
         with keyboard.ahead():
             report(chat.ask_with_files(question, before) if question else chat.ask(before))

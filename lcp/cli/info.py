@@ -17,7 +17,7 @@ from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
 
 if TYPE_CHECKING:
-    from lcp.modelfile.context_table import Outlook
+    from lcp.modelfile.context_table import ContextTable
     from lcp.modelfile.facts import Facts
     from lcp.modelfile.model_files import ModelFile
 
@@ -59,7 +59,7 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
         return
     known = facts(model)
     try:
-        needs: Outlook | str = _outlook(name, model, known, settings, card)
+        needs: ContextTable | str = _memory_table(name, model, known, settings, card)
     except LcpError as error:
         needs = str(error)
     if asked.as_json:
@@ -132,13 +132,13 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
 # what it needs
 
 
-def _outlook(
+def _memory_table(
     name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
-) -> "Outlook":
+) -> "ContextTable":
     """The memory table; an LcpError says why there is none."""
     from lcp.cli.chat_services import title
     from lcp.machine import machine
-    from lcp.modelfile.context_table import outlook
+    from lcp.modelfile.context_table import context_table
     from lcp.modelfile.llamacpp_answers import check_loads
     from lcp.modelfile.non_chat_models import not_for_chat
 
@@ -150,7 +150,7 @@ def _outlook(
         raise ModelError("The memory it needs is not known: some tensors have an unknown type.")
     found = free_memory.gpus() if card is None else ()
     check_loads(model, free_memory.figures_folder(), title(model.name, name))
-    return outlook(
+    return context_table(
         model, known, machine(gpus=found), ctx_size=settings.ctx_size, kv_type=settings.kv_type,
         n_gpu_layers=settings.n_gpu_layers, flash_attn=settings.flash_attn, gpu_memory=card,
         folder=None if found else free_memory.figures_folder(),
@@ -172,7 +172,7 @@ def _show_template(model: "ModelFile") -> None:
     Printout().text(source)
 
 
-def _as_json(model: "ModelFile", known: "Facts", needs: "Outlook | str") -> dict[str, Any]:
+def _as_json(model: "ModelFile", known: "Facts", needs: "ContextTable | str") -> dict[str, Any]:
     return {
         "file": {
             "path": None if model.path is None else str(model.path),
@@ -191,13 +191,13 @@ def _as_json(model: "ModelFile", known: "Facts", needs: "Outlook | str") -> dict
     }  # fmt: skip
 
 
-def _memory_json(outlook: "Outlook") -> dict[str, Any]:
+def _memory_json(table: "ContextTable") -> dict[str, Any]:
     from lcp.chat.memory_fit import refused
 
-    needs, machine, choice = outlook.needs, outlook.machine, outlook.choice
+    needs, machine, choice = table.needs, table.machine, table.choice
     return {
         "source": needs.source,
-        "why": outlook.refused or (refused(choice.refusal) if choice.refusal else ""),
+        "why": table.refused or (refused(choice.refusal) if choice.refusal else ""),
         "weights_file": needs.weights_file,
         "weights_anon": needs.weights_anon,
         "weights_gpu": needs.weights_gpu,
@@ -206,15 +206,15 @@ def _memory_json(outlook: "Outlook") -> dict[str, Any]:
         "n_gpu_layers": choice.n_gpu_layers,
         "context": choice.ctx_size,
         "kv_type": choice.kv_type,
-        "largest_context": outlook.largest,
-        "fits": outlook.fits,
+        "largest_context": table.largest,
+        "fits": table.fits,
         "rows": [
             {
                 "context": row.context, "kv_type": row.kv_type, "weights": needs.weights,
                 "kv": row.kv, "compute": row.compute, "output": row.output, "total": row.total,
                 "fits": verdict == "fits", "verdict": verdict,
             }
-            for row, verdict in outlook.rows
+            for row, verdict in table.rows
         ],
     }  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lcp.words import size
 
 if TYPE_CHECKING:
-    from lcp.modelfile.context_table import Outlook
+    from lcp.modelfile.context_table import ContextTable
     from lcp.modelfile.facts import Facts
     from lcp.modelfile.header import Header
     from lcp.modelfile.model_files import ModelFile
@@ -75,76 +75,76 @@ def _remarks(model: "ModelFile") -> Iterator[str]:
         yield f"{model.trailing:,} bytes after its last tensor are not used."
 
 
-def show_memory(page: "Printout", known: "Facts", outlook: "Outlook | str") -> None:
+def show_memory(page: "Printout", known: "Facts", table: "ContextTable | str") -> None:
     """The table of contexts, and what follows from it; or why there is none."""
-    if isinstance(outlook, str):
-        if outlook not in known.problems:
+    if isinstance(table, str):
+        if table not in known.problems:
             page.blank()
-            page.line(outlook, indent=0)
+            page.line(table, indent=0)
         return
     from lcp.chat.memory_fit import refused
 
     page.blank()
-    needs, choice, free = outlook.needs, outlook.choice, outlook.machine.free
+    needs, choice, free = table.needs, table.choice, table.machine.free
     source = f"exact, by {_version()}" if needs.source == "exact" else "about"
     page.line(f"Memory ({source}; KV cache {choice.kv_type})", style="bold", indent=0)
     copied = f" ({size(needs.weights_anon)} repacked for this CPU)" * bool(needs.weights_anon)
     on_gpu = f" ({size(needs.weights_gpu)} on the GPU)" * bool(needs.weights_gpu)
     page.items([
         f"weights {size(needs.weights)}{copied}{on_gpu}",
-        f"output {size(outlook.chosen.output)}" if outlook.chosen else "",
+        f"output {size(table.chosen.output)}" if table.chosen else "",
         f"{size(free)} of memory free here" if free is not None else "",
     ])  # fmt: skip
-    head, rows, marked = _table(known, outlook)
+    head, rows, marked = _table(known, table)
     page.table(head, rows, drop=range(len(head) - 3, 0, -1), marked=marked)
     refusal = refused(choice.refusal) if choice.refusal else ""
-    for line in (*choice.notices, outlook.refused, refusal):
+    for line in (*choice.notices, table.refused, refusal):
         if line:
             page.line(line)
-    page.line(_largest(known, outlook))
-    page.line(_gpu(known, outlook), indent=0)
+    page.line(_largest(known, table))
+    page.line(_gpu(known, table), indent=0)
     page.line("Not counted: about 160 MB for lcp itself, and a GPU driver's memory.", indent=0)
 
 
-def _table(known: "Facts", outlook: "Outlook") -> tuple[list[str], list[list[str]], int | None]:
+def _table(known: "Facts", table: "ContextTable") -> tuple[list[str], list[list[str]], int | None]:
     """A line for each context: the caches of all KV types, the sum for the one chosen."""
-    kinds = sorted({row.kv_type for row, _ in outlook.rows})
-    caches = {(row.context, row.kv_type): size(row.kv) for row, _ in outlook.rows}
-    chosen = outlook.chosen.context if outlook.chosen else None
+    kinds = sorted({row.kv_type for row, _ in table.rows})
+    caches = {(row.context, row.kv_type): size(row.kv) for row, _ in table.rows}
+    chosen = table.chosen.context if table.chosen else None
     rows: list[list[str]] = []
     marked = None
-    for row, verdict in outlook.rows:
-        if row.kv_type != outlook.choice.kv_type:
+    for row, verdict in table.rows:
+        if row.kv_type != table.choice.kv_type:
             continue
         note = VERDICTS[verdict]
         if known.context_length and row.context >= known.context_length + 256:  # more than padded
             note += ", beyond training"
         if row.context == chosen:
             marked = len(rows)
-            note += " ← -c" if outlook.asked else " ← default"
+            note += " ← -c" if table.asked else " ← default"
         each = [caches.get((row.context, kind), "-") for kind in kinds]
         rows.append([f"{row.context:,}", *each, size(row.compute), size(row.total), note])
     return ["context", *(f"KV {kind}" for kind in kinds), "compute", "total", ""], rows, marked
 
 
-def _largest(known: "Facts", outlook: "Outlook") -> str:
-    if not outlook.largest:
+def _largest(known: "Facts", table: "ContextTable") -> str:
+    if not table.largest:
         return "None of these contexts fits in the free memory."
-    limit = " (limited by training, not by memory)" * (outlook.largest == known.context_length)
-    return f"Largest context that fits: {outlook.largest:,}{limit}."
+    limit = " (limited by training, not by memory)" * (table.largest == known.context_length)
+    return f"Largest context that fits: {table.largest:,}{limit}."
 
 
-def _gpu(known: "Facts", outlook: "Outlook") -> str:
+def _gpu(known: "Facts", table: "ContextTable") -> str:
     """How many layers go to which GPU."""
 
     def layers(n: int) -> str:
         total = (known.layers or 0) + 1
         return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
 
-    if not outlook.machine.gpus:
+    if not table.machine.gpus:
         return "GPU: none found. --gpu-mem 8G computes for one of 8 GB."
-    names = [f"{gpu.title} ({size(gpu.free)} free)" for gpu in outlook.machine.gpus]
-    return f"{', '.join(names)}: {layers(outlook.choice.n_gpu_layers)}."
+    names = [f"{gpu.title} ({size(gpu.free)} free)" for gpu in table.machine.gpus]
+    return f"{', '.join(names)}: {layers(table.choice.n_gpu_layers)}."
 
 
 def show_keys(page: "Printout", header: "Header") -> None:

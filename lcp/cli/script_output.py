@@ -1,4 +1,4 @@
-"""Report: the output after each turn, and whether all answers were complete."""
+"""ScriptOutput: the output after each turn, and whether all answers were complete."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Report:
+class ScriptOutput:
     """Prints JSON, statistics and notices after each turn."""
 
     screen: "Screen"

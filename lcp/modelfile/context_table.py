@@ -23,7 +23,7 @@ _UNTOLD = 32768  # if the file does not say what the model was trained for
 
 
 @dataclass(frozen=True)
-class Outlook:
+class ContextTable:
     """Rows by context, then KV type. `choice` is what a chat would load the model with."""
 
     needs: MemoryNeeds
@@ -37,7 +37,7 @@ class Outlook:
     refused: str  # why llama.cpp refuses the choice
 
 
-def outlook(
+def context_table(
     model: ModelFile,
     facts: Facts,
     machine: Machine,
@@ -48,7 +48,7 @@ def outlook(
     flash_attn: str = "auto",
     gpu_memory: int | None = None,
     folder: Path | None = None,
-) -> Outlook:
+) -> ContextTable:
     """What this model needs here; None leaves a number to lcp.
 
     `gpu_memory`: bytes of a GPU that is not here but might be. `folder`: where llama.cpp's answers
@@ -73,7 +73,7 @@ def outlook(
     chosen = next(iter(own.rows), None)
     by_size = sorted({(row.context, row.kv_type): row for row in needs.rows}.items())
     rows = tuple((row, verdict(needs, row, machine)) for _, row in by_size)
-    return Outlook(
+    return ContextTable(
         needs=needs,
         machine=machine,
         choice=choice,
