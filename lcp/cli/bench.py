@@ -4,6 +4,7 @@ import json
 import sys
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,7 +39,7 @@ def bench(
     if as_json:
         sys.stdout.write(json.dumps({"model": found.name, **speeds}) + "\n")
     else:
-        _show(found.path.name, speeds)
+        _show(Path(found.name).name, speeds)
 
 
 def _show(name: str, speeds: dict[str, Any]) -> None:

@@ -48,6 +48,9 @@ class LlamaEngine:
     variables: Mapping[str, Any]
     raw = False
     loaded = 0.0
+    name = ""  # the model has the name that it was asked for by
+    ignored: Collection[str] = ()  # all settings have an effect
+    counts = True  # tokens are counted, not estimated
 
     def __init__(
         self,
@@ -104,16 +107,11 @@ class LlamaEngine:
             return not self._stop.is_set()
 
         self._fit = self._choose() if self._choose else None
+        settings = with_flash_attention(self._settings, self._fit, saved)
         request = LoadRequest(
-            self._path,
-            with_flash_attention(self._settings, self._fit, saved),
-            self._fit,
-            self._now,
-            self._template,
-            self._name,
-            variables=lambda: self.variables,
-            raw=lambda: self.raw,
-        )
+            self._path, settings, self._fit, self._now, self._template, self._name,
+            variables=lambda: self.variables, raw=lambda: self.raw,
+        )  # fmt: skip
         made = load(request, self._stop, self._life, on_progress)
         if constraint:
             made.answering.prepare(constraint)
@@ -160,24 +158,9 @@ class LlamaEngine:
         return self.model.fingerprint
 
     @property
-    def name(self) -> str:
-        """The model has the name that it was asked for by."""
-        return ""
-
-    @property
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings that the model's makers recommend in its file."""
         return {"model_file": self.model.sampling}
-
-    @property
-    def ignored(self) -> Collection[str]:
-        """All settings have an effect."""
-        return ()
-
-    @property
-    def counts(self) -> bool:
-        """Tokens are counted, not estimated."""
-        return True
 
     @property
     def size(self) -> int:
@@ -262,8 +245,7 @@ class LlamaEngine:
         self._worker.nudge()
 
     def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
-        """Call a function that counts tokens on the engine thread, where the model cannot be freed
-        meanwhile."""
+        """Call a function that counts tokens on the engine thread: the model stays meanwhile."""
         return self._worker.submit(lambda emit: job())
 
     def rest(self) -> None:

@@ -87,7 +87,7 @@ class RemoteEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, constraint: Constraint | None = None) -> WorkerTask[None]:
+    def load(self, constraint: Constraint | None = None, saved: object = None) -> WorkerTask[None]:
         """Find out what the server is and has."""
         return self._worker.submit(lambda emit: self._load(emit, constraint))
 
@@ -169,12 +169,10 @@ class RemoteEngine:
         return told
 
     @property
-    def identity(self) -> str:
-        return self.name
-
-    @property
     def name(self) -> str:
         return self._address.with_model(self.facts.model).name
+
+    identity = name
 
     @property
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:
@@ -265,6 +263,9 @@ class RemoteEngine:
     @property
     def ahead(self) -> tuple[int, int]:
         return self._ahead.progress
+
+    def measure_speed(self, free: Callable[[], int | None]) -> None:
+        """Nothing here can make a server faster."""
 
     def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
         return self._worker.submit(lambda emit: job())
