@@ -68,11 +68,13 @@ class Observer:
         sequences: int = 1,
         rows: int = 1,
         kv_type: str = "f16",
+        watched: bool = True,
         free: int | None = None,
     ) -> None:
         """A context for `size` tokens in up to `sequences` sequences (at most 256), which share
-        its cells, and for at most `rows` rows of logits at once. Raises NotEnoughMemory, with the
-        bytes, if it takes more than `free`."""
+        its cells, and for at most `rows` rows of logits at once. A `kv_type` that is a quant needs
+        flash attention, which is on then. Not `watched`: as fast as a chat's, but nothing can be
+        watched. Raises NotEnoughMemory, with the bytes, if it takes more than `free`."""
         self.model = model
         self._stop = stop  # llama.cpp has only its address
         self.most_rows = min(rows, MOST_ROWS, max(1, _LOGITS // model.n_vocab))
@@ -84,24 +86,26 @@ class Observer:
                 f"{words.size(free)} are free. Use a shorter text, or close other programs."
             )
         c = library()
-        params = context_params(size, kv_type, "off", True)
+        flash = "on" if kv_type.startswith("q") else "off"
+        params = context_params(size, kv_type, flash, True)
         params.n_seq_max, params.kv_unified = sequences, True
         params.n_outputs_max = max(self.most_rows, sequences)
         params.n_threads = params.n_threads_batch = threads
         params.abort_callback = abort_callback()
         params.abort_callback_data = stop.address
         self._callback = c.ggml_backend_sched_eval_callback(self._on_node)  # C has only a pointer
-        params.cb_eval = self._callback
+        if watched:
+            params.cb_eval = self._callback
         self._watch: Mapping[bytes, Watch] = {}
         self._every: Callable[[str], None] | None = None
         self._error: BaseException | None = None
         log.lines.clear()
         self._ctx = c.llama_init_from_model(model.handle, params)
         if not self._ctx:
-            said = log.find("failed", "error") or "no reason given"
+            said = log.find("failed", "error", "requires", "block size") or "no reason given"
             raise NotEnoughMemory(
-                f"llama.cpp cannot make a context of {size:,} tokens: {said.strip()}. "
-                "Use a shorter text."
+                f"llama.cpp cannot make a context of {size:,} tokens with an {kv_type} KV cache: "
+                f"{said.strip()}. Use a shorter text, or f16."
             )
         self._memory = c.llama_get_memory(self._ctx)
         self._sequences = sequences
@@ -154,6 +158,11 @@ class Observer:
             self._every = None
             self.clear()
         return frozenset(found)
+
+    @property
+    def state_bytes(self) -> int:
+        """What the tokens held take: keys and values, or a recurrent state; with their places."""
+        return int(library().llama_state_seq_get_size(self._ctx, 0))
 
     # computing
 

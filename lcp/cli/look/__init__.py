@@ -3,9 +3,11 @@
 import typer
 
 from lcp.cli.look.attention import attention
+from lcp.cli.look.cache import cache
 from lcp.cli.look.heads import heads
 from lcp.cli.look.layers import layers
 from lcp.cli.look.next import next_
+from lcp.cli.look.quant import quant
 from lcp.cli.look.swap import swap
 from lcp.cli.look.tokens import tokens
 from lcp.cli.look.without import without
@@ -20,5 +22,7 @@ app.command("without")(without)
 app.command("layers")(layers)
 app.command("heads")(heads)
 app.command("attention")(attention)
+app.command("quant")(quant)
+app.command("cache")(cache)
 app.command("tokens")(tokens)
 app.command("words")(words)

@@ -18,8 +18,10 @@ from lcp.errors import LcpError, NotSupported, UsageError
 from lcp.words import count
 
 if TYPE_CHECKING:
+    from lcp.chat.services import FoundModel
     from lcp.engine.context import Context
     from lcp.engine.llama_library import StopByte
+    from lcp.engine.loading import Fit
     from lcp.engine.model import Model
     from lcp.engine.observe import Observer
     from lcp.settings import Layers, Settings
@@ -182,51 +184,36 @@ def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
     )
 
 
-def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], Result]) -> Result:
-    """Load the model of this name, or the default one, and let `job` look into it.
+def run(
+    name: str | None, flags: Mapping[str, Any], job: Callable[..., Result], *more: str
+) -> Result:
+    """Load the model of this name, or the default one, and let `job` look into it. The models named
+    by `more` are loaded beside it, and the job gets them too.
 
     The job runs on a thread of its own, so that Ctrl-C ends it within a second. Progress is shown
     once it takes longer than a moment.
     """
-    from lcp.chat import memory_fit
-    from lcp.cli.chat_services import find, title
-    from lcp.engine import cpu_check
+    from lcp.engine.context import Stopped
     from lcp.engine.llama_library import StopByte
-    from lcp.engine.model import Model
-    from lcp.machine import physical_cores
     from lcp.terminal.screen import Screen
     from lcp.worker import Emit, Worker
 
     layers = _layers(flags)
-    settings = layers.resolve()
-    wanted = name or settings.model
-    found = find(wanted or "", model_lookup.find if wanted else lambda _: model_lookup.default())
-    shown = title(found.file.name, wanted)
-    gpu = cpu_check.check_once(paths.cache())
+    chosen = [_choose(one, layers) for one in (name or layers.resolve().model, *more)]
     screen, stop, begun = Screen(), StopByte(), time.monotonic()
-    plain = replace(settings, **_PLAIN)
-    fit = memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown)
     free = free_memory.free()
 
     def work(emit: Emit) -> Result:
-        def loading(fraction: float) -> bool:
-            emit((f"loading {shown}", round(100 * fraction), 100))
-            return not stop.is_set()
+        def tell(what: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise Stopped
+            emit((what, done, total))
 
         with ExitStack() as life:
-            model = Model.load(found.file, fit.n_gpu_layers, loading, fit.repack, name=shown)
-            life.callback(model.close)
-            threads = settings.threads or physical_cores()
-
-            def tell(what: str, done: int, total: int) -> None:
-                emit((what, done, total))
-
-            advised = replace(layers, catalog=found.settings, model_file=model.sampling).resolve()
-            opened = OpenModel(
-                model, shown, advised, free, tell, stop, life.enter_context(ExitStack()),
-                threads,
-            )  # fmt: skip
-            return job(opened)
+            contexts = ExitStack()  # are freed before the models
+            opened = [one.load(layers, free, tell, stop, life, contexts) for one in chosen]
+            with contexts:
+                return job(*opened)
 
     worker = Worker()
     try:
@@ -239,6 +226,54 @@ def run(name: str | None, flags: Mapping[str, Any], job: Callable[[OpenModel], R
         stop.set()
         worker.close()
         screen.clear_progress()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A model that was found and fits."""
+
+    found: "FoundModel"
+    title: str
+    fit: "Fit"
+
+    def load(
+        self, layers: "Layers", free: int | None, tell: Callable[[str, int, int], None],
+        stop: "StopByte", life: ExitStack, contexts: ExitStack,
+    ) -> OpenModel:  # fmt: skip
+        """The model in memory, until the end of `life`."""
+        from lcp.engine.model import Model
+        from lcp.machine import physical_cores
+
+        def loading(fraction: float) -> bool:
+            if not stop.is_set():
+                tell(f"loading {self.title}", round(100 * fraction), 100)
+            return not stop.is_set()
+
+        model = Model.load(
+            self.found.file, self.fit.n_gpu_layers, loading, self.fit.repack, name=self.title
+        )
+        life.callback(model.close)
+        advised = replace(
+            layers, catalog=self.found.settings, model_file=model.sampling
+        ).resolve()  # fmt: skip
+        threads = advised.threads or physical_cores()
+        return OpenModel(model, self.title, advised, free, tell, stop, contexts, threads)
+
+
+def _choose(name: str | None, layers: "Layers") -> _Chosen:
+    """The model of this name, or the default one."""
+    from lcp.chat import memory_fit
+    from lcp.cli.chat_services import find, title
+    from lcp.engine import cpu_check
+
+    found = find(name or "", model_lookup.find if name else lambda _: model_lookup.default())
+    shown = title(found.file.name, name)
+    gpu = cpu_check.check_once(paths.cache())
+    plain = replace(layers.resolve(), **_PLAIN)
+    return _Chosen(
+        found, shown,
+        memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown),
+    )  # fmt: skip
 
 
 def publish(

@@ -51,7 +51,7 @@ class WordsShown:
 
 
 def run(asked: WordsArguments, flags: dict[str, Any]) -> None:
-    """Show words with nearly the same vector, by the table that turns tokens into vectors.
+    """Show words with nearly the same vector in the embedding table.
 
     lcp look words cat dog car
     """

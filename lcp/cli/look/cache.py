@@ -1,0 +1,171 @@
+"""`lcp look cache`: what the KV cache saves, and what it takes."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lcp import words
+from lcp.cli import options
+from lcp.cli.look import opening
+from lcp.errors import UsageError
+from lcp.words import count
+
+if TYPE_CHECKING:
+    from lcp.cli.look.opening import OpenModel
+    from lcp.look.cache import Timed
+    from lcp.terminal.printout import Printout
+
+PROMPT = "Once upon a time there was a"
+TOKENS = 64  # of the answer, unless -n says otherwise
+MOST = 1024
+_STEPS = (8, 4, 2, 1)  # rows of the table: an eighth of the answer, a quarter, ...
+
+
+@dataclass(frozen=True)
+class CacheArguments:
+    """What was typed after `lcp look cache`, except the settings."""
+
+    words: opening.Texts = None
+    model: opening.ModelName = None
+    chat: opening.AsChat = False
+    as_json: opening.AsJson = False
+    svg: opening.Svg = None
+
+
+@dataclass(frozen=True)
+class CacheShown:
+    """What was measured, and the facts of the model that explain it."""
+
+    name: str
+    prompt: int  # tokens
+    found: "Timed"
+    pieces: dict[int, str]
+    state: int  # bytes of the prompt and the answer
+    token: float  # bytes that one more token takes
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    window: int
+    seconds: float
+
+
+def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
+    """Show what the KV cache saves: the same answer with it and without, measured here.
+
+    The text is optional: lcp look cache "Once upon a time" -n 128
+    """
+    name, given = opening.words_of(asked.words, asked.model)
+    text = opening.text_of(given) if given else PROMPT
+
+    def job(opened: "OpenModel") -> CacheShown:
+        from lcp.look.cache import measure
+
+        model, begun = opened.model, time.monotonic()
+        n = opened.settings.max_tokens or TOKENS
+        if n > MOST:
+            raise UsageError(
+                f"-n {n} would take too long without the cache: its time grows with the square. "
+                f"Give at most {MOST:,}."
+            )
+        prompt = opened.tokens(text, chat=asked.chat, least=1)
+        lab = opened.observe(len(prompt) + n, watched=False)
+        found = measure(lab, prompt, n, opened.tell)
+        lab.clear()
+        lab.decode(prompt)
+        first = lab.state_bytes
+        lab.decode(found.tokens)
+        token = (lab.state_bytes - first) / n
+        named = {t for p in found.parted for t in (p.cached, p.again)}
+        return CacheShown(
+            opened.name, len(prompt), found, {t: opened.piece(t) for t in named},
+            lab.state_bytes, token, model.n_layers, lab.heads, model.n_head_kv, model.head_size,
+            model.memory.window, time.monotonic() - begun,
+        )  # fmt: skip
+
+    shown = opening.run(name, flags, job)
+    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+
+
+cache = options.command(CacheArguments, run, (*opening.SETTINGS, "max_tokens"))
+
+
+def _json(shown: CacheShown) -> dict[str, Any]:
+    found = shown.found
+    return {
+        "prompt_tokens": shown.prompt,
+        "tokens": found.tokens,
+        "seconds_with": [round(s, 6) for s in found.cached],
+        "seconds_without": [round(s, 6) for s in found.again],
+        "parted": [
+            {"at": p.at, "with": shown.pieces[p.cached], "without": shown.pieces[p.again],
+             "p_with": p.p_cached, "p_without": p.p_again}
+            for p in found.parted
+        ],
+        "state_bytes": shown.state,
+        "bytes_per_token": shown.token,
+        "seconds": round(shown.seconds, 3),
+    }  # fmt: skip
+
+
+def _show(page: "Printout", shown: CacheShown) -> None:
+    from lcp.terminal.token_charts import bar, visible
+
+    found, n = shown.found, len(shown.found.tokens)
+    rows = []
+    for i in sorted({max(1, n // step) for step in _STEPS}):
+        without, cached = found.again[i - 1], found.cached[i - 1]
+        read = i * shown.prompt + i * (i - 1) // 2
+        rows.append([
+            f"{i:,}", f"{shown.prompt + i - 1:,}", f"{cached:.2f} s", f"{read:,}",
+            f"{without:.2f} s", f"{without / cached:.1f}x", bar(without / found.again[-1], 14),
+        ])  # fmt: skip
+    page.table(["answer", "read with", "time", "read without", "time", "", ""], rows, drop=(1, 3))
+    page.blank()
+    page.line(
+        f"The same {count(n, 'token')} after a prompt of {shown.prompt:,}, with the KV cache and "
+        "without. read: tokens that the model has to read. With the cache, the time grows with "
+        "the length; without, with its square (Pope et al. 2022).",
+        style="dim",
+    )
+    for part in found.parted[:3]:
+        ours, other = visible(shown.pieces[part.cached]), visible(shown.pieces[part.again])
+        page.line(
+            f"At token {part.at + 1} the first choice differs: {ours} {part.p_cached:.1%} with the "
+            f"cache, {other} {part.p_again:.1%}. Nothing is wrong: llama.cpp computes many tokens "
+            "at once with other kernels than one, they round differently, and this is nearly a "
+            "tie.",
+            style="dim",
+        )
+    page.blank()
+    page.line(_memory(shown))
+    page.line(f"{shown.seconds:.1f} s.", style="dim")
+
+
+def _memory(shown: CacheShown) -> str:
+    """What a token takes in the cache, and why."""
+    total = f"The {shown.prompt + len(shown.found.tokens):,} tokens take {words.size(shown.state)}"
+    if shown.token < 64:
+        return (
+            f"{total}, and would take as much if there were more: this model has a recurrent state "
+            "of a fixed size."
+        )
+    plain = 2 * shown.layers * shown.kv_heads * shown.head_size * 2
+    if abs(shown.token - plain) > 64:
+        return (
+            f"{total}; each more takes {shown.token:,.0f} bytes. The layers of this model keep "
+            "different things, so no short formula gives this number."
+        )
+    shared = (
+        f" Without heads that share their keys and values ({shown.heads} heads use "
+        f"{shown.kv_heads}), it would be {plain * shown.heads // shown.kv_heads:,} (Shazeer 2019)."
+        * (shown.heads != shown.kv_heads)
+    )
+    window = (
+        f" Layers with a sliding window of {shown.window:,} need no more than the window; here "
+        "they keep all." * bool(shown.window)
+    )
+    return (
+        f"{total}: a token takes {plain:,} bytes = 2 (key and value) x {shown.layers} layers x "
+        f"{shown.kv_heads} heads x {shown.head_size} numbers x 2 bytes (f16).{shared}{window}"
+    )

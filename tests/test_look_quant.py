@@ -1,0 +1,189 @@
+"""`lcp look quant` and `lcp look cache`: differences beside their noise floor; time and bytes."""
+
+import json
+
+import gguf
+import numpy as np
+import pytest
+
+from lcp.engine.llama_library import StopByte
+from lcp.engine.model import Model
+from lcp.engine.observe import Observer
+from lcp.look import quant
+from lcp.look.cache import measure
+from lcp.look.lab import log_softmax
+from lcp.modelfile.weights import Weights
+
+
+@pytest.fixture
+def look(lcp_main, capsys):
+    """A function: the words of a command to its JSON, or to its error if it is refused."""
+
+    def run(*words, code=0):
+        got = lcp_main("look", *map(str, words), *(["--json"] if code == 0 else []))
+        out, err = capsys.readouterr()
+        assert got == code, err
+        return json.loads(out) if code == 0 else err
+
+    return run
+
+
+@pytest.fixture
+def shown(lcp_main, capsys, monkeypatch):
+    """A function: the words of a command to what a person reads in 80 columns."""
+
+    def run(*words):
+        monkeypatch.setenv("COLUMNS", "80")
+        assert lcp_main("look", *map(str, words)) == 0
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
+        return out
+
+    return run
+
+
+@pytest.fixture
+def lab(tiny, monkeypatch):
+    """A function: a file to an Observer of it that watches nothing."""
+    monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
+    made = []
+
+    def make(path, **options):
+        model = Model.load(path, 0)
+        options = {"size": 512, "rows": 64, "watched": False, **options}
+        made.append(Observer(model, StopByte(), threads=2, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+        one.model.close()
+
+
+def silent(what, done, total):
+    pass
+
+
+TOKENS = [1, *range(60, 200)]
+
+
+# quant
+
+
+def test_a_file_is_at_no_distance_from_itself_and_the_floor_is_small(lab, tiny):
+    path = tiny(quant="Q4_0")
+    base = lab(path)
+    own, again, single = quant.distances(base, [lab(path), lab(path, rows=1)], TOKENS, silent)
+    assert own.kl.max() == again.kl.max() == 0.0
+    assert own.same.all() and own.perplexity == again.perplexity
+    assert single.kl.mean() < 0.05
+    assert len(own.kl) == len(TOKENS) and len(own.nats) == len(TOKENS) - 1
+
+
+def test_the_distance_is_the_divergence_of_the_probabilities(lab, tiny):
+    a, b = lab(tiny(), kv_type="f32"), lab(tiny(quant="Q4_0"), kv_type="f32")
+    own, found = quant.distances(a, [b], TOKENS, silent)
+    p, q = (log_softmax(_all(one)) for one in (a, b))
+    assert found.kl == pytest.approx((np.exp(p) * (p - q)).sum(1), rel=1e-3, abs=1e-7)
+    right = -q[np.arange(len(TOKENS) - 1), TOKENS[1:]].mean()
+    assert np.log(found.perplexity) == pytest.approx(right, rel=1e-4)
+    assert found.kl.mean() > 10 * own.kl.mean()
+
+
+def _all(lab):
+    lab.clear()
+    return lab.decode(TOKENS, rows=range(len(TOKENS)))
+
+
+def test_answers_part_at_the_first_different_token(lab, tiny):
+    a = quant.greedy(lab(tiny()), TOKENS, 12, lambda t: False, silent)
+    b = quant.greedy(lab(tiny()), TOKENS, 12, lambda t: False, silent)
+    assert quant.first_difference(a, b) is None
+    c = [*a[:5], a[5].__class__(a[5].second, 0.1, a[5].token, 0.1)]
+    assert quant.first_difference(a, c) == 5
+    assert all(x.p >= x.p_second for x in a)
+    assert len(quant.greedy(lab(tiny()), TOKENS, 12, lambda t: True, silent)) == 1
+
+
+def test_errors_of_groups_of_weights(tiny):
+    files = [tiny(), tiny(quant="Q4_0")]
+    a, b = (Weights(path) for path in files)
+    found = quant.groups([a.tensors, b.tensors])
+    quant.errors(found, a.tensors, b.tensors, a.rows, b.rows, silent)
+    x, y = ({t.name: gguf.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(p).tensors}
+            for p in files)  # fmt: skip
+    down = [f"blk.{i}.ffn_down.weight" for i in range(2)]
+    right = np.sqrt(
+        sum(((x[n] - y[n]) ** 2).sum() for n in down) / sum((x[n] ** 2).sum() for n in down)
+    )
+    group = next(g for g in found if g.name == "ffn_down")
+    assert group.error == pytest.approx(right, rel=1e-4)
+    assert group.quants == [["F32"], ["Q4_0"]]
+    assert sum(g.weights for g in found) == sum(t.elements for t in a.tensors.values())
+
+
+def test_the_command_quant(look, shown, tiny):
+    a, b = tiny(), tiny(quant="Q4_0")
+    found = look("quant", a, b, "-n", 6)
+    assert found["other"]["kl"] > max(floor["kl"] for floor in found["floors"])
+    assert 0 <= found["other"]["same_first"] <= 1
+    same = look("quant", a, a, "-n", 6)
+    assert same["other"]["kl"] == 0 and same["same_tokens"] is None
+    out = shown("quant", a, b, "-n", 4)
+    assert "floor" in out and "ffn_down" in out and "Q4_0" in out
+    assert "no difference" in " ".join(shown("quant", a, a, "-n", 4).split())
+
+
+def test_a_model_alone_and_another_kv_cache(look, shown, tiny):
+    path = tiny(head=32)
+    assert look("quant", path, "-n", 2)["other"] is None
+    assert "floor" in shown("quant", path, "-n", 2)
+    q8, q4 = (look("quant", path, "--kv", t, "-n", 2)["other"]["kl"] for t in ("q8_0", "q4_0"))
+    assert 0 < q8 < q4
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [(["A", "A", "A"], 2, "two"), (["A", "A", "--kv", "q8_0"], 2, "--kv"),
+     (["A", "--kv", "q9"], 2, "q8_0"), (["A", "other"], 2, "vocabular"),
+     (["A", "--text", ""], 2, "text"), (["A", "--kv", "q8_0"], 1, "q8_0")],
+)  # fmt: skip
+def test_what_cannot_be_compared(look, tiny, words, code, said):
+    files = {"A": tiny(), "other": tiny(words=["the", "th"])}
+    words = [files.get(w, w) for w in words]
+    assert said in look("quant", *words, *(() if "--text" in words else ("--text", "the th")),
+                        code=code)  # fmt: skip
+
+
+# cache
+
+
+def test_with_and_without_the_cache_it_is_the_same_answer(lab, tiny):
+    one = lab(tiny(), kv_type="f32")
+    ticks = iter(range(10_000))
+    found = measure(one, TOKENS[:20], 12, silent, clock=lambda: next(ticks))
+    right, held = [], list(TOKENS[:20])
+    for _ in range(12):
+        one.clear()
+        right.append(int(one.decode(held)[0].argmax()))
+        held.append(right[-1])
+    assert found.tokens == right and not found.parted
+    assert found.cached == sorted(found.cached) and found.again == sorted(found.again)
+
+
+@pytest.mark.parametrize("kind", ["dense", "swa", "recurrent", "hybrid", "mla"])
+def test_the_command_cache(look, shown, tiny, kind):
+    path = tiny(kind, kv_heads=2) if kind == "dense" else tiny(kind)
+    found = look("cache", path, "-n", 8)
+    assert len(found["tokens"]) == len(found["seconds_without"]) == 8
+    layers, head = 2, 16
+    if kind == "dense":
+        assert abs(found["bytes_per_token"] - 2 * layers * 2 * head * 2) <= 64
+    if kind == "recurrent":
+        assert found["bytes_per_token"] < 16
+    out = shown("cache", path, "-n", 8)
+    assert ("recurrent" in out) == (kind == "recurrent")
+
+
+def test_too_long_without_a_cache(look, tiny):
+    assert "1,024" in look("cache", tiny(), "-n", 5000, code=2)
