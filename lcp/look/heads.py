@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcp.errors import NotSupported
-from lcp.look.lab import Array, Lab, Parts, Tell, Watch, divergence, log_softmax, softmax
+from lcp.look.lab import Array, Lab, Parts, Tell, Watch, divergence, log_softmax
 
 WORDS = 64
 KINDS = ("first", "previous", "induction", "copy", "itself")
@@ -130,12 +130,12 @@ def compare(
     for watch in (None, off(lab, heads)):
         lab.clear()
         logits = lab.decode(tokens, watch)[0]
-        firsts.append(softmax(logits))
+        firsts.append(log_softmax(logits))
         answer = [int(logits.argmax())]
         while len(answer) < most and not ends(answer[-1]):
             tell("answering", len(found) * most + len(answer), 2 * most)
             answer.append(int(lab.decode(answer[-1:], watch)[0].argmax()))
         found.append(answer)
     first = found[0][0]
-    p = float(firsts[0][first]), float(firsts[1][first])
-    return Answers(found[0], found[1], float(divergence(firsts[0], firsts[1])), p)
+    p = float(np.exp(firsts[0][first])), float(np.exp(firsts[1][first]))
+    return Answers(found[0], found[1], float(divergence(*firsts)), p)

@@ -130,15 +130,19 @@ class Parts:
 
 def softmax(logits: Array) -> Array:
     """Probabilities, along the last axis."""
-    x = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return x / x.sum(-1, keepdims=True)
+    x = logits.astype(np.float64)
+    x -= x.max(-1, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(-1, keepdims=True)
+    return x
 
 
 def log_softmax(logits: Array) -> Array:
     """Logarithms of probabilities, in nats."""
     x = logits.astype(np.float64)
     x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+    x -= np.log(np.exp(x).sum(-1, keepdims=True))
+    return x
 
 
 def entropy(p: Array) -> Array:
@@ -146,10 +150,11 @@ def entropy(p: Array) -> Array:
     return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
 
 
-def divergence(p: Array, q: Array) -> Array:
-    """How far distribution q is from p, in nats (Kullback & Leibler 1951)."""
-    ratio = np.log(np.where(p > 0, p, 1)) - np.log(np.maximum(q, 1e-300))
-    return np.where(p > 0, p * ratio, 0).sum(-1)
+def divergence(logs: Array, others: Array) -> Array:
+    """How far distributions are from the first one, in nats, from what log_softmax gives (Kullback
+    & Leibler 1951): one number for each row of `others`."""
+    p = np.exp(logs)
+    return np.maximum(0, p @ logs - others @ p)
 
 
 def best(numbers: Array, n: int) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best, divergence, softmax
+from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best, divergence, log_softmax, softmax
 from lcp.look.written import brought, computed_from, head_vectors, norm_scale, values_of
 
 MOST = 12  # tokens whose states are swapped
@@ -160,10 +160,10 @@ def _heads(
             for layer, own in rows.items()
         }
         logits = lab.branch([a[-1:]] * (1 + len(part)), watch)
-        p = softmax(logits)
-        kl, moved = divergence(p[:1], p), (margin(logits[0]) - margin(logits)) / difference
+        logs = log_softmax(logits)
+        kl, moved = divergence(logs[0], logs), (margin(logits[0]) - margin(logits)) / difference
         found += [
-            SwappedHead(layer, head, float(moved[row]), float(kl[row]), float(p[row, x]))
+            SwappedHead(layer, head, float(moved[row]), float(kl[row]), float(np.exp(logs[row, x])))
             for row, (layer, head) in enumerate(part, 1)
         ]
     return found

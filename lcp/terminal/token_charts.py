@@ -72,8 +72,10 @@ def _style(p: float) -> str:
 
 
 def visible(piece: str) -> str:
-    """The piece with visible line ends, tabs and spaces at its edges."""
+    """The piece with visible line ends and tabs; spaces are visible at its edges, and those of
+    other widths everywhere."""
     shown = clean(piece).replace("\n", "⏎").replace("\t", "⇥")
+    shown = "".join("␣" if c.isspace() and c != " " else c for c in shown)
     inner = shown.strip(" ")
     if not inner:
         return "␣" * len(shown) or "∅"
