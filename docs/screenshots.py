@@ -7,6 +7,7 @@ are the likeliest ones (temperature 0), so that two runs differ in their figures
 """
 
 import io
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -47,6 +48,20 @@ PICTURES = {
     ),
     "info": (("info", "smollm2-135m"), []),
 }
+# name -> `lcp look`, which draws its pictures itself
+LOOKS = {
+    "look-swap": ("swap", "The capital of France is", "The capital of Italy is"),
+    "look-next": (
+        "next", "My favourite animal is the", "--seed", "1", "--temp", "0.8", "--top-p", "0.95",
+    ),
+    "look-without": (
+        "without", "The office opens at nine on weekdays. Maria keeps the spare key in the blue "
+        "box. Coffee is free on Fridays. The printer is on the second floor. Tom waters the "
+        "plants. Where is the spare key?", "-n", "24",
+    ),
+    "look-layers": ("layers", "The capital of France is"),
+    "look-heads": ("heads",),
+}  # fmt: skip
 THEME = TerminalTheme(
     (255, 255, 255),
     (36, 41, 47),
@@ -62,7 +77,12 @@ THEME = TerminalTheme(
 
 
 def main() -> None:
-    for name in sys.argv[1:] or PICTURES:
+    for name in sys.argv[1:] or [*PICTURES, *LOOKS]:
+        if name in LOOKS:
+            file = ROOT / "docs" / f"{name}.svg"
+            words = [*LOOKS[name], "--model", "smollm2-135m", "--svg", str(file)]
+            subprocess.run([sys.executable, "-m", "lcp", "look", *words], check=True)
+            continue
         command, steps = PICTURES[name]
         with tempfile.TemporaryDirectory() as home:
             text = shoot(command, steps, Path(home))

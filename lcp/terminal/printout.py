@@ -3,7 +3,9 @@
 All text is cleaned: names and values come from files that lcp does not trust.
 """
 
+import html
 import io
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -16,6 +18,10 @@ from lcp.terminal.clean import clean
 from lcp.terminal.table import cut_to, lines, one_line
 from lcp.terminal.token_charts import levels
 
+_TEXT = re.compile(
+    r'(?P<begin><text [^>]*?)x="(?P<x>[\d.]+)"(?P<y>[^>]*?)textLength="(?P<length>[\d.]+)"'
+    r"(?P<end>[^>]*>)(?P<blanks>(?:&#160;)+)(?P<rest>[^<]+)<"
+)
 PICTURE = 88  # columns of a picture
 _GAP = 2  # between columns, and before lines that belong to a title
 
@@ -43,7 +49,7 @@ class Printout:
         """What was printed, as a picture."""
         from rich.terminal_theme import SVG_EXPORT_THEME
 
-        return self._console.export_svg(title=title, theme=SVG_EXPORT_THEME)
+        return _without_blanks(self._console.export_svg(title=title, theme=SVG_EXPORT_THEME))
 
     def title(self, left: str, right: str = "") -> None:
         """A name, and a text at the right margin, or below the name if both do not fit."""
@@ -174,3 +180,16 @@ class Printout:
 
     def _print(self, line: str, style: str) -> None:
         self._console.print(Text(line.rstrip(), style), soft_wrap=True)
+
+
+def _without_blanks(svg: str) -> str:
+    """The picture with its texts moved right by their leading blanks, which librsvg drops."""
+
+    def moved(text: re.Match[str]) -> str:
+        blanks = text["blanks"].count(";")
+        width = float(text["length"]) / cell_len(html.unescape(text["blanks"] + text["rest"]))
+        x, length = float(text["x"]) + blanks * width, float(text["length"]) - blanks * width
+        place = f'x="{x:g}"{text["y"]}textLength="{length:g}"'
+        return f"{text['begin']}{place}{text['end']}{text['rest']}<"
+
+    return _TEXT.sub(moved, svg)

@@ -291,7 +291,7 @@ def publish(
         page = Printout(picture=True)
         show(page)
         try:
-            svg.write_text(page.svg(f"lcp {' '.join(sys.argv[1:2])}"), "utf-8")
+            svg.write_text(page.svg(f"lcp {' '.join(sys.argv[1:3])}"), "utf-8")
         except OSError as error:
             raise LcpError(f"Cannot write {svg}: {error.strerror}. Choose another file.") from None
         Screen().notice(f"Saved {svg}.")

@@ -180,8 +180,8 @@ def _show(page: "Printout", shown: SwapShown) -> None:
     from lcp.terminal.token_charts import visible
 
     found, x, y = shown.found, visible(shown.x[1]), visible(shown.y[1])
-    page.title(f"A  {shown.a}", f"→ {x} {found.p_a[0]:.0%}, {y} {found.p_a[1]:.0%}")
-    page.title(f"B  {shown.b}", f"→ {y} {found.p_b[1]:.0%}, {x} {found.p_b[0]:.0%}")
+    page.title(f"A: {shown.a}", f"→ {x} {found.p_a[0]:.0%}, {y} {found.p_a[1]:.0%}")
+    page.title(f"B: {shown.b}", f"→ {y} {found.p_b[1]:.0%}, {x} {found.p_b[0]:.0%}")
     page.blank()
     page.line(
         "B is read with the state of A put in after one layer, at one token: how much of A's "
