@@ -6,13 +6,12 @@ Slow work runs on the worker's thread; the methods are called from one other thr
 import atexit
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.engine import probs, statefile
-from lcp.engine.context import Stopped
 from lcp.engine.llama_library import StopByte
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
@@ -23,12 +22,11 @@ from lcp.engine_interface import (
     Constraint,
     Loading,
     Made,
-    Progress,
     PromptMessage,
     Request,
     TokenProb,
 )
-from lcp.errors import LcpError, NotSupported
+from lcp.errors import NotSupported
 from lcp.machine import physical_cores
 from lcp.remarks import TemplateFault
 from lcp.settings import Settings
@@ -79,7 +77,7 @@ class LlamaEngine:
         self._reply: LlamaReply | None = None
         self._speed_test = SpeedTest(self._stop)
         self._worker = Worker(idle=self._idle)
-        self._measured: tuple[object, list[TokenProb]] = (None, [])
+        self._measured = probs.LastMeasured()
         self._speed = 0.0  # tokens per second of the last long prompt
         self._made: Loaded | None = None
         self._life = ExitStack()  # frees what was made, in the order llama.cpp needs
@@ -331,20 +329,12 @@ class LlamaEngine:
             self._speed_test.end()
             self._stop.clear()
             prompt = self._loaded.writer.write(messages).tokens
-            wanted = answer.tokens
-            if not wanted:
+            if not (wanted := answer.tokens):
                 raise NotSupported("This model did not generate this answer.", again=True)
-            key = (tuple(prompt), wanted)
-            if self._measured[0] != key:
-                kv_type = self._settings.kv_type
-                size = probs.check_room(self.model, len(prompt) + len(wanted), kv_type, free())
-                at_once = {"rows": probs.ROWS, "start": size}
-                with closing(self._loaded.new_context(size, **at_once)) as context:
-                    found = probs.measure(self.model, context, prompt, wanted, emit)
-                if len(found) < len(wanted):
-                    return found
-                self._measured = (key, found)
-            return self._measured[1]
+            return self._measured.rows(
+                self.model, self._loaded.new_context, self._settings.kv_type, prompt, wanted,
+                free, emit,
+            )  # fmt: skip
 
         self._stop_idling()
         return self._worker.submit(job)
@@ -355,21 +345,14 @@ class LlamaEngine:
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[Made]:
-        """Run `job(lab, tell)` on the engine thread, with a context whose tensors can be watched;
-        the chat's cache stays as it is."""
+        """Run `job(lab, tell)` with a context of its own, whose tensors can be watched."""
 
         def work(emit: Emit) -> Made:
-            from lcp.engine.observe import ROWS, Observer
+            from lcp.engine.observe import run_beside
 
-            self._stop.clear()
+            self._speed_test.end()
             threads = self._settings.threads or physical_cores()
-            try:
-                with Observer(
-                    self.model, self._stop, size=tokens, rows=ROWS, threads=threads, free=free()
-                ) as lab:
-                    return job(lab, lambda what, done, all: emit(Progress(0, 0, done, all)))
-            except Stopped:
-                raise LcpError("Stopped. Type the command again to start over.") from None
+            return run_beside(self.model, self._stop, job, tokens, threads, free(), emit)
 
         self._stop_idling()
         return self._worker.submit(work)

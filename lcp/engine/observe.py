@@ -19,7 +19,9 @@ from lcp.engine.llama_library import StopByte, abort_callback, library, log, sym
 from lcp.engine.model import Model
 from lcp.engine.params import context_params, padded
 from lcp.engine.probs import about
-from lcp.errors import ContextFull, NativeError, NotEnoughMemory
+from lcp.engine_interface import Made, Progress
+from lcp.errors import ContextFull, LcpError, NativeError, NotEnoughMemory
+from lcp.worker import Emit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -295,6 +297,24 @@ class Observer:
         except BaseException as error:
             self._error = error
         return True
+
+
+def run_beside(
+    model: Model,
+    stop: StopByte,
+    job: Callable[[Any, Callable[[str, int, int], None]], Made],
+    tokens: int,
+    threads: int,
+    free: int | None,
+    emit: Emit,
+) -> Made:
+    """Run `job(lab, tell)` with an Observer for so many tokens, beside the contexts of a chat."""
+    stop.clear()
+    try:
+        with Observer(model, stop, size=tokens, rows=ROWS, threads=threads, free=free) as lab:
+            return job(lab, lambda what, done, all: emit(Progress(0, 0, done, all)))
+    except Stopped:
+        raise LcpError("Stopped before the end. Start it again to see all of it.") from None
 
 
 def _numpy() -> Any:

@@ -4,7 +4,8 @@ The answer is read again in a context of its own, so the KV cache of the chat st
 Probabilities are the softmax of the raw logits: before temperature, top-k, penalties and grammar.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from lcp import words
 from lcp.engine.context import N_BATCH, Context, Stopped
@@ -42,6 +43,35 @@ def about(model: Model, size: int, kv_type: str, rows: int = ROWS) -> int:
     heads = library().llama_model_n_head(model.handle)
     scores = min(N_BATCH, size) * size * (heads + 1) * 4
     return int(kv_bytes(model, size, kv_type) + logits + scores)
+
+
+class LastMeasured:
+    """Measures an answer's tokens, and remembers those that it measured last."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._rows: list[TokenProb] = []
+
+    def rows(
+        self,
+        model: Model,
+        new_context: Callable[..., Context],
+        kv_type: str,
+        prompt: Sequence[int],
+        answer: Sequence[int],
+        free: Callable[[], int | None],
+        emit: Emit,
+    ) -> list[TokenProb]:
+        """The tokens of an answer to `prompt`; fewer if it was stopped."""
+        key = (tuple(prompt), tuple(answer))
+        if self._key != key:
+            size = check_room(model, len(prompt) + len(answer), kv_type, free())
+            with closing(new_context(size, rows=ROWS, start=size)) as context:
+                found = measure(model, context, prompt, answer, emit)
+            if len(found) < len(answer):
+                return found
+            self._key, self._rows = key, found
+        return self._rows
 
 
 def measure(
