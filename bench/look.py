@@ -68,7 +68,10 @@ def main() -> int:
                 if options.only in (None, name):
                     found = [sample(name, words, options.model, env) for _ in range(options.pairs)]
                     for what, unit, samples in zip(
-                        ("work", "cpu", "memory"), ("s", "s", "MiB"), zip(*found), strict=True
+                        ("work", "cpu", "memory"),
+                        ("s", "s", "MiB"),
+                        zip(*found, strict=True),
+                        strict=True,
                     ):
                         beside = (limit if what == "work" else None) or min(samples)
                         target = "<= 1" if what == "work" and limit else ""
