@@ -37,6 +37,7 @@ from bench.sides import READY, SENT, lcp_env, small_model
 SERVER, MACHINE = "llama-server", "ggml-rpc-server"
 LCP = [sys.executable, "-m", "lcp"]
 QUESTION = "Tell me a long story about a lighthouse and the man who lives in it."
+END = "tokens/s · "  # how the line after an answer goes on; that of the progress has a comma
 PATIENCE = 300  # seconds until a program is given up
 
 
@@ -127,14 +128,14 @@ class ServerChat(Terminal):
 
     def answers(self) -> list[dict[str, Any]]:
         """The answers in the log of the chat."""
-        (log,) = self._home.rglob("*.jsonl")
+        (log,) = self._home.rglob("sessions/*.jsonl")
         events = [json.loads(line) for line in log.read_text().splitlines()]
         return [event for event in events if event["type"] == "answer"]
 
-    def until_the_prompt(self) -> str:
-        """What is printed before the next prompt, as text."""
+    def until_the_end(self) -> str:
+        """What is printed until the numbers of the answer, as text."""
         start = len(self.raw)
-        self.expect(READY, PATIENCE)
+        self.expect(END, PATIENCE)
         return ESCAPES.sub(b"", bytes(self.raw[start:])).decode(errors="replace")
 
 
@@ -152,7 +153,7 @@ def lose(how: str, model: Path) -> Iterator[tuple[str, object, bool]]:
         if how == "stalled":
             chat.settle(2)
             chat.send(b"\x03")
-        shown = chat.until_the_prompt()
+        shown = chat.until_the_end()
         sentence = next((s for s in re.findall(r"[^\r\n]*connection[^\r\n]*", shown)), "")
         if how == "killed":
             with suppress(TimeoutExpired):
@@ -164,9 +165,8 @@ def lose(how: str, model: Path) -> Iterator[tuple[str, object, bool]]:
         kept = f"{answer['ended']}, {len(answer['text'])} characters"
         yield f"{how}: the answer in the log", kept, answer["ended"] == "interrupted"
         machines.again()
-        chat.send(b"What is his name?\r")
-        chat.expect(SENT)
-        chat.until_the_prompt()
+        chat.ask("What is his name?")
+        chat.until_the_end()
         ended = chat.answers()[-1]["ended"]
         yield f"{how}: the next answer, after a restart", ended, ended in ("end", "length")
 

@@ -19,6 +19,7 @@ from lcp import health_checks, paths
 from lcp.chat import memory_fit
 from lcp.engine import cpu_check
 from lcp.engine.loading import Fit
+from lcp.machine import physical_cores
 from lcp.settings import Settings
 
 KEY = "s3cret-key"
@@ -78,9 +79,14 @@ def printed(lcp_main, capsys):
 
     def run(*words):
         assert lcp_main("serve", *map(str, words), "--print") == 0
-        return shlex.split(capsys.readouterr().out)
+        return without_variables(capsys.readouterr().out)
 
     return run
+
+
+def without_variables(line):
+    words = shlex.split(line)
+    return words[words.index("llama-server") :]
 
 
 def value(words, option):
@@ -123,6 +129,21 @@ def test_settings_reach_the_server(printed, tiny, fitted, without_server, monkey
     assert value(words, "-t") == "3"
     assert (value(words, "--temp"), value(words, "--repeat-last-n")) == ("0.0", "128")
     assert "--top-k" not in words and "--seed" not in words
+
+
+def test_what_lcp_bench_found_fastest_is_used(printed, tiny, fitted, without_server):
+    fitted(flash_attn="on", threads=3)
+    words = printed(tiny())
+    assert (value(words, "-fa"), value(words, "-t")) == ("on", "3")
+    assert int(value(words, "-tb")) == physical_cores()
+    words = printed(tiny(), "-t", "2", "--flash-attn", "off")
+    assert (value(words, "-fa"), value(words, "-t")) == ("off", "2") and "-tb" not in words
+
+
+def test_a_server_is_not_served(lcp_main, capsys, without_server):
+    assert lcp_main("serve", "http://127.0.0.1:8080", "--print") == 1
+    told = capsys.readouterr()
+    assert told.out == "" and "is on a server" in told.err
 
 
 def test_a_shell_reads_the_printed_line_as_it_was_meant(printed, tmp_path, tiny, fitted):
@@ -236,7 +257,7 @@ def test_other_machines_need_a_key(
     monkeypatch.setenv("LCP_API_KEY", KEY)
     assert lcp_main(*words) == 0
     told = capsys.readouterr()
-    assert told.out.startswith('LLAMA_API_KEY="$LCP_API_KEY" llama-server ')
+    assert ' LLAMA_API_KEY="$LCP_API_KEY" llama-server ' in told.out
     assert KEY not in told.out + told.err
 
 
@@ -285,9 +306,11 @@ def test_it_becomes_the_server_and_the_key_is_not_in_its_words(server, home, tin
     assert value(words, "--port") == "8123" and value(words, "-m") == str(tiny())
     assert f"LLAMA_API_KEY={KEY}" in environment
     assert "GGML_NO_BACKTRACE=1" in environment
+    assert "LLAMA_ARG_CORS_ORIGINS=localhost" in environment
     assert KEY not in "".join(words) + done.stderr
     told = run(home, tiny(), "--port", "8123", "--print")
-    assert shlex.split(told.stdout)[1:] == without_free_memory(words[:-1], shlex.split(told.stdout))
+    shown = without_variables(told.stdout)[1:]
+    assert shown == without_free_memory(words[:-1], shown)
 
 
 def without_free_memory(words, others):
@@ -296,6 +319,13 @@ def without_free_memory(words, others):
         at = words.index("--cache-ram") + 1
         words[at] = value(others, "--cache-ram")
     return words
+
+
+def test_who_has_chosen_the_web_pages_keeps_them(lcp_main, capsys, tiny, fitted, monkeypatch):
+    fitted()
+    monkeypatch.setenv("LLAMA_ARG_CORS_ORIGINS", "https://example.org")
+    assert lcp_main("serve", str(tiny()), "--print") == 0
+    assert capsys.readouterr().out.startswith("llama-server ")
 
 
 @pytest.mark.slow
@@ -336,6 +366,7 @@ def test_a_real_server_takes_the_options(home, smollm2):
         assert ask(port, "/props", process)[0] == 401
         status, told = ask(port, "/props", process, {"Authorization": f"Bearer {KEY}"})
         assert status == 200
+        assert not allows(port, "https://evil.example") and allows(port, "http://localhost:3000")
         assert told["total_slots"] == 1
         defaults = told["default_generation_settings"]
         assert defaults["n_ctx"] == 1024
@@ -344,6 +375,15 @@ def test_a_real_server_takes_the_options(home, smollm2):
     finally:
         process.terminate()
         process.communicate()
+
+
+def allows(port, origin):
+    """Whether a browser would let a web page of this origin read what the server answers."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/health", headers={"Origin": origin})
+    allowed = connection.getresponse().getheader("Access-Control-Allow-Origin")
+    connection.close()
+    return allowed in (origin, "*")
 
 
 def ask(port, path, process, headers=None):

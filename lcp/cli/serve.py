@@ -95,7 +95,7 @@ def run(asked: ServeArguments, flags: dict[str, Any]) -> None:
     words = [*_listening(found, host, port), *_sizes(found, settings, program, machines)]
     words += _sampling(settings)
     if asked.show:
-        sys.stdout.write(_spelled(words, bool(key)) + "\n")
+        sys.stdout.write(_spelled(words, '"$LCP_API_KEY"' * bool(key)) + "\n")
         return
     _say(f"Chat with it: lcp chat --server http://{_in_url(host)}:{port}")
     _become(str(program), words, key)
@@ -199,7 +199,7 @@ def _sizes(
     from lcp.chat import memory_fit
     from lcp.engine import cpu_check
     from lcp.engine.params import flash_attention
-    from lcp.machine import machine
+    from lcp.machine import machine, physical_cores
 
     name = title(found.file.name, found.name)
     here = cpu_check.check_once(paths.cache())  # llama.cpp has a GPU, as lcp is installed
@@ -215,12 +215,14 @@ def _sizes(
     # Without -ngl, llama-server fills the memories that it finds.
     if settings.n_gpu_layers is not None or (gpu and not unseen):
         words += ["-ngl", str(EVERY_LAYER if fit.n_gpu_layers < 0 else fit.n_gpu_layers)]
-    flash = settings.flash_attn
+    flash = fit.flash_attn if settings.flash_attn == "auto" else settings.flash_attn
     if fit.n_gpu_layers == 0 or not (gpu or machines):
         flash = flash_attention(flash, settings.kv_type, offloaded=False)
     words += ["-fa", flash]
     if settings.threads:
         words += ["-t", str(settings.threads)]
+    elif fit.threads:  # measured for answers; prompts are read on all cores
+        words += ["-t", str(fit.threads), "-tb", str(physical_cores())]
     if (free := machine().free) is not None and (spare := (free >> 20) // 8) < CACHE_MIB:
         words += ["--cache-ram", str(spare)]
     if not _may_repack(fit):
@@ -264,18 +266,27 @@ def _sampling(settings: "Settings") -> Iterator[str]:
 # 3) What is done with them.
 
 
-def _spelled(words: list[str], keyed: bool) -> str:
-    """The command line for a shell; the key stays in the environment."""
+def _spelled(words: list[str], key: str) -> str:
+    """The command line for a shell. `key`: how the shell finds it."""
     if os.name == "nt":
         return subprocess.list2cmdline([SERVER, *words])
-    return 'LLAMA_API_KEY="$LCP_API_KEY" ' * keyed + shlex.join([SERVER, *words])
+    variables = [f"{name}={value}" for name, value in _variables(key).items()]
+    return " ".join([*variables, shlex.join([SERVER, *words])])
+
+
+def _variables(key: str) -> dict[str, str]:
+    """The environment of llama-server, beside that of lcp. Here, and not among the words, is what
+    other users must not see, and what older servers do not know."""
+    # By default, the web pages in a browser of this machine may use the server.
+    found = {"LLAMA_ARG_CORS_ORIGINS": "localhost"} | ({"LLAMA_API_KEY": key} if key else {})
+    return {name: value for name, value in found.items() if value == key or name not in os.environ}
 
 
 def _become(program: str, words: list[str], key: str) -> None:
-    """Replace this process. Other users see the words of a process, but not its environment."""
+    """Replace this process."""
     from lcp.engine.llama_library import ENVIRONMENT
 
-    environment = {**ENVIRONMENT, **os.environ, **({"LLAMA_API_KEY": key} if key else {})}
+    environment = {**ENVIRONMENT, **os.environ, **_variables(key)}
     sys.stderr.flush()
     try:
         if os.name == "nt":  # where the shell would not wait for what replaces it
