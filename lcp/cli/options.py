@@ -24,14 +24,16 @@ _KIND = inspect.Parameter.KEYWORD_ONLY
 _HIDDEN = "_hidden"  # ends the parameter name of spellings that help does not list
 
 
-def argument(metavar: str, help: str, **more: Any) -> Any:
+def argument(metavar: str, help: str, *, required: bool = False, **more: Any) -> Any:
     """A field of a command's dataclass: words of the command line."""
-    return _field(None, typer.Argument(metavar=metavar, help=help, **more))
+    default = dataclasses.MISSING if required else None
+    return _field(default, typer.Argument(metavar=metavar, help=help, **more))
 
 
-def option(flags: str, metavar: str, help: str, **more: Any) -> Any:
+def option(flags: str, metavar: str, help: str, default: Any = None, **more: Any) -> Any:
     """A field of a command's dataclass: a flag with a value, in these spellings."""
-    return _field(None, typer.Option(*flags.split(), metavar=metavar, help=help, **more))
+    made = typer.Option(*flags.split(), metavar=metavar, help=help, show_default=False, **more)
+    return _field(default, made)
 
 
 def switch(flags: str, help: str) -> Any:

@@ -11,12 +11,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from lcp import child_process, words
 from lcp.cli import model_lookup, options, shell_completion
+from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
@@ -31,22 +30,12 @@ _SILENT = 2.0  # seconds of work without a word
 class QuantizeArguments:
     """What was typed after `lcp quantize`, except the settings."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Model name or file.", autocompletion=shell_completion.models
-        ),
-    ]
-    quant: Annotated[
-        str, typer.Argument(metavar="TYPE", help="Quant to make, such as Q8_0 or Q4_K_M.")
-    ]
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="File to write. Default: here."),
-    ] = None
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show how large it would be, and stop.")
-    ] = False
+    model: str = argument(
+        "MODEL", "Model name or file.", required=True, autocompletion=shell_completion.models
+    )
+    quant: str = argument("TYPE", "Quant to make, such as Q8_0 or Q4_K_M.", required=True)
+    output: Path | None = option("-o --output", "FILE", "File to write. Default: here.")
+    dry_run: bool = switch("--dry-run", "Show how large it would be, and stop.")
 
 
 @dataclass(frozen=True)

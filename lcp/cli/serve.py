@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lcp import paths
 from lcp.cli import first_run, free_memory, options, shell_completion
 from lcp.cli.chat_services import find, title
+from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
 from lcp.errors import LcpError, UsageError
 from lcp.settings import Layers, Sampling, from_environment, from_file
@@ -49,31 +50,13 @@ SIZES = ("ctx_size", "n_gpu_layers", "threads", "kv_type", "flash_attn")
 class ServeArguments:
     """What was typed after `lcp serve`, except the settings."""
 
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL", help="Model name or file.", autocompletion=shell_completion.models
-        ),
-    ] = None
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host", metavar="ADDR", show_default=False, help="Address to listen on (127.0.0.1)."
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[
-        str,
-        typer.Option("--port", metavar="N", show_default=False, help="Port to listen on (8080)."),
-    ] = "8080"
-    rpc: Annotated[
-        str | None,
-        typer.Option(
-            "--rpc", metavar="HOST:PORT,…", help="Machines that share the model (rpc-server)."
-        ),
-    ] = None
-    show: Annotated[
-        bool, typer.Option("--print", help="Print the command line of llama-server, and stop.")
-    ] = False
+    name: str | None = argument(
+        "MODEL", "Model name or file.", autocompletion=shell_completion.models
+    )
+    host: str = option("--host", "ADDR", "Address to listen on (127.0.0.1).", "127.0.0.1")
+    port: str = option("--port", "N", "Port to listen on (8080).", "8080")
+    rpc: str | None = option("--rpc", "HOST:PORT,…", "Machines that share the model (rpc-server).")
+    show: bool = switch("--print", "Print the command line of llama-server, and stop.")
 
 
 def run(asked: ServeArguments, flags: dict[str, Any]) -> None:

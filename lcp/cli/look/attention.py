@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
@@ -23,19 +23,13 @@ ROWS = 24  # tokens of a map
 class AttentionArguments:
     """What was typed after `lcp look attention`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    head: Annotated[
-        str | None,
-        typer.Option("--head", metavar="LAYER.HEAD", help="Show this head, for every token."),
-    ] = None
-    layer: Annotated[
-        int | None,
-        typer.Option("--layer", metavar="N", help="Show all heads of this layer, for the last."),
-    ] = None
-    chat: opening.AsChat = False
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    head: str | None = option("--head", "LAYER.HEAD", "Show this head, for every token.")
+    layer: int | None = option("--layer", "N", "Show all heads of this layer, for the last.")
+    chat: bool = opening.as_chat()
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

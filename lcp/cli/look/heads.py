@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 from lcp.words import count
 
@@ -33,17 +33,14 @@ MEANINGS = {
 class HeadsArguments:
     """What was typed after `lcp look heads`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    off: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--off", metavar="LAYER.HEAD", help="Answer TEXT without this head; may be repeated."
-        ),
-    ] = None
-    chat: opening.AsChat = False
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    off: list[str] | None = option(
+        "--off", "LAYER.HEAD", "Answer TEXT without this head; may be repeated."
+    )
+    chat: bool = opening.as_chat()
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

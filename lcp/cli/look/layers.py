@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import option, switch
 
 if TYPE_CHECKING:
     from lcp.cli.look.opening import OpenModel
@@ -19,20 +19,15 @@ if TYPE_CHECKING:
 class LayersArguments:
     """What was typed after `lcp look layers`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    over: Annotated[
-        str | None,
-        typer.Option(
-            "--over", metavar="TOKEN", help="Compare the answer with this token, not the second."
-        ),
-    ] = None
-    heads: Annotated[
-        bool, typer.Option("--heads", help="Also show the attention heads that decided most.")
-    ] = False
-    chat: opening.AsChat = False
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    over: str | None = option(
+        "--over", "TOKEN", "Compare the answer with this token, not the second."
+    )
+    heads: bool = switch("--heads", "Also show the attention heads that decided most.")
+    chat: bool = opening.as_chat()
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

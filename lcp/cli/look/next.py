@@ -4,12 +4,12 @@ import dataclasses
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import option
 from lcp.errors import UsageError
 from lcp.settings import Sampling
 
@@ -28,18 +28,13 @@ SAMPLING = tuple(f.name for f in dataclasses.fields(Sampling))
 class NextArguments:
     """What was typed after `lcp look next`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    steps: Annotated[
-        int, typer.Option("--steps", metavar="N", help="Show the choice of N tokens.")
-    ] = 1
-    fork: Annotated[
-        str | None,
-        typer.Option("--fork", metavar="TOKEN", help="Take this token first, whatever is chosen."),
-    ] = None
-    chat: opening.AsChat = False
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    steps: int = option("--steps", "N", "Show the choice of N tokens; 1 if not given.", 1)
+    fork: str | None = option("--fork", "TOKEN", "Take this token first, whatever is chosen.")
+    chat: bool = opening.as_chat()
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lcp import paths
 from lcp.cli import free_memory, model_lookup, shell_completion
+from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, NotSupported, UsageError
 from lcp.words import count
 
@@ -33,27 +32,36 @@ SETTINGS = ("n_gpu_layers", "threads")  # flags that all commands have
 _PLAIN: dict[str, Any] = {"ctx_size": 512, "kv_type": "f16", "flash_attn": "off"}
 SILENT = 2.0  # seconds of work without a word
 
-Texts = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[MODEL] TEXT", help="Model name or file, then the text.",
+
+def texts() -> Any:
+    """The words of a command."""
+    return argument(
+        "[MODEL] TEXT", "Model name or file, then the text.",
         autocompletion=shell_completion.models,
-    ),
-]  # fmt: skip
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "-m", "--model", metavar="NAME", help="Model; all words are then the text.",
+    )  # fmt: skip
+
+
+def model_name() -> Any:
+    """The flag -m."""
+    return option(
+        "-m --model", "NAME", "Model; all words are then the text.",
         autocompletion=shell_completion.models,
-    ),
-]  # fmt: skip
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Svg = Annotated[
-    Path | None, typer.Option("--svg", metavar="FILE", help="Also save the picture as SVG.")
-]
-AsChat = Annotated[
-    bool, typer.Option("--chat", help="Put the text into the chat template, as a question.")
-]
+    )  # fmt: skip
+
+
+def as_json() -> Any:
+    """The flag --json."""
+    return switch("--json", "Print one JSON object.")
+
+
+def svg() -> Any:
+    """The flag --svg."""
+    return option("--svg", "FILE", "Also save the picture as SVG.")
+
+
+def as_chat() -> Any:
+    """The flag --chat."""
+    return switch("--chat", "Put the text into the chat template, as a question.")
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options, shell_completion
 from lcp.cli.look import opening
+from lcp.cli.options import argument, option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
@@ -24,20 +24,14 @@ LISTED = 4  # heads
 class SwapArguments:
     """What was typed after `lcp look swap`, except the settings."""
 
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] A B", help="Two prompts with the same number of tokens.",
-            autocompletion=shell_completion.models,
-        ),
-    ] = None  # fmt: skip
-    model: opening.ModelName = None
-    tokens: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--tokens", metavar="X Y", help="The answers to A and to B."),
-    ] = None
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = argument(
+        "[MODEL] A B", "Two prompts with the same number of tokens.",
+        autocompletion=shell_completion.models,
+    )  # fmt: skip
+    model: str | None = opening.model_name()
+    tokens: tuple[str, str] | None = option("--tokens", "X Y", "Answers to A and to B.")
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """`lcp look tokens`: the pieces of a text that a model reads."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import switch
 from lcp.errors import NotSupported
 from lcp.words import count
 
@@ -22,14 +22,12 @@ MERGED = 12  # tokens whose merges are shown
 class TokensArguments:
     """What was typed after `lcp look tokens`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    merges: Annotated[
-        bool, typer.Option("--merges", help="Also show the steps that build each token.")
-    ] = False
-    chat: opening.AsChat = False
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    merges: bool = switch("--merges", "Also show the steps that build each token.")
+    chat: bool = opening.as_chat()
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

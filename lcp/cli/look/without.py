@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +23,11 @@ ANSWER = 48  # tokens of an answer, unless -n says otherwise
 class WithoutArguments:
     """What was typed after `lcp look without`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    answer: Annotated[
-        str | None,
-        typer.Option("--answer", metavar="TEXT", help="Ask about this answer, not the model's."),
-    ] = None
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    answer: str | None = option("--answer", "TEXT", "Ask about this answer, not the model's.")
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

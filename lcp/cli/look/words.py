@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import opening
+from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
 
 if TYPE_CHECKING:
@@ -23,19 +23,11 @@ MOST = 12  # words, so that the matrix fits
 class WordsArguments:
     """What was typed after `lcp look words`, except the settings."""
 
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL] WORD...", help="Model name or file, then words."),
-    ] = None
-    model: opening.ModelName = None
-    top: Annotated[
-        int, typer.Option(
-            "--top", metavar="N", help="Show N words near each; 8 if not given.",
-            show_default=False,
-        ),
-    ] = 8  # fmt: skip
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = argument("[MODEL] WORD...", "Model name or file, then words.")
+    model: str | None = opening.model_name()
+    top: int = option("--top", "N", "Show N words near each; 8 if not given.", 8)
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)
