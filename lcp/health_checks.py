@@ -26,6 +26,8 @@ from lcp.engine import cpu_check
 from lcp.errors import LcpError
 from lcp.machine import Gpu, Machine, machine, physical_cores
 from lcp.modelfile.llamacpp_answers import gpus, stored_speeds
+from lcp.server_address import parse
+from lcp.server_tables import ServerTable, key, servers
 from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
 from lcp.words import count, size
@@ -85,6 +87,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
         llama_server(),
         *_speeds(cpu_check.answers(paths.cache())),
         *_folders(),
+        *_servers(),
     ]
 
 
@@ -208,6 +211,29 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def _servers() -> Iterator[Finding]:
+    """The servers of config.toml: what they run, or why they do not answer."""
+    try:
+        tables = servers(paths.config() / "config.toml")
+    except LcpError as error:
+        yield Finding("servers", "config.toml", wrong=str(error))
+        return
+    for name, table in tables.items():
+        yield server(name, table)
+
+
+def server(name: str, table: ServerTable) -> Finding:
+    """What this server runs."""
+    from lcp.remote.discovery import look_up
+
+    try:
+        facts = look_up(parse(table.url).with_model(table.model), key(table), table.headers)
+    except LcpError as error:
+        return Finding(f"server {name}", table.url, wrong=str(error))
+    size = f", context {facts.size:,}" if facts.size else ""
+    return Finding(f"server {name}", f"{facts.kind.name}: {facts.model}{size}")
 
 
 def _folders() -> Iterator[Finding]:

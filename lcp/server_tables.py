@@ -1,12 +1,16 @@
 """The servers of config.toml: its tables [server.NAME]."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lcp.errors import SettingsError
+from lcp.server_address import ServerAddress, parse
 from lcp.settings import near, toml_file
+
+KEY = "LCP_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,24 @@ def _server(name: str, table: Mapping[str, Any]) -> ServerTable:
     if not plain or not all(isinstance(table.get(n, ""), str) for n in texts):
         raise SettingsError(f"{where}: all values must be texts.")
     return ServerTable(name, **table)
+
+
+def table_of(address: ServerAddress, tables: Mapping[str, ServerTable]) -> ServerTable | None:
+    """The table for this server, if there is one."""
+    bare = address.with_model("")
+    return next((t for t in tables.values() if parse(t.url).with_model("") == bare), None)
+
+
+def key(table: ServerTable | None) -> str:
+    """The key for a server; "" if there is none. OPENAI_API_KEY is sent only if key_env names
+    it."""
+    variable = table.key_env if table and table.key_env else KEY
+    found = os.environ.get(variable, "").strip()
+    if table and table.key_env and not found:
+        raise SettingsError(
+            f"[server.{table.name}] takes its key from {variable}, which is not set. "
+            f"Set it: export {variable}=…"
+        )
+    if not (found.isascii() and found.isprintable()):
+        raise SettingsError(f"{variable} contains characters that no key has. Correct it.")
+    return found

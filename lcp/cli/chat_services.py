@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.cli import free_memory, model_lookup, servers
+from lcp.server_address import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,12 +96,13 @@ def _echo(line: str) -> None:
 
 
 def _models() -> dict[str, str]:
-    """Name of each model that is here -> its quant and size."""
+    """Name of each model that is here -> its quant and size; of each server -> its host."""
     from lcp.downloads import library
     from lcp.words import size
 
     found = {name: model.stored for name, model in library.installed().items()}
-    return {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
+    here = {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
+    return here | {n: f"server {parse(t.url).host}" for n, t in servers.tables().items()}
 
 
 def title(file: str, name: str | None) -> str:

@@ -44,6 +44,11 @@ class InfoArguments:
 
 def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
     """Show what a model is and what memory it needs. Its weights are never read."""
+    if server := flags.pop("server", None):
+        from lcp.cli import info_server
+
+        info_server.show(server, asked.name, asked.as_json)
+        return
     from lcp.cli import info_online
     from lcp.modelfile.facts import facts
 
@@ -85,7 +90,9 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
         raise typer.Exit(UNFIT)
 
 
-info = options.command(InfoArguments, run, ("ctx_size", "kv_type", "flash_attn", "n_gpu_layers"))
+info = options.command(
+    InfoArguments, run, ("ctx_size", "kv_type", "flash_attn", "n_gpu_layers", "server")
+)
 
 
 def _settings(given: dict[str, Any]) -> Any:

@@ -1,7 +1,5 @@
 """Servers with models: the tables [server.NAME] of config.toml, addresses, and their keys."""
 
-import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lcp import paths
@@ -12,8 +10,6 @@ if TYPE_CHECKING:
     from lcp.engine_interface import Engine
     from lcp.server_tables import ServerTable
     from lcp.settings import Settings
-
-KEY = "LCP_API_KEY"
 
 
 def tables() -> "dict[str, ServerTable]":
@@ -55,28 +51,8 @@ def _address(server: str) -> str:
 def engine(name: str, settings: "Settings") -> "Engine":
     """An engine for the model of this name, with the key of its server."""
     from lcp.remote.engine import RemoteEngine
+    from lcp.server_tables import key, table_of
 
     address = parse(name)
-    table = table_of(address)
+    table = table_of(address, tables())
     return RemoteEngine(address, settings, key(table), table.headers if table else None)
-
-
-def table_of(address: ServerAddress) -> "ServerTable | None":
-    """The table of config.toml for this server, if there is one."""
-    bare = replace(address, model="")
-    same = (t for t in tables().values() if replace(parse(t.url), model="") == bare)
-    return next(same, None)
-
-
-def key(table: "ServerTable | None") -> str:
-    """The key for a server. OPENAI_API_KEY is sent only if key_env names it."""
-    variable = table.key_env if table and table.key_env else KEY
-    found = os.environ.get(variable, "").strip()
-    if table and table.key_env and not found:
-        raise UsageError(
-            f"[server.{table.name}] takes its key from {variable}, which is not set. "
-            f"Set it: export {variable}=…"
-        )
-    if not found.isascii() or not found.isprintable():
-        raise UsageError(f"{variable} contains characters that no key has. Correct it.")
-    return found

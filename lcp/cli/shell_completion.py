@@ -74,9 +74,15 @@ def _catalogue() -> Iterable[str]:
     return catalog()
 
 
+def _servers() -> Iterable[str]:
+    from lcp.server_tables import servers
+
+    return servers(paths.config() / "config.toml")
+
+
 def _models() -> Iterable[str]:
-    """Those that are here, then the catalogue's."""
-    return [*_installed(), *_catalogue()]
+    """Those that are here, then servers, then the catalogue's."""
+    return [*_installed(), *_servers(), *_catalogue()]
 
 
 def _chats() -> Iterable[str]:

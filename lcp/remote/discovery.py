@@ -9,7 +9,8 @@ from typing import Any
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.remote import kinds
 from lcp.remote.kinds import ServerKind
-from lcp.remote.wire import Stopped, Told, Wire
+from lcp.remote.wire import Stopped, Told, Wire, never
+from lcp.server_address import ServerAddress
 from lcp.words import short
 
 SHOWN = 20  # models that an error lists
@@ -41,6 +42,17 @@ class ServerFacts:
     template: str | None = None  # the chat template
     takes_system: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)  # its values of lcp's settings
+
+
+def look_up(
+    address: ServerAddress, key: str, headers: Mapping[str, str] | None = None
+) -> ServerFacts:
+    """What the server at this address is. ServerError also while it loads its model."""
+
+    def wait() -> None:
+        raise ServerError(f"{address.host} is still loading its model. Try again in a moment.")
+
+    return discover(Wire(address, key, headers), never, wait)
 
 
 def discover(wire: Wire, stopped: Stopped, wait: Callable[[], None]) -> ServerFacts:

@@ -1,0 +1,79 @@
+"""`lcp info --server`: what a server runs, and what lcp can do there."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from lcp.cli import servers
+from lcp.server_address import parse
+
+if TYPE_CHECKING:
+    from lcp.remote.discovery import ServerFacts
+    from lcp.remote.kinds import ServerKind
+
+
+def show(server: str, model: str | None, as_json: bool) -> None:
+    """Ask the server, and print what it is."""
+    from lcp.remote.discovery import look_up
+    from lcp.server_tables import key, table_of
+    from lcp.terminal.printout import Printout
+
+    address = parse(servers.chosen(server, model))
+    table = table_of(address, servers.tables())
+    facts = look_up(address, key(table), table.headers if table else None)
+    if as_json:
+        sys.stdout.write(json.dumps(_json(address.api, facts), indent=2) + "\n")
+        return
+    page = Printout()
+    page.title(facts.model.rpartition("/")[2], f"{facts.kind.name} on {address.host}")
+    rows = [("address", address.api), ("model", facts.model)]
+    rows += [("build", facts.build)] if facts.build else []
+    rows += [("context", _context(facts))]
+    rows += [("sampling", _sampling(facts))]
+    page.listing(rows)
+    page.title("What lcp can do here")
+    page.listing([("yes" if can else "no", what) for what, can in abilities(facts.kind).items()])
+
+
+def abilities(kind: "ServerKind") -> dict[str, bool]:
+    """What a chat can do with this kind of server, and what it cannot."""
+    return {
+        "count tokens (others are estimated)": kind.counts,
+        "tell how much of a prompt was cached": kind.tells_cached,
+        "show how far a prompt is read": kind.tells_progress,
+        "keep turns in the cache when others leave": kind.moves,
+        "read a message while you type it": kind.reads_ahead,
+        "continue an answer that was cut": kind.continues,
+        "continue text without a chat template": kind.completes,
+        "hold answers to a JSON schema": kind.schema,
+        "hold answers to a regular expression": bool(kind.regex),
+        "hold answers to a GBNF grammar": bool(kind.grammar),
+        "tell the probabilities of tokens": kind.probs,
+        "limit the thinking": bool(kind.budget),
+        "set the reasoning effort": kind.effort,
+        "save the KV cache, replay token for token, tell memory": False,
+    }
+
+
+def _context(facts: "ServerFacts") -> str:
+    if not facts.size:
+        return "not told by this server"
+    slots = f", for each of {facts.slots} chats at once" if facts.slots > 1 else ""
+    trained = f" (trained with {facts.trained:,})" if facts.trained else ""
+    return f"{facts.size:,} tokens{slots}{trained}"
+
+
+def _sampling(facts: "ServerFacts") -> str:
+    told = ", ".join(f"{name} {value}" for name, value in facts.defaults.items())
+    return told or facts.kind.unset or "the server's own, not told"
+
+
+def _json(api: str, facts: "ServerFacts") -> dict[str, Any]:
+    return {
+        "server": {"address": api, "kind": facts.kind.name, "build": facts.build},
+        "model": {"name": facts.model, "context_length": facts.trained or None},
+        "context": facts.size or None,
+        "slots": facts.slots,
+        "sampling": dict(facts.defaults),
+        "abilities": abilities(facts.kind),
+    }

@@ -1,0 +1,167 @@
+"""Servers on the command line: names, addresses, keys, config.toml, `lcp info`, `lcp doctor`."""
+
+import io
+import json
+
+import pytest
+from fakes import ScriptedEngine, does
+from scripted_server import ScriptedServer, json_page, serving
+
+from lcp.chat.chat import Chat
+from lcp.cli.chat_services import services
+from lcp.commands import command_table
+from lcp.health_checks import server as check
+from lcp.server_tables import servers
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.export import plain_name
+from lcp.session.log import Log
+from lcp.session.store import Store
+from lcp.settings import Layers
+from lcp.terminal.screen import Screen
+
+KEY, OTHER = "sk-for-this-server", "sk-of-openai"
+
+
+@pytest.fixture
+def server():
+    with ScriptedServer(serving()) as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def config(home, server, monkeypatch):
+    """A config.toml with the server as `box`; a function writes another one."""
+    file = home / "config" / "config.toml"
+    file.parent.mkdir(parents=True)
+
+    def write(text):
+        file.write_text(text.replace("URL", server.address))
+
+    write('[server.box]\nurl = "URL"\nkey_env = "BOX_KEY"\nheaders = {X-Team = "blue"}\n')
+    monkeypatch.setenv("BOX_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    return write
+
+
+def keys(server):
+    """The keys that the server got."""
+    return {asked.headers.get("authorization", "") for asked in server.asked}
+
+
+@pytest.mark.parametrize("with_v1", ["", "/v1", "/v1/"])
+def test_an_answer_from_an_address(server, lcp_main, capfd, with_v1):
+    assert lcp_main("chat", "--server", server.address + with_v1, "Hi") == 0
+    assert capfd.readouterr().out == "Hello there.\n"
+    assert server.bodies()[-1]["messages"][-1] == {"role": "user", "content": "Hi"}
+
+
+def test_the_environment_names_a_server_and_a_key(server, lcp_main, monkeypatch, home):
+    monkeypatch.setenv("LCP_SERVER", server.address)
+    monkeypatch.setenv("LCP_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    assert lcp_main("chat", "Hi") == 0
+    assert keys(server) == {f"Bearer {KEY}"}
+    files = [file for file in home.rglob("*") if file.is_file()]
+    assert files and not [file for file in files if KEY.encode() in file.read_bytes()]
+
+
+def test_no_key_is_sent_unasked(server, lcp_main, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    assert lcp_main("chat", "--server", server.address, "Hi") == 0
+    assert keys(server) == {""}
+
+
+def test_a_server_of_config_has_a_name_a_key_and_headers(config, server, lcp_main):
+    assert lcp_main("chat", "box", "Hi") == 0
+    assert lcp_main("chat", "--server", "box", "Hi") == 0
+    assert keys(server) == {f"Bearer {KEY}"}
+    assert {asked.headers["x-team"] for asked in server.asked} == {"blue"}
+    assert [body["messages"][-1]["content"] for body in server.bodies()] == ["Hi", "Hi"]
+
+
+def test_the_default_server_of_config(config, server, lcp_main):
+    config('[server]\ndefault = "box"\n[server.box]\nurl = "URL"\nmodel = "m"\n')
+    assert lcp_main("chat", "Hi there") == 0
+    assert server.bodies()[-1]["model"] == "m"
+
+
+def test_a_key_that_is_not_set_and_tables_without_meaning(config, lcp_main, monkeypatch, capfd):
+    monkeypatch.delenv("BOX_KEY")
+    assert lcp_main("chat", "box", "Hi") == 2
+    assert "BOX_KEY" in capfd.readouterr().err
+    for table in ('ulr = "URL"', 'url = "URL"\nheaders = 3', "", "url = 3"):
+        config(f"[server.box]\n{table}\n")
+        assert lcp_main("chat", "box", "Hi") == 2
+        assert "server.box" in capfd.readouterr().err
+
+
+def test_several_models_are_listed(server, lcp_main, capfd):
+    server.pages["/v1/models"] = json_page({"data": [{"id": "big"}, {"id": "small"}]})
+    assert lcp_main("chat", "--server", server.address, "Hi") == 2
+    error = capfd.readouterr().err
+    assert "big, small" in error and "--model" in error
+    assert lcp_main("chat", "--server", server.address, "-m", "small", "Hi") == 0
+    assert server.bodies()[-1]["model"] == "small"
+
+
+def test_a_name_that_no_server_has(config, lcp_main, capfd):
+    assert lcp_main("chat", "--server", "bax", "Hi") == 2
+    assert "box" in capfd.readouterr().err
+
+
+def test_a_server_that_is_down(lcp_main, capfd, home):
+    assert lcp_main("chat", "--server", "http://127.0.0.1:1", "Hi") == 1
+    assert "127.0.0.1:1" in capfd.readouterr().err
+    assert not list(Store(home / "data" / "sessions").chats())
+
+
+def test_a_saved_chat_finds_its_server_again(config, server, lcp_main, home):
+    assert lcp_main("chat", "box", "Hi") == 0
+    (file,) = (home / "data" / "sessions").glob("*.jsonl")
+    assert lcp_main("chat", "--resume", file.stem, "And you?") == 0
+    said = [message["content"] for message in server.bodies()[-1]["messages"]]
+    assert said == ["Hi", "Hello there.", "And you?"]
+    assert f"{server.address}#m" in file.read_text() and KEY not in file.read_text()
+    assert keys(server) == {f"Bearer {KEY}"}
+
+
+def test_the_model_command_lists_servers_and_switches_to_one(config, server, smollm2):
+    screen = Screen(io.StringIO(), io.StringIO())
+    conversation = Conversation.begin(local_now, "smollm2-135m")
+    engine = ScriptedEngine()
+    chat = Chat(
+        engine, conversation, Log.nowhere(), screen, "smollm2-135m", Layers(), services=services()
+    )
+    assert "server" in does(chat, "/model") and "box" in does(chat, "/model")
+    chat = command_table.run(chat, "/model box")
+    try:
+        assert engine.closed and chat.model == f"{server.address}#m"
+        assert chat.ask("Hi").text == "Hello there."
+        assert "m on 127.0.0.1" in screen._err.file.getvalue()
+    finally:
+        chat.engine.close()
+
+
+def test_names_for_people():
+    assert plain_name("http://box:8080#org/m.gguf") == "m on box:8080"
+    assert plain_name("https://box/v1") == "box"
+
+
+def test_what_a_server_is(config, server, lcp_main, capfd):
+    server.pages |= serving("vllm", max_model_len=2048)
+    assert lcp_main("info", "--server", "box", "--json") == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["server"]["kind"] == "vLLM" and told["context"] == 2048
+    assert told["model"]["name"] == "m" and KEY not in json.dumps(told)
+    assert lcp_main("info", "--server", server.address) == 0
+    page = capfd.readouterr().out
+    assert "2,048" in page and "vLLM" in page
+
+
+def test_a_check_of_each_server(config, home):
+    (table,) = servers(home / "config" / "config.toml").values()
+    found = check("box", table)
+    assert not found.wrong and "m" in found.value
+    config('[server.box]\nurl = "http://127.0.0.1:1"\n')
+    (table,) = servers(home / "config" / "config.toml").values()
+    assert "127.0.0.1:1" in check("box", table).wrong
