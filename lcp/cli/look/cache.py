@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp import words
@@ -25,11 +26,11 @@ _STEPS = (8, 4, 2, 1)  # rows of the table: an eighth of the answer, a quarter, 
 class CacheArguments:
     """What was typed after `lcp look cache`, except the settings."""
 
-    words: opening.Texts = None
-    model: opening.ModelName = None
-    chat: opening.AsChat = False
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    words: list[str] | None = opening.texts()
+    model: str | None = opening.model_name()
+    chat: bool = opening.as_chat()
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)

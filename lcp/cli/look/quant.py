@@ -2,13 +2,13 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lcp import words
 from lcp.cli import options, shell_completion
 from lcp.cli.look import opening
+from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
 
 if TYPE_CHECKING:
@@ -30,30 +30,17 @@ _SMALL = 0.005  # groups with a smaller share of the file are shown together
 class QuantArguments:
     """What was typed after `lcp look quant`, except the settings."""
 
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[A] [B]", help="Two files of one model: the reference, and another quant.",
-            autocompletion=shell_completion.models,
-        ),
-    ] = None  # fmt: skip
-    kv: Annotated[
-        str | None,
-        typer.Option(
-            "--kv", metavar="TYPE", help=f"Compare this type of KV cache: {words.either(KV_TYPES)}."
-        ),
-    ] = None
-    text: Annotated[
-        str | None,
-        typer.Option("--text", metavar="TEXT", help="Text to compare on, or @FILE."),
-    ] = None
-    ask: Annotated[
-        str,
-        typer.Option("--ask", metavar="TEXT", help="Question for the greedy answers.",
-                     show_default=False),
-    ] = QUESTION  # fmt: skip
-    as_json: opening.AsJson = False
-    svg: opening.Svg = None
+    models: list[str] | None = argument(
+        "[A] [B]", "Two files of one model: the reference, and another quant.",
+        autocompletion=shell_completion.models,
+    )  # fmt: skip
+    kv: str | None = option(
+        "--kv", "TYPE", f"Compare this type of KV cache: {words.either(KV_TYPES)}."
+    )
+    text: str | None = option("--text", "TEXT", "Text to compare on, or @FILE.")
+    ask: str = option("--ask", "TEXT", "Question for the greedy answers.", QUESTION)
+    as_json: bool = opening.as_json()
+    svg: Path | None = opening.svg()
 
 
 @dataclass(frozen=True)
