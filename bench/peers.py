@@ -37,7 +37,7 @@ from pathlib import Path
 
 from bench import sides
 from bench.build_tools import tool
-from bench.measure import BenchError, Row, Terminal, abba
+from bench.measure import ESCAPES, BenchError, Row, Terminal, abba
 from bench.sides import Model
 
 PARTS = ("chat", "paste", "overflow")
@@ -50,7 +50,7 @@ QUESTIONS = (
     "Write a long letter from a sailor to his sister.",
 )
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-TEXT = re.compile(rb"[^\s\x1b](?!\x1b\[)")
+TEXT = re.compile(rb"\A(?:\s|%b)*[^\s\x1b]" % ESCAPES.pattern)
 Found = dict[str, float]
 
 

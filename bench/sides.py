@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.build_tools import HERE, BuildError, installed, tool
+from bench.build_tools import BUILD, HERE, BuildError, installed, tool
 from bench.measure import ESCAPES, BenchError, Row, Terminal, report
 from lcp.engine.llama_library import extra_bufts
 from lcp.machine import physical_cores
@@ -129,7 +129,9 @@ def lcp_env(home: str) -> dict[str, str]:
     shared = "LCP_EXTRA_BUFTS"  # extra_bufts() below obeys it too
     kept = {k: v for k, v in os.environ.items() if k == shared or not k.startswith("LCP_")}
     path = os.pathsep.join(filter(None, [str(HERE.parent), kept.get("PYTHONPATH")]))
-    return kept | SPIN | {"LCP_HOME": home, "PYTHONPATH": path, "TERM": "xterm-256color"}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # the modules of an installed lcp are compiled
+    ours = {"LCP_HOME": home, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": str(BUILD / "pyc")}
+    return kept | SPIN | ours | {"TERM": "xterm-256color"}
 
 
 def ask(model: Model, *lines: str, flags: tuple[str, ...] = ()) -> list[dict[str, Any]]:
