@@ -1,13 +1,14 @@
 """Pages: titles, lines and tables in any width, in colour only where there is a terminal."""
 
 import io
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lcp.terminal.printout import Printout
+from lcp.terminal.printout import PICTURE, Printout
 
 
 class Terminal(io.StringIO):
@@ -136,3 +137,29 @@ def test_no_line_is_wider_than_the_page(width, items, rows):
     room = width - max(first, default=0)
     if room > 6:
         assert all(cell_len(line) <= width for line in out.getvalue().split("\n"))
+
+
+def test_a_picture_keeps_leading_blanks_in_every_viewer():
+    """librsvg drops blanks at the beginning of a text, so none begins with one."""
+    page = Printout(picture=True)
+    page.title("left", "right")
+    page.table(["a", "b"], [["1", "x"], ["1000", "y"]])
+    page.grid(["row"], [[0.0, 0.5, 1.0]], "layer")
+    svg = page.svg("lcp look")
+    texts = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+    assert not [text for text in texts if text.startswith("&#160;")]
+    placed = dict(re.findall(r'<text [^>]*x="([\d.]+)"[^>]*>(right|1000)', svg))
+    width = float(re.search(r'<text [^>]*textLength="([\d.]+)"[^>]*>left<', svg)[1]) / 4
+    assert sorted(placed.values()) == ["1000", "right"]
+    columns = {text: round(float(x) / width) for x, text in placed.items()}
+    assert columns == {"1000": 2, "right": PICTURE - len("right")}
+
+
+def test_a_grid_draws_shares_as_heights(drawn):
+    head, first, second = drawn(
+        lambda page: page.grid(["one", "two"], [[0, 0.5, 1], [1, 0, -3]], "layer", ["n", "m"])
+    )
+    assert head.split() == ["layer", "0"]
+    assert first.split() == ["one", "▄█", "n"] and second.split() == ["two", "█", "m"]
+    many = drawn(lambda page: page.grid(["one"], [[0.5] * 200], "layer"))
+    assert max(map(len, many)) <= 40

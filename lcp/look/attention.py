@@ -15,7 +15,7 @@ from lcp.errors import NotSupported
 from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best
 from lcp.look.written import brought, values_of
 
-WHOLE = 300  # tokens of a text whose whole map is kept
+MOST = 300  # tokens: a map grows with their square, and carried with heads times tokens
 
 
 @dataclass(frozen=True)

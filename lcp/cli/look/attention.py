@@ -55,20 +55,20 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
         raise UsageError("--head and --layer cannot be combined. Give one of them.")
 
     def job(opened: "OpenModel") -> AttentionShown:
-        from lcp.look.attention import WHOLE, links, maps
+        from lcp.look.attention import MOST, links, maps
 
         tokens = opened.tokens(text, chat=asked.chat)
+        if len(tokens) > MOST:
+            raise LcpError(
+                f"The text has {len(tokens):,} tokens, and lcp look attention takes at most "
+                f"{MOST}. Give a shorter text."
+            )
         begun = time.monotonic()
         lab = opened.observe(max(len(tokens), 128), rows=128)
         pieces = [opened.piece(t) for t in tokens]
         if asked.head is None and asked.layer is None:
             found, sink = links(lab, tokens, LINKS, opened.tell)
             return AttentionShown(text, pieces, found, sink, [], time.monotonic() - begun)
-        if len(tokens) > WHOLE:
-            raise LcpError(
-                f"The text has {len(tokens):,} tokens, and a map is shown for at most {WHOLE}. "
-                "Give a shorter text, or leave out --head and --layer."
-            )
         if asked.head is None:
             layer, heads = asked.layer or 0, list(range(lab.heads))
             opening.head_of(f"{layer}.0", lab.layers, lab.heads)

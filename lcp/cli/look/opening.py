@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -208,8 +208,10 @@ def run(
 
     layers = _layers(flags)
     chosen = [_choose(one, layers) for one in (name or layers.resolve().model, *more)]
-    screen, stop, begun = Screen(), StopByte(), time.monotonic()
-    free = free_memory.free()
+    screen, stop, free = Screen(), StopByte(), free_memory.free()
+    latest = [""]  # what is being done, for the timer too: one step may take long
+    timer = threading.Timer(SILENT, lambda: screen.progress(latest[0]))
+    timer.daemon = True
 
     def work(emit: Emit) -> Result:
         def tell(what: str, done: int, total: int) -> None:
@@ -224,13 +226,17 @@ def run(
                 return job(*opened)
 
     worker = Worker()
+    timer.start()
     try:
         task = worker.submit(work)
         for what, done, total in task:
-            if time.monotonic() - begun > SILENT:
-                screen.progress(f"{what}: {done:,} of {total:,} (Ctrl-C stops)")
+            latest[0] = f"{what}: {done:,} of {total:,} (Ctrl-C stops)"
+            if not timer.is_alive():
+                screen.progress(latest[0])
         return task.result()
     finally:
+        timer.cancel()
+        timer.join()
         stop.set()
         worker.close()
         screen.clear_progress()
