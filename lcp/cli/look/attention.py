@@ -45,7 +45,7 @@ class AttentionShown:
 
 
 def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
-    """Show where attention heads look, and what they carry from there.
+    """Show where attention heads look and what they carry.
 
     lcp look attention --head 23.4 "The capital of France is"
     """

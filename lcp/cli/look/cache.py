@@ -52,7 +52,9 @@ class CacheShown:
 
 
 def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
-    """Show what the KV cache saves: the same answer with it and without, measured here.
+    """Show what the KV cache saves.
+
+    It measures the same answer with it and without it.
 
     The text is optional: lcp look cache "Once upon a time" -n 128
     """

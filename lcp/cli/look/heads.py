@@ -56,7 +56,9 @@ class HeadsShown:
 
 
 def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
-    """Show what each attention head looks at; or answer TEXT with some heads switched off.
+    """Show what attention heads look at, or switch some off.
+
+    With --off, it answers TEXT without these heads.
 
     lcp look heads --off 23.4 "The capital of France is"
     """

@@ -45,7 +45,10 @@ class LayersShown:
 
 
 def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
-    """Show what each layer would say if the model stopped there, and who wrote the answer."""
+    """Show what each layer would say, and who wrote the answer.
+
+    Each layer is read as if the model stopped there.
+    """
     name, words = opening.words_of(asked.words, asked.model)
     text = opening.text_of(words)
 

@@ -61,7 +61,9 @@ class NextShown:
 
 
 def run(asked: NextArguments, flags: dict[str, Any]) -> None:
-    """Show how the next token is chosen: what each sampler of the chat leaves of all tokens.
+    """Show how the next token is chosen.
+
+    It shows what each sampler of the chat leaves of all tokens.
 
     lcp look next "My favourite animal is the" --temp 0.8
     """

@@ -61,7 +61,7 @@ class QuantShown:
 
 
 def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
-    """Show what another quant of a model changes, or a quantized KV cache.
+    """Show what another quant or KV cache type changes.
 
     It shows where the bits are, how much the next-token probabilities differ, and where greedy
     answers part. lcp quantize makes the other quant.

@@ -49,8 +49,10 @@ class SwapShown:
 
 
 def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
-    """Follow a fact: put the state of prompt A into prompt B, and see how much of A's answer
-    comes back; then swap one attention head at a time.
+    """Follow a fact from one prompt into another.
+
+    It puts the state of prompt A into prompt B, and shows how much of A's answer comes back; then
+    it swaps one attention head at a time.
 
     lcp look swap "The capital of France is" "The capital of Italy is"
     """

@@ -42,8 +42,9 @@ class WithoutShown:
 
 
 def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
-    """Show what an answer needed: leave out one sentence after another, and measure how much less
-    likely the same answer becomes.
+    """Show which sentences an answer needed.
+
+    It leaves out one after another, and measures how much less likely the same answer becomes.
 
     lcp look without "Maria keeps the key in a box. Tom waters the plants. Where is the key?"
     """
