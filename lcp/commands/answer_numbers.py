@@ -8,12 +8,11 @@ from typing import Any
 
 from lcp import words
 from lcp.chat.chat import Chat
-from lcp.commands.command import command, turns_of
+from lcp.commands.command import command, turns_of, wait_for
 from lcp.engine_interface import Progress, PromptMessage, TokenProb
 from lcp.errors import LcpError
 from lcp.session.message import Message
 from lcp.terminal import token_charts
-from lcp.terminal.signals import leave, stopping
 
 LEAST = 8  # least likely tokens that /probs lists
 
@@ -124,19 +123,12 @@ def _measured(chat: Chat, answer: Message) -> list[TokenProb]:
     """The probabilities of the answer's tokens, evaluated again in a separate context."""
     asked_for = PromptMessage("assistant", answer.content, answer.thinking, answer.ids)
     task = chat.engine.probs(prompt_messages(chat), asked_for, chat.services.free_memory)
-    with stopping(chat.engine.stop) as asked:
-        for step in task:
-            if asked:  # perhaps before it started
-                chat.engine.stop()
-            if isinstance(step, Progress):
-                share = f"({100 * step.done // step.total} %)"
-                chat.screen.progress(f"reading {step.done:,}/{step.total:,} tokens again {share}")
-        rows = task.result()
-    chat.screen.clear_progress()
-    leave(asked)
-    if asked:
-        raise LcpError("Stopped. Type the command again to continue.")
-    return rows
+
+    def told(step: Progress) -> str:
+        share = 100 * step.done // step.total
+        return f"reading {step.done:,}/{step.total:,} tokens again ({share} %)"
+
+    return wait_for(chat, task, told)
 
 
 def _alternatives(row: TokenProb) -> list[tuple[str, str, float]]:

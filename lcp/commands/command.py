@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lcp.chat.chat import Chat
+from lcp.engine_interface import Progress, Task
 from lcp.errors import LcpError
 from lcp.session.message import Turn
+from lcp.terminal.signals import leave, stopping
+
+Result = TypeVar("Result")
 
 Candidate = str | tuple[str, str]  # a word, or a word and its meaning
 Run = Callable[[Chat, str], str | Chat | None]
@@ -48,3 +53,19 @@ def turns_of(chat: Chat) -> list[Turn]:
         return turns
     first = "; /branches lists the earlier turns" if chat.conversation.nodes else " first"
     raise LcpError(f"This chat is empty. Ask something{first}.")
+
+
+def wait_for(chat: Chat, task: Task[Result], told: Callable[[Progress], str]) -> Result:
+    """The result of a task of the engine, with its progress on the screen; Ctrl-C stops it."""
+    with stopping(chat.engine.stop) as asked:
+        for step in task:
+            if asked:  # perhaps before it started
+                chat.engine.stop()
+            if isinstance(step, Progress):
+                chat.screen.progress(told(step))
+        result = task.result()
+    chat.screen.clear_progress()
+    leave(asked)
+    if asked:
+        raise LcpError("Stopped. Type the command again to continue.")
+    return result

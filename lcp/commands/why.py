@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.chat.chat import Chat
 from lcp.commands.answer_numbers import own_answer, prompt_messages
-from lcp.commands.command import command
-from lcp.engine_interface import Progress, PromptMessage
+from lcp.commands.command import command, wait_for
+from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError
-from lcp.terminal.signals import leave, stopping
 
 if TYPE_CHECKING:
     from lcp.look.without import Without
@@ -54,15 +53,9 @@ def why(chat: Chat, _: str) -> None:
 
     size = len(prompt) + len(answer.ids) + 1
     task = chat.engine.observe(job, size, chat.services.free_memory)
-    with stopping(chat.engine.stop) as asked:
-        for step in task:
-            if asked:  # perhaps before it started
-                chat.engine.stop()
-            if isinstance(step, Progress):
-                chat.screen.progress(f"leaving parts out: {step.done} of {step.total}")
-        found, inside, finer = task.result()
-    chat.screen.clear_progress()
-    leave(asked)
+    found, inside, finer = wait_for(
+        chat, task, lambda step: f"leaving parts out: {step.done} of {step.total}"
+    )
     _show(chat, parts, found)
     if finer:
         chat.screen.blank()
