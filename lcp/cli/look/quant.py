@@ -34,6 +34,10 @@ class QuantArguments:
         "[A] [B]", "Two files of one model: the reference, and another quant.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
+    model: str | None = option(
+        "-m --model", "NAME", "Model A; all words are then B.",
+        autocompletion=shell_completion.models,
+    )  # fmt: skip
     kv: str | None = option(
         "--kv", "TYPE", f"Compare this type of KV cache: {words.either(KV_TYPES)}."
     )
@@ -66,7 +70,7 @@ def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
     It shows where the bits are, how much the next-token probabilities differ, and where greedy
     answers part. lcp quantize makes the other quant.
     """
-    names = asked.models or []
+    names = [*([asked.model] if asked.model else []), *(asked.models or [])]
     if len(names) > 2:
         raise UsageError(f"{len(names)} models are too many. Give one or two.")
     if asked.kv and len(names) == 2:
@@ -183,7 +187,7 @@ def _show(page: "Printout", shown: QuantShown) -> None:
     if shown.other:
         rows.append(_row(shown.other, "B"))
     for letter, floor in zip("AB", shown.floors, strict=False):
-        rows.append([*_row(floor, "")[:4], "", f"{letter} from itself, token by token: the floor"])
+        rows.append([*_row(floor, "")[:4], "", f"floor of {letter}"])
     page.table(["KL", "99 %", "most", "same first", "perplexity", ""], rows, cut=8)
     page.blank()
     if shown.other:
@@ -194,9 +198,9 @@ def _show(page: "Printout", shown: QuantShown) -> None:
     page.line(
         "KL: how far the next-token probabilities are from those of A, in nats, on average over "
         f"the {shown.tokens:,} tokens of a text; 99 %: below this at 99 of 100. same first: how "
-        "often the most likely token is the same. The floor: llama.cpp rounds otherwise when it "
-        "reads token by token, and that alone makes this difference. Another text gives other "
-        "numbers.",
+        "often the most likely token is the same. The floor: how far a model is from itself, "
+        "because llama.cpp rounds otherwise when it reads token by token. Another text gives "
+        "other numbers.",
         style="dim",
     )
     page.line(f"{shown.seconds:.1f} s.", style="dim")

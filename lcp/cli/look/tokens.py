@@ -1,5 +1,6 @@
 """`lcp look tokens`: the pieces of a text that a model reads."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class TokensShown:
     vocabulary: int
     merges: dict[int, list["Merge"]]  # of different tokens, in the order of the text
     merged: int  # different tokens of the text that were built by merges
+    seconds: float
 
     @property
     def text(self) -> str:
@@ -55,7 +57,7 @@ def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
     text = opening.text_of(words)
 
     def job(opened: "OpenModel") -> TokensShown:
-        model = opened.model
+        model, begun = opened.model, time.monotonic()
         tokens = opened.tokens(text, chat=asked.chat, least=1, read=False)
         special = frozenset(t for t in tokens if model.is_control(t))
         built = [t for t in dict.fromkeys(tokens) if len(model.spelling(t)) > 1
@@ -64,7 +66,7 @@ def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
         return TokensShown(
             tokens, [opened.piece(t) for t in tokens],
             [model.piece(t, special=True) for t in tokens], special, model.n_vocab, merges,
-            len(built),
+            len(built), time.monotonic() - begun,
         )  # fmt: skip
 
     shown = opening.run(name, flags, job)
@@ -128,7 +130,7 @@ def _json(shown: TokensShown) -> dict[str, Any]:
             ]  # fmt: skip
         rows.append(row)
     return {"tokens": rows, "characters": len(shown.text), "bytes": len(shown.text.encode()),
-            "vocabulary": shown.vocabulary}  # fmt: skip
+            "vocabulary": shown.vocabulary, "seconds": round(shown.seconds, 3)}  # fmt: skip
 
 
 def _show(page: "Printout", shown: TokensShown) -> None:
@@ -167,7 +169,7 @@ def _show(page: "Printout", shown: TokensShown) -> None:
     if shown.special:
         named = dict(zip(ids, pieces, strict=True))
         found = ", ".join(f"{named[t]} [{t}]" for t in sorted(shown.special))
-        page.line(f"Structure, which no text can spell: {found}.", style="dim")
+        page.line(f"Structure, not text: {found}.", style="dim")
     if any(map(broken, shown.raw)):
         page.line(
             r"\xe2 is a byte: the token begins or ends in the middle of a character.", style="dim"

@@ -1,0 +1,42 @@
+"""docs/how-it-works: every chapter has its parts, and its commands still print what it shows."""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+BOOK = Path(__file__).parents[1] / "docs/how-it-works"
+sys.path.append(str(BOOK))
+from outputs import commands, run  # noqa: E402
+
+CHAPTERS = sorted(BOOK.glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_chapter_has_a_command_an_exercise_and_sources(page):
+    text = page.read_text("utf-8")
+    assert commands(page) and all(output for _, output in commands(page))
+    for part in ("\n## Exercise\n", "<summary>Solution</summary>", "\n## Sources\n", "\n```\n"):
+        assert part in text, part
+    assert len(text.splitlines()) < 180
+
+
+def test_the_contents_list_every_chapter():
+    found = re.findall(r"\((\d\d-[\w-]+\.md)\)", (BOOK / "README.md").read_text("utf-8"))
+    assert found == [page.name for page in CHAPTERS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_the_commands_print_what_is_shown(page, smollm2, tmp_path):
+    """Loosely: times, free memory and the last digits depend on the computer."""
+    for command, written in commands(page):
+        now = run(command, tmp_path)
+        alike = difflib.SequenceMatcher(None, _words(written), _words(now), autojunk=False).ratio()
+        assert alike > 0.8, f"{command}\n{now}"
+
+
+def _words(text):
+    return re.sub(r"[-+]?\d[\d.,]*", "0", text).split()
