@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[list[str], float | None]] = {
     "heads": ([], 2.0),
     "heads --off": (["23.4", FRANCE], None),
     "attention": ([FRANCE], None),
+    "quant": (["-n", "24"], None),
+    "cache": (["-n", "32"], None),
+    "tokens --merges": ([OFFICE], None),
+    "words": (["cat", "dog", "car"], None),
 }
 
 
