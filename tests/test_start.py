@@ -6,6 +6,8 @@ import sys
 import pytest
 from terminal import Pty, terminal_environment
 
+from lcp.cli.lazy_commands import COMMANDS, LoadedCommands
+
 HEAVY = ("rich", "numpy", "llama_cpp", "gguf", "huggingface_hub", "prompt_toolkit", "jinja2")
 
 
@@ -33,6 +35,17 @@ def test_help_imports_nothing_heavy(words, home):
     assert "typer" in modules
     heavy = [m for m in modules if m.split(".")[0] in HEAVY]
     assert not heavy
+
+
+@pytest.mark.parametrize("words", [["--help"], ["rm", "--help"]])
+def test_a_command_line_imports_no_other_command(words, home):
+    ours = {m for m in imported_by(*words, home=home) if m.startswith("lcp.cli.")}
+    assert not ours & {"lcp.cli.chat", "lcp.cli.look", "lcp.cli.pull", "lcp.cli.sessions"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_lcp_says_of_a_command_what_its_own_help_says(name):
+    assert LoadedCommands()[name].get_short_help_str(100) == COMMANDS[name][2]
 
 
 def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):

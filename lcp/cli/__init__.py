@@ -14,41 +14,23 @@ import typer
 import typer.core
 
 import lcp
-from lcp.cli import installed_models, look, sessions, shell_completion
-from lcp.cli.bench import bench
-from lcp.cli.chat import chat
-from lcp.cli.doctor import doctor
-from lcp.cli.info import info
-from lcp.cli.options import convert_without_pydantic
-from lcp.cli.pull import pull
-from lcp.cli.quantize import quantize
-from lcp.cli.serve import serve
+from lcp.cli.lazy_commands import LazyCommands
+from lcp.cli.plain_values import convert_without_pydantic
 from lcp.errors import LcpError
 
 app = typer.Typer(
     name="lcp",
+    cls=LazyCommands,
     help="Chat with local language models in the terminal.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("chat")(chat)
-app.command()(doctor)
-app.command("info")(info)
-app.command("pull")(pull)
-app.command("bench")(bench)
-app.command("list")(installed_models.list_)
-app.command()(installed_models.rm)
-app.command()(installed_models.verify)
-app.command("serve")(serve)
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(look.app, name="look")
-app.command("quantize")(quantize)
 
 
 @app.callback(invoke_without_command=True)
-def options(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -74,7 +56,9 @@ def main() -> None:
     if "_LCP_COMPLETE" in os.environ:
         sys.modules["rich"] = None  # type: ignore[assignment]  # typer would load it for the shell
     if any(word.endswith("-completion") for word in sys.argv[1:2]):
-        shell_completion.mend_scripts()
+        from lcp.cli.shell_completion import mend_scripts
+
+        mend_scripts()
     try:
         sys.exit(app(standalone_mode=False))  # what typer.Exit carries, and 130 after Ctrl-C
     except SystemExit as error:

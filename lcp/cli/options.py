@@ -5,14 +5,11 @@ function is called with both. The values of settings stay text here: lcp.setting
 """
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
-import typer.core
 
 from lcp.cli import shell_completion
 from lcp.settings import OPTIONS
@@ -99,33 +96,3 @@ def _flags(name: str) -> Iterator[inspect.Parameter]:
             yield inspect.Parameter(
                 name + end, _KIND, default=default, annotation=Annotated[kind, made]
             )
-
-
-class _Converter:
-    """Converts the values of one parameter, as typer's own converter does; but that one imports
-    pydantic, which takes as long as all the rest of a start."""
-
-    def __init__(self, typers: Callable[[Any], Any], kind: Any) -> None:
-        self._typers = typers
-        self._plain = next((k for k in (str, Path) if kind is k or get_args(kind) == (k,)), None)
-
-    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value for the command; None and () stand for an option that was not given."""
-        many = param.multiple or param.nargs == -1
-        if value is None:
-            return () if many else None
-        if self._plain is None:
-            return self._typers(param).coerce(value, param, ctx)
-        return [self._plain(v) for v in value] if many else self._plain(value)
-
-
-@functools.cache  # once
-def convert_without_pydantic() -> None:
-    """Let typer take texts and paths as they are, and convert other values only if given."""
-    for kind in (typer.core.TyperOption, typer.core.TyperArgument):
-        if typers := getattr(kind, "get_runtime_param", None):  # typer 0.29
-            kind.get_runtime_param = _of(typers)  # type: ignore[method-assign]
-
-
-def _of(typers: Callable[[Any], Any]) -> Any:
-    return lambda parameter: _Converter(typers, parameter.type_descriptor.annotation)
