@@ -67,7 +67,7 @@ def test_a_named_chat_is_found_by_its_name(begin):
     chat.ask("Where to?")
     store = chat.services.store
     assert store.find("my trip") == chat.log.path
-    assert [(s.name, s.title) for s in store.list()] == [("my trip", "Where to?")]
+    assert [(s.name, s.title) for s in store.saved()] == [("my trip", "Where to?")]
     assert named.format("") in does(chat, "/save my trip")
     assert does(chat, "/save") == f"This chat is {chat.log.id}. Its name is my trip.\n"
     does(chat, "/save harbour")

@@ -175,7 +175,7 @@ def test_the_list_has_the_chat_last_used_first(tmp_path):
     aged(store, new, 1_000)
     aged(store, old, 2_000)
 
-    first, second = store.list()
+    first, second = store.saved()
     assert [first.id, second.id] == [old, new]
     assert (first.title, first.turns, first.model) == ("Why is the sky blue?", 2, "smollm2")
     assert (first.created, first.modified.timestamp()) == (START, 2_000)
@@ -198,26 +198,26 @@ def test_a_search_sees_no_case_no_accents_and_no_line_ends(tmp_path, words):
     store = a_store(tmp_path)
     name, _ = save(store, "Le café est très bon\nà Besançon, dit Zoë. Straße. Йод.")
     save(store, "Rien.")
-    assert [saved.id for saved in store.list(words)] == [name]
+    assert [saved.id for saved in store.saved(words)] == [name]
 
 
 @pytest.mark.parametrize("words", [["bon très"], ["Zoë", "Rien"], ["か"], ["one. Two"]])
 def test_a_search_keeps_apart_what_is_apart(tmp_path, words):
     store = a_store(tmp_path)
     save(store, "Le café est très bon à Besançon, dit Zoë. が", "One.", "Two.")
-    assert list(store.list(words)) == []
+    assert list(store.saved(words)) == []
 
 
 def test_a_search_gives_the_words_around_the_place(tmp_path):
     store = a_store(tmp_path)
     save(store, "Hello.", f"{'Well then. ' * 9}And what of\nÎle-de-Bréhat, {'you know, ' * 20}?")
-    (saved,) = store.list(["brehat", "hello"])
+    (saved,) = store.saved(["brehat", "hello"])
     assert saved.passage.startswith("…And what of Île")
     assert "And what of Île-de-Bréhat, you know," in saved.passage
     assert saved.passage.endswith("…")
     assert len(saved.passage) <= 81
-    assert store.list(["hello"])[0].passage == "Hello."
-    assert store.list()[0].passage == ""
+    assert store.saved(["hello"])[0].passage == "Hello."
+    assert store.saved()[0].passage == ""
 
 
 def test_the_list_survives_whatever_lies_in_the_folder(tmp_path):
@@ -230,8 +230,8 @@ def test_the_list_survives_whatever_lies_in_the_folder(tmp_path):
     (tmp_path / "zeros.jsonl").write_bytes(bytes(4096))
     (tmp_path / "deep.jsonl").write_bytes(b"[" * 100_000)
     (tmp_path / "other.jsonl").write_bytes(b'{"type":"user"}\n[1]\n7\n"\xff\xfe"\n{"a":1}\n')
-    assert store.list()[0].id == name
-    assert {saved.id for saved in store.list()} == {name, "zeros", "deep", "other"}
+    assert store.saved()[0].id == name
+    assert {saved.id for saved in store.saved()} == {name, "zeros", "deep", "other"}
 
 
 def test_a_chat_is_found_by_its_id_its_beginning_or_as_the_last(tmp_path):
@@ -257,12 +257,12 @@ def test_a_log_says_whether_a_person_or_a_script_asked(tmp_path):
     later, _ = save(store, "Hi.", kind="from a later version")
     script, events = save(store, 'Not yet: "type":"kind", "type":"name".', **ONE_SHOT)
     assert [*map(is_one_shot, store.newest())].count(True) == 1
-    assert {saved.id for saved in store.list()} == {old, new, later}
-    assert {s.id: s.kind for s in store.list(one_shots=True)}[script] == "one-shot"
+    assert {saved.id for saved in store.saved()} == {old, new, later}
+    assert {s.id: s.kind for s in store.saved(one_shots=True)}[script] == "one-shot"
     log, _, _ = store.open(script)
     with log:
         log.append(Conversation.from_events(events).become_chat())
-    assert {saved.id for saved in store.list()} == {old, new, later, script}
+    assert {saved.id for saved in store.saved()} == {old, new, later, script}
     assert store.count_one_shots() == 0
 
 
@@ -272,7 +272,7 @@ def test_the_last_chat_is_one_that_a_person_had(tmp_path):
     scripts = [save(store, "Hi.", **ONE_SHOT)[0] for _ in range(3)]
     aged(store, mine, 1_000)
     assert store.find("last").stem == mine
-    assert [saved.id for saved in store.list(most=1)] == [mine]
+    assert [saved.id for saved in store.saved(most=1)] == [mine]
     assert store.find(scripts[1][-4:]).stem == scripts[1]
     store.find(mine).unlink()
     with pytest.raises(NoSavedChat, match="only 3 one-shots") as caught:
@@ -285,13 +285,13 @@ def test_a_one_shot_that_is_damaged_is_listed_not_lost(tmp_path):
     name, _ = save(store, "Hi.", **ONE_SHOT)
     path = store.find(name)
     path.write_bytes(path.read_bytes()[20:])
-    assert [saved.id for saved in store.list()] == [name]
+    assert [saved.id for saved in store.saved()] == [name]
 
 
 def test_the_ids_of_tokens_are_left_out_of_what_is_listed_and_nothing_else(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, 'A ,"tokens":[1,2] and ,\\"sampled\\":[3]', "Hi.")
-    (saved,) = store.list(["tokens:[1,2]".replace(":", '":')])
+    (saved,) = store.saved(["tokens:[1,2]".replace(":", '":')])
     assert (saved.id, saved.turns, saved.size) == (name, 2, store.find(name).stat().st_size)
     assert saved.title == events[1]["text"]
     assert load(store.find(name))[0] == events
@@ -470,7 +470,7 @@ def test_where_nothing_can_be_written_the_chat_goes_on_and_says_so(tmp_path):
     for folder in impossible_folders(tmp_path):
         chat = a_chat()
         store = a_store(folder)
-        assert list(store.list()) == []
+        assert list(store.saved()) == []
         with store.create(chat.opening) as log:
             assert log.problem is None
             log.append(chat.ask("Hi."), sync=True)
@@ -510,7 +510,7 @@ def test_a_disk_full_from_the_first_byte_leaves_no_chat_in_the_list(tmp_path):
     with store.create(chat.opening) as log, files_no_larger_than(0):
         log.append(chat.ask("Hi."), sync=True)
     assert log.problem
-    assert list(store.list()) == []
+    assert list(store.saved()) == []
     with pytest.raises(SessionError, match="no saved chat yet"):
         store.find("last")
 

@@ -69,7 +69,7 @@ def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
     store = _store()
     person = sys.stdout.isatty() and not as_json
     most = most or (LISTED if person else None)
-    saved = store.list(most=most and most + 1, one_shots=every)
+    saved = store.saved(most=most and most + 1, one_shots=every)
     _print(saved[:most], as_json)
     if as_json:
         return
@@ -92,7 +92,7 @@ def search(
     as_json: Rows = False,
 ) -> None:
     """List the chats and one-shots that contain all these words."""
-    found = _store().list(words, most)
+    found = _store().saved(words, most)
     _print(found, as_json)
     if not found:
         raise SessionError("No saved chat contains that. List them all with lcp sessions.")
@@ -229,7 +229,7 @@ def prune(
     before = time.time() - age
     matching = [
         saved
-        for saved in _store().list(one_shots=True)
+        for saved in _store().saved(one_shots=True)
         if saved.modified.timestamp() <= before
         and _size(saved, kv) > least
         and (saved.kind or not one_shots)

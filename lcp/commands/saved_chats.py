@@ -19,7 +19,7 @@ ALL = "--all"
 
 def chats_here(chat: Chat, _: str) -> Iterable[tuple[str, str]]:
     """Completions for /open: the chats used last."""
-    saved = chat.services.store.list(most=OFFERED)
+    saved = chat.services.store.saved(most=OFFERED)
     return [(s.name or s.id, s.title) for s in saved if s.path != chat.log.path]
 
 
@@ -50,7 +50,7 @@ def sessions(chat: Chat, text: str) -> None:
     """Lists the saved chats, the last used first. With words or "phrases", lists those that
     contain all of them."""
     store, every = chat.services.store, text == ALL
-    found = store.list(_words("" if every else text), LISTED + 1, one_shots=every)
+    found = store.saved(_words("" if every else text), LISTED + 1, one_shots=every)
     one_shots = 0 if text else store.count_one_shots()
     apart = f"Not listed: {count(one_shots, 'one-shot')} (/sessions {ALL}). " if one_shots else ""
     if not found:

@@ -22,10 +22,6 @@ from lcp.session.log import Log
 from lcp.session.message import Event
 from lcp.words import count, short
 
-Events = list[Event]
-Notices = list[str]
-Dated = list[tuple[int, Path]]
-
 SHOWN = 5  # chats listed in an error message
 LONGEST_NAME = 60
 AROUND, BEFORE = 80, 24  # characters of a passage that was found; at most, before the match
@@ -71,10 +67,6 @@ class Saved:
             return 0
 
 
-Chats = list[Saved]  # inside Store, list is its method
-Entries = list["os.DirEntry[str]"]
-
-
 class Store:
     """The folder of saved chats. It is created with the first one."""
 
@@ -93,7 +85,7 @@ class Store:
         """A log for a new conversation that starts with this begin event."""
         return Log.beginning(self._new_path(), [opening])
 
-    def open(self, name: str) -> tuple[Log, Events, Notices]:
+    def open(self, name: str) -> tuple[Log, list[Event], list[str]]:
         """Open a saved chat to continue it: its log, its events, and notices for the user.
 
         If another process has the chat open, the log is that of a copy.
@@ -137,28 +129,28 @@ class Store:
             )
         return found[0]
 
-    def list(
+    def saved(
         self, words: Iterable[str] = (), most: int | None = None, one_shots: bool = False
     ) -> Sequence[Saved]:
         """The saved chats that contain all these words or phrases, the last used first, at most
         `most`; unreadable ones are skipped. Includes one-shots if `one_shots` or `words` are given.
         """
         wanted = [_searched(word) for word in words]
-        saved: Chats = []
+        found: list[Saved] = []
         for path in self.newest() if one_shots or wanted else self.chats():
-            if most is not None and len(saved) >= most:
+            if most is not None and len(found) >= most:
                 break
             with suppress(OSError, SessionError):
                 chat = _outline(path)
                 said = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []
                 texts = [_searched(text) for text in said]
                 if all(any(word in text for text in texts) for word in wanted):
-                    saved.append(_saved(path, chat, _passage(said[1:], wanted)))
-        return saved
+                    found.append(_saved(path, chat, _passage(said[1:], wanted)))
+        return found
 
     def newest(self) -> Sequence[Path]:
         """The files of all chats and one-shots, the last used first."""
-        used: Dated = []
+        used: list[tuple[int, Path]] = []
         for entry in self._entries():
             with suppress(OSError):  # another process may remove it meanwhile
                 if (
@@ -204,7 +196,7 @@ class Store:
         """The number of one-shots."""
         return sum(map(is_one_shot, self.newest()))
 
-    def _entries(self) -> Entries:
+    def _entries(self) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self.folder) as entries:
                 return [entry for entry in entries if entry.name.endswith(".jsonl")]
@@ -218,7 +210,7 @@ class Store:
             if name not in taken:
                 return self.folder / name
 
-    def _copy(self, path: Path) -> tuple[Log, Events, Notices]:
+    def _copy(self, path: Path) -> tuple[Log, list[Event], list[str]]:
         """The same chat in a new file, which is written with its first new message."""
         old, unread = load(path)
         events = [{**e, "from": path.stem} if e["type"] == "begin" else e for e in old]
@@ -273,7 +265,7 @@ def is_one_shot(path: Path) -> bool:
         return False
 
 
-def load(path: Path) -> tuple[Events, int]:
+def load(path: Path) -> tuple[list[Event], int]:
     """Read the events of a saved chat, without its lock; also the number of damaged lines."""
     return _parse(_read(path))
 
@@ -286,8 +278,8 @@ def _read(path: Path) -> bytes:
         raise SessionError(sentence) from error
 
 
-def _parse(data: bytes) -> tuple[Events, int]:
-    events: Events = []
+def _parse(data: bytes) -> tuple[list[Event], int]:
+    events: list[Event] = []
     unread = 0
     # Only "\n" ends a line: str.splitlines would also split at U+2028 inside a text.
     for line in data.split(b"\n"):
@@ -304,7 +296,7 @@ def _parse(data: bytes) -> tuple[Events, int]:
     return events, unread
 
 
-def _unread(path: Path, unread: int) -> Notices:
+def _unread(path: Path, unread: int) -> list[str]:
     sentence = f"Skipped {count(unread, 'damaged line')} of {path.name}."
     return [sentence] if unread else []
 
