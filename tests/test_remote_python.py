@@ -63,8 +63,8 @@ def test_a_cut_answer_cannot_continue(start):
 
 def test_estimates_keep_a_long_chat_in_the_window(start):
     chat = start(max_tokens=4)
-    for n in range(5):
-        reply = chat.ask(f"{n}. Tell me about the sea and the ships and the people there. " * 2)
+    for n in range(4):
+        reply = chat.ask(f"{n}. Tell me about the sea and the ships and the people there. " * 4)
         assert reply.ended in ("length", "end")
     assert chat.overflow.dropped()
 

@@ -1,0 +1,181 @@
+"""`lcp chat --server` beside `lcp chat` and beside curl on the same server, file and machine.
+
+    python -m bench.remote [MODEL.gguf] [-t N] [--pairs N] [--json FILE]
+
+The server is llama.cpp's own, out of the wheel xllamacpp, with the same threads, flash attention
+and repacking. All sides answer the same questions, one answer of 64 tokens each, at temperature 0;
+each question is a new prompt of about 60 tokens.
+
+write       tokens/s of an answer: from its first token to its last
+first       seconds from the question to the first text; of curl from its first byte sent
+re-read     tokens that 20 turns in a window of 1024 read beyond the new question and the tokens
+            around it, while turns leave: of those, the ones that no line on stderr told
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from subprocess import DEVNULL, PIPE, Popen
+from subprocess import run as run_
+from typing import Any
+
+from bench.measure import BenchError, Row, abba
+from bench.sides import Model, arguments, lcp_chat, lcp_env, run
+from lcp.engine.llama_library import extra_bufts
+
+TOKENS, TURNS, WINDOW, AROUND = 64, 20, 1024, 24
+QUESTION = "Question {}. Tell me about the sea, the ships, the wind and the people who live by it. "
+SERVER = """
+import json, sys
+from xllamacpp import CommonParams, Server, llama_flash_attn_type as flash
+asked = json.loads(sys.argv[1])
+params = CommonParams()
+params.model.path, params.n_ctx = asked["path"], asked["size"]
+params.no_extra_bufts = not asked["bufts"]
+params.n_parallel, params.n_batch = 1, 512
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked["threads"]
+params.flash_attn_type = getattr(flash, "LLAMA_FLASH_ATTN_TYPE_" + asked["flash"])
+server = Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
+_NUMBER = count(1)
+
+
+@contextmanager
+def serving(model: Model, size: int) -> Iterator[str]:
+    """The address of a server of this model."""
+    flash = "ENABLED" if model.flash_attn == "on" else "DISABLED"
+    asked = {"path": str(model.path), "size": size, "threads": model.threads, "flash": flash}
+    line = [sys.executable, "-c", SERVER, json.dumps(asked | {"bufts": extra_bufts()})]
+    with Popen(line, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
+        assert process.stdin and process.stdout
+        address = process.stdout.readline().decode().strip()
+        if not address:
+            raise BenchError("The server did not start. pip install xllamacpp")
+        try:
+            yield address
+        finally:
+            process.stdin.close()
+
+
+class Lines:
+    """`lcp chat --lines --json`, asked line by line."""
+
+    def __init__(self, line: list[str], home: str, stderr: Any) -> None:
+        self._process = Popen(line, env=lcp_env(home), stdin=PIPE, stdout=PIPE, stderr=stderr)
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """The stats of its answer."""
+        process = self._process
+        assert process.stdin and process.stdout
+        process.stdin.write(f"{question}\n".encode())
+        process.stdin.flush()
+        row = process.stdout.readline()
+        if not row:
+            raise BenchError("lcp ended without an answer.")
+        return dict(json.loads(row)["stats"])
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def curl(address: str, question: str) -> dict[str, float]:
+    """The same numbers from curl's stream."""
+    body = {
+        "messages": [{"role": "user", "content": question}], "stream": True, "temperature": 0,
+        "max_tokens": TOKENS,
+    }  # fmt: skip
+    line = ["curl", "-sN", f"{address}/v1/chat/completions", "-d", json.dumps(body)]
+    begun = time.perf_counter()
+    times = []
+    with Popen(line, stdout=PIPE) as process:
+        assert process.stdout
+        for event in process.stdout:
+            if b'"delta":{"content":"' in event:
+                times.append(time.perf_counter())
+    if len(times) < 2:
+        raise BenchError("curl got no answer.")
+    return {
+        "ttft_s": times[0] - begun,
+        "tokens_per_second": (len(times) - 1) / (times[-1] - times[0]),
+    }
+
+
+def one_shot(line: list[str], question: str) -> dict[str, float]:
+    """The stats of one answer in a process of its own."""
+    whole = [*line, "-p", question]
+    with tempfile.TemporaryDirectory() as home:
+        told = run_(whole, env=lcp_env(home), stdout=PIPE, stderr=DEVNULL, check=True).stdout
+    return dict(json.loads(told)["stats"])
+
+
+def asked() -> str:
+    """A question that no side has been asked: nothing of it is cached."""
+    return QUESTION.format(next(_NUMBER)) * 2
+
+
+def reread(model: Model, address: str) -> tuple[int, int]:
+    """The tokens that were read twice in 20 turns with slides, and those that nobody told."""
+    flags = ("--server", address, "--lines", "--json", "-n", "32", "--temp", "0")
+    twice = unsaid = 0
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as stderr:
+        chat = Lines(remote(*flags), home, stderr)
+        before = 0
+        for number in range(TURNS):
+            said = stderr.seek(0, 2)
+            stats = chat.ask(QUESTION.format(f"{number} of the long chat") * 2)
+            new = stats["prompt_tokens"] - before if stats["prompt_tokens"] > before else 60
+            over = max(0, stats["read"] - new - AROUND)
+            stderr.seek(said)
+            twice += over
+            unsaid += over if b"re-read" not in stderr.read() else 0
+            before = stats["ctx_used"]
+        chat.close()
+    return twice, unsaid
+
+
+def remote(*flags: str) -> list[str]:
+    """The command line of a chat with a server."""
+    return [sys.executable, "-m", "lcp", "chat", *flags]
+
+
+def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:
+    rows = []
+    flags = ("--json", "-n", str(TOKENS), "--temp", "0", "--no-save")
+    with serving(model, 2048) as address:
+
+        def ours() -> dict[str, float]:
+            return one_shot(remote("--server", address, *flags), asked())
+
+        def local() -> dict[str, float]:
+            return one_shot(lcp_chat(model, *flags), asked())
+
+        beside_curl = abba(ours, lambda: curl(address, asked()), options.pairs)
+        beside_chat = abba(ours, local, options.pairs)
+    for name, pairs, speed in (("curl", beside_curl, ">= 0.97"), ("lcp chat", beside_chat, "")):
+        for what, key, unit, target in (
+            ("write", "tokens_per_second", "tokens/s", speed), ("first", "ttft_s", "s", ""),
+        ):  # fmt: skip
+            both = [(a[key], b[key]) for a, b in pairs]
+            rows.append(Row(f"{what} over {name}", unit, both, target))
+    later = sorted(a["ttft_s"] - b["ttft_s"] for a, b in beside_curl)
+    known["first text after curl's (s, median)"] = round(later[len(later) // 2], 4)
+    with serving(model, WINDOW) as address:
+        twice, unsaid = reread(model, address)
+    known[f"tokens read twice in {TURNS} turns"] = twice
+    known["of these unsaid"] = unsaid
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(run(arguments(__doc__ or ""), measure))
