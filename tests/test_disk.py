@@ -16,6 +16,8 @@ from test_layout import FILES, name
 ROOT = Path(__file__).parents[1]
 GOES_ON, SENTENCE = "goes on without", "one sentence"
 WRITERS = {
+    "cli/look/opening.py": SENTENCE,
+    "cli/quantize.py": SENTENCE,
     "downloads/hub_cache.py": SENTENCE,
     "downloads/download.py": SENTENCE,
     "downloads/pulls_and_uses.py": GOES_ON,
@@ -145,3 +147,17 @@ def test_a_download_is_a_sentence(lcp):
     assert (done.returncode, done.stdout) == (1, "")
     assert [line[:4] for line in done.stderr.splitlines()[1:]].count("lcp:") == 1, done.stderr
     assert "HF_HOME" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [["quantize", "smollm2-135m", "q8_0", "-o"], ["look", "tokens", "Some words.", "--svg"]],
+    ids=lambda words: words[0],
+)
+def test_a_file_that_cannot_be_written_is_a_sentence(lcp, tmp_path, words):
+    done = lcp(*words, str(tmp_path / "room" / "new"))
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("lcp: ") and str(tmp_path / "room" / "new") in last, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "room" / "new").exists()
