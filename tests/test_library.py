@@ -62,7 +62,7 @@ MODEL, QUESTION, NEARLY = "model", "question", "nearly"
         ("folder", QUESTION),
         ("", QUESTION),
         ("a/b/c", QUESTION),
-        ("https://example.org/a", QUESTION),
+        ("https://example.org/a", MODEL),
         ("3/4?", QUESTION),
         ("x" * 5000, QUESTION),
         ("~nobody-of-that-name is a user", QUESTION),
