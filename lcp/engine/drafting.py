@@ -12,7 +12,7 @@ MATCHES = (3, 6, 12)
 SIZES = (1, 2, 4, 8, 16)  # of batches
 PACE = 0.2  # the hit rate follows about the last 5 tokens
 SHARE = 0.25  # of a step that each more token in its batch costs, until it is measured
-SLOWER = 0.5  # how far a slower measurement counts; a faster one counts whole
+SLOWER = 0.5  # how far a slower measurement counts, at most twice as slow; a faster counts whole
 FORGET = 0.0005  # how far, at each step, the times of other sizes go back to what is expected
 GAIN = 1.05  # the least speedup that is worth drafting for
 
@@ -60,7 +60,7 @@ class DraftControl:
         if size not in SIZES:
             return
         known = self._seconds.get(size, seconds)
-        self._seconds[size] = min(seconds, known + SLOWER * (seconds - known))
+        self._seconds[size] = min(seconds, known + SLOWER * (min(seconds, 2 * known) - known))
         for other in self._seconds.keys() - {1, size}:
             self._seconds[other] += FORGET * (self._expected(other) - self._seconds[other])
 

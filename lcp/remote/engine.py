@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 ASSUMED = 4096  # tokens of a context that a server does not tell
 KEPT = 32  # answers whose probabilities are remembered
 # What a server decided when it started.
-FIXED = ("n_gpu_layers", "threads", "kv_type", "flash_attn", "kv_files")
+FIXED = ("n_gpu_layers", "threads", "kv_type", "flash_attn", "kv_files", "speculate")
 
 
 class RemoteEngine:
