@@ -66,7 +66,7 @@ class DraftControl:
 
     def size(self, most: int) -> int:
         """How many tokens to draft, at most `most`."""
-        if 1 not in self._seconds:
+        if not most or 1 not in self._seconds:
             return 0
         best = max((size for size in SIZES if size <= most + 1), key=self._speed)
         return best - 1 if self._speed(best) >= GAIN * self._speed(1) else 0
