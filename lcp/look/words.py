@@ -62,7 +62,8 @@ def _shared(rows: Callable[[int, int], Array], count: int) -> tuple[Array, Array
     step = max(256, count // _SLICES)
     sample = np.concatenate([rows(i, min(i + 256, count)) for i in range(0, count, step)])
     mean = sample.mean(0)
-    _, directions = np.linalg.eigh(np.cov(sample.T))  # the largest last
+    sample -= mean
+    _, directions = np.linalg.eigh(sample.T @ sample)  # the largest last
     return mean, directions[:, directions.shape[1] - max(1, sample.shape[1] // 100) :]
 
 
