@@ -277,3 +277,13 @@ def test_progress_of_reading_is_told(start):
     seen = [item for item in reply if isinstance(item, Progress)]
     assert seen[-1].done == seen[-1].total > 0
     assert seen[-1].kept + seen[-1].total == reply.stats.prompt_tokens
+
+
+def test_one_of_several_slots_is_kept(smollm2, start):
+    with llama_server(smollm2, n_ctx=512, n_parallel=2, kv_unified=False) as address:
+        chat, other = start(address), start(address)
+        assert chat.engine.facts.slots == 2 and chat.engine.size == 256
+        first = chat.ask("Tell me about the sea.").stats
+        other.ask("Tell me about the moon.")
+        assert {chat.engine._native.slot(), other.engine._native.slot()} == {0, 1}
+        assert chat.ask("And the ships?").stats.reused >= first.prompt_tokens

@@ -125,6 +125,20 @@ def test_a_saved_chat_finds_its_server_again(config, server, lcp_main, home):
     assert keys(server) == {f"Bearer {KEY}"}
 
 
+def test_answers_of_a_server_are_not_replayed(config, server, lcp_main, home, capfd):
+    assert lcp_main("chat", "box", "Hi") == 0
+    (file,) = (home / "data" / "sessions").glob("*.jsonl")
+    assert lcp_main("sessions", "replay", file.stem) != 0
+    assert "server" in capfd.readouterr().out
+
+
+def test_a_chat_template_of_ones_own_is_refused(config, lcp_main, tmp_path, capfd):
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    flags = ("--chat-template", str(tmp_path / "own.jinja"))
+    assert lcp_main("chat", "box", *flags, "Hi") == 2
+    assert "--chat-template" in capfd.readouterr().err
+
+
 def test_the_model_command_lists_servers_and_switches_to_one(config, server, smollm2):
     screen = Screen(io.StringIO(), io.StringIO())
     conversation = Conversation.begin(local_now, "smollm2-135m")

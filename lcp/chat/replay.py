@@ -123,8 +123,10 @@ class Replay:
         """The settings of the answer, as far as the log has them."""
         if answer.ended == "edited":
             raise SessionError("a person wrote it")
+        if "server" in known:
+            raise SessionError("a server generated it")
         if not answer.ids:
-            raise SessionError("it has no tokens, as if a server generated it")
+            raise SessionError("it has no tokens")
         if not isinstance(sampling, dict) or answer.seed is None:
             raise SessionError("its sampling is not in the log")
         made = {**sampling, "seed": answer.seed, "ctx_size": answer.stats.get("ctx_size"), **known}
@@ -140,7 +142,7 @@ class Replay:
             self._close()
             found = self._services.find(answer.model)
             if found.path is None:
-                raise SessionError("a server generated it, which has other tokens each time")
+                raise SessionError("its model is on a server")
             self._file = found.path.name
             self._tell(f"loading {plain_name(answer.model)}")
             self._engine = self._services.engine(found, settings, conversation.created)

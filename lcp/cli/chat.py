@@ -145,6 +145,8 @@ def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
         persona = None
         layers = replace(layers, persona={})
     found = _model(conversation, log, asked)
+    if found.path is None and template is not None:
+        raise UsageError("A server uses its own chat template. Leave out --chat-template.")
     layers = replace(layers, catalog=dict(found.settings)).resuming(conversation.settings)
     return ChatJob(
         asked, layers, persona, question, piped, person, terminal, constraint, services, log,

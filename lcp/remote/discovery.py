@@ -37,7 +37,6 @@ class ServerFacts:
     size: int = 0  # of the context, for one conversation
     trained: int = 0
     slots: int = 1
-    slot: int | None = None  # the one that this chat uses, where there are several
     build: str = ""
     template: str | None = None  # the chat template
     takes_system: bool = True
@@ -157,23 +156,11 @@ def _llama(facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., Told
         size=_number(given.get("n_ctx")) or _number(meta.get("n_ctx")),
         trained=_number(meta.get("n_ctx_train")),
         slots=slots,
-        slot=_free_slot(ask) if slots > 1 else None,
         build=str(props.get("build_info") or ""),
         template=str(props.get("chat_template") or ""),
         takes_system=bool(caps.get("supports_system_role", True)),
         defaults={n: round(v, 6) if isinstance(v, float) else v for n, v in defaults.items()},
     )
-
-
-def _free_slot(ask: Callable[..., Told]) -> int | None:
-    """A slot that nobody uses, so that no other chat throws this one out of the cache."""
-    with suppress(LcpError):
-        slots = [s for s in _list(ask("/slots").value) if isinstance(s, dict)]
-        free = [s for s in slots if not s.get("is_processing")]
-        free.sort(key=lambda s: (_number(s.get("id_task")) > 0, -_number(s.get("id"))))
-        if free:
-            return _number(free[0].get("id"))
-    return None
 
 
 def _number(value: Any) -> int:

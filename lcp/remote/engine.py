@@ -120,7 +120,7 @@ class RemoteEngine:
         self._size = min(asked or facts.size, facts.size) if facts.size else self._size
         self._facts = facts
         self._counter.begin(self._wire, facts, native, self._told)
-        if native and (facts.slots == 1 or facts.slot is not None):
+        if native:
             self._ahead.begin(native, self._size)
         self.loaded = 1.0
 
@@ -311,8 +311,8 @@ class RemoteEngine:
             asked["return_progress"] = True
         if kind.moves and request.move:
             asked["n_cache_reuse"] = body.REUSE
-        if facts.slot is not None:
-            asked["id_slot"] = facts.slot
+        if self._native and (slot := self._native.slot()) is not None:
+            asked["id_slot"] = slot
         listener = Listener(
             reply, request, emit, size=self._size, expected=expected,
             cached_before=self._kept(request.messages),

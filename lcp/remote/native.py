@@ -4,6 +4,7 @@ Each function is one request, or a few. They raise ServerError.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lcp.engine_interface import PromptMessage
@@ -23,6 +24,7 @@ class LlamaServer:
         self, wire: Wire, facts: ServerFacts, variables: Callable[[], dict[str, Any]]
     ) -> None:
         self._wire, self._facts, self._variables = wire, facts, variables
+        self._slot: int | None = None
 
     def _ask(self, page: str, body: Any, stopped: Stopped = never, limit_s: float = COUNT_S) -> Any:
         url = self._wire.address.base + page
@@ -70,11 +72,27 @@ class LlamaServer:
             return plain[len(before) : len(plain) - len(after)].strip()
         return ""
 
+    def slot(self) -> int | None:
+        """The slot of this chat if the server has several: one that nobody used when the chat
+        began, so that no other chat throws it out of the cache. None leaves it to the server."""
+        if self._slot is None and self._facts.slots > 1:
+            with suppress(ServerError):
+                url = f"{self._wire.address.base}/slots"
+                slots = self._wire.ask(url, limit_s=COUNT_S).value
+                rows = [s for s in slots if isinstance(s, dict)] if isinstance(slots, list) else []
+                free = [s for s in rows if not s.get("is_processing")]
+                # id_task is that of its last request, if there was one
+                free.sort(key=lambda s: (s.get("id_task", -1) >= 0, -s.get("id", 0)))
+                self._slot = free[0].get("id") if free else None
+        return self._slot
+
     def read(self, tokens: Sequence[int], stopped: Stopped) -> None:
         """Read these tokens into the cache. The server samples one more, and drops it."""
         body = {"prompt": list(tokens), "n_predict": 1, "cache_prompt": True, "stream": False}
-        if self._facts.slot is not None:
-            body["id_slot"] = self._facts.slot
+        if self._facts.slots > 1:
+            if (slot := self.slot()) is None:
+                raise ServerError(f"{self._wire.address.host} does not show its slots.")
+            body["id_slot"] = slot
         self._ask("/completion", body, stopped, limit_s=600.0)
 
 
