@@ -315,7 +315,8 @@ def test_ctrl_c_within_drafts_leaves_what_was_said(engine):
 def test_the_probabilities_are_those_of_the_answer_that_was_given(engine):
     one = engine("swa")
     for reply in both(one, constraint=REPEATS, max_tokens=60):
-        found = one.probs(STORY, reply.sampled).result()
+        said = PromptMessage("assistant", reply.text, "", tuple(reply.sampled), one.identity)
+        found = one.probs(STORY, said).result()
         assert [p.token for p in found] == reply.sampled
 
 
