@@ -6,6 +6,7 @@ variation selectors stay where writing needs them: in emoji, after letters that 
 characters; anywhere else a hidden text can be encoded in them.
 """
 
+import functools
 import re
 
 
@@ -23,7 +24,7 @@ def _table() -> dict[int, str]:
     ):
         table |= dict.fromkeys(range(first, last + 1), sign)
     # The rest of what Unicode says is not to be seen (Default_Ignorable_Code_Point). Those that
-    # _MISPLACED is about are kept here.
+    # _misplaced is about are kept here.
     for first, last in (
         (0x00AD, 0x00AD),  # soft hyphen
         (0x034F, 0x034F),
@@ -51,14 +52,18 @@ _LINE_ENDS = re.compile("\r\n?")
 _SCRIPTS = "\u0600-\u0dff\u1000-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc"
 _EMOJI = "\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 _HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# A joiner, or what asks for a variant of the character before it, where that has none
-_MISPLACED = re.compile(
-    f"(?<![{_SCRIPTS}])\u200c"
-    f"|(?<![{_SCRIPTS}{_EMOJI}])(?<![{_EMOJI}]\ufe0f)\u200d"
-    f"|(?<![0-9#*©®{_EMOJI}{_HAN}\u1000-\u109f])[\ufe00-\ufe0f]"
-    f"|(?<![{_HAN}])[\U000e0100-\U000e01ef]"
-    "|(?<![\u1820-\u18af])[\u180b-\u180d\u180f]"
-)
+
+
+@functools.cache  # 10 ms, which no text in ASCII waits for
+def _misplaced() -> re.Pattern[str]:
+    """A joiner, or what asks for a variant of the character before it, where that has none."""
+    return re.compile(
+        f"(?<![{_SCRIPTS}])\u200c"
+        f"|(?<![{_SCRIPTS}{_EMOJI}])(?<![{_EMOJI}]\ufe0f)\u200d"
+        f"|(?<![0-9#*©®{_EMOJI}{_HAN}\u1000-\u109f])[\ufe00-\ufe0f]"
+        f"|(?<![{_HAN}])[\U000e0100-\U000e01ef]"
+        "|(?<![\u1820-\u18af])[\u180b-\u180d\u180f]"
+    )
 
 
 def clean(text: str) -> str:
@@ -78,7 +83,7 @@ def _placed(text: str, before: str) -> str:
     def sign(found: re.Match[str]) -> str:
         return f"<{ord(found[0]):04X}>" if found.start() >= begin else found[0]
 
-    return _MISPLACED.sub(sign, before + text)[begin:]
+    return _misplaced().sub(sign, before + text)[begin:]
 
 
 class Cleaner:
