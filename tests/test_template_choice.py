@@ -147,7 +147,7 @@ def test_every_template_lets_every_question_reach_the_model(tmp_path):
 def answer_with(monkeypatch, one, text):
     """The model samples the tokens of this text. (A constraint would switch the end marks off.)"""
     tokens = iter(one.model.tokenize(text, special=False))
-    monkeypatch.setattr(Sampler, "sample", lambda sampler, context: next(tokens))
+    monkeypatch.setattr(Sampler, "sample", lambda sampler, context, row=-1: next(tokens))
 
 
 @pytest.mark.parametrize("mark", ["<|im_end|>", "<|im_start|>"])

@@ -45,6 +45,8 @@ ttft_s             0.25
 read_s             0.2
 decode_s           1.0
 tokens_per_second  20.0
+drafted            0
+accepted           0
 ctx_used           18
 ctx_size           4,096
 In this chat: 3 answers of 8 tokens, 40 tokens read, 3.6 s.
@@ -84,6 +86,8 @@ ttft_s             0.25
 read_s             0.2
 decode_s           1.0
 tokens_per_second  20.0
+drafted            0
+accepted           0
 ctx_used           18
 ctx_size           4,096
 In this chat: 3 answers of 8 tokens, 40 tokens read, 3.6 s.
@@ -119,6 +123,8 @@ def answer(n, parent, text, read, temp, ended="end", thinking=""):
             "read": read,
             "reply_tokens": words,
             "dropped_turns": 0,
+            "drafted": 0,
+            "accepted": 0,
             "ttft_s": 0.25,
             "read_s": 0.2,
             "decode_s": 1.0,
