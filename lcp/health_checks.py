@@ -26,8 +26,8 @@ from lcp.engine import cpu_check
 from lcp.errors import LcpError
 from lcp.machine import Gpu, Machine, machine, physical_cores
 from lcp.modelfile.llamacpp_answers import gpus, stored_speeds
-from lcp.server_address import parse
-from lcp.server_tables import ServerTable, key, servers
+from lcp.servers.address import parse
+from lcp.servers.config import ServerTable, key, servers
 from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
 from lcp.words import count, size

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp import commands
+from lcp.answers.worker import WorkerTask
 from lcp.chat.chat import Chat
 from lcp.engine_interface import (
     Chunk,
@@ -24,7 +25,6 @@ from lcp.engine_interface import (
 )
 from lcp.errors import LcpError, NotSupported
 from lcp.remarks import Remark, TemplateFault
-from lcp.worker import WorkerTask
 
 
 @dataclass(frozen=True)

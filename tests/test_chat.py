@@ -21,6 +21,7 @@ from terminal import (
 )
 
 from lcp import commands
+from lcp.answers.worker import WorkerTask
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
@@ -32,7 +33,6 @@ from lcp.session.store import Store
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
-from lcp.worker import WorkerTask
 
 ENDLESS = Said("Once upon a time", forever=True)
 PASTE = "\x1b[200~{}\x1b[201~"

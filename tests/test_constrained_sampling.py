@@ -10,6 +10,7 @@ from fakes import gbnf
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from lcp.answers.text_decoder import Decoder
 from lcp.chat.chat import Chat
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
@@ -26,7 +27,6 @@ from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
-from lcp.text_decoder import Decoder
 
 NOW = datetime(2026, 11, 22)
 STORY = [PromptMessage("user", "Tell me a story.")]

@@ -14,13 +14,13 @@ import pytest
 from greedy import assert_says_what_a_fresh_one_says
 from tiny import KINDS
 
+from lcp.answers.text_decoder import Decoder
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens
 from lcp.engine_interface import Chunk, Loading, Progress, PromptMessage, Request, Stats
 from lcp.errors import ContextFull, ModelError, ModelNotFound, SettingsError, TemplateError
 from lcp.settings import Sampling, Settings
-from lcp.text_decoder import Decoder
 
 NOW = datetime(2026, 11, 22)
 GREEDY = Sampling(temp=0)

@@ -13,7 +13,7 @@ from lcp.commands.command_table import TABLE
 LCP = Path(__file__).parents[1] / "lcp"
 FILES = sorted(LCP.rglob("*.py"))
 ROOMS = ("engine", "remote", "modelfile", "session", "terminal", "downloads", "look")
-FOLDERS = ("cli", "cli.look", "commands", "chat", *ROOMS)
+FOLDERS = ("cli", "cli.look", "commands", "chat", "answers", "servers", *ROOMS)
 # An import points to a lower number, or stays in its own folder.
 LEVELS = {
     "__main__": 9,
@@ -23,21 +23,17 @@ LEVELS = {
     "health_checks": 3,
     **dict.fromkeys(ROOMS, 2),
     "recommended_settings": 1.5,
-    "text_decoder": 1.5,
-    "repetition": 1.5,
-    "worker": 1.5,
+    "answers": 1.5,
     "engine_interface": 1.2,
     "remarks": 1,
     "settings": 1,
-    "server_tables": 1.2,
-    "server_address": 0.5,
+    "servers": 1.2,
     "gguf_kinds": 0,
     "inner_module": 0,
     "child_process": 0,
     "machine": 0,
     "paths": -0.5,
     "words": 0,
-    "thinking_tags": 0,
     "__init__": 0,
     "errors": -1,
 }

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import KINDS
 
+from lcp.answers.text_decoder import Decoder
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
 from lcp.engine.engine import LlamaEngine
@@ -22,7 +23,6 @@ from lcp.engine.llguidance_matcher import LlguidanceMatcher
 from lcp.engine.sampler import Sampler
 from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.settings import Sampling, Settings
-from lcp.text_decoder import Decoder
 
 NOW = datetime(2026, 11, 22)
 STORY = [PromptMessage("user", "Tell me a story.")]

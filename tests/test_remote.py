@@ -14,7 +14,7 @@ from lcp.chat.chat import Chat
 from lcp.engine_interface import Chunk, Constraint, Progress, PromptMessage, Request
 from lcp.errors import LcpError, NotSupported
 from lcp.remote.engine import RemoteEngine
-from lcp.server_address import parse
+from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling

@@ -26,7 +26,7 @@ from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
 from lcp.remarks import ConnectionLost
 from lcp.remote import asking, reply, wire
 from lcp.remote.engine import RemoteEngine
-from lcp.server_address import parse
+from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.store import Store
 from lcp.settings import Layers

@@ -9,7 +9,7 @@ from llama_server import python_server
 from lcp.chat.chat import Chat
 from lcp.errors import LcpError, ServerError
 from lcp.remote.engine import RemoteEngine
-from lcp.server_address import parse
+from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers

@@ -11,7 +11,7 @@ from llama_server import llama_server
 from lcp.chat.chat import Chat
 from lcp.remote.body import messages
 from lcp.remote.engine import RemoteEngine
-from lcp.server_address import parse
+from lcp.servers.address import parse
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.terminal.screen import Screen

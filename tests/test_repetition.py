@@ -9,7 +9,8 @@ from fakes import gbnf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcp import commands, repetition
+from lcp import commands
+from lcp.answers import repetition
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage, Request

@@ -11,7 +11,7 @@ from lcp.chat.chat import Chat
 from lcp.cli.chat_services import services
 from lcp.commands import command_table
 from lcp.health_checks import server as check
-from lcp.server_tables import servers
+from lcp.servers.config import servers
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.export import plain_name
 from lcp.session.log import Log

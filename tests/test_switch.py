@@ -15,6 +15,7 @@ from fakes import ScriptedEngine
 from terminal import ENTER, NOW, Pty
 
 from lcp import commands
+from lcp.answers.worker import WorkerTask
 from lcp.chat import switch
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
@@ -29,7 +30,6 @@ from lcp.session.store import Store, load
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
-from lcp.worker import WorkerTask
 
 PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
 

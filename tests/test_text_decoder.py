@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lcp.answers.text_decoder import PLAIN, Decoder
 from lcp.engine_interface import Chunk
-from lcp.text_decoder import PLAIN, Decoder
 
 TAGS = PLAIN.openers
 

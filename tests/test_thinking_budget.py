@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 from fakes import does, gbnf
 
+from lcp.answers.text_decoder import Decoder
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
@@ -18,7 +19,6 @@ from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
 from lcp.terminal.screen import Screen
-from lcp.text_decoder import Decoder
 
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 STORY = [PromptMessage("user", "Tell me a story.")]

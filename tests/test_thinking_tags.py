@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_text_decoder import cut
 
-from lcp.text_decoder import PLAIN, Decoder
-from lcp.thinking_tags import FAMILIES, NONE, tags, thinks
+from lcp.answers.text_decoder import PLAIN, Decoder
+from lcp.answers.thinking_tags import FAMILIES, NONE, tags, thinks
 
 HM, YES = "Hm, 1 < 2.", "Yes: use <b>é</b>.\n\nNo </x> more."
 

@@ -8,6 +8,7 @@ from prompt_toolkit.utils import get_cwidth
 from terminal import NOW
 
 from lcp import commands
+from lcp.answers.worker import WorkerTask
 from lcp.chat.chat import Chat
 from lcp.chat.overflow import Overflow
 from lcp.chat.toolbar_text import ToolbarText
@@ -20,7 +21,6 @@ from lcp.session.log import Log
 from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.toolbar import fitting
-from lcp.worker import WorkerTask
 
 
 class Reading(ScriptedEngine):

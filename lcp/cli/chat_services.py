@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.cli import free_memory, model_lookup, servers
-from lcp.server_address import parse
+from lcp.servers.address import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import servers
-from lcp.server_address import parse
+from lcp.servers.address import parse
 
 if TYPE_CHECKING:
     from lcp.remote.discovery import ServerFacts
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def show(server: str, model: str | None, as_json: bool) -> None:
     """Ask the server, and print what it is."""
     from lcp.remote.discovery import look_up
-    from lcp.server_tables import key, table_of
+    from lcp.servers.config import key, table_of
     from lcp.terminal.printout import Printout
 
     address = parse(servers.chosen(server, model))

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.errors import UsageError
-from lcp.server_address import ServerAddress, is_server, parse
+from lcp.servers.address import ServerAddress, is_server, parse
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Engine
-    from lcp.server_tables import ServerTable
+    from lcp.servers.config import ServerTable
     from lcp.settings import Settings
 
 
 def tables() -> "dict[str, ServerTable]":
     """The servers of config.toml by name."""
-    from lcp.server_tables import servers
+    from lcp.servers.config import servers
 
     return servers(paths.config() / "config.toml")
 
@@ -51,7 +51,7 @@ def _address(server: str) -> str:
 def engine(name: str, settings: "Settings") -> "Engine":
     """An engine for the model of this name, with the key of its server."""
     from lcp.remote.engine import RemoteEngine
-    from lcp.server_tables import key, table_of
+    from lcp.servers.config import key, table_of
 
     address = parse(name)
     table = table_of(address, tables())

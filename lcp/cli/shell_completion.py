@@ -75,7 +75,7 @@ def _catalogue() -> Iterable[str]:
 
 
 def _servers() -> Iterable[str]:
-    from lcp.server_tables import servers
+    from lcp.servers.config import servers
 
     return servers(paths.config() / "config.toml")
 

@@ -8,7 +8,10 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
-from lcp import repetition
+from lcp.answers import repetition
+from lcp.answers.text_decoder import Decoder
+from lcp.answers.thinking_tags import NONE, tags
+from lcp.answers.worker import Emit
 from lcp.engine import llguidance_matcher
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
 from lcp.engine.context import Context, Stopped
@@ -25,9 +28,6 @@ from lcp.engine.thinking_budget import ThinkingBudget
 from lcp.engine_interface import Constraint, Progress, Request
 from lcp.errors import ContextFull
 from lcp.remarks import NoTokenFits
-from lcp.text_decoder import Decoder
-from lcp.thinking_tags import NONE, tags
-from lcp.worker import Emit
 
 
 class Answering:

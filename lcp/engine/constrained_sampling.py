@@ -8,12 +8,12 @@ that does not think never writes, and they search the whole thinking again at ev
 from collections.abc import Iterable
 from typing import Protocol
 
+from lcp.answers.text_decoder import Decoder
 from lcp.engine.context import Context
 from lcp.engine.llama_library import library
 from lcp.engine.model import Model
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.errors import AnswerDoesNotMatch
-from lcp.text_decoder import Decoder
 
 
 class Matcher(Protocol):

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcp.answers.thinking_tags import thinks
+from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.engine import probs, statefile
 from lcp.engine.llama_library import StopByte
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
@@ -30,8 +32,6 @@ from lcp.errors import NotSupported
 from lcp.machine import physical_cores
 from lcp.remarks import TemplateFault
 from lcp.settings import Settings
-from lcp.thinking_tags import thinks
-from lcp.worker import Emit, Worker, WorkerTask
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template

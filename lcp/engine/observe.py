@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lcp import words
+from lcp.answers.worker import Emit
 from lcp.engine.context import Stopped
 from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
 from lcp.engine.model import Model
@@ -21,7 +22,6 @@ from lcp.engine.params import context_params, padded
 from lcp.engine.probs import about
 from lcp.engine_interface import Made, Progress
 from lcp.errors import ContextFull, LcpError, NativeError, NotEnoughMemory
-from lcp.worker import Emit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from lcp import words
+from lcp.answers.worker import Emit
 from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.llama_library import library
@@ -16,7 +17,6 @@ from lcp.engine.params import padded
 from lcp.engine.sampler import TokenCandidates
 from lcp.engine_interface import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
-from lcp.worker import Emit
 
 ROWS = 32  # tokens of the answer read at once; each needs room for a whole vocabulary of logits
 OTHERS = 10  # alternatives for each token

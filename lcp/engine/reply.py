@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from lcp.answers.text_decoder import PLAIN, Decoder
+from lcp.answers.worker import Emit, WorkerTask
 from lcp.engine.model import Model
 from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats
 from lcp.remarks import Remark
-from lcp.text_decoder import PLAIN, Decoder
-from lcp.worker import Emit, WorkerTask
 
 # The least time between two Chunks. Each one wakes the other thread; if all cores compute, that
 # stops one of them.

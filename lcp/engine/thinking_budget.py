@@ -3,10 +3,10 @@
 A model that thinks although it was told not to has a budget of 0.
 """
 
+from lcp.answers.text_decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
 from lcp.remarks import ThinkingEnded
-from lcp.text_decoder import Decoder
 
 # Read by the model as its own words: cut without any, a model goes on thinking in the answer.
 LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lcp.answers.thinking_tags import thinks
 from lcp.modelfile.header import Array, Header
 from lcp.modelfile.model_files import ModelFile
 from lcp.modelfile.non_chat_models import not_for_chat
 from lcp.modelfile.quants import file_quant
-from lcp.thinking_tags import thinks
 
 # Weights of experts, of which a token uses only a few: stacked, or one tensor per expert.
 _EXPERTS = re.compile(r"_(ch)?exps\.|\.ffn_\w+\.\d+\.weight$")

@@ -3,12 +3,12 @@
 import time
 from typing import Any
 
+from lcp.answers.worker import Emit
 from lcp.engine_interface import Waiting
 from lcp.errors import Miscounted, ServerError
 from lcp.remarks import ConnectionLost
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Broken, Cut, Stopped, Wire
-from lcp.worker import Emit
 
 TRIES = 3  # for an answer of which nothing came
 PATIENCE_S = 20.0  # the longest that a server may ask to be left alone

@@ -10,7 +10,7 @@ from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.remote import kinds
 from lcp.remote.kinds import ServerKind
 from lcp.remote.wire import Stopped, Told, Wire, never
-from lcp.server_address import ServerAddress
+from lcp.servers.address import ServerAddress
 from lcp.words import short
 
 SHOWN = 20  # models that an error lists

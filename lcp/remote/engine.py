@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp import thinking_tags
+from lcp.answers import thinking_tags
+from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.engine_interface import (
     Constraint,
     Loading,
@@ -34,10 +35,9 @@ from lcp.remote.native import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Cut, Wire
-from lcp.server_address import ServerAddress
+from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
 from lcp.words import common_prefix
-from lcp.worker import Emit, Worker, WorkerTask
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Engine

@@ -1,7 +1,7 @@
 """What a person should know of a server before the first question."""
 
 from lcp.remote.discovery import ServerFacts
-from lcp.server_address import ServerAddress
+from lcp.servers.address import ServerAddress
 from lcp.settings import Settings
 
 

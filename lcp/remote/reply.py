@@ -10,7 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from lcp import repetition
+from lcp.answers import repetition
+from lcp.answers.text_decoder import Decoder
+from lcp.answers.thinking_tags import NONE, Tags
+from lcp.answers.worker import Emit, WorkerTask
 from lcp.engine_interface import (
     Chunk,
     Progress,
@@ -24,9 +27,6 @@ from lcp.remarks import Remark
 from lcp.remote.dialects import Complaint, error_in, too_long
 from lcp.remote.events import ServerEvent, count, events, read
 from lcp.remote.wire import LARGEST, Broken, ServerAnswer
-from lcp.text_decoder import Decoder
-from lcp.thinking_tags import NONE, Tags
-from lcp.worker import Emit, WorkerTask
 
 PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
 AFTER_S = 3.0  # for what follows the finish_reason: the usage, and the end of the stream

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from lcp.errors import ServerError
-from lcp.server_address import ServerAddress
+from lcp.servers.address import ServerAddress
 from lcp.words import short
 
 CONNECT_S, WRITE_S = 10.0, 30.0

@@ -201,10 +201,10 @@ def run(
     The job runs on a thread of its own, so that Ctrl-C ends it within a second. Progress is shown
     once it takes longer than a moment.
     """
+    from lcp.answers.worker import Emit, Worker
     from lcp.engine.context import Stopped
     from lcp.engine.llama_library import StopByte
     from lcp.terminal.screen import Screen
-    from lcp.worker import Emit, Worker
 
     layers = _layers(flags)
     chosen = [_choose(one, layers) for one in (name or layers.resolve().model, *more)]

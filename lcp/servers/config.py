@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp.errors import SettingsError
-from lcp.server_address import ServerAddress, parse
+from lcp.servers.address import ServerAddress, parse
 from lcp.settings import near, toml_file
 
 KEY = "LCP_API_KEY"

@@ -7,8 +7,8 @@ first word, or at its very end, so an answer may talk about "<think>". It knows 
 import codecs
 from collections.abc import Iterable, Sequence
 
+from lcp.answers.thinking_tags import NONE, Tags, tags
 from lcp.engine_interface import Chunk
-from lcp.thinking_tags import NONE, Tags, tags
 
 PLAIN = tags()  # what is certain of every model
 

@@ -1,0 +1,1 @@
+"""Where servers are: their addresses, and the table of config.toml."""
