@@ -10,6 +10,7 @@ import pytest
 from fakes import does
 from llama_server import llama_server
 
+from lcp.chat.advice import with_advice
 from lcp.chat.chat import Chat
 from lcp.engine_interface import Chunk, Constraint, Progress, PromptMessage, Request
 from lcp.errors import LcpError, NotSupported
@@ -252,8 +253,9 @@ def test_probabilities_come_with_the_answer(start):
     assert forked.startswith(rows[0].text + rows[1].others[1].text)
     plain = start()
     plain.ask("Hi")
-    with pytest.raises(LcpError, match="token-probs"):
+    with pytest.raises(LcpError) as caught:
         does(plain, "/probs")
+    assert "--token-probs on" in with_advice(caught.value)
 
 
 def test_what_cannot_be_is_refused_in_a_sentence(start, tmp_path):
