@@ -197,9 +197,9 @@ class Numbers(ScriptedEngine):
     def prompt(self, messages):
         return list(enumerate(NASTY.values()))
 
-    def probs(self, messages, ids, free):
+    def probs(self, messages, answer, free):
         others = tuple(Alternative(n, text, 0.1) for n, text in enumerate(NASTY.values()))
-        return _done(lambda _: [TokenProb(0, EVERYTHING, 0.5, others) for _ in ids])
+        return _done(lambda _: [TokenProb(0, EVERYTHING, 0.5, others) for _ in answer.tokens])
 
 
 @pytest.mark.slow
