@@ -16,7 +16,7 @@ JAPAN = "What is the capital of Japan?"
 STORY = "Tell me a very long story about a cat."
 STATS = [
     "prompt_tokens", "reused", "moved", "read", "reply_tokens", "dropped_turns", "ttft_s",
-    "read_s", "decode_s", "tokens_per_second", "ctx_used", "ctx_size",
+    "read_s", "decode_s", "tokens_per_second", "drafted", "accepted", "ctx_used", "ctx_size",
 ]  # fmt: skip
 
 
