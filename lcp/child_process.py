@@ -56,18 +56,21 @@ def run(
             f"lcp cannot start {sys.executable}: {error.strerror}. Check with: lcp doctor"
         ) from error
     end = math.inf if timeout is None else time.monotonic() + timeout
-    given: bytes | None = json.dumps(wish).encode()
     status: int | None = None
     with process:
         try:
+            assert process.stdin
+            # All at once: `communicate` forgets what it had not written when its time was over.
+            with suppress(OSError), process.stdin:  # it may have died
+                process.stdin.write(json.dumps(wish).encode())
+            process.stdin = None
             while True:
                 left = end - time.monotonic()
                 try:
-                    stdout, stderr = process.communicate(given, max(0, min(left, _PATIENCE)))
+                    stdout, stderr = process.communicate(None, max(0, min(left, _PATIENCE)))
                     status = process.returncode
                     break
                 except subprocess.TimeoutExpired:
-                    given = None
                     if time.monotonic() >= end:
                         process.kill()
                         stdout, stderr = process.communicate()

@@ -1,0 +1,23 @@
+"""lcp's child process: what it is given and what comes back."""
+
+from dataclasses import asdict
+
+import pytest
+
+from lcp import child_process
+from lcp.engine_interface import Constraint
+
+
+@pytest.mark.parametrize("patience", [0.001, 60])
+def test_a_child_gets_its_wish_however_late_it_starts(monkeypatch, patience):
+    """A child that was waited for in small steps got nothing if it started after the first one."""
+    monkeypatch.setattr(child_process, "_PATIENCE", patience)
+    wish = asdict(Constraint("regex", "x" * 100_000, "--regex"))  # more than a pipe holds
+    assert child_process.run("constraint", wish, timeout=30).answers
+
+
+def test_waiting_is_called_meanwhile(monkeypatch):
+    monkeypatch.setattr(child_process, "_PATIENCE", 0.001)
+    seen = []
+    assert child_process.run("probe", waiting=lambda: seen.append(1)).answers
+    assert seen
