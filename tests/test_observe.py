@@ -14,7 +14,7 @@ from lcp.engine.observe import Observer
 from lcp.errors import ContextFull, NotEnoughMemory
 
 sys.path.append(str(Path(__file__).parents[1] / "docs/how-it-works"))
-from attention_in_50_lines import forward, read
+from attention import forward, read
 
 TEXT = "The quick brown fox jumps over the lazy dog again"  # longer than the window of swa
 reference = pytest.mark.parametrize("kind, limit", [("dense", 1e-5), ("swa", 2e-5)])

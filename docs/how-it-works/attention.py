@@ -1,6 +1,6 @@
-"""A language model in 50 lines: the forward pass of a llama or a gemma3, from its GGUF file.
+"""A language model in under 80 lines: the forward pass of a llama or a gemma3, from its GGUF file.
 
-    python docs/how-it-works/attention_in_50_lines.py model.gguf 1 15043 3186   # token ids
+    python docs/how-it-works/attention.py model.gguf 1 15043 3186   # token ids
 
 numpy computes; gguf reads the file. Nothing of llama.cpp is used, so lcp's tests compare the two.
 """
@@ -33,10 +33,8 @@ def forward(model, tokens, off=(), state=None):
     gemma, n, eps = arch == "gemma3", len(tokens), fact("attention.layer_norm_rms_epsilon")
     heads, kv_heads = fact("attention.head_count"), fact("attention.head_count_kv")
     size = fact("attention.key_length", fact("embedding_length") // heads)
-    window, pattern = (
-        fact("attention.sliding_window", 0),
-        fact("attention.sliding_window_pattern", 6),
-    )
+    window = fact("attention.sliding_window", 0)
+    pattern = fact("attention.sliding_window_pattern", 6)
     norm = lambda x, name: weight(name) * x / np.sqrt((x**2).mean(-1, keepdims=True) + eps)  # noqa: E731
 
     x = weight("token_embd.weight")[tokens] * (np.sqrt(fact("embedding_length")) if gemma else 1)
