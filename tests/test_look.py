@@ -9,25 +9,27 @@ import numpy as np
 import pytest
 from tiny import KINDS
 
+from lcp.cli import free_memory
 from lcp.engine.context import Context
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
 from lcp.engine.observe import Observer
 from lcp.engine.sampler import Sampler, TokenCandidates
+from lcp.errors import UsageError
 from lcp.look import next as sampling
 from lcp.look.attention import links, maps
 from lcp.look.heads import KINDS as PLACES
 from lcp.look.heads import compare, heads, repeated
 from lcp.look.lab import log_softmax, softmax
 from lcp.look.layers import layers
-from lcp.look.swap import places, swap
+from lcp.look.swap import answers, places, swap
 from lcp.look.without import sentences, without
 from lcp.modelfile.model_files import local
 from lcp.modelfile.weights import Weights
 from lcp.settings import Sampling
 
 sys.path.append(str(Path(__file__).parents[1] / "docs/how-it-works"))
-from attention_in_50_lines import forward, read
+from attention import forward, read
 
 TEXT = "The quick brown fox"
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
@@ -134,6 +136,16 @@ def test_the_command_layers(look, shown, tiny, tmp_path):
     lines = shown("layers", tiny(), TEXT, "--svg", picture)
     assert TEXT in lines[0]
     assert "feed-forward" in picture.read_text("utf-8")
+    picture.write_text("mine", "utf-8")
+    assert "--svg" in look("layers", tiny(), TEXT, "--svg", picture, code=2)
+    assert picture.read_text("utf-8") == "mine"
+
+
+def test_free_memory_is_read_once_the_weights_are_in_it(look, tiny, monkeypatch):
+    loaded, load = [], Model.load
+    monkeypatch.setattr(Model, "load", lambda *a, **k: [loaded.append(1), load(*a, **k)][1])
+    monkeypatch.setattr(free_memory, "free", lambda: 1000 if loaded else None)
+    assert "memory" in look("layers", tiny(), TEXT, code=1)
 
 
 # look swap
@@ -188,6 +200,15 @@ def test_each_swapped_head_is_as_in_a_run_of_its_own(lab):
         one.clear()
         assert softmax(one.decode(a, {name: put})[0])[70] == pytest.approx(head.p, rel=1e-3)
         assert head.kl >= 0
+
+
+def test_a_difference_of_nothing_has_no_shares(lab):
+    one = lab()
+    a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
+    after_a, after_b = answers(one, a, b)
+    x, y = np.argsort(after_a - after_b)[100:102]  # both are as much likelier after A
+    with pytest.raises(UsageError, match="nats"):
+        swap(one, a, b, int(x), int(y), silent)
 
 
 def test_only_some_tokens_of_long_prompts_are_swapped():
@@ -329,6 +350,18 @@ def test_it_is_the_log_probability_after_the_prompt_without_a_span(lab, tiny, ki
         assert found.sink + sum(span.attention for span in found.spans) <= 1.0001
     else:
         assert (found.sink is None) == (kind == "recurrent")
+
+
+def test_the_attention_is_that_of_the_whole_answer(lab):
+    """However many pieces it is read in."""
+    found = []
+    for rows in (8, 64):
+        one = lab(rows=rows)
+        prompt, answer = tokens_of(one), one.model.tokenize("abcdefghijklmnopqrst")
+        assert one.most_rows == rows and 8 < len(answer) < 64
+        found.append(without(one, prompt, [prompt[:5] + prompt[9:]], answer, silent))
+    assert found[0].sink == pytest.approx(found[1].sink, rel=1e-3)
+    assert found[0].spans[0].attention == pytest.approx(found[1].spans[0].attention, rel=1e-3)
 
 
 def test_sentences():

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lcp.errors import UsageError
 from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best, divergence, log_softmax, softmax
 from lcp.look.written import brought, computed_from, head_vectors, norm_scale, values_of
 
 MOST = 12  # tokens whose states are swapped
+LEAST = 0.1  # nats between the prompts, of which shares can be told from rounding
 SHOWN = 4  # heads whose attention and words are looked up
 
 Margin = Callable[[Array], Array]  # the logit of A's answer minus that of B's
@@ -68,7 +70,7 @@ def places(a: list[int], b: list[int]) -> list[int]:
 
 def swap(lab: Lab, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Swap:
     """Swap the states of A and B, two prompts of equal length. `x` and `y` are the tokens whose
-    logits are compared: A's answer and B's."""
+    logits are compared: A's answer and B's. UsageError if the prompts hardly differ in them."""
     parts = Parts.of(lab)
 
     def margin(logits: Array) -> Array:
@@ -85,9 +87,14 @@ def swap(lab: Lab, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Sw
     })[0]  # fmt: skip
     lab.clear()
     after_b = lab.decode(b, of_b.last(*with_heads))[0]
+    difference = float(margin(after_a) - margin(after_b))
+    if abs(difference) < LEAST:
+        raise UsageError(
+            f"A and B hardly differ between these two answers (by {abs(difference):.3f} nats, and "
+            f"{LEAST} are needed). Name two other tokens."
+        )
     chosen = places(a, b)
     shares = _states(lab, parts, b, of_a, chosen, margin, float(margin(after_a)), tell)
-    difference = float(margin(after_a) - margin(after_b))
     heads = _heads(lab, parts, a, of_b, x, margin, difference, tell) if with_heads else []
     heads.sort(key=lambda one: -abs(one.share))
     strongest = [_described(lab, parts, of_a, one, a[0]) for one in heads[:SHOWN]]

@@ -7,13 +7,13 @@ not what it uses (Jain & Wallace 2019).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from lcp.look.lab import Array, Kept, Lab, Tell, Watch, log_softmax
+from lcp.look.lab import Array, Lab, Tell, Watch, log_softmax
 from lcp.words import common_prefix
 
 MOST = 40  # spans
@@ -58,14 +58,14 @@ def without(
     span. What a variant shares with the prompt before its span is read once."""
     prompt, answer = list(prompt), list(answer)
     # 1) The whole prompt, and where the model looks while it writes the answer.
-    seen, names = Kept(), [n for n in sorted(lab.names) if n.startswith("kq_soft_max-")]
+    names = [n for n in sorted(lab.names) if n.startswith("kq_soft_max-")]
+    sums = {name: np.zeros(len(prompt)) for name in names}  # a long answer is read in pieces
     tell("reading the prompt", 0, len(variants))
     lab.clear()
     if prompt[:-1]:
         lab.decode(prompt[:-1])
-    look = seen.part(lambda x: x[:, :, : len(prompt)].mean((0, 1)), *names)
-    base = _logp(lab, prompt[-1:], answer, look)
-    attention = np.mean([seen[name] for name in names], 0) if names else None
+    base = _logp(lab, prompt[-1:], answer, {name: _add(sums[name]) for name in names})
+    attention = np.mean([*sums.values()], 0) / len(answer) if names else None
     # 2) Each variant, those with the last spans first: the tokens before a span stay in the cache.
     spans = [_span(prompt, list(variant)) for variant in variants]
     found: dict[int, LeftOut] = {}
@@ -78,6 +78,15 @@ def without(
         found[i] = LeftOut(start, end, float(lost.sum()), looked, lost)
     sink = None if attention is None else float(attention[0])
     return Without(base, sink, [found[i] for i in range(len(spans))])
+
+
+def _add(total: Array) -> Callable[[Array], None]:
+    """A watching function that adds up what the tokens give to the first ones, in all heads."""
+
+    def add(x: Array) -> None:
+        total[:] += x[:, :, : len(total)].mean(0).sum(0)
+
+    return add
 
 
 def _logp(lab: Lab, rest: Sequence[int], answer: list[int], watch: Watch | None = None) -> Array:

@@ -71,7 +71,6 @@ class OpenModel:
     model: "Model"
     name: str  # what people call it
     settings: "Settings"
-    free: int | None  # bytes of memory
     tell: Callable[[str, int, int], None]  # progress: what is being done, how much of how much
     _stop: "StopByte"
     _life: ExitStack
@@ -83,7 +82,7 @@ class OpenModel:
 
         made = Observer(
             self.model, self._stop, size=tokens, rows=rows, sequences=sequences,
-            threads=self._threads, free=self.free, **more,
+            threads=self._threads, free=free_memory.free(), **more,
         )  # fmt: skip
         return self._life.enter_context(made)
 
@@ -208,7 +207,7 @@ def run(
 
     layers = _layers(flags)
     chosen = [_choose(one, layers) for one in (name or layers.resolve().model, *more)]
-    screen, stop, free = Screen(), StopByte(), free_memory.free()
+    screen, stop = Screen(), StopByte()
     latest = [""]  # what is being done, for the timer too: one step may take long
     timer = threading.Timer(SILENT, lambda: screen.progress(latest[0]))
     timer.daemon = True
@@ -221,7 +220,7 @@ def run(
 
         with ExitStack() as life:
             contexts = ExitStack()  # are freed before the models
-            opened = [one.load(layers, free, tell, stop, life, contexts) for one in chosen]
+            opened = [one.load(layers, tell, stop, life, contexts) for one in chosen]
             with contexts:
                 return job(*opened)
 
@@ -251,7 +250,7 @@ class _Chosen:
     fit: "Fit"
 
     def load(
-        self, layers: "Layers", free: int | None, tell: Callable[[str, int, int], None],
+        self, layers: "Layers", tell: Callable[[str, int, int], None],
         stop: "StopByte", life: ExitStack, contexts: ExitStack,
     ) -> OpenModel:  # fmt: skip
         """The model in memory, until the end of `life`."""
@@ -271,7 +270,7 @@ class _Chosen:
             layers, catalog=self.found.settings, model_file=model.sampling
         ).resolve()  # fmt: skip
         threads = advised.threads or physical_cores()
-        return OpenModel(model, self.title, advised, free, tell, stop, contexts, threads)
+        return OpenModel(model, self.title, advised, tell, stop, contexts, threads)
 
 
 def _choose(name: str | None, layers: "Layers") -> _Chosen:
@@ -304,11 +303,26 @@ def publish(
     if svg:
         page = Printout(picture=True)
         show(page)
-        try:
-            svg.write_text(page.svg(f"lcp {' '.join(sys.argv[1:3])}"), "utf-8")
-        except OSError as error:
-            raise LcpError(f"Cannot write {svg}: {error.strerror}. Choose another file.") from None
+        _save(page.svg(f"lcp {' '.join(sys.argv[1:3])}"), svg)
         Screen().notice(f"Saved {svg}.")
+
+
+def _save(picture: str, file: Path) -> None:
+    """Write a new file: all of it, or none."""
+    try:
+        out = file.open("x", encoding="utf-8")
+        try:
+            with out:
+                out.write(picture)
+        except OSError:  # the disk is full
+            file.unlink(missing_ok=True)
+            raise
+    except FileExistsError:
+        raise UsageError(
+            f"{file} exists already. Remove it, or give another file with --svg."
+        ) from None
+    except OSError as error:
+        raise LcpError(f"Cannot write {file}: {error.strerror}. Choose another file.") from None
 
 
 def tokens_json(opened: OpenModel, tokens: Sequence[int]) -> list[dict[str, Any]]:
