@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from terminal import terminal_environment
 
-from lcp.cli.quantize import target_name
+from lcp.cli.quantize import take_name, target_name
+from lcp.errors import LcpError
 from lcp.modelfile.facts import facts
 from lcp.modelfile.model_files import local
 from lcp.modelfile.quants import file_types
@@ -96,6 +97,26 @@ def test_no_file_is_overwritten(quantize, tiny):
     assert "-o" in quantize(tiny(), "Q4_0", "-o", "mine.gguf", code=2)
     assert (quantize.folder / "mine.gguf").read_bytes() == before
     assert "exists" in quantize(tiny(), "Q4_0", "-o", tiny(), code=2)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_made_meanwhile_is_kept(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(PermissionError()))
+    part, target = tmp_path / "part", tmp_path / "new.gguf"
+    part.write_text("complete")
+    take_name(part, target)
+    assert target.read_text() == "complete"
+    part.unlink(missing_ok=True)  # the same file, where there are links
+    target.write_text("another's")
+    part.write_text("complete")
+    with pytest.raises(LcpError, match="-o"):
+        take_name(part, target)
+    assert target.read_text() == "another's"
+
+
+def test_the_command_to_type_next_is_quoted(quantize, tiny):
+    assert "lcp chat 'my model.gguf'" in quantize(tiny(), "Q8_0", "-o", "my model.gguf")[1]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ its path goes to stdout, everything else to stderr.
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -82,7 +83,7 @@ def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
         return
     _check_disk(target, plan.bytes)
     _write(wish, model.name, target, plan.bytes, screen)
-    screen.notice(f"Chat with it: lcp chat {target}")
+    screen.notice(f"Chat with it: lcp chat {shlex.quote(str(target))}")
     sys.stdout.write(f"{target.absolute()}\n")
 
 
@@ -171,11 +172,22 @@ def _write(wish: dict[str, Any], name: str, target: Path, size: int, screen: "Sc
     try:
         part.touch(exist_ok=False)
         _asked({**wish, "dry": False}, name, waiting=waiting)
-        if target.exists():  # since we looked
-            raise LcpError(f"{target} exists by now. Give another file with -o.")
-        part.replace(target)
+        take_name(part, target)
     except OSError as error:
         raise LcpError(f"Cannot write {target}: {error.strerror}. Choose another file.") from None
     finally:
         screen.clear_progress()
         part.unlink(missing_ok=True)
+
+
+def take_name(part: Path, target: Path) -> None:
+    """Give the complete file its name. LcpError if another file has had it since we looked."""
+    taken = LcpError(f"{target} exists by now. Give another file with -o.")
+    try:
+        os.link(part, target)  # unlike a rename, never replaces a file
+    except FileExistsError:
+        raise taken from None
+    except OSError:  # not every disk has links
+        if target.exists():
+            raise taken from None
+        part.replace(target)
