@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lcp import commands
 from lcp.chat.chat import Chat
+from lcp.commands.why import prompt_parts
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, NotEnoughMemory
@@ -175,6 +176,18 @@ def test_what_an_answer_needed(chat, engine):
     assert all("%" in row for row in rows[:3])
     assert engine.held == held
     chat.ask("And now?")  # the chat goes on
+
+
+@pytest.mark.slow
+def test_without_the_system_text_the_template_writes_none_of_its_own(smollm2):
+    said = [("system", "Be kind."), ("user", " "), ("assistant", "Yes."), ("user", "A. B.")]
+    parts = list(prompt_parts([PromptMessage(role, text) for role, text in said]))
+    assert [part.text for part in parts] == ["Be kind.", "A. ", "B."]
+    with LlamaEngine(smollm2, Settings(ctx_size=512, threads=1), now=datetime.now()) as one:
+        one.load().result()
+        prompt = "".join(text for _, text in one.prompt(parts[0].rest))
+    assert "A. B." in prompt and "Be kind." not in prompt
+    assert "assistant named" not in prompt  # the template's own
 
 
 def test_a_single_sentence_has_nothing_to_leave_out(chat):

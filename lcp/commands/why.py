@@ -33,16 +33,16 @@ def why(chat: Chat, _: str) -> None:
     from lcp.look.without import without
 
     answer, messages = own_answer(chat), list(prompt_messages(chat))
-    parts = list(_parts(messages))
+    parts = list(prompt_parts(messages))
     if not parts:
         raise LcpError(
             "The prompt is a single sentence, so nothing can be left out. /why needs an earlier "
             "turn, a system text or a question of several sentences."
         )
     prompt = _tokens(chat, messages)
+    variants = [_tokens(chat, part.rest) for part in parts]
 
     def job(lab: Any, tell: Any) -> "tuple[Without, list[PromptPart], Without | None]":
-        variants = [_tokens(chat, part.rest) for part in parts]
         found = without(lab, prompt, variants, answer.ids, tell)
         most = max(range(len(parts)), key=lambda i: found.spans[i].lost)
         inside = [one for i in parts[most].own for one in _sentences(messages, i)]
@@ -51,7 +51,7 @@ def why(chat: Chat, _: str) -> None:
         finer = [_tokens(chat, part.rest) for part in inside]
         return found, inside, without(lab, prompt, finer, answer.ids, tell)
 
-    size = len(prompt) + len(answer.ids) + 1
+    size = max(map(len, [prompt, *variants])) + len(answer.ids) + 1
     task = chat.engine.observe(job, size, chat.services.free_memory)
     found, inside, finer = wait_for(
         chat, task, lambda step: f"leaving parts out: {step.done} of {step.total}"
@@ -64,15 +64,17 @@ def why(chat: Chat, _: str) -> None:
     _explain(chat, found)
 
 
-def _parts(messages: Messages) -> Iterator[PromptPart]:
+def prompt_parts(messages: Messages) -> Iterator[PromptPart]:
     """The system text, each earlier turn, and each sentence of the question if it has several."""
     last = len(messages) - 1
     starts = [i for i, message in enumerate(messages) if i == 0 or message.role == "user"]
     for start, end in zip(starts, [*starts[1:], last], strict=True):
-        if start < last:
-            text = messages[start].content
-            rest = [*messages[:start], *messages[end:]]
-            yield PromptPart(text, rest, range(start, end))
+        first = messages[start]
+        if start < last and first.content.strip():
+            # without a system text, a template may write one of its own
+            kept = [_saying(first, "")] if first.role == "system" else []
+            rest = [*messages[:start], *kept, *messages[end:]]
+            yield PromptPart(first.content, rest, range(start, end))
     question = list(_sentences(messages, last))
     yield from question if len(question) > 1 else ()
 
@@ -84,9 +86,12 @@ def _sentences(messages: Messages, i: int) -> Iterator[PromptPart]:
     said = sentences(messages[i].content)
     for at, text in enumerate(said):
         kept = "".join([*said[:at], *said[at + 1 :]])
-        changed = replace(messages[i], content=kept, tokens=(), identity="")
-        rest = [*messages[:i], *([changed] if kept else []), *messages[i + 1 :]]
+        rest = [*messages[:i], *([_saying(messages[i], kept)] if kept else []), *messages[i + 1 :]]
         yield PromptPart(text, rest, range(0))
+
+
+def _saying(message: PromptMessage, text: str) -> PromptMessage:
+    return replace(message, content=text, tokens=(), identity="")
 
 
 def _tokens(chat: Chat, messages: Messages) -> list[int]:
