@@ -49,6 +49,7 @@ class Machine:
     total: int | None
     gpus: tuple[Gpu, ...] = ()
     mappable: int | None = None  # address space left to this process, for mapped files too
+    mapped: int = 0  # of the free bytes: they hold this process's mapped files, such as a model
 
 
 def machine(root: Path = Path("/"), gpus: tuple[Gpu, ...] = ()) -> Machine:
@@ -69,8 +70,12 @@ def linux(root: Path, gpus: tuple[Gpu, ...] = ()) -> Machine:
         free.append(max(0, limit - used))
         total.append(limit)
     addresses = _left(root, "Max address space", status.get("VmSize", 0))
-    free += [addresses, _left(root, "Max data size", status.get("VmData", 0))]
-    return Machine(_least(free), _least(total), gpus, addresses)
+    limits = [addresses, _left(root, "Max data size", status.get("VmData", 0))]
+    files = status.get("RssFile", 0)  # in the page cache, which counts as free
+    beside = [None if size is None else max(0, size - files) for size in free]
+    all_free, spare = _least(free + limits), _least(beside + limits)
+    mapped = (all_free or 0) - (spare or 0)
+    return Machine(all_free, _least(total), gpus, addresses, mapped)
 
 
 def physical_memory() -> int:

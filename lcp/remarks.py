@@ -36,7 +36,7 @@ class NoTokenFits:
 @dataclass(frozen=True)
 class ContextStays:
     """The context could not grow: it keeps its `size` instead of the `promised` one. More would
-    have needed so many bytes, and so many were `free` (None: unknown)."""
+    have needed so many bytes, and so many were `free` (None: that was not the reason)."""
 
     size: int
     promised: int

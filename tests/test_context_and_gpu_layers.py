@@ -348,6 +348,13 @@ def test_a_machine_without_limits(root):
     assert linux(root) == Machine(12 * GIB, 16 * GIB)
 
 
+def test_mapped_files_count_as_free_but_not_in_address_space(root):
+    put(root, "proc/self/status", f"VmSize:\t 0 kB\nRssFile:\t {3 << 20} kB\n")
+    assert linux(root) == Machine(12 * GIB, 16 * GIB, mapped=3 * GIB)
+    limits(root, addresses=10 * GIB, data="unlimited")
+    assert linux(root) == Machine(10 * GIB, 16 * GIB, mappable=10 * GIB, mapped=1 * GIB)
+
+
 def test_no_files_at_all(tmp_path):
     assert linux(tmp_path) == Machine(None, None)
 

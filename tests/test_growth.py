@@ -56,7 +56,7 @@ def model(tiny):
 @pytest.fixture(autouse=True)
 def memory(monkeypatch):
     """The memory of this computer; `free` bytes of it, None: unknown."""
-    computer = SimpleNamespace(free=None, asked=lambda: None)
+    computer = SimpleNamespace(free=None, mapped=0, asked=lambda: None)
 
     def machine():
         computer.asked()
@@ -275,7 +275,7 @@ def test_a_model_with_two_sets_of_rope_factors_begins_beyond_the_border(tmp_path
     path = tiny_models.write(tmp_path / "longrope.gguf", "longrope")
     with (
         closing(Model.load(path)) as m,
-        growing(m) as one,
+        growing(m, kind=Refusing) as one,
         large(m) as other,
         growing(m, size=512) as short,
     ):
@@ -286,6 +286,12 @@ def test_a_model_with_two_sets_of_rope_factors_begins_beyond_the_border(tmp_path
         for each in (one, other):
             feed(each, tokens(1000))
         assert_say_the_same(one, other, m)
+        monkeypatch.setattr(context_module, "START", SMALL)
+        one.refusals = 2
+        with pytest.raises(NotEnoughMemory):
+            feed(one, tokens(1700))
+        feed(one, tokens(100))
+        assert cells(one) == 768
 
 
 # it is stopped
@@ -351,6 +357,22 @@ def test_an_answer_ends_where_the_memory_does(model, memory):
         assert one.tokens == [*tokens(SMALL - 1), 7]
 
 
+def test_a_guess_is_no_reason_to_grow(model, memory):
+    with growing(model("dense"), rows=4) as one:
+        feed(one, tokens(SMALL - 2))
+        memory.free = 0
+        assert one.append(7, [8, 9, 10]) == [8]
+        assert (one.size, cells(one)) == (SIZE, SMALL)
+
+
+def test_the_weights_stay_in_memory(model, memory):
+    with growing(model("dense")) as one:
+        memory.free = memory.mapped = 1 << 40
+        with pytest.raises(ContextFull):
+            feed(one, tokens(SMALL + 1))
+        assert one.stays.free == 0
+
+
 def test_where_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
     """What was promised must not fail later for lack of memory for a copy."""
     memory.free = 0
@@ -362,8 +384,8 @@ def test_where_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
 
 
 @every_kind
-def test_if_llama_cpp_refuses_the_old_size_is_made_again(model, kind):
-    m = model(kind)
+def test_if_llama_cpp_refuses_the_old_size_is_made_again(model, memory, kind):
+    m, memory.free = model(kind), 1 << 40
     with growing(m, kind=Refusing) as one, large(m) as other:
         n = cells(one)
         for each in (one, other):
@@ -372,6 +394,7 @@ def test_if_llama_cpp_refuses_the_old_size_is_made_again(model, kind):
         with pytest.raises(ContextFull):
             feed(one, tokens(n + 1))
         assert (cells(one), one.size) == (n, n)
+        assert one.stays.free is None  # not the reason
         for each in (one, other):
             feed(each, [*tokens(n - 6), 7])
         assert_say_the_same(one, other, m, n=2, close=0.03)

@@ -1,17 +1,20 @@
 """What is measured to be fastest, when, and what uses it."""
 
+import ctypes
 import json
 import threading
+import time
 from datetime import datetime, timezone
 
 import pytest
 
+from lcp.chat import memory_fit
 from lcp.chat.memory_fit import choose
 from lcp.engine import speed_test, statefile
-from lcp.engine.context import Stopped
+from lcp.engine.context import State, Stopped
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.llama_library import StopByte, library
-from lcp.engine.loading import Fit
+from lcp.engine.llama_library import StopByte, library, version
+from lcp.engine.loading import Fit, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.speed_test import SpeedTest, TwoSequences, clearly_faster, fill
 from lcp.engine_interface import PromptMessage, Request
@@ -130,7 +133,7 @@ def test_on_a_busy_computer_it_is_tried_three_times():
         yield
         return speed_test.Speeds("off", 2, 64, (), busy=True)
 
-    test = SpeedTest(StopByte())
+    test = SpeedTest()
     test.begin(steps, lambda speeds: None)
     for answer in range(5):
         test.ask(lambda answer=answer: answer)
@@ -139,7 +142,10 @@ def test_on_a_busy_computer_it_is_tried_three_times():
     assert asked == [0, 1, 2]
 
 
-def test_a_key_and_a_question_end_it(begin):
+def test_a_key_a_question_and_ctrl_c_end_it(begin, monkeypatch):
+    monkeypatch.setattr(speed_test, "ROUNDS", 1 << 30)  # else it never ends
+    monkeypatch.setattr(speed_test, "LIMIT_S", 1e9)
+
     def answer(engine):
         reply = engine.reply(Request([PromptMessage("user", "Hi")], Sampling(temp=0), max_tokens=8))
         for _ in reply:
@@ -148,11 +154,21 @@ def test_a_key_and_a_question_end_it(begin):
 
     engine = begin([])
     alone = answer(engine)
-    for disturb in (lambda: engine.look_ahead([], "H", None), lambda: None):
+    for disturb in (
+        lambda: answer(engine) == alone,
+        lambda: [engine.weigh(lambda: None).result() for _ in range(3)],
+        lambda: engine.probs([], PromptMessage("assistant", "x")),
+        lambda: engine.stop() is None,
+    ):
         engine.measure_speed(lambda: None)
-        disturb()
-        assert answer(engine) == alone
-        assert engine._speed_test._steps is None
+        while engine._speed_test._steps is None:
+            time.sleep(0.001)
+        assert disturb()
+        ended = time.monotonic() + 5
+        while engine._speed_test._steps and time.monotonic() < ended:
+            time.sleep(0.001)
+        assert engine._speed_test._steps is engine._speed_test._asked is None
+    assert answer(engine) == alone
 
 
 def test_a_step_that_was_stopped_frees_what_it_made():
@@ -165,14 +181,15 @@ def test_a_step_that_was_stopped_frees_what_it_made():
         finally:
             freed.append(free)
 
-    test = SpeedTest(StopByte())
+    test = SpeedTest()
     test.ask(lambda: 1)  # no model yet
-    assert not test.step() and not test.stop()
+    assert not test.step()
     test.begin(steps, freed.append)
     test.ask(lambda: 5)
-    assert test.step() and test.stop()
-    test.end()
-    assert freed == [5] and not test.stopping
+    assert test.step()
+    test.stop()
+    assert not test.step()
+    assert freed == [5]
     test.ask(lambda: 6)
     assert test.step() and not test.step()
     assert freed == [5, 6]
@@ -204,6 +221,48 @@ def test_a_resumed_chat_keeps_the_flash_attention_of_its_cache(begin, tmp_path, 
     second = begin(saved=file, flash_attn=flag)
     assert second.made_with["flash_attn"] == used
     assert bool(second.restore(file).result()) is (flag == "off")
+
+
+@pytest.mark.parametrize(("made_by", "used"), [("", "off"), ("older", "on")])
+def test_a_cache_that_cannot_be_used_chooses_nothing(tmp_path, made_by, used):
+    file = tmp_path / "chat.kv"
+    made_with = {"llama.cpp": made_by or version(), "kv_type": "f16", "flash_attn": "off"}
+    statefile.write(file, State([], [], (ctypes.c_uint8 * 0)()), made_with)
+    fit = Fit(512, 0, flash_attn="on")
+    assert with_flash_attention(Settings(), fit, file).flash_attn == used
+
+
+def test_the_sizes_are_those_of_every_chat_not_of_what_is_fastest(tiny, tmp_path, monkeypatch):
+    """A resumed chat keeps the flash attention of its saved cache."""
+    sized = []
+    sizes = memory_fit._sizes
+    monkeypatch.setattr(
+        memory_fit, "_sizes", lambda m, s, *rest: sized.append(s.flash_attn) or sizes(m, s, *rest)
+    )
+    fit = choose(tiny("dense"), Settings(), tmp_path, gpu=False)
+    fit.keep_speeds({"flash_attn": "on", "threads": 1})
+    assert choose(tiny("dense"), Settings(), tmp_path, gpu=False).flash_attn == "on"
+    assert sized == ["auto", "auto"]
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "hybrid"])
+def test_a_model_that_cannot_be_measured_has_flags_to_choose(home, tiny, lcp_main, capsys, kind):
+    assert lcp_main("bench", str(tiny(kind))) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--flash-attn on|off --threads N" in said
+
+
+def test_a_stop_before_a_cache_is_written_ends_the_writing(begin, tmp_path):
+    engine, go = begin(), threading.Event()
+    for _ in engine.reply(Request([PromptMessage("user", "Hi")], Sampling(), max_tokens=2)):
+        pass
+    engine.stop()  # of something before
+    assert engine.save(tmp_path / "chat.kv").result()
+    engine.weigh(go.wait)
+    saving = engine.save(tmp_path / "other.kv")
+    engine.stop()
+    go.set()
+    assert saving.result() == 0
 
 
 @pytest.mark.parametrize("data", [b"", b"lcpkv", statefile.MAGIC + b"\xff" * 40])

@@ -37,8 +37,6 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     speed = stored_speed(model, known, physical_cores())
     ours = settings.flash_attn == "auto" and settings.kv_type == "f16" and not gpu
     fastest = (ours and speed.read()) or {}
-    if fastest:
-        settings = replace(settings, flash_attn=fastest["flash_attn"])
     with ThreadPoolExecutor(1) as beside:  # each of the two is a process
         trial = beside.submit(check_loads, model, known, name)
         try:
@@ -48,7 +46,7 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     if ours:
         fit = replace(fit, keep_speeds=lambda new: speed.write({"model": model.name, **new}))
     if fastest:
-        fit = replace(fit, flash_attn=settings.flash_attn, threads=fastest["threads"])
+        fit = replace(fit, flash_attn=fastest["flash_attn"], threads=fastest["threads"])
     return fit
 
 

@@ -11,6 +11,7 @@ import typer
 
 from lcp.cli import free_memory, model_lookup, shell_completion
 from lcp.cli.chat_services import find, services
+from lcp.errors import NotSupported
 
 
 def bench(
@@ -35,7 +36,11 @@ def bench(
     assert isinstance(engine, LlamaEngine)
     with closing(engine):
         engine.load().result()
-        speeds = engine.speeds(free_memory.free()).result().as_dict()
+        try:
+            speeds = engine.speeds(free_memory.free()).result().as_dict()
+        except NotSupported as error:
+            way = "lcp chat --flash-attn on|off --threads N"
+            raise NotSupported(f"{error} Choose for yourself with {way}.") from None
     if as_json:
         sys.stdout.write(json.dumps({"model": found.name, **speeds}) + "\n")
     else:

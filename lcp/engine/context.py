@@ -102,7 +102,7 @@ class Context:
         self._capacity = self._n_batch = 0  # tokens: for which there are cells; of one decode
         first = first_size(model, self.size, swa_full, start or START)
         self._allocate(first)
-        if first < self.size and not self._fits(self.size, machine().free):
+        if first < self.size and not self._fits(self.size, _free()):
             self._allocate(self.size)  # later there would be no room for a copy of what is held
 
     @property
@@ -158,10 +158,11 @@ class Context:
         """Evaluate one more token, and in the same batch the tokens that may follow it.
 
         Leaves the logits of the last token or, with `each`, of every token of at most `rows`.
-        Returns the tokens of `ahead` that were evaluated: as many as there is room for. Raises as
-        `feed` does.
+        Returns the tokens of `ahead` that were evaluated: as many as there are cells for. Raises
+        as `feed` does.
         """
-        room = max(0, self.size - len(self.tokens) - 1)
+        # Guesses are no reason to grow.
+        room = max(0, min(self._capacity, self.size) - len(self.tokens) - 1)
         evaluated = list(ahead[: min(room, (self._rows if each else self._n_batch) - 1)])
         if not evaluated:
             self._one[0] = token
@@ -236,12 +237,13 @@ class Context:
         but each with a copy of what is held.
         """
         before, held, state = self._capacity, self.tokens, None
-        cells = before or START
+        cells = before or first_size(self._model, self.size, self._swa_full, START)
         while cells < total:
             cells *= 2
         cells = min(cells, self.size)
-        free = machine().free
-        stays = ContextStays(before, self.size, self._needs(cells), free)
+        free, needs = _free(), self._needs(cells)
+        lacking = free if free is not None and needs > free else None
+        stays = ContextStays(before, self.size, needs, lacking)
         try:
             if not self._fits(cells, free):
                 raise MemoryError
@@ -354,6 +356,12 @@ class Context:
             yield
         finally:
             c.llama_set_abort_callback(self._ctx, abort_callback(), self._stop.address)
+
+
+def _free() -> int | None:
+    """Bytes that a context can take without pushing mapped weights out of memory."""
+    here = machine()
+    return None if here.free is None else here.free - here.mapped
 
 
 def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:

@@ -75,7 +75,7 @@ class LlamaEngine:
         self._closing = False
         self._ahead = ReadAhead()
         self._reply: LlamaReply | None = None
-        self._speed_test = SpeedTest(self._stop)
+        self._speed_test = SpeedTest()
         self._worker = Worker(idle=self._idle)
         self._measured = probs.LastMeasured()
         self._speed = 0.0  # tokens per second of the last long prompt
@@ -236,15 +236,19 @@ class LlamaEngine:
     ) -> None:
         """Read these messages, and what is typed of the next one, when there is time."""
         self._ahead.look(messages, typed, max_tokens)
-        if typed and self._speed_test.stop():
-            self._stop.set()  # `give_way` clears it
-        else:
-            self._stop.clear()  # a stop of an answer does not stop this
+        self._stop.clear()  # a stop of an answer does not stop this
         self._worker.nudge()
 
     def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
-        """Call a function that counts tokens on the engine thread: the model stays meanwhile."""
-        return self._worker.submit(lambda emit: job())
+        """Call a function that counts tokens on the engine thread: the model stays meanwhile. A
+        person types, so nothing more is measured."""
+
+        def work(_: Emit) -> None:
+            self._speed_test.end()
+            job()
+
+        self._speed_test.stop()
+        return self._worker.submit(work)
 
     def rest(self) -> None:
         """Read nothing ahead, until the next `look_ahead`."""
@@ -267,7 +271,6 @@ class LlamaEngine:
 
     def _idle(self) -> bool:
         """A step of what there is time for while a person reads or types."""
-        self._speed_test.give_way()
         return not self._closing and (self._ahead.step() or self._speed_test.step())
 
     def _stop_idling(self) -> None:
@@ -283,13 +286,16 @@ class LlamaEngine:
         written."""
 
         def job(_: Emit) -> int:
-            self._stop.clear()
+            self._speed_test.end()
             state = self._made.context.save() if self._made else None
             if state is None:
                 return 0
             made_by = self._loaded.context.fingerprint
             return statefile.write(path, state, made_by, self._stop.is_set)
 
+        self._ahead.rest()
+        self._speed_test.stop()
+        self._stop.clear()  # here: a `stop` from now on ends the writing
         return self._worker.submit(job)
 
     def restore(self, path: Path) -> WorkerTask[str]:

@@ -15,7 +15,7 @@ from lcp.engine.answering import Answering
 from lcp.engine.context import Context
 from lcp.engine.drafting import MOST
 from lcp.engine.kv_cells import keep_all_cells
-from lcp.engine.llama_library import StopByte
+from lcp.engine.llama_library import StopByte, version
 from lcp.engine.model import Model
 from lcp.engine.params import flash_attention
 from lcp.engine.prompt import PromptWriter
@@ -117,7 +117,8 @@ def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None
     if settings.flash_attn != "auto":
         return settings
     made_with = statefile.made_with(saved) if saved else {}
-    kept = made_with.get("flash_attn") if made_with.get("kv_type") == settings.kv_type else ""
+    usable = {"llama.cpp": version(), "kv_type": settings.kv_type}.items() <= made_with.items()
+    kept = made_with.get("flash_attn") if usable else ""
     measured = fit.flash_attn if fit else "auto"
     return replace(settings, flash_attn=kept if kept in ("on", "off") else measured)
 

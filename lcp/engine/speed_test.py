@@ -27,7 +27,7 @@ from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.loading import Loaded
 from lcp.engine.probs import about
-from lcp.errors import LcpError, NotEnoughMemory
+from lcp.errors import LcpError, NotEnoughMemory, NotSupported
 
 DEPTH, UNIT = 2048, 32  # tokens that the contexts hold; tokens that are evaluated for that
 ROUNDS, LEAST, LIMIT_S = 8, 3, 2.0  # pairs; fewer, but at least LEAST, after so many seconds
@@ -36,7 +36,8 @@ QUIET = 0.7  # of the cores' time that the threads must have had
 TRIES = 3  # measurements that are tried in one chat, if other programs use the cores
 SHARE = 4  # the contexts take at most one part of so many of the free memory
 _SEQ, _OTHER = 0, 1
-_UNKNOWN = "lcp cannot measure this model: its memory has a form that lcp does not know."
+_CANNOT = "lcp cannot measure this model: {}."
+_UNKNOWN = _CANNOT.format("its memory has a form that lcp does not know")
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # work in small steps, and its result
@@ -81,11 +82,11 @@ def measure(loaded: Loaded, stop: StopByte, threads: int, free: int | None = Non
     number, `free` the bytes of free memory. Raises Stopped, and LcpError if it cannot measure."""
     model, token = loaded.model, max(0, loaded.model.bos)
     kind = loaded.context.kind
-    if loaded.context.fingerprint["flash_attn"] == "auto" or kind.cut == "snapshot":
-        raise LcpError(
-            "There is nothing to choose for this model: llama.cpp decides on GPUs, and recurrent "
-            "models do not look back at earlier tokens."
-        )
+    if loaded.context.fingerprint["flash_attn"] == "auto":
+        raise NotSupported(_CANNOT.format("llama.cpp chooses for models on a GPU"))
+    if kind.cut == "snapshot":
+        why = "the state of its recurrent layers cannot be copied to other positions"
+        raise NotSupported(_CANNOT.format(why))
     depth = min(DEPTH, (model.n_ctx_train or DEPTH) // 2) // UNIT * UNIT
     size = depth + 256
     needed = SHARE * 2 * about(model, size, "f16", rows=1)
@@ -146,7 +147,7 @@ def fill(context: TwoSequences, depth: int, token: int) -> None:
     length = c.llama_state_seq_get_size_ext(ctx, _SEQ, 0)
     state = (ctypes.c_uint8 * length)()
     if c.llama_state_seq_get_data_ext(ctx, state, length, _SEQ, 0) != length:
-        raise LcpError(_UNKNOWN)
+        raise NotSupported(_UNKNOWN)
     first, memory = _cells(0), c.llama_get_memory(ctx)
     for begin in range(UNIT, depth, UNIT):
         moved = bytes(state).replace(first, _cells(begin))
@@ -156,7 +157,7 @@ def fill(context: TwoSequences, depth: int, token: int) -> None:
         c.llama_memory_seq_cp(memory, _OTHER, _SEQ, -1, -1)
     c.llama_memory_seq_rm(memory, _OTHER, -1, -1)
     if c.llama_memory_seq_pos_max(memory, _SEQ) != depth - 1:
-        raise LcpError(_UNKNOWN)
+        raise NotSupported(_UNKNOWN)
 
 
 def _cells(first: int) -> bytes:
@@ -208,12 +209,10 @@ class _Timed:
 
 
 class SpeedTest:
-    """A measurement in the idle time of the engine thread. It never keeps a person waiting: the
-    stop byte ends a step, and `end` the rest. `ask` and `stop` may be called by any thread."""
+    """A measurement in the idle time of the engine thread. A person waits for one step at most,
+    and the stop byte ends that. `ask` and `stop` may be called by any thread."""
 
-    def __init__(self, stop: StopByte) -> None:
-        self.stopping = False
-        self._stop = stop
+    def __init__(self) -> None:
         self._tries = TRIES
         self._asked: Callable[[], int | None] | None = None
         self._steps: Steps[Speeds] | None = None
@@ -246,22 +245,14 @@ class SpeedTest:
     def ask(self, free: Callable[[], int | None]) -> None:
         """Measure when there is time; `free` gives the bytes of free memory."""
         if self._tries:
-            self._asked, self.stopping = free, False
+            self._asked = free
 
-    def stop(self) -> bool:
-        """Measure no more; whether a step may be at work."""
-        self._asked, self.stopping = None, self._steps is not None
-        return self.stopping
-
-    def give_way(self) -> None:
-        """End if that was asked for; the stop byte has done its work. On the engine thread."""
-        if self.stopping:
-            self.end()
-            self._stop.clear()
+    def stop(self) -> None:
+        """Measure no more after the present step."""
+        self._asked = None
 
     def end(self) -> None:
         """Free everything. On the engine thread."""
-        self.stopping = False
         if self._steps:
             self._steps.close()
             self._steps = None
@@ -270,6 +261,7 @@ class SpeedTest:
         """Measure a little; whether there is more to do. On the engine thread."""
         asked = self._asked
         if asked is None or self._start is None:
+            self.end()
             return False
         try:
             self._steps = self._steps or self._start(asked())
