@@ -309,6 +309,9 @@ class Engine(Protocol):
     def used(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the context that these messages take, at most all; never waits."""
 
+    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+        """Whether used() is exact for these messages; else it is an estimate."""
+
     def tokens(self, text: str) -> int:
         """Tokens of a text."""
 

@@ -23,7 +23,7 @@ from lcp.downloads.catalog import catalog
 from lcp.downloads.library import OWN, places
 from lcp.downloads.model_folders import HUB
 from lcp.engine import cpu_check
-from lcp.errors import LcpError
+from lcp.errors import ChooseModel, LcpError
 from lcp.machine import Gpu, Machine, machine, physical_cores
 from lcp.modelfile.llamacpp_answers import gpus, stored_speeds
 from lcp.servers.address import parse
@@ -230,6 +230,10 @@ def server(name: str, table: ServerTable) -> Finding:
 
     try:
         facts = look_up(parse(table.url).with_model(table.model), key(table), table.headers)
+    except ChooseModel as error:
+        if not table.model:  # the server is healthy: each chat can name one
+            return Finding(f"server {name}", str(error).rstrip("."))
+        return Finding(f"server {name}", table.url, wrong=str(error))
     except LcpError as error:
         return Finding(f"server {name}", table.url, wrong=str(error))
     size = f", context {facts.size:,}" if facts.size else ""

@@ -52,6 +52,9 @@ class Words:
     def used(self, messages: Sequence[PromptMessage]) -> int:
         return min(self.count(messages), self.size) if messages else 0
 
+    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+        return True
+
     def room(self, max_tokens: int | None) -> int:
         return self.size - min(max_tokens or self.size // 4, self.size // 2)
 

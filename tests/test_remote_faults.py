@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from scripted_server import (
@@ -21,11 +22,14 @@ from scripted_server import (
 )
 
 from lcp.chat.chat import Chat
+from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
 from lcp.remarks import ConnectionLost
 from lcp.remote import asking, reply, wire
+from lcp.remote.dialects import error_in
 from lcp.remote.engine import RemoteEngine
+from lcp.remote.native import LlamaServer
 from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.store import Store
@@ -227,6 +231,17 @@ def test_counts_of_vllm_and_estimates_elsewhere(server, start):
     assert chat.engine.used(chat.overflow.visible()) == 503  # learned from the usage
 
 
+def test_an_estimate_below_the_prompt_is_marked_as_one(server, start):
+    server.pages |= serving("vllm", max_model_len=2048, chat=answer(*HELLO))
+    chat = start()
+    chat.ask("Hi")
+    assert ToolbarText(chat)()[0][0].startswith("context about")
+    server.pages["/v1/chat/completions"] = answer(*HELLO, usage(500, 3))
+    chat = start()
+    chat.ask("Hi")
+    assert ToolbarText(chat)()[0][0].startswith("context 503/")
+
+
 def test_cached_tokens_are_told_where_the_server_tells_them(server, start):
     told = usage(100, 3, prompt_tokens_details={"cached_tokens": 64})
     stats = ask(server, start, *HELLO, told).stats
@@ -373,6 +388,109 @@ def test_a_wrong_key(server, start):
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("before", [(), (delta("Hello"),)])
+@pytest.mark.parametrize("at", [0, 290])
+def test_the_key_in_an_event_is_shown_nowhere(server, start, before, at):
+    event = {"error": {"message": f"{'x' * at} bad key {KEY}"}}
+    server.pages["/v1/chat/completions"] = answer(*before, event)
+    chat = start()
+    try:
+        why = chat.ask("Hi").remark.why
+    except ServerError as error:
+        why = str(error)
+    assert KEY[:8] not in why + said(chat)
+
+
+@pytest.mark.parametrize("at", ["?k=", f"?{'x' * 70}="])
+def test_the_key_in_a_redirect_is_shown_nowhere(server, start, at):
+    server.pages["/v1/models"] = json_page({}, 307, Location=f"https://{KEY}.other/{at}{KEY}")
+    with pytest.raises(ServerError) as caught:
+        start()
+    assert KEY[:8] not in str(caught.value) + str(caught.value.change)
+
+
+def test_the_key_in_a_header_of_config_is_hidden():
+    hide = wire.Wire(parse("box"), "a+b/c", {"Authorization": f"Bearer {KEY}"}).hide
+    assert hide(f"bad {KEY}, a+b/c, a%2Bb%2Fc") == "bad ***, ***, ***"
+
+
+def test_a_long_answer_of_a_server_that_does_not_tell_its_context(server, start):
+    words = [delta(f"word {n} ") for n in range(6000)]
+    server.pages["/v1/chat/completions"] = answer(*words, delta(ended="stop"))
+    reply = start().ask("Hi")
+    assert reply.ended == "end" and reply.text.endswith("word 5999 ")
+
+
+def test_a_503_is_not_always_a_model_that_loads(server, start):
+    server.pages["/v1/models"] = json_page({"error": "maintenance"}, 503)
+    with pytest.raises(ServerError, match="maintenance"):
+        start()
+
+
+@pytest.mark.parametrize("proxy", ["u:secret@127.0.0.1:1", "socks5h://u:secret@box", "u:secret"])
+def test_a_proxy_whose_password_is_shown_nowhere(start, monkeypatch, proxy):
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: False)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ServerError) as caught:
+        start("http://llm.example.com")
+    assert "secret" not in str(caught.value)
+    assert ("socks5h" in str(caught.value)) == proxy.startswith("socks5h")
+
+
+@pytest.mark.parametrize("bad", [[1], "m", 3, True, None, {"params": [1]}])
+def test_malformed_facts_are_no_traceback(server, start, bad):
+    names = ("default_generation_settings", "chat_template_caps", "total_slots")
+    rows = [bad, {"id": bad, "id_task": bad}, {"id": 1, "id_task": None}]
+    for owner in ("llamacpp", "library", "lmstudio", "vllm"):
+        server.pages |= serving(owner, meta=bad, max_model_len=bad) | {
+            "/props": json_page(dict.fromkeys(names, bad)),
+            "/api/ps": json_page({"models": [bad, {"name": "m", "context_length": bad}]}),
+            "/api/v0/models": json_page({"data": [bad, {"id": "m", "max_context_length": bad}]}),
+            "/slots": json_page(rows),
+            "/tokenize": json_page({"tokens": rows, "count": bad}),
+        }
+        engine = start().engine
+        assert engine.size and engine.tokens("text") >= 1
+        native = LlamaServer(engine._wire, replace(engine.facts, slots=2), dict)
+        assert native.slot() in (1, 3)  # 3: a row with a good id
+
+
+def test_lm_studio_tells_the_trained_size_too(server, start):
+    row = {"id": "m", "max_context_length": 131072}
+    server.pages["/api/v0/models"] = json_page({"data": [row]})
+    assert (start().engine.facts.size, start().engine.facts.trained) == (0, 131072)
+    server.pages["/api/v0/models"] = json_page({"data": [row | {"loaded_context_length": 8192}]})
+    assert start().engine.size == 8192
+
+
+def test_an_empty_answer_of_a_server_that_does_not_tell_its_context(server, start):
+    server.pages["/v1/chat/completions"] = answer()
+    with pytest.raises(ServerError) as caught:
+        start().ask("Hi")
+    assert "ctx_size" in caught.value.change and len(server.bodies()) == 1
+
+
+def test_the_tokens_of_the_messages_count_and_not_those_of_the_answer():
+    message = (
+        "This model's maximum context length is 4096 tokens. However, you requested 4100 tokens "
+        "(3900 in the messages, 200 in the completion)."
+    )
+    told = error_in({"error": {"message": message}}, str)
+    assert (told.tokens, told.size) == (3900, 4096)
+
+
+def test_the_password_in_an_address_is_shown_nowhere():
+    for wrong in (
+        "http://u:se cret@box",
+        "u:secret@box:port",
+        "http://u:s/ecret@b:x",
+        "http://?secret",
+    ):
+        with pytest.raises(LcpError) as caught:
+            parse(wrong)
+        assert "cret" not in str(caught.value)
+
+
 def test_the_key_and_the_headers_are_sent(server, start):
     start(headers={"X-Team": "blue"}).ask("Hi")
     for asked in server.asked:
@@ -458,6 +576,7 @@ def test_an_answer_that_never_ends_is_cut(server, start):
     server.pages["/v1/chat/completions"] = page
     reply = start(max_tokens=5).ask("Hi")
     assert reply.ended == "interrupted" and reply.text.startswith("word 0")
+    assert isinstance(reply.remark, ConnectionLost)
 
 
 def test_a_line_that_never_ends_is_cut(server, start, monkeypatch):

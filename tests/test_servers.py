@@ -2,10 +2,11 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from fakes import ScriptedEngine, does
-from scripted_server import ScriptedServer, json_page, serving
+from scripted_server import WHOLE, ScriptedServer, answer, delta, json_page, serving
 
 from lcp.chat.chat import Chat
 from lcp.cli.chat_services import services
@@ -179,3 +180,27 @@ def test_a_check_of_each_server(config, home):
     config('[server.box]\nurl = "http://127.0.0.1:1"\n')
     (table,) = servers(home / "config" / "config.toml").values()
     assert "127.0.0.1:1" in check("box", table).wrong
+
+
+def test_several_models_are_no_fault(config, server, home):
+    server.pages["/v1/models"] = json_page({"data": [{"id": "big"}, {"id": "small"}]})
+    (table,) = servers(home / "config" / "config.toml").values()
+    found = check("box", table)
+    assert not found.wrong and "big, small" in found.value
+    assert check("box", replace(table, model="other")).wrong
+
+
+@pytest.mark.parametrize("header", ['X-A = "a\\nb"', '"X A" = "b"', 'X-A = "\u00e4"'])
+def test_a_header_that_no_request_can_have(config, lcp_main, capfd, header):
+    config(f'[server.box]\nurl = "URL"\nheaders = {{{header}}}\n')
+    assert lcp_main("chat", "box", "Hi") == 2
+    assert "server.box" in capfd.readouterr().err
+
+
+def test_a_broken_answer_does_not_end_the_other_lines(server, lcp_main, capfd):
+    pages = iter([answer(delta("Hello")), WHOLE])
+    server.pages["/v1/chat/completions"] = lambda connection: next(pages)(connection)
+    asked = ("--server", server.address, "--lines", "--json")
+    assert lcp_main("chat", *asked, typed="one\ntwo\n") == 1
+    told = [json.loads(line)["ended"] for line in capfd.readouterr().out.splitlines()]
+    assert told == ["interrupted", "end"]

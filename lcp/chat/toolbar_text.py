@@ -30,6 +30,7 @@ class ToolbarText:
         self._parts: list[tuple[str, str]] = []
         self._counted: tuple[Any, ...] = ()
         self._used = 0
+        self._knows = True
 
     def __call__(self) -> list[tuple[str, str]]:
         """Parts with "", "warn" or "bad", the most important first: a narrow terminal has no room
@@ -110,11 +111,12 @@ class ToolbarText:
         if typed.refused:
             return []
         size, used = self._chat.engine.size, self._tokens()
-        plus, tokens, about = "", used, ""
+        plus, tokens, about = "", used, "about " * (not self._knows)
         if typed.leaving:
-            used = tokens = typed.prompt
+            used, tokens, about = typed.prompt, typed.prompt, ""
         elif typed.prompt - used >= (1 if typed.attached.files else TYPED):
-            plus, tokens, about = f"+{typed.prompt - used:,}", typed.prompt, "about " * typed.about
+            plus, tokens = f"+{typed.prompt - used:,}", typed.prompt
+            about = about or "about " * typed.about
         share = tokens / size
         style = "bad" if share >= FULL else "warn" if share >= NEARLY else ""
         about = about or "about " * (not self._chat.engine.counts)
@@ -123,8 +125,9 @@ class ToolbarText:
     def _tokens(self) -> int:
         """Tokens of what the model sees of the conversation."""
         if (seen := self._seen()) != self._counted:
-            self._counted, self._used = seen, 0
+            self._counted, self._used, self._knows = seen, 0, True
             with suppress(LcpError):  # the next answer raises it
                 seen_next = self._chat.overflow.expected(self._chat.settings)
                 self._used = self._chat.engine.used(seen_next)
+                self._knows = self._chat.engine.knows(seen_next)
         return self._used

@@ -98,6 +98,10 @@ def run(asked: ChatArguments, flags: dict[str, Any]) -> None:
         report = _run(job, chat)
     if report.unanswered and not job.person:
         raise LcpError(f"{count(report.unanswered, 'line')} had no answer; the reasons are above.")
+    if report.broken and not job.person:
+        raise LcpError(
+            "The connection to the server broke before an answer was complete. Try again."
+        )
     if report.cut and not job.person:
         raise LcpError(
             "An answer was cut before it was complete. Use a larger --max-tokens or --ctx-size."

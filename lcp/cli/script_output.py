@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lcp.errors import LcpError
+from lcp.remarks import ConnectionLost
 from lcp.words import count
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class ScriptOutput:
     person: bool  # is present and may continue the chat
     resuming: Callable[[], str] = str  # the command to resume the chat; "" if not saved
     cut: bool = False  # whether an answer failed because it was cut
+    broken: bool = False  # whether the connection to a server broke in an answer
     unanswered: int = 0  # lines without an answer
 
     def __call__(self, reply: "Reply") -> None:
@@ -34,10 +36,12 @@ class ScriptOutput:
             from lcp.chat.answer_notices import all_numbers
 
             self.screen.notice(all_numbers(reply.stats))
-        if reply.ended == "interrupted" and not self.person:
+        broken = isinstance(reply.remark, ConnectionLost)
+        if reply.ended == "interrupted" and not (self.person or broken):
             raise KeyboardInterrupt
         if not (self.as_json or self.person or self.whole or reply.remark):
             self._say_cut(reply)
+        self.broken |= broken
         self.cut |= self.whole and reply.ended not in ("end", "stop")
 
     def _say_cut(self, reply: "Reply") -> None:

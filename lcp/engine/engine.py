@@ -217,6 +217,9 @@ class LlamaEngine:
         said = any(message.content for message in messages)
         return min(self._loaded.writer.count(messages), self.size) if said else 0
 
+    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+        return True
+
     def tokens(self, text: str) -> int:
         """Tokens of a text."""
         return len(self.model.tokenize(text, special=False))

@@ -7,6 +7,7 @@ from lcp.answers.worker import Emit
 from lcp.engine_interface import Waiting
 from lcp.errors import Miscounted, ServerError
 from lcp.remarks import ConnectionLost
+from lcp.remote.dialects import is_loading
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Broken, Cut, Stopped, Wire
 
@@ -46,6 +47,12 @@ class Asking:
                     listener.listen(answer)
                 if listener.ended:
                     return listener.reason()
+                if not (listener.has_begun or listener.told_size):
+                    raise ServerError(
+                        f"{self._host} ended the answer without a word. Perhaps the chat is too "
+                        "long for it: lcp must know the size of its context.",
+                        change={"ctx_size": "N"},
+                    )
                 raise Broken("it ended the answer without saying why")
             except Broken as error:
                 if listener.ended:
@@ -63,7 +70,7 @@ class Asking:
                 if listener.ended:
                     return listener.reason()
                 failure = error
-            loading = failure.status == 503 and "oading" in str(failure)
+            loading = is_loading(failure)
             tries += not loading
             wait = failure.retry_after
             if wait is None or wait > PATIENCE_S or tries >= TRIES or time.monotonic() > until:

@@ -1,10 +1,12 @@
 """The dialects of servers: how they say what went wrong."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lcp.errors import Miscounted, ServerError
+from lcp.remote.values import count
 from lcp.words import short
 
 # What servers say of a prompt that is too long, and the two numbers in it. Sources: llama-server's
@@ -21,8 +23,8 @@ _SIZE = re.compile(
     re.IGNORECASE,
 )
 _TOKENS = re.compile(
-    r"\((\d+) tokens\)|passed (\d+) input|requested (\d+) tokens|input \((\d+)|first (\d+) tokens"
-    r"|resulted in (\d+)|\((\d+) in the messages",
+    r"\((\d+) tokens\)|passed (\d+) input|requested (\d+) tokens(?! \(\d+ in the)"
+    r"|input \((\d+)|first (\d+) tokens|resulted in (\d+)|\((\d+) in the messages",
     re.IGNORECASE,
 )
 
@@ -38,8 +40,9 @@ class Complaint:
     size: int = 0
 
 
-def error_in(value: Any) -> Complaint:
-    """The complaint in an answer or in an event of a stream; without text if there is none.
+def error_in(value: Any, hide: Callable[[str], str]) -> Complaint:
+    """The complaint in an answer or in an event of a stream; without text if there is none. `hide`
+    removes the key from a text.
 
     {"error": {"message"}}, {"error": "…"}, {"object": "error", "message"}, {"detail": "…"}
     """
@@ -53,7 +56,7 @@ def error_in(value: Any) -> Complaint:
     if not error:
         return Complaint("")
     told: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
-    text = short(" ".join(str(told.get("message") or told).split()), 300)
+    text = short(hide(" ".join(str(told.get("message") or told).split())), 300)
     kind = f"{told.get('type', '')} {told.get('code', '')}"
     too_long = "exceed_context" in kind or "context_length" in kind or bool(_TOO_LONG.search(text))
     if not too_long:
@@ -63,8 +66,8 @@ def error_in(value: Any) -> Complaint:
 
 
 def _number(given: Any, pattern: re.Pattern[str], text: str) -> int:
-    if isinstance(given, int):
-        return given
+    if count(given):
+        return count(given)
     found = pattern.search(text)
     return int(next(filter(None, found.groups()), 0)) if found else 0
 
@@ -85,3 +88,9 @@ def too_long(host: str, told: Complaint, status: int | None = None) -> ServerErr
         told.tokens,
         told.size,
     )
+
+
+def is_loading(error: ServerError) -> bool:
+    """Whether the server refuses because it loads its model: a 503 alone does not say so."""
+    said = str(error).partition(": ")[2]  # what the server says, without its name
+    return error.status == 503 and "oading" in said

@@ -8,7 +8,9 @@ from typing import Any
 
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.remote import kinds
+from lcp.remote.dialects import is_loading
 from lcp.remote.kinds import ServerKind
+from lcp.remote.values import count, record, rows
 from lcp.remote.wire import Stopped, Told, Wire, never
 from lcp.servers.address import ServerAddress
 from lcp.words import short
@@ -61,24 +63,20 @@ def discover(wire: Wire, stopped: Stopped, wait: Callable[[], None]) -> ServerFa
             listed = wire.ask(f"{wire.address.api}/models", stopped=stopped)
             break
         except ServerError as error:
-            if error.status == 503:
+            if is_loading(error):
                 wait()
             elif error.status == 404 and wire.address.model:
                 listed = Told({}, {})
                 break
             else:
                 raise
-    models = [m for m in _list(listed.get("data")) if isinstance(m, dict) and m.get("id")]
+    models = [m for m in rows(listed.get("data")) if m.get("id")]
     model = _chosen(wire, models)
     kind = _kind(wire, listed, model, stopped)
     facts = ServerFacts(kind, str(model.get("id") or wire.address.model))
     with suppress(LcpError):  # without these, it is the poorer
         return _ask_more(wire, facts, model, stopped)
     return facts
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
@@ -95,7 +93,7 @@ def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
     if not ids:
         raise ServerError(f"{wire.address.host} has no model. Load one there.")
     more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    told = ", ".join(short(id, 80) for id in ids[:SHOWN]) + more
+    told = ", ".join(short(wire.hide(id), 80) for id in ids[:SHOWN]) + more
     what = f"has no model {short(named, 80)}. It has" if named else "has several models"
     raise ChooseModel(f"{wire.address.host} {what}: {told}.", change={"model": "NAME"})
 
@@ -124,28 +122,31 @@ def _ask_more(
         case "llama-server":
             return _llama(facts, model, ask)
         case "vLLM" | "SGLang":
-            return replace(facts, size=_number(model.get("max_model_len")))
+            return replace(facts, size=count(model.get("max_model_len")))
         case "Ollama":
-            for loaded in _list(ask("/api/ps").get("models")):
+            for loaded in rows(ask("/api/ps").get("models")):
                 if facts.model in (loaded.get("name"), loaded.get("model")):
-                    return replace(facts, size=_number(loaded.get("context_length")))
+                    return replace(facts, size=count(loaded.get("context_length")))
         case "LM Studio":
-            for known in _list(ask("/api/v0/models").get("data")):
+            for known in rows(ask("/api/v0/models").get("data")):
                 if known.get("id") == facts.model:
-                    size = known.get("loaded_context_length") or known.get("max_context_length")
-                    return replace(facts, size=_number(size))
+                    return replace(
+                        facts,
+                        size=count(known.get("loaded_context_length")),
+                        trained=count(known.get("max_context_length")),
+                    )
     return facts
 
 
 def _llama(facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., Told]) -> ServerFacts:
     from dataclasses import replace
 
-    meta = model.get("meta") or {}
+    meta = record(model.get("meta"))
     props = ask("/props")
-    given = props.get("default_generation_settings") or {}
-    values = given.get("params") or {}
-    slots = _number(props.get("total_slots")) or 1
-    caps = props.get("chat_template_caps") or {}
+    given = record(props.get("default_generation_settings"))
+    values = record(given.get("params"))
+    slots = count(props.get("total_slots")) or 1
+    caps = record(props.get("chat_template_caps"))
     defaults = {
         name: values[sent]
         for name, sent in kinds.LLAMA.samplers.items()
@@ -153,15 +154,11 @@ def _llama(facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., Told
     }
     return replace(
         facts,
-        size=_number(given.get("n_ctx")) or _number(meta.get("n_ctx")),
-        trained=_number(meta.get("n_ctx_train")),
+        size=count(given.get("n_ctx")) or count(meta.get("n_ctx")),
+        trained=count(meta.get("n_ctx_train")),
         slots=slots,
         build=str(props.get("build_info") or ""),
         template=str(props.get("chat_template") or ""),
         takes_system=bool(caps.get("supports_system_role", True)),
         defaults={n: round(v, 6) if isinstance(v, float) else v for n, v in defaults.items()},
     )
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -239,6 +239,9 @@ class RemoteEngine:
         said = any(message.content for message in messages)
         return min(self._counter.tally.about(messages), self._size) if said else 0
 
+    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+        return not self.used(messages) or self._counter.tally.known(messages) is not None
+
     def tokens(self, text: str) -> int:
         return self._counter.tokens(text)
 
@@ -299,12 +302,9 @@ class RemoteEngine:
     def _answer(self, reply: RemoteReply, request: Request, emit: Emit) -> None:
         self._stopped = reply.stop_asked
         facts, kind = self.facts, self.facts.kind
-        expected = self._counter.tally.known(request.messages) or self._counter.tally.about(
-            request.messages
-        )
+        expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
-        told = self._told()
-        asked = body.answering(kind, facts.model, request, told, reply.seed, self.raw)
+        asked = body.answering(kind, facts.model, request, self._told(), reply.seed, self.raw)
         if facts.size and request.max_tokens and not kind.moves:  # others refuse what cannot fit
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if kind.tells_progress:
@@ -313,10 +313,10 @@ class RemoteEngine:
             asked["n_cache_reuse"] = body.REUSE
         if self._native and (slot := self._native.slot()) is not None:
             asked["id_slot"] = slot
+        tags = thinking_tags.NONE if self.raw else thinking_tags.tags(facts.template or "")
         listener = Listener(
-            reply, request, emit, size=self._size, expected=expected,
-            cached_before=self._kept(request.messages),
-            tags=thinking_tags.tags(facts.template or ""), raw=self.raw, host=self._address.host,
+            reply, request, emit, size=self._size, told_size=facts.size, expected=expected,
+            cached_before=self._kept(request.messages), tags=tags, host=self._address.host,
         )  # fmt: skip
         page = "/completions" if self.raw else "/chat/completions"
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcp.engine_interface import Alternative, TokenProb
+from lcp.remote.values import record
 from lcp.remote.wire import LARGEST, Broken
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -77,42 +78,38 @@ class ServerEvent:
 
 def read(value: Any) -> ServerEvent:
     """What an event says; nothing where it has another shape."""
-    event = _object(value)
+    event = record(value)
     choices = event.get("choices")
-    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
-    delta = _object(choice.get("delta")) or _object(choice.get("message"))
+    choice = record(choices[0]) if isinstance(choices, list) and choices else {}
+    delta = record(choice.get("delta")) or record(choice.get("message"))
     return ServerEvent(
         next((t for name in THOUGHTS if (t := _text(delta.get(name)))), ""),
         _text(delta.get("content")) or _text(choice.get("text")),
         _text(choice.get("finish_reason")),
         tuple(_probs(choice.get("logprobs"))),
-        _object(event.get("usage")),
-        _object(event.get("timings")),
-        _object(event.get("prompt_progress")),
+        record(event.get("usage")),
+        record(event.get("timings")),
+        record(event.get("prompt_progress")),
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):  # parts
-        return "".join(_text(_object(part).get("text")) for part in value)
+        return "".join(_text(record(part).get("text")) for part in value)
     return value if isinstance(value, str) else ""
 
 
 def _probs(value: Any) -> Iterator[TokenProb]:
     """The probabilities of tokens, where they came."""
-    content = _object(value).get("content")
+    content = record(value).get("content")
     for entry in content if isinstance(content, list) else ():
-        told = _object(entry)
+        told = record(entry)
         others = told.get("top_logprobs")
         yield TokenProb(
             _id(told), _text(told.get("token")), _p(told),
             tuple(
                 Alternative(_id(o), _text(o.get("token")), _p(o), ends=not o.get("token"))
-                for o in map(_object, others if isinstance(others, list) else ())
+                for o in map(record, others if isinstance(others, list) else ())
             ),
         )  # fmt: skip
 
@@ -128,11 +125,6 @@ def _p(told: Mapping[str, Any]) -> float:
 
     value = told.get("logprob")
     return exp(min(0.0, value)) if isinstance(value, int | float) else 0.0
-
-
-def count(value: Any) -> int:
-    """A number of tokens; 0 for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def spelling(rows: list[TokenProb], content: str) -> list[TokenProb]:

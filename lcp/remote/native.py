@@ -11,6 +11,7 @@ from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
 from lcp.remote.body import asking
 from lcp.remote.discovery import ServerFacts
+from lcp.remote.values import is_whole, rows
 from lcp.remote.wire import Stopped, Wire, never
 
 MARK = "lcp-marks-this-place"
@@ -53,8 +54,7 @@ class LlamaServer:
         control tokens."""
         body = {"content": text, "add_special": whole, "parse_special": whole, "with_pieces": True}
         found = self._ask("/tokenize", body, stopped, limit_s=10.0).get("tokens")
-        rows = found if isinstance(found, list) else []
-        return [(row["id"], _spelled(row.get("piece"))) for row in rows if isinstance(row, dict)]
+        return [(t["id"], _spelled(t.get("piece"))) for t in rows(found) if is_whole(t.get("id"))]
 
     def own_system(self, silent: bool) -> str:
         """The system text that the chat template has by itself, with `silent` for an empty one."""
@@ -79,11 +79,11 @@ class LlamaServer:
             with suppress(ServerError):
                 url = f"{self._wire.address.base}/slots"
                 slots = self._wire.ask(url, limit_s=COUNT_S).value
-                rows = [s for s in slots if isinstance(s, dict)] if isinstance(slots, list) else []
-                free = [s for s in rows if not s.get("is_processing")]
+                known = [s for s in rows(slots) if is_whole(s.get("id"))]
+                free = [s for s in known if not s.get("is_processing")]
                 # id_task is that of its last request, if there was one
-                free.sort(key=lambda s: (s.get("id_task", -1) >= 0, -s.get("id", 0)))
-                self._slot = free[0].get("id") if free else None
+                free.sort(key=lambda s: (_ran(s.get("id_task")), -s["id"]))
+                self._slot = free[0]["id"] if free else None
         return self._slot
 
     def read(self, tokens: Sequence[int], stopped: Stopped) -> None:
@@ -94,6 +94,11 @@ class LlamaServer:
                 raise ServerError(f"{self._wire.address.host} does not show its slots.")
             body["id_slot"] = slot
         self._ask("/completion", body, stopped, limit_s=600.0)
+
+
+def _ran(task: Any) -> bool:
+    """Whether a slot had a request, which had this number."""
+    return is_whole(task) and task >= 0
 
 
 def _spelled(piece: Any) -> str:

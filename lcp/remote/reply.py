@@ -12,7 +12,7 @@ from typing import Any
 
 from lcp.answers import repetition
 from lcp.answers.text_decoder import Decoder
-from lcp.answers.thinking_tags import NONE, Tags
+from lcp.answers.thinking_tags import Tags
 from lcp.answers.worker import Emit, WorkerTask
 from lcp.engine_interface import (
     Chunk,
@@ -23,9 +23,10 @@ from lcp.engine_interface import (
     TokenProb,
 )
 from lcp.errors import ServerError
-from lcp.remarks import Remark
+from lcp.remarks import ConnectionLost, Remark
 from lcp.remote.dialects import Complaint, error_in, too_long
-from lcp.remote.events import ServerEvent, count, events, read
+from lcp.remote.events import ServerEvent, events, read
+from lcp.remote.values import count, record
 from lcp.remote.wire import LARGEST, Broken, ServerAnswer
 
 PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
@@ -60,14 +61,15 @@ class Listener:
 
     def __init__(
         self, reply: RemoteReply, request: Request, emit: Emit, *,
-        size: int, expected: int, cached_before: int, tags: Tags, raw: bool, host: str,
+        size: int, told_size: int, expected: int, cached_before: int, tags: Tags, host: str,
     ) -> None:  # fmt: skip
-        """`expected`: about the tokens of the prompt. `cached_before`: those at its beginning that
-        the server has in their place; others that it reuses were moved."""
+        """`told_size`: that of the server's context, 0 if it does not tell. `expected`:
+        about the tokens of the prompt. `cached_before`: those at its beginning that the server has
+        in their place; others that it reuses were moved."""
         self._reply, self._request, self._emit = reply, request, emit
         self._size, self._expected, self._cached_before = size, expected, cached_before
-        self._host = host
-        self._decoder = Decoder(request.stop, "", NONE if raw else tags)
+        self.told_size, self._host = told_size, host
+        self._decoder = Decoder(request.stop, "", tags)
         if request.begun and request.begun.content:
             self._decoder.begin_answer()
         self._pieces: list[str] = []  # the text of each event: a token each, nearly
@@ -87,7 +89,7 @@ class Listener:
     def listen(self, answer: ServerAnswer) -> None:
         """Take the whole answer. Broken, Cut or ServerError if it ends too early."""
         for value in _values(answer):
-            complaint = error_in(value)
+            complaint = error_in(value, answer.hide)
             if complaint.text:
                 raise self._failed(complaint)
             event = read(value)
@@ -135,8 +137,11 @@ class Listener:
         if look and (period := repetition.period(self._pieces)):
             self._reply.remark = repetition.repetition(self._pieces, period)
             self.ended = "loop"
-        most = self._request.max_tokens or self._size
-        if n > most + SLACK:
+        most = self._request.max_tokens or self.told_size
+        if most and n > most + SLACK:
+            self._reply.remark = ConnectionLost(
+                f"lcp closed it, because the answer exceeds the limit of {most:,} tokens"
+            )
             self.ended = "endless"
 
     def _read(self, told: Mapping[str, Any]) -> None:
@@ -186,8 +191,7 @@ class Listener:
         if not self.has_begun and ended != "interrupted":
             self._reading_ended()
         reply, usage = self._reply, self._usage
-        told = usage.get("prompt_tokens_details")
-        cached = told.get("cached_tokens") if isinstance(told, dict) else None
+        cached = record(usage.get("prompt_tokens_details")).get("cached_tokens")
         progress = self._progress
         prompt = count(usage.get("prompt_tokens"))
         kept = count(cached) if cached is not None else progress.kept if progress else 0

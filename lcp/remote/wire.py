@@ -12,17 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from lcp.errors import ServerError
+from lcp.remote.values import count, record
 from lcp.servers.address import ServerAddress
 from lcp.words import short
 
 CONNECT_S, WRITE_S = 10.0, 30.0
 ASK_S = 10.0  # for a short answer: a list of models, a number of tokens
 LARGEST = 32 << 20  # bytes of a short answer, and of one event of a stream
+LEAST = 8  # characters of a word in a header that may be a key
 HOPS = 3  # redirects within the same origin
 _ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
 
@@ -49,7 +50,10 @@ class Wire:
     ) -> None:
         """`headers` are sent with every request, as the key is."""
         self.address = address
-        self._secret = {key, *(headers or {}).values()} - {""}
+        values = [key, *(headers or {}).values()]
+        words = [word for value in values for word in value.split() if len(word) >= LEAST]
+        told = {*values, *words} - {""}  # "Bearer KEY" has the key as a word
+        self._secrets = sorted({*told, *map(_quoted, told)}, key=len, reverse=True)
         self._headers = {"User-Agent": "lcp", "Accept-Encoding": "identity", **(headers or {})}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
@@ -108,14 +112,14 @@ class Wire:
         here, to = urlsplit(url), urlsplit(there)
         if not location or (here.scheme, here.netloc) != (to.scheme, to.netloc):
             raise ServerError(
-                f"{self.address.host} redirects to another server: {short(there, 100)}.",
-                change={"server": f"{to.scheme}://{to.netloc}"},
+                f"{self.address.host} redirects to another server: {short(self.hide(there), 100)}.",
+                change={"server": self.hide(f"{to.scheme}://{to.netloc}")},
             )
         return there
 
     def hide(self, text: str) -> str:
-        """The text without the key: a server may repeat it."""
-        for secret in self._secret:
+        """The text without the key: a server may repeat it. Shorten it only then."""
+        for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
@@ -155,7 +159,30 @@ def _proxy(address: ServerAddress) -> str | None:
     if address.is_near or proxy_bypass(split.hostname or ""):
         return None
     proxies = getproxies()
-    return proxies.get(split.scheme) or proxies.get("all")
+    proxy = proxies.get(split.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in ("http", "https"):  # no sentence shows the value: it may have a password
+        raise ServerError(
+            f"{address.host} must be reached through a {short(scheme, 20)}:// proxy, but lcp "
+            "reaches servers through http:// proxies only. Set no_proxy to the name of the server "
+            f"if it needs none: export no_proxy={split.hostname}"
+        )
+    try:
+        urlsplit(proxy).port  # noqa: B018  # raises ValueError
+    except ValueError:
+        raise ServerError(
+            f"The proxy for {address.host} is not an address. Set {split.scheme}_proxy to "
+            "http://HOST:PORT, or unset it."
+        ) from None
+    return proxy
+
+
+def _quoted(secret: str) -> str:
+    """A secret as an address spells it."""
+    return quote(secret, safe="")
 
 
 class _Request(threading.Thread):
@@ -206,12 +233,11 @@ class Told:
 
     def get(self, name: str) -> Any:
         """A field, if the value is an object."""
-        return self.value.get(name) if isinstance(self.value, dict) else None
+        return record(self.value).get(name)
 
     def number(self, name: str) -> int:
         """A number of this name; 0 if there is none."""
-        value = self.get(name)
-        return value if isinstance(value, int) and value > 0 else 0
+        return count(self.get(name))
 
 
 class ServerAnswer:
@@ -230,6 +256,10 @@ class ServerAnswer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def hide(self, text: str) -> str:
+        """See Wire.hide."""
+        return self._wire.hide(text)
 
     def close(self) -> None:
         """Close the connection."""
@@ -257,7 +287,7 @@ class ServerAnswer:
         size = 0
         while (item := self._item()) is not None:
             if isinstance(item, Exception):
-                raise Broken(self._wire.hide(_reason(item)))
+                raise Broken(_reason(item, self._wire))
             size += len(item)
             if largest and size > largest:
                 raise ServerError(
@@ -283,10 +313,12 @@ class ServerAnswer:
                 return self._request.items.get(timeout=left)
 
     def _unreachable(self, error: Exception) -> ServerError:
+        if isinstance(error, ServerError):
+            return error
         import httpx2
 
         host = self._wire.address.host
-        reason = self._wire.hide(_reason(error))
+        reason = _reason(error, self._wire)
         if isinstance(error, httpx2.ConnectTimeout):
             reason = f"no connection in {CONNECT_S:.0f} s"
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -300,9 +332,9 @@ class ServerAnswer:
         )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, wire: Wire) -> str:
     """What the system says of an error, in a few words."""
-    said = str(error) or type(error).__name__
+    said = wire.hide(str(error) or type(error).__name__)
     number, bracket, text = said.partition("] ")
     return short(text if bracket and number.startswith("[Errno") else said, 200)
 
@@ -316,10 +348,10 @@ def failure(wire: Wire, status: int, headers: Mapping[str, str], data: bytes) ->
         value = json.loads(data)
     except (ValueError, RecursionError):
         value = None
-    complaint = error_in(value)
+    complaint = error_in(value, wire.hide)
     if complaint.too_long:
-        return too_long(host, replace(complaint, text=wire.hide(complaint.text)), status)
-    said = wire.hide(complaint.text)
+        return too_long(host, complaint, status)
+    said = complaint.text
     told = f": {said.rstrip('.')}" if said else f" (HTTP {status})"
     if status in (401, 403):
         return ServerError(

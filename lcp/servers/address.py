@@ -76,7 +76,9 @@ def parse(given: str) -> ServerAddress:
     except ValueError:
         host, port, split = None, None, urlsplit("")
     if not host or split.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", url):
-        raise UsageError(f"{given} is not the address of a server. Give one: http://box:8080")
+        # what precedes an @ may be a password; what follows a question mark, a key
+        shown = re.sub(r"\?.*", "?…", re.sub(r"^(\w+://)?.*@", r"\1…@", given, flags=re.S))
+        raise UsageError(f"{shown} is not the address of a server. Give one: http://box:8080")
     if split.username or split.password or split.query:
         raise UsageError(
             f"The address of {host} contains a user name, password or query. Put the key into "

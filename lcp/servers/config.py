@@ -1,6 +1,7 @@
 """The servers of config.toml: its tables [server.NAME]."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from lcp.errors import SettingsError
 from lcp.servers.address import ServerAddress, parse
 from lcp.settings import near, toml_file
+from lcp.words import short
 
 KEY = "LCP_API_KEY"
 
@@ -44,7 +46,18 @@ def _server(name: str, table: Mapping[str, Any]) -> ServerTable:
     plain = isinstance(headers, dict) and all(isinstance(v, str) for v in headers.values())
     if not plain or not all(isinstance(table.get(n, ""), str) for n in texts):
         raise SettingsError(f"{where}: all values must be texts.")
+    for header, value in headers.items():
+        if not (re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", header, re.ASCII) and _is_plain(value)):
+            raise SettingsError(
+                f"{where}: the header {short(header, 40)} contains characters that no header has, "
+                "for example a line break. Correct it."
+            )
     return ServerTable(name, **table)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a header can have this value."""
+    return text.isascii() and text.isprintable()
 
 
 def table_of(address: ServerAddress, tables: Mapping[str, ServerTable]) -> ServerTable | None:
@@ -63,6 +76,6 @@ def key(table: ServerTable | None) -> str:
             f"[server.{table.name}] takes its key from {variable}, which is not set. "
             f"Set it: export {variable}=…"
         )
-    if not (found.isascii() and found.isprintable()):
+    if not _is_plain(found):
         raise SettingsError(f"{variable} contains characters that no key has. Correct it.")
     return found
