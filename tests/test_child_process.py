@@ -8,6 +8,7 @@ from lcp import child_process
 from lcp.engine_interface import Constraint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [0.001, 60])
 def test_a_child_gets_its_wish_however_late_it_starts(monkeypatch, patience):
     """A child that was waited for in small steps got nothing if it started after the first one."""

@@ -88,6 +88,7 @@ def test_lcp_alone_shows_the_commands(lcp_here):
 WHOLE = "must be a whole number from"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -63,6 +63,7 @@ WORDS = ["def", "class", "<a b='c'>", "#", "//", "1", '"', "'", "@x", "+", "-", 
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(LANGUAGES), st.lists(st.sampled_from(WORDS), max_size=40))
 def test_code_in_any_language(language, words):
@@ -104,6 +105,7 @@ def test_a_bar(done):
     assert not unreadable(paper.written)
 
 
+@pytest.mark.slow
 @in_both("one two three", toolbar=True, size=20)
 def test_the_line_and_what_is_around_it(chat):
     chat.sees("context 0/20")

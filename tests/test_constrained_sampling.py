@@ -195,6 +195,7 @@ def test_where_no_token_fits_the_answer_ends_and_says_so(engine):
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_thinking_that_the_prompt_opened_is_free(engine, seed):
     one = engine(controls=["<think>", "</think>"], template=OPENED)

@@ -298,6 +298,7 @@ def test_a_sliding_window_can_be_cut_deeper_than_it_sees(model):
             assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("short", [0, 1, 2])
 def test_the_edge_of_a_sliding_window_is_exact(model, short):
     """A cut to n tokens needs the window before n; one token less is read again."""

@@ -52,6 +52,7 @@ def writes(tree):
     return False
 
 
+@pytest.mark.slow
 def test_every_file_that_writes_is_known():
     found = {name(path) for path in FILES if writes(ast.parse(path.read_text("utf-8")))}
     assert found == set(WRITERS), found ^ set(WRITERS)

@@ -229,6 +229,7 @@ def test_drafts_that_are_never_right_are_never_evaluated(costs):
     assert memory.evaluated == len(answer) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_drafts_that_are_right_now_and_then_cost_next_to_nothing(costs, share):

@@ -85,6 +85,7 @@ def test_a_reply_ends_when_the_model_says_so(real):
     assert not reply.thinking
 
 
+@pytest.mark.slow
 def test_a_reply_ends_after_the_most_tokens_it_may_have(real):
     reply = ask(real, STORY, max_tokens=5)
     assert (reply.ended, reply.stats.reply_tokens, len(reply.tokens)) == ("length", 5, 5)
@@ -418,6 +419,7 @@ def test_a_process_ends_well_at_any_moment(smollm2, body):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_while_the_model_computes_ends_with_its_error(smollm2):
     done = process(smollm2, "items = iter(reply()); next(items); raise ValueError('mine')")
     assert done.returncode == 1

@@ -133,6 +133,7 @@ def assert_say_the_same(one, other, model, n=4, close=1e-3):
 # it grows
 
 
+@pytest.mark.slow
 @every_kind
 def test_an_answer_goes_on_over_several_growths(model, kind):
     m = model(kind)
@@ -152,6 +153,7 @@ def test_an_answer_goes_on_over_several_growths(model, kind):
             assert np.abs(seen[-1] - other_seen[-1]).max() < 1e-3
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_prompt_gets_the_cells_that_it_needs_at_once(model, kind):
     m = model(kind)
@@ -430,6 +432,7 @@ class Forgetful(Context):
         return State(state.tokens, state.positions, half.from_buffer_copy(state.blob))
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("gives", [0.0, 0.5])
 def test_a_state_that_cannot_be_carried_over_is_read_again(model, kind, gives):

@@ -425,6 +425,7 @@ arrays = st.sampled_from([*_RANGES, STRING]).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(min_size=1).filter(lambda key: key != "general.alignment"),

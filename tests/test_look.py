@@ -398,6 +398,7 @@ def test_longer_than_trained(look, tiny, command):
     assert "64" in look(command, short, "x" * 100, code=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, code, said",
     [
@@ -429,6 +430,7 @@ def test_one_token_is_too_little(look, tiny):
     assert look("next", path, "a")["steps"]
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_looked_at(look, tiny):
     assert "recurrent" in look("swap", tiny("recurrent"), "abc", "abd", code=1)
     assert "heads" in look("layers", tiny("recurrent"), "abc", "--heads", code=1)
@@ -597,6 +599,7 @@ def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path
     assert np.abs(logits - right["logits"]).max() < 5e-3 * np.abs(right["logits"]).max()
 
 
+@pytest.mark.slow
 def test_the_last_layer_of_the_real_model_says_what_it_says(smollm2, lab):
     one = lab(path=smollm2, kv_type="f16")
     found = layers(one, one.model.tokenize(FRANCE), tell=silent)

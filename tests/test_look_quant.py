@@ -122,6 +122,7 @@ def test_errors_of_groups_of_weights(tiny):
     assert sum(g.weights for g in found) == sum(t.elements for t in a.tensors.values())
 
 
+@pytest.mark.slow
 def test_the_command_quant(look, shown, tiny):
     a, b = tiny(), tiny(quant="Q4_0")
     found = look("quant", a, b, "-n", 6)
@@ -134,6 +135,7 @@ def test_the_command_quant(look, shown, tiny):
     assert "no difference" in " ".join(shown("quant", a, a, "-n", 4).split())
 
 
+@pytest.mark.slow
 def test_a_model_alone_and_another_kv_cache(look, shown, tiny):
     path = tiny(head=32)
     assert look("quant", path, "-n", 2)["other"] is None
@@ -142,6 +144,7 @@ def test_a_model_alone_and_another_kv_cache(look, shown, tiny):
     assert 0 < q8 < q4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, code, said",
     [(["A", "A", "A"], 2, "two"), (["A", "A", "--kv", "q8_0"], 2, "--kv"),
@@ -171,6 +174,7 @@ def test_with_and_without_the_cache_it_is_the_same_answer(lab, tiny):
     assert found.cached == sorted(found.cached) and found.again == sorted(found.again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent", "hybrid", "mla"])
 def test_the_command_cache(look, shown, tiny, kind):
     path = tiny(kind, kv_heads=2) if kind == "dense" else tiny(kind)

@@ -76,6 +76,7 @@ def test_merges_by_score_are_those_of_llamacpp(tiny):
 # look tokens
 
 
+@pytest.mark.slow
 def test_the_bytes_of_the_tokens_are_the_text(look, smollm2):
     found = look("tokens", smollm2, STORY)
     assert b"".join(bytes.fromhex(t["bytes"]) for t in found["tokens"]).decode() == STORY
@@ -85,12 +86,14 @@ def test_the_bytes_of_the_tokens_are_the_text(look, smollm2):
     assert not any(t["special"] for t in found["tokens"])
 
 
+@pytest.mark.slow
 def test_the_template_adds_structure(look, smollm2):
     found = look("tokens", smollm2, "Hi", "--chat")
     special = {t["text"] for t in found["tokens"] if t["special"]}
     assert special == {"<|im_start|>", "<|im_end|>"}
 
 
+@pytest.mark.slow
 def test_merges_are_shown(look, lcp_main, capsys, smollm2):
     found = look("tokens", smollm2, " believe", "--merges")
     assert found["tokens"][0]["merges"][-1]["parts"] == [" believe"]
@@ -100,6 +103,7 @@ def test_merges_are_shown(look, lcp_main, capsys, smollm2):
     assert "merge" in out and max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_a_file_longer_than_the_model_was_trained_for_is_counted(look, tiny, tmp_path):
     file = tmp_path / "long.txt"
     file.write_text("word " * 500)
@@ -113,6 +117,7 @@ def test_a_file_longer_than_the_model_was_trained_for_is_counted(look, tiny, tmp
 # look words
 
 
+@pytest.mark.slow
 def test_cosines_are_those_of_the_table_without_what_all_rows_share(look, tiny):
     path = tiny(quant="Q8_0", words=["ca", "cat", "do", "dog"])
     raw = next(t for t in gguf.GGUFReader(path).tensors if t.name == "token_embd.weight")
@@ -141,6 +146,7 @@ def test_rows_of_weights(tiny, quant):
         assert np.array_equal(weights.rows(tensor.name, 1, 3), right[1:3])
 
 
+@pytest.mark.slow
 def test_words_that_cannot_be_compared(look, tiny):
     assert "word" in look("words", tiny(), code=2)
     assert "several" in look("words", tiny(), "xyzzy", code=2)
@@ -148,6 +154,7 @@ def test_words_that_cannot_be_compared(look, tiny):
     assert "12" in look("words", tiny(), *"abcdefghijklm", code=2)
 
 
+@pytest.mark.slow
 def test_the_usual_words_are_near(look, smollm2):
     found = look("words", smollm2, " Paris", " London", " banana", "--top", 4)
     (_, london, banana), *_ = found["matrix"]

@@ -176,6 +176,7 @@ def unspeakable(real):
     return {byte for byte in range(256) if bytes([byte]) not in pieces}
 
 
+@pytest.mark.slow
 @given(texts)
 @settings(max_examples=200, deadline=None)
 def test_text_comes_back_from_tokens_of_the_real_model(real, unspeakable, text):

@@ -118,6 +118,7 @@ def test_looking_changes_nothing(observer, kind):
     assert np.array_equal(one.decode(tokens, {"l_out-0": lambda x: x})[0], right)
 
 
+@pytest.mark.slow
 def test_a_long_text_is_read_in_pieces(observer):
     one = observer(size=1024)
     tokens = tokens_of(one, TEXT * 15)

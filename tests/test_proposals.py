@@ -103,6 +103,7 @@ def token_by_token(engine, form, sampling, most=300):
 # certain tokens
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("sampling", [Sampling(0), Sampling(2.0, seed=3, repeat_penalty=1.3)])
 def test_keys_are_read_in_batches_and_the_answer_stays(engine, kind, sampling):
@@ -172,6 +173,7 @@ def test_an_expression_has_certain_tokens_too(engine):
     assert_differs_by_batches_only(one.model, prompt(one), reply.sampled, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent"])
 @pytest.mark.parametrize("most", [1, 2, 5, 20, 21, 22])
 def test_the_most_tokens_may_be_reached_within_certain_text(engine, kind, most):
@@ -245,6 +247,7 @@ def both(engine, messages=STORY, sampling=None, **request):
     )
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("loops", [True, False])
 @pytest.mark.parametrize("sampling", [Sampling(0), Sampling(0, **PARROT), None])
@@ -258,6 +261,7 @@ def test_an_answer_with_drafts_is_the_one_without(engine, kind, sampling, loops)
         assert drafted.tokens == plain.tokens
 
 
+@pytest.mark.slow
 @every_kind
 def test_drafts_only_where_the_memory_takes_them_back(engine, kind):
     one = engine(kind)
@@ -344,6 +348,7 @@ def real(smollm2):
         yield one
 
 
+@pytest.mark.slow
 def test_a_copy_is_drafted(real):
     messages = [PromptMessage("user", COPY)]
     drafted, plain = both(real, messages, Sampling(0), max_tokens=60)
@@ -354,6 +359,7 @@ def test_a_copy_is_drafted(real):
     assert drafted.stats.accepted > drafted.stats.drafted / 2
 
 
+@pytest.mark.slow
 def test_a_real_object_has_its_keys(real):
     reply = ask(real, sampling=Sampling(0), constraint=schema())
     assert list(json.loads(reply.text)) == KEYS

@@ -281,6 +281,7 @@ def test_progress_of_reading_is_told(start):
     assert seen[-1].kept + seen[-1].total == reply.stats.prompt_tokens
 
 
+@pytest.mark.slow
 def test_one_of_several_slots_is_kept(smollm2, start):
     with llama_server(smollm2, n_ctx=512, n_parallel=2, kv_unified=False) as address:
         chat, other = start(address), start(address)

@@ -77,6 +77,7 @@ def answers(chat):
     return [event for event in events if event["type"] == "answer"]
 
 
+@pytest.mark.slow
 def test_the_same_tokens_come_also_behind_a_slide(chat, lcp_main, capsys):
     one = chat()
     for word in ("sea", "salt", "fog"):

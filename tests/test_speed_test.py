@@ -195,6 +195,7 @@ def test_a_step_that_was_stopped_frees_what_it_made():
     assert freed == [5, 6]
 
 
+@pytest.mark.slow
 def test_the_next_start_uses_it_and_a_flag_wins(tiny, tmp_path):
     path = tiny("dense")
 
@@ -281,6 +282,7 @@ def test_lcp_doctor_says_what_is_fastest(tiny, tmp_path):
     assert "(25 ms a token with it, 50 ms without)" in finding.value
 
 
+@pytest.mark.slow
 def test_lcp_bench_measures_now(home, tiny, lcp_main, capsys):
     assert lcp_main("bench", str(tiny("dense")), "--json") == 0
     found = json.loads(capsys.readouterr().out)

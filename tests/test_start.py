@@ -53,12 +53,14 @@ def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):
     assert not [m for m in modules if m.split(".")[0] in ("llama_cpp", "prompt_toolkit", "jinja2")]
 
 
+@pytest.mark.slow
 def test_a_chat_does_without_numpy(home, tiny):
     modules = imported_by("chat", "-m", str(tiny()), "-p", "Hello", "-n", "1", home=home)
     assert "lcp.engine.answering" in modules
     assert not [m for m in modules if m.split(".")[0] == "numpy"]
 
 
+@pytest.mark.slow
 def test_one_answer_imports_nothing_that_it_does_not_need(home, tiny):
     """typer would import pydantic for the value of an option; it takes 0.1 s."""
     modules = imported_by(

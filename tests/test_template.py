@@ -501,6 +501,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", TOO_LONG.values(), ids=TOO_LONG)
 def test_a_template_without_end_is_stopped(source):
     begun = time.monotonic()
@@ -521,6 +522,7 @@ def test_a_template_finds_no_way_out(source):
     assert "does not work" in refusal(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)
 def test_a_broken_template_is_one_sentence(source):
     refusal(source)

@@ -308,6 +308,7 @@ def test_escape_and_enter_send_with_vi_keys(chat):
     assert asked(chat) == ["one\ntwo"]
 
 
+@pytest.mark.slow
 @in_both("Sent.", **VI, **EDITOR)
 def test_v_opens_the_editor_with_vi_keys(chat):
     has_editor(chat, "printf ', edited' >> \"$1\"")

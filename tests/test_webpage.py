@@ -127,6 +127,7 @@ def test_only_addresses_of_the_web_and_mail_are_links(markdown, html):
     assert "<img" not in found
 
 
+@pytest.mark.slow
 def test_marks_deep_inside_each_other_do_not_fall_over():
     for deep in ("*a " * 3000, "> " * 3000 + "a", "- " * 3000 + "a", "[" * 3000, "`" * 3000):
         Page(fragment(deep))
