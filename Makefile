@@ -18,7 +18,7 @@ chat: export ASK := $(value ASK)
 test: $(READY)  ## the whole suite, on all cores
 	$(BIN)/pytest --numprocesses auto
 
-fast: $(READY)  ## the suite without what takes a second or more: a minute on two cores
+fast: $(READY)  ## the tests that take less than a quarter of a second: a minute on two cores
 	$(BIN)/pytest -m "not slow" --numprocesses auto
 
 lint: $(READY)

@@ -95,6 +95,7 @@ def test_a_tilde_is_the_home_folder(folder, monkeypatch):
     assert list(paths("~/no", folder)) == ["~/notes.txt"]
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text("`\n a", max_size=60))
 def test_no_text_gets_out_of_its_fence(tmp_path, text):

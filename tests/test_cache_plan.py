@@ -10,12 +10,14 @@ tokens = st.lists(st.integers(0, 2), max_size=12)  # few different ones: many co
 wanted = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(tokens, wanted)
 def test_the_plan_reproduces_what_is_wanted(held, wanted):
     steps = plan(held, wanted)
     assert held[: steps.keep] + wanted[len(wanted) - steps.read :] == wanted
 
 
+@pytest.mark.slow
 @given(tokens, wanted)
 def test_at_least_one_token_is_read_for_its_logits(held, wanted):
     steps = plan(held, wanted)
@@ -23,6 +25,7 @@ def test_at_least_one_token_is_read_for_its_logits(held, wanted):
     assert steps.keep + steps.read == len(wanted)
 
 
+@pytest.mark.slow
 @given(tokens, wanted)
 def test_nothing_is_read_that_could_be_kept(held, wanted):
     keep = plan(held, wanted).keep
@@ -41,6 +44,7 @@ def test_a_prompt_has_at_least_one_token():
         plan([1], [])
 
 
+@pytest.mark.slow
 @given(tokens, tokens)
 def test_the_common_prefix_is_the_longest(a, b):
     n = common_prefix(a, b)
@@ -48,6 +52,7 @@ def test_the_common_prefix_is_the_longest(a, b):
     assert n in (len(a), len(b)) or a[n] != b[n]
 
 
+@pytest.mark.slow
 @given(tokens)
 def test_a_prefix_does_not_depend_on_the_kind_of_sequence(a):
     assert common_prefix(a, tuple(a)) == len(a)

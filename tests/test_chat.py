@@ -84,6 +84,7 @@ def test_ctrl_c_in_the_middle_of_an_answer_keeps_the_chat_and_what_was_said(chat
     assert (answer["text"], answer["ended"]) == ("Once upon a time", "interrupted")
 
 
+@pytest.mark.slow
 @in_both(Said(reading=True, forever=True), "Here again.")
 def test_ctrl_c_while_the_prompt_is_read_keeps_the_chat(chat):
     chat.type("word " * 100 + ENTER)
@@ -97,6 +98,7 @@ def test_ctrl_c_while_the_prompt_is_read_keeps_the_chat(chat):
     assert said(chat) == ["", "Here again."]
 
 
+@pytest.mark.slow
 @in_both(ENDLESS, "You typed ahead.")
 def test_what_is_typed_during_an_answer_stands_in_the_next_line(chat):
     chat.type("A story." + ENTER)
@@ -142,6 +144,7 @@ def test_pasted_lines_are_not_sent(chat):
     assert said(chat, "user") == ["def f():\n    return 1\nWhat is this?"]
 
 
+@pytest.mark.slow
 @in_both("One.", "Two.", "Three.", "Four.")
 def test_ctrl_c_instead_of_an_edited_question_leaves_the_conversation_as_it_was(chat):
     chat.type("First?" + ENTER)
@@ -216,6 +219,7 @@ def test_think_show_opens_what_was_folded_and_folds_no_more(chat):
     chat.sees("> 3 * 3?\nThree times three.\n\nNine.")
 
 
+@pytest.mark.slow
 @in_both("Short enough.", size=64)
 def test_a_question_that_is_too_long_is_offered_again(chat):
     chat.type("word " * 60 + ENTER)

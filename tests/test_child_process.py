@@ -17,6 +17,7 @@ def test_a_child_gets_its_wish_however_late_it_starts(monkeypatch, patience):
     assert child_process.run("constraint", wish, timeout=30).answers
 
 
+@pytest.mark.slow
 def test_waiting_is_called_meanwhile(monkeypatch):
     monkeypatch.setattr(child_process, "_PATIENCE", 0.001)
     seen = []

@@ -181,6 +181,7 @@ def test_names_of_files_cannot_act_on_the_terminal(chat):
     assert "<202E>txt.exe" in chat.screen()
 
 
+@pytest.mark.slow
 @in_both()
 def test_a_system_text_cannot_act_on_the_terminal(chat):
     pasted = re.sub("[\ud83d\x1b\r\n]", "", EVERYTHING)

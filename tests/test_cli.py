@@ -122,6 +122,7 @@ def test_what_cannot_be_is_one_line_on_stderr(lcp_here, words, code, sentence):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "what"),
     [

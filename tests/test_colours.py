@@ -71,6 +71,7 @@ def test_code_in_any_language(language, words):
     assert not unreadable("".join(rows))
 
 
+@pytest.mark.slow
 def test_what_lcp_says_itself():
     glass = Glass(80, 50)
     paper = Paper(glass)

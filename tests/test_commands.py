@@ -72,6 +72,7 @@ def test_help_says_more_of_every_command(chat):
         assert "See also: /" in text
 
 
+@pytest.mark.slow
 def test_only_exit_ends_the_chat(chat):
     chat.ask("Hi.")
     for command in command_table.TABLE:

@@ -130,6 +130,7 @@ def test_a_random_model_says_what_a_regular_expression_matches(engine, language,
     assert re.fullmatch(pattern, reply.text), reply.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "answers"),
     [
@@ -313,6 +314,7 @@ def test_a_tag_in_the_answer_is_the_answer(scripted):
     assert scripted("yes", "</s>", grammar='root ::= "<think>"? "yes"') == ("", "yes")
 
 
+@pytest.mark.slow
 def test_an_answer_goes_on_in_its_grammar_when_the_window_slides(tiny):
     with LlamaEngine(tiny(), Settings(ctx_size=256), now=NOW) as one:
         one.load().result()

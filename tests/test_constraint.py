@@ -57,6 +57,7 @@ def test_a_form_that_no_answer_has_is_refused_in_a_sentence(name):
     assert "\n" not in sentence
 
 
+@pytest.mark.slow
 def test_a_form_that_answers_can_have():
     assert check(Constraint("grammar", 'root ::= "a" <think> [<{3,2}] # {5,0} <x>', "it")) == []
     assert check(Constraint("schema", '{"type": "string", "pattern": "^é$"}', "it")) == []

@@ -274,6 +274,7 @@ def test_the_last_turns_can_all_be_gone_back_to(model, kind):
             assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
 def test_a_snapshot_of_what_was_cut_away_is_not_gone_back_to(model, kind):
     m = model(kind)
@@ -287,6 +288,7 @@ def test_a_snapshot_of_what_was_cut_away_is_not_gone_back_to(model, kind):
         assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
+@pytest.mark.slow
 def test_a_sliding_window_can_be_cut_deeper_than_it_sees(model):
     m = model("swa")
     for boundary, kept in ((900, 900), (None, 0)):
@@ -343,6 +345,7 @@ def test_a_quantised_cache_is_reused_exactly_too(model, kv_type):
 # interrupts
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_feed_that_is_stopped_before_it_began_reads_nothing(model, kind):
     m, stop = model(kind), StopByte()
@@ -592,6 +595,7 @@ def test_a_cache_type_the_model_cannot_use_is_one_sentence(model, options):
     assert "\n" not in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa"])
 def test_a_context_larger_than_memory_is_one_sentence(tiny, kind):
     code = (

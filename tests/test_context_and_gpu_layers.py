@@ -76,6 +76,7 @@ def memories(draw):
     return MemoryNeeds("exact", cpu.weights, draw(sizes), gpu.weights, (row,), {})
 
 
+@pytest.mark.slow
 @given(memories(), *[sizes] * 6, st.booleans())
 def test_more_memory_is_never_worse(memory, free, more, card, larger, room, wider, shared):
     small = Machine(free, free, (Gpu(IMAGINED, card, card, shared),), room)
@@ -295,6 +296,7 @@ def test_layers_that_were_asked_for_are_not_changed():
     assert pick(Model(card=True), machine, 8192, n_gpu_layers=0).notices == ()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 16 << 10), st.integers(1, 8 << 10))
 def test_the_gpu_is_filled_and_not_more(card_mib, weights_mib):
     model = Model(weights=weights_mib * MIB, card=True)

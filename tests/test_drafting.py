@@ -43,6 +43,7 @@ def test_a_text_that_repeats_one_token():
     assert drafted(*[5] * 9) == [5]
 
 
+@pytest.mark.slow
 @given(st.lists(TOKENS, max_size=80))
 def test_a_draft_is_what_followed_an_equal_end(tokens):
     found = drafted(*tokens)
@@ -171,6 +172,7 @@ texts = st.lists(
 ).map(lambda parts: [token for part in parts for token in part])
 
 
+@pytest.mark.slow
 @given(texts, texts, st.sampled_from([GPU, F16, Q4_1, LINEAR]), st.sets(st.integers(0, 99)))
 def test_each_token_is_chosen_with_the_logits_of_all_before_it(prompt, answer, costs, certain):
     one, _ = write(prompt, answer, costs, certain)
@@ -180,6 +182,7 @@ def test_each_token_is_chosen_with_the_logits_of_all_before_it(prompt, answer, c
     assert read_plainly.evaluated == len(answer) - 1
 
 
+@pytest.mark.slow
 @given(texts, texts, st.sets(st.integers(0, 99)))
 def test_certain_tokens_are_read_once_and_in_fewer_batches(prompt, answer, certain):
     _, memory = write(prompt, answer, {f"s{n}": 1.0 for n in SIZES}, certain, drafts=False)
@@ -208,6 +211,7 @@ def test_a_copy_with_small_changes_too():
     assert memory.now < len(COPIED) / 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_text_that_copies_nothing_is_read_token_by_token(costs, seed):

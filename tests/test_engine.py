@@ -91,6 +91,7 @@ def test_a_reply_ends_after_the_most_tokens_it_may_have(real):
     assert (reply.ended, reply.stats.reply_tokens, len(reply.tokens)) == ("length", 5, 5)
 
 
+@pytest.mark.slow
 def test_a_reply_ends_before_a_stop_string(real):
     reply = ask(real, JAPAN, stop=["nothing", "capital"])
     assert (reply.ended, reply.text) == ("stop", "The ")
@@ -108,6 +109,7 @@ def test_a_reply_that_is_stopped_keeps_what_was_said(real):
     assert 0 < reply.stats.reply_tokens < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reply_can_be_stopped_on_any_model(engine, kind):
     # A context of 1,024 tokens is full in 0.1 s: a busy machine may let the stop wait that long.
@@ -174,6 +176,7 @@ def test_the_next_turn_reads_only_what_is_new(real):
     assert second.stats.read == second.stats.prompt_tokens - second.stats.reused < 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_random_answer_is_not_read_again_on_any_model(engine, kind):
     one = engine(kind)

@@ -246,6 +246,7 @@ def test_any_number_of_layers_is_survived(count):
     of(described("qwen35", block_count=count, full_attention_interval=0))
 
 
+@pytest.mark.slow
 def test_numbers_of_any_size_are_survived(tiny):
     """Facts are told of every header that can be read."""
     told = 0

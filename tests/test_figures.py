@@ -51,6 +51,7 @@ def figure(chat):
     return used, size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["slide", "truncate", "stop"])
 def test_an_answer_that_fills_the_context_is_never_more_than_all_of_it(begin, policy):
     """The end of its turn, and what asks for the next one, have no cells there."""

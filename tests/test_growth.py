@@ -167,6 +167,7 @@ def test_a_prompt_gets_the_cells_that_it_needs_at_once(model, kind):
             assert_say_the_same(one, other, m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
 def test_the_snapshots_survive_a_growth(model, kind):
     m = model(kind)
@@ -236,6 +237,7 @@ def test_whatever_happens_a_grown_context_says_what_a_large_one_says(model, kind
     check_steps(model(kind), steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "mrope", "mla", "moe", "hybrid"])
 def test_after_a_slide_it_grows(model, kind):
     m = model(kind)
@@ -252,6 +254,7 @@ def test_after_a_slide_it_grows(model, kind):
         assert_say_the_same(one, other, m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
 def test_a_quantised_cache_grows(model, kv_type):
     m = model("dense", head=32)
@@ -299,6 +302,7 @@ def test_a_model_with_two_sets_of_rope_factors_begins_beyond_the_border(tmp_path
 # it is stopped
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_stop_during_a_growth_leaves_a_valid_context(model, memory, kind):
     m, stop = model(kind), StopByte()
@@ -385,6 +389,7 @@ def test_where_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
         assert cells(one) == SMALL
 
 
+@pytest.mark.slow
 @every_kind
 def test_if_llama_cpp_refuses_the_old_size_is_made_again(model, memory, kind):
     m, memory.free = model(kind), 1 << 40
@@ -450,6 +455,7 @@ def test_a_state_that_cannot_be_carried_over_is_read_again(model, kind, gives):
 # saved caches
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize(("size", "other_size"), [(768, SIZE), (SIZE, 768)])
 def test_a_saved_cache_does_not_depend_on_the_size(model, kind, tmp_path, size, other_size):

@@ -209,6 +209,7 @@ MALFORMED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "fact"), MALFORMED.values(), ids=MALFORMED)
 def test_the_error_of_a_malformed_file_names_the_fault(data, fact):
     assert cheaply(data) is None
@@ -217,6 +218,7 @@ def test_the_error_of_a_malformed_file_names_the_fault(data, fact):
     assert fact in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [case[0] for case in MALFORMED.values()], ids=MALFORMED)
 def test_it_is_refused_as_well_where_nobody_knows_the_size_of_the_file(data):
     assert cheaply(data, size=False) is None
@@ -326,6 +328,7 @@ def test_the_raw_pairs_are_those_without_vocabulary_and_parts():
     assert header.infos == b"".join(ggufs.laid_out([("a", (32,), 0), ("b", (32, 2), 0)])[0])
 
 
+@pytest.mark.slow
 def test_pairs_and_infos_make_a_header_again():
     pairs = [ARCH, pair("general.tags", ARRAY, (STRING, ["x"] * 300_000)), pair("n", U32, 2)]
     first = header_of(gguf([*pairs, pair("tokenizer.ggml.model", STRING, "x" * 2_000_000)]))
@@ -366,6 +369,7 @@ def test_a_large_vocabulary_is_walked_over_and_never_built():
     assert time.perf_counter() - begin < 3  # some 0.1 s on an idle machine
 
 
+@pytest.mark.slow
 def test_few_and_growing_reads():
     data = vocabulary(128_000, 280_000)
     read = reader(data)
@@ -386,6 +390,7 @@ def test_what_is_only_skipped_is_not_read():
     assert sum(min(n, len(data) - offset) for offset, n in read.calls) < 4 << 20
 
 
+@pytest.mark.slow
 def test_a_header_has_a_limit():
     data = vocabulary(128_000, 280_000)
     with pytest.raises(GgufError, match=r"1\.05 MB"):

@@ -30,6 +30,7 @@ OWN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_help_shows_no_python_and_fits(path, lcp_main, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
@@ -55,6 +56,7 @@ def test_help_begins_with_a_verb_or_a_noun(path):
 SETTINGS = [p for at, p in OWN if at == ("chat",) and p.name in OPTIONS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", SETTINGS, ids=lambda option: option.name)
 def test_help_and_error_name_the_same_choices(option, lcp_main, capsys):
     rule = OPTIONS[option.name].metadata

@@ -117,6 +117,7 @@ def test_a_name_is_read_back_as_it_is_written(name):
     assert parse(str(name)) == name
 
 
+@pytest.mark.slow
 @given(WORD, WORD, st.sampled_from(FORMS))
 def test_every_spelled_form_of_a_repository_is_one_name(owner, repo, form):
     spelled = form.format(f"{owner}/{repo}")
@@ -124,6 +125,7 @@ def test_every_spelled_form_of_a_repository_is_one_name(owner, repo, form):
     assert parse(spelled) == Name(f"{owner}/{repo}")
 
 
+@pytest.mark.slow
 @given(WORD, WORD, st.sampled_from(["Q4_K_M", "q4_k_m", "Q4_k_M"]), st.sampled_from(FORMS[:4]))
 def test_a_quant_is_the_same_in_any_letter_case(owner, repo, quant, form):
     spelled = f"{form.format(f'{owner}/{repo}').rstrip('/')}:{quant}"
@@ -139,6 +141,7 @@ def test_any_text_is_a_name_or_a_usage_error(text):
 # what a repository holds
 
 
+@pytest.mark.slow
 def test_a_repository_has_sizes_and_hashes_from_its_tree(server):
     found = hub.look_up(Name("owner/model"))
     assert (found.commit, found.revision) == (server.repos["owner/model"].commit, "main")

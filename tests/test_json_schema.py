@@ -194,6 +194,7 @@ def test_an_answer_is_what_its_schema_allows(engine, schema, seed):
     assert told or allows(schema, json.loads(reply.text)), reply.text
 
 
+@pytest.mark.slow
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -314,6 +315,7 @@ def test_a_constant_is_said_as_it_is(engine, value):
 # how answers end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_an_answer_ends_when_it_is_whole(engine, seed):
     reply = answer(engine, PERSON, seed)
@@ -347,6 +349,7 @@ def test_stop_strings_count_in_json_too(engine):
     assert (reply.ended, reply.text) == ("stop", '"a')
 
 
+@pytest.mark.slow
 def test_a_token_of_several_characters(tiny):
     words = ['{"', '":', '", "', '"}', "yes", 'no"', "name", "<tool>"]
     schema = {"type": "object", "properties": {"name": {"enum": ["yes", "no"]}}}
@@ -359,6 +362,7 @@ def test_a_token_of_several_characters(tiny):
     assert {json.loads(text)["name"] for text in said} <= {"yes", "no"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swa", "recurrent", "hybrid"])
 def test_on_other_models_too(tiny, kind):
     with LlamaEngine(tiny(kind), Settings(ctx_size=1024), now=datetime.now()) as one:

@@ -48,6 +48,7 @@ def press(tmp_path):
     return press
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -156,6 +157,7 @@ def test_what_was_typed_is_recalled_the_next_time(press):
     assert press(UP + UP + UP + "\r") == "first"
 
 
+@pytest.mark.slow
 def test_only_the_owner_reads_the_history(press, tmp_path):
     press("a secret\r")
     path = tmp_path / "data" / "history.jsonl"

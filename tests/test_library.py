@@ -33,6 +33,7 @@ def bare(monkeypatch):
 MODEL, QUESTION, NEARLY = "model", "question", "nearly"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "stands_for"),
     [

@@ -94,6 +94,7 @@ def test_what_llama_cpp_says_while_a_model_loads_is_kept_and_not_printed(tiny, c
 # starting
 
 
+@pytest.mark.slow
 def test_the_environment_is_prepared_but_what_is_set_wins():
     code = (
         "import os\nfrom lcp.engine.llama_library import library\nlibrary()\n"
@@ -104,6 +105,7 @@ def test_the_environment_is_prepared_but_what_is_set_wins():
     assert python(code, GOMP_SPINCOUNT="7").stdout == "7 1\n"
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_by_an_import():
     code = "import sys\nimport lcp.engine.engine\nprint('llama_cpp' in sys.modules)"
     assert python(code).stdout == "False\n"
@@ -286,6 +288,7 @@ def refusal():
     return sentence
 
 
+@pytest.mark.slow
 def test_the_child_computes_and_answers_in_one_line(broken):
     answer = cpu_check.run()
     facts = json.loads(answer)
@@ -294,6 +297,7 @@ def test_the_child_computes_and_answers_in_one_line(broken):
     assert facts["gpu"] is supports_gpu()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signal, reason",
     [
@@ -349,6 +353,7 @@ def test_a_good_answer_is_asked_for_once(broken, tmp_path):
     assert list(cache.iterdir()) == [remembered]
 
 
+@pytest.mark.slow
 def test_a_bad_answer_is_asked_for_again(broken, tmp_path):
     broken("raise ImportError('no')")
     for _ in range(2):
@@ -357,11 +362,13 @@ def test_a_bad_answer_is_asked_for_again(broken, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_does_no_harm(broken, tmp_path):
     (tmp_path / "file").write_text("")
     cpu_check.check_once(tmp_path / "file" / "cache")
 
 
+@pytest.mark.slow
 def test_other_buffers_are_probed_apart(broken, tmp_path, monkeypatch):
     cpu_check.check_once(tmp_path)
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")

@@ -34,6 +34,7 @@ def test_what_is_long_is_folded(text, placeholder):
     assert LongPastes().fold(text) == (placeholder or text)
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.text("[paste 1:\n]lines", max_size=20), st.just(LONG))))
 def test_a_line_stands_for_what_was_typed_and_pasted(parts):
     pastes = LongPastes()
@@ -41,6 +42,7 @@ def test_a_line_stands_for_what_was_typed_and_pasted(parts):
     assert pastes.unfold(line) == "".join(parts)
 
 
+@pytest.mark.slow
 @given(st.text(), st.text(), st.text(max_size=10))
 def test_what_was_unfolded_folds_again(before, after, change):
     pastes = LongPastes()

@@ -99,6 +99,7 @@ def tokens_of(one, text=TEXT):
 # look layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_layer_says_what_the_model_says(lab, kind):
     """Bit for bit: what is written into the last layer goes through llama.cpp's own matrices."""
@@ -108,6 +109,7 @@ def test_the_last_layer_says_what_the_model_says(lab, kind):
     assert found.error < 0.05 * np.abs(found.true).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_parts_add_up_to_the_logits(lab, kind):
     one = lab(kind)
@@ -125,6 +127,7 @@ def test_the_heads_add_up_to_the_attention(lab):
         assert np.allclose(heads, whole, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_layers(look, shown, tiny, tmp_path):
     found = look("layers", tiny(), TEXT, "--heads")
     assert [row["layer"] for row in found["layers"]] == [0, 1]
@@ -151,6 +154,7 @@ def test_free_memory_is_read_once_the_weights_are_in_it(look, tiny, monkeypatch)
 # look swap
 
 
+@pytest.mark.slow
 def test_swapped_states_give_the_logits_of_another_program(lab):
     one = lab()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
@@ -171,6 +175,7 @@ def test_swapped_states_give_the_logits_of_another_program(lab):
     assert found.p_a[0] == pytest.approx(softmax(of_a["logits"][-1])[x], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "mrope", "mla", "moe"])
 def test_the_last_state_of_a_is_all_of_its_answer(lab, kind):
     one = lab(kind, quant="Q8_0")
@@ -319,6 +324,7 @@ def test_the_command_next(look, shown, tiny):
 # look without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent", "hybrid"])
 def test_it_is_the_log_probability_after_the_prompt_without_a_span(lab, tiny, kind):
     one = lab(kind)
@@ -372,6 +378,7 @@ def test_sentences():
     assert len(sentences(many)) <= 40 and "".join(sentences(many)) == many
 
 
+@pytest.mark.slow
 def test_the_command_without(look, shown, tiny):
     found = look("without", tiny(), "A cat sat. A dog ran. Who ran?", "-n", 5)
     assert [span["text"] for span in found["spans"]] == ["A cat sat. ", "A dog ran. ", "Who ran?"]
@@ -392,6 +399,7 @@ def test_a_text_is_needed(look, tiny, command):
     assert "text" in look(command, *words, code=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["next", "layers"])
 def test_longer_than_trained(look, tiny, command):
     short = tiny(facts={"llama.context_length": 64})
@@ -422,6 +430,7 @@ def test_a_model_that_does_not_write(look, tiny):
     assert "embedding model" in look("next", path, "abc", code=1)
 
 
+@pytest.mark.slow
 def test_one_token_is_too_little(look, tiny):
     path = tiny(add_bos=False)
     assert "1 token" in look("attention", path, "a", code=2)
@@ -533,6 +542,7 @@ def test_what_a_head_reads_and_carries(lab, place):
             assert link.strength == pytest.approx(weighted[-1, link.source] / state, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command_attention(look, shown, tiny):
     found = look("attention", tiny(), TEXT)
     assert found["links"][0]["strength"] >= found["links"][-1]["strength"]
@@ -545,6 +555,7 @@ def test_the_command_attention(look, shown, tiny):
     assert swa["links"][0]["carried"] is None  # a norm follows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, code, said",
     [
@@ -562,6 +573,7 @@ def test_heads_and_layers_that_do_not_exist(look, tiny, words, code, said):
     assert said in look(words[0], tiny(), *words[1:], code=code)
 
 
+@pytest.mark.slow
 def test_models_without_heads(look, tiny):
     assert "no attention" in look("heads", tiny("recurrent"), code=1)
     assert "no attention" in look("attention", tiny("recurrent"), TEXT, code=1)

@@ -189,5 +189,6 @@ def test_the_command_cache(look, shown, tiny, kind):
     assert ("recurrent" in out) == (kind == "recurrent")
 
 
+@pytest.mark.slow
 def test_too_long_without_a_cache(look, tiny):
     assert "1,024" in look("cache", tiny(), "-n", 5000, code=2)

@@ -135,6 +135,7 @@ def test_cosines_are_those_of_the_table_without_what_all_rows_share(look, tiny):
         assert [near["id"] for near in word["nearest"]] == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", [None, "Q8_0", "Q4_0"])
 def test_rows_of_weights(tiny, quant):
     path = tiny(quant=quant)

@@ -119,6 +119,7 @@ def test_every_example_of_commonmark_streams_letter_by_letter(part):
     assert not wrong
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(pieces_of_spec, st.sampled_from(["", "\n"]), cuts)
 def test_examples_behind_each_other_stream(texts, between, at):
@@ -134,6 +135,7 @@ def test_long_answers_stream(texts, between, at, width):
     assert streamed(cut(text, at), width) == whole(text, width)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.text(st.sampled_from("ab *_`~#>-+1.|$\\[]()!<&\t\n\n\r\u202e"), max_size=120), cuts)
 def test_any_text_streams(text, at):
@@ -248,6 +250,7 @@ def test_a_table_that_is_too_wide_becomes_a_list():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(pieces_of_chat, st.sampled_from([8, 20, 40, 80]))
 def test_no_row_is_wider_than_the_window_and_none_is_padded(texts, width):

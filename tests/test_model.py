@@ -159,6 +159,7 @@ def test_a_model_can_be_closed_twice(tiny):
 texts = st.text(max_size=60)
 
 
+@pytest.mark.slow
 @given(texts)
 @example("")
 @example(" leading, and  double spaces\n\n\ttrailing ")
@@ -185,6 +186,7 @@ def test_text_comes_back_from_tokens_of_the_real_model(real, unspeakable, text):
     assert real.text(real.tokenize(text)) == raw.decode()
 
 
+@pytest.mark.slow
 @given(texts)
 @settings(max_examples=100, deadline=None)
 def test_what_is_asked_for_as_text_has_no_control_tokens(real, unspeakable, text):

@@ -89,6 +89,7 @@ def kind(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_a_slide_on_every_kind_of_memory(tiny, kind):
     model = Model.load(tiny(kind))
     system, old, kept, new = (tokens(n, n) for n in (40, 150, 200, 60))
@@ -179,6 +180,7 @@ def test_a_feed_that_is_left_right_after_a_move_can_be_saved(tiny, monkeypatch):
     model.close()
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_restored_on_every_kind(tiny, kind):
     model = Model.load(tiny(kind))
     said = tokens(300, 1)

@@ -226,6 +226,7 @@ def test_a_malformed_endpoint_hinders_nothing_else(lcp_main, monkeypatch, capsys
     assert "[x" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_blank_around_a_token_is_passed_over(server, monkeypatch):
     server.repos["owner/model"].private = True
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\r\n")
@@ -239,6 +240,7 @@ def test_certificates_of_other_programs_are_trusted_too(servers, tls, monkeypatc
     assert get(f"{there.url}/a") == b"hello"
 
 
+@pytest.mark.slow
 def test_the_hub_is_asked_with_the_certificates_of_the_downloads(servers, tls, monkeypatch):  # noqa: F811
     there = servers(tls)
     there.script["/api/models/o/n"] = (404, {"X-Error-Code": "RepoNotFound"}, b"{}")
@@ -250,6 +252,7 @@ def test_the_hub_is_asked_with_the_certificates_of_the_downloads(servers, tls, m
         hub.look_up(Name("o/n"))
 
 
+@pytest.mark.slow
 def test_a_name_without_an_address_is_said_without_numbers(monkeypatch):
     def nobody(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")

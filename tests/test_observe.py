@@ -99,6 +99,7 @@ def test_a_state_that_is_put_in_counts(observer, kind, limit):
     assert far(patched, right) < limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_looking_changes_nothing(observer, kind):
     one = observer(kind)

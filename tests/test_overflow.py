@@ -342,6 +342,7 @@ def test_truncate_brings_back_whole_turns_where_there_is_room_again():
 SIZES = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 120)), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(SIZES, st.integers(200, 400))
 def test_truncate_keeps_the_window_full_with_the_newest_words(sizes, size):
@@ -559,6 +560,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(STEPS, st.sampled_from([100, 200, 400]), st.sampled_from([None, 10, 90]), st.booleans())
 def test_no_window_ever_exceeds_its_room_or_lacks_what_must_stay(steps, size, max_tokens, brief):

@@ -86,6 +86,7 @@ def test_of_a_very_long_block_the_end_is_drawn_as_what_it_is(text):
     assert glass.text() == "\n".join(plain(text)).rstrip()
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_there_before_the_block_is():
     """A long fence is in the scrollback while it is written; only its last lines may change."""
     painter, glass = painting()
@@ -94,6 +95,7 @@ def test_what_is_finished_is_there_before_the_block_is():
     assert re.findall(r"row\d\d", glass.text()) == [f"row{n:02}" for n in range(40)]
 
 
+@pytest.mark.slow
 def test_wide_characters():
     text = f"{'日本語のテキスト' * 20}\n\n{f'{FAMILY} {HEART} ' * 20}\n\n```\n{'世界' * 40}\n```"
     painter, glass = painting(40)
@@ -232,6 +234,7 @@ def fed(hours, seconds, hz):
     return painter
 
 
+@pytest.mark.slow
 def test_it_paints_at_most_fifteen_times_a_second():
     hours = Hours()
     fed(hours, seconds=10, hz=100)
@@ -333,6 +336,7 @@ def test_progress_shows_what_was_not_painted_yet():
 # the thinking
 
 
+@pytest.mark.slow
 def test_thinking_shows_its_last_rows_and_folds_to_one_line(screen):
     with screen.answer():
         for n in range(100):
@@ -376,6 +380,7 @@ def test_thinking_that_is_to_be_shown_stays(screen):
     assert screen.glass.text() == "Two and\n**two**.\n\nFour."
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(st.sampled_from("ab  \n世🙂\t")), max_size=30), st.integers(4, 30))
 def test_a_window_of_thinking_never_leaves_anything_behind(pieces, width):
@@ -420,6 +425,7 @@ MARKED = "\n\n".join(
 )
 
 
+@pytest.mark.slow
 @in_both(Said(MARKED, thinking=MARKED))
 def test_no_part_of_an_answer_can_act_on_the_terminal(chat):
     chat.type("Hack me." + ENTER)

@@ -120,6 +120,7 @@ def test_a_long_text_is_cleaned_for_a_terminal_and_left_alone_in_a_pipe(drawn):
     assert drawn(lambda page: page.text("a\x1bb"), out=Terminal()) == ["a␛b"]
 
 
+@pytest.mark.slow
 @given(
     st.integers(20, 120),
     st.lists(st.text(max_size=30), max_size=8),

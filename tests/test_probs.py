@@ -81,6 +81,7 @@ def test_they_are_the_softmax_of_the_logits(engine, kind):
         assert all(other.text == one.spelled(other.token) for other in row.others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent"])
 def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
     one, untouched = engine(kind), engine(kind)
@@ -92,6 +93,7 @@ def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
     assert said(one, 20, seed=4) == said(untouched, 20, seed=4)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(engine):
     one = engine()
     answer = said(one)

@@ -330,6 +330,7 @@ def test_a_memory_that_can_be_cut_needs_no_boundary(load, kind):
     assert write(load(kind), [QUESTION], TEMPLATE).boundary is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swa", "recurrent", "hybrid", "hybrid_mrope"])
 def test_the_boundary_lies_before_the_tail_that_asks(load, kind):
     model = load(kind)

@@ -186,6 +186,7 @@ def test_the_most_tokens_may_be_reached_within_certain_text(engine, kind, most):
     assert len(one._loaded.context.tokens) == len(prompt(one)) + most - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent"])
 def test_a_stop_string_may_be_within_certain_text(engine, kind):
     one = engine(kind)
@@ -271,6 +272,7 @@ def test_drafts_only_where_the_memory_takes_them_back(engine, kind):
     assert bool(drafted.stats.drafted) == freely
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -301,6 +303,7 @@ def test_a_stop_string_may_be_within_a_draft(engine):
         assert reply.text == drafted.text.partition(stop)[0]
 
 
+@pytest.mark.slow
 def test_ctrl_c_within_drafts_leaves_what_was_said(engine):
     one = engine("dense")
     rule = gbnf('root ::= "the sea is blue, "{110,}')

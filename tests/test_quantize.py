@@ -48,6 +48,7 @@ def weights(path):
     return found
 
 
+@pytest.mark.slow
 def test_the_new_file_has_the_weights_in_the_new_quant(quantize, tiny):
     source = tiny()
     before = source.read_bytes()
@@ -63,6 +64,7 @@ def test_the_new_file_has_the_weights_in_the_new_quant(quantize, tiny):
     assert [p.name for p in quantize.folder.iterdir()] == [f"{source.stem}.Q8_0.gguf"]
 
 
+@pytest.mark.slow
 def test_the_size_is_said_before(quantize, tiny):
     _, said = quantize(tiny(), "F16", "--dry-run")
     assert not list(quantize.folder.iterdir())
@@ -72,6 +74,7 @@ def test_the_size_is_said_before(quantize, tiny):
     assert told * 1000 == pytest.approx(Path(path).stat().st_size, rel=0.05)
 
 
+@pytest.mark.slow
 def test_what_a_quant_is_made_of_is_said_and_named(quantize, tiny):
     path, said = quantize(tiny(quant="Q8_0", facts={"general.file_type": 7}), "Q4_0")
     assert path.endswith(".Q4_0-from-Q8_0.gguf")
@@ -91,6 +94,7 @@ def test_names(name, made_from, quant, right):
     assert target_name(name, made_from, quant) == right
 
 
+@pytest.mark.slow
 def test_no_file_is_overwritten(quantize, tiny):
     quantize(tiny(), "Q8_0", "-o", "mine.gguf")
     before = (quantize.folder / "mine.gguf").read_bytes()
@@ -119,6 +123,7 @@ def test_the_command_to_type_next_is_quoted(quantize, tiny):
     assert "lcp chat 'my model.gguf'" in quantize(tiny(), "Q8_0", "-o", "my model.gguf")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quant, code, said",
     [("Q9_9", 2, "Q4_K_M"), ("Q4_1", 2, "already"), ("IQ2_XXS", 1, "importance matrix"),
@@ -129,6 +134,7 @@ def test_what_is_refused_leaves_nothing(quantize, smollm2, quant, code, said):
     assert not list(quantize.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_refusal_in_the_middle_leaves_nothing(quantize, tiny, tmp_path):
     """llama.cpp begins the file, finds a number that is not finite, and stops."""
     broken = tmp_path / "broken.gguf"
@@ -141,6 +147,7 @@ def test_a_refusal_in_the_middle_leaves_nothing(quantize, tiny, tmp_path):
     assert not list(quantize.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_refused_before(quantize, tiny, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 99, 1))

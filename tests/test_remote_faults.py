@@ -355,6 +355,7 @@ def test_200_and_nothing(server, start):
         start().ask("Hi")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -652,6 +653,7 @@ TOO_LONG = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOO_LONG)
 @pytest.mark.parametrize("how", ["status", "event"])
 def test_a_prompt_that_is_too_long_corrects_the_count_and_is_asked_once_more(

@@ -43,6 +43,7 @@ def test_nothing_short_is_a_loop(cycle, n):
     assert repetition.period((cycle * n)[: repetition.TOKENS - 1]) == 0
 
 
+@pytest.mark.slow
 @given(st.lists(ids, min_size=1, max_size=40), ids, st.integers(0, repetition.TOKENS - 1))
 def test_one_token_that_differs_breaks_a_loop(cycle, other, where):
     tokens = (cycle * repetition.TOKENS)[: repetition.TOKENS]
@@ -78,6 +79,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARMLESS)
 def test_no_false_alarm(name):
     tokens = words(HARMLESS[name])
@@ -99,6 +101,7 @@ def test_it_counts_how_often_the_cycle_came():
 # in an answer
 
 
+@pytest.mark.slow
 def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
     def ask(**request):
         reply = one.reply(

@@ -90,6 +90,7 @@ def test_the_same_tokens_come_also_behind_a_slide(chat, lcp_main, capsys):
     assert err == "3 of 3 answers came out the same.\n"
 
 
+@pytest.mark.slow
 def test_an_answer_that_parts_says_where_and_the_exit_code_is_one(chat, lcp_main, capsys):
     one = chat()
     one.ask("Hi.")
@@ -109,6 +110,7 @@ def test_an_answer_that_parts_says_where_and_the_exit_code_is_one(chat, lcp_main
     assert line.endswith(f"{second['was']!r} in the chat, {second['came']!r} now")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forked", [True, False])
 def test_a_slide_behind_other_tokens_moves_what_was_said_then(chat, forked):
     one = chat(seed=1)

@@ -321,6 +321,7 @@ NOT_MODELS = ("mmproj", "imatrix", "mtp-", "lora", "adapter")
 LISTINGS = st.sampled_from(ALL)
 
 
+@pytest.mark.slow
 @given(st.data(), LISTINGS, st.none() | st.floats(0.5, 60), st.none() | st.integers(0, 60 * GB))
 def test_whatever_is_chosen_is_a_whole_model_of_the_listing(data, files, gb, disk):
     subset = data.draw(st.lists(st.sampled_from(files), unique=True))
@@ -336,6 +337,7 @@ def test_whatever_is_chosen_is_a_whole_model_of_the_listing(data, files, gb, dis
         assert not one.missing
 
 
+@pytest.mark.slow
 @given(st.data(), LISTINGS)
 def test_an_asked_quant_is_given_or_refused_and_never_another(data, files):
     quant = data.draw(st.sampled_from(BEST_FIRST))
@@ -347,6 +349,7 @@ def test_an_asked_quant_is_given_or_refused_and_never_another(data, files):
         assert {one.quant for one in choice.models} == {quant}
 
 
+@pytest.mark.slow
 @given(LISTINGS, st.floats(0.5, 60), st.floats(0.5, 60))
 def test_more_memory_never_brings_a_worse_quant(files, less, more):
     less, more = sorted((less, more))
@@ -356,6 +359,7 @@ def test_more_memory_never_brings_a_worse_quant(files, less, more):
         assert rank(large.quant) <= rank(small.quant)
 
 
+@pytest.mark.slow
 @given(LISTINGS, st.randoms(use_true_random=False))
 def test_the_order_of_the_listing_does_not_matter(files, random):
     shuffled = random.sample(files, len(files))

@@ -149,6 +149,7 @@ def test_progress_in_a_dumb_terminal_is_silent(monkeypatch):
     assert "\x1b" not in err.written
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_has_the_width_it_has(home):
     code = (
         "from lcp.terminal.screen import Screen; screen = Screen()\n"

@@ -220,6 +220,7 @@ def test_the_memory_of_other_machines_is_not_judged_here(printed, tiny, fitted, 
     assert value(printed(tiny(), "--rpc", "box:1", "-c", "512"), "-c") == "512"
 
 
+@pytest.mark.slow
 def test_the_model_is_checked_all_the_same(lcp_main, capsys, tmp_path, without_server):
     embedding = headers.write(tmp_path / "bert.gguf", "bert")
     assert lcp_main("serve", str(embedding), "--rpc", "box:1", "--print") == 1

@@ -369,6 +369,7 @@ def test_what_a_model_said_does_not_reach_the_terminal_as_an_escape(chats, monke
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
 
 
+@pytest.mark.slow
 def test_into_a_pipe_goes_what_it_can_spell(chats):
     chats.chat(("Grüße, \ud800!", "Hello."))
     run = subprocess.run(
@@ -496,6 +497,7 @@ def left(chats, many, ending="jsonl"):
     return {name for name, id in many.items() if chats.file(id, ending).exists()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "gone"),
     [

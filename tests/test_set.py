@@ -308,6 +308,7 @@ def test_a_persona_is_named_by_a_flag_or_the_environment(lcp, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_chat_begins_without_the_default_persona_when_none_is_named(lcp):
     events = lcp(lcp.model, "--persona", "none")
     assert of(events, "system") == of(events, "set") == []
@@ -338,6 +339,7 @@ def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home,
     assert (sampling["temp"], sampling["top_k"]) == (0.2, 5)
 
 
+@pytest.mark.slow
 def test_a_persona_may_name_the_model(lcp, home):
     config = f'[persona.small]\nmodel = "{lcp.model}"\n'
     (home / "config" / "config.toml").write_text(config)

@@ -47,6 +47,7 @@ def test_the_stronger_layer_wins(weak, strong):
     assert chosen.sources["top_p"] == "default"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*SOURCES]), st.integers(0, 10)))
 def test_the_strongest_layer_with_a_value_wins(temps):
@@ -145,6 +146,7 @@ def test_a_name_like_no_other_lists_them_all():
         check("xyzzy", 1, "config.toml")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.sampled_from(list(OPTIONS)),

@@ -37,6 +37,7 @@ def test_help_imports_nothing_heavy(words, home):
     assert not heavy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["rm", "--help"]])
 def test_a_command_line_imports_no_other_command(words, home):
     ours = {m for m in imported_by(*words, home=home) if m.startswith("lcp.cli.")}
@@ -48,6 +49,7 @@ def test_the_help_of_lcp_says_of_a_command_what_its_own_help_says(name):
     assert LoadedCommands()[name].get_short_help_str(100) == COMMANDS[name][2]
 
 
+@pytest.mark.slow
 def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):
     modules = imported_by("chat", "--temp", "hot", home=home)
     assert not [m for m in modules if m.split(".")[0] in ("llama_cpp", "prompt_toolkit", "jinja2")]
@@ -71,6 +73,7 @@ def test_one_answer_imports_nothing_that_it_does_not_need(home, tiny):
     assert not modules & {*heavy, "importlib.metadata", "lcp.terminal.markdown"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("piped", "prepared"), [(True, False), (False, True)])
 def test_what_draws_an_answer_is_imported_before_there_is_one(home, piped, prepared):
     """And only where one will be drawn."""
@@ -91,6 +94,7 @@ def test_what_draws_an_answer_is_imported_before_there_is_one(home, piped, prepa
     assert ("lcp.terminal.painter" in modules) is prepared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["lcp", "lcp.engine", "lcp.engine.engine", "lcp.chat.chat"])
 def test_importing_does_not_start_llama_cpp(module, home):
     code = f"import sys, {module}; print(*sys.modules)"

@@ -332,6 +332,7 @@ ANYTHING = st.text(st.characters(codec=None, exclude_categories=()), max_size=40
 ODD = st.sampled_from(["\u2028\x85\r\n\0", "\ud800", "\\\udfff"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ANYTHING | ODD, min_size=1, max_size=8))
 def test_any_text_comes_back_as_it_was(texts):
@@ -351,6 +352,7 @@ def healed(text):
     return text and text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
+@pytest.mark.slow
 def test_a_log_cut_at_any_byte_loads_and_goes_on(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, "Grüße", "zwei\u2028")

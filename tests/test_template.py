@@ -322,6 +322,7 @@ def test_without_a_template_chatml_is_used():
     assert not template(CHATML).is_fallback
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_contents_arrive_as_they_are(contents):
@@ -331,6 +332,7 @@ def test_contents_arrive_as_they_are(contents):
     ) + ("<|im_start|>assistant\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [CHATML, LLAMA_2, GEMMA, LLAMA_3, QWEN_3])
 @pytest.mark.parametrize(
     "content",
@@ -340,6 +342,7 @@ def test_no_content_is_taken_for_a_program_or_a_format(source, content):
     assert content in render(source, [message("user", content)])
 
 
+@pytest.mark.slow
 def test_a_long_conversation_is_no_bomb():
     text = "A paragraph with a number in it: 5551234567. " * 20
     talk = [SYSTEM, *[message("user", text), message("assistant", text)] * 500, AGAIN]

@@ -49,6 +49,7 @@ bytes_ = st.lists(st.one_of(parts, st.binary(max_size=3)), max_size=8).map(b"".j
 tails = st.sampled_from(["", "assistant\n", "assistant\n<think>\n", "[THINK]"])
 
 
+@pytest.mark.slow
 @given(bytes_, stops, tails, st.lists(st.integers(0, 999)))
 @example(b"abcd", ["abcd", "bc"], "", [3])
 @example("<think>é</think>\n\n🙂<think>".encode(), [], "", [9, 20])
@@ -69,6 +70,7 @@ def test_plain_text_comes_out_as_it_went_in(text):
     )
 
 
+@pytest.mark.slow
 @given(bytes_, stops, tails)
 @moderately
 def test_no_stop_string_is_in_the_answer(data, stop, tail):

@@ -55,6 +55,7 @@ def thought(engine, reply):
     return next(i for i in range(len(ids)) if ids[i : i + len(closer)] == closer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 3, 4, 5])  # a random model closes it early with 1 and 2
 def test_thinking_ends_with_its_budget_and_the_answer_begins(engine, seed):
     free = ask(engine, seed, max_tokens=20)

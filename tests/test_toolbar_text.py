@@ -260,6 +260,7 @@ def test_nothing_in_it_reaches_the_terminal_as_a_command():
     assert shown([("\x1b[2J\nmodel", "")], 80) == "␛[2J model"
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.text("ab 世界\n\x1b", max_size=30), st.just(""))), st.integers(2, 60))
 def test_it_is_never_wider_than_the_terminal(parts, columns):
     assert get_cwidth(shown(parts, columns)) < columns

@@ -83,6 +83,7 @@ def test_a_duplicate_token_stops_neither_chat_nor_info_with_a_crash(tmp_path):
     assert (told["rows"], "same token twice" in told["why"]) == ([], True)
 
 
+@pytest.mark.slow
 def test_a_file_that_passed_is_not_tried_again_unless_it_changes(tmp_path, monkeypatch):
     path = tiny_models.write(tmp_path / "model.gguf")
     known = tmp_path / "known"

@@ -106,6 +106,7 @@ def test_before_anything_was_said_there_is_nothing_to_go_back_to(begin, command,
     assert refuses(begin(), command) == sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["0", "4", "-1", "1.5", "one", "²", "1 2", "9" * 5_000])
 @pytest.mark.parametrize(
     ("command", "what"),
@@ -614,6 +615,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(LINES, st.sampled_from([64, 160, 4096]))
 def test_whatever_is_done_the_log_keeps_everything(lines, size):

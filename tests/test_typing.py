@@ -78,6 +78,7 @@ def test_a_paste_of_2000_lines_stands_folded_and_is_sent_whole(chat):
     assert asked(chat) == [f"What is this? {LONG} Say."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["one\ntwo", SHORT, LONG], ids=["short", "long", "very long"])
 @in_both(Said("Once upon a time", forever=True), "Read.", size=8192)
 def test_a_paste_during_an_answer_is_one_paste_in_the_next_line(chat, text):
@@ -120,6 +121,7 @@ def test_a_folded_paste_opens_and_can_be_edited(chat):
     assert asked(chat) == [f"Is {SHORT}! good?"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [BACKSPACE, CTRL_W], ids=["Backspace", "Ctrl-W"])
 @in_both("Fine.")
 def test_one_key_removes_a_folded_paste_whole(chat, key):
@@ -178,6 +180,7 @@ def test_the_history_on_disk_has_the_pasted_text(place, tmp_path):
 # what is a command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
@@ -240,6 +243,7 @@ def test_an_editor_gives_the_line_back_and_does_not_send(chat):
     assert asked(chat) == ["a draft, edited and sent"]
 
 
+@pytest.mark.slow
 @in_both("Sent.", **EDITOR)
 def test_an_editor_shows_a_folded_paste_whole(chat):
     has_editor(chat, 'cp "$1" seen; chmod a+r seen; ls -l "$1" > mode; printf , >> "$1"')
@@ -515,6 +519,7 @@ def test_wide_characters_take_their_place(chat):
     assert asked(chat) == ["世👍x"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", CLUSTERS.values(), ids=CLUSTERS.keys())
 @in_both("Wide.")
 def test_what_is_seen_as_one_character_is_one(chat, one):

@@ -199,6 +199,7 @@ def fits_or_skips(system, turns, room, **more):
         assume(False)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME, SOME, st.sampled_from([None, "Be brief."]), st.text(max_size=9))
 def test_a_window_never_exceeds_its_room_nor_drops_what_must_stay(
@@ -251,6 +252,7 @@ def test_a_smaller_room_never_drops_less(turns, one, other, slack):
     assert fit(None, turns, words, large, slack=slack).out <= tight.out
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME)
 def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack, pinned):
