@@ -21,6 +21,7 @@ from lcp.session.log import Log
 from lcp.settings import Layers, Sampling
 from lcp.terminal.screen import Screen
 
+pytestmark = pytest.mark.slow  # a server is started
 SIZE = 512
 LONG = "Tell me about the sea, the ships, the wind and the people who live by it, please. " * 3
 
@@ -104,7 +105,6 @@ def slides(chat, what):
     return found
 
 
-@pytest.mark.slow
 def test_a_slide_is_moved_and_not_read_again(start):
     chat = start(ctx_size=384, max_tokens=4)
     question = chat.engine.count(user(f"1 moved: {LONG}"))
@@ -113,7 +113,6 @@ def test_a_slide_is_moved_and_not_read_again(start):
     assert "re-read" not in said(chat)
 
 
-@pytest.mark.slow
 def test_a_chat_that_is_read_again_is_said(start):
     chat = start(ctx_size=384, max_tokens=4, slide="reread")
     for stats in slides(chat, "read again"):
@@ -189,7 +188,6 @@ def test_an_answer_that_was_cut_continues(start):
     assert whole.startswith(answer.content[:-8])
 
 
-@pytest.mark.slow
 def test_an_answer_goes_on_after_turns_left_a_full_context(smollm2, start):
     with llama_server(smollm2, n_ctx=256) as small:
         chat = start(small, max_tokens=4, loop_guard="off")
@@ -281,7 +279,6 @@ def test_progress_of_reading_is_told(start):
     assert seen[-1].kept + seen[-1].total == reply.stats.prompt_tokens
 
 
-@pytest.mark.slow
 def test_one_of_several_slots_is_kept(smollm2, start):
     with llama_server(smollm2, n_ctx=512, n_parallel=2, kv_unified=False) as address:
         chat, other = start(address), start(address)
