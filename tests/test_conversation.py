@@ -367,6 +367,7 @@ def perform(chat, operations):
     return events
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(OPERATIONS)
 def test_a_conversation_is_made_again_by_its_own_events(operations):

@@ -144,6 +144,7 @@ def test_the_command_layers(look, shown, tiny, tmp_path):
     assert picture.read_text("utf-8") == "mine"
 
 
+@pytest.mark.slow
 def test_free_memory_is_read_once_the_weights_are_in_it(look, tiny, monkeypatch):
     loaded, load = [], Model.load
     monkeypatch.setattr(Model, "load", lambda *a, **k: [loaded.append(1), load(*a, **k)][1])

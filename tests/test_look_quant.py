@@ -70,6 +70,7 @@ TOKENS = [1, *range(60, 200)]
 # quant
 
 
+@pytest.mark.slow
 def test_a_file_is_at_no_distance_from_itself_and_the_floor_is_small(lab, tiny):
     path = tiny(quant="Q4_0")
     base = lab(path)

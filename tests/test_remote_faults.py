@@ -415,6 +415,7 @@ def test_the_key_in_a_header_of_config_is_hidden():
     assert hide(f"bad {KEY}, a+b/c, a%2Bb%2Fc") == "bad ***, ***, ***"
 
 
+@pytest.mark.slow
 def test_a_long_answer_of_a_server_that_does_not_tell_its_context(server, start):
     words = [delta(f"word {n} ") for n in range(6000)]
     server.pages["/v1/chat/completions"] = answer(*words, delta(ended="stop"))

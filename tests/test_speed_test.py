@@ -246,6 +246,7 @@ def test_the_sizes_are_those_of_every_chat_not_of_what_is_fastest(tiny, tmp_path
     assert sized == ["auto", "auto"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid"])
 def test_a_model_that_cannot_be_measured_has_flags_to_choose(home, tiny, lcp_main, capsys, kind):
     assert lcp_main("bench", str(tiny(kind))) == 1

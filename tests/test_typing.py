@@ -294,6 +294,7 @@ def test_an_editor_that_was_stopped_still_has_the_terminal(tmp_path):
 # vi
 
 
+@pytest.mark.slow
 @in_both("Moved.", **VI)
 def test_vi_keys(chat):
     chat.type("three words here")
