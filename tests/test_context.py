@@ -21,7 +21,6 @@ from tiny import KINDS, WINDOW
 
 from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.llama_library import StopByte, library
-from lcp.engine.model import Model
 from lcp.engine_interface import Progress
 from lcp.errors import ContextFull, NotEnoughMemory, SettingsError
 
@@ -30,24 +29,6 @@ SIZE = 2048
 CUT_FREELY = ["dense", "mrope", "mla", "moe"]
 RECURRENT = ["recurrent", "hybrid", "hybrid_mrope"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    """A function: a kind to its loaded model."""
-    loaded = {}
-
-    def load(kind, **options):
-        key = (kind, *options.items())
-        if key not in loaded:
-            loaded[key] = Model.load(tiny(kind, **options))
-        return loaded[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LCP_EXTRA_BUFTS", "0")
-        yield load
-    for one in loaded.values():
-        one.close()
 
 
 class Watched(Context):

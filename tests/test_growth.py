@@ -35,24 +35,6 @@ RECURRENT = ["recurrent", "hybrid", "hybrid_mrope"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.fixture(scope="module")
-def model(tiny):
-    """A function: a kind to its loaded model."""
-    loaded = {}
-
-    def load(kind, **options):
-        key = (kind, *options.items())
-        if key not in loaded:
-            loaded[key] = Model.load(tiny(kind, **options))
-        return loaded[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LCP_EXTRA_BUFTS", "0")
-        yield load
-    for one in loaded.values():
-        one.close()
-
-
 @pytest.fixture(autouse=True)
 def memory(monkeypatch):
     """The memory of this computer; `free` bytes of it, None: unknown."""

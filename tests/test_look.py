@@ -1,7 +1,6 @@
 """`lcp look`, on tiny models and on the real one: what it finds, and what it refuses."""
 
 import ctypes
-import json
 import sys
 from pathlib import Path
 
@@ -37,26 +36,6 @@ FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
 
 def silent(what, done, total):
     pass
-
-
-@pytest.fixture(scope="module")
-def known(tmp_path_factory):
-    """A home that remembers which tiny models load: else each command would try that again."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def look(lcp_main, capsys, monkeypatch, known):
-    """A function: the words of a command to its JSON, or to its error if it is refused."""
-    monkeypatch.setenv("LCP_HOME", str(known))
-
-    def run(*words, code=0):
-        got = lcp_main("look", *map(str, words), *(["--json"] if code == 0 else []))
-        out, err = capsys.readouterr()
-        assert got == code, err
-        return json.loads(out) if code == 0 else err
-
-    return run
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """`lcp look quant` and `lcp look cache`: differences beside their noise floor; time and bytes."""
 
-import json
-
 import gguf
 import numpy as np
 import pytest
@@ -13,19 +11,6 @@ from lcp.look import quant
 from lcp.look.cache import measure
 from lcp.look.lab import log_softmax
 from lcp.modelfile.weights import Weights
-
-
-@pytest.fixture
-def look(lcp_main, capsys):
-    """A function: the words of a command to its JSON, or to its error if it is refused."""
-
-    def run(*words, code=0):
-        got = lcp_main("look", *map(str, words), *(["--json"] if code == 0 else []))
-        out, err = capsys.readouterr()
-        assert got == code, err
-        return json.loads(out) if code == 0 else err
-
-    return run
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """`lcp look tokens` and `lcp look words`: pieces, merges, and the embedding table."""
 
-import json
-
 import gguf
 import numpy as np
 import pytest
@@ -14,19 +12,6 @@ STORY = (
     "Tokenization isn't trivial: naïve splitting of “unbelievable” or 1234567 fails.\n\n"
     "    def f(x):\n        return x ** 2  # größer, 大きい, 🦜\n"
 )
-
-
-@pytest.fixture
-def look(lcp_main, capsys):
-    """A function: the words of a command to its JSON, or to its error if it is refused."""
-
-    def run(*words, code=0):
-        got = lcp_main("look", *map(str, words), *(["--json"] if code == 0 else []))
-        out, err = capsys.readouterr()
-        assert got == code, err
-        return json.loads(out) if code == 0 else err
-
-    return run
 
 
 @pytest.fixture
