@@ -20,51 +20,30 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import count
 from subprocess import DEVNULL, PIPE, Popen
 from subprocess import run as run_
 from typing import Any
 
+from bench.build_tools import HERE
 from bench.measure import BenchError, Row, abba
 from bench.sides import Model, arguments, lcp_chat, lcp_env, run
 from lcp.engine.llama_library import extra_bufts
 
+sys.path.insert(0, str(HERE.parent / "tests"))
+from llama_server import llama_server
+
 TOKENS, TURNS, WINDOW, AROUND = 64, 20, 1024, 24
 QUESTION = "Question {}. Tell me about the sea, the ships, the wind and the people who live by it. "
-SERVER = """
-import json, sys
-from xllamacpp import CommonParams, Server, llama_flash_attn_type as flash
-asked = json.loads(sys.argv[1])
-params = CommonParams()
-params.model.path, params.n_ctx = asked["path"], asked["size"]
-params.no_extra_bufts = not asked["bufts"]
-params.n_parallel, params.n_batch = 1, 512
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked["threads"]
-params.flash_attn_type = getattr(flash, "LLAMA_FLASH_ATTN_TYPE_" + asked["flash"])
-server = Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
 _NUMBER = count(1)
 
 
-@contextmanager
-def serving(model: Model, size: int) -> Iterator[str]:
+def serving(model: Model, size: int) -> AbstractContextManager[str]:
     """The address of a server of this model."""
-    flash = "ENABLED" if model.flash_attn == "on" else "DISABLED"
-    asked = {"path": str(model.path), "size": size, "threads": model.threads, "flash": flash}
-    line = [sys.executable, "-c", SERVER, json.dumps(asked | {"bufts": extra_bufts()})]
-    with Popen(line, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
-        assert process.stdin and process.stdout
-        address = process.stdout.readline().decode().strip()
-        if not address:
-            raise BenchError("The server did not start. pip install xllamacpp")
-        try:
-            yield address
-        finally:
-            process.stdin.close()
+    options = ["-t", str(model.threads), "-fa", "on" if model.flash_attn == "on" else "off"]
+    options += ["--repack"] if extra_bufts() else []
+    return llama_server(model.path, size, *options)
 
 
 class Lines:

@@ -1,39 +1,34 @@
 """Real servers in processes of their own: llama.cpp's, out of the wheel xllamacpp, and
 llama-cpp-python's."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-# It runs until its stdin is closed, so that it cannot outlive the test.
-PROGRAM = """
-import json, sys
-from xllamacpp import CommonParams, Server
-params = CommonParams()
-params.no_extra_bufts = True  # a llama.cpp built by GCC 12 crashes on CPUs with AMX
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-for name, value in json.loads(sys.argv[1]).items():
-    at, _, last = name.rpartition(".")
-    setattr(getattr(params, at) if at else params, last, value)
-server = Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
+PROGRAM = Path(__file__).with_name("llama_server_program.py")
+# A llama.cpp built by GCC 12 crashes on CPUs with AMX if it repacks.
+PLAIN = ("--host", "127.0.0.1", "--port", "0", "-np", "1", "-b", "512", "-t", "1", "--no-repack")
 
 
 @contextmanager
-def llama_server(model: Path, **options: Any) -> Iterator[str]:
-    """The address of a server of this model; `options` are fields of xllamacpp's CommonParams."""
-    wanted = {"model.path": str(model), "n_ctx": 1024, "n_parallel": 1, "n_batch": 512} | options
-    with _running(PROGRAM, json.dumps(wanted)) as address:
+def llama_server(model: Path, size: int = 1024, *options: str) -> Iterator[str]:
+    """The address of a server of this model with a context of this size; `options` as llama-server
+    has them."""
+    words = ["-m", str(model), "-c", str(size), *PLAIN, *options]
+    with _running(str(PROGRAM), *words) as address:
         yield address
 
 
-# llama-cpp-python's own server. A llama.cpp built by GCC 12 crashes on CPUs with AMX: see above.
+def install(folder: Path) -> None:
+    """Put llama-server into a folder."""
+    script = folder / "llama-server"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROGRAM}" "$@"\n')
+    script.chmod(0o755)
+
+
+# llama-cpp-python's own server. A llama.cpp built by GCC 12 crashes on CPUs with AMX.
 PYTHON_PROGRAM = """
 import sys
 import llama_cpp.llama_cpp as low
@@ -66,15 +61,15 @@ server.run()
 @contextmanager
 def python_server(model: Path, size: int) -> Iterator[str]:
     """The address of a server of llama-cpp-python with this model."""
-    with _running(PYTHON_PROGRAM, str(model), str(size)) as address:
+    with _running("-c", PYTHON_PROGRAM, str(model), str(size)) as address:
         yield address
 
 
 @contextmanager
-def _running(program: str, *arguments: str) -> Iterator[str]:
-    """A program that prints its address and ends with its stdin."""
+def _running(*words: str) -> Iterator[str]:
+    """A program of Python that prints its address and ends with its stdin."""
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, *words],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdin and process.stdout

@@ -29,7 +29,7 @@ LONG = "Tell me about the sea, the ships, the wind and the people who live by it
 @pytest.fixture(scope="module")
 def box(smollm2):
     """The address of a llama-server."""
-    with llama_server(smollm2, n_ctx=SIZE) as address:
+    with llama_server(smollm2, SIZE) as address:
         yield address
 
 
@@ -189,7 +189,7 @@ def test_an_answer_that_was_cut_continues(start):
 
 
 def test_an_answer_goes_on_after_turns_left_a_full_context(smollm2, start):
-    with llama_server(smollm2, n_ctx=256) as small:
+    with llama_server(smollm2, 256) as small:
         chat = start(small, max_tokens=4, loop_guard="off")
         chat.ask(LONG)
         chat.set("max_tokens", "auto")
@@ -280,7 +280,7 @@ def test_progress_of_reading_is_told(start):
 
 
 def test_one_of_several_slots_is_kept(smollm2, start):
-    with llama_server(smollm2, n_ctx=512, n_parallel=2, kv_unified=False) as address:
+    with llama_server(smollm2, 512, "-np", "2", "--no-kv-unified") as address:
         chat, other = start(address), start(address)
         assert chat.engine.facts.slots == 2 and chat.engine.size == 256
         first = chat.ask("Tell me about the sea.").stats

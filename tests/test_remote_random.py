@@ -89,7 +89,7 @@ def test_random_chats_with_a_server(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "Life", Life)
     compared = []
     monkeypatch.setattr(Life, "leave", leaving(Life.leave, compared))
-    with llama_server(tiny("dense", quant="Q8_0"), n_ctx=SIZE, n_batch=64) as address:
+    with llama_server(tiny("dense", quant="Q8_0"), SIZE, "-b", "64") as address:
         for seed in range(4):
             local.live(address, tmp_path / f"{seed}", seed, 15)
     assert sum(compared) > 4

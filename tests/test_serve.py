@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,10 +14,12 @@ from socket import create_server
 
 import headers
 import pytest
+from llama_server import PROGRAM, install
 from terminal import terminal_environment
 
-from lcp import health_checks, paths
+from lcp import health_checks, machine, paths
 from lcp.chat import memory_fit
+from lcp.cli import serve
 from lcp.engine import cpu_check
 from lcp.engine.loading import Fit
 from lcp.machine import physical_cores
@@ -353,13 +356,29 @@ def test_the_doctor_says_where_it_is(server, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("llama-server") is None, reason="there is no llama-server here")
-def test_a_real_server_takes_the_options(home, smollm2):
+def test_llama_server_knows_every_option(printed, tiny, fitted, without_server, monkeypatch):
+    fitted(n_gpu_layers=1, threads=3, repack=False)
+    monkeypatch.setattr(machine, "machine", lambda: machine.Machine(1 << 30, None))
+    for name in serve.SAMPLING:
+        monkeypatch.setenv(f"LCP_{name.upper()}", "1")
+    words = printed(tiny(), "-ngl", "1")
+    spelled = set(re.findall(r'"(--?[a-z][a-z-]*)"', Path(serve.__file__).read_text()))
+    assert spelled <= {*words, "--print", "--rpc", "--list-devices"}
+    read = "import sys, llama_server_program; llama_server_program.parse(sys.argv[1:])"
+    line = [sys.executable, "-c", read]
+    subprocess.run([*line, *words[1:]], check=True, cwd=PROGRAM.parent)
+    assert subprocess.run([*line, "--no-such"], cwd=PROGRAM.parent, check=False).returncode == 1
+
+
+@pytest.mark.slow
+def test_a_real_server_takes_the_options(home, smollm2, tmp_path):
+    install(tmp_path)
+    path = f"{tmp_path}:{os.environ['PATH']}"
     with create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "lcp", "serve", "smollm2-135m", "-c", "1024", "--port", str(port)],
-        env=terminal_environment(home) | {"PATH": os.environ["PATH"], "LCP_API_KEY": KEY},
+        env=terminal_environment(home) | {"PATH": path, "LCP_API_KEY": KEY},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
