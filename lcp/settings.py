@@ -6,12 +6,14 @@ of the command line, the LCP_* variables, the keys of config.toml, /set and the 
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lcp import paths
 from lcp.errors import SettingsError
 from lcp.words import either, short
 
@@ -214,6 +216,12 @@ class Layers:
     flags: Mapping[str, Any] = _layer("flag")
     chosen: Mapping[str, Any] = _layer("/set")
 
+    @classmethod
+    def of(cls, flags: Mapping[str, Any]) -> "Layers":
+        """The layers of a command line: its flags, the environment and config.toml."""
+        config = from_file(paths.config() / "config.toml")
+        return cls(flags=flags, environment=from_environment(os.environ), config=config)
+
     def resolve(self) -> Settings:
         """The strongest value of each setting. Raises SettingsError for a value without meaning."""
         values: dict[str, Any] = {}
@@ -320,7 +328,8 @@ def toml_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise SettingsError(f"Cannot read {path}: {error}. Correct or remove it.") from error
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"Cannot read {path}: {why}. Correct or remove it.") from error
 
 
 def check(name: str, raw: Any, source: str) -> Any:

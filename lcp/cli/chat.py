@@ -2,7 +2,6 @@
 one question, or for a question on each line of stdin.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -115,15 +114,11 @@ chat = options.command(ChatArguments, run)
 
 
 def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
-    from lcp.settings import Layers, from_environment, from_file
+    from lcp.settings import Layers
 
     if "system" in flags:
         flags["system"] = option_files.system(flags["system"])
-    layers = Layers(
-        flags=flags,
-        environment=from_environment(os.environ),
-        config=from_file(paths.config() / "config.toml"),
-    )
+    layers = Layers.of(flags)
     settings = layers.resolve()
     template = option_files.template(asked.chat_template) if asked.chat_template else None
     services = chat_services(template, asked.verbose)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -51,8 +50,9 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
         return
     from lcp.cli import info_online
     from lcp.modelfile.facts import facts
+    from lcp.settings import Layers
 
-    name, settings = asked.name, _settings(flags)
+    name, settings = asked.name, Layers.of(flags).resolve()
     card = None if asked.gpu_mem is None else _bytes(asked.gpu_mem)
     if name and info_online.is_repository(name) and paths.at(name) is None:
         info_online.list_models(name, asked.as_json)
@@ -93,17 +93,6 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
 info = options.command(
     InfoArguments, run, ("ctx_size", "kv_type", "flash_attn", "n_gpu_layers", "server")
 )
-
-
-def _settings(given: dict[str, Any]) -> Any:
-    """What a chat would have been told: flags, environment, config.toml."""
-    from lcp.settings import Layers, from_environment, from_file
-
-    return Layers(
-        flags=given,
-        environment=from_environment(os.environ),
-        config=from_file(paths.config() / "config.toml"),
-    ).resolve()
 
 
 def _bytes(given: str) -> int:

@@ -73,7 +73,7 @@ def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
     if target.exists():
         raise UsageError(f"{target} exists already. Remove it, or give another file with -o.")
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    threads = Layers(flags=flags).resolve().threads
+    threads = Layers.of(flags).resolve().threads
     wish = {"source": str(source), "target": str(part), "type": kinds[quant],
             "threads": threads or os.cpu_count() or 1}  # fmt: skip
     screen = Screen()

@@ -25,7 +25,7 @@ from lcp.cli.chat_services import find, title
 from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
 from lcp.errors import LcpError, UsageError
-from lcp.settings import Layers, Sampling, from_environment, from_file
+from lcp.settings import Layers, Sampling
 
 if TYPE_CHECKING:
     from lcp.chat.services import FoundModel
@@ -150,11 +150,7 @@ def _machines(given: str | None) -> tuple[str, ...]:
 
 
 def _model(asked: ServeArguments, flags: dict[str, Any]) -> "tuple[FoundModel, Settings]":
-    layers = Layers(
-        flags=flags,
-        environment=from_environment(os.environ),
-        config=from_file(paths.config() / "config.toml"),
-    )
+    layers = Layers.of(flags)
     name = asked.name or layers.resolve().model or first_run.default_name()
     found = find(name, partial(find_or_pull, remember=not asked.show))
     for notice in found.notices:

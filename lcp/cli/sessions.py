@@ -1,7 +1,6 @@
 """`lcp sessions`: saved chats: list, search, show, export, replay, rename, remove."""
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -141,18 +140,14 @@ def replay(id: Id, as_json: Rows = False) -> None:
     from lcp.chat.replay import Replay
     from lcp.cli.chat_services import services
     from lcp.session.store import load
-    from lcp.settings import Layers, from_environment, from_file
+    from lcp.settings import Layers
     from lcp.terminal.screen import Screen
 
     screen = Screen()
-    layers = Layers(
-        environment=from_environment(os.environ),
-        config=from_file(paths.config() / "config.toml"),
-    )
     events, _ = load(_store().find(id))
     results: list[str] = []
     try:
-        for answer in Replay(services(), layers, events, screen.progress):
+        for answer in Replay(services(), Layers.of({}), events, screen.progress):
             screen.clear_progress()
             results.append(answer.result)
             _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")

@@ -1,7 +1,6 @@
 """What all commands of `lcp look` share: their options, the model, the thread, the output."""
 
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -203,9 +202,10 @@ def run(
     from lcp.answers.worker import Emit, Worker
     from lcp.engine.context import Stopped
     from lcp.engine.llama_library import StopByte
+    from lcp.settings import Layers
     from lcp.terminal.screen import Screen
 
-    layers = _layers(flags)
+    layers = Layers.of(flags)
     chosen = [_choose(one, layers) for one in (name or layers.resolve().model, *more)]
     screen, stop = Screen(), StopByte()
     latest = [""]  # what is being done, for the timer too: one step may take long
@@ -328,17 +328,6 @@ def _save(picture: str, file: Path) -> None:
 def tokens_json(opened: OpenModel, tokens: Sequence[int]) -> list[dict[str, Any]]:
     """Tokens for JSON: their numbers, and what they spell."""
     return [{"id": int(t), "text": opened.piece(int(t))} for t in tokens]
-
-
-def _layers(given: Mapping[str, Any]) -> "Layers":
-    """What a chat would have been told: flags, environment, config.toml."""
-    from lcp.settings import Layers, from_environment, from_file
-
-    return Layers(
-        flags=given,
-        environment=from_environment(os.environ),
-        config=from_file(paths.config() / "config.toml"),
-    )
 
 
 def wrong_kind(opened: OpenModel, why: str) -> NotSupported:
