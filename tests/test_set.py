@@ -355,3 +355,9 @@ def test_a_saved_chat_that_gets_another_model_keeps_it(lcp, tiny):
     assert of(lcp("--resume", "20"), "answer")[-1]["model"] == other
     assert "There is no model called nothing" in lcp("--resume", "20", "-m", "nothing")
     assert of(lcp("--resume", "20"), "answer")[-1]["model"] == other
+
+
+@pytest.mark.parametrize("blank", ["\t", "\N{NO-BREAK SPACE}", "  ", " = "])
+def test_any_blank_is_between_a_name_and_its_value(chat, blank):
+    commands.run(chat, f"/set{blank.replace('=', ' ')}temp{blank}0.5")
+    assert chat.settings.sampling.temp == 0.5

@@ -53,25 +53,25 @@ def _told(table: Any) -> str:
 def set_(chat: Chat, argument: str) -> None:
     """Lists all settings with value, source and default. With NAME, shows one; with VALUE,
     changes it from the next answer on; reset undoes the change."""
-    names = LIVE
-    argument = re.sub(r"^(\w+)\s*=\s*", r"\1 ", argument)  # as in config.toml
-    name, _, value = argument.partition(" ")
+    argument = re.sub(r"^(\w+)\s*=", r"\1 ", argument)  # as in config.toml
+    name, *rest = argument.split(maxsplit=1) or [""]
+    value = "".join(rest)
     if not name:
         head = ("setting", "value", "from", "default", "meaning")
-        chat.screen.table([head, *(_row(chat, n) for n in names)], head=True)
+        chat.screen.table([head, *(_row(chat, n) for n in LIVE)], head=True)
         return
     if name in OWN:
         raise LcpError(f"The {name} has its own command: {OWN[name]}.")
-    if name in OPTIONS and name not in names:
+    if name in OPTIONS and name not in LIVE:
         raise LcpError(
             f"{name} cannot change while the model is loaded. Restart lcp with "
             f"{OPTIONS[name].metadata['flags'][-1]}."
         )
-    if value.strip() == RESET and name in OPTIONS:
+    if value == RESET and name in OPTIONS:
         chat.use(chat.layers.without({name}))
         chat.keep(chat.conversation.set(**{name: chat.settings.value(name)}))
     elif value:
-        chat.set(name, value.strip())
+        chat.set(name, value)
     elif name not in OPTIONS:
         chat.set(name, "")  # raises with a similar name
     name, shown, source, default, meaning = _row(chat, name)
