@@ -33,7 +33,8 @@ def bench(
     found = find(model or model_lookup.default().name)
     settings = Settings(ctx_size=512)  # the measurement has contexts of its own
     engine = services().engine(found, settings, datetime.now().astimezone())
-    assert isinstance(engine, LlamaEngine)
+    if not isinstance(engine, LlamaEngine):
+        raise NotSupported(f"{found.name} is on a server. Name a model on this computer: lcp list")
     with closing(engine):
         engine.load().result()
         try:
