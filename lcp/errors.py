@@ -25,6 +25,7 @@ LcpError                    a sentence: what failed, why, and what to type next
 The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
 """
 
+import os
 from collections.abc import Mapping
 
 
@@ -38,6 +39,14 @@ class LcpError(Exception):
     def __init__(self, *sentence: object, change: Mapping[str, str] | None = None) -> None:
         super().__init__(*sentence)
         self.change = change or {}
+
+
+def refused(error: OSError) -> LcpError:
+    """The sentence for a file, a folder or an output that the system refuses."""
+    why, place = error.strerror or error, error.filename
+    if place is None:
+        return LcpError(f"The output cannot be written: {why}. Make room and run it again.")
+    return LcpError(f"Cannot use {os.fsdecode(place)}: {why}. Name another file, or mend this one.")
 
 
 class UsageError(LcpError):

@@ -367,3 +367,11 @@ def test_stats_are_the_figures_of_the_last_answer(chat):
     assert sums == "In this chat: 1 answer of 1 tokens, 2 tokens read, 1.2 s."
     chat.ask("And now?")
     assert does(chat, "/stats").endswith("2 answers of 2 tokens, 7 tokens read, 2.4 s.\n")
+
+
+def test_a_file_that_the_system_refuses_does_not_end_the_chat(chat):
+    def models():
+        raise PermissionError(13, "Permission denied", "/models")
+
+    chat.services = replace(chat.services, models=models)
+    assert "/models: Permission denied" in refused(chat, "/model")

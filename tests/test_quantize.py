@@ -148,6 +148,12 @@ def test_a_refusal_in_the_middle_leaves_nothing(quantize, tiny, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_name_that_no_disk_takes_is_one_sentence(quantize, tiny):
+    said = quantize(tiny(), "Q8_0", "-o", "x" * 300, code=1)
+    assert said.count("\n") == 1 and "x" * 300 in said
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_refused_before(quantize, tiny, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 99, 1))

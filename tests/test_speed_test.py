@@ -254,6 +254,11 @@ def test_a_model_that_cannot_be_measured_has_flags_to_choose(home, tiny, lcp_mai
     assert "--flash-attn on|off --threads N" in said
 
 
+def test_a_model_on_a_server_is_not_measured(home, lcp_main, capsys):
+    assert lcp_main("bench", "http://127.0.0.1:9#m") == 1
+    assert "lcp list" in capsys.readouterr().err
+
+
 def test_a_stop_before_a_cache_is_written_ends_the_writing(begin, tmp_path):
     engine, go = begin(), threading.Event()
     for _ in engine.reply(Request([PromptMessage("user", "Hi")], Sampling(), max_tokens=2)):
@@ -277,6 +282,9 @@ def test_a_damaged_cache_says_nothing(tmp_path, data):
 
 def test_lcp_doctor_says_what_is_fastest(tiny, tmp_path):
     assert not list(findings(tmp_path))
+    assert not list(findings(tmp_path / ("x" * 300)))  # a folder that the system refuses
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed/cut.json").write_text('{"model": "m')
     stored_speed(local(tiny("dense")), tmp_path, 2).write(SPEEDS)
     (finding,) = findings(tmp_path)
     assert "m.gguf: flash attention on, 1 thread" in finding.value

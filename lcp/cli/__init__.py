@@ -16,7 +16,7 @@ import typer.core
 import lcp
 from lcp.cli.lazy_commands import LazyCommands
 from lcp.cli.plain_values import convert_without_pydantic
-from lcp.errors import LcpError
+from lcp.errors import LcpError, refused
 
 app = typer.Typer(
     name="lcp",
@@ -76,9 +76,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        _say(f"The output cannot be written: {error.strerror}. Make room and run it again.")
+        _say(str(refused(error)))
         sys.exit(1)
     finally:
         # Where the reader of our output has left, what is still buffered has nowhere to go.

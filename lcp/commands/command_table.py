@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from lcp.chat.chat import Chat
 from lcp.commands import answer_numbers, files, model, saved_chats, settings, turns, why
 from lcp.commands.command import Candidate, Command, command
-from lcp.errors import UsageError
+from lcp.errors import UsageError, refused
 
 
 def completions(
@@ -45,7 +45,12 @@ def run(chat: Chat, line: str) -> str | Chat | None:
     command, argument = _command(name), "".join(rest).strip()
     if argument and not command.arguments:
         raise UsageError(f"/{command.name} takes no argument. Leave out {argument}.")
-    return command.run(chat, argument)
+    try:
+        return command.run(chat, argument)
+    except OSError as error:
+        if error.filename is None:  # of stdout, which ends the chat
+            raise
+        raise refused(error) from error
 
 
 @command("help", "[NAME|keys]", "list the commands; explain one", "/help retry", _names)

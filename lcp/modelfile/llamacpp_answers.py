@@ -101,7 +101,18 @@ def stored_speed(model: ModelFile, folder: Path, threads: int) -> "StoredAnswer"
 
 def stored_speeds(folder: Path) -> list[dict[str, Any]]:
     """All measured speeds; each names its model."""
-    return [json.loads(file.read_text()) for file in sorted((folder / _SPEEDS).glob("*.json"))]
+    files: list[Path] = []
+    with suppress(OSError):
+        files = sorted((folder / _SPEEDS).glob("*.json"))
+    return [answer for file in files if (answer := _answer(file))]
+
+
+def _answer(file: Path) -> dict[str, Any] | None:
+    with suppress(OSError, ValueError):
+        answer = json.loads(file.read_text())
+        if isinstance(answer, dict):
+            return answer
+    return None
 
 
 class StoredAnswer:
@@ -116,11 +127,7 @@ class StoredAnswer:
 
     def read(self) -> dict[str, Any] | None:
         """The answer, None if there is none."""
-        with suppress(OSError, ValueError):
-            answer = json.loads(self._path.read_text()) if self._path else None
-            if isinstance(answer, dict):
-                return answer
-        return None
+        return _answer(self._path) if self._path else None
 
     def write(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Store the answer, and return it."""
