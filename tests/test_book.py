@@ -1,5 +1,6 @@
 """docs/how-it-works: every chapter has its parts, and its commands still print what it shows."""
 
+import ast
 import difflib
 import re
 import sys
@@ -40,3 +41,18 @@ def test_the_commands_print_what_is_shown(page, smollm2, tmp_path):
 
 def _words(text):
     return re.sub(r"[-+]?\d[\d.,]*", "0", text).split()
+
+
+def test_attention_in_fifty_lines():
+    """Lines of code: without docstrings, comments and empty lines."""
+    text = (BOOK / "attention.py").read_text("utf-8")
+    tree = ast.parse(text)
+    told = {
+        number
+        for node in (tree, *tree.body)
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node)
+        for number in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }
+    lines = [line.strip() for i, line in enumerate(text.splitlines(), 1) if i not in told]
+    assert len([line for line in lines if line and not line.startswith("#")]) <= 50
+    assert {n.name for n in ast.walk(tree) if isinstance(n, ast.alias)} == {"sys", "gguf", "numpy"}

@@ -1,11 +1,10 @@
 """`lcp look`, on tiny models and on the real one: what it finds, and what it refuses."""
 
 import ctypes
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from gemma import forward, read
 from tiny import KINDS
 
 from lcp.cli import free_memory
@@ -26,9 +25,6 @@ from lcp.look.without import sentences, without
 from lcp.modelfile.model_files import local
 from lcp.modelfile.weights import Weights
 from lcp.settings import Sampling
-
-sys.path.append(str(Path(__file__).parents[1] / "docs/how-it-works"))
-from attention import forward, read
 
 TEXT = "The quick brown fox"
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
@@ -493,12 +489,12 @@ def carried_by(model, tokens, layer, head):
     """What a head takes for each token, weighted by the length of what arrives."""
     facts, weight = model
     seen = forward(model, tokens)
-    before = seen[f"l_out-{layer - 1}"] if layer else weight("token_embd.weight")[tokens]
+    before = seen[f"l_out-{layer - 1}"] if layer else weight("token_embd")[tokens]
     eps = facts["llama.attention.layer_norm_rms_epsilon"]
     h = before / np.sqrt((before**2).mean(-1, keepdims=True) + eps)
     own = slice(16 * head, 16 * head + 16)
-    value = (h @ weight(f"blk.{layer}.attn_v.weight").T)[:, own]
-    arrives = value @ weight(f"blk.{layer}.attn_output.weight").T[own]
+    value = (h @ weight(f"blk.{layer}.attn_v").T)[:, own]
+    arrives = value @ weight(f"blk.{layer}.attn_output").T[own]
     read_ = seen[f"kq_soft_max-{layer}"][head]
     weighted = read_ * np.linalg.norm(arrives, axis=1)
     return read_, weighted, np.linalg.norm(before[-1])
@@ -583,7 +579,8 @@ def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path
     weights = Weights(path)  # gguf's own reader takes ten seconds for this vocabulary
 
     def weight(name, other=""):
-        return weights.rows(name if name in weights.tensors else other).squeeze()
+        found = name if f"{name}.weight" in weights.tensors else other
+        return weights.rows(f"{found}.weight").squeeze()
 
     right = forward((local(path).header.values, weight), tokens)
     for name in names:

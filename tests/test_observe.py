@@ -1,10 +1,8 @@
 """Looking at tensors, and replacing them, compared with a forward pass that shares no code."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from gemma import forward, read
 from tiny import KINDS
 
 from lcp.engine.context import Context, Stopped
@@ -12,9 +10,6 @@ from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
 from lcp.engine.observe import Observer
 from lcp.errors import ContextFull, NotEnoughMemory
-
-sys.path.append(str(Path(__file__).parents[1] / "docs/how-it-works"))
-from attention import forward, read
 
 TEXT = "The quick brown fox jumps over the lazy dog again"  # longer than the window of swa
 reference = pytest.mark.parametrize("kind, limit", [("dense", 1e-5), ("swa", 2e-5)])
