@@ -6,13 +6,14 @@ from typing import Any
 
 LETTERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-F32_TENSOR, Q4_0_TENSOR, Q4_K_TENSOR, Q8_0_TENSOR = 0, 2, 12, 8
+F32_TENSOR, Q4_0_TENSOR, Q4_K_TENSOR, Q8_0_TENSOR, Q8_1_TENSOR = 0, 2, 12, 8, 9
 _BLOCKS = {
     0: (1, 4),
     1: (1, 2),
     2: (32, 18),
     3: (32, 20),
     8: (32, 34),
+    9: (32, 40),
     12: (256, 144),
     39: (32, 17),
 }

@@ -34,6 +34,10 @@ def engine(tiny):
 
 @pytest.fixture
 def chat(engine):
+    return chat_with(engine)
+
+
+def chat_with(engine):
     """A chat; `says` runs a command and gives what it prints."""
     err = io.StringIO()
     layers = Layers(flags={"seed": "1", "temp": "2"})
@@ -176,6 +180,23 @@ def test_what_an_answer_needed(chat, engine):
     assert all("%" in row for row in rows[:3])
     assert engine.held == held
     chat.ask("And now?")  # the chat goes on
+
+
+def test_a_prompt_without_a_sentence_may_be_longer(tiny):
+    """A template may write more when it sees less, so each context is sized for its prompts."""
+    template = (
+        "{% for m in messages %}{{ m.role }} {{ m.content }}\n"
+        "{% if 'red' in m.content and 'blue' not in m.content %}{{ 'x' * 600 }}{% endif %}"
+        "{% endfor %}"
+    )
+    settings = Settings(ctx_size=1024, threads=1)
+    with LlamaEngine(tiny(template=template), settings, now=datetime.now()) as one:
+        one.load().result()
+        chat = chat_with(one)
+        chat.ask("The cat is red. The dog is blue.")
+        chat.ask("Which?")
+        told = chat.says("/why")
+    assert len(re.findall(r"(?m)^[+-]\d+\.\d", told)) == 3  # the turn, and its two sentences
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """`lcp look quant` and `lcp look cache`: differences beside their noise floor; time and bytes."""
 
 import gguf
+import ggufs
 import numpy as np
 import pytest
 
 from lcp.engine.llama_library import StopByte
 from lcp.engine.model import Model
 from lcp.engine.observe import Observer
+from lcp.errors import NotSupported
 from lcp.look import quant
 from lcp.look.cache import measure
 from lcp.look.lab import log_softmax
@@ -53,6 +55,14 @@ TOKENS = [1, *range(60, 200)]
 
 
 # quant
+
+
+def test_a_quant_that_only_llama_cpp_can_read(tmp_path):
+    path = tmp_path / "odd.gguf"
+    pairs = ggufs.described("llama", block_count=1)
+    path.write_bytes(ggufs.gguf(pairs, [("output.weight", (32, 4), ggufs.Q8_1_TENSOR)]))
+    with pytest.raises(NotSupported, match="Q8_1"):
+        Weights(path).rows("output.weight")
 
 
 @pytest.mark.slow

@@ -30,8 +30,6 @@ def why(chat: Chat, _: str) -> None:
     """Leaves out the system text, each earlier turn and each sentence of the question, then the
     sentences of the part that counted most, and measures how much less likely the same answer
     becomes. lcp look without does it for a text."""
-    from lcp.look.without import without
-
     answer, messages = own_answer(chat), list(prompt_messages(chat))
     parts = list(prompt_parts(messages))
     if not parts:
@@ -39,29 +37,18 @@ def why(chat: Chat, _: str) -> None:
             "The prompt is a single sentence, so nothing can be left out. /why needs an earlier "
             "turn, a system text or a question of several sentences."
         )
-    prompt = _tokens(chat, messages)
-    variants = [_tokens(chat, part.rest) for part in parts]
-
-    def job(lab: Any, tell: Any) -> "tuple[Without, list[PromptPart], Without | None]":
-        found = without(lab, prompt, variants, answer.ids, tell)
-        most = max(range(len(parts)), key=lambda i: found.spans[i].lost)
-        inside = [one for i in parts[most].own for one in _sentences(messages, i)]
-        if len(inside) < 2:
-            return found, [], None
-        finer = [_tokens(chat, part.rest) for part in inside]
-        return found, inside, without(lab, prompt, finer, answer.ids, tell)
-
-    size = max(map(len, [prompt, *variants])) + len(answer.ids) + 1
-    task = chat.engine.observe(job, size, chat.services.free_memory)
-    found, inside, finer = wait_for(
-        chat, task, lambda step: f"leaving parts out: {step.done} of {step.total}"
-    )
+    found = _without(chat, messages, parts, answer.ids)
+    most = max(range(len(parts)), key=lambda i: found.spans[i].lost)
+    inside = [one for i in parts[most].own for one in _sentences(messages, i)]
     _show(chat, parts, found)
-    if finer:
-        chat.screen.blank()
-        chat.screen.notice("The part that counted most, sentence by sentence:")
-        _show(chat, inside, finer)
-    _explain(chat, found)
+    try:
+        if len(inside) > 1:
+            finer = _without(chat, messages, inside, answer.ids)
+            chat.screen.blank()
+            chat.screen.notice("The part that counted most, sentence by sentence:")
+            _show(chat, inside, finer)
+    finally:
+        _explain(chat, found)
 
 
 def prompt_parts(messages: Messages) -> Iterator[PromptPart]:
@@ -96,6 +83,27 @@ def _saying(message: PromptMessage, text: str) -> PromptMessage:
 
 def _tokens(chat: Chat, messages: Messages) -> list[int]:
     return [token for token, _ in chat.engine.prompt(messages)]
+
+
+def _without(
+    chat: Chat, messages: Messages, parts: Sequence[PromptPart], answer: Sequence[int]
+) -> "Without":
+    """What the answer loses without each part, in a context that is as large as the longest of
+    these prompts needs."""
+    from lcp.look.without import without
+
+    prompt = _tokens(chat, messages)
+    variants = [_tokens(chat, part.rest) for part in parts]
+
+    def job(lab: Any, tell: Any) -> "Without":
+        return without(lab, prompt, variants, answer, tell)
+
+    size = max(map(len, [prompt, *variants])) + len(answer) + 1
+    return wait_for(
+        chat,
+        chat.engine.observe(job, size, chat.services.free_memory),
+        lambda step: f"leaving parts out: {step.done} of {step.total}",
+    )
 
 
 def _show(chat: Chat, parts: Sequence[PromptPart], found: "Without") -> None:
