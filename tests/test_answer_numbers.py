@@ -196,7 +196,7 @@ def test_a_prompt_without_a_sentence_may_be_longer(tiny):
         chat.ask("The cat is red. The dog is blue.")
         chat.ask("Which?")
         told = chat.says("/why")
-    assert len(re.findall(r"(?m)^ *[+-]\d+\.\d", told)) == 3  # the turn, and its two sentences
+    assert len(re.findall(r"(?m)^ *[+-]\d+\.\d", told)) == 4  # the turn, and its three sentences
 
 
 @pytest.mark.slow
