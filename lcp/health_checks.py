@@ -24,13 +24,13 @@ from lcp.downloads.library import OWN, places
 from lcp.downloads.model_folders import HUB
 from lcp.engine import cpu_check
 from lcp.errors import ChooseModel, LcpError
+from lcp.formatting import count, size
 from lcp.machine import Gpu, Machine, machine, physical_cores
 from lcp.modelfile.llamacpp_answers import gpus, stored_speeds
 from lcp.servers.address import parse
 from lcp.servers.config import ServerTable, key, servers
 from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
-from lcp.words import count, size
 
 PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "rich", "prompt-toolkit", "typer")
 REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python"

@@ -15,7 +15,7 @@ from typing import Any
 
 from lcp import paths
 from lcp.errors import SettingsError
-from lcp.words import either, short
+from lcp.formatting import either, short
 
 # The settings that decide what the chat template and the engine are told about thinking.
 THINKING = ("think", "reasoning_effort", "reasoning_budget", "chat_template_kwargs")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcp.engine.cache_plan import Plan, common_prefix, plan
+from lcp.common_prefix import common_prefix
+from lcp.engine.cache_plan import Plan, plan
 
 tokens = st.lists(st.integers(0, 2), max_size=12)  # few different ones: many common prefixes
 wanted = st.lists(st.integers(0, 2), min_size=1, max_size=12)

@@ -19,7 +19,7 @@ from hub import TOKEN, Hub, pattern
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcp import words
+from lcp import formatting
 from lcp.downloads import download as module
 from lcp.downloads.download import download
 from lcp.downloads.hub_cache import CacheEntry
@@ -338,7 +338,7 @@ def test_control_c_keeps_what_has_come(hub, blob):
         download(blob, on_progress=stop, on_notice=notices.append)
     size = blob.part.stat().st_size
     assert size >= M and blob.part.read_bytes() == content_of(hub, blob)[:size]
-    assert notices == [f"Kept {words.size(size)} of 3.00 MB: the same command resumes there."]
+    assert notices == [f"Kept {formatting.size(size)} of 3.00 MB: the same command resumes there."]
     hub.log.clear()
     assert_kept(hub, blob, pull(blob).path)
     assert ranges(hub) == [FROM(size)]

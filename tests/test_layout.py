@@ -33,7 +33,8 @@ LEVELS = {
     "child_process": 0,
     "machine": 0,
     "paths": -0.5,
-    "words": 0,
+    "formatting": 0,
+    "common_prefix": 0,
     "__init__": 0,
     "errors": -1,
 }

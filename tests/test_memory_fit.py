@@ -12,7 +12,7 @@ import pytest
 from terminal import terminal_environment
 
 from bench.info import write
-from lcp import paths, words
+from lcp import formatting, paths
 from lcp.chat.memory_fit import choose
 from lcp.cli.chat_services import services
 from lcp.engine.loading import Fit
@@ -126,7 +126,7 @@ def test_weights_that_have_no_room_for_copies_are_mapped_as_they_are(tmp_path):
     ],
 )  # fmt: skip
 def test_a_size_has_three_digits(n, told):
-    assert words.size(n) == told
+    assert formatting.size(n) == told
 
 
 def test_a_split_model_weighs_all_its_parts(tmp_path):

@@ -5,11 +5,11 @@ from datetime import datetime, timezone
 
 import pytest
 
+from lcp.common_prefix import common_prefix
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.read_ahead import HELD_BACK
 from lcp.engine_interface import PromptMessage, Request
 from lcp.settings import Sampling, Settings
-from lcp.words import common_prefix
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
 GREEDY = Sampling(temp=0)

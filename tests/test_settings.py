@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.errors import SettingsError
+from lcp.formatting import short
 from lcp.settings import (
     EFFORTS,
     OPTIONS,
@@ -18,7 +19,6 @@ from lcp.settings import (
     from_environment,
     from_file,
 )
-from lcp.words import short
 
 # The layers, weakest first, and the name that /set shows for each.
 SOURCES = {f.name: f.metadata["source"] for f in fields(Layers)}

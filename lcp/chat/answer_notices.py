@@ -1,7 +1,7 @@
 """What a person reads about an answer: its numbers, how it ended, how far the prompt is read; with
 the command to type next."""
 
-from lcp import words
+from lcp import formatting
 from lcp.engine_interface import Progress, Stats
 from lcp.remarks import (
     ConnectionLost,
@@ -76,10 +76,10 @@ def remark(remark: Remark) -> str:
                 "Use another schema, expression or grammar."
             )
         case ContextStays(size, promised, needed, free):
-            left = "" if free is None else f", and {words.size(free)} are free"
+            left = "" if free is None else f", and {formatting.size(free)} are free"
             return (
                 f"The context stays at {size:,} tokens instead of {promised:,}: more would need "
-                f"{words.size(needed)}{left}. Close other programs and resume the chat "
+                f"{formatting.size(needed)}{left}. Close other programs and resume the chat "
                 "(lcp chat --continue)."
             )
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from lcp import words
+from lcp import formatting
 from lcp.errors import LcpError
-from lcp.words import short
+from lcp.formatting import short
 
 FILE_BYTES, ALL_BYTES = 1_000_000, 4_000_000  # limits for one file, and for all of a message
 TOLD, SHOWN = 3, 60  # at most: hints in one message; characters of a name in them
@@ -60,14 +60,14 @@ class Attached:
     def short(self, tokens: str) -> str:
         """All files in a few words; `tokens` is how many tokens they have."""
         what = self.files[0].path if len(self.files) == 1 else f"{len(self.files)} files"
-        return f"{what}: {words.size(sum(file.size for file in self.files))}, {tokens} tokens"
+        return f"{what}: {formatting.size(sum(file.size for file in self.files))}, {tokens} tokens"
 
     def told(self, count: Callable[[str], int], window: int) -> str:
         """A line for each file, the share of the context window that all of them take, and the
         hints. `count` returns the number of tokens of a text."""
         tokens = [count(file.block) for file in self.files]
         lines = [
-            f"{file.path}: {words.size(file.size)}, {n:,} tokens"
+            f"{file.path}: {formatting.size(file.size)}, {n:,} tokens"
             for file, n in zip(self.files, tokens, strict=True)
         ]
         share = f"{100 * sum(tokens) / window:.0f} % of the context of {window:,}"
@@ -99,7 +99,7 @@ def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
                 stamp = _stamp(path, folder)
                 file = known.get((path, stamp)) or _file(path, folder, stamp)
                 if file.size > left:
-                    limit = words.size(ALL_BYTES)
+                    limit = formatting.size(ALL_BYTES)
                     raise LcpError(
                         f"{path} does not fit: the files of a message have at most {limit} "
                         "together. Name fewer files."
@@ -206,7 +206,7 @@ def _read(path: str, folder: Path, advice: str) -> tuple[str, int]:
     except OSError as error:
         raise LcpError(f"Cannot read {path}: {error.strerror}. {advice}") from error
     if len(data) > FILE_BYTES:
-        limit = words.size(FILE_BYTES)
+        limit = formatting.size(FILE_BYTES)
         raise LcpError(f"{path} is larger than {limit}. Paste the part that matters instead.")
     try:
         text = data.decode("utf-8-sig")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lcp import words
+from lcp import formatting
 from lcp.chat import answer_notices, window_notices
 from lcp.chat.attachments import attach
 from lcp.chat.overflow import Overflow
@@ -169,7 +169,7 @@ class Chat:
             for n, turn in self.overflow.about_to_leave(self.settings):
                 if turn.user.id not in self._warned:
                     self._warned.add(turn.user.id)
-                    files = words.listed(turn.user.files, window_notices.FILES_NAMED)
+                    files = formatting.listed(turn.user.files, window_notices.FILES_NAMED)
                     self.screen.notice(
                         f"The context is nearly full: turn {n} ({files}) leaves it next. "
                         f"/pin {n} keeps it."
@@ -315,7 +315,7 @@ class Chat:
         if reply.ended == "interrupted" or not text:
             return False
         self.keep(self.conversation.summarize(text, covers), sync=True)
-        turns = words.count(len(covers), "turn")
+        turns = formatting.count(len(covers), "turn")
         self.screen.notice(f"Context full: the model sees a note instead of {turns}: {text}")
         return True
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from lcp.engine.loading import AUTO_CTX, Fit
 from lcp.errors import LcpError, ModelError, NotEnoughMemory
+from lcp.formatting import either, size
 from lcp.machine import physical_cores
 from lcp.settings import Settings
-from lcp.words import either, size
 
 if TYPE_CHECKING:
     from lcp.modelfile.context_and_gpu_layers import Refusal

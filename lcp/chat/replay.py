@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lcp import words
+from lcp import formatting
 from lcp.chat.overflow import Overflow
 from lcp.chat.services import Services
+from lcp.common_prefix import common_prefix
 from lcp.engine_interface import Chunk, Engine, Progress, PromptMessage, Reply, Request
 from lcp.errors import LcpError, SessionError
 from lcp.session.conversation import Conversation
@@ -40,7 +41,7 @@ class Replayed:
         """For people."""
         which = f"turn {self.turn}" + (f", answer {self.answer}" if self.answer > 1 else "")
         if self.result == "same":
-            return f"{which}: the same {words.count(self.tokens, 'token')}"
+            return f"{which}: the same {formatting.count(self.tokens, 'token')}"
         if self.result == "parts":
             was, came = (repr(t) if t is not None else "the end" for t in (self.was, self.came))
             where = f"from token {self.at} of {self.tokens}: {was} in the chat, {came} now"
@@ -100,7 +101,7 @@ class Replay:
             return replace(told, result="not replayed", why=str(error))
         generated = [*reply.sampled, *[_END] * (reply.ended == "end")]
         wanted = [*ids, *[_END] * (answer.ended == "end")]
-        same = words.common_prefix(wanted, generated)
+        same = common_prefix(wanted, generated)
         if same == len(wanted):
             return told
         self._hold(engine, request, answer)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from lcp.chat import window_notices
 from lcp.chat.chat import Chat
 from lcp.errors import ModelNotFound
+from lcp.formatting import count
 from lcp.session.message import Turn
-from lcp.words import count
 
 SHOWN_LINES, SHOWN = 12, 1200  # of the last answer: its last lines, and characters at most
 

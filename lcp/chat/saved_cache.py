@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from lcp import words
+from lcp import formatting
 from lcp.chat.chat import Chat
 from lcp.errors import NotSupported
 from lcp.terminal.signals import pressed, stopping
@@ -52,7 +52,7 @@ def _write(chat: Chat, path: Path, again: float, limit: int) -> None:
     chat.screen.clear_progress()
     if size:
         chat.screen.notice(
-            f"The KV cache is saved ({words.size(size)}): "
+            f"The KV cache is saved ({formatting.size(size)}): "
             f"resuming reads nothing, instead of {again:.0f} s."
         )
 

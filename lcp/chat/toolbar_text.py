@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from lcp import words
+from lcp import formatting
 from lcp.chat.advice import ways_to_fit
 from lcp.chat.chat import Chat
 from lcp.chat.typed_message import TypedMessage
@@ -98,8 +98,8 @@ class ToolbarText:
         elif typed.leaving:
             numbers = self._chat.overflow.numbers(typed.leaving)
             files = [name for turn in typed.leaving for name in turn.user.files]
-            lost = f" ({words.listed(files, FILES_NAMED)})" if files else ""
-            which = f"turn{'s' * (len(numbers) > 1)} {words.ranges(numbers)}"
+            lost = f" ({formatting.listed(files, FILES_NAMED)})" if files else ""
+            which = f"turn{'s' * (len(numbers) > 1)} {formatting.ranges(numbers)}"
             keep = f"/pin {numbers[0]} keeps it" if len(numbers) == 1 else "/pin N keeps one"
             parts.append((f"Enter drops {which}{lost} from the context; {keep}", "warn"))
         if attached.files:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path, PurePath
 
+from lcp.formatting import count
 from lcp.session.conversation import Conversation
 from lcp.session.export import pieces, plain_name
 from lcp.session.message import Message
 from lcp.terminal import markdown_html
-from lcp.words import count
 
 
 def page(conversation: Conversation) -> str:

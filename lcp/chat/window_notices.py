@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lcp import words
+from lcp import formatting
 from lcp.chat.overflow import Overflow
 from lcp.engine_interface import Progress
 from lcp.session.message import Turn
@@ -54,7 +54,7 @@ def _leaving(overflow: Overflow, window: Window) -> list[str]:
 def _files(turns: Sequence[tuple[int, Turn]]) -> str:
     """ " (with a.txt and b.txt)"; "" for turns without files."""
     files = [name for _, turn in turns for name in turn.user.files]
-    return f" (with {words.listed(files, FILES_NAMED)})" if files else ""
+    return f" (with {formatting.listed(files, FILES_NAMED)})" if files else ""
 
 
 def _named(turns: Sequence[tuple[int, Turn]]) -> str:
@@ -64,4 +64,4 @@ def _named(turns: Sequence[tuple[int, Turn]]) -> str:
         return "your first turn"
     if numbers == list(range(1, len(numbers) + 1)):
         return f"your first {len(numbers)} turns"
-    return f"{'turns' if numbers[1:] else 'turn'} {words.ranges(numbers)}"
+    return f"{'turns' if numbers[1:] else 'turn'} {formatting.ranges(numbers)}"

@@ -18,7 +18,7 @@ from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
 from lcp.cli.script_output import ScriptOutput
 from lcp.errors import LcpError, ModelNotFound, UsageError
-from lcp.words import count
+from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat

@@ -98,7 +98,7 @@ def _echo(line: str) -> None:
 def _models() -> dict[str, str]:
     """Name of each model that is here -> its quant and size; of each server -> its host."""
     from lcp.downloads import library
-    from lcp.words import size
+    from lcp.formatting import size
 
     found = {name: model.stored for name, model in library.installed().items()}
     here = {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}

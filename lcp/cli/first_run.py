@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lcp import words
+from lcp import formatting
 from lcp.cli import free_memory, model_lookup
 from lcp.cli.pull import pull_model
 from lcp.cli.pull_search import size_of
@@ -44,7 +44,7 @@ def _offer() -> str:
     rows: list[tuple[str, ...]] = [("", "name", "size", "memory", "good for", "licence")]
     for entry in offered:
         size = entry.size or 0
-        needs = f"~{words.size(size + overhead(size))}"
+        needs = f"~{formatting.size(size + overhead(size))}"
         mark = "→" if entry is best else ""
         rows.append((mark, entry.name, size_of(entry), needs, entry.good_for, entry.licence))
     screen = Screen()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lcp import paths, words
+from lcp import formatting, paths
 from lcp.cli import free_memory, model_lookup, options, shell_completion
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
@@ -97,7 +97,7 @@ info = options.command(
 
 def _bytes(given: str) -> int:
     """24G, 8192M, 7.5GiB, 24GB -> bytes."""
-    found = words.quantity(given, words.BYTES | {"": 1 << 30})
+    found = formatting.quantity(given, formatting.BYTES | {"": 1 << 30})
     if found is None:
         raise UsageError(f"--gpu-mem must be a size such as 24G or 8192M (got {given}).")
     return found

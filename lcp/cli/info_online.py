@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlunsplit
 
-from lcp import words
+from lcp import formatting
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def list_models(name: str, as_json: bool) -> None:
     rows = [
         (
             one.quant or "",
-            words.size(one.size),
+            formatting.size(one.size),
             VERDICTS[free_memory.verdict(one.size, room)],
             one.path,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lcp.words import size
+from lcp.formatting import size
 
 if TYPE_CHECKING:
     from lcp.modelfile.context_table import ContextTable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcp import paths, words
+from lcp import formatting, paths
 from lcp.cli import model_lookup, shell_completion
 from lcp.errors import ModelError
 
@@ -55,12 +55,12 @@ def rm(
 
     model = model_lookup.find(name)
     stored = library.check_removable(model)
-    question = clean(f"Remove {model.name} ({words.size(stored.size)}, {stored.place})?")
+    question = clean(f"Remove {model.name} ({formatting.size(stored.size)}, {stored.place})?")
     if not yes and not typer.confirm(question, err=True):
         return
     freed = library.remove(model)
     kept = "" if freed >= stored.size else "; another snapshot of the repository uses the rest"
-    sys.stderr.write(clean(f"Removed {model.name}: {words.size(freed)} freed{kept}.\n"))
+    sys.stderr.write(clean(f"Removed {model.name}: {formatting.size(freed)} freed{kept}.\n"))
 
 
 def verify(name: Name) -> None:
@@ -111,7 +111,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     cells = []
     for row in rows:
         used = f"used {row['last_used'][:10]}" if row["last_used"] else "not used yet"
-        size = words.size(row["size"])
+        size = formatting.size(row["size"])
         cells.append((row["name"], row["quant"] or "", size, used, row["place"] or ""))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines(cells, width):

@@ -4,7 +4,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from lcp.errors import ModelNotFound, NotHere, UsageError
-from lcp.words import short
+from lcp.formatting import short
 
 if TYPE_CHECKING:
     from lcp.downloads.library import Installed

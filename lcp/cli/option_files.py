@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.errors import SettingsError, UsageError
-from lcp.words import short
+from lcp.formatting import short
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Constraint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lcp import words
+from lcp import formatting
 from lcp.cli import free_memory, model_lookup, options, pull_search, shell_completion
 from lcp.cli.info_page import VERDICTS
 from lcp.cli.options import argument, option, switch
@@ -170,7 +170,7 @@ def _list_choices(repository: "Repository", choice: "ModelChoice", room: int | N
     rows: list[tuple[str, ...]] = [
         (
             f"{repository.name}/{m.path}",
-            words.size(m.size),
+            formatting.size(m.size),
             VERDICTS[free_memory.verdict(m.size, room)],
         )
         for m in choice.models
@@ -189,7 +189,7 @@ def _announce(
     licence = f"licence {repository.licence}" if repository.licence else "no licence given"
     gated = ", gated (you have access)" if repository.gated else ""
     fits = VERDICTS[free_memory.verdict(size, room)]
-    _say(f"{label}: {words.size(size)}, {fits}, {licence}{gated}.")
+    _say(f"{label}: {formatting.size(size)}, {fits}, {licence}{gated}.")
     for file in files:
         last = pulls_and_uses.last_pull(repository.name, file.path)
         if last and last.sha256 != file.etag:
@@ -201,12 +201,15 @@ def _announce(
     folder = hub_cache.repository_folder(repository).parent
     free = _free_disk(folder)
     if missing:
-        had = f" ({words.size(size - missing)} already here)" if missing < size else ""
-        _say(f"To download: {words.size(missing)}{had}. {folder} has {words.size(free)} free.")
+        had = f" ({formatting.size(size - missing)} already here)" if missing < size else ""
+        _say(
+            f"To download: {formatting.size(missing)}{had}. "
+            f"{folder} has {formatting.size(free)} free."
+        )
     if missing > free:
         raise DownloadError(
-            f"{label} does not fit on the disk of {folder}. Free {words.size(missing - free)}, "
-            "or set HF_HOME to a folder on a larger disk."
+            f"{label} does not fit on the disk of {folder}. "
+            f"Free {formatting.size(missing - free)}, or set HF_HOME to a folder on a larger disk."
         )
 
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lcp import words
+from lcp import formatting
 from lcp.cli import free_memory
 from lcp.cli.info_page import VERDICTS
 from lcp.errors import ModelNotFound, UsageError
@@ -28,7 +28,7 @@ def show_catalogue() -> None:
     for entry in catalog().values():
         stored = here[entry.name].stored if entry.name in here else None
         fits = VERDICTS[free_memory.verdict(entry.size, room)] if entry.size else ""
-        size = words.size(stored.size) if stored else size_of(entry)
+        size = formatting.size(stored.size) if stored else size_of(entry)
         state = "here" if entry.name in here else fits
         rows.append((entry.name, f"{size:>9}", state, entry.good_for, entry.licence))
     if sys.stdout.isatty():
@@ -77,7 +77,7 @@ def show_search(text: str, as_json: bool) -> None:
 
 def size_of(entry: "Entry") -> str:
     """The size of a model of the catalogue; "~" if it is not exact."""
-    return f"{'~' if entry.about else ''}{words.size(entry.size)}" if entry.size else ""
+    return f"{'~' if entry.about else ''}{formatting.size(entry.size)}" if entry.size else ""
 
 
 def _short(n: int | None) -> str:

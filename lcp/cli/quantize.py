@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp import child_process, words
+from lcp import child_process, formatting
 from lcp.cli import model_lookup, options, shell_completion
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, UsageError
@@ -132,13 +132,13 @@ def _announced(told: "Facts", size: int, quant: str, plan: NewFile) -> str:
     """What will be made, and what it cannot be."""
     before = told.bits_per_weight or 0.0
     lines = [
-        f"{told.quant}, {words.size(size)}, {before:.2f} bits a weight -> "
-        f"{quant}, about {words.size(plan.bytes)}, {plan.bits:.2f} bits a weight."
+        f"{told.quant}, {formatting.size(size)}, {before:.2f} bits a weight -> "
+        f"{quant}, about {formatting.size(plan.bytes)}, {plan.bits:.2f} bits a weight."
     ]
     if plan.fallbacks:
         lines.append(
-            f"{words.count(plan.fallbacks, 'tensor')} will have a larger quant: the rows are not "
-            f"whole blocks of {quant}."
+            f"{formatting.count(plan.fallbacks, 'tensor')} will have a larger quant: "
+            f"the rows are not whole blocks of {quant}."
         )
     if told.quant not in WHOLE and quant in WHOLE:
         lines.append(f"Made from {told.quant}: what that lost does not come back.")
@@ -155,7 +155,8 @@ def _check_disk(target: Path, needed: int) -> None:
         raise LcpError(f"Cannot write {target}: {error.strerror}. Choose another file.") from None
     if needed > free:
         raise LcpError(
-            f"{target} needs about {words.size(needed)}; {words.size(free)} of the disk are free. "
+            f"{target} needs about {formatting.size(needed)}; "
+            f"{formatting.size(free)} of the disk are free. "
             "Make room, or choose another disk with -o."
         )
 

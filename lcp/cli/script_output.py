@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lcp.errors import LcpError
+from lcp.formatting import count
 from lcp.remarks import ConnectionLost
-from lcp.words import count
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Reply

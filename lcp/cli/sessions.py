@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcp import paths, words
+from lcp import formatting, paths
 from lcp.cli import shell_completion
 from lcp.errors import SessionError, UsageError
 
@@ -76,7 +76,7 @@ def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
         sys.stderr.write(f"Older ones: lcp sessions{' --all' * every} -n {2 * most}\n")
     one_shots = 0 if every else store.count_one_shots()
     if one_shots:
-        told = words.count(one_shots, "one-shot")
+        told = formatting.count(one_shots, "one-shot")
         sys.stderr.write(f"Not listed: {told}. List everything with lcp sessions --all.\n")
     elif not saved:
         sys.stderr.write("There is no saved chat yet. `lcp chat` starts one.\n")
@@ -153,7 +153,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
             _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")
             sys.stdout.flush()  # the next answer may take minutes
     except KeyboardInterrupt:
-        screen.notice(f"Stopped after {words.count(len(results), 'answer')}.")
+        screen.notice(f"Stopped after {formatting.count(len(results), 'answer')}.")
         raise
     finally:
         screen.clear_progress()
@@ -161,7 +161,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
     if not same + parted:
         raise SessionError("No answer of this chat could be generated again.")
     if not as_json:
-        screen.notice(f"{same} of {words.count(same + parted, 'answer')} came out the same.")
+        screen.notice(f"{same} of {formatting.count(same + parted, 'answer')} came out the same.")
     if parted:
         raise typer.Exit(1)
 
@@ -219,8 +219,8 @@ def prune(
     if not (older_than or larger_than or one_shots or kv):
         raise UsageError("prune needs a condition: --older-than 30d, --larger-than 100MB, "
                          "--one-shots or --kv.")  # fmt: skip
-    age = _quantity("--older-than", older_than, words.SECONDS, "30d or 12h")
-    least = _quantity("--larger-than", larger_than, words.BYTES, "100MB or 1G")
+    age = _quantity("--older-than", older_than, formatting.SECONDS, "30d or 12h")
+    least = _quantity("--larger-than", larger_than, formatting.BYTES, "100MB or 1G")
     before = time.time() - age
     matching = [
         saved
@@ -231,10 +231,10 @@ def prune(
     ]
     free = [saved for saved in matching if named or not saved.name]
     if kept := len(matching) - len(free):
-        sys.stderr.write(f"Kept: {words.count(kept, 'chat')} with a name (--named).\n")
+        sys.stderr.write(f"Kept: {formatting.count(kept, 'chat')} with a name (--named).\n")
     chosen = [saved for saved in free if not _is_open(saved)]
     if kept := len(free) - len(chosen):
-        sys.stderr.write(f"Kept: {words.count(kept, 'chat')} open in another lcp.\n")
+        sys.stderr.write(f"Kept: {formatting.count(kept, 'chat')} open in another lcp.\n")
     _print(chosen, as_json)
     if chosen:
         _remove(chosen, yes, kv)
@@ -243,7 +243,7 @@ def prune(
 
 
 def _quantity(flag: str, given: str | None, units: Mapping[str, int], such_as: str) -> int:
-    found = words.quantity(given, units) if given else 0
+    found = formatting.quantity(given, units) if given else 0
     if found is None:
         raise UsageError(f'{flag} must be something like {such_as} (got "{given}").')
     return found
@@ -269,15 +269,15 @@ def _remove(chats: "Sequence[Saved]", yes: bool, only_kv: bool = False) -> None:
     from lcp.session.store import remove
     from lcp.terminal.clean import clean
 
-    size = words.size(sum(_size(saved, only_kv) for saved in chats))
-    what = words.count(len(chats), "KV cache" if only_kv else "chat")
+    size = formatting.size(sum(_size(saved, only_kv) for saved in chats))
+    what = formatting.count(len(chats), "KV cache" if only_kv else "chat")
     one = chats[0]
     alone = len(chats) == 1 and not only_kv
     told = f"{one.id} ({one.title}, {size})" if alone else f"{what} ({size})"
     if not yes and not typer.confirm(clean(f"Remove {told}?"), err=True):
         return
     freed = sum(remove(saved, only_kv) for saved in chats)
-    sys.stderr.write(f"Removed {what}: {words.size(freed)} freed.\n")
+    sys.stderr.write(f"Removed {what}: {formatting.size(freed)} freed.\n")
 
 
 def _store() -> "Store":
@@ -317,8 +317,8 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
             sys.stdout.write(json.dumps(row) + "\n")
         else:
             when = f"{saved.modified:%Y-%m-%d %H:%M}"
-            cache = f" +{words.size(size)} KV" if size else ""
-            turns = words.count(saved.turns, "turn")
+            cache = f" +{formatting.size(size)} KV" if size else ""
+            turns = formatting.count(saved.turns, "turn")
             model = plain_name(saved.model)
             title = " · ".join(filter(None, [saved.kind, saved.name, saved.title]))
             found = " · ".join(filter(None, [saved.kind, saved.passage])) if saved.passage else ""

@@ -6,7 +6,7 @@ Tokens are counted from 1, as /probs shows them.
 from dataclasses import replace
 from typing import Any
 
-from lcp import words
+from lcp import formatting
 from lcp.chat.chat import Chat
 from lcp.commands.command import command, turns_of, wait_for
 from lcp.engine_interface import Progress, PromptMessage, TokenProb
@@ -35,7 +35,7 @@ def probs(chat: Chat, argument: str) -> None:
     at token N."""
     rows = _measured(chat, own_answer(chat))
     if argument:
-        n = words.number(argument, len(rows), "a token of the last answer")
+        n = formatting.number(argument, len(rows), "a token of the last answer")
         row = rows[n - 1]
         before = "".join(r.text for r in rows[max(0, n - 12) : n - 1])
         chat.screen.notice(f"…{before}")
@@ -62,9 +62,9 @@ def fork(chat: Chat, argument: str) -> None:
         raise LcpError("/fork needs a token and an alternative: /fork 12 2. /probs 12 lists them.")
     answer = own_answer(chat)
     rows = _measured(chat, answer)
-    n = words.number(numbers[0], len(rows), "a token of the last answer")
+    n = formatting.number(numbers[0], len(rows), "a token of the last answer")
     others = rows[n - 1].others
-    chosen = others[words.number(numbers[1], len(others), "an alternative") - 1]
+    chosen = others[formatting.number(numbers[1], len(others), "an alternative") - 1]
     if chosen.ends:
         raise LcpError("That alternative ends the answer. Choose another.")
     kept = rows[: n - 1]
@@ -96,7 +96,7 @@ def stats(chat: Chat, _: str) -> None:
     if chat.stats:
         chat.screen.table([(name, f"{value:,}") for name, value in chat.stats.as_dict().items()])
     chat.screen.notice(
-        f"In this chat: {words.count(len(answers), 'answer')} of "
+        f"In this chat: {formatting.count(len(answers), 'answer')} of "
         f"{total('reply_tokens'):,} tokens, {total('read'):,} tokens read, "
         f"{total('read_s', 'decode_s'):,.1f} s."
     )

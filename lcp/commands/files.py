@@ -8,9 +8,9 @@ from lcp.chat import attachments, webpage
 from lcp.chat.chat import Chat
 from lcp.commands.command import command, turns_of
 from lcp.errors import LcpError, SessionError
+from lcp.formatting import number
 from lcp.session import export
 from lcp.terminal import clipboard
-from lcp.words import number
 
 
 def _paths(_: Chat, begun: str) -> Iterable[str]:

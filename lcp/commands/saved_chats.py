@@ -8,9 +8,9 @@ from lcp.chat.chat import Chat
 from lcp.chat.resume_notices import resuming, show_last, tell, without_model
 from lcp.commands.command import command
 from lcp.errors import LcpError, ModelNotFound
+from lcp.formatting import count
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.words import count
 
 OFFERED = 50  # saved chats that Tab completes
 LISTED = 40  # chats; more would scroll away

@@ -12,8 +12,8 @@ from lcp.chat import attachments
 from lcp.chat.chat import Chat
 from lcp.commands.command import command
 from lcp.errors import LcpError
+from lcp.formatting import either, short
 from lcp.settings import EFFORTS, LIVE, OPTIONS, THINKING, Settings, persona
-from lcp.words import either, short
 
 # Settings with their own command.
 OWN = {"system": "/system TEXT", "model": "/model NAME", "persona": "/persona NAME"}

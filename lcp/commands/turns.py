@@ -7,10 +7,11 @@ Turns are counted from 1, as /history shows them.
 import signal
 from collections.abc import Sequence
 
-from lcp import words
+from lcp import formatting
 from lcp.chat import resume_notices, window_notices
 from lcp.chat.chat import Chat
 from lcp.commands.command import command, turns_of
+from lcp.common_prefix import common_prefix
 from lcp.errors import LcpError
 from lcp.session.message import Answer, Message, Turn
 from lcp.terminal import editor
@@ -27,9 +28,9 @@ VARIANTS = 9  # most answers that one /retry generates
 def undo(chat: Chat, argument: str) -> None:
     """Goes back one turn, or N turns. The log keeps them; /branches takes you back there."""
     said = turns_of(chat)
-    n = words.number(argument, len(said), "a number of turns to go back") if argument else 1
+    n = formatting.number(argument, len(said), "a number of turns to go back") if argument else 1
     chat.go(said[-n].user.parent)
-    chat.screen.notice(f"Went back {words.count(n, 'turn')}. /branches lists the old branch.")
+    chat.screen.notice(f"Went back {formatting.count(n, 'turn')}. /branches lists the old branch.")
 
 
 @command(
@@ -65,7 +66,7 @@ def retry(chat: Chat, argument: str) -> None:
     turn = _turn(chat, " ".join(which))
     if turn.user.id != chat.conversation.turns()[-1].user.id:
         chat.screen.notice("Later turns stay on their branch.")
-    for _ in range(words.number(times[1:] or times, VARIANTS, "a number of answers")):
+    for _ in range(formatting.number(times[1:] or times, VARIANTS, "a number of answers")):
         before, variants = chat.conversation.head, _answers(chat, turn) + 1
         if variants > 1:
             chat.screen.notice(f"Variant {variants} of this answer; /branches lists the others.")
@@ -102,7 +103,7 @@ def branches(chat: Chat, argument: str) -> None:
     if not leaves:
         raise LcpError("There are no branches yet. Ask something first.")
     if argument:
-        leaf = leaves[words.number(argument, len(leaves), "a branch") - 1]
+        leaf = leaves[formatting.number(argument, len(leaves), "a branch") - 1]
         chat.go(leaf)
         last = _turn_of(chat, leaf)
         chat.screen.notice(f"On branch {argument}: {_short(last.user)} · {_short(last.answer)}")
@@ -128,7 +129,7 @@ def branches(chat: Chat, argument: str) -> None:
     if head not in leaves:
         inside = [str(i) for i, leaf in enumerate(leaves, 1) if conversation.leads_to(leaf)]
         turn = len(conversation.turns())
-        where = f"after turn {turn} of branch {words.either(inside)}" if here else ""
+        where = f"after turn {turn} of branch {formatting.either(inside)}" if here else ""
         where = where or "before the first turn"
         chat.screen.notice(f"You are {where}; your next question starts a new branch.")
 
@@ -200,7 +201,7 @@ def _turn(chat: Chat, argument: str, command: str = "") -> Turn:
     if command and not argument:
         raise LcpError(f"/{command} needs a turn: /{command} 1. /history numbers them.")
     said = turns_of(chat)
-    return said[words.number(argument, len(said), "a turn") - 1] if argument else said[-1]
+    return said[formatting.number(argument, len(said), "a turn") - 1] if argument else said[-1]
 
 
 def _turn_of(chat: Chat, id: str) -> Turn:
@@ -219,9 +220,9 @@ def _apart(texts: Sequence[str], width: int) -> list[str]:
     shown = []
     for line in lines:
         others = [other for other in lines if other != line]
-        alike = max((words.common_prefix(line, other) for other in others), default=0)
+        alike = max((common_prefix(line, other) for other in others), default=0)
         begin = 0 if alike < width - LEAST else line.rfind(" ", 0, alike - width // 4) + 1
-        shown.append(words.short(("…" if begin else "") + line[begin:], SHOWN))
+        shown.append(formatting.short(("…" if begin else "") + line[begin:], SHOWN))
     return shown
 
 
@@ -270,7 +271,7 @@ def _width(chat: Chat, taken: int) -> int:
 
 
 def _short(message: Message | None, width: int = SHOWN) -> str:
-    return words.short(message.written, width) if message else NO_ANSWER
+    return formatting.short(message.written, width) if message else NO_ANSWER
 
 
 def _marks(chat: Chat, turn: Turn) -> str:

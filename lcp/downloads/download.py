@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lcp import words
+from lcp import formatting
 from lcp.downloads.http import STALL, Response, open_url
 from lcp.downloads.hub_cache import CacheEntry, hold, link, write_ref
 from lcp.downloads.urls import host
@@ -166,7 +166,7 @@ class _Transfer:
             )
         except BaseException:  # also Ctrl-C
             if have := self.part.length:
-                done = f"{words.size(have)} of {words.size(self.file.size)}"
+                done = f"{formatting.size(have)} of {formatting.size(self.file.size)}"
                 self._tell(f"Kept {done}: the same command resumes there.")
             raise
 
@@ -245,8 +245,8 @@ def _check_room(file: CacheEntry) -> None:
     free = shutil.disk_usage(file.folder).free
     if file.size - have > free:
         raise DownloadError(
-            f"{file.path} needs {words.size(file.size - have)}, and {file.folder} has "
-            f"{words.size(free)} free. "
+            f"{file.path} needs {formatting.size(file.size - have)}, and {file.folder} has "
+            f"{formatting.size(free)} free. "
             "Free some space, or set HF_HOME to a folder on a larger disk."
         )
 
@@ -256,7 +256,7 @@ def _disk_error(file: CacheEntry, error: OSError) -> DownloadError:
         have = file.part.stat().st_size if file.part.exists() else 0
         return DownloadError(
             f"The disk is full ({error.strerror}): {file.path} needs "
-            f"{words.size(file.size - have)} more. "
+            f"{formatting.size(file.size - have)} more. "
             f"Free some space in {file.folder}, then run the same command again."
         )
     return DownloadError(

@@ -30,7 +30,7 @@ from lcp.downloads.model_folders import (
 )
 from lcp.downloads.repo_files import models, projectors, quant_of
 from lcp.errors import ModelError, ModelNotFound, NotHere, UsageError
-from lcp.words import either, listed, short
+from lcp.formatting import either, listed, short
 
 DEFAULT = "smollm2-135m"
 MAX_SIMILAR = 3  # suggestions for a name that does not exist

@@ -4,7 +4,7 @@ import time
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from lcp import words
+from lcp import formatting
 from lcp.downloads.http import EXPIRED, STALL, Connection, open_url, same_origin
 from lcp.downloads.urls import host
 from lcp.errors import DownloadError
@@ -93,7 +93,7 @@ class RemoteFile:
             until = min(offset + wanted, response.start + MAX_READ - self._spent)
             if until < offset + n:
                 raise DownloadError(
-                    f"The header of {self.name} is longer than {words.size(MAX_READ)}. "
+                    f"The header of {self.name} is longer than {formatting.size(MAX_READ)}. "
                     "Download the file first."
                 )
             self._block = response.read(until - response.start)

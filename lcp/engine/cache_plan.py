@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lcp.words import common_prefix
+from lcp.common_prefix import common_prefix
 
 # A run shorter than this is read again: moving costs tens of milliseconds whatever its length.
 MIN_RUN = 32

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from lcp import child_process
 from lcp.engine_interface import Constraint
 from lcp.errors import NativeError, SettingsError
-from lcp.words import short
+from lcp.formatting import short
 
 CPU_S, MEMORY = 1, 256 << 20  # limits of the check, in seconds and bytes
 _WAIT_S = 60  # the machine may be busy

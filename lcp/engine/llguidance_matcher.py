@@ -15,8 +15,8 @@ from lcp.engine.model import Model
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
+from lcp.formatting import short
 from lcp.inner_module import inner_module
-from lcp.words import short
 
 # A JSON text is written as json.dumps writes it, so that keys and what is between them can follow
 # without being sampled. `lenient`: a keyword that llguidance does not know becomes a warning.

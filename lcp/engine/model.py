@@ -15,8 +15,8 @@ from lcp import paths
 from lcp.engine.llama_library import library, log
 from lcp.engine.params import model_params
 from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
+from lcp.formatting import size
 from lcp.recommended_settings import usable
-from lcp.words import size
 
 # GGUF key -> name in Sampling (llama.cpp, src/llama-arch.cpp: LLM_KV_GENERAL_SAMPLING_*)
 _SAMPLING_KEYS = {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lcp import words
+from lcp import formatting
 from lcp.answers.worker import Emit
 from lcp.engine.context import Stopped
 from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
@@ -84,8 +84,8 @@ class Observer:
         needed = about(model, size, kv_type, self.most_rows)
         if free is not None and needed > free:
             raise NotEnoughMemory(
-                f"Looking at {size:,} tokens needs about {words.size(needed)} of memory; "
-                f"{words.size(free)} are free. Use a shorter text, or close other programs."
+                f"Looking at {size:,} tokens needs about {formatting.size(needed)} of memory; "
+                f"{formatting.size(free)} are free. Use a shorter text, or close other programs."
             )
         c = library()
         flash = "on" if kv_type.startswith("q") else "off"

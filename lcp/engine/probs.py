@@ -7,7 +7,7 @@ Probabilities are the softmax of the raw logits: before temperature, top-k, pena
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from lcp import words
+from lcp import formatting
 from lcp.answers.worker import Emit
 from lcp.engine.context import N_BATCH, Context, Stopped
 from lcp.engine.kv_cells import kv_bytes
@@ -30,7 +30,7 @@ def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int
     if free is not None and needed > free:
         raise NotEnoughMemory(
             f"Not enough memory for the probabilities of {tokens:,} tokens: they need a second "
-            f"context of about {words.size(needed)}; free: {words.size(free)}. "
+            f"context of about {formatting.size(needed)}; free: {formatting.size(free)}. "
             "Close other programs, or use a shorter chat."
         )
     return size

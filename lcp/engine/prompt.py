@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from lcp.common_prefix import common_prefix
 from lcp.engine.model import Model
 from lcp.engine_interface import PromptMessage
 from lcp.errors import TemplateError
-from lcp.words import common_prefix
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template

@@ -6,11 +6,11 @@ never drops, moves or summarises anything, and what may still change is left alo
 
 from collections.abc import Sequence
 
+from lcp.common_prefix import common_prefix
 from lcp.engine.context import SHORT, Context, Stopped
 from lcp.engine.prompt import PromptWriter
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ContextFull, LcpError
-from lcp.words import common_prefix
 
 # Tokens a step reads: Enter takes over within one, and loses at most that much work.
 STEP = SHORT

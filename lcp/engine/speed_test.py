@@ -21,7 +21,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from lcp import words
+from lcp import formatting
 from lcp.engine.context import Context, Stopped
 from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.llama_library import StopByte, library
@@ -92,8 +92,8 @@ def measure(loaded: Loaded, stop: StopByte, threads: int, free: int | None = Non
     needed = SHARE * 2 * about(model, size, "f16", rows=1)
     if free is not None and needed > free:
         raise NotEnoughMemory(
-            f"The speed is measured only where {words.size(needed)} of memory are free; "
-            f"{words.size(free)} are. Close other programs, then run it again."
+            f"The speed is measured only where {formatting.size(needed)} of memory are free; "
+            f"{formatting.size(free)} are. Close other programs, then run it again."
         )
     swa_full = keep_all_cells(model, loaded.context.size, "f16")
     with ExitStack() as life:

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from lcp.common_prefix import common_prefix
 from lcp.look.lab import Array, Lab, Tell, Watch, log_softmax
-from lcp.words import common_prefix
 
 MOST = 40  # spans
 _END = re.compile(r"(?<=[.!?。！？…])[\"')\]]*\s+|\n+")

@@ -6,7 +6,7 @@ It returns bytes, skips strings without creating them, and refuses lengths that 
 import struct
 from collections.abc import Callable
 
-from lcp import words
+from lcp import formatting
 from lcp.errors import GgufError
 
 MAX_KEPT = 32 << 20  # bytes between a mark and the end of what it keeps
@@ -103,7 +103,7 @@ class BlockReader:
         if self._size is not None and n > self._size - self.at:
             raise self._cut_off(what, n, self._size - self.at)
         if n > self._limit - self.at:
-            raise self.damaged(f"{what} exceeds the limit of {words.size(self._limit)}")
+            raise self.damaged(f"{what} exceeds the limit of {formatting.size(self._limit)}")
 
     def damaged(self, what: str) -> GgufError:
         """The error that says what is wrong with the file."""
@@ -122,7 +122,7 @@ class BlockReader:
     def _fill(self, n: int) -> None:
         """Read until the buffer has the next `n` bytes, or the file ends."""
         if self._mark >= 0 and self._next - self._mark + n > MAX_KEPT:
-            raise self.damaged(f"a value is larger than {words.size(MAX_KEPT)}")
+            raise self.damaged(f"a value is larger than {formatting.size(MAX_KEPT)}")
         while len(self._buffer) - self._next < n:
             end = self._start + len(self._buffer)
             block = self._read(end, min(self._block, self._limit - end))

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lcp.formatting import size
 from lcp.machine import Machine
 from lcp.modelfile.memory_needs import ALL, ContextNeeds, MemoryNeeds, Wish
-from lcp.words import size
 
 # "fits"; "pages": runs, but rereads weights from the disk all the time; "no": does not run
 Verdict = Literal["fits", "pages", "no"]

@@ -5,11 +5,11 @@ A step that was sent cannot be taken back, so it is small. It only adds to what 
 
 from collections.abc import Callable, Sequence
 
+from lcp.common_prefix import common_prefix
 from lcp.engine_interface import PromptMessage, room_in
 from lcp.errors import LcpError
 from lcp.remote.native import LlamaServer
 from lcp.remote.wire import Cut
-from lcp.words import common_prefix
 
 STEP = 128  # tokens: an answer waits for one of them at most
 LEAST = 16  # tokens for which a request is worth it

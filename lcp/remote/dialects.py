@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcp.errors import Miscounted, ServerError
+from lcp.formatting import short
 from lcp.remote.values import count
-from lcp.words import short
 
 # What servers say of a prompt that is too long, and the two numbers in it. Sources: llama-server's
 # server-context.cpp, vLLM's and SGLang's serving code, llama_cpp/server/errors.py, LM Studio's bug

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcp.errors import ChooseModel, LcpError, ServerError
+from lcp.formatting import short
 from lcp.remote import kinds
 from lcp.remote.dialects import is_loading
 from lcp.remote.kinds import ServerKind
 from lcp.remote.values import count, record, rows
 from lcp.remote.wire import Stopped, Told, Wire, never
 from lcp.servers.address import ServerAddress
-from lcp.words import short
 
 SHOWN = 20  # models that an error lists
 OWNERS = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.answers import thinking_tags
 from lcp.answers.worker import Emit, Worker, WorkerTask
+from lcp.common_prefix import common_prefix
 from lcp.engine_interface import (
     Constraint,
     Loading,
@@ -37,7 +38,6 @@ from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Cut, Wire
 from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
-from lcp.words import common_prefix
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Engine

@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from lcp.errors import ServerError
+from lcp.formatting import short
 from lcp.remote.values import count, record
 from lcp.servers.address import ServerAddress
-from lcp.words import short
 
 CONNECT_S, WRITE_S = 10.0, 30.0
 ASK_S = 10.0  # for a short answer: a list of models, a number of tokens

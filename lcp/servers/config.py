@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lcp.errors import SettingsError
+from lcp.formatting import short
 from lcp.servers.address import ServerAddress, parse
 from lcp.settings import near, toml_file
-from lcp.words import short
 
 KEY = "LCP_API_KEY"
 

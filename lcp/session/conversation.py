@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lcp.errors import SessionError
+from lcp.formatting import short
 from lcp.session.message import Answer, Event, Message, Summary, Turn, from_event, moment
-from lcp.words import short
 
 VERSION = 1
 ENVELOPE = ("v", "id", "parent", "at", "type")

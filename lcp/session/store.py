@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 
 from lcp.errors import AmbiguousChat, NoSavedChat, SessionError
+from lcp.formatting import count, short
 from lcp.session.conversation import ONE_SHOT, Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.message import Event
-from lcp.words import count, short
 
 SHOWN = 5  # chats listed in an error message
 LONGEST_NAME = 60

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp import words
+from lcp import formatting
 from lcp.cli import options
 from lcp.cli.look import opening
 from lcp.errors import UsageError
-from lcp.words import count
+from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.cli.look.opening import OpenModel
@@ -147,7 +147,9 @@ def _show(page: "Printout", shown: CacheShown) -> None:
 
 def _memory(shown: CacheShown) -> str:
     """What a token takes in the cache, and why."""
-    total = f"The {shown.prompt + len(shown.found.tokens):,} tokens take {words.size(shown.state)}"
+    total = (
+        f"The {shown.prompt + len(shown.found.tokens):,} tokens take {formatting.size(shown.state)}"
+    )
     if shown.token < 64:
         return (
             f"{total}, and would take as much if there were more: this model has a recurrent state "

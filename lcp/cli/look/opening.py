@@ -13,7 +13,7 @@ from lcp import paths
 from lcp.cli import free_memory, model_lookup, shell_completion
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, NotSupported, UsageError
-from lcp.words import count
+from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.chat.services import FoundModel

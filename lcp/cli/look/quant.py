@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp import words
+from lcp import formatting
 from lcp.cli import options, shell_completion
 from lcp.cli.look import opening
 from lcp.cli.options import argument, option
@@ -39,7 +39,7 @@ class QuantArguments:
         autocompletion=shell_completion.models,
     )  # fmt: skip
     kv: str | None = option(
-        "--kv", "TYPE", f"Compare this type of KV cache: {words.either(KV_TYPES)}."
+        "--kv", "TYPE", f"Compare this type of KV cache: {formatting.either(KV_TYPES)}."
     )
     text: str | None = option("--text", "TEXT", "Text to compare on, or @FILE.")
     ask: str = option("--ask", "TEXT", "Question for the greedy answers.", QUESTION)
@@ -76,7 +76,7 @@ def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
     if asked.kv and len(names) == 2:
         raise UsageError("--kv compares one model with itself. Leave out the second model.")
     if asked.kv and asked.kv not in KV_TYPES:
-        raise UsageError(f"--kv must be {words.either(KV_TYPES)} (got {asked.kv}).")
+        raise UsageError(f"--kv must be {formatting.either(KV_TYPES)} (got {asked.kv}).")
     first, *more = names or [""]
     given = None if asked.text is None else opening.text_of([asked.text])
 
@@ -229,7 +229,9 @@ def _parting(shown: QuantShown) -> str:
     a, b = shown.answers
     at = _part(shown)
     if at is None:
-        return f"The greedy answers are the same for {words.count(min(len(a), len(b)), 'token')}."
+        return (
+            f"The greedy answers are the same for {formatting.count(min(len(a), len(b)), 'token')}."
+        )
     x, y = a[at], b[at]
 
     def said(choice: "Choice") -> str:
@@ -238,8 +240,8 @@ def _parting(shown: QuantShown) -> str:
 
     before = "".join(shown.pieces[c.token] for c in a[:at])
     return (
-        f"The greedy answers part after {words.count(at, 'token')} "
-        f"({words.short(before, 60) or 'at once'}). "
+        f"The greedy answers part after {formatting.count(at, 'token')} "
+        f"({formatting.short(before, 60) or 'at once'}). "
         f"A: {said(x)}. B: {said(y)}."
     )
 
@@ -262,9 +264,9 @@ def _show_groups(page: "Printout", shown: QuantShown) -> None:
                   for i in range(len(sizes))]  # fmt: skip
         error = groups[0].error if len(groups) == 1 else None
         return [
-            _millions(sum(g.weights for g in groups)), words.size(sizes[0]),
+            _millions(sum(g.weights for g in groups)), formatting.size(sizes[0]),
             f"{sizes[0] / total:.0%}",
-            *([words.size(sizes[1]), "" if error is None else f"{error:.1%}"] if two else []),
+            *([formatting.size(sizes[1]), "" if error is None else f"{error:.1%}"] if two else []),
             " -> ".join(dict.fromkeys(quants)), name,
         ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from lcp.cli import options
 from lcp.cli.look import opening
 from lcp.cli.options import switch
 from lcp.errors import NotSupported
-from lcp.words import count
+from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.cli.look.opening import OpenModel

@@ -1,5 +1,5 @@
-"""Words: sizes, numbers of things and lists, as sentences for people have them; and numbers and
-sizes as a person types them.
+"""Formatting: sizes, counts and lists as text for people; and the way back: numbers and sizes from
+what a person typed.
 """
 
 import re
@@ -74,12 +74,3 @@ def short(text: str, longest: int) -> str:
     """The text on one line, its end cut off where it has more characters than that."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
-
-
-def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
-    """How many leading tokens a and b share. Example: [1, 2, 3], [1, 2, 4, 5] -> 2."""
-    n = min(len(a), len(b))
-    # whole-slice comparison runs in C: the common case, a conversation that only grew
-    if a[:n] == b[:n]:
-        return n
-    return next((i for i in range(n) if a[i] != b[i]), n)
