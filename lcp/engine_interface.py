@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from lcp.remarks import Remark, TemplateFault
+from lcp.engine_notices import EngineNotice, TemplateFault
 from lcp.settings import Sampling, Settings
 
 # What goes in
@@ -217,7 +217,7 @@ class Reply(Protocol):
     before: int
     seed: int
     ended: str  # end | length | stop | interrupted | full
-    remark: Remark | None
+    notice: EngineNotice | None
     stats: Stats
 
     def __iter__(self) -> Iterator[Chunk | Progress | Waiting]: ...

@@ -23,8 +23,8 @@ from lcp.engine_interface import (
     Stats,
     TokenProb,
 )
+from lcp.engine_notices import EngineNotice, TemplateFault
 from lcp.errors import LcpError, NotSupported
-from lcp.remarks import Remark, TemplateFault
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Said:
     ended: str = "end"
     forever: bool = False
     reading: bool = False  # with `forever`: it is the prompt that is read for ever
-    remark: Remark | None = None
+    notice: EngineNotice | None = None
 
 
 class Words:
@@ -212,7 +212,7 @@ class ScriptedReply:
         self._said = said
         begun = engine.asked[-1].begun or PromptMessage("assistant", "")
         self.text, self.thinking, self.ended = begun.content, "", ""
-        self.remark = said.remark
+        self.notice = said.notice
         self.tokens = list(begun.tokens)
         self.before = len(self.tokens)
         self.sampled = self.tokens

@@ -2,7 +2,7 @@
 
 from lcp.chat import answer_notices
 from lcp.engine_interface import Progress, Stats
-from lcp.remarks import ContextStays, NoTokenFits, Repetition, ThinkingEnded
+from lcp.engine_notices import ContextStays, NoTokenFits, Repetition, ThinkingEnded
 
 
 def test_the_line_after_an_answer_has_speed_and_context():
@@ -32,16 +32,16 @@ def test_reading_has_its_share_its_speed_and_the_time_left():
     assert long[:39].endswith(" s left;")  # in 40 columns, too
 
 
-def test_a_remark_has_its_number_and_the_setting_to_change():
-    said = answer_notices.remark(ThinkingEnded(1200))
+def test_a_notice_has_its_number_and_the_setting_to_change():
+    said = answer_notices.sentence(ThinkingEnded(1200))
     assert "1,200" in said and "/set reasoning_budget auto" in said
-    said = answer_notices.remark(Repetition(4, 50))
+    said = answer_notices.sentence(Repetition(4, 50))
     assert "4 tokens, 50 times" in said and "/set loop_guard off" in said and "/retry" in said
-    assert "a comma" in answer_notices.remark(NoTokenFits("a comma is missing"))
+    assert "a comma" in answer_notices.sentence(NoTokenFits("a comma is missing"))
 
 
 def test_a_context_that_cannot_grow_says_what_it_would_need():
     for free, more in ((90_000_000, "90.0 MB"), (None, "")):
-        said = answer_notices.remark(ContextStays(2048, 8192, 370_000_000, free))
+        said = answer_notices.sentence(ContextStays(2048, 8192, 370_000_000, free))
         assert all(part in said for part in ("2,048", "8,192", "370 MB", more))
         assert "lcp chat --continue" in said

@@ -25,8 +25,8 @@ from lcp.answers.worker import WorkerTask
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
+from lcp.engine_notices import ThinkingEnded
 from lcp.errors import LcpError, NotSupported
-from lcp.remarks import ThinkingEnded
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.session.store import Store
@@ -341,7 +341,7 @@ def test_a_retry_asks_the_same_again_and_keeps_both_answers():
 
 
 def test_an_answer_in_whose_middle_the_window_slides_is_one(capsys):
-    chat = a_chat(Said("It is", ended="full", remark=ThinkingEnded(5)), Said(" Rome."))
+    chat = a_chat(Said("It is", ended="full", notice=ThinkingEnded(5)), Said(" Rome."))
     assert chat.ask("Where is it?").text == "It is Rome."
     assert "5 tokens" in capsys.readouterr().err
 

@@ -21,8 +21,8 @@ from lcp.engine.llguidance_matcher import examine
 from lcp.engine.model import Model
 from lcp.engine.reply import tag_tokens
 from lcp.engine_interface import Constraint, PromptMessage, Request
+from lcp.engine_notices import NoTokenFits
 from lcp.errors import AnswerDoesNotMatch, SettingsError
-from lcp.remarks import NoTokenFits
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
@@ -108,7 +108,7 @@ def languages(draw, depth=2):
 def test_a_random_model_says_a_string_of_the_language(engine, language, seed, temp):
     rule, pattern = language
     reply = ask(engine(), f"root ::= {rule}\n", seed, temp)
-    assert (reply.ended, reply.remark) == ("end", None)
+    assert (reply.ended, reply.notice) == ("end", None)
     # llama.cpp takes a character written in too many bytes for that character; only a model that
     # draws single bytes at random writes it so.
     assume("\ufffd" not in reply.text)
@@ -126,7 +126,7 @@ def test_a_random_model_says_what_a_regular_expression_matches(engine, language,
     form = Constraint("regex", pattern, "The regular expression")
     assert examine(form) == []
     reply = ask(engine(), form, seed, temp)
-    assert (reply.ended, reply.remark) == ("end", None)
+    assert (reply.ended, reply.notice) == ("end", None)
     assert re.fullmatch(pattern, reply.text), reply.text
 
 
@@ -188,7 +188,7 @@ def test_where_no_token_fits_the_answer_ends_and_says_so(engine):
     reply = ask(one, "root ::= [ab]{3} <unk>")  # a control token is no answer
     assert re.fullmatch("[ab]{3}", reply.text)
     assert reply.ended == "length"
-    assert isinstance(reply.remark, NoTokenFits)
+    assert isinstance(reply.notice, NoTokenFits)
 
 
 # thinking

@@ -190,7 +190,7 @@ def test_an_answer_is_what_its_schema_allows(engine, schema, seed):
     reply = answer(engine, schema, seed, max_tokens=1200)
     if reply.ended == "length":
         return  # a random model seldom closes a string
-    assert (reply.ended, reply.remark) == ("end", None)
+    assert (reply.ended, reply.notice) == ("end", None)
     assert told or allows(schema, json.loads(reply.text)), reply.text
 
 
@@ -503,6 +503,6 @@ def test_the_real_model_answers_in_json(smollm2):
         for schema in FORMS.values():
             for seed in range(4):
                 reply = answer(one, schema, seed, 400, question, 1.0)
-                assert (reply.ended, reply.remark) == ("end", None)
+                assert (reply.ended, reply.notice) == ("end", None)
                 assert allows(schema, json.loads(reply.text)), reply.text
                 assert one.model.text(reply.tokens) == reply.text

@@ -25,7 +25,7 @@ LEVELS = {
     "recommended_settings": 1.5,
     "answers": 1.5,
     "engine_interface": 1.2,
-    "remarks": 1,
+    "engine_notices": 1,
     "settings": 1,
     "servers": 1.2,
     "gguf_kinds": 0,

@@ -24,8 +24,8 @@ from scripted_server import (
 from lcp.chat.chat import Chat
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
+from lcp.engine_notices import ConnectionLost
 from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
-from lcp.remarks import ConnectionLost
 from lcp.remote import asking, reply, wire
 from lcp.remote.dialects import error_in
 from lcp.remote.engine import RemoteEngine
@@ -265,7 +265,7 @@ def test_an_answer_without_a_finish_reason_is_broken_and_kept(server, start):
     chat = start()
     reply = chat.ask("Hi")
     assert (reply.text, reply.ended) == ("Hello", "interrupted")
-    assert isinstance(reply.remark, ConnectionLost)
+    assert isinstance(reply.notice, ConnectionLost)
     assert chat.conversation.turns()[-1].answer.ended == "interrupted"
     assert "/retry" in said(chat)
     assert len(server.bodies()) == 1  # what had begun is not asked for again
@@ -396,7 +396,7 @@ def test_the_key_in_an_event_is_shown_nowhere(server, start, before, at):
     server.pages["/v1/chat/completions"] = answer(*before, event)
     chat = start()
     try:
-        why = chat.ask("Hi").remark.why
+        why = chat.ask("Hi").notice.why
     except ServerError as error:
         why = str(error)
     assert KEY[:8] not in why + said(chat)
@@ -578,7 +578,7 @@ def test_an_answer_that_never_ends_is_cut(server, start):
     server.pages["/v1/chat/completions"] = page
     reply = start(max_tokens=5).ask("Hi")
     assert reply.ended == "interrupted" and reply.text.startswith("word 0")
-    assert isinstance(reply.remark, ConnectionLost)
+    assert isinstance(reply.notice, ConnectionLost)
 
 
 def test_a_line_that_never_ends_is_cut(server, start, monkeypatch):

@@ -14,7 +14,7 @@ from lcp.answers import repetition
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage, Request
-from lcp.remarks import Repetition
+from lcp.engine_notices import Repetition
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
@@ -124,7 +124,7 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
         cut = ask()
         assert (cut.ended, repetition.period(cut.tokens)) == ("length", 2)
         assert repetition.TOKENS <= len(cut.tokens) <= 20 + repetition.TOKENS + repetition.EVERY
-        assert cut.remark == repetition.repetition(cut.tokens, 2)
+        assert cut.notice == repetition.repetition(cut.tokens, 2)
         begun = PromptMessage("assistant", cut.text, "", tuple(cut.tokens), one.identity)
         more = ask(begun=begun)
         assert more.text.startswith(cut.text)

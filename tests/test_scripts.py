@@ -15,7 +15,7 @@ from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environmen
 from lcp.cli.script_output import ScriptOutput
 from lcp.cli.stdin import MOST
 from lcp.engine.reply import LlamaReply
-from lcp.remarks import ThinkingEnded
+from lcp.engine_notices import ThinkingEnded
 from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
 
@@ -291,7 +291,7 @@ def test_an_answer_whose_thinking_was_ended_is_whole_all_the_same(ended, cut):
         Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False
     )
     reply = LlamaReply(0)
-    reply.ended, reply.remark = ended, ThinkingEnded(5)
+    reply.ended, reply.notice = ended, ThinkingEnded(5)
     report(reply)
     assert report.cut == cut
 

@@ -14,7 +14,7 @@ from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
 from lcp.engine_interface import PromptMessage, Request
-from lcp.remarks import ThinkingEnded
+from lcp.engine_notices import ThinkingEnded
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
@@ -66,17 +66,17 @@ def test_thinking_ends_with_its_budget_and_the_answer_begins(engine, seed):
     assert reply.sampled[:12] == free.sampled[:12]
     assert reply.thinking.endswith(LAST_WORDS)
     assert reply.text
-    assert reply.remark == ThinkingEnded(12)
+    assert reply.notice == ThinkingEnded(12)
 
 
 def test_without_a_budget_the_model_ends_it(engine):
-    assert ask(engine, max_tokens=50).remark is None
+    assert ask(engine, max_tokens=50).notice is None
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_that_thinks_though_it_was_told_not_to_is_stopped_at_once(engine, seed):
     reply = ask(engine, seed, thinking_tokens=0, max_tokens=20)
-    assert (reply.thinking, reply.remark) == ("", None)
+    assert (reply.thinking, reply.notice) == ("", None)
     assert reply.sampled[:1] == engine.model.tokenize("</think>")
     assert reply.text
 

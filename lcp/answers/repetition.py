@@ -5,7 +5,7 @@ Pure. It sees exact repetition of tokens only: a list whose numbers go up is non
 
 from collections.abc import Sequence
 
-from lcp.remarks import Repetition
+from lcp.engine_notices import Repetition
 
 # A cycle counts when it filled so many tokens and came round so many times: long enough for
 # tables, repeated lines of code and "ha ha ha", which end by themselves.

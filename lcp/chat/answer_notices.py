@@ -3,11 +3,11 @@ the command to type next."""
 
 from lcp import formatting
 from lcp.engine_interface import Progress, Stats
-from lcp.remarks import (
+from lcp.engine_notices import (
     ConnectionLost,
     ContextStays,
+    EngineNotice,
     NoTokenFits,
-    Remark,
     Repetition,
     TemplateFault,
     ThinkingEnded,
@@ -51,9 +51,9 @@ def reading(progress: Progress, seconds: float) -> str:
     return f"reading {share} %, {speed:,.0f} tokens/s, {left:.0f} s left; {rest}"
 
 
-def remark(remark: Remark) -> str:
+def sentence(notice: EngineNotice) -> str:
     """What happened to an answer, and what to do about it."""
-    match remark:
+    match notice:
         case ThinkingEnded(limit):
             return (
                 f"Thinking stopped after {limit:,} tokens. "

@@ -96,12 +96,12 @@ class Chat:
                 except LcpError:
                     break  # no turn can leave
                 rest.stats = reply.stats.followed_by(rest.stats)
-                rest.remark = rest.remark or reply.remark
+                rest.notice = rest.notice or reply.notice
                 reply = rest
         self._keep_answer(reply)
         self.stats = reply.stats
-        if reply.remark:
-            self.screen.notice(answer_notices.remark(reply.remark))
+        if reply.notice:
+            self.screen.notice(answer_notices.sentence(reply.notice))
         leave(asked)
         if self._unwritten:
             raise self._unwritten

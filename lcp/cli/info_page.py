@@ -48,7 +48,7 @@ def show(page: "Printout", model: "ModelFile", known: "Facts") -> None:
     ])  # fmt: skip
     if len(known.mix) > 1:
         page.items([f"{quant} {size(n)}" for quant, n in known.mix.items()])
-    for line in (*known.kinds, *_remarks(model), *known.problems):
+    for line in (*known.kinds, *_notices(model), *known.problems):
         page.line(line)
 
 
@@ -57,7 +57,7 @@ def _base(known: "Facts") -> str:
     return "" if known.problems else " (a base model: lcp chat --raw continues text)"
 
 
-def _remarks(model: "ModelFile") -> Iterator[str]:
+def _notices(model: "ModelFile") -> Iterator[str]:
     """What is odd about the file, a sentence each."""
     if model.missing:
         yield f"Missing: {', '.join(model.missing)}. Fetch them into the same folder."

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lcp.engine_notices import ConnectionLost
 from lcp.errors import LcpError
 from lcp.formatting import count
-from lcp.remarks import ConnectionLost
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Reply
@@ -36,10 +36,10 @@ class ScriptOutput:
             from lcp.chat.answer_notices import all_numbers
 
             self.screen.notice(all_numbers(reply.stats))
-        broken = isinstance(reply.remark, ConnectionLost)
+        broken = isinstance(reply.notice, ConnectionLost)
         if reply.ended == "interrupted" and not (self.person or broken):
             raise KeyboardInterrupt
-        if not (self.as_json or self.person or self.whole or reply.remark):
+        if not (self.as_json or self.person or self.whole or reply.notice):
             self._say_cut(reply)
         self.broken |= broken
         self.cut |= self.whole and reply.ended not in ("end", "stop")

@@ -26,8 +26,8 @@ from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
 from lcp.engine_interface import Constraint, Progress, Request
+from lcp.engine_notices import NoTokenFits
 from lcp.errors import ContextFull
-from lcp.remarks import NoTokenFits
 
 
 class Answering:
@@ -99,8 +99,8 @@ class Answering:
             drafted, accepted = proposals.drafted, proposals.kept
             reply.stats = replace(reply.stats, drafted=drafted, accepted=accepted)
         reply.stats = replace(reply.stats, ctx_used=len(context.tokens), ctx_size=context.size)
-        if context.stays and not reply.remark:
-            reply.remark, context.stays = context.stays, None
+        if context.stays and not reply.notice:
+            reply.notice, context.stays = context.stays, None
 
     def _form(self, constraint: Constraint) -> Matcher:
         """The form of one answer."""
@@ -126,7 +126,7 @@ class Answering:
             # 3) Take the token that must come, or sample one from the logits of the last one.
             token = choice.next(proposals.row)
             if token is None:
-                speech.remark(NoTokenFits(choice.why))
+                speech.notice(NoTokenFits(choice.why))
                 return "length"
             if self._model.is_end(token):
                 return "end"
@@ -140,7 +140,7 @@ class Answering:
             if request.loop_guard and speech.new % repetition.EVERY == 0:
                 fresh = speech.tokens[-speech.new :]
                 if size := repetition.period(fresh):
-                    speech.remark(repetition.repetition(fresh, size))
+                    speech.notice(repetition.repetition(fresh, size))
                     return "length"
             # 5) Evaluate it, and in the same batch what probably follows: the next logits.
             try:

@@ -22,6 +22,7 @@ from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention, padded
 from lcp.engine_interface import Progress, room_in
+from lcp.engine_notices import ContextStays
 from lcp.errors import (
     ContextFull,
     LcpError,
@@ -31,7 +32,6 @@ from lcp.errors import (
     SettingsError,
 )
 from lcp.machine import machine
-from lcp.remarks import ContextStays
 
 SHORT = 64
 START = 2048  # tokens for which a Context has cells at first

@@ -28,9 +28,9 @@ from lcp.engine_interface import (
     Request,
     TokenProb,
 )
+from lcp.engine_notices import TemplateFault
 from lcp.errors import NotSupported
 from lcp.machine import physical_cores
-from lcp.remarks import TemplateFault
 from lcp.settings import Settings
 
 if TYPE_CHECKING:

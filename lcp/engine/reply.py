@@ -8,7 +8,7 @@ from lcp.answers.text_decoder import PLAIN, Decoder
 from lcp.answers.worker import Emit, WorkerTask
 from lcp.engine.model import Model
 from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats
-from lcp.remarks import Remark
+from lcp.engine_notices import EngineNotice
 
 # The least time between two Chunks. Each one wakes the other thread; if all cores compute, that
 # stops one of them.
@@ -28,7 +28,7 @@ class LlamaReply:
         self.sampled: list[int] = []
         self.before = 0
         self.ended = ""
-        self.remark: Remark | None = None
+        self.notice: EngineNotice | None = None
         self.stats = Stats()
         self.stop_asked = False
         self.task: WorkerTask[None]
@@ -70,9 +70,9 @@ class Speech:
         self.thought = 0  # tokens of the thinking
         self._whole = 0  # tokens up to the last one that ended a character
 
-    def remark(self, remark: Remark) -> None:
+    def notice(self, notice: EngineNotice) -> None:
         """Tell a person what happened to this answer."""
-        self._reply.remark = remark
+        self._reply.notice = notice
 
     def resume(self, tokens: Iterable[int]) -> None:
         """Take the tokens of the answer to continue; they make no Chunks."""

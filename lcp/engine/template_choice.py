@@ -10,8 +10,8 @@ from typing import Any
 from lcp.engine import template_builtin
 from lcp.engine.template import Template
 from lcp.engine.template_sandbox import Exceeded
+from lcp.engine_notices import TemplateFault
 from lcp.errors import TemplateError
-from lcp.remarks import TemplateFault
 
 _TALK = [
     {"role": role, "content": f"Qyx{i}zzy"}

@@ -6,7 +6,7 @@ A model that thinks although it was told not to has a budget of 0.
 from lcp.answers.text_decoder import Decoder
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
-from lcp.remarks import ThinkingEnded
+from lcp.engine_notices import ThinkingEnded
 
 # Read by the model as its own words: cut without any, a model goes on thinking in the answer.
 LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
@@ -38,5 +38,5 @@ class ThinkingBudget:
         closer, said = self._decoder.closer, ""
         if self._limit:
             said = LAST_WORDS
-            self._speech.remark(ThinkingEnded(self._limit))
+            self._speech.notice(ThinkingEnded(self._limit))
         return said + closer + self._decoder.tags.then.get(closer, "")

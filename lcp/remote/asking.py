@@ -5,8 +5,8 @@ from typing import Any
 
 from lcp.answers.worker import Emit
 from lcp.engine_interface import Waiting
+from lcp.engine_notices import ConnectionLost
 from lcp.errors import Miscounted, ServerError
-from lcp.remarks import ConnectionLost
 from lcp.remote.dialects import is_loading
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Broken, Cut, Stopped, Wire
@@ -58,7 +58,7 @@ class Asking:
                 if listener.ended:
                     return listener.reason()
                 if listener.has_begun:
-                    reply.remark = ConnectionLost(str(error))
+                    reply.notice = ConnectionLost(str(error))
                     return "interrupted"
                 failure = ServerError(
                     f"{self._host} closed the connection before it answered ({error}). Try again.",

@@ -23,9 +23,9 @@ from lcp.engine_interface import (
     Waiting,
     room_in,
 )
+from lcp.engine_notices import TemplateFault
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
-from lcp.remarks import TemplateFault
 from lcp.remote import body
 from lcp.remote.ahead import ServerAhead
 from lcp.remote.asking import LOADING_S, Asking

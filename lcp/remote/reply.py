@@ -22,8 +22,8 @@ from lcp.engine_interface import (
     Stats,
     TokenProb,
 )
+from lcp.engine_notices import ConnectionLost, EngineNotice
 from lcp.errors import ServerError
-from lcp.remarks import ConnectionLost, Remark
 from lcp.remote.dialects import Complaint, error_in, too_long
 from lcp.remote.events import ServerEvent, events, read
 from lcp.remote.values import count, record
@@ -46,7 +46,7 @@ class RemoteReply:
         self.sampled: list[int] = []
         self.before = 0
         self.ended = ""
-        self.remark: Remark | None = None
+        self.notice: EngineNotice | None = None
         self.stats = Stats()
         self.stop_asked = False
         self.probs: list[TokenProb] = []
@@ -135,11 +135,11 @@ class Listener:
         n = len(self._pieces)
         look = self._request.loop_guard and n % repetition.EVERY == 0
         if look and (period := repetition.period(self._pieces)):
-            self._reply.remark = repetition.repetition(self._pieces, period)
+            self._reply.notice = repetition.repetition(self._pieces, period)
             self.ended = "loop"
         most = self._request.max_tokens or self.told_size
         if most and n > most + SLACK:
-            self._reply.remark = ConnectionLost(
+            self._reply.notice = ConnectionLost(
                 f"lcp closed it, because the answer exceeds the limit of {most:,} tokens"
             )
             self.ended = "endless"
