@@ -29,7 +29,7 @@ LEVELS = {
     "settings": 1,
     "servers": 1.2,
     "gguf_kinds": 0,
-    "inner_module": 0,
+    "submodule_import": 0,
     "child_process": 0,
     "machine": 0,
     "paths": -0.5,
@@ -97,7 +97,7 @@ def imports(tree):
         elif isinstance(node, ast.Call) and node.args:
             function = ast.unparse(node.func).split(".")[-1]
             literal = isinstance(node.args[0], ast.Constant)
-            if function in ("import_module", "inner_module", "find_spec") and literal:
+            if function in ("import_module", "import_submodule", "find_spec") and literal:
                 yield node.args[0].value
 
 
@@ -176,7 +176,7 @@ def test_no_two_classes_have_one_name(trees):
     [
         'importlib.import_module("llama_cpp.llama_cpp")',
         'importlib.util.find_spec("llama_cpp")',
-        'inner_module("llama_cpp.llama_cpp")',
+        'import_submodule("llama_cpp.llama_cpp")',
         "import llama_cpp",
         "def f():\n    from llama_cpp import llama_cpp",
     ],

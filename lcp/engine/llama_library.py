@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lcp.errors import NativeError
-from lcp.inner_module import inner_module
 from lcp.paths import distribution
+from lcp.submodule_import import import_submodule
 
 # The abort callback is asked for every node of the graph, some 1,400 times a token. As a Python
 # function that costs several percent; libc's strlen over a buffer is as good a predicate:
@@ -92,7 +92,7 @@ def library() -> Any:
         os.environ.setdefault(name, value)
     try:
         # llama_cpp/__init__ imports the high-level Llama and numpy: every answer would wait 0.13 s
-        c = inner_module("llama_cpp.llama_cpp")
+        c = import_submodule("llama_cpp.llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:
         raise NativeError(
             f"llama-cpp-python cannot be loaded here: {error}. "
@@ -124,7 +124,7 @@ def symbol(name: str) -> Any:
 @functools.cache
 def _parts() -> list[Any]:
     """The shared libraries by themselves: Windows does not look through one into the next."""
-    load = inner_module("llama_cpp._ctypes_extensions").load_shared_library
+    load = import_submodule("llama_cpp._ctypes_extensions").load_shared_library
     return [load(name, library()._base_path) for name in ("llama", "ggml", "ggml-base")]
 
 

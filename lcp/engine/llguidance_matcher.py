@@ -16,7 +16,7 @@ from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 from lcp.formatting import short
-from lcp.inner_module import inner_module
+from lcp.submodule_import import import_submodule
 
 # A JSON text is written as json.dumps writes it, so that keys and what is between them can follow
 # without being sampled. `lenient`: a keyword that llguidance does not know becomes a warning.
@@ -33,7 +33,7 @@ _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
 @functools.cache
 def bindings() -> Any:
     """llguidance's own module, without the package around it, which takes ten times as long."""
-    return inner_module("llguidance._lib")
+    return import_submodule("llguidance._lib")
 
 
 class Vocabulary:

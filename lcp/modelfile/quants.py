@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from lcp.inner_module import inner_module
+from lcp.submodule_import import import_submodule
 
 
 @functools.cache
@@ -33,4 +33,4 @@ def file_types() -> dict[str, int]:
 
 def constants() -> Any:
     """gguf's tables; the package itself would import numpy and more."""
-    return inner_module("gguf.constants")
+    return import_submodule("gguf.constants")

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 
-def inner_module(name: str) -> Any:
+def import_submodule(name: str) -> Any:
     """The module, such as `gguf.constants`; ImportError if its package is not installed."""
     package = name.partition(".")[0]
     if package not in sys.modules:
