@@ -212,7 +212,7 @@ def test_counts_are_those_of_the_server(start):
 
 def test_a_count_that_fails_is_an_estimate(start):
     chat = start()
-    chat.engine._native._wire.address = parse("http://127.0.0.1:1")
+    chat.engine._llama_server._wire.address = parse("http://127.0.0.1:1")
     assert chat.engine.count(user("a new question " * 20)) > 40
 
 
@@ -285,5 +285,5 @@ def test_one_of_several_slots_is_kept(smollm2, start):
         assert chat.engine.facts.slots == 2 and chat.engine.size == 256
         first = chat.ask("Tell me about the sea.").stats
         other.ask("Tell me about the moon.")
-        assert {chat.engine._native.slot(), other.engine._native.slot()} == {0, 1}
+        assert {chat.engine._llama_server.slot(), other.engine._llama_server.slot()} == {0, 1}
         assert chat.ask("And the ships?").stats.reused >= first.prompt_tokens

@@ -29,7 +29,7 @@ from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
 from lcp.remote import asking, reply, wire
 from lcp.remote.dialects import error_in
 from lcp.remote.engine import RemoteEngine
-from lcp.remote.native import LlamaServer
+from lcp.remote.llama_server import LlamaServer
 from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.store import Store
@@ -453,8 +453,8 @@ def test_malformed_facts_are_no_traceback(server, start, bad):
         }
         engine = start().engine
         assert engine.size and engine.tokens("text") >= 1
-        native = LlamaServer(engine._wire, replace(engine.facts, slots=2), dict)
-        assert native.slot() in (1, 3)  # 3: a row with a good id
+        llama_server = LlamaServer(engine._wire, replace(engine.facts, slots=2), dict)
+        assert llama_server.slot() in (1, 3)  # 3: a row with a good id
 
 
 def test_lm_studio_tells_the_trained_size_too(server, start):

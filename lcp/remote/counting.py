@@ -11,7 +11,7 @@ from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
 from lcp.remote.body import asking
 from lcp.remote.discovery import ServerFacts
-from lcp.remote.native import COUNT_S, LlamaServer
+from lcp.remote.llama_server import COUNT_S, LlamaServer
 from lcp.remote.wire import Wire
 
 PER_TOKEN = 4.0  # characters of a token, until a server tells better
@@ -71,7 +71,7 @@ class Counter:
     def __init__(self) -> None:
         self.tally = Tally()
         self._ask: Callable[[Sequence[PromptMessage]], int] | None = None
-        self._native: LlamaServer | None = None
+        self._llama_server: LlamaServer | None = None
         self._quiet_until = 0.0
         self._texts: dict[str, int] = {}
 
@@ -79,11 +79,11 @@ class Counter:
         self,
         wire: Wire,
         facts: ServerFacts,
-        native: LlamaServer | None,
+        llama_server: LlamaServer | None,
         variables: Callable[[], Mapping[str, Any]],
     ) -> None:
         """The server is known now."""
-        self._native = native
+        self._llama_server = llama_server
 
         def ask(messages: Sequence[PromptMessage]) -> int:
             asked = asking(facts.kind, facts.model, messages, variables())
@@ -91,7 +91,7 @@ class Counter:
             return wire.ask(url, asked, limit_s=COUNT_S).number("count")
 
         if facts.kind.counts:
-            self._ask = native.count if native else ask
+            self._ask = llama_server.count if llama_server else ask
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the prompt that asks for an answer to these messages."""
@@ -106,11 +106,11 @@ class Counter:
 
     def tokens(self, text: str) -> int:
         """Tokens of a text."""
-        native = self._native
-        if native is None or not text:
+        llama_server = self._llama_server
+        if llama_server is None or not text:
             return self.tally.text(text)
         if text not in self._texts:
-            found = self._counted(lambda: len(native.tokenize(text)))
+            found = self._counted(lambda: len(llama_server.tokenize(text)))
             if not found:
                 return self.tally.text(text)
             if len(self._texts) >= TEXTS:

@@ -32,7 +32,7 @@ from lcp.remote.asking import LOADING_S, Asking
 from lcp.remote.counting import Counter
 from lcp.remote.discovery import ServerFacts, discover
 from lcp.remote.events import spelling
-from lcp.remote.native import LlamaServer
+from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.wire import Cut, Wire
@@ -74,7 +74,7 @@ class RemoteEngine:
         self._probs: dict[str, list[TokenProb]] = {}
         self._last: Sequence[PromptMessage] = ()  # what the server holds
         self._facts: ServerFacts | None = None
-        self._native: LlamaServer | None = None
+        self._llama_server: LlamaServer | None = None
         self._size = settings.ctx_size or ASSUMED
         self._own_system = ("", "")
         self._worker = Worker(idle=self._read_ahead)
@@ -108,20 +108,20 @@ class RemoteEngine:
             raise LcpError(f"Stopped before {self._address.host} answered.") from None
         if constraint:
             body.form(facts.kind, constraint)
-        native = None
+        llama_server = None
         if facts.kind.reads_ahead:
-            native = LlamaServer(self._wire, facts, self._told)
+            llama_server = LlamaServer(self._wire, facts, self._told)
             try:
-                self._own_system = (native.own_system(False), native.own_system(True))
+                self._own_system = (llama_server.own_system(False), llama_server.own_system(True))
             except LcpError:
                 self._own_system = ("", "")
-        self._native = native
+        self._llama_server = llama_server
         asked = self._settings.ctx_size
         self._size = min(asked or facts.size, facts.size) if facts.size else self._size
         self._facts = facts
-        self._counter.begin(self._wire, facts, native, self._told)
-        if native:
-            self._ahead.begin(native, self._size)
+        self._counter.begin(self._wire, facts, llama_server, self._told)
+        if llama_server:
+            self._ahead.begin(llama_server, self._size)
         self.loaded = 1.0
 
     def close(self) -> None:
@@ -311,7 +311,7 @@ class RemoteEngine:
             asked["return_progress"] = True
         if kind.moves and request.move:
             asked["n_cache_reuse"] = body.REUSE
-        if self._native and (slot := self._native.slot()) is not None:
+        if self._llama_server and (slot := self._llama_server.slot()) is not None:
             asked["id_slot"] = slot
         tags = thinking_tags.NONE if self.raw else thinking_tags.tags(facts.template or "")
         listener = Listener(
@@ -357,10 +357,10 @@ class RemoteEngine:
         return self._worker.submit(lambda emit: "")
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
-        if self._native is None:
+        if self._llama_server is None:
             raise NotSupported(f"{self.facts.kind.name} does not show the tokens of a prompt.")
-        text = body.text_of(messages) if self.raw else self._native.prompt(messages)
-        return self._native.tokenize(text, whole=True)
+        text = body.text_of(messages) if self.raw else self._llama_server.prompt(messages)
+        return self._llama_server.tokenize(text, whole=True)
 
     def spelled(self, token: int) -> str:
         raise NotSupported("A server's tokens have no numbers here.")
