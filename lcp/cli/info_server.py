@@ -9,7 +9,7 @@ from lcp.servers.address import parse
 
 if TYPE_CHECKING:
     from lcp.remote.discovery import ServerFacts
-    from lcp.remote.kinds import ServerKind
+    from lcp.remote.server_kinds import ServerKind
 
 
 def show(server: str, model: str | None, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lcp.engine_interface import Constraint, PromptMessage, Request
 from lcp.errors import NotSupported
-from lcp.remote.kinds import ServerKind
+from lcp.remote.server_kinds import ServerKind
 from lcp.settings import EFFORTS
 
 PROBS = 10  # alternatives of each token

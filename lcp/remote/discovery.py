@@ -8,25 +8,25 @@ from typing import Any
 
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.formatting import short
-from lcp.remote import kinds
+from lcp.remote import server_kinds
 from lcp.remote.dialects import is_loading
-from lcp.remote.kinds import ServerKind
+from lcp.remote.server_kinds import ServerKind
 from lcp.remote.values import count, record, rows
 from lcp.remote.wire import Stopped, Told, Wire, never
 from lcp.servers.address import ServerAddress
 
 SHOWN = 20  # models that an error lists
 OWNERS = {
-    "llamacpp": kinds.LLAMA,
-    "vllm": kinds.VLLM,
-    "sglang": kinds.SGLANG,
-    "library": kinds.OLLAMA,
+    "llamacpp": server_kinds.LLAMA,
+    "vllm": server_kinds.VLLM,
+    "sglang": server_kinds.SGLANG,
+    "library": server_kinds.OLLAMA,
 }
 # A page that only this kind has, and a field of the answer.
 PAGES: tuple[tuple[str, Any, str, ServerKind], ...] = (
-    ("/api/version", None, "version", kinds.OLLAMA),
-    ("/api/v0/models", None, "data", kinds.LM_STUDIO),
-    ("/extras/tokenize/count", {"input": "a"}, "count", kinds.LLAMA_CPP_PYTHON),
+    ("/api/version", None, "version", server_kinds.OLLAMA),
+    ("/api/v0/models", None, "data", server_kinds.LM_STUDIO),
+    ("/extras/tokenize/count", {"input": "a"}, "count", server_kinds.LLAMA_CPP_PYTHON),
 )
 
 
@@ -100,14 +100,14 @@ def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _kind(wire: Wire, listed: Told, model: Mapping[str, Any], stopped: Stopped) -> ServerKind:
     if listed.headers.get("server") == "llama.cpp":
-        return kinds.LLAMA
+        return server_kinds.LLAMA
     if kind := OWNERS.get(str(model.get("owned_by", "")).lower()):
         return kind
     for page, body, name, kind in PAGES:
         with suppress(LcpError):
             if wire.ask(wire.address.base + page, body, stopped=stopped).get(name) is not None:
                 return kind
-    return kinds.OTHER
+    return server_kinds.OTHER
 
 
 def _ask_more(
@@ -149,7 +149,7 @@ def _llama(facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., Told
     caps = record(props.get("chat_template_caps"))
     defaults = {
         name: values[sent]
-        for name, sent in kinds.LLAMA.samplers.items()
+        for name, sent in server_kinds.LLAMA.samplers.items()
         if name != "seed" and isinstance(values.get(sent), int | float)
     }
     return replace(

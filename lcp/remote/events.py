@@ -1,6 +1,6 @@
 """The events of an answer: bytes of a stream to its events, and an event to what it says.
 
-Servers differ in the names; see kinds.py. A line may end with LF, CRLF or CR; comments, empty
+Servers differ in the names; see server_kinds.py. A line may end with LF, CRLF or CR; comments, empty
 `choices` and `content: null` say nothing.
 """
 
