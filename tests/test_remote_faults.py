@@ -27,9 +27,9 @@ from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
 from lcp.remote import asking, reply, wire
-from lcp.remote.dialects import error_in
 from lcp.remote.engine import RemoteEngine
 from lcp.remote.llama_server import LlamaServer
+from lcp.remote.server_errors import error_in
 from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.store import Store

@@ -7,8 +7,8 @@ from lcp.answers.worker import Emit
 from lcp.engine_interface import Waiting
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import Miscounted, ServerError
-from lcp.remote.dialects import is_loading
 from lcp.remote.reply import Listener, RemoteReply
+from lcp.remote.server_errors import is_loading
 from lcp.remote.wire import Broken, Cut, Stopped, Wire
 
 TRIES = 3  # for an answer of which nothing came

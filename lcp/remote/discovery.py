@@ -9,7 +9,7 @@ from typing import Any
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.formatting import short
 from lcp.remote import server_kinds
-from lcp.remote.dialects import is_loading
+from lcp.remote.server_errors import is_loading
 from lcp.remote.server_kinds import ServerKind
 from lcp.remote.values import count, record, rows
 from lcp.remote.wire import Stopped, Told, Wire, never

@@ -24,8 +24,8 @@ from lcp.engine_interface import (
 )
 from lcp.engine_notices import ConnectionLost, EngineNotice
 from lcp.errors import ServerError
-from lcp.remote.dialects import Complaint, error_in, too_long
 from lcp.remote.events import ServerEvent, events, read
+from lcp.remote.server_errors import Complaint, error_in, too_long
 from lcp.remote.values import count, record
 from lcp.remote.wire import LARGEST, Broken, ServerAnswer
 

@@ -341,7 +341,7 @@ def _reason(error: BaseException, wire: Wire) -> str:
 
 def failure(wire: Wire, status: int, headers: Mapping[str, str], data: bytes) -> ServerError:
     """The error for an answer with a bad status."""
-    from lcp.remote.dialects import error_in, too_long
+    from lcp.remote.server_errors import error_in, too_long
 
     host = wire.address.host
     try:

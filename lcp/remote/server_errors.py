@@ -1,4 +1,4 @@
-"""The dialects of servers: how they say what went wrong."""
+"""The errors of servers: how each kind of server reports what went wrong."""
 
 import re
 from collections.abc import Callable
