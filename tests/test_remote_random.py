@@ -9,8 +9,8 @@ import test_random_chats as local
 from llama_server import llama_server
 
 from lcp.chat.chat import Chat
-from lcp.remote.body import messages
 from lcp.remote.engine import RemoteEngine
+from lcp.remote.request_body import messages
 from lcp.servers.address import parse
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load

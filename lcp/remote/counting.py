@@ -9,9 +9,9 @@ from typing import Any
 
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
-from lcp.remote.body import asking
 from lcp.remote.discovery import ServerFacts
 from lcp.remote.llama_server import COUNT_S, LlamaServer
+from lcp.remote.request_body import prompt_fields
 from lcp.remote.wire import Wire
 
 PER_TOKEN = 4.0  # characters of a token, until a server tells better
@@ -86,7 +86,7 @@ class Counter:
         self._llama_server = llama_server
 
         def ask(messages: Sequence[PromptMessage]) -> int:
-            asked = asking(facts.kind, facts.model, messages, variables())
+            asked = prompt_fields(facts.kind, facts.model, messages, variables())
             url = f"{wire.address.base}/tokenize"
             return wire.ask(url, asked, limit_s=COUNT_S).number("count")
 

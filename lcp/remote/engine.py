@@ -26,7 +26,7 @@ from lcp.engine_interface import (
 from lcp.engine_notices import TemplateFault
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
-from lcp.remote import body
+from lcp.remote import request_body
 from lcp.remote.ahead import ServerAhead
 from lcp.remote.asking import LOADING_S, Asking
 from lcp.remote.counting import Counter
@@ -107,7 +107,7 @@ class RemoteEngine:
         except Cut:
             raise LcpError(f"Stopped before {self._address.host} answered.") from None
         if constraint:
-            body.form(facts.kind, constraint)
+            request_body.constraint_fields(facts.kind, constraint)
         llama_server = None
         if facts.kind.reads_ahead:
             llama_server = LlamaServer(self._wire, facts, self._told)
@@ -232,7 +232,7 @@ class RemoteEngine:
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         if self.raw:
-            return self.tokens(body.text_of(messages))
+            return self.tokens(request_body.text_of(messages))
         return self._counter.count(messages)
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
@@ -304,13 +304,15 @@ class RemoteEngine:
         facts, kind = self.facts, self.facts.kind
         expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
-        asked = body.answering(kind, facts.model, request, self._told(), reply.seed, self.raw)
+        asked = request_body.answer_body(
+            kind, facts.model, request, self._told(), reply.seed, self.raw
+        )
         if facts.size and request.max_tokens and not kind.moves:  # others refuse what cannot fit
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if kind.tells_progress:
             asked["return_progress"] = True
         if kind.moves and request.move:
-            asked["n_cache_reuse"] = body.REUSE
+            asked["n_cache_reuse"] = request_body.REUSE
         if self._llama_server and (slot := self._llama_server.slot()) is not None:
             asked["id_slot"] = slot
         tags = thinking_tags.NONE if self.raw else thinking_tags.tags(facts.template or "")
@@ -359,7 +361,7 @@ class RemoteEngine:
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
         if self._llama_server is None:
             raise NotSupported(f"{self.facts.kind.name} does not show the tokens of a prompt.")
-        text = body.text_of(messages) if self.raw else self._llama_server.prompt(messages)
+        text = request_body.text_of(messages) if self.raw else self._llama_server.prompt(messages)
         return self._llama_server.tokenize(text, whole=True)
 
     def spelled(self, token: int) -> str:

@@ -1,7 +1,7 @@
-"""The events of an answer: bytes of a stream to its events, and an event to what it says.
+"""Server-sent events: the bytes of a stream to events, and an event to the text it carries.
 
-Servers differ in the names; see server_kinds.py. A line may end with LF, CRLF or CR; comments, empty
-`choices` and `content: null` say nothing.
+Servers name the fields differently; see server_kinds.py. A line may end with LF, CRLF or CR.
+Comments, empty `choices` and `content: null` carry no text.
 """
 
 import json

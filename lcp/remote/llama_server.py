@@ -9,8 +9,8 @@ from typing import Any
 
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
-from lcp.remote.body import asking
 from lcp.remote.discovery import ServerFacts
+from lcp.remote.request_body import prompt_fields
 from lcp.remote.values import is_whole, rows
 from lcp.remote.wire import Stopped, Wire, never
 
@@ -38,7 +38,7 @@ class LlamaServer:
 
     def _body(self, messages: Sequence[PromptMessage]) -> dict[str, Any]:
         facts = self._facts
-        return asking(facts.kind, facts.model, messages, self._variables())
+        return prompt_fields(facts.kind, facts.model, messages, self._variables())
 
     def prompt(self, messages: Sequence[PromptMessage], stopped: Stopped = never) -> str:
         """The text of the prompt that asks for an answer."""

@@ -1,4 +1,4 @@
-"""The body of a request: what a chat asks for, in the words of one kind of server."""
+"""The body of a request for an answer, in the fields of one kind of server."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ def text_of(told: Sequence[PromptMessage]) -> str:
     return "".join(m.content for m in told if m.role != "system")
 
 
-def asking(
+def prompt_fields(
     kind: ServerKind, model: str, told: Sequence[PromptMessage], variables: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What every request for these messages has; also one that only counts them."""
+    """The fields of every request with these messages, also one that only counts their tokens."""
     body: dict[str, Any] = {"model": model, "messages": messages(kind, told)}
     if kind.template and variables:
         body["chat_template_kwargs"] = dict(variables)
     return body
 
 
-def answering(
+def answer_body(
     kind: ServerKind,
     model: str,
     request: Request,
@@ -53,7 +53,7 @@ def answering(
         before = request.begun.content if request.begun else ""
         body: dict[str, Any] = {"model": model, "prompt": text_of(request.messages) + before}
     else:
-        body = asking(kind, model, request.messages, variables)
+        body = prompt_fields(kind, model, request.messages, variables)
         if request.begun:
             body |= _continuing(kind, request.begun, body["messages"])
         body |= _thinking(kind, request, variables)
@@ -62,7 +62,7 @@ def answering(
     if request.max_tokens:
         body["max_tokens"] = request.max_tokens
     if request.constraint:
-        body |= form(kind, request.constraint)
+        body |= constraint_fields(kind, request.constraint)
     if request.probs and kind.probs:
         body |= {"logprobs": PROBS} if raw else {"logprobs": True, "top_logprobs": PROBS}
     return body
@@ -99,8 +99,8 @@ def _thinking(kind: ServerKind, request: Request, variables: Mapping[str, Any]) 
     return sent
 
 
-def form(kind: ServerKind, constraint: Constraint) -> dict[str, Any]:
-    """The form of an answer. NotSupported if this kind of server does not take it."""
+def constraint_fields(kind: ServerKind, constraint: Constraint) -> dict[str, Any]:
+    """The fields that constrain an answer. NotSupported if this kind of server has none."""
     field = {"grammar": kind.grammar, "regex": kind.regex}.get(constraint.kind, "")
     if constraint.kind == "schema" and kind.schema:
         named = {"name": "answer", "strict": True, "schema": json.loads(constraint.text)}
