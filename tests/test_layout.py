@@ -55,7 +55,7 @@ OWNERS = {
     "numpy": ("engine/observe.py", "look", "modelfile/weights.py"),
     "huggingface_hub": ("downloads",),
     "filelock": ("downloads/hub_cache.py",),
-    "httpx2": ("downloads/hub_client.py", "remote/wire.py"),
+    "httpx2": ("downloads/hub_client.py", "remote/http_client.py"),
     "truststore": ("downloads/http.py",),
     "rich": ("terminal",),
     "markdown_it": ("terminal/markdown.py",),

@@ -212,7 +212,7 @@ def test_counts_are_those_of_the_server(start):
 
 def test_a_count_that_fails_is_an_estimate(start):
     chat = start()
-    chat.engine._llama_server._wire.address = parse("http://127.0.0.1:1")
+    chat.engine._llama_server._http.address = parse("http://127.0.0.1:1")
     assert chat.engine.count(user("a new question " * 20)) > 40
 
 

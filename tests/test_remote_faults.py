@@ -26,7 +26,7 @@ from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
-from lcp.remote import asking, reply, wire
+from lcp.remote import asking, http_client, reply
 from lcp.remote.engine import RemoteEngine
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.server_errors import error_in
@@ -42,7 +42,7 @@ DIALECTS = {"vllm": "reasoning", "sglang": "reasoning_content", "library": "reas
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(wire, "ASK_S", 5.0)
+    monkeypatch.setattr(http_client, "ASK_S", 5.0)
     monkeypatch.setattr(reply, "AFTER_S", 0.3)
 
 
@@ -411,7 +411,7 @@ def test_the_key_in_a_redirect_is_shown_nowhere(server, start, at):
 
 
 def test_the_key_in_a_header_of_config_is_hidden():
-    hide = wire.Wire(parse("box"), "a+b/c", {"Authorization": f"Bearer {KEY}"}).hide
+    hide = http_client.HttpClient(parse("box"), "a+b/c", {"Authorization": f"Bearer {KEY}"}).hide
     assert hide(f"bad {KEY}, a+b/c, a%2Bb%2Fc") == "bad ***, ***, ***"
 
 
@@ -453,7 +453,7 @@ def test_malformed_facts_are_no_traceback(server, start, bad):
         }
         engine = start().engine
         assert engine.size and engine.tokens("text") >= 1
-        llama_server = LlamaServer(engine._wire, replace(engine.facts, slots=2), dict)
+        llama_server = LlamaServer(engine._http, replace(engine.facts, slots=2), dict)
         assert llama_server.slot() in (1, 3)  # 3: a row with a good id
 
 
@@ -552,7 +552,7 @@ def test_a_short_answer_that_never_ends(server, start):
 
 
 def test_a_list_of_models_that_never_comes(server, start, monkeypatch):
-    monkeypatch.setattr(wire, "ASK_S", 0.5)
+    monkeypatch.setattr(http_client, "ASK_S", 0.5)
     server.pages["/v1/models"] = lambda connection: connection.hang()
     with pytest.raises(ServerError):
         start()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import PromptMessage, room_in
 from lcp.errors import LcpError
+from lcp.remote.http_client import Cut
 from lcp.remote.llama_server import LlamaServer
-from lcp.remote.wire import Cut
 
 STEP = 128  # tokens: an answer waits for one of them at most
 LEAST = 16  # tokens for which a request is worth it

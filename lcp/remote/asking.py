@@ -7,9 +7,9 @@ from lcp.answers.worker import Emit
 from lcp.engine_interface import Waiting
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import Miscounted, ServerError
+from lcp.remote.http_client import Broken, Cut, HttpClient, Stopped
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.server_errors import is_loading
-from lcp.remote.wire import Broken, Cut, Stopped, Wire
 
 TRIES = 3  # for an answer of which nothing came
 PATIENCE_S = 20.0  # the longest that a server may ask to be left alone
@@ -19,9 +19,9 @@ LOADING_S = 900.0  # the longest that a server may load its model
 class Asking:
     """Asks one server for answers."""
 
-    def __init__(self, wire: Wire, stopped: Stopped) -> None:
-        self._wire, self._stopped = wire, stopped
-        self._host = wire.address.host
+    def __init__(self, http: HttpClient, stopped: Stopped) -> None:
+        self._http, self._stopped = http, stopped
+        self._host = http.address.host
 
     def sleep(self, seconds: float) -> None:
         """Wait; Cut when it is stopped."""
@@ -35,7 +35,7 @@ class Asking:
         """Ask until an answer has come; returns why it ended. ServerError if none comes."""
         emit(Waiting(f"waiting for {self._host}; Ctrl-C stops"))
         try:
-            return self._ask(self._wire.address.api + page, asked, listener, reply, emit)
+            return self._ask(self._http.address.api + page, asked, listener, reply, emit)
         except Cut:
             return "interrupted"
 
@@ -43,7 +43,7 @@ class Asking:
         tries, until = 0, time.monotonic() + LOADING_S
         while True:
             try:
-                with self._wire.open(url, asked, stopped=self._stopped) as answer:
+                with self._http.open(url, asked, stopped=self._stopped) as answer:
                     listener.listen(answer)
                 if listener.ended:
                     return listener.reason()

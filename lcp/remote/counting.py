@@ -10,9 +10,9 @@ from typing import Any
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
 from lcp.remote.discovery import ServerFacts
+from lcp.remote.http_client import HttpClient
 from lcp.remote.llama_server import COUNT_S, LlamaServer
 from lcp.remote.request_body import prompt_fields
-from lcp.remote.wire import Wire
 
 PER_TOKEN = 4.0  # characters of a token, until a server tells better
 AROUND = 6  # tokens that a chat template puts around a message
@@ -77,7 +77,7 @@ class Counter:
 
     def begin(
         self,
-        wire: Wire,
+        http: HttpClient,
         facts: ServerFacts,
         llama_server: LlamaServer | None,
         variables: Callable[[], Mapping[str, Any]],
@@ -87,8 +87,8 @@ class Counter:
 
         def ask(messages: Sequence[PromptMessage]) -> int:
             asked = prompt_fields(facts.kind, facts.model, messages, variables())
-            url = f"{wire.address.base}/tokenize"
-            return wire.ask(url, asked, limit_s=COUNT_S).number("count")
+            url = f"{http.address.base}/tokenize"
+            return http.ask(url, asked, limit_s=COUNT_S).number("count")
 
         if facts.kind.counts:
             self._ask = llama_server.count if llama_server else ask

@@ -9,10 +9,10 @@ from typing import Any
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.formatting import short
 from lcp.remote import server_kinds
+from lcp.remote.http_client import HttpClient, JsonAnswer, Stopped, never
 from lcp.remote.server_errors import is_loading
 from lcp.remote.server_kinds import ServerKind
 from lcp.remote.values import count, record, rows
-from lcp.remote.wire import Stopped, Told, Wire, never
 from lcp.servers.address import ServerAddress
 
 SHOWN = 20  # models that an error lists
@@ -53,35 +53,35 @@ def look_up(
     def wait() -> None:
         raise ServerError(f"{address.host} is still loading its model. Try again in a moment.")
 
-    return discover(Wire(address, key, headers), never, wait)
+    return discover(HttpClient(address, key, headers), never, wait)
 
 
-def discover(wire: Wire, stopped: Stopped, wait: Callable[[], None]) -> ServerFacts:
+def discover(http: HttpClient, stopped: Stopped, wait: Callable[[], None]) -> ServerFacts:
     """Ask a server for what it is. `wait` is called while it loads its model."""
     while True:
         try:
-            listed = wire.ask(f"{wire.address.api}/models", stopped=stopped)
+            listed = http.ask(f"{http.address.api}/models", stopped=stopped)
             break
         except ServerError as error:
             if is_loading(error):
                 wait()
-            elif error.status == 404 and wire.address.model:
-                listed = Told({}, {})
+            elif error.status == 404 and http.address.model:
+                listed = JsonAnswer({}, {})
                 break
             else:
                 raise
     models = [m for m in rows(listed.get("data")) if m.get("id")]
-    model = _chosen(wire, models)
-    kind = _kind(wire, listed, model, stopped)
-    facts = ServerFacts(kind, str(model.get("id") or wire.address.model))
+    model = _chosen(http, models)
+    kind = _kind(http, listed, model, stopped)
+    facts = ServerFacts(kind, str(model.get("id") or http.address.model))
     with suppress(LcpError):  # without these, it is the poorer
-        return _ask_more(wire, facts, model, stopped)
+        return _ask_more(http, facts, model, stopped)
     return facts
 
 
-def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
+def _chosen(http: HttpClient, models: list[dict[str, Any]]) -> dict[str, Any]:
     """The model of the list that was named, or the only one."""
-    named = wire.address.model
+    named = http.address.model
     for model in models:
         if named and named in (model["id"], str(model["id"]).rpartition("/")[2]):
             return model
@@ -91,32 +91,34 @@ def _chosen(wire: Wire, models: list[dict[str, Any]]) -> dict[str, Any]:
     if len(ids) == 1 and (not named or models[0].get("owned_by") == "llamacpp"):
         return models[0]  # llama-server answers with its model, whatever it is asked for
     if not ids:
-        raise ServerError(f"{wire.address.host} has no model. Load one there.")
+        raise ServerError(f"{http.address.host} has no model. Load one there.")
     more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    told = ", ".join(short(wire.hide(id), 80) for id in ids[:SHOWN]) + more
+    told = ", ".join(short(http.hide(id), 80) for id in ids[:SHOWN]) + more
     what = f"has no model {short(named, 80)}. It has" if named else "has several models"
-    raise ChooseModel(f"{wire.address.host} {what}: {told}.", change={"model": "NAME"})
+    raise ChooseModel(f"{http.address.host} {what}: {told}.", change={"model": "NAME"})
 
 
-def _kind(wire: Wire, listed: Told, model: Mapping[str, Any], stopped: Stopped) -> ServerKind:
+def _kind(
+    http: HttpClient, listed: JsonAnswer, model: Mapping[str, Any], stopped: Stopped
+) -> ServerKind:
     if listed.headers.get("server") == "llama.cpp":
         return server_kinds.LLAMA
     if kind := OWNERS.get(str(model.get("owned_by", "")).lower()):
         return kind
     for page, body, name, kind in PAGES:
         with suppress(LcpError):
-            if wire.ask(wire.address.base + page, body, stopped=stopped).get(name) is not None:
+            if http.ask(http.address.base + page, body, stopped=stopped).get(name) is not None:
                 return kind
     return server_kinds.OTHER
 
 
 def _ask_more(
-    wire: Wire, facts: ServerFacts, model: Mapping[str, Any], stopped: Stopped
+    http: HttpClient, facts: ServerFacts, model: Mapping[str, Any], stopped: Stopped
 ) -> ServerFacts:
     from dataclasses import replace
 
-    def ask(page: str, body: Any = None) -> Told:
-        return wire.ask(wire.address.base + page, body, stopped=stopped)
+    def ask(page: str, body: Any = None) -> JsonAnswer:
+        return http.ask(http.address.base + page, body, stopped=stopped)
 
     match facts.kind.name:
         case "llama-server":
@@ -138,7 +140,9 @@ def _ask_more(
     return facts
 
 
-def _llama(facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., Told]) -> ServerFacts:
+def _llama(
+    facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., JsonAnswer]
+) -> ServerFacts:
     from dataclasses import replace
 
     meta = record(model.get("meta"))

@@ -32,10 +32,10 @@ from lcp.remote.asking import LOADING_S, Asking
 from lcp.remote.counting import Counter
 from lcp.remote.discovery import ServerFacts, discover
 from lcp.remote.events import spelling
+from lcp.remote.http_client import Cut, HttpClient
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.reply import Listener, RemoteReply
-from lcp.remote.wire import Cut, Wire
 from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
 
@@ -63,13 +63,13 @@ class RemoteEngine:
     ) -> None:
         self._address, self._settings = address, settings
         self._has_key = bool(key)
-        self._wire = Wire(address, key, headers)
+        self._http = HttpClient(address, key, headers)
         self._variables: Mapping[str, Any] = settings.template_variables
         self._chosen: Collection[str] = settings.chosen
         self._stopped = self._closing = False
         self._reply: RemoteReply | None = None
         self._ahead = ServerAhead()
-        self._asking = Asking(self._wire, self._is_stopped)
+        self._asking = Asking(self._http, self._is_stopped)
         self._counter = Counter()
         self._probs: dict[str, list[TokenProb]] = {}
         self._last: Sequence[PromptMessage] = ()  # what the server holds
@@ -103,14 +103,14 @@ class RemoteEngine:
         self._stopped = False
         emit(Loading(0.0))
         try:
-            facts = discover(self._wire, self._is_stopped, wait)
+            facts = discover(self._http, self._is_stopped, wait)
         except Cut:
             raise LcpError(f"Stopped before {self._address.host} answered.") from None
         if constraint:
             request_body.constraint_fields(facts.kind, constraint)
         llama_server = None
         if facts.kind.reads_ahead:
-            llama_server = LlamaServer(self._wire, facts, self._told)
+            llama_server = LlamaServer(self._http, facts, self._told)
             try:
                 self._own_system = (llama_server.own_system(False), llama_server.own_system(True))
             except LcpError:
@@ -119,7 +119,7 @@ class RemoteEngine:
         asked = self._settings.ctx_size
         self._size = min(asked or facts.size, facts.size) if facts.size else self._size
         self._facts = facts
-        self._counter.begin(self._wire, facts, llama_server, self._told)
+        self._counter.begin(self._http, facts, llama_server, self._told)
         if llama_server:
             self._ahead.begin(llama_server, self._size)
         self.loaded = 1.0

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcp.engine_interface import Alternative, TokenProb
+from lcp.remote.http_client import LARGEST, Broken
 from lcp.remote.values import record
-from lcp.remote.wire import LARGEST, Broken
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 END = "[DONE]"

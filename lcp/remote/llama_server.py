@@ -10,9 +10,9 @@ from typing import Any
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
 from lcp.remote.discovery import ServerFacts
+from lcp.remote.http_client import HttpClient, Stopped, never
 from lcp.remote.request_body import prompt_fields
 from lcp.remote.values import is_whole, rows
-from lcp.remote.wire import Stopped, Wire, never
 
 MARK = "lcp-marks-this-place"
 COUNT_S = 2.0  # a person waits for it
@@ -22,19 +22,19 @@ class LlamaServer:
     """The own end points of one llama-server."""
 
     def __init__(
-        self, wire: Wire, facts: ServerFacts, variables: Callable[[], dict[str, Any]]
+        self, http: HttpClient, facts: ServerFacts, variables: Callable[[], dict[str, Any]]
     ) -> None:
-        self._wire, self._facts, self._variables = wire, facts, variables
+        self._http, self._facts, self._variables = http, facts, variables
         self._slot: int | None = None
 
     def _ask(self, page: str, body: Any, stopped: Stopped = never, limit_s: float = COUNT_S) -> Any:
-        url = self._wire.address.base + page
-        return self._wire.ask(url, body, stopped=stopped, limit_s=limit_s)
+        url = self._http.address.base + page
+        return self._http.ask(url, body, stopped=stopped, limit_s=limit_s)
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the prompt that asks for an answer to these messages."""
-        url = f"{self._wire.address.api}/chat/completions/input_tokens"
-        return self._wire.ask(url, self._body(messages), limit_s=COUNT_S).number("input_tokens")
+        url = f"{self._http.address.api}/chat/completions/input_tokens"
+        return self._http.ask(url, self._body(messages), limit_s=COUNT_S).number("input_tokens")
 
     def _body(self, messages: Sequence[PromptMessage]) -> dict[str, Any]:
         facts = self._facts
@@ -44,7 +44,7 @@ class LlamaServer:
         """The text of the prompt that asks for an answer."""
         text = self._ask("/apply-template", self._body(messages), stopped).get("prompt")
         if not isinstance(text, str):
-            raise ServerError(f"{self._wire.address.host} does not show its prompts.")
+            raise ServerError(f"{self._http.address.host} does not show its prompts.")
         return text
 
     def tokenize(
@@ -77,8 +77,8 @@ class LlamaServer:
         began, so that no other chat throws it out of the cache. None leaves it to the server."""
         if self._slot is None and self._facts.slots > 1:
             with suppress(ServerError):
-                url = f"{self._wire.address.base}/slots"
-                slots = self._wire.ask(url, limit_s=COUNT_S).value
+                url = f"{self._http.address.base}/slots"
+                slots = self._http.ask(url, limit_s=COUNT_S).value
                 known = [s for s in rows(slots) if is_whole(s.get("id"))]
                 free = [s for s in known if not s.get("is_processing")]
                 # id_task is that of its last request, if there was one
@@ -91,7 +91,7 @@ class LlamaServer:
         body = {"prompt": list(tokens), "n_predict": 1, "cache_prompt": True, "stream": False}
         if self._facts.slots > 1:
             if (slot := self.slot()) is None:
-                raise ServerError(f"{self._wire.address.host} does not show its slots.")
+                raise ServerError(f"{self._http.address.host} does not show its slots.")
             body["id_slot"] = slot
         self._ask("/completion", body, stopped, limit_s=600.0)
 

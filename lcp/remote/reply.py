@@ -25,9 +25,9 @@ from lcp.engine_interface import (
 from lcp.engine_notices import ConnectionLost, EngineNotice
 from lcp.errors import ServerError
 from lcp.remote.events import ServerEvent, events, read
+from lcp.remote.http_client import LARGEST, Broken, ServerAnswer
 from lcp.remote.server_errors import Complaint, error_in, too_long
 from lcp.remote.values import count, record
-from lcp.remote.wire import LARGEST, Broken, ServerAnswer
 
 PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
 AFTER_S = 3.0  # for what follows the finish_reason: the usage, and the end of the stream

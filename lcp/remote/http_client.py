@@ -1,4 +1,4 @@
-"""The wire: one HTTP request to a server, over a connection of its own.
+"""HTTP client: one HTTP request to a server, over a connection of its own.
 
 A request runs on a thread of its own. Whatever it waits for (a name, a connection, the first byte),
 the caller can leave at once, and closes the connection when it does. The key goes to the server's
@@ -42,7 +42,7 @@ def never() -> bool:
     return False
 
 
-class Wire:
+class HttpClient:
     """Requests to one server."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Wire:
         *,
         limit_s: float | None = None,
         stopped: Stopped = never,
-    ) -> "Told":
+    ) -> "JsonAnswer":
         """GET, or POST a body; the answer as JSON. ServerError if that is not what comes."""
         until = time.monotonic() + (limit_s or ASK_S)
         with self.open(url, body, stopped=stopped, until=until) as answer:
@@ -80,7 +80,7 @@ class Wire:
                 "server does. Is the address right?",
                 status=answer.status,
             ) from None
-        return Told(value, answer.headers)
+        return JsonAnswer(value, answer.headers)
 
     def open(
         self,
@@ -188,9 +188,9 @@ def _quoted(secret: str) -> str:
 class _Request(threading.Thread):
     """One request. `items` gets the response, then pieces of its body, then None; or an error."""
 
-    def __init__(self, wire: Wire, url: str, body: Any) -> None:
+    def __init__(self, http: HttpClient, url: str, body: Any) -> None:
         super().__init__(name="lcp request", daemon=True)
-        self._wire, self._url, self._body = wire, url, body
+        self._http, self._url, self._body = http, url, body
         self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._socket: Any = None
         self._cut = False
@@ -199,7 +199,7 @@ class _Request(threading.Thread):
     def run(self) -> None:
         try:
             method = "GET" if self._body is None else "POST"
-            with self._wire.client.stream(
+            with self._http.client.stream(
                 method, self._url, json=self._body, extensions={"trace": self._trace}
             ) as response:
                 self.items.put(response)
@@ -225,7 +225,7 @@ class _Request(threading.Thread):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
 
-class Told:
+class JsonAnswer:
     """A short answer: its value and its headers."""
 
     def __init__(self, value: Any, headers: Mapping[str, str]) -> None:
@@ -244,9 +244,9 @@ class ServerAnswer:
     """The answer to a request, while it arrives."""
 
     def __init__(
-        self, wire: Wire, request: _Request, stopped: Stopped, until: float | None
+        self, http: HttpClient, request: _Request, stopped: Stopped, until: float | None
     ) -> None:
-        self._wire, self._request, self._stopped = wire, request, stopped
+        self._http, self._request, self._stopped = http, request, stopped
         self.until = until
         self.status = 0
         self.headers: Mapping[str, str] = {}
@@ -258,8 +258,8 @@ class ServerAnswer:
         self.close()
 
     def hide(self, text: str) -> str:
-        """See Wire.hide."""
-        return self._wire.hide(text)
+        """See HttpClient.hide."""
+        return self._http.hide(text)
 
     def close(self) -> None:
         """Close the connection."""
@@ -279,19 +279,19 @@ class ServerAnswer:
         self.until = self.until or time.monotonic() + ASK_S
         with suppress(Broken):
             data = b"".join(self.chunks(LARGEST))
-            raise failure(self._wire, self.status, self.headers, data)
-        raise failure(self._wire, self.status, self.headers, b"")
+            raise failure(self._http, self.status, self.headers, data)
+        raise failure(self._http, self.status, self.headers, b"")
 
     def chunks(self, largest: int | None = None) -> Iterator[bytes]:
         """The body, at most `largest` bytes. Broken if it ends too early."""
         size = 0
         while (item := self._item()) is not None:
             if isinstance(item, Exception):
-                raise Broken(_reason(item, self._wire))
+                raise Broken(_reason(item, self._http))
             size += len(item)
             if largest and size > largest:
                 raise ServerError(
-                    f"{self._wire.address.host} sends more than {largest:,} bytes where a short "
+                    f"{self._http.address.host} sends more than {largest:,} bytes where a short "
                     "answer was expected. Is the address right?"
                 )
             yield item
@@ -305,7 +305,7 @@ class ServerAnswer:
             if left <= 0:
                 self.close()
                 raise ServerError(
-                    f"{self._wire.address.host} does not answer. Is the server busy, or is this "
+                    f"{self._http.address.host} does not answer. Is the server busy, or is this "
                     "the address of another program?",
                     retry_after=1,
                 )
@@ -317,8 +317,8 @@ class ServerAnswer:
             return error
         import httpx2
 
-        host = self._wire.address.host
-        reason = _reason(error, self._wire)
+        host = self._http.address.host
+        reason = _reason(error, self._http)
         if isinstance(error, httpx2.ConnectTimeout):
             reason = f"no connection in {CONNECT_S:.0f} s"
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -332,23 +332,23 @@ class ServerAnswer:
         )
 
 
-def _reason(error: BaseException, wire: Wire) -> str:
+def _reason(error: BaseException, http: HttpClient) -> str:
     """What the system says of an error, in a few words."""
-    said = wire.hide(str(error) or type(error).__name__)
+    said = http.hide(str(error) or type(error).__name__)
     number, bracket, text = said.partition("] ")
     return short(text if bracket and number.startswith("[Errno") else said, 200)
 
 
-def failure(wire: Wire, status: int, headers: Mapping[str, str], data: bytes) -> ServerError:
+def failure(http: HttpClient, status: int, headers: Mapping[str, str], data: bytes) -> ServerError:
     """The error for an answer with a bad status."""
     from lcp.remote.server_errors import error_in, too_long
 
-    host = wire.address.host
+    host = http.address.host
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
         value = None
-    complaint = error_in(value, wire.hide)
+    complaint = error_in(value, http.hide)
     if complaint.too_long:
         return too_long(host, complaint, status)
     said = complaint.text
