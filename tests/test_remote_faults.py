@@ -26,7 +26,7 @@ from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
-from lcp.remote import asking, http_client, reply
+from lcp.remote import http_client, reply, retrying_client
 from lcp.remote.engine import RemoteEngine
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.server_errors import error_in
@@ -288,7 +288,7 @@ def test_a_reset(server, start, begun):
     else:
         with pytest.raises(ServerError):
             chat.ask("Hi")
-        assert len(server.bodies()) == asking.TRIES
+        assert len(server.bodies()) == retrying_client.TRIES
 
 
 def test_a_connection_that_closes_without_a_word_is_asked_again(server, start):

@@ -28,7 +28,6 @@ from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
 from lcp.remote import request_body
 from lcp.remote.ahead import ServerAhead
-from lcp.remote.asking import LOADING_S, Asking
 from lcp.remote.counting import Counter
 from lcp.remote.discovery import ServerFacts, discover
 from lcp.remote.events import spelling
@@ -36,6 +35,7 @@ from lcp.remote.http_client import Cut, HttpClient
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.reply import Listener, RemoteReply
+from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
 
@@ -69,7 +69,7 @@ class RemoteEngine:
         self._stopped = self._closing = False
         self._reply: RemoteReply | None = None
         self._ahead = ServerAhead()
-        self._asking = Asking(self._http, self._is_stopped)
+        self._retrying_client = RetryingClient(self._http, self._is_stopped)
         self._counter = Counter()
         self._probs: dict[str, list[TokenProb]] = {}
         self._last: Sequence[PromptMessage] = ()  # what the server holds
@@ -98,7 +98,7 @@ class RemoteEngine:
             if time.monotonic() > until:
                 raise ServerError(f"{self._address.host} is still loading its model. Try later.")
             emit(Waiting(f"{self._address.host} is loading its model; Ctrl-C stops"))
-            self._asking.sleep(0.5)
+            self._retrying_client.sleep(0.5)
 
         self._stopped = False
         emit(Loading(0.0))
@@ -322,7 +322,7 @@ class RemoteEngine:
         )  # fmt: skip
         page = "/completions" if self.raw else "/chat/completions"
         try:
-            ended = self._asking.ask(page, asked, listener, reply, emit)
+            ended = self._retrying_client.ask(page, asked, listener, reply, emit)
         except Miscounted as error:
             self._correct(request.messages, error)
             raise

@@ -1,4 +1,4 @@
-"""Asking: one request for an answer, and again if nothing of it came."""
+"""Retrying client: sends a request for an answer, and sends it again if nothing arrived."""
 
 import time
 from typing import Any
@@ -11,20 +11,20 @@ from lcp.remote.http_client import Broken, Cut, HttpClient, Stopped
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.server_errors import is_loading
 
-TRIES = 3  # for an answer of which nothing came
-PATIENCE_S = 20.0  # the longest that a server may ask to be left alone
-LOADING_S = 900.0  # the longest that a server may load its model
+TRIES = 3  # requests for one answer, if nothing arrives
+PATIENCE_S = 20.0  # the longest Retry-After that lcp waits for
+LOADING_S = 900.0  # the longest time that a server may take to load its model
 
 
-class Asking:
-    """Asks one server for answers."""
+class RetryingClient:
+    """Requests for answers to one server."""
 
     def __init__(self, http: HttpClient, stopped: Stopped) -> None:
         self._http, self._stopped = http, stopped
         self._host = http.address.host
 
     def sleep(self, seconds: float) -> None:
-        """Wait; Cut when it is stopped."""
+        """Wait. Cut if the caller stops the request."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._stopped():
@@ -32,7 +32,7 @@ class Asking:
             time.sleep(0.05)
 
     def ask(self, page: str, asked: Any, listener: Listener, reply: RemoteReply, emit: Emit) -> str:
-        """Ask until an answer has come; returns why it ended. ServerError if none comes."""
+        """Send the request until an answer arrives; why it ended. ServerError if none does."""
         emit(Waiting(f"waiting for {self._host}; Ctrl-C stops"))
         try:
             return self._ask(self._http.address.api + page, asked, listener, reply, emit)
