@@ -27,13 +27,13 @@ from lcp.engine_notices import TemplateFault
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
 from lcp.remote import request_body
-from lcp.remote.ahead import ServerAhead
 from lcp.remote.counting import Counter
 from lcp.remote.discovery import ServerFacts, discover
 from lcp.remote.events import spelling
 from lcp.remote.http_client import Cut, HttpClient
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
+from lcp.remote.read_ahead import ServerReadAhead
 from lcp.remote.reply import Listener, RemoteReply
 from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
@@ -68,7 +68,7 @@ class RemoteEngine:
         self._chosen: Collection[str] = settings.chosen
         self._stopped = self._closing = False
         self._reply: RemoteReply | None = None
-        self._ahead = ServerAhead()
+        self._ahead = ServerReadAhead()
         self._retrying_client = RetryingClient(self._http, self._is_stopped)
         self._counter = Counter()
         self._probs: dict[str, list[TokenProb]] = {}

@@ -18,7 +18,7 @@ HELD_BACK = 4  # tokens at the end of what is typed that the next letters may st
 Wish = tuple[Sequence[PromptMessage], str, int | None]
 
 
-class ServerAhead:
+class ServerReadAhead:
     """What is worth reading while a person types; the worker calls `step` when it is idle."""
 
     def __init__(self) -> None:
