@@ -378,6 +378,7 @@ class Engine(Protocol):
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
     ) -> Task[Made]:
-        """Run `job(lab, tell)` beside the chat: `lab` is a context of its own for so many tokens,
-        whose tensors can be watched (see lcp.look.lab); `tell` reports progress, which iterating
-        gives as Progress. `free` gives the bytes of free memory. `stop` ends it: LcpError."""
+        """Run `job(observed, tell)` beside the chat: `observed` is a context of its own for
+        so many tokens, whose tensors can be watched (see lcp.look.observed_model); `tell` reports
+        progress, which iterating gives as Progress. `free` gives the bytes of free memory. `stop`
+        ends it: LcpError."""

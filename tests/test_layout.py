@@ -52,7 +52,7 @@ OWNERS = {
     "llguidance": ("engine",),
     "jinja2": ("engine",),
     "gguf": ("modelfile",),
-    "numpy": ("engine/observe.py", "look", "modelfile/weights.py"),
+    "numpy": ("engine/observer.py", "look", "modelfile/weights.py"),
     "huggingface_hub": ("downloads",),
     "filelock": ("downloads/hub_cache.py",),
     "httpx2": ("downloads/hub_client.py", "remote/http_client.py"),

@@ -11,14 +11,14 @@ from lcp.cli import free_memory
 from lcp.engine.context import Context
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.observe import Observer
+from lcp.engine.observer import Observer
 from lcp.engine.sampler import Sampler, TokenCandidates
 from lcp.errors import UsageError
 from lcp.look import next as sampling
 from lcp.look.attention import links, maps
+from lcp.look.distributions import log_softmax, softmax
 from lcp.look.heads import KINDS as PLACES
 from lcp.look.heads import compare, heads, repeated
-from lcp.look.lab import log_softmax, softmax
 from lcp.look.layers import layers
 from lcp.look.swap import answers, places, swap
 from lcp.look.without import sentences, without
@@ -50,7 +50,7 @@ def shown(lcp_main, capsys, monkeypatch, known):
 
 
 @pytest.fixture
-def lab(tiny, monkeypatch):
+def observed(tiny, monkeypatch):
     """A function: a kind of tiny model to an Observer of it."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     made = []
@@ -76,9 +76,9 @@ def tokens_of(one, text=TEXT):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_layer_says_what_the_model_says(lab, kind):
+def test_the_last_layer_says_what_the_model_says(observed, kind):
     """Bit for bit: what is written into the last layer goes through llama.cpp's own matrices."""
-    one = lab(kind, quant="Q8_0")
+    one = observed(kind, quant="Q8_0")
     found = layers(one, tokens_of(one), tell=silent)
     assert np.array_equal(found.lens[-1], found.true)
     assert found.error < 0.05 * np.abs(found.true).max()
@@ -86,15 +86,15 @@ def test_the_last_layer_says_what_the_model_says(lab, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_parts_add_up_to_the_logits(lab, kind):
-    one = lab(kind)
+def test_the_parts_add_up_to_the_logits(observed, kind):
+    one = observed(kind)
     found = layers(one, tokens_of(one), tell=silent)
     assert found.error < 1e-4 * np.abs(found.true).max()
     assert found.lens.shape == (2, one.vocabulary)
 
 
-def test_the_heads_add_up_to_the_attention(lab):
-    one = lab()
+def test_the_heads_add_up_to_the_attention(observed):
+    one = observed()
     found = layers(one, tokens_of(one), heads=True, tell=silent)
     for layer in range(2):
         whole = next(x.logits for x in found.added if (x.name, x.layer) == ("attention", layer))
@@ -131,8 +131,8 @@ def test_free_memory_is_read_once_the_weights_are_in_it(look, tiny, monkeypatch)
 
 
 @pytest.mark.slow
-def test_swapped_states_give_the_logits_of_another_program(lab):
-    one = lab()
+def test_swapped_states_give_the_logits_of_another_program(observed):
+    one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     x, y = 70, 80
     found = swap(one, a, b, x, y, silent)
@@ -153,16 +153,16 @@ def test_swapped_states_give_the_logits_of_another_program(lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "mrope", "mla", "moe"])
-def test_the_last_state_of_a_is_all_of_its_answer(lab, kind):
-    one = lab(kind, quant="Q8_0")
+def test_the_last_state_of_a_is_all_of_its_answer(observed, kind):
+    one = observed(kind, quant="Q8_0")
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     found = swap(one, a, b, 70, 80, silent)
     assert found.shares[-1, -1] == 1.0
     assert np.all(found.shares[:-1, -1] == 0.0)  # too late for the last token
 
 
-def test_each_swapped_head_is_as_in_a_run_of_its_own(lab):
-    one = lab()
+def test_each_swapped_head_is_as_in_a_run_of_its_own(observed):
+    one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     found = swap(one, a, b, 70, 80, silent)
     outputs = {}
@@ -183,8 +183,8 @@ def test_each_swapped_head_is_as_in_a_run_of_its_own(lab):
         assert head.kl >= 0
 
 
-def test_a_difference_of_nothing_has_no_shares(lab):
-    one = lab()
+def test_a_difference_of_nothing_has_no_shares(observed):
+    one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     after_a, after_b = answers(one, a, b)
     x, y = np.argsort(after_a - after_b)[100:102]  # both are as much likelier after A
@@ -253,9 +253,9 @@ def stages_of(one, chosen, tokens, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
-def test_draws_follow_the_shown_distribution(lab, number):
+def test_draws_follow_the_shown_distribution(observed, number):
     """20,000 tokens of llama.cpp's whole chain, by chi-square; rare tokens count together."""
-    one, n = lab(), 20_000
+    one, n = observed(), 20_000
     found, draw, close = stages_of(one, SETTINGS[number], tokens_of(one), seed=number)
     p = found[-1].p
     counts = np.bincount([draw() for _ in range(n)], minlength=len(p))
@@ -269,8 +269,8 @@ def test_draws_follow_the_shown_distribution(lab, number):
     assert chi < free + 4 * np.sqrt(2 * free) + 4
 
 
-def test_stages_say_what_they_drop(lab):
-    one = lab()
+def test_stages_say_what_they_drop(observed):
+    one = observed()
     found, _, close = stages_of(one, Sampling(top_k=5, temp=0.5), tokens_of(one), seed=1)
     close()
     by = {stage.name: stage for stage in found}
@@ -302,8 +302,8 @@ def test_the_command_next(look, shown, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent", "hybrid"])
-def test_it_is_the_log_probability_after_the_prompt_without_a_span(lab, tiny, kind):
-    one = lab(kind)
+def test_it_is_the_log_probability_after_the_prompt_without_a_span(observed, tiny, kind):
+    one = observed(kind)
     parts = [[1, *one.model.tokenize("abc def. ")], one.model.tokenize("ghi jkl. "),
              one.model.tokenize("mno?")]  # fmt: skip
     answer = one.model.tokenize("xyz")
@@ -334,11 +334,11 @@ def test_it_is_the_log_probability_after_the_prompt_without_a_span(lab, tiny, ki
         assert (found.sink is None) == (kind == "recurrent")
 
 
-def test_the_attention_is_that_of_the_whole_answer(lab):
+def test_the_attention_is_that_of_the_whole_answer(observed):
     """However many pieces it is read in."""
     found = []
     for rows in (8, 64):
-        one = lab(rows=rows)
+        one = observed(rows=rows)
         prompt, answer = tokens_of(one), one.model.tokenize("abcdefghijklmnopqrst")
         assert one.most_rows == rows and 8 < len(answer) < 64
         found.append(without(one, prompt, [prompt[:5] + prompt[9:]], answer, silent))
@@ -429,8 +429,8 @@ def test_models_that_cannot_be_looked_at(look, tiny):
 # look heads
 
 
-def test_heads_are_counted_by_what_they_look_at(lab):
-    one = lab()
+def test_heads_are_counted_by_what_they_look_at(observed):
+    one = observed()
     tokens = repeated(range(70, 100), [1])
     assert tokens[1:31] == tokens[31:] and len(set(tokens)) == 31
     found = heads(one, tokens, silent)
@@ -448,8 +448,8 @@ def test_heads_are_counted_by_what_they_look_at(lab):
     assert found.loss_second == pytest.approx(losses[31:].mean(), rel=1e-4)
 
 
-def test_an_answer_without_a_head(lab):
-    one, off = lab(), [(0, 1), (1, 3)]
+def test_an_answer_without_a_head(observed):
+    one, off = observed(), [(0, 1), (1, 3)]
     tokens = tokens_of(one)
     found = compare(one, tokens, off, 3, lambda token: False, silent)
     model = read(one.model.path)
@@ -501,8 +501,8 @@ def carried_by(model, tokens, layer, head):
 
 
 @pytest.mark.parametrize("place", [(0, 1), (1, 3)])
-def test_what_a_head_reads_and_carries(lab, place):
-    one, (layer, head) = lab(), place
+def test_what_a_head_reads_and_carries(observed, place):
+    one, (layer, head) = observed(), place
     tokens = tokens_of(one)
     (found,) = maps(one, tokens, layer, [head], silent)
     read_, weighted, state = carried_by(read(one.model.path), tokens, layer, head)
@@ -563,7 +563,7 @@ def test_models_without_heads(look, tiny):
 
 
 @pytest.mark.slow
-def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path, lab):
+def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path, observed):
     """Its copy in F16: with quantized weights llama.cpp rounds the states to 8 bits, too."""
     c, path = library(), tmp_path / "f16.gguf"
     params = c.llama_model_quantize_default_params()
@@ -571,7 +571,7 @@ def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path
     assert not c.llama_model_quantize(
         str(smollm2).encode(), str(path).encode(), ctypes.byref(params)
     )
-    one, seen = lab(path=path, size=256), {}
+    one, seen = observed(path=path, size=256), {}
     tokens = one.model.tokenize(FRANCE)
     names = [f"l_out-{layer}" for layer in range(30)]
     watch = {n: lambda x, n=n: seen.update({n: x[0].copy()}) for n in names}
@@ -589,8 +589,8 @@ def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path
 
 
 @pytest.mark.slow
-def test_the_last_layer_of_the_real_model_says_what_it_says(smollm2, lab):
-    one = lab(path=smollm2, kv_type="f16")
+def test_the_last_layer_of_the_real_model_says_what_it_says(smollm2, observed):
+    one = observed(path=smollm2, kv_type="f16")
     found = layers(one, one.model.tokenize(FRANCE), tell=silent)
     assert np.array_equal(found.lens[-1], found.true)
     assert found.error < 0.5

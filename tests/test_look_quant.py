@@ -7,11 +7,11 @@ import pytest
 
 from lcp.engine.llama_library import StopByte
 from lcp.engine.model import Model
-from lcp.engine.observe import Observer
+from lcp.engine.observer import Observer
 from lcp.errors import NotSupported
 from lcp.look import quant
 from lcp.look.cache import measure
-from lcp.look.lab import log_softmax
+from lcp.look.distributions import log_softmax
 from lcp.modelfile.weights import Weights
 
 
@@ -30,7 +30,7 @@ def shown(lcp_main, capsys, monkeypatch):
 
 
 @pytest.fixture
-def lab(tiny, monkeypatch):
+def observed(tiny, monkeypatch):
     """A function: a file to an Observer of it that watches nothing."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     made = []
@@ -66,18 +66,20 @@ def test_a_quant_that_only_llama_cpp_can_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_is_at_no_distance_from_itself_and_the_floor_is_small(lab, tiny):
+def test_a_file_is_at_no_distance_from_itself_and_the_floor_is_small(observed, tiny):
     path = tiny(quant="Q4_0")
-    base = lab(path)
-    own, again, single = quant.distances(base, [lab(path), lab(path, rows=1)], TOKENS, silent)
+    base = observed(path)
+    own, again, single = quant.distances(
+        base, [observed(path), observed(path, rows=1)], TOKENS, silent
+    )
     assert own.kl.max() == again.kl.max() == 0.0
     assert own.same.all() and own.perplexity == again.perplexity
     assert single.kl.mean() < 0.05
     assert len(own.kl) == len(TOKENS) and len(own.nats) == len(TOKENS) - 1
 
 
-def test_the_distance_is_the_divergence_of_the_probabilities(lab, tiny):
-    a, b = lab(tiny(), kv_type="f32"), lab(tiny(quant="Q4_0"), kv_type="f32")
+def test_the_distance_is_the_divergence_of_the_probabilities(observed, tiny):
+    a, b = observed(tiny(), kv_type="f32"), observed(tiny(quant="Q4_0"), kv_type="f32")
     own, found = quant.distances(a, [b], TOKENS, silent)
     p, q = (log_softmax(_all(one)) for one in (a, b))
     assert found.kl == pytest.approx((np.exp(p) * (p - q)).sum(1), rel=1e-3, abs=1e-7)
@@ -86,19 +88,19 @@ def test_the_distance_is_the_divergence_of_the_probabilities(lab, tiny):
     assert found.kl.mean() > 10 * own.kl.mean()
 
 
-def _all(lab):
-    lab.clear()
-    return lab.decode(TOKENS, rows=range(len(TOKENS)))
+def _all(observed):
+    observed.clear()
+    return observed.decode(TOKENS, rows=range(len(TOKENS)))
 
 
-def test_answers_part_at_the_first_different_token(lab, tiny):
-    a = quant.greedy(lab(tiny()), TOKENS, 12, lambda t: False, silent)
-    b = quant.greedy(lab(tiny()), TOKENS, 12, lambda t: False, silent)
+def test_answers_part_at_the_first_different_token(observed, tiny):
+    a = quant.greedy(observed(tiny()), TOKENS, 12, lambda t: False, silent)
+    b = quant.greedy(observed(tiny()), TOKENS, 12, lambda t: False, silent)
     assert quant.first_difference(a, b) is None
     c = [*a[:5], a[5].__class__(a[5].second, 0.1, a[5].token, 0.1)]
     assert quant.first_difference(a, c) == 5
     assert all(x.p >= x.p_second for x in a)
-    assert len(quant.greedy(lab(tiny()), TOKENS, 12, lambda t: True, silent)) == 1
+    assert len(quant.greedy(observed(tiny()), TOKENS, 12, lambda t: True, silent)) == 1
 
 
 def test_errors_of_groups_of_weights(tiny):
@@ -157,8 +159,8 @@ def test_what_cannot_be_compared(look, tiny, words, code, said):
 # cache
 
 
-def test_with_and_without_the_cache_it_is_the_same_answer(lab, tiny):
-    one = lab(tiny(), kv_type="f32")
+def test_with_and_without_the_cache_it_is_the_same_answer(observed, tiny):
+    one = observed(tiny(), kv_type="f32")
     ticks = iter(range(10_000))
     found = measure(one, TOKENS[:20], 12, silent, clock=lambda: next(ticks))
     right, held = [], list(TOKENS[:20])

@@ -95,8 +95,8 @@ def _without(
     prompt = _tokens(chat, messages)
     variants = [_tokens(chat, part.rest) for part in parts]
 
-    def job(lab: Any, tell: Any) -> "Without":
-        return without(lab, prompt, variants, answer, tell)
+    def job(observed: Any, tell: Any) -> "Without":
+        return without(observed, prompt, variants, answer, tell)
 
     size = max(map(len, [prompt, *variants])) + len(answer) + 1
     return wait_for(

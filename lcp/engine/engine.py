@@ -354,10 +354,10 @@ class LlamaEngine:
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[Made]:
-        """Run `job(lab, tell)` with a context of its own, whose tensors can be watched."""
+        """Run `job(observed, tell)` with a context of its own, whose tensors can be watched."""
 
         def work(emit: Emit) -> Made:
-            from lcp.engine.observe import run_beside
+            from lcp.engine.observer import run_beside
 
             self._speed_test.end()
             threads = self._settings.threads or physical_cores()

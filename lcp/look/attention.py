@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcp.errors import NotSupported
-from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best
-from lcp.look.written import brought, values_of
+from lcp.look.contributions import brought, values_of
+from lcp.look.distributions import Array, best
+from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
 
 MOST = 300  # tokens: a map grows with their square, and carried with heads times tokens
 
@@ -40,28 +41,29 @@ class HeadMap:
     carried: Array | None
 
 
-def links(lab: Lab, tokens: list[int], n: int, tell: Tell) -> tuple[list[Link], float]:
+def links(model: ObservedModel, tokens: list[int], n: int, tell: Tell) -> tuple[list[Link], float]:
     """The n strongest links of all heads into the last token, except from the first token; and the
     attention that the first token gets, of all."""
-    parts, kept = Parts.of(lab), Kept()
-    layers = _with_attention(parts)
+    tensors, kept = TensorNames.of(model), Activations()
+    layers = _with_attention(tensors)
     length = len(tokens)
-    tell("reading", 0, lab.heads)
-    lab.clear()
-    lab.decode(tokens, {
-        **kept.part(lambda x: x[:, -1, :length], *(parts.attention[i] for i in layers)),
-        **kept.all(*(parts.values[i] for i in layers if parts.values[i])),
-        **kept.last(parts.begin, *parts.after, *(parts.heads[i] for i in layers if parts.heads[i])),
+    tell("reading", 0, model.heads)
+    model.clear()
+    model.decode(tokens, {
+        **kept.part(lambda x: x[:, -1, :length], *(tensors.attention[i] for i in layers)),
+        **kept.all(*(tensors.values[i] for i in layers if tensors.values[i])),
+        **kept.last(tensors.begin, *tensors.after),
+        **kept.last(*(tensors.heads[i] for i in layers if tensors.heads[i])),
     })  # fmt: skip
-    values = values_of(lab, parts, kept, length, layers)
+    values = values_of(model, tensors, kept, length, layers)
     norms: dict[tuple[int, int], Array] = {}
-    for head in range(lab.heads):
-        tell("measuring heads", head, lab.heads)
-        norms |= brought(lab, parts, values, [head], tokens[0])
+    for head in range(model.heads):
+        tell("measuring heads", head, model.heads)
+        norms |= brought(model, tensors, values, [head], tokens[0])
     found, sink = [], []
     for layer in layers:
-        state = np.linalg.norm(kept[parts.after[layer - 1] if layer else parts.begin])
-        for head, read in enumerate(kept[parts.attention[layer]]):
+        state = np.linalg.norm(kept[tensors.after[layer - 1] if layer else tensors.begin])
+        for head, read in enumerate(kept[tensors.attention[layer]]):
             weight = read * norms[layer, head] if (layer, head) in norms else None
             sink.append(float(read[0]))
             for source in best(read[1:] if weight is None else weight[1:], 2):
@@ -75,11 +77,13 @@ def links(lab: Lab, tokens: list[int], n: int, tell: Tell) -> tuple[list[Link], 
     return found[:n], float(np.mean(sink))
 
 
-def maps(lab: Lab, tokens: list[int], layer: int, heads: list[int], tell: Tell) -> list[HeadMap]:
+def maps(
+    model: ObservedModel, tokens: list[int], layer: int, heads: list[int], tell: Tell
+) -> list[HeadMap]:
     """What these heads of a layer read and carry, for every token."""
-    parts, kept, length = Parts.of(lab), Kept(), len(tokens)
-    _with_attention(parts)
-    if not parts.attention[layer]:
+    tensors, kept, length = TensorNames.of(model), Activations(), len(tokens)
+    _with_attention(tensors)
+    if not tensors.attention[layer]:
         raise NotSupported(f"Layer {layer} of this model has no attention. Choose another layer.")
     read = np.zeros((len(heads), length, length))
     done = 0
@@ -89,22 +93,22 @@ def maps(lab: Lab, tokens: list[int], layer: int, heads: list[int], tell: Tell) 
         read[:, done : done + x.shape[1]] = x[heads, :, :length]
         done += x.shape[1]
 
-    known = [name for name in (parts.values[layer],) if name]
+    known = [name for name in (tensors.values[layer],) if name]
     pieces: list[Array] = []
     tell("reading", 0, length)
-    lab.clear()
-    lab.decode(
+    model.clear()
+    model.decode(
         tokens,
         {
-            parts.attention[layer]: keep,
+            tensors.attention[layer]: keep,
             **{name: lambda x: pieces.append(np.array(x)) for name in known},
-            **kept.last(*([parts.heads[layer]] if parts.heads[layer] else [])),
+            **kept.last(*([tensors.heads[layer]] if tensors.heads[layer] else [])),
         },
     )
     if known:  # the name appears several times in the graph, the values last
         kept[known[0]] = pieces[-1]
-    values = values_of(lab, parts, kept, length, [layer])
-    carried = brought(lab, parts, values, heads, tokens[0]) if values else {}
+    values = values_of(model, tensors, kept, length, [layer])
+    carried = brought(model, tensors, values, heads, tokens[0]) if values else {}
     found = []
     for i, head in enumerate(heads):
         weight = read[i] * carried[layer, head] if carried else None
@@ -113,8 +117,8 @@ def maps(lab: Lab, tokens: list[int], layer: int, heads: list[int], tell: Tell) 
     return found
 
 
-def _with_attention(parts: Parts) -> list[int]:
-    found = [layer for layer, name in enumerate(parts.attention) if name]
+def _with_attention(tensors: TensorNames) -> list[int]:
+    found = [layer for layer, name in enumerate(tensors.attention) if name]
     if not found:
         raise NotSupported(
             "This model has no attention: it remembers the text in a state of fixed size. "

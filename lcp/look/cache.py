@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lcp.look.lab import Lab, Tell, best, softmax
+from lcp.look.distributions import best, softmax
+from lcp.look.observed_model import ObservedModel, Tell
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,23 @@ class Timed:
 
 
 def measure(
-    lab: Lab, prompt: list[int], n: int, tell: Tell, clock: Callable[[], float] = time.perf_counter
+    model: ObservedModel,
+    prompt: list[int],
+    n: int,
+    tell: Tell,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timed:
     """Generate n tokens, greedily, with the cache and without."""
-    lab.clear()
-    lab.decode(prompt)  # the first run is slower
+    model.clear()
+    model.decode(prompt)  # the first run is slower
     tokens: list[int] = []
     shares: list[dict[int, float]] = []
     cached: list[float] = []
-    lab.clear()
+    model.clear()
     begun, aside, new = clock(), 0.0, prompt
     for i in range(n):
         tell("with the cache", i, n)
-        logits = lab.decode(new)[0]
+        logits = model.decode(new)[0]
         tokens.append(int(logits.argmax()))
         cached.append(clock() - begun - aside)
         looked = clock()
@@ -60,8 +65,8 @@ def measure(
     for i in range(n):
         tell("without the cache", i, n)
         begun = clock()
-        lab.clear()
-        logits = lab.decode(prompt + tokens[:i])[0]
+        model.clear()
+        logits = model.decode(prompt + tokens[:i])[0]
         spent += clock() - begun
         again.append(spent)
         if (other := int(logits.argmax())) != tokens[i]:

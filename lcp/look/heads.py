@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcp.errors import NotSupported
-from lcp.look.lab import Array, Lab, Parts, Tell, Watch, divergence, log_softmax
+from lcp.look.distributions import Array, divergence, log_softmax
+from lcp.look.observed_model import ObservedModel, Tell, TensorNames, Watch
 
 WORDS = 64
 KINDS = ("first", "previous", "induction", "copy", "itself")
@@ -42,10 +43,10 @@ def repeated(words: Sequence[int], bos: Sequence[int], seed: int = 0) -> list[in
     return [*(bos or chosen[-1:]), *chosen, *chosen]
 
 
-def heads(lab: Lab, tokens: list[int], tell: Tell) -> Heads:
+def heads(model: ObservedModel, tokens: list[int], tell: Tell) -> Heads:
     """What the heads look at in these tokens, which `repeated` gave."""
-    parts, half = Parts.of(lab), len(tokens) // 2
-    names = [name for name in parts.attention if name]
+    tensors, half = TensorNames.of(model), len(tokens) // 2
+    names = [name for name in tensors.attention if name]
     if not names:
         raise NotSupported(
             "This model has no attention heads: it remembers the text in a state of fixed size. "
@@ -57,7 +58,7 @@ def heads(lab: Lab, tokens: list[int], tell: Tell) -> Heads:
             np.zeros_like(rows))  # fmt: skip
 
     def watch(name: str) -> Callable[[Array], None]:
-        sums, done = np.zeros((len(KINDS), lab.heads)), 0
+        sums, done = np.zeros((len(KINDS), model.heads)), 0
         seen[name] = sums
 
         def add(x: Array) -> None:
@@ -75,24 +76,24 @@ def heads(lab: Lab, tokens: list[int], tell: Tell) -> Heads:
         return -log_softmax(logits)[np.arange(len(part)), following]
 
     tell("reading", 0, length)
-    lab.clear()
-    loss = lab.decode(
+    model.clear()
+    loss = model.decode(
         tokens, {name: watch(name) for name in names}, rows=range(length - 1), reduce=losses
     )
-    shares = np.full((len(KINDS), lab.layers, lab.heads), np.nan)
-    for layer, name in enumerate(parts.attention):
+    shares = np.full((len(KINDS), model.layers, model.heads), np.nan)
+    for layer, name in enumerate(tensors.attention):
         if name:
             shares[:, layer] = seen[name]
     return Heads(shares, float(loss[1:half].mean()), float(loss[half + 1 :].mean()))
 
 
-def off(lab: Lab, heads: Sequence[tuple[int, int]]) -> Watch:
+def off(model: ObservedModel, heads: Sequence[tuple[int, int]]) -> Watch:
     """Watching functions that switch heads (layer, head) off: their output is zero."""
-    parts = Parts.of(lab)
-    parts.with_heads()
+    tensors = TensorNames.of(model)
+    tensors.with_heads()
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
-        if not parts.heads[layer]:
+        if not tensors.heads[layer]:
             raise NotSupported(
                 f"The heads of layer {layer} of this model have no names in llama.cpp, so they "
                 "cannot be switched off. Choose another layer."
@@ -102,12 +103,12 @@ def off(lab: Lab, heads: Sequence[tuple[int, int]]) -> Watch:
     def silence(own: list[int]) -> Callable[[Array], Array]:
         def zero(x: Array) -> Array:
             x = np.array(x)
-            x.reshape(*x.shape[:2], lab.heads, -1)[:, :, own] = 0
+            x.reshape(*x.shape[:2], model.heads, -1)[:, :, own] = 0
             return x
 
         return zero
 
-    return {parts.heads[layer]: silence(own) for layer, own in by_layer.items()}
+    return {tensors.heads[layer]: silence(own) for layer, own in by_layer.items()}
 
 
 @dataclass(frozen=True)
@@ -121,20 +122,20 @@ class Answers:
 
 
 def compare(
-    lab: Lab, tokens: list[int], heads: Sequence[tuple[int, int]], most: int,
+    model: ObservedModel, tokens: list[int], heads: Sequence[tuple[int, int]], most: int,
     ends: Callable[[int], bool], tell: Tell,
 ) -> Answers:  # fmt: skip
     """Answer greedily with all heads, and with these switched off from the first token on."""
     found: list[list[int]] = []
     firsts: list[Array] = []
-    for watch in (None, off(lab, heads)):
-        lab.clear()
-        logits = lab.decode(tokens, watch)[0]
+    for watch in (None, off(model, heads)):
+        model.clear()
+        logits = model.decode(tokens, watch)[0]
         firsts.append(log_softmax(logits))
         answer = [int(logits.argmax())]
         while len(answer) < most and not ends(answer[-1]):
             tell("answering", len(found) * most + len(answer), 2 * most)
-            answer.append(int(lab.decode(answer[-1:], watch)[0].argmax()))
+            answer.append(int(model.decode(answer[-1:], watch)[0].argmax()))
         found.append(answer)
     first = found[0][0]
     p = float(np.exp(firsts[0][first])), float(np.exp(firsts[1][first]))

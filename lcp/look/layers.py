@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best
-from lcp.look.written import computed_from, head_vectors, norm_scale
+from lcp.look.contributions import computed_from, head_vectors, norm_scale
+from lcp.look.distributions import Array, best
+from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
 
 
 @dataclass(frozen=True)
@@ -44,34 +45,36 @@ class LayersFound:
         return float(np.abs(sum(part.logits for part in self.added) - self.true).max())
 
 
-def layers(lab: Lab, tokens: list[int], *, heads: bool = False, tell: Tell) -> LayersFound:
+def layers(
+    model: ObservedModel, tokens: list[int], *, heads: bool = False, tell: Tell
+) -> LayersFound:
     """Look at the last of these tokens. `heads`: also at each attention head."""
-    parts, kept = Parts.of(lab), Kept()
-    names = [n for n in (parts.begin, *parts.middle, *parts.after, parts.normal) if n]
-    watch = {**kept.last(*names), **(kept.last(*parts.out, *parts.heads) if heads else {})}
+    tensors, kept = TensorNames.of(model), Activations()
+    names = [n for n in (tensors.begin, *tensors.middle, *tensors.after, tensors.normal) if n]
+    watch = {**kept.last(*names), **(kept.last(*tensors.out, *tensors.heads) if heads else {})}
     watch.pop("", None)
     tell("reading", 0, len(tokens))
-    lab.clear()
-    true = lab.decode(tokens, watch)[0]
-    states = np.stack([kept[name] for name in parts.after])
-    tell("layers", 0, lab.layers)
-    lens = computed_from(lab, parts.after[-1], states, tokens[0])
+    model.clear()
+    true = model.decode(tokens, watch)[0]
+    states = np.stack([kept[name] for name in tensors.after])
+    tell("layers", 0, model.layers)
+    lens = computed_from(model, tensors.after[-1], states, tokens[0])
     added = []
-    if parts.normal:
-        pieces = list(_added(parts, kept))
-        vectors = np.stack([vector for *_, vector in pieces]) * norm_scale(parts, kept)
+    if tensors.normal:
+        pieces = list(_added(tensors, kept))
+        vectors = np.stack([vector for *_, vector in pieces]) * norm_scale(tensors, kept)
         tell("parts", 0, len(vectors))
-        logits = computed_from(lab, parts.normal, vectors, tokens[0])
+        logits = computed_from(model, tensors.normal, vectors, tokens[0])
         added = [Contribution(n, at, -1, x) for (n, at, _), x in zip(pieces, logits, strict=True)]
-    found = _heads(lab, parts, kept, tokens[0], tell) if heads else []
+    found = _heads(model, tensors, kept, tokens[0], tell) if heads else []
     return LayersFound(true, lens, added, found)
 
 
-def _added(parts: Parts, kept: Kept) -> Iterator[tuple[str, int, Array]]:
+def _added(tensors: TensorNames, kept: Activations) -> Iterator[tuple[str, int, Array]]:
     """(name, layer, vector) of everything that was added to the state of the last token."""
-    before = kept[parts.begin]
+    before = kept[tensors.begin]
     yield "embedding", -1, before
-    for layer, (middle, after) in enumerate(zip(parts.middle, parts.after, strict=True)):
+    for layer, (middle, after) in enumerate(zip(tensors.middle, tensors.after, strict=True)):
         if middle:
             yield "attention", layer, kept[middle] - before
             before = kept[middle]
@@ -79,14 +82,16 @@ def _added(parts: Parts, kept: Kept) -> Iterator[tuple[str, int, Array]]:
         before = kept[after]
 
 
-def _heads(lab: Lab, parts: Parts, kept: Kept, token: int, tell: Tell) -> list[Contribution]:
+def _heads(
+    model: ObservedModel, tensors: TensorNames, kept: Activations, token: int, tell: Tell
+) -> list[Contribution]:
     """What each head wrote, as logits."""
-    at = [layer for layer in parts.with_heads() if parts.out[layer]]
-    tell("heads", 0, len(at) * lab.heads)
-    written = head_vectors(lab, parts, kept, at, token)
-    vectors = np.concatenate([written[layer] for layer in at]) * norm_scale(parts, kept)
-    logits = computed_from(lab, parts.normal, vectors, token)
-    places = [(layer, head) for layer in at for head in range(lab.heads)]
+    at = [layer for layer in tensors.with_heads() if tensors.out[layer]]
+    tell("heads", 0, len(at) * model.heads)
+    written = head_vectors(model, tensors, kept, at, token)
+    vectors = np.concatenate([written[layer] for layer in at]) * norm_scale(tensors, kept)
+    logits = computed_from(model, tensors.normal, vectors, token)
+    places = [(layer, head) for layer in at for head in range(model.heads)]
     return [Contribution("head", i, h, x) for (i, h), x in zip(places, logits, strict=True)]
 
 

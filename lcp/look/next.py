@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcp.look.lab import Array, best, entropy, softmax
+from lcp.look.distributions import Array, best, entropy, softmax
 
 CHOOSING = ("dist", "greedy")  # llama.cpp's names of the samplers that select the token
 

@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from lcp.look.lab import Array, Lab, Tell, best, log_softmax
+from lcp.look.distributions import Array, best, log_softmax
+from lcp.look.observed_model import ObservedModel, Tell
 
 TEXT = """The lighthouse keeper counted the steps every evening. There were two hundred and eleven,
 and he had never once arrived at a different number, although he hoped for it. From the gallery he
@@ -58,20 +59,22 @@ class Distance:
         return float(np.exp(self.nats.mean()))
 
 
-def distances(base: Lab, others: Sequence[Lab], tokens: list[int], tell: Tell) -> list[Distance]:
+def distances(
+    base: ObservedModel, others: Sequence[ObservedModel], tokens: list[int], tell: Tell
+) -> list[Distance]:
     """Of the reference itself (all zeros), then of each of the others. All read the text in pieces,
     so that no more than one piece of logits is kept."""
-    labs = (base, *others)
-    found: list[list[tuple[Array, Array, Array]]] = [[] for _ in labs]
-    for lab in labs:
-        lab.clear()
+    models = (base, *others)
+    found: list[list[tuple[Array, Array, Array]]] = [[] for _ in models]
+    for model in models:
+        model.clear()
     for start in range(0, len(tokens), base.most_rows):
         part = tokens[start : start + base.most_rows]
         following = tokens[start + 1 : start + len(part) + 1]
         reference: Array | None = None
-        for lab, rows in zip(labs, found, strict=True):
+        for model, rows in zip(models, found, strict=True):
             tell("comparing", start, len(tokens))
-            logp = log_softmax(lab.decode(part, rows=range(len(part))))
+            logp = log_softmax(model.decode(part, rows=range(len(part))))
             reference = logp if reference is None else reference
             kl = (np.exp(reference) * (reference - logp)).sum(1)
             nats = -logp[np.arange(len(following)), following]
@@ -90,15 +93,15 @@ class Choice:
 
 
 def greedy(
-    lab: Lab, prompt: list[int], most: int, ends: Callable[[int], bool], tell: Tell
+    model: ObservedModel, prompt: list[int], most: int, ends: Callable[[int], bool], tell: Tell
 ) -> list[Choice]:
     """The most likely answer, token by token."""
-    lab.clear()
+    model.clear()
     found: list[Choice] = []
     new = prompt
     while len(found) < most:
         tell("answering", len(found), most)
-        logp = log_softmax(lab.decode(new)[0])
+        logp = log_softmax(model.decode(new)[0])
         first, second = best(logp, 2)
         found.append(Choice(first, float(np.exp(logp[first])), second, float(np.exp(logp[second]))))
         if ends(first):

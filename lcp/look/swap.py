@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lcp.errors import UsageError
-from lcp.look.lab import Array, Kept, Lab, Parts, Tell, best, divergence, log_softmax, softmax
-from lcp.look.written import brought, computed_from, head_vectors, norm_scale, values_of
+from lcp.look.contributions import brought, computed_from, head_vectors, norm_scale, values_of
+from lcp.look.distributions import Array, best, divergence, log_softmax, softmax
+from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
 
 MOST = 12  # tokens whose states are swapped
 LEAST = 0.1  # nats between the prompts, of which shares can be told from rounding
@@ -48,12 +49,12 @@ class Swap:
     runs: int
 
 
-def answers(lab: Lab, a: list[int], b: list[int]) -> tuple[Array, Array]:
+def answers(model: ObservedModel, a: list[int], b: list[int]) -> tuple[Array, Array]:
     """The logits after each of the two prompts."""
     found = []
     for tokens in (a, b):
-        lab.clear()
-        found.append(lab.decode(tokens)[0])
+        model.clear()
+        found.append(model.decode(tokens)[0])
     return found[0], found[1]
 
 
@@ -68,25 +69,25 @@ def places(a: list[int], b: list[int]) -> list[int]:
     return sorted(kept | set(every[-(MOST - len(kept)) :]))
 
 
-def swap(lab: Lab, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Swap:
+def swap(model: ObservedModel, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Swap:
     """Swap the states of A and B, two prompts of equal length. `x` and `y` are the tokens whose
     logits are compared: A's answer and B's. UsageError if the prompts hardly differ in them."""
-    parts = Parts.of(lab)
+    tensors = TensorNames.of(model)
 
     def margin(logits: Array) -> Array:
         return logits[..., x].astype(float) - logits[..., y]
 
     tell("reading", 0, 2)
-    of_a, of_b = Kept(), Kept()
-    with_heads = [name for name in parts.heads if name]
-    lab.clear()
-    after_a = lab.decode(a, {
-        **of_a.all(*parts.after, *(name for name in parts.values if name)),
-        **of_a.last(*with_heads, *([parts.normal] if parts.normal else [])),
-        **of_a.part(lambda x: x[:, -1, : len(a)], *(name for name in parts.attention if name)),
+    of_a, of_b = Activations(), Activations()
+    with_heads = [name for name in tensors.heads if name]
+    model.clear()
+    after_a = model.decode(a, {
+        **of_a.all(*tensors.after, *(name for name in tensors.values if name)),
+        **of_a.last(*with_heads, *([tensors.normal] if tensors.normal else [])),
+        **of_a.part(lambda x: x[:, -1, : len(a)], *(name for name in tensors.attention if name)),
     })[0]  # fmt: skip
-    lab.clear()
-    after_b = lab.decode(b, of_b.last(*with_heads))[0]
+    model.clear()
+    after_b = model.decode(b, of_b.last(*with_heads))[0]
     difference = float(margin(after_a) - margin(after_b))
     if abs(difference) < LEAST:
         raise UsageError(
@@ -94,10 +95,10 @@ def swap(lab: Lab, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Sw
             f"{LEAST} are needed). Name two other tokens."
         )
     chosen = places(a, b)
-    shares = _states(lab, parts, b, of_a, chosen, margin, float(margin(after_a)), tell)
-    heads = _heads(lab, parts, a, of_b, x, margin, difference, tell) if with_heads else []
+    shares = _states(model, tensors, b, of_a, chosen, margin, float(margin(after_a)), tell)
+    heads = _heads(model, tensors, a, of_b, x, margin, difference, tell) if with_heads else []
     heads.sort(key=lambda one: -abs(one.share))
-    strongest = [_described(lab, parts, of_a, one, a[0]) for one in heads[:SHOWN]]
+    strongest = [_described(model, tensors, of_a, one, a[0]) for one in heads[:SHOWN]]
     p_a, p_b = softmax(after_a), softmax(after_b)
     return Swap(
         (float(p_a[x]), float(p_a[y])), (float(p_b[x]), float(p_b[y])), chosen, shares,
@@ -106,30 +107,30 @@ def swap(lab: Lab, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Sw
 
 
 def _states(
-    lab: Lab, parts: Parts, b: list[int], of_a: Kept, chosen: list[int], margin: Margin,
-    whole: float, tell: Tell,
+    model: ObservedModel, tensors: TensorNames, b: list[int], of_a: Activations,
+    chosen: list[int], margin: Margin, whole: float, tell: Tell,
 ) -> Array:  # fmt: skip
     """B with the state of A put in: (places, layers). A batch has a row for each layer, and one as
     B is, which the others are compared with: batches of another shape round in another way."""
-    shares = np.zeros((len(chosen), lab.layers))
-    lab.clear()
+    shares = np.zeros((len(chosen), model.layers))
+    model.clear()
     for i, place in enumerate(chosen):
         held = chosen[i - 1] if i else 0
         if place > held:
-            lab.decode(b[held:place])
+            model.decode(b[held:place])
         ending = b[place:]
-        most = max(2, min(lab.most_rows, lab.batch // len(ending)))
-        for start in range(0, lab.layers, most - 1):
-            tell("swapping states", i * lab.layers + start, shares.size)
-            layers = range(start, min(start + most - 1, lab.layers))
+        most = max(2, min(model.most_rows, model.batch // len(ending)))
+        for start in range(0, model.layers, most - 1):
+            tell("swapping states", i * model.layers + start, shares.size)
+            layers = range(start, min(start + most - 1, model.layers))
             watch = {
-                parts.after[layer]: _put(
-                    of_a[parts.after[layer]][place - len(b)], row, len(ending), 1 + len(layers)
+                tensors.after[layer]: _put(
+                    of_a[tensors.after[layer]][place - len(b)], row, len(ending), 1 + len(layers)
                 )
                 for row, layer in enumerate(layers, 1)
-                if layer < lab.layers - 1 or len(ending) == 1
+                if layer < model.layers - 1 or len(ending) == 1
             }
-            logits = margin(lab.branch([ending] * (1 + len(layers)), watch))
+            logits = margin(model.branch([ending] * (1 + len(layers)), watch))
             shares[i, layers] = (logits[1:] - logits[0]) / (whole - logits[0])
     return shares
 
@@ -147,15 +148,15 @@ def _put(state: Array, ending: int, length: int, endings: int) -> Callable[[Arra
 
 
 def _heads(
-    lab: Lab, parts: Parts, a: list[int], of_b: Kept, x: int, margin: Margin, difference: float,
-    tell: Tell,
+    model: ObservedModel, tensors: TensorNames, a: list[int], of_b: Activations,
+    x: int, margin: Margin, difference: float, tell: Tell,
 ) -> list[SwappedHead]:  # fmt: skip
     """A with one head's output of B, for each head: rows of batches, as above."""
-    every = [(layer, head) for layer in parts.with_heads() for head in range(lab.heads)]
-    found, most = [], min(lab.most_rows, lab.batch) - 1
-    lab.clear()
+    every = [(layer, head) for layer in tensors.with_heads() for head in range(model.heads)]
+    found, most = [], min(model.most_rows, model.batch) - 1
+    model.clear()
     if a[:-1]:
-        lab.decode(a[:-1])
+        model.decode(a[:-1])
     for start in range(0, len(every), most):
         tell("swapping heads", start, len(every))
         part = every[start : start + most]
@@ -163,10 +164,10 @@ def _heads(
         for row, (layer, head) in enumerate(part, 1):
             rows.setdefault(layer, []).append((row, head))
         watch = {
-            parts.heads[layer]: _exchange(of_b[parts.heads[layer]], own, lab.heads)
+            tensors.heads[layer]: _exchange(of_b[tensors.heads[layer]], own, model.heads)
             for layer, own in rows.items()
         }
-        logits = lab.branch([a[-1:]] * (1 + len(part)), watch)
+        logits = model.branch([a[-1:]] * (1 + len(part)), watch)
         logs = log_softmax(logits)
         kl, moved = divergence(logs[0], logs), (margin(logits[0]) - margin(logits)) / difference
         found += [
@@ -190,19 +191,21 @@ def _exchange(other: Array, rows: list[tuple[int, int]], count: int) -> Callable
     return exchange
 
 
-def _described(lab: Lab, parts: Parts, of_a: Kept, one: SwappedHead, token: int) -> SwappedHead:
+def _described(
+    model: ObservedModel, tensors: TensorNames, of_a: Activations, one: SwappedHead, token: int
+) -> SwappedHead:
     """The head with what it looks at in A, what it carries from there, and what it writes."""
     layer, head = one.layer, one.head
-    read = of_a[parts.attention[layer]][head]
-    if not parts.out[layer]:  # a norm follows: what one head writes depends on the others
+    read = of_a[tensors.attention[layer]][head]
+    if not tensors.out[layer]:  # a norm follows: what one head writes depends on the others
         return replace(one, reads=_most(read))
-    written = head_vectors(lab, parts, of_a, [layer], token)[layer][head]
+    written = head_vectors(model, tensors, of_a, [layer], token)[layer][head]
     logits = computed_from(
-        lab, parts.normal, (written * norm_scale(parts, of_a))[None], token
+        model, tensors.normal, (written * norm_scale(tensors, of_a))[None], token
     )[0]  # fmt: skip
     carried: tuple[tuple[int, float], ...] = ()
-    if values := values_of(lab, parts, of_a, len(read), [layer]):
-        weight = read * brought(lab, parts, values, [head], token)[layer, head]
+    if values := values_of(model, tensors, of_a, len(read), [layer]):
+        weight = read * brought(model, tensors, values, [head], token)[layer, head]
         carried = _most(weight / weight.sum())
     return replace(one, reads=_most(read), carries=carried, writes=tuple(best(logits, 5)))
 

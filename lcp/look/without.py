@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from lcp.common_prefix import common_prefix
-from lcp.look.lab import Array, Lab, Tell, Watch, log_softmax
+from lcp.look.distributions import Array, log_softmax
+from lcp.look.observed_model import ObservedModel, Tell, Watch
 
 MOST = 40  # spans
 _END = re.compile(r"(?<=[.!?。！？…])[\"')\]]*\s+|\n+")
@@ -51,20 +52,20 @@ def sentences(text: str) -> list[str]:
 
 
 def without(
-    lab: Lab, prompt: Sequence[int], variants: Sequence[Sequence[int]], answer: Sequence[int],
-    tell: Tell,
+    model: ObservedModel, prompt: Sequence[int], variants: Sequence[Sequence[int]],
+    answer: Sequence[int], tell: Tell,
 ) -> Without:  # fmt: skip
     """Compare an answer to `prompt` with the same answer to each variant: the prompt without a
     span. What a variant shares with the prompt before its span is read once."""
     prompt, answer = list(prompt), list(answer)
     # 1) The whole prompt, and where the model looks while it writes the answer.
-    names = [n for n in sorted(lab.names) if n.startswith("kq_soft_max-")]
+    names = [n for n in sorted(model.names) if n.startswith("kq_soft_max-")]
     sums = {name: np.zeros(len(prompt)) for name in names}  # a long answer is read in pieces
     tell("reading the prompt", 0, len(variants))
-    lab.clear()
+    model.clear()
     if prompt[:-1]:
-        lab.decode(prompt[:-1])
-    base = _logp(lab, prompt[-1:], answer, {name: _add(sums[name]) for name in names})
+        model.decode(prompt[:-1])
+    base = _logp(model, prompt[-1:], answer, {name: _add(sums[name]) for name in names})
     attention = np.mean([*sums.values()], 0) / len(answer) if names else None
     # 2) Each variant, those with the last spans first: the tokens before a span stay in the cache.
     spans = [_span(prompt, list(variant)) for variant in variants]
@@ -72,8 +73,8 @@ def without(
     for done, i in enumerate(sorted(range(len(spans)), key=lambda i: -spans[i][0])):
         tell("leaving spans out", done, len(variants))
         (start, end), variant = spans[i], list(variants[i])
-        held = lab.cut(min(start, len(variant) - 1))
-        lost = base - _logp(lab, variant[held:], answer)
+        held = model.cut(min(start, len(variant) - 1))
+        lost = base - _logp(model, variant[held:], answer)
         looked = None if attention is None else float(attention[start:end].sum())
         found[i] = LeftOut(start, end, float(lost.sum()), looked, lost)
     sink = None if attention is None else float(attention[0])
@@ -89,7 +90,9 @@ def _add(total: Array) -> Callable[[Array], None]:
     return add
 
 
-def _logp(lab: Lab, rest: Sequence[int], answer: list[int], watch: Watch | None = None) -> Array:
+def _logp(
+    model: ObservedModel, rest: Sequence[int], answer: list[int], watch: Watch | None = None
+) -> Array:
     """Log probabilities of the answer's tokens after the tokens held and the `rest`."""
     first = len(rest) - 1
 
@@ -98,7 +101,7 @@ def _logp(lab: Lab, rest: Sequence[int], answer: list[int], watch: Watch | None 
         return log_softmax(logits)[np.arange(len(wanted)), wanted]
 
     tokens = [*rest, *answer[:-1]]
-    return lab.decode(tokens, watch, rows=range(first, len(tokens)), reduce=reduce)
+    return model.decode(tokens, watch, rows=range(first, len(tokens)), reduce=reduce)
 
 
 def _span(whole: list[int], variant: list[int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcp.look.lab import Array, best
+from lcp.look.distributions import Array, best
 
 BLOCK = 4096  # rows of the table that are in memory at once
 _SLICES = 64  # of 256 rows, all over the table, from which the shared part is computed

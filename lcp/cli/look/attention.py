@@ -64,18 +64,18 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
                 f"{MOST}. Give a shorter text."
             )
         begun = time.monotonic()
-        lab = opened.observe(max(len(tokens), 128), rows=128)
+        observed = opened.observe(max(len(tokens), 128), rows=128)
         pieces = [opened.piece(t) for t in tokens]
         if asked.head is None and asked.layer is None:
-            found, sink = links(lab, tokens, LINKS, opened.tell)
+            found, sink = links(observed, tokens, LINKS, opened.tell)
             return AttentionShown(text, pieces, found, sink, [], time.monotonic() - begun)
         if asked.head is None:
-            layer, heads = asked.layer or 0, list(range(lab.heads))
-            opening.head_of(f"{layer}.0", lab.layers, lab.heads)
+            layer, heads = asked.layer or 0, list(range(observed.heads))
+            opening.head_of(f"{layer}.0", observed.layers, observed.heads)
         else:
-            layer, head = opening.head_of(asked.head, lab.layers, lab.heads)
+            layer, head = opening.head_of(asked.head, observed.layers, observed.heads)
             heads = [head]
-        drawn = maps(lab, tokens, layer, heads, opened.tell)
+        drawn = maps(observed, tokens, layer, heads, opened.tell)
         return AttentionShown(text, pieces, [], 0.0, drawn, time.monotonic() - begun)
 
     shown = opening.run(name, flags, job)

@@ -72,18 +72,18 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
                 f"Give at most {MOST:,}."
             )
         prompt = opened.tokens(text, chat=asked.chat, least=1)
-        lab = opened.observe(len(prompt) + n, watched=False)
-        found = measure(lab, prompt, n, opened.tell)
-        lab.clear()
-        lab.decode(prompt)
-        first = lab.state_bytes
-        lab.decode(found.tokens)
-        token = (lab.state_bytes - first) / n
+        observed = opened.observe(len(prompt) + n, watched=False)
+        found = measure(observed, prompt, n, opened.tell)
+        observed.clear()
+        observed.decode(prompt)
+        first = observed.state_bytes
+        observed.decode(found.tokens)
+        token = (observed.state_bytes - first) / n
         named = {t for p in found.parted for t in (p.cached, p.again)}
         return CacheShown(
             opened.name, len(prompt), found, {t: opened.piece(t) for t in named},
-            lab.state_bytes, token, model.n_layers, lab.heads, model.n_head_kv, model.head_size,
-            model.memory.window, time.monotonic() - begun,
+            observed.state_bytes, token, model.n_layers, observed.heads, model.n_head_kv,
+            model.head_size, model.memory.window, time.monotonic() - begun,
         )  # fmt: skip
 
     shown = opening.run(name, flags, job)

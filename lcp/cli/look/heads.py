@@ -104,9 +104,9 @@ def _off(opened: "OpenModel", asked: HeadsArguments, text: str) -> HeadsShown:
 
     tokens = opened.tokens(text, chat=asked.chat, least=1)
     begun, most = time.monotonic(), opened.settings.max_tokens or ANSWER
-    lab = opened.observe(len(tokens) + most)
-    chosen = [opening.head_of(word, lab.layers, lab.heads) for word in asked.off or ()]
-    found = compare(lab, tokens, chosen, most, opened.model.is_end, opened.tell)
+    observed = opened.observe(len(tokens) + most)
+    chosen = [opening.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
+    found = compare(observed, tokens, chosen, most, opened.model.is_end, opened.tell)
     texts = tuple(
         b"".join(map(opened.model.piece, answer)).decode("utf-8", "replace")
         for answer in (found.whole, found.without)

@@ -57,8 +57,8 @@ def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
 
         tokens = opened.tokens(text, chat=asked.chat, least=1)
         begun = time.monotonic()
-        lab = opened.observe(len(tokens) + opened.model.n_layers, rows=128)
-        found = layers.layers(lab, tokens, heads=asked.heads, tell=opened.tell)
+        observed = opened.observe(len(tokens) + opened.model.n_layers, rows=128)
+        found = layers.layers(observed, tokens, heads=asked.heads, tell=opened.tell)
         other = None if asked.over is None else opened.token(asked.over)
         return _read(opened, text, found, other, begun)
 
@@ -73,7 +73,7 @@ def _read(
     opened: "OpenModel", text: str, found: "LayersFound", other: int | None, begun: float
 ) -> LayersShown:
     """The numbers that are shown, of all those that were found."""
-    from lcp.look.lab import best, rank, softmax
+    from lcp.look.distributions import best, rank, softmax
     from lcp.look.layers import strongest
 
     p = softmax(found.true)

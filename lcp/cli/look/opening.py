@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lcp.engine.llama_library import StopByte
     from lcp.engine.loading import Fit
     from lcp.engine.model import Model
-    from lcp.engine.observe import Observer
+    from lcp.engine.observer import Observer
     from lcp.settings import Layers, Settings
     from lcp.terminal.printout import Printout
 
@@ -77,7 +77,7 @@ class OpenModel:
 
     def observe(self, tokens: int, *, rows: int = 1, sequences: int = 1, **more: Any) -> "Observer":
         """A context for so many tokens, whose tensors can be watched; freed after the job."""
-        from lcp.engine.observe import Observer
+        from lcp.engine.observer import Observer
 
         made = Observer(
             self.model, self._stop, size=tokens, rows=rows, sequences=sequences,

@@ -13,7 +13,7 @@ from lcp.errors import NotSupported, UsageError
 
 if TYPE_CHECKING:
     from lcp.cli.look.opening import OpenModel
-    from lcp.engine.observe import Observer
+    from lcp.engine.observer import Observer
     from lcp.look.quant import Choice, Distance, Group
     from lcp.modelfile.weights import Weights
     from lcp.terminal.printout import Printout
@@ -112,13 +112,13 @@ def _measure(
         return one.observe(size, rows=rows, kv_type=kv_type, watched=False)
 
     compared = [(a, "f16"), *([(b, "f16")] if b else [(a, asked.kv)] if asked.kv else [])]
-    labs = [observe(one, 128, kv_type) for one, kv_type in compared]
-    own, *found = look.distances(labs[0], labs[1:], tokens, a.tell)
+    models = [observe(one, 128, kv_type) for one, kv_type in compared]
+    own, *found = look.distances(models[0], models[1:], tokens, a.tell)
     floors = [
-        look.distances(lab, [observe(one, 1, kv_type)], tokens[:_FLOOR], a.tell)[1]
-        for lab, (one, kv_type) in zip(labs, compared, strict=True)
+        look.distances(observed, [observe(one, 1, kv_type)], tokens[:_FLOOR], a.tell)[1]
+        for observed, (one, kv_type) in zip(models, compared, strict=True)
     ]
-    answers = [look.greedy(lab, prompt, n, a.model.is_end, a.tell) for lab in labs]
+    answers = [look.greedy(observed, prompt, n, a.model.is_end, a.tell) for observed in models]
     ids = {t for answer in answers for c in answer for t in (c.token, c.second)}
     files = [Weights(one.model.path) for one in (a, b) if one]
     groups, sampled = _groups(files, a)

@@ -12,7 +12,7 @@ from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
     from lcp.cli.look.opening import OpenModel
-    from lcp.engine.observe import Observer
+    from lcp.engine.observer import Observer
     from lcp.look.swap import Swap, SwappedHead
     from lcp.terminal.printout import Printout
 
@@ -71,18 +71,18 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
         of_a, of_b = opened.tokens(a), opened.tokens(b)
         _check(opened, of_a, of_b)
         named = [opened.token(t) for t in asked.tokens or ()]
-        lab = opened.observe(len(of_a) + 512, rows=128, sequences=128)
-        if len(of_a) > lab.batch // 2:
+        observed = opened.observe(len(of_a) + 512, rows=128, sequences=128)
+        if len(of_a) > observed.batch // 2:
             raise LcpError(
                 f"The prompts have {len(of_a):,} tokens; lcp look swap takes at most "
-                f"{lab.batch // 2}. Give shorter ones."
+                f"{observed.batch // 2}. Give shorter ones."
             )
-        x, y = named or _first_choices(opened, lab, *answers(lab, of_a, of_b))
+        x, y = named or _first_choices(opened, observed, *answers(observed, of_a, of_b))
         if x == y:
             raise UsageError(
                 f"Both answers are {opened.piece(x)!r}. Name two different ones after --tokens."
             )
-        found = swap(lab, of_a, of_b, x, y, opened.tell)
+        found = swap(observed, of_a, of_b, x, y, opened.tell)
         words = {t: opened.piece(t) for head in found.heads for t in head.writes}
         pieces = [(opened.piece(s), opened.piece(t)) for s, t in zip(of_a, of_b, strict=True)]
         return SwapShown(
@@ -118,9 +118,9 @@ def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
         )  # fmt: skip
 
 
-def _first_choices(opened: "OpenModel", lab: "Observer", a: Any, b: Any) -> tuple[int, int]:
+def _first_choices(opened: "OpenModel", observed: "Observer", a: Any, b: Any) -> tuple[int, int]:
     """The first choices after A and after B. UsageError if they are the same."""
-    from lcp.look.lab import best, softmax
+    from lcp.look.distributions import best, softmax
 
     x, y = int(a.argmax()), int(b.argmax())
     if x == y:

@@ -12,7 +12,7 @@ from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
     from lcp.cli.look.opening import OpenModel
-    from lcp.engine.observe import Observer
+    from lcp.engine.observer import Observer
     from lcp.look.without import Without
     from lcp.terminal.printout import Printout
 
@@ -75,12 +75,12 @@ def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
         given = None if asked.answer is None else opened.model.tokenize(asked.answer)
         if given == []:
             raise UsageError("--answer is empty. Give the answer to ask about.")
-        lab = opened.observe(len(prompt) + max(most, len(given or ())) + 1, rows=32)
-        answer = given or _greedy(opened, lab, prompt, most)
+        observed = opened.observe(len(prompt) + max(most, len(given or ())) + 1, rows=32)
+        answer = given or _greedy(opened, observed, prompt, most)
         if not answer:
             raise LcpError("The model's answer is empty. Give one to ask about: --answer TEXT")
         variants = [tokens("".join(spans[:i] + spans[i + 1 :])) for i in range(len(spans))]
-        found = without(lab, prompt, variants, answer, opened.tell)
+        found = without(observed, prompt, variants, answer, opened.tell)
         pieces = [opened.piece(t) for t in answer]
         return WithoutShown(
             opened.model.text(answer), pieces, spans, found, time.monotonic() - begun
@@ -93,13 +93,13 @@ def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
 without = options.command(WithoutArguments, run, (*opening.SETTINGS, "max_tokens", "raw"))
 
 
-def _greedy(opened: "OpenModel", lab: "Observer", prompt: list[int], most: int) -> list[int]:
+def _greedy(opened: "OpenModel", observed: "Observer", prompt: list[int], most: int) -> list[int]:
     """The model's likeliest answer, token by token, with the token that ends it."""
-    lab.clear()
-    answer = [int(lab.decode(prompt)[0].argmax())]
+    observed.clear()
+    answer = [int(observed.decode(prompt)[0].argmax())]
     while len(answer) < most and not opened.model.is_end(answer[-1]):
         opened.tell("answering", len(answer), most)
-        answer.append(int(lab.decode(answer[-1:])[0].argmax()))
+        answer.append(int(observed.decode(answer[-1:])[0].argmax()))
     return answer if not opened.model.is_end(answer[0]) else []
 
 

@@ -1,24 +1,24 @@
-"""What an experiment asks of a model under observation, and the names of its parts.
+"""A model whose tensors an experiment can watch and replace, and the names of these tensors.
 
-llama.cpp names the tensors of its graph, but not in the same way for all models. `Parts` finds
-the names of one model, and says what cannot be looked at.
+llama.cpp names the tensors of its graph, but not in the same way for all models. `TensorNames`
+finds the names in one model, or says what this model does not show.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from lcp.errors import NotSupported
+from lcp.look.distributions import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Watch = Mapping[str, Callable[[Array], Array | None]]
 Tell = Callable[[str, int, int], None]  # what is being done; how much of how much
 
 
-class Lab(Protocol):
-    """A model and a context whose tensors can be watched and replaced; see engine/observe.py."""
+class ObservedModel(Protocol):
+    """A model and a context whose tensors can be watched and replaced; see engine/observer.py."""
 
     @property
     def layers(self) -> int: ...
@@ -45,7 +45,7 @@ class Lab(Protocol):
     def branch(self, endings: Sequence[Sequence[int]], watch: Watch | None = None) -> Array: ...
 
 
-class Kept(dict[str, Array]):
+class Activations(dict[str, Array]):
     """Copies of what was seen of each tensor, by its name."""
 
     def last(self, *names: str) -> Watch:
@@ -68,7 +68,7 @@ class Kept(dict[str, Array]):
 
 
 @dataclass(frozen=True)
-class Parts:
+class TensorNames:
     """The names of the tensors between the parts of a model, layer by layer.
 
     The state of a token begins as `begin`. Attention (or what a layer has instead) adds to it and
@@ -86,14 +86,14 @@ class Parts:
     normal: str  # the state after the last norm: what the output matrix multiplies
 
     @classmethod
-    def of(cls, lab: Lab) -> "Parts":
+    def of(cls, model: ObservedModel) -> "TensorNames":
         """The names in this model. NotSupported if its layers have none."""
-        names = lab.names
+        names = model.names
 
         def each(*spellings: str) -> tuple[str, ...]:
             return tuple(
                 next((f"{s}-{layer}" for s in spellings if f"{s}-{layer}" in names), "")
-                for layer in range(lab.layers)
+                for layer in range(model.layers)
             )
 
         after = each("l_out")
@@ -126,44 +126,3 @@ class Parts:
                 f"The heads of this model cannot be looked at: {why}. Choose another model."
             )
         return found
-
-
-def softmax(logits: Array) -> Array:
-    """Probabilities, along the last axis."""
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    np.exp(x, out=x)
-    x /= x.sum(-1, keepdims=True)
-    return x
-
-
-def log_softmax(logits: Array) -> Array:
-    """Logarithms of probabilities, in nats."""
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    x -= np.log(np.exp(x).sum(-1, keepdims=True))
-    return x
-
-
-def entropy(p: Array) -> Array:
-    """How open the choice is, in bits: 3 bits are as open as 8 equal choices (Shannon 1948)."""
-    return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
-
-
-def divergence(logs: Array, others: Array) -> Array:
-    """How far distributions are from the first one, in nats, from what log_softmax gives (Kullback
-    & Leibler 1951): one number for each row of `others`."""
-    p = np.exp(logs)
-    return np.maximum(0, p @ logs - others @ p)
-
-
-def best(numbers: Array, n: int) -> list[int]:
-    """The indexes of the n largest numbers, the largest first."""
-    n = min(n, len(numbers))
-    found = np.argpartition(-numbers, n - 1)[:n]
-    return [int(i) for i in found[np.argsort(-numbers[found], kind="stable")]]
-
-
-def rank(logits: Array, token: int) -> int:
-    """1 if the token is the most likely one."""
-    return int((logits > logits[token]).sum()) + 1

@@ -8,7 +8,7 @@ from tiny import KINDS
 from lcp.engine.context import Context, Stopped
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
-from lcp.engine.observe import Observer
+from lcp.engine.observer import Observer
 from lcp.errors import ContextFull, NotEnoughMemory
 
 TEXT = "The quick brown fox jumps over the lazy dog again"  # longer than the window of swa

@@ -308,11 +308,11 @@ def run_beside(
     free: int | None,
     emit: Emit,
 ) -> Made:
-    """Run `job(lab, tell)` with an Observer for so many tokens, beside the contexts of a chat."""
+    """Run `job(observed, tell)` with an Observer for so many tokens, while a chat keeps its own."""
     stop.clear()
     try:
-        with Observer(model, stop, size=tokens, rows=ROWS, threads=threads, free=free) as lab:
-            return job(lab, lambda what, done, all: emit(Progress(0, 0, done, all)))
+        with Observer(model, stop, size=tokens, rows=ROWS, threads=threads, free=free) as observed:
+            return job(observed, lambda what, done, all: emit(Progress(0, 0, done, all)))
     except Stopped:
         raise LcpError("Stopped before the end. Start it again to see all of it.") from None
 

@@ -1,0 +1,48 @@
+"""Distributions: logits to probabilities, and how open, how far apart and how high they are."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities, along the last axis."""
+    x = logits.astype(np.float64)
+    x -= x.max(-1, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(-1, keepdims=True)
+    return x
+
+
+def log_softmax(logits: Array) -> Array:
+    """Logarithms of probabilities, in nats."""
+    x = logits.astype(np.float64)
+    x -= x.max(-1, keepdims=True)
+    x -= np.log(np.exp(x).sum(-1, keepdims=True))
+    return x
+
+
+def entropy(p: Array) -> Array:
+    """How open the choice is, in bits: 3 bits are as open as 8 equal choices (Shannon 1948)."""
+    return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
+
+
+def divergence(logs: Array, others: Array) -> Array:
+    """How far distributions are from the first one, in nats, from what log_softmax gives (Kullback
+    & Leibler 1951): one number for each row of `others`."""
+    p = np.exp(logs)
+    return np.maximum(0, p @ logs - others @ p)
+
+
+def best(numbers: Array, n: int) -> list[int]:
+    """The indexes of the n largest numbers, the largest first."""
+    n = min(n, len(numbers))
+    found = np.argpartition(-numbers, n - 1)[:n]
+    return [int(i) for i in found[np.argsort(-numbers[found], kind="stable")]]
+
+
+def rank(logits: Array, token: int) -> int:
+    """1 if the token is the most likely one."""
+    return int((logits > logits[token]).sum()) + 1
