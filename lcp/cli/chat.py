@@ -202,7 +202,7 @@ def _chat(job: ChatJob) -> "Iterator[Chat]":
         # llama.cpp reads the file while the rest is imported. A person's prompt comes first: two
         # threads that import at once take twice as long.
         loading = None if job.person else engine.load(job.constraint, job.saved)
-        from lcp.chat import switch
+        from lcp.chat import model_switch
         from lcp.chat.chat import Chat
         from lcp.terminal.screen import Screen
 
@@ -211,7 +211,7 @@ def _chat(job: ChatJob) -> "Iterator[Chat]":
             job.found.name, layers, not asked.no_ahead, job.services, job.constraint,
         )  # fmt: skip
         chat.loading = loading
-        life.callback(switch.close, chat)
+        life.callback(model_switch.close, chat)
         if job.person:
             import lcp.terminal.keyboard  # noqa: F401
         chat.load(job.saved)
@@ -238,7 +238,7 @@ def _begin_with_system(chat: "Chat") -> None:
 
 
 def _run(job: ChatJob, chat: "Chat") -> ScriptOutput:
-    from lcp.chat import saved_cache, switch
+    from lcp.chat import model_switch, saved_cache
     from lcp.terminal.signals import quiet
 
     asked, screen, question, before = job.asked, chat.screen, job.question, ""
@@ -273,7 +273,7 @@ def _run(job: ChatJob, chat: "Chat") -> ScriptOutput:
     elif before:
         report(chat.ask(before))
     saved_cache.save(chat)
-    switch.close(chat)
+    model_switch.close(chat)
     return report
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lcp.chat import attachments, switch
+from lcp.chat import attachments, model_switch
 from lcp.chat.chat import Chat
 from lcp.chat.services import FoundModel
 from lcp.commands.command import Candidate, command
@@ -31,7 +31,7 @@ def model(chat: Chat, name: str) -> Chat | None:
     if found.name == chat.model:
         raise LcpError(f"This chat already uses {name}. /model lists the others.")
     chat.ready()
-    chat = switch.change(chat, found, chat.conversation, chat.log, chat.layers)
+    chat = model_switch.change(chat, found, chat.conversation, chat.log, chat.layers)
     chat.keep(chat.conversation.set(model=chat.model))
     again = "; it is reading the conversation" if chat.conversation.turns() else ""
     chat.screen.notice(f"Switched to {plain_name(chat.model)}{again}.")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from lcp.chat import saved_cache, switch
+from lcp.chat import model_switch, saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.resume_notices import resuming, show_last, tell, without_model
 from lcp.commands.command import command
@@ -105,7 +105,7 @@ def open_chat(chat: Chat, name: str) -> Chat:
         chat.ready()
         saved_cache.save(chat)
         before = chat.log
-        chat = switch.change(
+        chat = model_switch.change(
             chat, found, conversation, log, chat.layers.switching_to(conversation.settings), saved
         )
     except BaseException:

@@ -16,7 +16,7 @@ from terminal import ENTER, NOW, Pty
 
 from lcp import commands
 from lcp.answers.worker import WorkerTask
-from lcp.chat import switch
+from lcp.chat import model_switch
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
 from lcp.chat.services import FoundModel, Services
@@ -130,7 +130,7 @@ def world(tmp_path, monkeypatch):
 
     yield make
     for world in worlds:
-        switch.close(world.chat)
+        model_switch.close(world.chat)
 
 
 def said(engine):
@@ -421,7 +421,7 @@ def two(tiny, tmp_path):
     chat = Chat(engine, conversation, log, screen, "one", layers, services=services)
     chat.load()
     yield chat
-    switch.close(chat)
+    model_switch.close(chat)
 
 
 def test_real_models_take_turns_in_one_conversation(two):
