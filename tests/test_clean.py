@@ -12,7 +12,7 @@ from terminal import CTRL_C, ENTER, NOW, OPEN_PASTE, TAB, Glass, InProcess, Pape
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.chat.services import Services
+from lcp.chat.services_interface import Services
 from lcp.commands import command_table
 from lcp.engine_interface import Alternative, TokenProb
 from lcp.errors import LcpError

@@ -19,7 +19,7 @@ from lcp.answers.worker import WorkerTask
 from lcp.chat import model_switch
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
-from lcp.chat.services import FoundModel, Services
+from lcp.chat.services_interface import FoundModel, Services
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage

@@ -15,7 +15,7 @@ from terminal import NOW, PATIENCE_S, ROOT, terminal_environment
 from lcp import commands
 from lcp.chat.chat import Chat
 from lcp.chat.replay import Replay
-from lcp.chat.services import FoundModel, Services
+from lcp.chat.services_interface import FoundModel, Services
 from lcp.engine.engine import LlamaEngine
 from lcp.session.conversation import Conversation
 from lcp.session.message import Answer

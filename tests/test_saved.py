@@ -14,7 +14,7 @@ from test_store import files_no_larger_than
 from lcp import commands
 from lcp.chat import resume_notices, saved_cache, webpage
 from lcp.chat.chat import Chat
-from lcp.chat.services import Services
+from lcp.chat.services_interface import Services
 from lcp.commands import saved_chats
 from lcp.errors import LcpError
 from lcp.session import export

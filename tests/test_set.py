@@ -11,7 +11,7 @@ from terminal import NOW
 
 from lcp import commands
 from lcp.chat.chat import Chat
-from lcp.chat.services import Services
+from lcp.chat.services_interface import Services
 from lcp.commands import settings
 from lcp.errors import LcpError, SettingsError
 from lcp.session.conversation import Conversation

@@ -12,7 +12,7 @@ from lcp import formatting
 from lcp.chat import answer_notices, window_notices
 from lcp.chat.attachments import attach
 from lcp.chat.overflow import Overflow
-from lcp.chat.services import Services
+from lcp.chat.services_interface import Services
 from lcp.chat.typed_message import TypedMessage, TypedMessages, weigh
 from lcp.chat.unsupported_settings import unsupported
 from lcp.engine_interface import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lcp import paths
 from lcp.chat.chat import Chat
-from lcp.chat.services import FoundModel
+from lcp.chat.services_interface import FoundModel
 from lcp.errors import LcpError, NotEnoughMemory
 from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name

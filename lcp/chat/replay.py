@@ -10,7 +10,7 @@ from typing import Any
 
 from lcp import formatting
 from lcp.chat.overflow import Overflow
-from lcp.chat.services import Services
+from lcp.chat.services_interface import Services
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import Chunk, Engine, Progress, PromptMessage, Reply, Request
 from lcp.errors import LcpError, SessionError

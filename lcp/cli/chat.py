@@ -22,7 +22,7 @@ from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat
-    from lcp.chat.services import FoundModel, Services
+    from lcp.chat.services_interface import FoundModel, Services
     from lcp.engine_interface import Constraint
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from lcp.chat.services import FoundModel, Services
+    from lcp.chat.services_interface import FoundModel, Services
     from lcp.downloads.library import Installed
     from lcp.engine_interface import Engine
     from lcp.settings import Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def services(template: str | None = None, verbose: bool = False) -> "Services":
     """The services of a chat. `template`: Jinja source for its first model only."""
-    from lcp.chat.services import Services
+    from lcp.chat.services_interface import Services
     from lcp.settings import personas
 
     first: list[Path] = []
@@ -59,7 +59,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundModel":
     """The model with this name or path, found by `look`, with its recommended settings; or the
     server with this name or address."""
-    from lcp.chat.services import FoundModel
+    from lcp.chat.services_interface import FoundModel
     from lcp.recommended_settings import usable
 
     if address := servers.named(name):

@@ -28,7 +28,7 @@ from lcp.errors import LcpError, UsageError
 from lcp.settings import Layers, Sampling
 
 if TYPE_CHECKING:
-    from lcp.chat.services import FoundModel
+    from lcp.chat.services_interface import FoundModel
     from lcp.engine.loading import Fit
     from lcp.settings import Settings
 

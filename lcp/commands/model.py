@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lcp.chat import attachments, model_switch
 from lcp.chat.chat import Chat
-from lcp.chat.services import FoundModel
+from lcp.chat.services_interface import FoundModel
 from lcp.commands.command import Candidate, command
 from lcp.errors import LcpError
 from lcp.session.export import plain_name

@@ -16,7 +16,7 @@ from lcp.errors import LcpError, NotSupported, UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.chat.services import FoundModel
+    from lcp.chat.services_interface import FoundModel
     from lcp.engine.context import Context
     from lcp.engine.llama_library import StopByte
     from lcp.engine.loading import Fit
