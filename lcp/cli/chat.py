@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp import paths
-from lcp.cli import model_lookup, option_files, options, servers, shell_completion, stdin
+from lcp.cli import model_lookup, option_files, options, server_lookup, shell_completion, stdin
 from lcp.cli.chat_services import find
 from lcp.cli.chat_services import services as chat_services
 from lcp.cli.new_or_resumed import open_conversation
@@ -174,7 +174,7 @@ def _question(asked: ChatArguments, settings: "Settings") -> tuple[str | None, s
     if model is None and words and not (server and flag) and model_lookup.is_model(words[0]):
         model, *words = words
     elif server and (flag or model or not (asked.resume or asked.resume_last)):
-        model = servers.chosen(server, model)
+        model = server_lookup.chosen(server, model)
     return model, " ".join([*words, *([asked.prompt] if asked.prompt else [])])
 
 

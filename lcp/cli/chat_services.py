@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcp import paths
-from lcp.cli import free_memory, model_lookup, servers
+from lcp.cli import free_memory, model_lookup, server_lookup
 from lcp.servers.address import parse
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
 
     def engine(found: "FoundModel", settings: "Settings", now: "datetime") -> "Engine":
         if found.path is None:
-            return servers.engine(found.name, settings)
+            return server_lookup.engine(found.name, settings)
         from lcp.chat import memory_fit
         from lcp.downloads import pulls_and_uses
         from lcp.engine import cpu_check, llama_library
@@ -62,7 +62,7 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundM
     from lcp.chat.services_interface import FoundModel
     from lcp.recommended_settings import usable
 
-    if address := servers.named(name):
+    if address := server_lookup.named(name):
         return FoundModel(address.name, None)
     model = (look or model_lookup.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
@@ -102,7 +102,7 @@ def _models() -> dict[str, str]:
 
     found = {name: model.stored for name, model in library.installed().items()}
     here = {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
-    return here | {n: f"server {parse(t.url).host}" for n, t in servers.tables().items()}
+    return here | {n: f"server {parse(t.url).host}" for n, t in server_lookup.tables().items()}
 
 
 def title(file: str, name: str | None) -> str:

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lcp.cli import servers
+from lcp.cli import server_lookup
 from lcp.servers.address import parse
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ def show(server: str, model: str | None, as_json: bool) -> None:
     from lcp.servers.config import key, table_of
     from lcp.terminal.printout import Printout
 
-    address = parse(servers.chosen(server, model))
-    table = table_of(address, servers.tables())
+    address = parse(server_lookup.chosen(server, model))
+    table = table_of(address, server_lookup.tables())
     facts = look_up(address, key(table), table.headers if table else None)
     if as_json:
         sys.stdout.write(json.dumps(_json(address.api, facts), indent=2) + "\n")

@@ -46,10 +46,10 @@ def is_model(word: str) -> bool:
 
     UsageError if it almost matches a known name: lcp asks rather than answers with another model.
     """
-    from lcp.cli import servers
+    from lcp.cli import server_lookup
     from lcp.downloads import library
 
-    if servers.named(word) or library.is_model(word):
+    if server_lookup.named(word) or library.is_model(word):
         return True
     if similar := library.similar(word):
         raise UsageError(

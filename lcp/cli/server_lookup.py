@@ -1,4 +1,4 @@
-"""Servers with models: the tables [server.NAME] of config.toml, addresses, and their keys."""
+"""Finds the server that a name or an address means: [server.NAME] of config.toml, and its key."""
 
 from typing import TYPE_CHECKING
 
