@@ -16,7 +16,7 @@ from test_layout import FILES, name
 ROOT = Path(__file__).parents[1]
 GOES_ON, SENTENCE = "goes on without", "one sentence"
 WRITERS = {
-    "cli/look/opening.py": SENTENCE,
+    "cli/look/common.py": SENTENCE,
     "cli/quantize.py": SENTENCE,
     "downloads/hub_cache.py": SENTENCE,
     "downloads/download.py": SENTENCE,

@@ -1,4 +1,4 @@
-"""`lcp look`: looks inside a model. One file a command; opening.py is what they share."""
+"""`lcp look`: looks inside a model. One file a command; common.py is what they share."""
 
 import typer
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.look.attention import HeadMap, Link
     from lcp.terminal.printout import Printout
 
@@ -23,13 +23,13 @@ ROWS = 24  # tokens of a map
 class AttentionArguments:
     """What was typed after `lcp look attention`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
     head: str | None = option("--head", "LAYER.HEAD", "Show this head, for every token.")
     layer: int | None = option("--layer", "N", "Show all heads of this layer, for the last.")
-    chat: bool = opening.as_chat()
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    chat: bool = common.as_chat()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
 
     lcp look attention --head 23.4 "The capital of France is"
     """
-    name, words = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(words)
+    name, words = common.words_of(asked.words, asked.model)
+    text = common.text_of(words)
     if asked.head is not None and asked.layer is not None:
         raise UsageError("--head and --layer cannot be combined. Give one of them.")
 
@@ -71,18 +71,18 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
             return AttentionShown(text, pieces, found, sink, [], time.monotonic() - begun)
         if asked.head is None:
             layer, heads = asked.layer or 0, list(range(observed.heads))
-            opening.head_of(f"{layer}.0", observed.layers, observed.heads)
+            common.head_of(f"{layer}.0", observed.layers, observed.heads)
         else:
-            layer, head = opening.head_of(asked.head, observed.layers, observed.heads)
+            layer, head = common.head_of(asked.head, observed.layers, observed.heads)
             heads = [head]
         drawn = maps(observed, tokens, layer, heads, opened.tell)
         return AttentionShown(text, pieces, [], 0.0, drawn, time.monotonic() - begun)
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-attention = options.command(AttentionArguments, run, opening.SETTINGS)
+attention = options.command(AttentionArguments, run, common.SETTINGS)
 
 
 def _json(shown: AttentionShown) -> dict[str, Any]:

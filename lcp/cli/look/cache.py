@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lcp import formatting
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.errors import UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.look.cache import Timed
     from lcp.terminal.printout import Printout
 
@@ -26,11 +26,11 @@ _STEPS = (8, 4, 2, 1)  # rows of the table: an eighth of the answer, a quarter, 
 class CacheArguments:
     """What was typed after `lcp look cache`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
-    chat: bool = opening.as_chat()
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
+    chat: bool = common.as_chat()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
 
     The text is optional: lcp look cache "Once upon a time" -n 128
     """
-    name, given = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(given) if given else PROMPT
+    name, given = common.words_of(asked.words, asked.model)
+    text = common.text_of(given) if given else PROMPT
 
     def job(opened: "OpenModel") -> CacheShown:
         from lcp.look.cache import measure
@@ -86,11 +86,11 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
             model.head_size, model.memory.window, time.monotonic() - begun,
         )  # fmt: skip
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-cache = options.command(CacheArguments, run, (*opening.SETTINGS, "max_tokens"))
+cache = options.command(CacheArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
 def _json(shown: CacheShown) -> dict[str, Any]:

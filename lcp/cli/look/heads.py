@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.look.heads import Answers, Heads
     from lcp.terminal.printout import Printout
 
@@ -33,14 +33,14 @@ MEANINGS = {
 class HeadsArguments:
     """What was typed after `lcp look heads`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
     off: list[str] | None = option(
         "--off", "LAYER.HEAD", "Answer TEXT without this head; may be repeated."
     )
-    chat: bool = opening.as_chat()
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    chat: bool = common.as_chat()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
 
     lcp look heads --off 23.4 "The capital of France is"
     """
-    name, words = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(words)
+    name, words = common.words_of(asked.words, asked.model)
+    text = common.text_of(words)
     if text and not asked.off:
         raise UsageError(
             "lcp look heads takes a text only with --off. Example: lcp look heads --off 23.4 "
@@ -73,11 +73,11 @@ def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
     def job(opened: "OpenModel") -> HeadsShown:
         return _off(opened, asked, text) if asked.off else _map(opened)
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown, asked), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown, asked), _json(shown), asked.as_json, asked.svg)
 
 
-heads = options.command(HeadsArguments, run, (*opening.SETTINGS, "max_tokens"))
+heads = options.command(HeadsArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
 def _map(opened: "OpenModel") -> HeadsShown:
@@ -105,7 +105,7 @@ def _off(opened: "OpenModel", asked: HeadsArguments, text: str) -> HeadsShown:
     tokens = opened.tokens(text, chat=asked.chat, least=1)
     begun, most = time.monotonic(), opened.settings.max_tokens or ANSWER
     observed = opened.observe(len(tokens) + most)
-    chosen = [opening.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
+    chosen = [common.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
     found = compare(observed, tokens, chosen, most, opened.model.is_end, opened.tell)
     texts = tuple(
         b"".join(map(opened.model.piece, answer)).decode("utf-8", "replace")

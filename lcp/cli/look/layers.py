@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import option, switch
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.look.layers import Contribution, LayersFound
     from lcp.terminal.printout import Printout
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class LayersArguments:
     """What was typed after `lcp look layers`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
     over: str | None = option(
         "--over", "TOKEN", "Compare the answer with this token, not the second."
     )
     heads: bool = switch("--heads", "Also show the attention heads that decided most.")
-    chat: bool = opening.as_chat()
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    chat: bool = common.as_chat()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
 
     Each layer is read as if the model stopped there.
     """
-    name, words = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(words)
+    name, words = common.words_of(asked.words, asked.model)
+    text = common.text_of(words)
 
     def job(opened: "OpenModel") -> LayersShown:
         from lcp.look import layers
@@ -62,11 +62,11 @@ def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
         other = None if asked.over is None else opened.token(asked.over)
         return _read(opened, text, found, other, begun)
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-layers = options.command(LayersArguments, run, opening.SETTINGS)
+layers = options.command(LayersArguments, run, common.SETTINGS)
 
 
 def _read(

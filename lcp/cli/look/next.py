@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import option
 from lcp.errors import UsageError
 from lcp.settings import Sampling
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.engine.context import Context
     from lcp.look.next import Stage
     from lcp.terminal.printout import Printout
@@ -28,13 +28,13 @@ SAMPLING = tuple(f.name for f in dataclasses.fields(Sampling))
 class NextArguments:
     """What was typed after `lcp look next`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
     steps: int = option("--steps", "N", "Show the choice of N tokens; 1 if not given.", 1)
     fork: str | None = option("--fork", "TOKEN", "Take this token first, whatever is chosen.")
-    chat: bool = opening.as_chat()
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    chat: bool = common.as_chat()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def run(asked: NextArguments, flags: dict[str, Any]) -> None:
     """
     if not 1 <= asked.steps <= MOST_STEPS:
         raise UsageError(f"--steps must be from 1 to {MOST_STEPS} (got {asked.steps}).")
-    name, words = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(words)
+    name, words = common.words_of(asked.words, asked.model)
+    text = common.text_of(words)
 
     def job(opened: "OpenModel") -> NextShown:
         from lcp.engine.sampler import Sampler, TokenCandidates
@@ -99,11 +99,11 @@ def run(asked: NextArguments, flags: dict[str, Any]) -> None:
             sampler.close()
         return NextShown(text, steps, seed, sampling.temp == 0, time.monotonic() - begun)
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-next_ = options.command(NextArguments, run, (*opening.SETTINGS, *SAMPLING))
+next_ = options.command(NextArguments, run, (*common.SETTINGS, *SAMPLING))
 
 
 def _step(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lcp import formatting
 from lcp.cli import options, shell_completion
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.engine.observer import Observer
     from lcp.look.quant import Choice, Distance, Group
     from lcp.modelfile.weights import Weights
@@ -43,8 +43,8 @@ class QuantArguments:
     )
     text: str | None = option("--text", "TEXT", "Text to compare on, or @FILE.")
     ask: str = option("--ask", "TEXT", "Question for the greedy answers.", QUESTION)
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
     if asked.kv and asked.kv not in KV_TYPES:
         raise UsageError(f"--kv must be {formatting.either(KV_TYPES)} (got {asked.kv}).")
     first, *more = names or [""]
-    given = None if asked.text is None else opening.text_of([asked.text])
+    given = None if asked.text is None else common.text_of([asked.text])
 
     def job(a: "OpenModel", b: "OpenModel | None" = None) -> QuantShown:
         return _measure(a, b, asked, given)
 
-    shown = opening.run(first or None, flags, job, *more)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(first or None, flags, job, *more)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-quant = options.command(QuantArguments, run, (*opening.SETTINGS, "max_tokens"))
+quant = options.command(QuantArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
 def _measure(

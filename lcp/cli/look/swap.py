@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options, shell_completion
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import argument, option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.engine.observer import Observer
     from lcp.look.swap import Swap, SwappedHead
     from lcp.terminal.printout import Printout
@@ -28,10 +28,10 @@ class SwapArguments:
         "[MODEL] A B", "Two prompts with the same number of tokens.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-    model: str | None = opening.model_name()
+    model: str | None = common.model_name()
     tokens: tuple[str, str] | None = option("--tokens", "X Y", "Answers to A and to B.")
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
 
     lcp look swap "The capital of France is" "The capital of Italy is"
     """
-    name, prompts = opening.words_of(asked.words, asked.model)
+    name, prompts = common.words_of(asked.words, asked.model)
     if len(prompts) != 2:
         raise UsageError(
             f"lcp look swap needs two prompts, each in quotes (got {len(prompts)}). Example: "
@@ -90,11 +90,11 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
             time.monotonic() - begun,
         )  # fmt: skip
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-swap = options.command(SwapArguments, run, opening.SETTINGS)
+swap = options.command(SwapArguments, run, common.SETTINGS)
 
 
 def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
@@ -112,7 +112,7 @@ def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
             f"  A  {spelled[0]}\n  B  {spelled[1]}"
         )
     if opened.model.memory.recurrent:
-        raise opening.wrong_kind(
+        raise common.wrong_kind(
             opened, "has recurrent layers, whose memory of the text is one state for all tokens, "
             "so the state of a single token cannot be swapped.",
         )  # fmt: skip

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import switch
 from lcp.errors import NotSupported
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.look.tokens import Merge, Rank
     from lcp.terminal.printout import Printout
 
@@ -23,12 +23,12 @@ MERGED = 12  # tokens whose merges are shown
 class TokensArguments:
     """What was typed after `lcp look tokens`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
     merges: bool = switch("--merges", "Also show the steps that build each token.")
-    chat: bool = opening.as_chat()
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    chat: bool = common.as_chat()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class TokensShown:
 
 def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
     """Show the tokens of a text, with their numbers. @FILE reads the text of a file."""
-    name, words = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(words)
+    name, words = common.words_of(asked.words, asked.model)
+    text = common.text_of(words)
 
     def job(opened: "OpenModel") -> TokensShown:
         model, begun = opened.model, time.monotonic()
@@ -69,11 +69,11 @@ def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
             len(built), time.monotonic() - begun,
         )  # fmt: skip
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-tokens = options.command(TokensArguments, run, opening.SETTINGS)
+tokens = options.command(TokensArguments, run, common.SETTINGS)
 
 
 def _is_byte(opened: "OpenModel", token: int) -> bool:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.engine.observer import Observer
     from lcp.look.without import Without
     from lcp.terminal.printout import Printout
@@ -23,11 +23,11 @@ ANSWER = 48  # tokens of an answer, unless -n says otherwise
 class WithoutArguments:
     """What was typed after `lcp look without`, except the settings."""
 
-    words: list[str] | None = opening.texts()
-    model: str | None = opening.model_name()
+    words: list[str] | None = common.texts()
+    model: str | None = common.model_name()
     answer: str | None = option("--answer", "TEXT", "Ask about this answer, not the model's.")
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
 
     lcp look without "Maria keeps the key in a box. Tom waters the plants. Where is the key?"
     """
-    name, words = opening.words_of(asked.words, asked.model)
-    text = opening.text_of(words)
+    name, words = common.words_of(asked.words, asked.model)
+    text = common.text_of(words)
 
     def job(opened: "OpenModel") -> WithoutShown:
         from lcp.look.without import sentences, without
@@ -86,11 +86,11 @@ def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
             opened.model.text(answer), pieces, spans, found, time.monotonic() - begun
         )
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-without = options.command(WithoutArguments, run, (*opening.SETTINGS, "max_tokens", "raw"))
+without = options.command(WithoutArguments, run, (*common.SETTINGS, "max_tokens", "raw"))
 
 
 def _greedy(opened: "OpenModel", observed: "Observer", prompt: list[int], most: int) -> list[int]:

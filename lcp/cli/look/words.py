@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
-from lcp.cli.look import opening
+from lcp.cli.look import common
 from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.opening import OpenModel
+    from lcp.cli.look.common import OpenModel
     from lcp.look.words import Nearest
     from lcp.terminal.printout import Printout
 
@@ -24,10 +24,10 @@ class WordsArguments:
     """What was typed after `lcp look words`, except the settings."""
 
     words: list[str] | None = argument("[MODEL] WORD...", "Model name or file, then words.")
-    model: str | None = opening.model_name()
+    model: str | None = common.model_name()
     top: int = option("--top", "N", "Show N words near each; 8 if not given.", 8)
-    as_json: bool = opening.as_json()
-    svg: Path | None = opening.svg()
+    as_json: bool = common.as_json()
+    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def run(asked: WordsArguments, flags: dict[str, Any]) -> None:
 
     lcp look words cat dog car
     """
-    name, words = opening.words_of(asked.words, asked.model)
+    name, words = common.words_of(asked.words, asked.model)
     if not words:
         raise UsageError("Give a word or more: lcp look words cat dog car")
     if len(words) > MOST:
@@ -77,11 +77,11 @@ def run(asked: WordsArguments, flags: dict[str, Any]) -> None:
             tokens, pieces, tensor.shape, tensor.quant, found, time.monotonic() - begun
         )
 
-    shown = opening.run(name, flags, job)
-    opening.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    shown = common.run(name, flags, job)
+    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
 
 
-words = options.command(WordsArguments, run, opening.SETTINGS)
+words = options.command(WordsArguments, run, common.SETTINGS)
 
 
 def _json(shown: WordsShown) -> dict[str, Any]:
