@@ -10,7 +10,7 @@ from fakes import gbnf
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lcp.answers.text_decoder import Decoder
+from lcp.answers.output_parser import OutputParser
 from lcp.chat.chat import Chat
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
@@ -218,14 +218,14 @@ def scripted(tiny):
 
     def said(*pieces, grammar='root ::= "yes" | "no"', tail=""):
         shown = tag_tokens(model)
-        decoder = Decoder(prompt_tail=tail)
+        parser = OutputParser(prompt_tail=tail)
         form = GbnfMatcher(gbnf(grammar), model)
-        guide = ConstrainedSampler(form, model, decoder, shown)
+        guide = ConstrainedSampler(form, model, parser, shown)
         sampler = Script(model, pieces)
         chunks = []
         while not model.is_end(token := guide.sample(sampler, context)):
-            chunks += decoder.feed(model.piece(token, special=token in shown))
-        chunks += decoder.flush()
+            chunks += parser.feed(model.piece(token, special=token in shown))
+        chunks += parser.flush()
         form.close()
         assert not sampler.wanted
         return tuple(

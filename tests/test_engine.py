@@ -14,7 +14,7 @@ import pytest
 from greedy import assert_says_what_a_fresh_one_says
 from tiny import KINDS
 
-from lcp.answers.text_decoder import Decoder
+from lcp.answers.output_parser import OutputParser
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import LlamaReply, Speech, tag_tokens
@@ -451,7 +451,7 @@ def vocabulary(tiny):
 def speak(model, *words, stop=(), prompt_tail=""):
     """A reply of the model that says these words, given as text or as bytes."""
     reply, chunks = LlamaReply(seed=0), []
-    speech = Speech(reply, Decoder(stop, prompt_tail), model, tag_tokens(model), chunks.append)
+    speech = Speech(reply, OutputParser(stop, prompt_tail), model, tag_tokens(model), chunks.append)
     for word in words:
         tokens = [3 + byte for byte in word] if isinstance(word, bytes) else model.tokenize(word)
         for token in tokens:

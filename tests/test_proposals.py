@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import KINDS
 
-from lcp.answers.text_decoder import Decoder
+from lcp.answers.output_parser import OutputParser
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
 from lcp.engine.engine import LlamaEngine
@@ -86,7 +86,7 @@ def token_by_token(engine, form, sampling, most=300):
     loaded = engine._loaded
     model, tokens = loaded.model, prompt(engine)
     matcher = LlguidanceMatcher(form, model, loaded.answering.tokenizer)
-    guide = ConstrainedSampler(matcher, model, decoder := Decoder(), frozenset())
+    guide = ConstrainedSampler(matcher, model, parser := OutputParser(), frozenset())
     sampler, said = Sampler(model, sampling, sampling.seed, tokens), []
     with closing(sampler), closing(Context(model, 2048, StopByte(), threads=1)) as context:
         list(context.feed(tokens))
@@ -94,7 +94,7 @@ def token_by_token(engine, form, sampling, most=300):
             token = guide.sample(sampler, context)
             if token is None or model.is_end(token):
                 break
-            decoder.feed(model.piece(token))
+            parser.feed(model.piece(token))
             said.append(token)
             context.append(token)
     return said

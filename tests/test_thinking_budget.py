@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 from fakes import does, gbnf
 
-from lcp.answers.text_decoder import Decoder
+from lcp.answers.output_parser import OutputParser
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
@@ -121,11 +121,11 @@ def test_continue_of_an_answer_that_was_cut_in_its_thinking_goes_on_with_the_thi
 
 
 def spoken(model, limit, *words, tail=""):
-    """What the decoder makes of a model that wants to say these words, and thinks on for ever."""
+    """What the parser makes of a model that wants to say these words, and thinks on for ever."""
     reply, chunks, shown = LlamaReply(seed=0), [], tag_tokens(model)
-    decoder = Decoder(prompt_tail=tail)
-    speech = Speech(reply, decoder, model, shown, chunks.append)
-    budget = ThinkingBudget(limit, model, decoder, speech)
+    parser = OutputParser(prompt_tail=tail)
+    speech = Speech(reply, parser, model, shown, chunks.append)
+    budget = ThinkingBudget(limit, model, parser, speech)
     ids = {model.piece(token): [token] for token in range(model.n_vocab)}
     wanted = [t for word in words if word for t in ids.get(word.encode()) or model.tokenize(word)]
     for _ in range(400):
@@ -133,7 +133,7 @@ def spoken(model, limit, *words, tail=""):
         if not coming:
             break
         speech.say(coming.pop(0))
-    speech._give(decoder.flush())
+    speech._give(parser.flush())
     return reply.thinking, reply.text
 
 

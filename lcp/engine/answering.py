@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from lcp.answers import repetition
-from lcp.answers.text_decoder import Decoder
-from lcp.answers.thinking_tags import NONE, tags
+from lcp.answers.output_parser import OutputParser
+from lcp.answers.thinking_tag_table import NONE, tags
 from lcp.answers.worker import Emit
 from lcp.engine import llguidance_matcher
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
@@ -63,15 +63,15 @@ class Answering:
         marks, known = ((), NONE) if prompt.raw else (self._marks, self._tags)
         if request.constraint:  # it decides where the answer ends
             marks = ()
-        decoder = Decoder((*request.stop, *marks), prompt.tail, known)
-        speech = Speech(reply, decoder, model, self._shown, emit)
+        parser = OutputParser((*request.stop, *marks), prompt.tail, known)
+        speech = Speech(reply, parser, model, self._shown, emit)
         said = said_before(request.begun, model)
-        budget = ThinkingBudget(request.thinking_tokens, model, decoder, speech)
+        budget = ThinkingBudget(request.thinking_tokens, model, parser, speech)
         guide = None
         if request.constraint:
             form = self._form(request.constraint)
             stack.enter_context(closing(form))
-            guide = ConstrainedSampler(form, model, decoder, self._shown)
+            guide = ConstrainedSampler(form, model, parser, self._shown)
         speech.resume(guide.follow(said) if guide else said)
         wanted = prompt.tokens + speech.tokens
         progress = Progress(0, 0, 0, len(wanted))
@@ -89,7 +89,7 @@ class Answering:
             choice = TokenChoice(context, sampler, budget, guide)
             proposals = Proposals(context, self._control if request.speculate else None)
             ended = self._decode(choice, proposals, speech, request)
-            if ended == "stop" and decoder.stopped in marks:
+            if ended == "stop" and parser.stopped in marks:
                 ended = "end"
         except Stopped:
             ended = "interrupted"

@@ -1,6 +1,6 @@
 """Samples an answer that matches its constraint, token by token. The thinking is free.
 
-The constraint applies from the answer's first character on; the Decoder knows where that is.
+The constraint applies from the answer's first character on; the OutputParser knows where that is.
 llama.cpp's lazy grammars are no alternative: they begin at a pattern in the text, which a model
 that does not think never writes, and they search the whole thinking again at every token.
 """
@@ -8,7 +8,7 @@ that does not think never writes, and they search the whole thinking again at ev
 from collections.abc import Iterable
 from typing import Protocol
 
-from lcp.answers.text_decoder import Decoder
+from lcp.answers.output_parser import OutputParser
 from lcp.engine.context import Context
 from lcp.engine.llama_library import library
 from lcp.engine.model import Model
@@ -48,14 +48,14 @@ class ConstrainedSampler:
     """Samples the tokens of one answer with a constraint."""
 
     def __init__(
-        self, form: Matcher, model: Model, decoder: Decoder, shown: frozenset[int]
+        self, form: Matcher, model: Model, parser: OutputParser, shown: frozenset[int]
     ) -> None:
-        """`decoder` decodes this answer; `shown` are the control tokens that spell tags."""
+        """`parser` decodes this answer; `shown` are the control tokens that spell tags."""
         self._form = form
         self._model = model
-        self._decoder = decoder
+        self._parser = parser
         self._shown = shown
-        self._openers = _openers(model, decoder.tags.openers)
+        self._openers = _openers(model, parser.tags.openers)
         self._all = TokenCandidates(model.n_vocab)
         self.certain: list[int] = []  # the tokens that must come next, as far as they are known
         self.began = False  # the answer has begun, and with it the constraint
@@ -119,28 +119,28 @@ class ConstrainedSampler:
     def _begin(self) -> None:
         if not self.began:
             self.began = True
-            self._decoder.begin_answer()
+            self._parser.begin_answer()
 
     def _is_free(self, token: int) -> bool:
         """Whether a token that is not decoded yet lies outside the answer."""
-        decoder = self._decoder
+        parser = self._parser
         if self.began:
             return False
-        if decoder.closer or decoder.half_tag or token in self._openers:
+        if parser.closer or parser.half_tag or token in self._openers:
             return True
         # blank lines between thinking and answer
         blank = not self._model.piece(token).strip() and not self._model.is_end(token)
-        return decoder.after_thinking and blank and not self._form.fits(token)
+        return parser.after_thinking and blank and not self._form.fits(token)
 
     def _rest_of_tag(self, token: int) -> list[int]:
         """The tokens that complete a tag, if the sampled token would leave it open; else []."""
-        decoder, model = self._decoder, self._model
-        if decoder.closer:
-            return model.tokenize(decoder.closer) if model.is_end(token) else []
-        begun = decoder.half_tag
+        parser, model = self._parser, self._model
+        if parser.closer:
+            return model.tokenize(parser.closer) if model.is_end(token) else []
+        begun = parser.half_tag
         piece = model.piece(token, special=token in self._shown).decode("utf-8", "replace")
         text = begun + piece
-        tags = decoder.tags.openers
+        tags = parser.tags.openers
         if not begun or (piece and any(t.startswith(text) or text.startswith(t) for t in tags)):
             return []
         whole = next(tag for tag in tags if tag.startswith(begun))

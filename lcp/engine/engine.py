@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.answers.thinking_tags import thinks
+from lcp.answers.thinking_tag_table import thinks
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.engine import probs, statefile
 from lcp.engine.llama_library import StopByte

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from lcp.answers.text_decoder import PLAIN, Decoder
+from lcp.answers.output_parser import PLAIN, OutputParser
 from lcp.answers.worker import Emit, WorkerTask
 from lcp.engine.model import Model
 from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats
@@ -52,13 +52,18 @@ class Speech:
     """Turns the tokens of a reply into text, and keeps its numbers."""
 
     def __init__(
-        self, reply: LlamaReply, decoder: Decoder, model: Model, shown: frozenset[int], emit: Emit
+        self,
+        reply: LlamaReply,
+        parser: OutputParser,
+        model: Model,
+        shown: frozenset[int],
+        emit: Emit,
     ) -> None:
-        """`shown`: control tokens that the decoder must see as text."""
+        """`shown`: control tokens that the parser must see as text."""
         self.tokens: list[int] = []
         self.clock = Clock(reply.asked)
         self._reply = reply
-        self._decoder = decoder
+        self._parser = parser
         self._model = model
         self._shown = shown
         self._emit = emit
@@ -95,15 +100,15 @@ class Speech:
         piece = self._model.piece(token, special=token in self._shown)
         self.tokens.append(token)
         self._pieces.append(piece)
-        self.thought += bool(self._decoder.closer)
-        self._give(self._decoder.feed(piece))
-        if self._decoder.whole:
+        self.thought += bool(self._parser.closer)
+        self._give(self._parser.feed(piece))
+        if self._parser.whole:
             self._whole = len(self.tokens)
-        return not self._decoder.stopped
+        return not self._parser.stopped
 
     def finish(self, ended: str, prompt_tokens: int, progress: Progress) -> None:
         """Emit the rest of the text and set the numbers of the reply."""
-        self._give(self._decoder.flush())
+        self._give(self._parser.flush())
         self._send()
         clock, steps = self.clock, max(0, self.new - 1)
         decode_s = clock.last_token - clock.first_token

@@ -3,7 +3,7 @@
 A model that thinks although it was told not to has a budget of 0.
 """
 
-from lcp.answers.text_decoder import Decoder
+from lcp.answers.output_parser import OutputParser
 from lcp.engine.model import Model
 from lcp.engine.reply import Speech
 from lcp.engine_notices import ThinkingEnded
@@ -15,11 +15,13 @@ LAST_WORDS = "\n\nThat is all the time I have to think. I answer now.\n"
 class ThinkingBudget:
     """The tokens that end the thinking of one answer, when its time has come."""
 
-    def __init__(self, limit: int | None, model: Model, decoder: Decoder, speech: Speech) -> None:
+    def __init__(
+        self, limit: int | None, model: Model, parser: OutputParser, speech: Speech
+    ) -> None:
         """`limit` in tokens; None leaves it to the model."""
         self._limit = limit
         self._model = model
-        self._decoder = decoder
+        self._parser = parser
         self._speech = speech
         self._due: list[int] = []
 
@@ -30,13 +32,13 @@ class ThinkingBudget:
         return self._due
 
     def _is_spent(self) -> bool:
-        decoder, limit = self._decoder, self._limit
-        thinks = bool(decoder.closer) and decoder.whole  # no character is cut in half
+        parser, limit = self._parser, self._limit
+        thinks = bool(parser.closer) and parser.whole  # no character is cut in half
         return thinks and limit is not None and self._speech.thought >= limit
 
     def _ending(self) -> str:
-        closer, said = self._decoder.closer, ""
+        closer, said = self._parser.closer, ""
         if self._limit:
             said = LAST_WORDS
             self._speech.notice(ThinkingEnded(self._limit))
-        return said + closer + self._decoder.tags.then.get(closer, "")
+        return said + closer + self._parser.tags.then.get(closer, "")

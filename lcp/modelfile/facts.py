@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lcp.answers.thinking_tags import thinks
+from lcp.answers.thinking_tag_table import thinks
 from lcp.modelfile.header import Array, Header
 from lcp.modelfile.model_files import ModelFile
 from lcp.modelfile.non_chat_models import not_for_chat

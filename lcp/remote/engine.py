@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.answers import thinking_tags
+from lcp.answers import thinking_tag_table
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import (
@@ -198,7 +198,7 @@ class RemoteEngine:
     @property
     def thinks(self) -> bool:
         template = self.facts.template
-        return template is None or thinking_tags.thinks(template)
+        return template is None or thinking_tag_table.thinks(template)
 
     @property
     def takes_system(self) -> bool:
@@ -315,7 +315,9 @@ class RemoteEngine:
             asked["n_cache_reuse"] = request_body.REUSE
         if self._llama_server and (slot := self._llama_server.slot()) is not None:
             asked["id_slot"] = slot
-        tags = thinking_tags.NONE if self.raw else thinking_tags.tags(facts.template or "")
+        tags = (
+            thinking_tag_table.NONE if self.raw else thinking_tag_table.tags(facts.template or "")
+        )
         listener = Listener(
             reply, request, emit, size=self._size, told_size=facts.size, expected=expected,
             cached_before=self._kept(request.messages), tags=tags, host=self._address.host,

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from lcp.answers import repetition
-from lcp.answers.text_decoder import Decoder
-from lcp.answers.thinking_tags import Tags
+from lcp.answers.output_parser import OutputParser
+from lcp.answers.thinking_tag_table import Tags
 from lcp.answers.worker import Emit, WorkerTask
 from lcp.engine_interface import (
     Chunk,
@@ -69,9 +69,9 @@ class Listener:
         self._reply, self._request, self._emit = reply, request, emit
         self._size, self._expected, self._cached_before = size, expected, cached_before
         self.told_size, self._host = told_size, host
-        self._decoder = Decoder(request.stop, "", tags)
+        self._parser = OutputParser(request.stop, "", tags)
         if request.begun and request.begun.content:
-            self._decoder.begin_answer()
+            self._parser.begin_answer()
         self._pieces: list[str] = []  # the text of each event: a token each, nearly
         self._thought = False
         self._waiting: Chunk | None = None
@@ -121,16 +121,16 @@ class Listener:
             self._reading_ended()
         self._pieces.append(event.thinking or event.text)
         if event.thinking:
-            self._thought = self._decoder.after_thinking = True
+            self._thought = self._parser.after_thinking = True
             self._give(Chunk("thinking", event.thinking))
         if event.text:
-            for chunk in self._decoder.feed(event.text.encode("utf-8", "replace")):
+            for chunk in self._parser.feed(event.text.encode("utf-8", "replace")):
                 self._give(chunk)
         self._check()
 
     def _check(self) -> None:
         """End an answer at a stop string, and one that would never end."""
-        if self._decoder.stopped:
+        if self._parser.stopped:
             self.ended = "text"
         n = len(self._pieces)
         look = self._request.loop_guard and n % repetition.EVERY == 0
@@ -185,7 +185,7 @@ class Listener:
 
     def finish(self, ended: str) -> None:
         """Give the rest of the text and set the numbers of the reply."""
-        for chunk in self._decoder.flush():
+        for chunk in self._parser.flush():
             self._give(chunk)
         self._send()
         if not self.has_begun and ended != "interrupted":

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_text_decoder import cut
+from test_output_parser import cut
 
-from lcp.answers.text_decoder import PLAIN, Decoder
-from lcp.answers.thinking_tags import FAMILIES, NONE, tags, thinks
+from lcp.answers.output_parser import PLAIN, OutputParser
+from lcp.answers.thinking_tag_table import FAMILIES, NONE, tags, thinks
 
 HM, YES = "Hm, 1 < 2.", "Yes: use <b>é</b>.\n\nNo </x> more."
 
@@ -17,8 +17,8 @@ def known(family):
 
 
 def told(pieces, of, tail=""):
-    decoder = Decoder((), tail, of)
-    chunks = [c for piece in pieces for c in decoder.feed(piece)] + decoder.flush()
+    parser = OutputParser((), tail, of)
+    chunks = [c for piece in pieces for c in parser.feed(piece)] + parser.flush()
     return tuple(
         "".join(c.text for c in chunks if c.kind == kind) for kind in ("thinking", "answer")
     )

@@ -1,6 +1,6 @@
 """The tags with which families of models mark their thinking and their answer.
 
-One table, with its sources. The decoder, the thinking budget and constraints use it.
+One table, with its sources. The parser, the thinking budget and constraints use it.
 """
 
 from collections.abc import Callable, Mapping

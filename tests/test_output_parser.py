@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lcp.answers.text_decoder import PLAIN, Decoder
+from lcp.answers.output_parser import PLAIN, OutputParser
 from lcp.engine_interface import Chunk
 
 TAGS = PLAIN.openers
@@ -16,8 +16,8 @@ moderately = settings(max_examples=200, deadline=None)
 
 def decode(*pieces, stop=(), prompt_tail=""):
     """All chunks of the pieces, neighbours of one kind merged: [(kind, text), ...]."""
-    decoder = Decoder(stop, prompt_tail)
-    chunks = [chunk for piece in pieces for chunk in decoder.feed(piece)] + decoder.flush()
+    parser = OutputParser(stop, prompt_tail)
+    chunks = [chunk for piece in pieces for chunk in parser.feed(piece)] + parser.flush()
     assert all(isinstance(chunk, Chunk) and chunk.text for chunk in chunks)
     return [
         (kind, "".join(chunk.text for chunk in group))
@@ -82,12 +82,12 @@ def test_no_stop_string_is_in_the_answer(data, stop, tail):
 
 
 def test_a_character_is_held_until_it_is_whole():
-    decoder = Decoder()
+    parser = OutputParser()
     first, second = "é".encode()
-    assert decoder.feed(bytes([first])) == []
-    assert not decoder.whole
-    assert decoder.feed(bytes([second])) == [Chunk("answer", "é")]
-    assert decoder.whole
+    assert parser.feed(bytes([first])) == []
+    assert not parser.whole
+    assert parser.feed(bytes([second])) == [Chunk("answer", "é")]
+    assert parser.whole
 
 
 def test_half_a_character_at_the_very_end_is_dropped():
@@ -99,22 +99,22 @@ def test_bytes_that_are_no_utf8_become_replacement_characters():
 
 
 def test_a_new_decoder_and_one_that_has_ended_a_character_are_whole():
-    decoder = Decoder()
-    assert decoder.whole
-    decoder.feed(b"text")
-    assert decoder.whole
+    parser = OutputParser()
+    assert parser.whole
+    parser.feed(b"text")
+    assert parser.whole
 
 
 # stop strings
 
 
 def test_text_ends_before_a_stop_string_that_spans_pieces():
-    decoder = Decoder(["\nUser:"])
-    assert decoder.feed(b"Hi.\nUs") == [Chunk("answer", "Hi.")]
-    assert not decoder.stopped
-    assert decoder.feed(b"er: more") == []
-    assert decoder.stopped
-    assert decoder.feed(b"and more") == decoder.flush() == []
+    parser = OutputParser(["\nUser:"])
+    assert parser.feed(b"Hi.\nUs") == [Chunk("answer", "Hi.")]
+    assert not parser.stopped
+    assert parser.feed(b"er: more") == []
+    assert parser.stopped
+    assert parser.feed(b"and more") == parser.flush() == []
 
 
 def test_what_only_began_like_a_stop_string_is_given_out():
@@ -190,8 +190,8 @@ def test_thinking_without_end_is_thinking():
 
 
 def test_thinking_arrives_while_it_is_thought():
-    decoder = Decoder()
-    assert decoder.feed(b"<think>one two </") == [Chunk("thinking", "one two ")]
+    parser = OutputParser()
+    assert parser.feed(b"<think>one two </") == [Chunk("thinking", "one two ")]
 
 
 def test_white_space_alone_is_an_answer_but_not_after_thinking():

@@ -1,19 +1,20 @@
-"""Decoder: bytes of tokens in, text out: whole characters, stop strings cut, thinking apart.
+"""The parser of a model's output: bytes of tokens in, Chunks of thinking and answer out.
 
-The same bytes give the same text however they are cut. A tag counts only before the answer's
-first word, or at its very end, so an answer may talk about "<think>". It knows no model.
+It joins bytes to whole characters, separates thinking from the answer by its tags, and cuts the
+answer at a stop string. The same bytes give the same text however they are split. A tag counts
+only before the answer's first word or at its very end, so an answer may mention "<think>".
 """
 
 import codecs
 from collections.abc import Iterable, Sequence
 
-from lcp.answers.thinking_tags import NONE, Tags, tags
+from lcp.answers.thinking_tag_table import NONE, Tags, tags
 from lcp.engine_interface import Chunk
 
-PLAIN = tags()  # what is certain of every model
+PLAIN = tags()  # the tags that apply to every model
 
 
-class Decoder:
+class OutputParser:
     """Feed it bytes, get Chunks; flush it at the end."""
 
     def __init__(self, stop: Sequence[str] = (), prompt_tail: str = "", tags: Tags = PLAIN) -> None:
