@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.answers import thinking_tag_table
+from lcp.answers.thinking_tag_table import NONE, tags, thinks
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import (
@@ -26,7 +26,6 @@ from lcp.engine_interface import (
 from lcp.engine_notices import TemplateFault
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
-from lcp.remote import request_body
 from lcp.remote.counting import Counter
 from lcp.remote.discovery import ServerFacts, discover
 from lcp.remote.events import spelling
@@ -35,6 +34,7 @@ from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.read_ahead import ServerReadAhead
 from lcp.remote.reply import Listener, RemoteReply
+from lcp.remote.request_body import REUSE, answer_body, constraint_fields, text_of
 from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
@@ -107,7 +107,7 @@ class RemoteEngine:
         except Cut:
             raise LcpError(f"Stopped before {self._address.host} answered.") from None
         if constraint:
-            request_body.constraint_fields(facts.kind, constraint)
+            constraint_fields(facts.kind, constraint)
         llama_server = None
         if facts.kind.reads_ahead:
             llama_server = LlamaServer(self._http, facts, self._told)
@@ -198,7 +198,7 @@ class RemoteEngine:
     @property
     def thinks(self) -> bool:
         template = self.facts.template
-        return template is None or thinking_tag_table.thinks(template)
+        return template is None or thinks(template)
 
     @property
     def takes_system(self) -> bool:
@@ -232,7 +232,7 @@ class RemoteEngine:
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         if self.raw:
-            return self.tokens(request_body.text_of(messages))
+            return self.tokens(text_of(messages))
         return self._counter.count(messages)
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
@@ -304,23 +304,19 @@ class RemoteEngine:
         facts, kind = self.facts, self.facts.kind
         expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
-        asked = request_body.answer_body(
-            kind, facts.model, request, self._told(), reply.seed, self.raw
-        )
+        asked = answer_body(kind, facts.model, request, self._told(), reply.seed, self.raw)
         if facts.size and request.max_tokens and not kind.moves:  # others refuse what cannot fit
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if kind.tells_progress:
             asked["return_progress"] = True
         if kind.moves and request.move:
-            asked["n_cache_reuse"] = request_body.REUSE
+            asked["n_cache_reuse"] = REUSE
         if self._llama_server and (slot := self._llama_server.slot()) is not None:
             asked["id_slot"] = slot
-        tags = (
-            thinking_tag_table.NONE if self.raw else thinking_tag_table.tags(facts.template or "")
-        )
+        known = NONE if self.raw else tags(facts.template or "")
         listener = Listener(
             reply, request, emit, size=self._size, told_size=facts.size, expected=expected,
-            cached_before=self._kept(request.messages), tags=tags, host=self._address.host,
+            cached_before=self._kept(request.messages), tags=known, host=self._address.host,
         )  # fmt: skip
         page = "/completions" if self.raw else "/chat/completions"
         try:
@@ -363,7 +359,7 @@ class RemoteEngine:
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
         if self._llama_server is None:
             raise NotSupported(f"{self.facts.kind.name} does not show the tokens of a prompt.")
-        text = request_body.text_of(messages) if self.raw else self._llama_server.prompt(messages)
+        text = text_of(messages) if self.raw else self._llama_server.prompt(messages)
         return self._llama_server.tokenize(text, whole=True)
 
     def spelled(self, token: int) -> str:
