@@ -43,16 +43,17 @@ def _field(default: Any, shown: Any) -> Any:
 
 
 def command(arguments: type, run: Run, settings: Collection[str] = tuple(OPTIONS)) -> Any:
-    """A function for typer, with a parameter for each field of the frozen dataclass `arguments`
-    and one for each flag of these settings. It calls `run(arguments(...), {setting: text})`."""
-    hints = get_type_hints(arguments, include_extras=True)
-    for f in dataclasses.fields(arguments):
-        if f.metadata:
-            hints[f.name] = Annotated[hints[f.name], f.metadata[_SHOWN]]
+    """A function for typer, with a parameter for each field of the frozen dataclass `arguments`,
+    its own before those that it inherits, and one for each flag of these settings. It calls
+    `run(arguments(...), {setting: text})`."""
+    hints, here = get_type_hints(arguments), arguments.__annotations__
     own = [
-        inspect.Parameter(f.name, _KIND, default=_default(f), annotation=hints[f.name])
-        for f in dataclasses.fields(arguments)
-    ]
+        inspect.Parameter(
+            f.name, _KIND, default=_default(f),
+            annotation=Annotated[hints[f.name], f.metadata[_SHOWN]],
+        )
+        for f in sorted(dataclasses.fields(arguments), key=lambda f: f.name not in here)
+    ]  # fmt: skip
     flags = [parameter for name in settings for parameter in _flags(name)]
 
     def call(**given: Any) -> None:

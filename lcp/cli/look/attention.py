@@ -1,18 +1,18 @@
 """`lcp look attention`: where heads look, and what they carry from there."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
-    from lcp.look.attention import HeadMap, Link
+    from lcp.look.attention import HeadMap
     from lcp.terminal.printout import Printout
 
 LINKS = 16
@@ -20,28 +20,12 @@ ROWS = 24  # tokens of a map
 
 
 @dataclass(frozen=True)
-class AttentionArguments:
+class AttentionArguments(LookArguments):
     """What was typed after `lcp look attention`, except the settings."""
 
-    words: list[str] | None = common.texts()
-    model: str | None = common.model_name()
     head: str | None = option("--head", "LAYER.HEAD", "Show this head, for every token.")
     layer: int | None = option("--layer", "N", "Show all heads of this layer, for the last.")
     chat: bool = common.as_chat()
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
-
-
-@dataclass(frozen=True)
-class AttentionShown:
-    """The strongest links, or the maps of one layer or head."""
-
-    text: str
-    pieces: list[str]
-    links: "list[Link]"
-    sink: float
-    maps: "list[HeadMap]"
-    seconds: float
 
 
 def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
@@ -49,71 +33,59 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
 
     lcp look attention --head 23.4 "The capital of France is"
     """
-    name, words = common.words_of(asked.words, asked.model)
+    name, words = common.words_of(asked)
     text = common.text_of(words)
     if asked.head is not None and asked.layer is not None:
         raise UsageError("--head and --layer cannot be combined. Give one of them.")
 
-    def job(opened: "OpenModel") -> AttentionShown:
+    with common.models(name, flags) as (opened,):
         from lcp.look.attention import MOST, links, maps
 
-        tokens = opened.tokens(text, chat=asked.chat)
+        tokens, tell = opened.tokens(text, chat=asked.chat), opened.work.tell
         if len(tokens) > MOST:
             raise LcpError(
                 f"The text has {len(tokens):,} tokens, and lcp look attention takes at most "
                 f"{MOST}. Give a shorter text."
             )
-        begun = time.monotonic()
         observed = opened.observe(max(len(tokens), 128), rows=128)
-        pieces = [opened.piece(t) for t in tokens]
+        data: dict[str, Any] = {"text": text, "tokens": [opened.piece(t) for t in tokens]}
+        found: list[HeadMap] = []
         if asked.head is None and asked.layer is None:
-            found, sink = links(observed, tokens, LINKS, opened.tell)
-            return AttentionShown(text, pieces, found, sink, [], time.monotonic() - begun)
-        if asked.head is None:
-            layer, heads = asked.layer or 0, list(range(observed.heads))
-            common.head_of(f"{layer}.0", observed.layers, observed.heads)
+            strongest, data["sink"] = opened.work(links, observed, tokens, LINKS, tell)
+            data["links"] = [
+                {"layer": one.layer, "head": one.head, "token": one.source,
+                 "text": data["tokens"][one.source], "read": one.read, "carried": one.carried,
+                 "strength": one.strength}
+                for one in strongest
+            ]  # fmt: skip
         else:
-            layer, head = common.head_of(asked.head, observed.layers, observed.heads)
-            heads = [head]
-        drawn = maps(observed, tokens, layer, heads, opened.tell)
-        return AttentionShown(text, pieces, [], 0.0, drawn, time.monotonic() - begun)
-
-    shown = common.run(name, flags, job)
-    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+            place = f"{asked.layer}.0" if asked.head is None else asked.head
+            layer, head = common.head_of(place, observed.layers, observed.heads)
+            heads = list(range(observed.heads)) if asked.head is None else [head]
+            found = opened.work(maps, observed, tokens, layer, heads, tell)
+            data["heads"] = [
+                {"layer": one.layer, "head": one.head, "read": one.read.tolist(),
+                 "carried": None if one.carried is None else one.carried.tolist()}
+                for one in found
+            ]  # fmt: skip
+        common.publish(asked, opened, data, lambda page: _show(page, opened, data, found))
 
 
 attention = options.command(AttentionArguments, run, common.SETTINGS)
 
 
-def _json(shown: AttentionShown) -> dict[str, Any]:
-    told: dict[str, Any] = {"text": shown.text, "tokens": shown.pieces}
-    if shown.maps:
-        told["heads"] = [
-            {"layer": one.layer, "head": one.head, "read": one.read.tolist(),
-             "carried": None if one.carried is None else one.carried.tolist()}
-            for one in shown.maps
-        ]  # fmt: skip
-    else:
-        told["sink"] = shown.sink
-        told["links"] = [
-            {"layer": link.layer, "head": link.head, "token": link.source,
-             "text": shown.pieces[link.source], "read": link.read, "carried": link.carried,
-             "strength": link.strength}
-            for link in shown.links
-        ]  # fmt: skip
-    return told | {"seconds": round(shown.seconds, 3)}
-
-
-def _show(page: "Printout", shown: AttentionShown) -> None:
+def _show(
+    page: "Printout", opened: "OpenModel", data: Mapping[str, Any], maps: "list[HeadMap]"
+) -> None:
     from lcp.terminal.token_charts import visible
 
-    pieces = [visible(piece) for piece in shown.pieces]
-    if shown.links:
-        _show_links(page, shown, pieces)
-    elif len(shown.maps) == 1:
-        _show_head(page, shown.maps[0], pieces)
+    pieces = [visible(piece) for piece in data["tokens"]]
+    if not maps:
+        _show_links(page, data, pieces)
+    elif len(maps) == 1:
+        _show_head(page, maps[0], pieces)
     else:
-        _show_layer(page, shown.maps, pieces)
+        _show_layer(page, maps, pieces)
     page.blank()
     page.line(
         "read: the share of attention. carried: the same, weighted by how much of what is there "
@@ -123,25 +95,26 @@ def _show(page: "Printout", shown: AttentionShown) -> None:
         "would show the first token and little else, so there is none.",
         style="dim",
     )
-    page.line(f"{shown.seconds:.1f} s.", style="dim")
+    page.line(f"{opened.work.seconds:.1f} s.", style="dim")
 
 
-def _show_links(page: "Printout", shown: AttentionShown, pieces: list[str]) -> None:
+def _show_links(page: "Printout", data: Mapping[str, Any], pieces: list[str]) -> None:
     from lcp.terminal.token_charts import bar
 
+    links = data["links"]
     page.title(
-        f"What heads bring to the last token, {pieces[-1]}", f"first token: {shown.sink:.0%} read"
+        f"What heads bring to the last token, {pieces[-1]}", f"first token: {data['sink']:.0%} read"
     )
     page.blank()
-    most = max(one.strength or one.read for one in shown.links) or 1
+    most = max(one["strength"] or one["read"] for one in links) or 1
     rows = [
         [
-            f"{one.layer}.{one.head}", f"{one.read:.0%}",
-            "" if one.carried is None else f"{one.carried:.0%}",
-            "" if one.strength is None else f"{one.strength:.2f}",
-            f"{bar((one.strength or one.read) / most, 10):·<10}", pieces[one.source],
+            f"{one['layer']}.{one['head']}", f"{one['read']:.0%}",
+            "" if one["carried"] is None else f"{one['carried']:.0%}",
+            "" if one["strength"] is None else f"{one['strength']:.2f}",
+            f"{bar((one['strength'] or one['read']) / most, 10):·<10}", pieces[one["token"]],
         ]
-        for one in shown.links
+        for one in links
     ]  # fmt: skip
     page.table(["head", "read", "carried", "adds", "", "from"], rows, drop=(4,), cut=8)
     page.blank()

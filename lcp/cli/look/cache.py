@@ -1,13 +1,12 @@
 """`lcp look cache`: what the KV cache saves, and what it takes."""
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp import formatting
 from lcp.cli import options
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.errors import UsageError
 from lcp.formatting import count
 
@@ -23,32 +22,22 @@ _STEPS = (8, 4, 2, 1)  # rows of the table: an eighth of the answer, a quarter, 
 
 
 @dataclass(frozen=True)
-class CacheArguments:
+class CacheArguments(LookArguments):
     """What was typed after `lcp look cache`, except the settings."""
 
-    words: list[str] | None = common.texts()
-    model: str | None = common.model_name()
     chat: bool = common.as_chat()
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
 class CacheShown:
-    """What was measured, and the facts of the model that explain it."""
+    """What was measured."""
 
-    name: str
+    opened: "OpenModel"
+    heads: int
     prompt: int  # tokens
     found: "Timed"
-    pieces: dict[int, str]
     state: int  # bytes of the prompt and the answer
     token: float  # bytes that one more token takes
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    window: int
-    seconds: float
 
 
 def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
@@ -58,13 +47,12 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
 
     The text is optional: lcp look cache "Once upon a time" -n 128
     """
-    name, given = common.words_of(asked.words, asked.model)
+    name, given = common.words_of(asked)
     text = common.text_of(given) if given else PROMPT
 
-    def job(opened: "OpenModel") -> CacheShown:
+    with common.models(name, flags) as (opened,):
         from lcp.look.cache import measure
 
-        model, begun = opened.model, time.monotonic()
         n = opened.settings.max_tokens or TOKENS
         if n > MOST:
             raise UsageError(
@@ -73,46 +61,38 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
             )
         prompt = opened.tokens(text, chat=asked.chat, least=1)
         observed = opened.observe(len(prompt) + n, watched=False)
-        found = measure(observed, prompt, n, opened.tell)
+        found = opened.work(measure, observed, prompt, n, opened.work.tell)
         observed.clear()
-        observed.decode(prompt)
+        opened.work(observed.decode, prompt)
         first = observed.state_bytes
-        observed.decode(found.tokens)
+        opened.work(observed.decode, found.tokens)
         token = (observed.state_bytes - first) / n
-        named = {t for p in found.parted for t in (p.cached, p.again)}
-        return CacheShown(
-            opened.name, len(prompt), found, {t: opened.piece(t) for t in named},
-            observed.state_bytes, token, model.n_layers, observed.heads, model.n_head_kv,
-            model.head_size, model.memory.window, time.monotonic() - begun,
-        )  # fmt: skip
-
-    shown = common.run(name, flags, job)
-    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+        shown = CacheShown(opened, observed.heads, len(prompt), found, observed.state_bytes, token)
+        common.publish(asked, opened, _json(shown), lambda page: _show(page, shown))
 
 
 cache = options.command(CacheArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
 def _json(shown: CacheShown) -> dict[str, Any]:
-    found = shown.found
+    found, piece = shown.found, shown.opened.piece
     return {
         "prompt_tokens": shown.prompt,
         "tokens": found.tokens,
         "seconds_with": [round(s, 6) for s in found.cached],
         "seconds_without": [round(s, 6) for s in found.again],
         "parted": [
-            {"at": p.at, "with": shown.pieces[p.cached], "without": shown.pieces[p.again],
+            {"at": p.at, "with": piece(p.cached), "without": piece(p.again),
              "p_with": p.p_cached, "p_without": p.p_again}
             for p in found.parted
         ],
         "state_bytes": shown.state,
         "bytes_per_token": shown.token,
-        "seconds": round(shown.seconds, 3),
     }  # fmt: skip
 
 
 def _show(page: "Printout", shown: CacheShown) -> None:
-    from lcp.terminal.token_charts import bar, visible
+    from lcp.terminal.token_charts import bar
 
     found, n = shown.found, len(shown.found.tokens)
     rows = []
@@ -132,7 +112,7 @@ def _show(page: "Printout", shown: CacheShown) -> None:
         style="dim",
     )
     for part in found.parted[:3]:
-        ours, other = visible(shown.pieces[part.cached]), visible(shown.pieces[part.again])
+        ours, other = map(shown.opened.visible, (part.cached, part.again))
         page.line(
             f"At token {part.at + 1} the first choice differs: {ours} {part.p_cached:.1%} with the "
             f"cache, {other} {part.p_again:.1%}. Nothing is wrong: llama.cpp computes many tokens "
@@ -142,7 +122,7 @@ def _show(page: "Printout", shown: CacheShown) -> None:
         )
     page.blank()
     page.line(_memory(shown))
-    page.line(f"{shown.seconds:.1f} s.", style="dim")
+    page.line(f"{shown.opened.work.seconds:.1f} s.", style="dim")
 
 
 def _memory(shown: CacheShown) -> str:
@@ -155,22 +135,22 @@ def _memory(shown: CacheShown) -> str:
             f"{total}, and would take as much if there were more: this model has a recurrent state "
             "of a fixed size."
         )
-    plain = 2 * shown.layers * shown.kv_heads * shown.head_size * 2
+    model, heads = shown.opened.model, shown.opened.model.n_head_kv
+    plain = 2 * model.n_layers * heads * model.head_size * 2
     if abs(shown.token - plain) > 64:
         return (
             f"{total}; each more takes {shown.token:,.0f} bytes. The layers of this model keep "
             "different things, so no short formula gives this number."
         )
     shared = (
-        f" Without heads that share their keys and values ({shown.heads} heads use "
-        f"{shown.kv_heads}), it would be {plain * shown.heads // shown.kv_heads:,} (Shazeer 2019)."
-        * (shown.heads != shown.kv_heads)
+        f" Without heads that share their keys and values ({shown.heads} heads use {heads}), it "
+        f"would be {plain * shown.heads // heads:,} (Shazeer 2019)." * (shown.heads != heads)
     )
     window = (
-        f" Layers with a sliding window of {shown.window:,} need no more than the window; here "
-        "they keep all." * bool(shown.window)
+        f" Layers with a sliding window of {model.memory.window:,} need no more than the window; "
+        "here they keep all." * bool(model.memory.window)
     )
     return (
-        f"{total}: a token takes {plain:,} bytes = 2 (key and value) x {shown.layers} layers x "
-        f"{shown.kv_heads} heads x {shown.head_size} numbers x 2 bytes (f16).{shared}{window}"
+        f"{total}: a token takes {plain:,} bytes = 2 (key and value) x {model.n_layers} layers x "
+        f"{heads} heads x {model.head_size} numbers x 2 bytes (f16).{shared}{window}"
     )

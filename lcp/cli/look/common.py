@@ -3,8 +3,9 @@
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +17,7 @@ from lcp.errors import LcpError, NotSupported, UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.chat.services_interface import FoundModel
     from lcp.engine.context import Context
-    from lcp.engine.llama_library import StopByte
-    from lcp.engine.loading import Fit
     from lcp.engine.model import Model
     from lcp.engine.observer import Observer
     from lcp.settings import Layers, Settings
@@ -30,32 +28,23 @@ Result = TypeVar("Result")
 SETTINGS = ("n_gpu_layers", "threads")  # flags that all commands have
 _PLAIN: dict[str, Any] = {"ctx_size": 512, "kv_type": "f16", "flash_attn": "off"}
 SILENT = 2.0  # seconds of work without a word
+REPAINTED = 0.2  # seconds between two looks at the progress
 
 
-def texts() -> Any:
-    """The words of a command."""
-    return argument(
+@dataclass(frozen=True)
+class LookArguments:
+    """What can be typed after each `lcp look` command, except the settings."""
+
+    words: list[str] | None = argument(
         "[MODEL] TEXT", "Model name or file, then the text.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-
-
-def model_name() -> Any:
-    """The flag -m."""
-    return option(
+    model: str | None = option(
         "-m --model", "NAME", "Model; all words are then the text.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-
-
-def as_json() -> Any:
-    """The flag --json."""
-    return switch("--json", "Print one JSON object.")
-
-
-def svg() -> Any:
-    """The flag --svg."""
-    return option("--svg", "FILE", "Also save the picture as SVG.")
+    as_json: bool = switch("--json", "Print one JSON object.")
+    svg: Path | None = option("--svg", "FILE", "Also save the picture as SVG.")
 
 
 def as_chat() -> Any:
@@ -63,24 +52,69 @@ def as_chat() -> Any:
     return switch("--chat", "Put the text into the chat template, as a question.")
 
 
+class Work:
+    """A thread for what takes long, so that Ctrl-C ends it within a second. The progress of such
+    work is shown once it takes longer than a moment."""
+
+    def __init__(self) -> None:
+        from lcp.answers.worker import Worker
+        from lcp.engine.llama_library import StopByte
+        from lcp.terminal.screen import Screen
+
+        self.stop = StopByte()
+        self.seconds = 0.0  # of all that was done
+        self._doing = ""
+        self._screen, self._worker = Screen(), Worker()
+
+    def __call__(self, job: Callable[..., Result], *given: Any, **more: Any) -> Result:
+        """What the function returns for these arguments."""
+        begun, ended = time.monotonic(), threading.Event()
+        task = self._worker.submit(lambda emit: job(*given, **more))
+        task.call_when_done(ended.set)
+        while not ended.wait(REPAINTED):
+            if time.monotonic() - begun > SILENT:
+                self._screen.progress(self._doing)
+        self._screen.clear_progress()
+        self.seconds += time.monotonic() - begun
+        return task.result()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """What is being done, and how much of how much: called by the work."""
+        from lcp.engine.context import Stopped
+
+        if self.stop.is_set():
+            raise Stopped
+        self._doing = f"{what}: {done:,} of {total:,} (Ctrl-C stops)"
+
+    def close(self) -> None:
+        """Stop the work, and wait for its end."""
+        self.stop.set()
+        self._worker.close()
+        self._screen.clear_progress()
+
+
 @dataclass(frozen=True)
 class OpenModel:
-    """A loaded model, for a job on the thread that computes."""
+    """A loaded model, to look into it."""
 
     model: "Model"
     name: str  # what people call it
     settings: "Settings"
-    tell: Callable[[str, int, int], None]  # progress: what is being done, how much of how much
-    _stop: "StopByte"
+    work: Work  # runs what takes long
     _life: ExitStack
-    _threads: int
+
+    @property
+    def _threads(self) -> int:
+        from lcp.machine import physical_cores
+
+        return self.settings.threads or physical_cores()
 
     def observe(self, tokens: int, *, rows: int = 1, sequences: int = 1, **more: Any) -> "Observer":
         """A context for so many tokens, whose tensors can be watched; freed after the job."""
         from lcp.engine.observer import Observer
 
         made = Observer(
-            self.model, self._stop, size=tokens, rows=rows, sequences=sequences,
+            self.model, self.work.stop, size=tokens, rows=rows, sequences=sequences,
             threads=self._threads, free=free_memory.free(), **more,
         )  # fmt: skip
         return self._life.enter_context(made)
@@ -89,7 +123,7 @@ class OpenModel:
         """A context as a chat has it; freed after the job."""
         from lcp.engine.context import Context
 
-        made = Context(self.model, tokens, self._stop, threads=self._threads, flash_attn="off")
+        made = Context(self.model, tokens, self.work.stop, threads=self._threads, flash_attn="off")
         self._life.callback(made.close)
         return made
 
@@ -136,6 +170,16 @@ class OpenModel:
         """What a token spells."""
         return self.model.spelled(token)
 
+    def visible(self, token: int) -> str:
+        """The same, with visible blanks."""
+        from lcp.terminal.token_charts import visible
+
+        return visible(self.piece(token))
+
+    def named(self, token: int, **more: Any) -> dict[str, Any]:
+        """A token for JSON: its number, what it spells, and more facts about it."""
+        return {"id": int(token), "text": self.piece(token), **more}
+
     def prompt(self, text: str) -> str:
         """A question as the chat template writes it. LcpError if the model has none."""
         from datetime import datetime
@@ -161,11 +205,11 @@ class OpenModel:
         return choice.template.render(asked, self.settings.template_variables, ask=True)
 
 
-def words_of(given: Sequence[str] | None, model: str | None) -> tuple[str | None, list[str]]:
+def words_of(asked: LookArguments) -> tuple[str | None, list[str]]:
     """The name of the model, if the first word is one, and the other words."""
     from lcp.downloads import library
 
-    words = list(given or ())
+    model, words = asked.model, list(asked.words or ())
     if model is None and words and library.is_model(words[0]):
         model, *words = words
     return model, words
@@ -190,121 +234,65 @@ def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
     )
 
 
-def run(
-    name: str | None, flags: Mapping[str, Any], job: Callable[..., Result], *more: str
-) -> Result:
-    """Load the model of this name, or the default one, and let `job` look into it. The models named
-    by `more` are loaded beside it, and the job gets them too.
-
-    The job runs on a thread of its own, so that Ctrl-C ends it within a second. Progress is shown
-    once it takes longer than a moment.
-    """
-    from lcp.answers.worker import Emit, Worker
-    from lcp.engine.context import Stopped
-    from lcp.engine.llama_library import StopByte
+@contextmanager
+def models(name: str | None, flags: Mapping[str, Any], *more: str) -> "Iterator[list[OpenModel]]":
+    """Load the model of this name, or the default one, and those named by `more`, until the end of
+    the block."""
     from lcp.settings import Layers
-    from lcp.terminal.screen import Screen
 
-    layers = Layers.of(flags)
-    chosen = [_choose(one, layers) for one in (name or layers.resolve().model, *more)]
-    screen, stop = Screen(), StopByte()
-    latest = [""]  # what is being done, for the timer too: one step may take long
-    timer = threading.Timer(SILENT, lambda: screen.progress(latest[0]))
-    timer.daemon = True
-
-    def work(emit: Emit) -> Result:
-        def tell(what: str, done: int, total: int) -> None:
-            if stop.is_set():
-                raise Stopped
-            emit((what, done, total))
-
-        with ExitStack() as life:
-            contexts = ExitStack()  # are freed before the models
-            opened = [one.load(layers, tell, stop, life, contexts) for one in chosen]
-            with contexts:
-                return job(*opened)
-
-    worker = Worker()
-    timer.start()
-    try:
-        task = worker.submit(work)
-        for what, done, total in task:
-            latest[0] = f"{what}: {done:,} of {total:,} (Ctrl-C stops)"
-            if not timer.is_alive():
-                screen.progress(latest[0])
-        return task.result()
-    finally:
-        timer.cancel()
-        timer.join()
-        stop.set()
-        worker.close()
-        screen.clear_progress()
+    layers, work = Layers.of(flags), Work()
+    with ExitStack() as life:
+        try:
+            names = (name or layers.resolve().model, *more)
+            opened = [_load(one, layers, work, life) for one in names]
+            work.seconds = 0.0
+            yield opened
+        finally:
+            work.close()  # before the models and contexts are freed
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """A model that was found and fits."""
-
-    found: "FoundModel"
-    title: str
-    fit: "Fit"
-
-    def load(
-        self, layers: "Layers", tell: Callable[[str, int, int], None],
-        stop: "StopByte", life: ExitStack, contexts: ExitStack,
-    ) -> OpenModel:  # fmt: skip
-        """The model in memory, until the end of `life`."""
-        from lcp.engine.model import Model
-        from lcp.machine import physical_cores
-
-        def loading(fraction: float) -> bool:
-            if not stop.is_set():
-                tell(f"loading {self.title}", round(100 * fraction), 100)
-            return not stop.is_set()
-
-        model = Model.load(
-            self.found.file, self.fit.n_gpu_layers, loading, self.fit.repack, name=self.title
-        )
-        life.callback(model.close)
-        advised = replace(
-            layers, catalog=self.found.settings, model_file=model.sampling
-        ).resolve()  # fmt: skip
-        threads = advised.threads or physical_cores()
-        return OpenModel(model, self.title, advised, tell, stop, contexts, threads)
-
-
-def _choose(name: str | None, layers: "Layers") -> _Chosen:
-    """The model of this name, or the default one."""
+def _load(name: str | None, layers: "Layers", work: Work, life: ExitStack) -> OpenModel:
+    """The model of this name, or the default one, in memory until the end of `life`."""
     from lcp.chat import memory_fit
     from lcp.cli.chat_services import find, title
     from lcp.engine import cpu_check
+    from lcp.engine.model import Model
 
     found = find(name or "", model_lookup.find if name else lambda _: model_lookup.default())
     shown = title(found.file.name, name)
     gpu = cpu_check.check_once(paths.cache())
     plain = replace(layers.resolve(), **_PLAIN)
-    return _Chosen(
-        found, shown,
-        memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown),
-    )  # fmt: skip
+    fit = memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown)
+
+    def loading(fraction: float) -> bool:
+        if not work.stop.is_set():
+            work.tell(f"loading {shown}", round(100 * fraction), 100)
+        return not work.stop.is_set()
+
+    model = work(Model.load, found.file, fit.n_gpu_layers, loading, fit.repack, name=shown)
+    life.callback(model.close)
+    advised = replace(layers, catalog=found.settings, model_file=model.sampling).resolve()
+    return OpenModel(model, shown, advised, work, life)
 
 
 def publish(
-    show: "Callable[[Printout], None]", data: Mapping[str, Any], as_json: bool, svg: Path | None
-) -> None:
+    asked: LookArguments, opened: OpenModel, data: Mapping[str, Any],
+    show: "Callable[[Printout], None]",
+) -> None:  # fmt: skip
     """Print what was found: for people, or as JSON; and save it as a picture if asked to."""
     from lcp.terminal.printout import Printout
     from lcp.terminal.screen import Screen
 
-    if as_json:
-        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    if asked.as_json:
+        told = {**data, "seconds": round(opened.work.seconds, 3)}
+        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
     else:
         show(Printout())
-    if svg:
+    if asked.svg:
         page = Printout(picture=True)
         show(page)
-        _save(page.svg(f"lcp {' '.join(sys.argv[1:3])}"), svg)
-        Screen().notice(f"Saved {svg}.")
+        _save(page.svg(f"lcp {' '.join(sys.argv[1:3])}"), asked.svg)
+        Screen().notice(f"Saved {asked.svg}.")
 
 
 def _save(picture: str, file: Path) -> None:
@@ -323,11 +311,6 @@ def _save(picture: str, file: Path) -> None:
         ) from None
     except OSError as error:
         raise LcpError(f"Cannot write {file}: {error.strerror}. Choose another file.") from None
-
-
-def tokens_json(opened: OpenModel, tokens: Sequence[int]) -> list[dict[str, Any]]:
-    """Tokens for JSON: their numbers, and what they spell."""
-    return [{"id": int(t), "text": opened.piece(int(t))} for t in tokens]
 
 
 def wrong_kind(opened: OpenModel, why: str) -> NotSupported:

@@ -1,19 +1,19 @@
 """`lcp look heads`: a map of all attention heads; an answer without some of them."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
-    from lcp.look.heads import Answers, Heads
+    from lcp.look.heads import Heads
     from lcp.terminal.printout import Printout
 
 ANSWER = 24  # tokens, unless -n says otherwise
@@ -30,29 +30,13 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class HeadsArguments:
+class HeadsArguments(LookArguments):
     """What was typed after `lcp look heads`, except the settings."""
 
-    words: list[str] | None = common.texts()
-    model: str | None = common.model_name()
     off: list[str] | None = option(
         "--off", "LAYER.HEAD", "Answer TEXT without this head; may be repeated."
     )
     chat: bool = common.as_chat()
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
-
-
-@dataclass(frozen=True)
-class HeadsShown:
-    """The map, or the two answers."""
-
-    found: "Heads | None"
-    answers: "Answers | None"
-    heads: list[tuple[int, int]]
-    texts: tuple[str, str]
-    first: str
-    seconds: float
 
 
 def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
@@ -62,7 +46,7 @@ def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
 
     lcp look heads --off 23.4 "The capital of France is"
     """
-    name, words = common.words_of(asked.words, asked.model)
+    name, words = common.words_of(asked)
     text = common.text_of(words)
     if text and not asked.off:
         raise UsageError(
@@ -70,21 +54,27 @@ def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
             '"The capital of France is"'
         )
 
-    def job(opened: "OpenModel") -> HeadsShown:
-        return _off(opened, asked, text) if asked.off else _map(opened)
-
-    shown = common.run(name, flags, job)
-    common.publish(lambda page: _show(page, shown, asked), _json(shown), asked.as_json, asked.svg)
+    with common.models(name, flags) as (opened,):
+        (_off if asked.off else _map)(opened, asked, text)
 
 
 heads = options.command(HeadsArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
-def _map(opened: "OpenModel") -> HeadsShown:
-    from lcp.look.heads import WORDS, heads, repeated
+def _map(opened: "OpenModel", asked: HeadsArguments, _: str) -> None:
+    from lcp.look.heads import heads
 
-    model, begun = opened.model, time.monotonic()
-    opened.tell("choosing words", 0, 1)
+    tokens = opened.work(_random_words, opened)
+    found = opened.work(heads, opened.observe(len(tokens), rows=128), tokens, opened.work.tell)
+    common.publish(asked, opened, _map_json(found), lambda page: _show_map(page, opened, found))
+
+
+def _random_words(opened: "OpenModel") -> list[int]:
+    """Random words of the vocabulary, said twice."""
+    from lcp.look.heads import WORDS, repeated
+
+    model = opened.model
+    opened.work.tell("choosing words", 0, 1)
     usable, every = [], range(min(model.n_vocab, 30_000))
     for token in every:
         piece = model.piece(token)
@@ -94,61 +84,48 @@ def _map(opened: "OpenModel") -> HeadsShown:
         usable = [t for t in every if model.piece(t) and not model.is_control(t)]
     if len(usable) < LEAST:
         raise LcpError(f"The vocabulary of {opened.name} has no words to test heads with.")
-    tokens = repeated(usable, [model.bos] if model.adds_bos and model.bos >= 0 else [])
-    found = heads(opened.observe(len(tokens), rows=128), tokens, opened.tell)
-    return HeadsShown(found, None, [], ("", ""), "", time.monotonic() - begun)
+    return repeated(usable, [model.bos] if model.adds_bos and model.bos >= 0 else [])
 
 
-def _off(opened: "OpenModel", asked: HeadsArguments, text: str) -> HeadsShown:
+def _off(opened: "OpenModel", asked: HeadsArguments, text: str) -> None:
     from lcp.look.heads import compare
 
     tokens = opened.tokens(text, chat=asked.chat, least=1)
-    begun, most = time.monotonic(), opened.settings.max_tokens or ANSWER
+    most = opened.settings.max_tokens or ANSWER
     observed = opened.observe(len(tokens) + most)
-    chosen = [common.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
-    found = compare(observed, tokens, chosen, most, opened.model.is_end, opened.tell)
-    texts = tuple(
+    off = [common.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
+    found = opened.work(compare, observed, tokens, off, most, opened.model.is_end, opened.work.tell)
+    with_all, without = (
         b"".join(map(opened.model.piece, answer)).decode("utf-8", "replace")
         for answer in (found.whole, found.without)
     )
-    return HeadsShown(
-        None, found, chosen, (texts[0], texts[1]), opened.piece(found.whole[0]),
-        time.monotonic() - begun,
-    )  # fmt: skip
+    data = {
+        "off": [{"layer": layer, "head": head} for layer, head in off],
+        "answer": with_all, "answer_without": without,
+        "kl": found.kl, "p": found.p[0], "p_without": found.p[1],
+    }  # fmt: skip
+    first = opened.visible(found.whole[0])
+    common.publish(asked, opened, data, lambda page: _show_answers(page, opened, data, first))
 
 
-def _json(shown: HeadsShown) -> dict[str, Any]:
+def _map_json(found: "Heads") -> dict[str, Any]:
     from lcp.look.heads import KINDS
 
-    told: dict[str, Any] = {"seconds": round(shown.seconds, 3)}
-    if found := shown.found:
-        _, layers, count_ = found.shares.shape
-        told["loss"] = {"first": found.loss_first, "second": found.loss_second}
-        told["heads"] = [
+    def share(value: float) -> float | None:
+        return float(value) if value == value else None  # NaN: no attention there
+
+    _, layers, heads = found.shares.shape
+    return {
+        "loss": {"first": found.loss_first, "second": found.loss_second},
+        "heads": [
             {"layer": layer, "head": head, "kind": found.kind(layer, head) or None,
-             **{k: _share(found.shares[i, layer, head]) for i, k in enumerate(KINDS)}}
-            for layer in range(layers) for head in range(count_)
-        ]  # fmt: skip
-    if answers := shown.answers:
-        told["off"] = [{"layer": layer, "head": head} for layer, head in shown.heads]
-        told["answer"], told["answer_without"] = shown.texts
-        told |= {"kl": answers.kl, "p": answers.p[0], "p_without": answers.p[1]}
-    return told
+             **{k: share(found.shares[i, layer, head]) for i, k in enumerate(KINDS)}}
+            for layer in range(layers) for head in range(heads)
+        ],
+    }  # fmt: skip
 
 
-def _share(value: float) -> float | None:
-    return float(value) if value == value else None  # NaN: no attention there
-
-
-def _show(page: "Printout", shown: HeadsShown, asked: HeadsArguments) -> None:
-    if shown.found:
-        _show_map(page, shown.found)
-    elif shown.answers:
-        _show_answers(page, shown, shown.answers)
-    page.line(f"{shown.seconds:.1f} s.", style="dim")
-
-
-def _show_map(page: "Printout", found: "Heads") -> None:
+def _show_map(page: "Printout", opened: "OpenModel", found: "Heads") -> None:
     import math
 
     from lcp.look.heads import KINDS
@@ -184,22 +161,25 @@ def _show_map(page: "Printout", found: "Heads") -> None:
         "the second: what it learns from the context alone.",
         style="dim",
     )
+    page.line(f"{opened.work.seconds:.1f} s.", style="dim")
 
 
-def _show_answers(page: "Printout", shown: HeadsShown, answers: "Answers") -> None:
-    from lcp.terminal.token_charts import visible
-
-    names = ", ".join(f"{layer}.{head}" for layer, head in shown.heads)
-    page.line("With all heads", style="bold", indent=0)
-    page.line(shown.texts[0].strip() or "(the answer ends at once)")
-    page.blank()
-    page.line(f"Without {count(len(shown.heads), 'head')}: {names}", style="bold", indent=0)
-    page.line(shown.texts[1].strip() or "(the answer ends at once)")
-    page.blank()
+def _show_answers(
+    page: "Printout", opened: "OpenModel", data: Mapping[str, Any], first: str
+) -> None:
+    off = ", ".join(f"{one['layer']}.{one['head']}" for one in data["off"])
+    for title, answer in (
+        ("With all heads", "answer"),
+        (f"Without {count(len(data['off']), 'head')}: {off}", "answer_without"),
+    ):
+        page.line(title, style="bold", indent=0)
+        page.line(data[answer].strip() or "(the answer ends at once)")
+        page.blank()
     page.line(
-        f"{visible(shown.first)} has {answers.p[0]:.1%} as the first token, and "
-        f"{answers.p[1]:.1%} without (KL {answers.kl:.3f} nats). A head switched off puts out "
+        f"{first} has {data['p']:.1%} as the first token, and "
+        f"{data['p_without']:.1%} without (KL {data['kl']:.3f} nats). A head switched off puts out "
         "zeros, which it never does by itself: that breaks more than what it knows. Where other "
         "heads do the same, nothing may change. lcp look swap asks a finer question.",
         style="dim",
     )
+    page.line(f"{opened.work.seconds:.1f} s.", style="dim")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import secrets
-import time
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.cli.options import option
 from lcp.errors import UsageError
 from lcp.settings import Sampling
@@ -16,7 +17,6 @@ from lcp.settings import Sampling
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
     from lcp.engine.context import Context
-    from lcp.look.next import Stage
     from lcp.terminal.printout import Printout
 
 SHOWN = 8  # tokens
@@ -25,39 +25,12 @@ SAMPLING = tuple(f.name for f in dataclasses.fields(Sampling))
 
 
 @dataclass(frozen=True)
-class NextArguments:
+class NextArguments(LookArguments):
     """What was typed after `lcp look next`, except the settings."""
 
-    words: list[str] | None = common.texts()
-    model: str | None = common.model_name()
     steps: int = option("--steps", "N", "Show the choice of N tokens; 1 if not given.", 1)
     fork: str | None = option("--fork", "TOKEN", "Take this token first, whatever is chosen.")
     chat: bool = common.as_chat()
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
-
-
-@dataclass(frozen=True)
-class Step:
-    """The choice of one token."""
-
-    before: str  # the text that it follows
-    stages: list[dict[str, Any]]
-    token: int
-    piece: str
-    forced: bool
-    ends: bool
-
-
-@dataclass(frozen=True)
-class NextShown:
-    """The choices, one after another."""
-
-    text: str
-    steps: list[Step]
-    seed: int
-    greedy: bool
-    seconds: float
 
 
 def run(asked: NextArguments, flags: dict[str, Any]) -> None:
@@ -69,46 +42,48 @@ def run(asked: NextArguments, flags: dict[str, Any]) -> None:
     """
     if not 1 <= asked.steps <= MOST_STEPS:
         raise UsageError(f"--steps must be from 1 to {MOST_STEPS} (got {asked.steps}).")
-    name, words = common.words_of(asked.words, asked.model)
+    name, words = common.words_of(asked)
     text = common.text_of(words)
 
-    def job(opened: "OpenModel") -> NextShown:
-        from lcp.engine.sampler import Sampler, TokenCandidates
-
+    with common.models(name, flags) as (opened,):
         tokens = opened.tokens(text, chat=asked.chat, least=1)
         fork = None if asked.fork is None else opened.token(asked.fork)
-        sampling = opened.settings.sampling
-        seed = secrets.randbelow(2**32 - 1) if sampling.seed is None else sampling.seed
-        begun = time.monotonic()
-        context = opened.context(len(tokens) + asked.steps)
-        for step in context.feed(tokens):
-            opened.tell("reading", step.done, step.total)
-        sampler = Sampler(opened.model, sampling, seed, tokens)
-        candidates, steps = TokenCandidates(opened.model.n_vocab), []
-        try:
-            for number in range(asked.steps):
-                opened.tell("choosing", number, asked.steps)
-                forced = fork if number == 0 else None
-                steps.append(_step(opened, context, sampler, candidates, forced))
-                if steps[-1].ends:
-                    break
-                sampler.accept(steps[-1].token)
-                if number < asked.steps - 1:
-                    context.append(steps[-1].token)
-        finally:
-            sampler.close()
-        return NextShown(text, steps, seed, sampling.temp == 0, time.monotonic() - begun)
-
-    shown = common.run(name, flags, job)
-    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+        seed = opened.settings.sampling.seed
+        seed = secrets.randbelow(2**32 - 1) if seed is None else seed
+        steps = opened.work(_choices, opened, tokens, fork, asked.steps, seed)
+        data = {"text": text, "seed": seed, "steps": steps}
+        common.publish(asked, opened, data, lambda page: _show(page, opened, tokens, data))
 
 
 next_ = options.command(NextArguments, run, (*common.SETTINGS, *SAMPLING))
 
 
+def _choices(
+    opened: "OpenModel", tokens: list[int], fork: int | None, count: int, seed: int
+) -> list[dict[str, Any]]:
+    """The choices, one after another, as JSON has them: all probabilities would be gigabytes."""
+    from lcp.engine.sampler import Sampler, TokenCandidates
+
+    tell, context = opened.work.tell, opened.context(len(tokens) + count)
+    for read in context.feed(tokens):
+        tell("reading", read.done, read.total)
+    candidates = TokenCandidates(opened.model.n_vocab)
+    steps: list[dict[str, Any]] = []
+    with closing(Sampler(opened.model, opened.settings.sampling, seed, tokens)) as sampler:
+        for number in range(count):
+            tell("choosing", number, count)
+            if number:
+                context.append(steps[-1]["token"]["id"])
+            steps.append(_step(opened, context, sampler, candidates, None if number else fork))
+            if steps[-1]["ends"]:
+                break
+            sampler.accept(steps[-1]["token"]["id"])
+    return steps
+
+
 def _step(
     opened: "OpenModel", context: "Context", sampler: Any, candidates: Any, forced: int | None
-) -> Step:
+) -> dict[str, Any]:
     """The choice of one token, and what each stage left."""
     from lcp.look import next as look
 
@@ -124,48 +99,32 @@ def _step(
         stages.append(look.chosen(name, chosen, stages[-1]))
     token = chosen if forced is None else forced
     listed = look.shown(stages, token, SHOWN)
-    return Step(
-        opened.model.text(context.tokens), [_stage(opened, one, listed) for one in stages],
-        token, opened.piece(token), forced is not None, opened.model.is_end(token),
-    )  # fmt: skip
-
-
-def _stage(opened: "OpenModel", one: "Stage", listed: list[int]) -> dict[str, Any]:
     return {
-        "name": one.name, "left": one.left, "bits": one.bits, "dropped": one.dropped,
-        "changed": one.changed,
-        "tokens": [{"id": t, "text": opened.piece(t), "p": float(one.p[t])} for t in listed],
+        "stages": [
+            {"name": one.name, "left": one.left, "bits": one.bits, "dropped": one.dropped,
+             "changed": one.changed,
+             "tokens": [opened.named(t, p=float(one.p[t])) for t in listed]}
+            for one in stages
+        ],
+        "token": opened.named(token), "forked": forced is not None,
+        "ends": opened.model.is_end(token),
     }  # fmt: skip
 
 
-def _json(shown: NextShown) -> dict[str, Any]:
-    return {
-        "text": shown.text,
-        "seed": shown.seed,
-        "steps": [
-            {
-                "stages": step.stages,
-                "token": {"id": step.token, "text": step.piece},
-                "forked": step.forced,
-                "ends": step.ends,
-            }
-            for step in shown.steps
-        ],
-        "seconds": round(shown.seconds, 3),
-    }
-
-
-def _show(page: "Printout", shown: NextShown) -> None:
-    from lcp.terminal.token_charts import visible
-
-    for number, step in enumerate(shown.steps):
-        if number:
+def _show(
+    page: "Printout", opened: "OpenModel", tokens: list[int], data: Mapping[str, Any]
+) -> None:
+    before, greedy = list(tokens), opened.settings.sampling.temp == 0
+    for step in data["steps"]:
+        if len(before) > len(tokens):
             page.blank()
-        how = "forked" if step.forced else "likeliest" if shown.greedy else f"seed {shown.seed}"
-        end = ", which ends the text" if step.ends else ""
-        page.title(_tail(step.before), f"→ {visible(step.piece)} ({how}{end})")
+        token = step["token"]["id"]
+        how = "forked" if step["forked"] else "likeliest" if greedy else f"seed {data['seed']}"
+        end = ", which ends the text" if step["ends"] else ""
+        page.title(_tail(opened.model.text(before)), f"→ {opened.visible(token)} ({how}{end})")
         page.blank()
         _show_stages(page, step)
+        before.append(token)
     page.blank()
     page.line(
         "From left to right: the model's own probabilities, then what each sampler makes of them "
@@ -174,14 +133,14 @@ def _show(page: "Printout", shown: NextShown) -> None:
         "are those of one place in the text; they say nothing about whether a token is true.",
         style="dim",
     )
-    again = "" if shown.greedy else f" The same choice again: --seed {shown.seed}."
-    page.line(f"{shown.seconds:.1f} s.{again}", style="dim")
+    again = "" if greedy else f" The same choice again: --seed {data['seed']}."
+    page.line(f"{opened.work.seconds:.1f} s.{again}", style="dim")
 
 
-def _show_stages(page: "Printout", step: Step) -> None:
+def _show_stages(page: "Printout", step: Mapping[str, Any]) -> None:
     from lcp.terminal.token_charts import bar, visible
 
-    stages = step.stages
+    stages = step["stages"]
     rows = [
         ["left", *(f"{one['left']:,}" for one in stages), ""],
         ["bits", *(f"{one['bits']:.2f}" for one in stages), ""],
@@ -189,7 +148,7 @@ def _show_stages(page: "Printout", step: Step) -> None:
     ]
     for i, token in enumerate(stages[-1]["tokens"]):
         shares = [one["tokens"][i]["p"] for one in stages]
-        mark = "→" if token["id"] == step.token else ""
+        mark = "→" if token["id"] == step["token"]["id"] else ""
         cells = ["" if p == 0 else f"{p:.1%}" for p in shares]
         rows.append([f"{mark}{visible(token['text'])}", *cells, bar(shares[-1], 10)])
     same = [i for i, one in enumerate(stages, 1) if not one["changed"]]

@@ -1,15 +1,14 @@
 """`lcp look quant`: what another quant, or another type of KV cache, changes."""
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp import formatting
 from lcp.cli import options, shell_completion
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
+from lcp.formatting import count, either, short, size
 
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
@@ -27,10 +26,10 @@ _SMALL = 0.005  # groups with a smaller share of the file are shown together
 
 
 @dataclass(frozen=True)
-class QuantArguments:
+class QuantArguments(LookArguments):
     """What was typed after `lcp look quant`, except the settings."""
 
-    models: list[str] | None = argument(
+    words: list[str] | None = argument(
         "[A] [B]", "Two files of one model: the reference, and another quant.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
@@ -38,19 +37,16 @@ class QuantArguments:
         "-m --model", "NAME", "Model A; all words are then B.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-    kv: str | None = option(
-        "--kv", "TYPE", f"Compare this type of KV cache: {formatting.either(KV_TYPES)}."
-    )
+    kv: str | None = option("--kv", "TYPE", f"Compare this type of KV cache: {either(KV_TYPES)}.")
     text: str | None = option("--text", "TEXT", "Text to compare on, or @FILE.")
     ask: str = option("--ask", "TEXT", "Question for the greedy answers.", QUESTION)
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
 class QuantShown:
     """What was measured."""
 
+    a: "OpenModel"
     names: list[str]  # of A, and of what is compared with it
     tokens: int
     own: "Distance"  # of A: its perplexity
@@ -58,10 +54,8 @@ class QuantShown:
     floors: "list[Distance]"  # of A, and of what is compared with it, each from itself
     worst: str  # the text before the token where they differ most, and this token
     answers: "list[list[Choice]]"
-    pieces: dict[int, str]
     groups: "list[Group]"
     sampled: bool
-    seconds: float
 
 
 def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
@@ -70,33 +64,31 @@ def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
     It shows where the bits are, how much the next-token probabilities differ, and where greedy
     answers part. lcp quantize makes the other quant.
     """
-    names = [*([asked.model] if asked.model else []), *(asked.models or [])]
+    names = [*([asked.model] if asked.model else []), *(asked.words or [])]
     if len(names) > 2:
         raise UsageError(f"{len(names)} models are too many. Give one or two.")
     if asked.kv and len(names) == 2:
         raise UsageError("--kv compares one model with itself. Leave out the second model.")
     if asked.kv and asked.kv not in KV_TYPES:
-        raise UsageError(f"--kv must be {formatting.either(KV_TYPES)} (got {asked.kv}).")
+        raise UsageError(f"--kv must be {either(KV_TYPES)} (got {asked.kv}).")
     first, *more = names or [""]
     given = None if asked.text is None else common.text_of([asked.text])
 
-    def job(a: "OpenModel", b: "OpenModel | None" = None) -> QuantShown:
-        return _measure(a, b, asked, given)
-
-    shown = common.run(first or None, flags, job, *more)
-    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+    with common.models(first or None, flags, *more) as opened:
+        shown = _measure(asked, given, *opened)
+        common.publish(asked, opened[0], _json(shown), lambda page: _show(page, shown))
 
 
 quant = options.command(QuantArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
 def _measure(
-    a: "OpenModel", b: "OpenModel | None", asked: QuantArguments, given: str | None
+    asked: QuantArguments, given: str | None, a: "OpenModel", b: "OpenModel | None" = None
 ) -> QuantShown:
     from lcp.look import quant as look
     from lcp.modelfile.weights import Weights
 
-    begun = time.monotonic()
+    work, tell = a.work, a.work.tell
     text = look.TEXT if given is None else given
     tokens = a.tokens(text)
     if b and b.tokens(text) != tokens:
@@ -113,21 +105,19 @@ def _measure(
 
     compared = [(a, "f16"), *([(b, "f16")] if b else [(a, asked.kv)] if asked.kv else [])]
     models = [observe(one, 128, kv_type) for one, kv_type in compared]
-    own, *found = look.distances(models[0], models[1:], tokens, a.tell)
+    own, *found = work(look.distances, models[0], models[1:], tokens, tell)
     floors = [
-        look.distances(observed, [observe(one, 1, kv_type)], tokens[:_FLOOR], a.tell)[1]
+        work(look.distances, observed, [observe(one, 1, kv_type)], tokens[:_FLOOR], tell)[1]
         for observed, (one, kv_type) in zip(models, compared, strict=True)
     ]
-    answers = [look.greedy(observed, prompt, n, a.model.is_end, a.tell) for observed in models]
-    ids = {t for answer in answers for c in answer for t in (c.token, c.second)}
+    answers = [work(look.greedy, observed, prompt, n, a.model.is_end, tell) for observed in models]
     files = [Weights(one.model.path) for one in (a, b) if one]
-    groups, sampled = _groups(files, a)
+    groups, sampled = work(_groups, files, a)
     at = int(found[0].kl.argmax()) if found else 0
     second = [b.name] if b else [f"the same, with a {asked.kv} KV cache"] if asked.kv else []
     return QuantShown(
-        [a.name, *second], len(tokens), own, found[0] if found else None, floors,
-        a.model.text(tokens[max(0, at - 8) : at + 1]), answers,
-        {t: a.piece(t) for t in ids}, groups, sampled, time.monotonic() - begun,
+        a, [a.name, *second], len(tokens), own, found[0] if found else None, floors,
+        a.model.text(tokens[max(0, at - 8) : at + 1]), answers, groups, sampled,
     )  # fmt: skip
 
 
@@ -141,7 +131,7 @@ def _groups(files: "list[Weights]", opened: "OpenModel") -> "tuple[list[Group], 
         return found, False
     a, b = files
     try:
-        look.errors(found, a.tensors, b.tensors, a.rows, b.rows, opened.tell)
+        look.errors(found, a.tensors, b.tensors, a.rows, b.rows, opened.work.tell)
     except NotSupported:  # a quant that only llama.cpp can read
         return found, False
     return found, any(t.elements > 2 * look.SAMPLE for t in a.tensors.values())
@@ -166,14 +156,13 @@ def _json(shown: QuantShown) -> dict[str, Any]:
         "models": shown.names, "tokens": shown.tokens, "perplexity": shown.own.perplexity,
         "floors": [measured(floor) for floor in shown.floors],
         "other": None if other is None else {**measured(other), "most_different": shown.worst},
-        "answers": ["".join(shown.pieces[c.token] for c in answer) for answer in shown.answers],
+        "answers": ["".join(shown.a.piece(c.token) for c in answer) for answer in shown.answers],
         "same_tokens": _part(shown),
         "groups": [
             {"name": g.name, "weights": g.weights, "bytes": g.bytes, "quants": g.quants,
              "error": g.error}
             for g in shown.groups
         ],
-        "seconds": round(shown.seconds, 3),
     }  # fmt: skip
 
 
@@ -203,7 +192,7 @@ def _show(page: "Printout", shown: QuantShown) -> None:
         "other numbers.",
         style="dim",
     )
-    page.line(f"{shown.seconds:.1f} s.", style="dim")
+    page.line(f"{shown.a.work.seconds:.1f} s.", style="dim")
 
 
 def _row(distance: "Distance", name: str) -> list[str]:
@@ -224,24 +213,20 @@ def _verdict(floors: "list[Distance]", other: "Distance") -> str:
 
 def _parting(shown: QuantShown) -> str:
     """Where the greedy answers part, and how narrow the choice was."""
-    from lcp.terminal.token_charts import visible
-
     a, b = shown.answers
     at = _part(shown)
     if at is None:
-        return (
-            f"The greedy answers are the same for {formatting.count(min(len(a), len(b)), 'token')}."
-        )
+        return f"The greedy answers are the same for {count(min(len(a), len(b)), 'token')}."
     x, y = a[at], b[at]
 
     def said(choice: "Choice") -> str:
-        first, second = (visible(shown.pieces[t]) for t in (choice.token, choice.second))
+        first, second = (shown.a.visible(t) for t in (choice.token, choice.second))
         return f"{first} {choice.p:.0%}, then {second} {choice.p_second:.0%}"
 
-    before = "".join(shown.pieces[c.token] for c in a[:at])
+    before = "".join(shown.a.piece(c.token) for c in a[:at])
     return (
-        f"The greedy answers part after {formatting.count(at, 'token')} "
-        f"({formatting.short(before, 60) or 'at once'}). "
+        f"The greedy answers part after {count(at, 'token')} "
+        f"({short(before, 60) or 'at once'}). "
         f"A: {said(x)}. B: {said(y)}."
     )
 
@@ -264,9 +249,9 @@ def _show_groups(page: "Printout", shown: QuantShown) -> None:
                   for i in range(len(sizes))]  # fmt: skip
         error = groups[0].error if len(groups) == 1 else None
         return [
-            _millions(sum(g.weights for g in groups)), formatting.size(sizes[0]),
+            _millions(sum(g.weights for g in groups)), size(sizes[0]),
             f"{sizes[0] / total:.0%}",
-            *([formatting.size(sizes[1]), "" if error is None else f"{error:.1%}"] if two else []),
+            *([size(sizes[1]), "" if error is None else f"{error:.1%}"] if two else []),
             " -> ".join(dict.fromkeys(quants)), name,
         ]  # fmt: skip
 

@@ -1,18 +1,16 @@
 """`lcp look swap`: where a fact is kept, and which heads move it."""
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options, shell_completion
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.cli.options import argument, option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
-    from lcp.engine.observer import Observer
     from lcp.look.swap import Swap, SwappedHead
     from lcp.terminal.printout import Printout
 
@@ -21,31 +19,26 @@ LISTED = 4  # heads
 
 
 @dataclass(frozen=True)
-class SwapArguments:
+class SwapArguments(LookArguments):
     """What was typed after `lcp look swap`, except the settings."""
 
     words: list[str] | None = argument(
         "[MODEL] A B", "Two prompts with the same number of tokens.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-    model: str | None = common.model_name()
     tokens: tuple[str, str] | None = option("--tokens", "X Y", "Answers to A and to B.")
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
 class SwapShown:
-    """What was found, with the words of its tokens."""
+    """What was found, and the model that spells the tokens in it."""
 
-    a: str
-    b: str
-    x: tuple[int, str]  # A's answer: id, piece
-    y: tuple[int, str]
-    pieces: list[tuple[str, str]]  # of A and B, for each token
+    opened: "OpenModel"
+    a: list[int]
+    b: list[int]
+    x: int  # A's answer
+    y: int
     found: "Swap"
-    words: dict[int, str]  # of the tokens that heads write
-    seconds: float
 
 
 def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
@@ -56,42 +49,32 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
 
     lcp look swap "The capital of France is" "The capital of Italy is"
     """
-    name, prompts = common.words_of(asked.words, asked.model)
+    name, prompts = common.words_of(asked)
     if len(prompts) != 2:
         raise UsageError(
             f"lcp look swap needs two prompts, each in quotes (got {len(prompts)}). Example: "
             'lcp look swap "The capital of France is" "The capital of Italy is"'
         )
-    a, b = prompts
-
-    def job(opened: "OpenModel") -> SwapShown:
+    with common.models(name, flags) as (opened,):
         from lcp.look.swap import answers, swap
 
-        begun = time.monotonic()
-        of_a, of_b = opened.tokens(a), opened.tokens(b)
-        _check(opened, of_a, of_b)
+        a, b = map(opened.tokens, prompts)
+        _check(opened, a, b)
         named = [opened.token(t) for t in asked.tokens or ()]
-        observed = opened.observe(len(of_a) + 512, rows=128, sequences=128)
-        if len(of_a) > observed.batch // 2:
+        observed = opened.observe(len(a) + 512, rows=128, sequences=128)
+        if len(a) > observed.batch // 2:
             raise LcpError(
-                f"The prompts have {len(of_a):,} tokens; lcp look swap takes at most "
+                f"The prompts have {len(a):,} tokens; lcp look swap takes at most "
                 f"{observed.batch // 2}. Give shorter ones."
             )
-        x, y = named or _first_choices(opened, observed, *answers(observed, of_a, of_b))
+        x, y = named or _first_choices(opened, *opened.work(answers, observed, a, b))
         if x == y:
             raise UsageError(
                 f"Both answers are {opened.piece(x)!r}. Name two different ones after --tokens."
             )
-        found = swap(observed, of_a, of_b, x, y, opened.tell)
-        words = {t: opened.piece(t) for head in found.heads for t in head.writes}
-        pieces = [(opened.piece(s), opened.piece(t)) for s, t in zip(of_a, of_b, strict=True)]
-        return SwapShown(
-            a, b, (x, opened.piece(x)), (y, opened.piece(y)), pieces, found, words,
-            time.monotonic() - begun,
-        )  # fmt: skip
-
-    shown = common.run(name, flags, job)
-    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+        found = opened.work(swap, observed, a, b, x, y, opened.work.tell)
+        shown = SwapShown(opened, a, b, x, y, found)
+        common.publish(asked, opened, _json(shown, *prompts), lambda p: _show(p, shown, *prompts))
 
 
 swap = options.command(SwapArguments, run, common.SETTINGS)
@@ -118,7 +101,7 @@ def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
         )  # fmt: skip
 
 
-def _first_choices(opened: "OpenModel", observed: "Observer", a: Any, b: Any) -> tuple[int, int]:
+def _first_choices(opened: "OpenModel", a: Any, b: Any) -> tuple[int, int]:
     """The first choices after A and after B. UsageError if they are the same."""
     from lcp.look.distributions import best, softmax
 
@@ -142,42 +125,41 @@ def _change(shown: SwapShown) -> tuple[int | None, int | None]:
     return lost, gained
 
 
-def _json(shown: SwapShown) -> dict[str, Any]:
-    found = shown.found
+def _json(shown: SwapShown, a: str, b: str) -> dict[str, Any]:
+    opened, found = shown.opened, shown.found
     lost, gained = _change(shown)
 
     def place(i: int, share: float) -> dict[str, Any]:
-        return {"token": i, "text": shown.pieces[i][0], "share": share}
+        return {"token": i, "text": opened.piece(shown.a[i]), "share": share}
 
     def head(one: "SwappedHead") -> dict[str, Any]:
         return {
             "layer": one.layer, "head": one.head, "share": one.share, "kl": one.kl, "p": one.p,
             "reads": [place(*r) for r in one.reads], "carries": [place(*c) for c in one.carries],
-            "writes": [{"id": t, "text": shown.words[t]} for t in one.writes],
+            "writes": [opened.named(t) for t in one.writes],
         }  # fmt: skip
 
     return {
-        "a": {"text": shown.a, "answer": {"id": shown.x[0], "text": shown.x[1]},
+        "a": {"text": a, "answer": opened.named(shown.x),
               "p": found.p_a[0], "p_other": found.p_a[1]},
-        "b": {"text": shown.b, "answer": {"id": shown.y[0], "text": shown.y[1]},
+        "b": {"text": b, "answer": opened.named(shown.y),
               "p": found.p_b[1], "p_other": found.p_b[0]},
         "left_in_layer": lost, "arrived_in_layer": gained,
         "states": [
-            {"token": i, "a": shown.pieces[i][0], "b": shown.pieces[i][1],
-             "shares": [float(share) for share in row]}
+            {"token": i, "a": opened.piece(shown.a[i]), "b": opened.piece(shown.b[i]),
+             "shares": row.tolist()}
             for i, row in zip(found.places, found.shares, strict=True)
         ],
         "heads": [head(one) for one in found.heads],
-        "runs": found.runs, "seconds": round(shown.seconds, 3),
+        "runs": found.runs,
     }  # fmt: skip
 
 
-def _show(page: "Printout", shown: SwapShown) -> None:
-    from lcp.terminal.token_charts import visible
-
-    found, x, y = shown.found, visible(shown.x[1]), visible(shown.y[1])
-    page.title(f"A: {shown.a}", f"→ {x} {found.p_a[0]:.0%}, {y} {found.p_a[1]:.0%}")
-    page.title(f"B: {shown.b}", f"→ {y} {found.p_b[1]:.0%}, {x} {found.p_b[0]:.0%}")
+def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
+    opened, found = shown.opened, shown.found
+    x, y = opened.visible(shown.x), opened.visible(shown.y)
+    page.title(f"A: {a}", f"→ {x} {found.p_a[0]:.0%}, {y} {found.p_a[1]:.0%}")
+    page.title(f"B: {b}", f"→ {y} {found.p_b[1]:.0%}, {x} {found.p_b[0]:.0%}")
     page.blank()
     page.line(
         "B is read with the state of A put in after one layer, at one token: how much of A's "
@@ -185,7 +167,8 @@ def _show(page: "Printout", shown: SwapShown) -> None:
     )
     page.blank()
     page.grid(
-        [_token(*map(visible, shown.pieces[i])) for i in found.places],
+        ["|".join(dict.fromkeys(opened.visible(t[i]) for t in (shown.a, shown.b)))
+         for i in found.places],
         found.shares.tolist(), "layer",
     )  # fmt: skip
     page.blank()
@@ -209,19 +192,13 @@ def _show(page: "Printout", shown: SwapShown) -> None:
         "stays hidden, and where several parts do the same, each one alone moves little.",
         style="dim",
     )
-    page.line(f"{found.runs:,} runs in {shown.seconds:.1f} s.", style="dim")
-
-
-def _token(a: str, b: str) -> str:
-    return a if a == b else f"{a}|{b}"
+    page.line(f"{found.runs:,} runs in {opened.work.seconds:.1f} s.", style="dim")
 
 
 def _summary(shown: SwapShown) -> str:
     """The sentence that says where the fact changes place."""
-    from lcp.terminal.token_charts import visible
-
     places = shown.found.places
-    first, last = (visible(shown.pieces[i][0]) for i in (places[0], places[-1]))
+    first, last = (shown.opened.visible(shown.a[i]) for i in (places[0], places[-1]))
     lost, gained = _change(shown)
     if len(places) == 1:
         return f"The prompts differ in their last token only: {first} has the fact from layer 0 on."
@@ -233,15 +210,10 @@ def _summary(shown: SwapShown) -> str:
 
 
 def _head_row(shown: SwapShown, one: "SwappedHead") -> list[str]:
-    from lcp.terminal.token_charts import visible
-
-    def places(found: tuple[tuple[int, float], ...]) -> str:
-        return " ".join(f"{visible(shown.pieces[i][0])} {share:.0%}" for i, share in found[:1])
-
-    said = [places(one.reads), places(one.carries), " ".join(
-        visible(shown.words[t]) for t in one.writes
-    )]  # fmt: skip
+    visible = shown.opened.visible
+    said = [f"{visible(shown.a[i])} {share:.0%}" for i, share in one.reads[:1] + one.carries[:1]]
+    said.append(" ".join(map(visible, one.writes)))
     return [
         f"{one.layer}.{one.head}", f"{shown.found.p_a[0]:.0%} → {one.p:.0%}", f"{one.share:+.2f}",
-        " · ".join(part for part in said if part),
+        " · ".join(filter(None, said)),
     ]  # fmt: skip

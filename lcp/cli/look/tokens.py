@@ -1,12 +1,12 @@
 """`lcp look tokens`: the pieces of a text that a model reads."""
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
+from lcp.cli.look.common import LookArguments
 from lcp.cli.options import switch
 from lcp.errors import NotSupported
 from lcp.formatting import count
@@ -20,31 +20,33 @@ MERGED = 12  # tokens whose merges are shown
 
 
 @dataclass(frozen=True)
-class TokensArguments:
+class TokensArguments(LookArguments):
     """What was typed after `lcp look tokens`, except the settings."""
 
-    words: list[str] | None = common.texts()
-    model: str | None = common.model_name()
     merges: bool = switch("--merges", "Also show the steps that build each token.")
     chat: bool = common.as_chat()
-    as_json: bool = common.as_json()
-    svg: Path | None = common.svg()
 
 
 @dataclass(frozen=True)
 class TokensShown:
     """The tokens of a text, and how they are built."""
 
+    opened: "OpenModel"
     tokens: list[int]
-    pieces: list[str]
-    raw: list[bytes]
-    special: frozenset[int]
-    vocabulary: int
     merges: dict[int, list["Merge"]]  # of different tokens, in the order of the text
     merged: int  # different tokens of the text that were built by merges
-    seconds: float
 
-    @property
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """The tokens that are structure, and not text."""
+        return frozenset(filter(self.opened.model.is_control, self.tokens))
+
+    @cached_property
+    def raw(self) -> list[bytes]:
+        """What each token stands for."""
+        return [self.opened.model.piece(t, special=True) for t in self.tokens]
+
+    @cached_property
     def text(self) -> str:
         """What the tokens stand for, without those that are structure."""
         both = zip(self.tokens, self.raw, strict=True)
@@ -53,32 +55,22 @@ class TokensShown:
 
 def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
     """Show the tokens of a text, with their numbers. @FILE reads the text of a file."""
-    name, words = common.words_of(asked.words, asked.model)
+    name, words = common.words_of(asked)
     text = common.text_of(words)
 
-    def job(opened: "OpenModel") -> TokensShown:
-        model, begun = opened.model, time.monotonic()
+    with common.models(name, flags) as (opened,):
+        model = opened.model
         tokens = opened.tokens(text, chat=asked.chat, least=1, read=False)
-        special = frozenset(t for t in tokens if model.is_control(t))
-        built = [t for t in dict.fromkeys(tokens) if len(model.spelling(t)) > 1
-                 and t not in special and not _is_byte(opened, t)]  # fmt: skip
-        merges = _merges(opened, built[:MERGED]) if asked.merges else {}
-        return TokensShown(
-            tokens, [opened.piece(t) for t in tokens],
-            [model.piece(t, special=True) for t in tokens], special, model.n_vocab, merges,
-            len(built), time.monotonic() - begun,
-        )  # fmt: skip
-
-    shown = common.run(name, flags, job)
-    common.publish(lambda page: _show(page, shown), _json(shown), asked.as_json, asked.svg)
+        built = [
+            t for t in dict.fromkeys(tokens)
+            if len(model.spelling(t)) > 1 and not model.is_control(t) and len(model.piece(t)) > 1
+        ]  # fmt: skip
+        merges = opened.work(_merges, opened, built[:MERGED]) if asked.merges else {}
+        shown = TokensShown(opened, tokens, merges, len(built))
+        common.publish(asked, opened, _json(shown), lambda page: _show(page, shown))
 
 
 tokens = options.command(TokensArguments, run, common.SETTINGS)
-
-
-def _is_byte(opened: "OpenModel", token: int) -> bool:
-    """Whether a token is a single byte, and not built of others."""
-    return len(opened.model.piece(token)) <= 1
 
 
 def _merges(opened: "OpenModel", tokens: list[int]) -> dict[int, list["Merge"]]:
@@ -122,15 +114,14 @@ def _steps(shown: TokensShown, token: int) -> list[tuple[int, list[str]]]:
 
 def _json(shown: TokensShown) -> dict[str, Any]:
     rows = []
-    for token, piece, raw in zip(shown.tokens, shown.pieces, shown.raw, strict=True):
-        row = {"id": token, "text": piece, "bytes": raw.hex(), "special": token in shown.special}
+    for token, raw in zip(shown.tokens, shown.raw, strict=True):
+        row = shown.opened.named(token, bytes=raw.hex(), special=token in shown.special)
         if token in shown.merges:
-            row["merges"] = [
-                {"rank": rank, "parts": parts} for rank, parts in _steps(shown, token)
-            ]  # fmt: skip
+            steps = _steps(shown, token)
+            row["merges"] = [{"rank": rank, "parts": parts} for rank, parts in steps]
         rows.append(row)
     return {"tokens": rows, "characters": len(shown.text), "bytes": len(shown.text.encode()),
-            "vocabulary": shown.vocabulary, "seconds": round(shown.seconds, 3)}  # fmt: skip
+            "vocabulary": shown.opened.model.n_vocab}  # fmt: skip
 
 
 def _show(page: "Printout", shown: TokensShown) -> None:
@@ -138,16 +129,15 @@ def _show(page: "Printout", shown: TokensShown) -> None:
     from lcp.terminal.token_charts import tokens as drawing
     from lcp.terminal.token_charts import visible
 
-    ids, pieces = shown.tokens, shown.pieces
-    page.flow(drawing(list(zip(ids, pieces, strict=True)), shown.special))
+    opened, ids, special = shown.opened, shown.tokens, shown.special
+    page.flow(drawing([(t, opened.piece(t)) for t in ids], special))
     page.blank()
     if shown.merges:
         rows = []
         for token in shown.merges:
-            name = pieces[ids.index(token)]
             for i, (rank, parts) in enumerate(_steps(shown, token)):
                 said = " ".join(visible(part) for part in parts)
-                rows.append(["" if i else visible(name), f"{rank:,}", said])
+                rows.append(["" if i else opened.visible(token), f"{rank:,}", said])
         page.table(["token", "merge", "parts"], rows, cut=16)
         left = shown.merged - len(shown.merges)
         more = f" {left:,} other tokens are built the same way." if left else ""
@@ -157,18 +147,17 @@ def _show(page: "Printout", shown: TokensShown) -> None:
             style="dim",
         )
         page.blank()
-    plain = [t for t in ids if t not in shown.special]
+    plain = [t for t in ids if t not in special]
     text = shown.text
     rate = f", {len(text) / len(plain):.1f} characters a token" if plain else ""
     page.line(
-        f"{count(len(ids), 'token')} of a vocabulary of {shown.vocabulary:,}; "
+        f"{count(len(ids), 'token')} of a vocabulary of {opened.model.n_vocab:,}; "
         f"{count(len(text), 'character')}, {count(len(text.encode()), 'byte')}{rate}. "
         "␣ is a blank, ⏎ the end of a line.",
         style="dim",
     )
-    if shown.special:
-        named = dict(zip(ids, pieces, strict=True))
-        found = ", ".join(f"{named[t]} [{t}]" for t in sorted(shown.special))
+    if special:
+        found = ", ".join(f"{opened.piece(t)} [{t}]" for t in sorted(special))
         page.line(f"Structure, not text: {found}.", style="dim")
     if any(map(broken, shown.raw)):
         page.line(
