@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lcp import paths
 from lcp.cli import free_memory, model_lookup, shell_completion
 from lcp.cli.options import argument, option, switch
-from lcp.errors import LcpError, NotSupported, UsageError
+from lcp.errors import LcpError, UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
@@ -311,8 +311,3 @@ def _save(picture: str, file: Path) -> None:
         ) from None
     except OSError as error:
         raise LcpError(f"Cannot write {file}: {error.strerror}. Choose another file.") from None
-
-
-def wrong_kind(opened: OpenModel, why: str) -> NotSupported:
-    """The error for a model that cannot be looked at in this way."""
-    return NotSupported(f"{opened.name} {why} Choose another model: lcp list.")

@@ -7,7 +7,7 @@ from lcp.cli import options, shell_completion
 from lcp.cli.look import common
 from lcp.cli.look.common import LookArguments
 from lcp.cli.options import argument, option
-from lcp.errors import LcpError, UsageError
+from lcp.errors import LcpError, NotSupported, UsageError
 
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
@@ -95,10 +95,11 @@ def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
             f"  A  {spelled[0]}\n  B  {spelled[1]}"
         )
     if opened.model.memory.recurrent:
-        raise common.wrong_kind(
-            opened, "has recurrent layers, whose memory of the text is one state for all tokens, "
-            "so the state of a single token cannot be swapped.",
-        )  # fmt: skip
+        raise NotSupported(
+            f"{opened.name} has recurrent layers, whose memory of the text is one state for all "
+            "tokens, so the state of a single token cannot be swapped. Choose another model: "
+            "lcp list."
+        )
 
 
 def _first_choices(opened: "OpenModel", a: Any, b: Any) -> tuple[int, int]:
