@@ -76,16 +76,16 @@ def ask(
 @contextmanager
 def every_token_sampled() -> Iterator[None]:
     """Meanwhile nothing is known of the tokens that must follow."""
-    certain = LlguidanceMatcher.certain
+    forced = LlguidanceMatcher.forced
 
     def unknown(_: LlguidanceMatcher) -> list[int]:
         return []
 
-    setattr(LlguidanceMatcher, "certain", unknown)  # noqa: B010
+    setattr(LlguidanceMatcher, "forced", unknown)  # noqa: B010
     try:
         yield
     finally:
-        setattr(LlguidanceMatcher, "certain", certain)  # noqa: B010
+        setattr(LlguidanceMatcher, "forced", forced)  # noqa: B010
 
 
 def keys(engine: LlamaEngine, pairs: int) -> Row:

@@ -1,4 +1,4 @@
-"""From the tokens held to the tokens wanted."""
+"""From the tokens cached to the tokens wanted."""
 
 import pytest
 from hypothesis import given
@@ -13,24 +13,24 @@ wanted = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 @pytest.mark.slow
 @given(tokens, wanted)
-def test_the_plan_reproduces_what_is_wanted(held, wanted):
-    steps = plan(held, wanted)
-    assert held[: steps.keep] + wanted[len(wanted) - steps.read :] == wanted
+def test_the_plan_reproduces_what_is_wanted(cached, wanted):
+    steps = plan(cached, wanted)
+    assert cached[: steps.keep] + wanted[len(wanted) - steps.read :] == wanted
 
 
 @pytest.mark.slow
 @given(tokens, wanted)
-def test_at_least_one_token_is_read_for_its_logits(held, wanted):
-    steps = plan(held, wanted)
+def test_at_least_one_token_is_read_for_its_logits(cached, wanted):
+    steps = plan(cached, wanted)
     assert steps.read >= 1
     assert steps.keep + steps.read == len(wanted)
 
 
 @pytest.mark.slow
 @given(tokens, wanted)
-def test_nothing_is_read_that_could_be_kept(held, wanted):
-    keep = plan(held, wanted).keep
-    assert keep == len(wanted) - 1 or held[keep : keep + 1] != wanted[keep : keep + 1]
+def test_nothing_is_read_that_could_be_kept(cached, wanted):
+    keep = plan(cached, wanted).keep
+    assert keep == len(wanted) - 1 or cached[keep : keep + 1] != wanted[keep : keep + 1]
 
 
 def test_an_example_by_hand():

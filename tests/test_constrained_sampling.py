@@ -246,7 +246,7 @@ class Script:
         self.model = model
         self.retry = False
 
-    def draw(self, candidates):
+    def select(self, candidates):
         if not self.retry:
             self.retry = True
             return self.wanted[0]

@@ -59,9 +59,9 @@ def control(rate=1.0, seen=0, **costs):
     """With a hit rate after so many tokens, and the cost of batches: s1=1, s8=2.5."""
     one = DraftControl()
     for size, seconds in costs.items():
-        one.took(int(size[1:]), seconds)
+        one.record_time(int(size[1:]), seconds)
     for _ in range(seen):
-        one.saw(random.Random(seen).random() < rate)
+        one.record_hit(random.Random(seen).random() < rate)
     return one
 
 
@@ -95,7 +95,7 @@ def test_after_some_wrong_drafts_less_is_drafted_and_then_nothing():
     one, sizes = control(seen=30, **F16), []
     for _ in range(12):
         sizes.append(one.size(15))
-        one.saw(False)
+        one.record_hit(False)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 1
     assert sizes[-1] == 0
@@ -111,7 +111,7 @@ def test_one_slow_measurement_does_not_forbid_a_size_for_ever():
     one = control(seen=30, s1=1.0, s16=10.0)
     assert one.size(15) < 15
     for _ in range(8000):
-        one.took(1, 1.0)
+        one.record_time(1, 1.0)
     assert one.size(15) == 15
 
 

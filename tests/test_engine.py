@@ -17,7 +17,7 @@ from tiny import KINDS
 from lcp.answers.output_parser import OutputParser
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
-from lcp.engine.reply import LlamaReply, Speech, tag_tokens
+from lcp.engine.reply import LlamaReply, ReplyBuilder, tag_tokens
 from lcp.engine_interface import Chunk, Loading, Progress, PromptMessage, Request, Stats
 from lcp.errors import ContextFull, ModelError, ModelNotFound, SettingsError, TemplateError
 from lcp.settings import Sampling, Settings
@@ -451,13 +451,15 @@ def vocabulary(tiny):
 def speak(model, *words, stop=(), prompt_tail=""):
     """A reply of the model that says these words, given as text or as bytes."""
     reply, chunks = LlamaReply(seed=0), []
-    speech = Speech(reply, OutputParser(stop, prompt_tail), model, tag_tokens(model), chunks.append)
+    builder = ReplyBuilder(
+        reply, OutputParser(stop, prompt_tail), model, tag_tokens(model), chunks.append
+    )
     for word in words:
         tokens = [3 + byte for byte in word] if isinstance(word, bytes) else model.tokenize(word)
         for token in tokens:
-            if not speech.say(token):
+            if not builder.append(token):
                 break
-    speech.finish("end", 1, Progress(0, 0, 1, 1))
+    builder.finish("end", 1, Progress(0, 0, 1, 1))
     assert "".join(c.text for c in chunks) == reply.thinking + reply.text
     return reply
 

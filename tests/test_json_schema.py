@@ -65,10 +65,10 @@ def takes(engine, schema, text):
     """Whether a model could give this answer."""
     matcher = LlguidanceMatcher(form(schema), engine.model, engine._loaded.answering.tokenizer)
     for token in engine.model.tokenize(text, special=False):
-        if not matcher.fits(token):
+        if not matcher.allows(token):
             return False
-        matcher.take(token)
-    return matcher.fits(engine.model.eos)
+        matcher.accept(token)
+    return matcher.allows(engine.model.eos)
 
 
 # the cases from the field

@@ -246,7 +246,7 @@ def stages_of(one, chosen, tokens, seed):
 
     def draw():
         candidates.fill(context)
-        return sampler.draw(candidates)
+        return sampler.select(candidates)
 
     return found, draw, lambda: (sampler.close(), context.close())
 

@@ -11,7 +11,7 @@ from lcp.answers.output_parser import OutputParser
 from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
-from lcp.engine.reply import LlamaReply, Speech, tag_tokens
+from lcp.engine.reply import LlamaReply, ReplyBuilder, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
 from lcp.engine_interface import PromptMessage, Request
 from lcp.engine_notices import ThinkingEnded
@@ -124,16 +124,16 @@ def spoken(model, limit, *words, tail=""):
     """What the parser makes of a model that wants to say these words, and thinks on for ever."""
     reply, chunks, shown = LlamaReply(seed=0), [], tag_tokens(model)
     parser = OutputParser(prompt_tail=tail)
-    speech = Speech(reply, parser, model, shown, chunks.append)
-    budget = ThinkingBudget(limit, model, parser, speech)
+    builder = ReplyBuilder(reply, parser, model, shown, chunks.append)
+    budget = ThinkingBudget(limit, model, parser, builder)
     ids = {model.piece(token): [token] for token in range(model.n_vocab)}
     wanted = [t for word in words if word for t in ids.get(word.encode()) or model.tokenize(word)]
     for _ in range(400):
         coming = budget.due() or wanted
         if not coming:
             break
-        speech.say(coming.pop(0))
-    speech._give(parser.flush())
+        builder.append(coming.pop(0))
+    builder._give(parser.flush())
     return reply.thinking, reply.text
 
 

@@ -36,25 +36,25 @@ class OutputParser:
 
     @property
     def half_tag(self) -> str:
-        """Text before the answer that may become a tag; "" where nothing visible waits."""
+        """The beginning of a possible tag before the answer; "" if there is none."""
         return "" if self._begun or self.closer else self._text.lstrip()
 
     def begin_answer(self) -> None:
-        """Whatever comes now is the answer; blank lines before it are dropped."""
+        """Take the text from now on as the answer, and drop blank lines before it."""
         self._text, self._begun = "", True
 
     @property
     def whole(self) -> bool:
-        """Whether all bytes so far have become characters."""
+        """Whether the bytes so far end with a whole character."""
         return self._utf8.getstate()[0] == b""
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """The text that is sure now."""
+        """Add bytes. Returns the text that no later bytes can change."""
         self._text += self._utf8.decode(data)
         return self._take(final=False)
 
     def flush(self) -> list[Chunk]:
-        """What was held back. Half a character at the very end is dropped."""
+        """The rest of the text. An incomplete character at the end is dropped."""
         return self._take(final=True)
 
     def _take(self, final: bool) -> list[Chunk]:
@@ -92,7 +92,7 @@ class OutputParser:
             self._begun = True
             if self.after_thinking:
                 text = word  # the blank lines between thinking and answer belong to neither
-        # the one that is complete first, and the longest of those that end together
+        # the stop string that ends first, and the longest of those that end there
         found = [(i + len(s), i, s) for s in self._stops if (i := text.find(s)) >= 0]
         if found:
             _, at, self.stopped = min(found)
@@ -103,8 +103,8 @@ class OutputParser:
         return text[: len(text) - held]
 
     def _after(self, text: str, final: bool) -> int:
-        """The length of the closing tag, with white space around it, that may follow the answer; at
-        the end of all text, that does. If more text comes, it was part of the answer."""
+        """The length of a closing tag at the end of `text`, with the white space around it: one
+        that may be there or, if `final`, one that is. With more text after it, it is answer."""
         if not self._ends:
             return 0
         half = 0 if final else _half(text, self._ends)
@@ -119,7 +119,7 @@ class OutputParser:
 
 
 def _half(text: str, whole: Iterable[str]) -> int:
-    """The length of the longest end of `text` that begins one of `whole` without being it."""
+    """The length of the longest end of `text` that is a proper prefix of one of `whole`."""
     return max(
         (
             n

@@ -1,22 +1,22 @@
-"""Loops: whether an answer has begun to say the same thing for ever.
+"""Tells whether an answer has begun to repeat itself for ever.
 
-Pure. It sees exact repetition of tokens only: a list whose numbers go up is none.
+It sees only exact repetition of tokens: a list whose numbers count up is not repetition.
 """
 
 from collections.abc import Sequence
 
 from lcp.engine_notices import Repetition
 
-# A cycle counts when it filled so many tokens and came round so many times: long enough for
-# tables, repeated lines of code and "ha ha ha", which end by themselves.
+# The least tokens and repetitions of a cycle: more than in tables, repeated lines of code and
+# "ha ha ha", which end by themselves.
 TOKENS = 200
 TIMES = 4
-PERIOD = 512  # tokens of the longest cycle that is looked for
-EVERY = 16  # tokens between two looks
+PERIOD = 512  # tokens of the longest cycle
+EVERY = 16  # tokens between two checks
 
 
 def period(tokens: Sequence[object]) -> int:
-    """The tokens of the shortest cycle that the end of `tokens` consists of; 0 when none does."""
+    """The length of the shortest cycle that repeats at the end of `tokens`; 0 if none does."""
     n = len(tokens)
     for size in range(1, min(PERIOD, n // TIMES) + 1):
         need = max(TOKENS, TIMES * size)
@@ -26,7 +26,7 @@ def period(tokens: Sequence[object]) -> int:
 
 
 def repetition(tokens: Sequence[object], size: int) -> Repetition:
-    """How often the cycle of `size` tokens at the end came."""
+    """How many times the cycle of `size` tokens at the end repeats."""
     filled = size
     while filled < len(tokens) and tokens[-filled - 1] == tokens[-filled - 1 + size]:
         filled += 1

@@ -1,6 +1,6 @@
 """The tags with which families of models mark their thinking and their answer.
 
-One table, with its sources. The parser, the thinking budget and constraints use it.
+It is one table, with its sources. The output parser, thinking budgets and constraints use it.
 """
 
 from collections.abc import Callable, Mapping
@@ -111,7 +111,7 @@ def tags(template: str = "", is_special: Callable[[str], bool] = lambda text: Fa
             continue
         openers |= {family.opener: family.closer} | dict.fromkeys(family.headings, "")
         then |= {family.closer: family.then} if family.then else {}
-        # the last of these begins the answer; where the closer is also the heading, that does
+        # the last heading begins the answer; without headings, the closer does
         begins = (family.headings or (family.closer,))[-1]
         ends |= {begins: family.ends} if family.ends else {}
     return Tags(openers, ends, then)

@@ -1,8 +1,8 @@
 """The engine thread: functions in, items and results out.
 
-Slow calls of llama.cpp run here, in their order, so that the main thread stays free for keys,
-screen and signals: Python runs a Ctrl-C handler only between its own instructions, never inside a
-decode of 30 seconds.
+Slow calls of llama.cpp run here, one after another, so that the main thread stays free for keys,
+screen and signals: Python runs a Ctrl-C handler only between its own instructions, so never during
+a decode of 30 seconds.
 """
 
 import queue
@@ -40,7 +40,7 @@ class WorkerTask(Generic[Result]):
             tell()
 
     def call_when_done(self, tell: Callable[[], None]) -> None:
-        """Call `tell` at the end, on the engine thread, or at once if the end is over."""
+        """Call `tell` on the engine thread when the task ends, or at once if it has ended."""
         with self._lock:
             if not self.done:
                 self._to_tell.append(tell)
@@ -48,7 +48,7 @@ class WorkerTask(Generic[Result]):
         tell()
 
     def __iter__(self) -> Iterator[Any]:
-        """Give what the function emits, until it ends; raise what it raised."""
+        """Yield what the function emits until it ends, and raise what it raised."""
         while (item := self._next()) is not _END:
             yield item
         self._items.put(_END)  # it may be iterated again
@@ -56,7 +56,7 @@ class WorkerTask(Generic[Result]):
             raise self.error
 
     def result(self) -> Result:
-        """Wait for the end; return what the function returned."""
+        """Wait for the end. Returns what the function returned."""
         for _ in self:
             pass
         return self._result  # type: ignore[return-value]
@@ -64,7 +64,7 @@ class WorkerTask(Generic[Result]):
     def _next(self) -> Any:
         while True:
             try:
-                return self._items.get(timeout=0.05)  # without it, Windows blocks Ctrl-C
+                return self._items.get(timeout=0.05)  # without a timeout, Windows blocks Ctrl-C
             except queue.Empty:
                 pass
 
@@ -72,8 +72,8 @@ class WorkerTask(Generic[Result]):
 class Worker:
     """A thread that runs tasks one after another until it is closed.
 
-    Without a task it calls `idle` for a step of less urgent work, as long as that returns True.
-    Then it sleeps until a task or a nudge comes.
+    Without a task, it calls `idle` for a step of less urgent work until that returns False. Then it
+    sleeps until a task or a nudge comes.
     """
 
     def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
@@ -84,7 +84,7 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Callable[[Emit], Result]) -> WorkerTask[Result]:
-        """Queue a function; it gets a function that emits items."""
+        """Queue a function. Its argument is a function that emits items."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has ended")
         task = WorkerTask(job)
@@ -92,7 +92,7 @@ class Worker:
         return task
 
     def nudge(self) -> None:
-        """Say that there may be idle work again."""
+        """Wake the thread: there may be idle work again."""
         self._tasks.put(_NUDGE)
 
     def close(self) -> None:

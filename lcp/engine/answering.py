@@ -1,5 +1,5 @@
-"""The loop of inference: messages to tokens, tokens to logits, logits to a token, its bytes to
-text, until something ends the answer. It runs on the engine thread.
+"""The inference loop: messages to tokens, tokens to logits, logits to a token, its bytes to text,
+until something ends the answer. It runs on the engine thread.
 """
 
 import functools
@@ -22,7 +22,7 @@ from lcp.engine.llguidance_matcher import LlguidanceMatcher, Vocabulary
 from lcp.engine.model import Model
 from lcp.engine.prompt import PromptWriter
 from lcp.engine.proposals import Proposals
-from lcp.engine.reply import LlamaReply, Speech, said_before, tag_tokens
+from lcp.engine.reply import LlamaReply, ReplyBuilder, tag_tokens, tokens_begun
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
 from lcp.engine_interface import Constraint, Progress, Request
@@ -41,13 +41,13 @@ class Answering:
         self._writer = writer
         self._stop = stop
         self._tags = tags(writer.template.source, model.is_special)
-        # An end mark that is no token of the vocabulary ends the answer as a text.
+        # An end mark that is not a token of the vocabulary works as a stop string.
         self._marks = tuple(m for m in writer.template.end_marks if not model.is_end_text(m))
         self._shown = tag_tokens(model, (*self._tags.all, *self._marks))
         self._control = DraftControl()
 
     def prepare(self, constraint: Constraint) -> None:
-        """Make what answers with this constraint need."""
+        """Prepare what answers with this constraint need."""
         if constraint.kind != "grammar":
             _ = self.tokenizer
 
@@ -64,36 +64,36 @@ class Answering:
         if request.constraint:  # it decides where the answer ends
             marks = ()
         parser = OutputParser((*request.stop, *marks), prompt.tail, known)
-        speech = Speech(reply, parser, model, self._shown, emit)
-        said = said_before(request.begun, model)
-        budget = ThinkingBudget(request.thinking_tokens, model, parser, speech)
+        builder = ReplyBuilder(reply, parser, model, self._shown, emit)
+        begun = tokens_begun(request.begun, model)
+        budget = ThinkingBudget(request.thinking_tokens, model, parser, builder)
         guide = None
         if request.constraint:
-            form = self._form(request.constraint)
-            stack.enter_context(closing(form))
-            guide = ConstrainedSampler(form, model, parser, self._shown)
-        speech.resume(guide.follow(said) if guide else said)
-        wanted = prompt.tokens + speech.tokens
+            matcher = self._new_matcher(request.constraint)
+            stack.enter_context(closing(matcher))
+            guide = ConstrainedSampler(matcher, model, parser, self._shown)
+        builder.resume(guide.follow(begun) if guide else begun)
+        wanted = prompt.tokens + builder.tokens
         progress = Progress(0, 0, 0, len(wanted))
-        speech.clock.reading = speech.clock.now()
+        builder.clock.reading = builder.clock.now()
         proposals = None
         try:
-            # 2) Evaluate those that are not in the KV cache.
+            # 2) Evaluate the tokens that are not in the KV cache.
             for progress in context.feed(wanted, prompt.boundary, request.move):
                 emit(progress)
                 if self._stop.is_set():
                     raise Stopped
-            speech.clock.read = speech.clock.now()
+            builder.clock.read = builder.clock.now()
             sampler = Sampler(model, request.sampling, reply.seed, wanted)
             stack.enter_context(closing(sampler))
             choice = TokenChoice(context, sampler, budget, guide)
             proposals = Proposals(context, self._control if request.speculate else None)
-            ended = self._decode(choice, proposals, speech, request)
+            ended = self._decode(choice, proposals, builder, request)
             if ended == "stop" and parser.stopped in marks:
                 ended = "end"
         except Stopped:
             ended = "interrupted"
-        speech.finish(ended, len(wanted), progress)
+        builder.finish(ended, len(wanted), progress)
         if proposals:
             proposals.take_back()
             drafted, accepted = proposals.drafted, proposals.kept
@@ -102,8 +102,8 @@ class Answering:
         if context.stays and not reply.notice:
             reply.notice, context.stays = context.stays, None
 
-    def _form(self, constraint: Constraint) -> Matcher:
-        """The form of one answer."""
+    def _new_matcher(self, constraint: Constraint) -> Matcher:
+        """The matcher of one answer."""
         if constraint.kind == "grammar":
             return GbnfMatcher(constraint, self._model)
         return LlguidanceMatcher(constraint, self._model, self.tokenizer)
@@ -114,44 +114,44 @@ class Answering:
         return llguidance_matcher.tokenizer(Vocabulary(self._model))
 
     def _decode(
-        self, choice: "TokenChoice", proposals: Proposals, speech: Speech, request: Request
+        self, choice: "TokenChoice", proposals: Proposals, builder: ReplyBuilder, request: Request
     ) -> str:
-        """The loop of inference; returns why it ended."""
+        """The inference loop. Returns why it ended."""
         most = request.max_tokens or sys.maxsize
-        # A stop string may end the answer within tokens that were certain to follow.
+        # A stop string may end the answer in the middle of forced tokens.
         batches = self._context.takes_back_freely or not request.stop
         while True:
             if choice.complete:
                 return "end"
-            # 3) Take the token that must come, or sample one from the logits of the last one.
+            # 3) Take the forced token, or sample one from the logits of the last token.
             token = choice.next(proposals.row)
             if token is None:
-                speech.notice(NoTokenFits(choice.why))
+                builder.notice(NoTokenFits(choice.why))
                 return "length"
             if self._model.is_end(token):
                 return "end"
             # 4) Its bytes become text.
-            if not speech.say(token):
+            if not builder.append(token):
                 return "stop"
-            if speech.new == request.max_tokens:
+            if builder.new == request.max_tokens:
                 return "length"
             if self._stop.is_set():
                 return "interrupted"
-            if request.loop_guard and speech.new % repetition.EVERY == 0:
-                fresh = speech.tokens[-speech.new :]
+            if request.loop_guard and builder.new % repetition.EVERY == 0:
+                fresh = builder.tokens[-builder.new :]
                 if size := repetition.period(fresh):
-                    speech.notice(repetition.repetition(fresh, size))
+                    builder.notice(repetition.repetition(fresh, size))
                     return "length"
-            # 5) Evaluate it, and in the same batch what probably follows: the next logits.
+            # 5) Evaluate it, in one batch with proposed tokens. This gives the next logits.
             try:
-                certain = choice.certain() if batches else []
-                proposals.add(token, certain, most - speech.new - 1)
+                forced = choice.forced() if batches else []
+                proposals.add(token, forced, most - builder.new - 1)
             except ContextFull:
                 return "full"
 
 
 class TokenChoice:
-    """Chooses each token of one answer: one that must come, or a sampled one."""
+    """Chooses each token of one answer: a forced or a sampled one."""
 
     def __init__(
         self,
@@ -172,17 +172,17 @@ class TokenChoice:
 
     @property
     def why(self) -> str:
-        """Why no token fits; see Matcher."""
+        """Why no token is allowed; see Matcher."""
         return self._guide.why if self._guide else ""
 
-    def certain(self) -> list[int]:
-        """The tokens that must come next, as far as they are known."""
-        return (self._guide.certain if self._guide else []) or self._budget.due()
+    def forced(self) -> list[int]:
+        """The tokens that are known to come next."""
+        return (self._guide.forced if self._guide else []) or self._budget.due()
 
     def next(self, row: int) -> int | None:
-        """The next token; what is not certain is sampled from this row of logits. None if no token
-        fits the constraint."""
-        if self._guide and (self._guide.certain or not self._budget.due()):
+        """The next token: a forced one, or one sampled from this row of logits. None if the
+        constraint allows no token."""
+        if self._guide and (self._guide.forced or not self._budget.due()):
             return self._guide.sample(self._sampler, self._context, row)
         if due := self._budget.due():
             token = due.pop(0)

@@ -1,4 +1,4 @@
-"""Samples an answer that matches its constraint, token by token. The thinking is free.
+"""Samples an answer that matches its constraint, token by token. Thinking is not constrained.
 
 The constraint applies from the answer's first character on; the OutputParser knows where that is.
 llama.cpp's lazy grammars are no alternative: they begin at a pattern in the text, which a model
@@ -25,20 +25,20 @@ class Matcher(Protocol):
 
     @property
     def why(self) -> str:
-        """Why no token fits; "" if that is only for lack of tokens in the vocabulary."""
+        """Why no token is allowed; "" if the vocabulary just lacks the tokens."""
 
-    def fits(self, token: int) -> bool:
+    def allows(self, token: int) -> bool:
         """Whether the token may come next."""
 
-    def take(self, token: int) -> None:
-        """Advance by a token that fits."""
+    def accept(self, token: int) -> None:
+        """Advance by an allowed token."""
 
-    def certain(self) -> list[int]:
-        """The tokens that must come next, spelled as the model's tokenizer does; [] if several
+    def forced(self) -> list[int]:
+        """The tokens that must come next, as the model's tokenizer spells the text; [] if different
         texts may follow."""
 
-    def draw(self, sampler: Sampler, context: Context, row: int) -> int:
-        """Sample one of the tokens that fit from a row of logits; -1 if none does."""
+    def sample(self, sampler: Sampler, context: Context, row: int) -> int:
+        """Sample one of the allowed tokens from a row of logits; -1 if there is none."""
 
     def close(self) -> None:
         """Free the automaton."""
@@ -48,72 +48,72 @@ class ConstrainedSampler:
     """Samples the tokens of one answer with a constraint."""
 
     def __init__(
-        self, form: Matcher, model: Model, parser: OutputParser, shown: frozenset[int]
+        self, matcher: Matcher, model: Model, parser: OutputParser, shown: frozenset[int]
     ) -> None:
-        """`parser` decodes this answer; `shown` are the control tokens that spell tags."""
-        self._form = form
+        """`parser` parses this answer; `shown` are the control tokens that spell tags."""
+        self._matcher = matcher
         self._model = model
         self._parser = parser
         self._shown = shown
         self._openers = _openers(model, parser.tags.openers)
         self._all = TokenCandidates(model.n_vocab)
-        self.certain: list[int] = []  # the tokens that must come next, as far as they are known
-        self.began = False  # the answer has begun, and with it the constraint
+        self.forced: list[int] = []  # the tokens that are known to come next
+        self.began = False  # the answer has begun: the constraint applies
 
     @property
     def complete(self) -> bool:
         """Whether the answer is complete: no token may follow."""
-        return self.began and self._form.complete
+        return self.began and self._matcher.complete
 
     @property
     def why(self) -> str:
-        """Why no token fits; see Matcher."""
-        return self._form.why
+        """Why no token is allowed; see Matcher."""
+        return self._matcher.why
 
     def sample(self, sampler: Sampler, context: Context, row: int = -1) -> int | None:
-        """The next token: a certain one, or sampled from a row of logits; None if no token of the
-        model fits. A certain token takes no random number."""
-        if self.certain:
-            token = self.certain.pop(0)
+        """The next token: a forced one, or one sampled from a row of logits; None if no token of
+        the model is allowed. A forced token uses no random number."""
+        if self.forced:
+            token = self.forced.pop(0)
             if self.began:
-                self._form.take(token)
-        elif (token := self._draw(sampler, context, row)) < 0:
+                self._matcher.accept(token)
+        elif (token := self._sample(sampler, context, row)) < 0:
             return None
         sampler.accept(token)
         return token
 
     def follow(self, tokens: Iterable[int]) -> Iterable[int]:
-        """Advance by the tokens of an answer that is continued. Decode each token before asking
-        for the next one. Raises AnswerDoesNotMatch."""
+        """Advance by the tokens of an answer to continue, and yield them. The caller must parse
+        each token before it takes the next one. Raises AnswerDoesNotMatch."""
         for token in tokens:
             if not self._is_free(token):
                 self._begin()
-                if not self._form.fits(token):
+                if not self._matcher.allows(token):
                     raise AnswerDoesNotMatch("The answer so far does not match the constraint.")
-                self._form.take(token)
+                self._matcher.accept(token)
             yield token
 
-    def _draw(self, sampler: Sampler, context: Context, row: int) -> int:
-        # 1) Sample without the constraint. To check one token takes microseconds, to check the
-        #    whole vocabulary milliseconds (llama.cpp, common/sampling.cpp, does the same).
+    def _sample(self, sampler: Sampler, context: Context, row: int) -> int:
+        # 1) Sample without the constraint. Checking one token takes microseconds, checking the
+        #    whole vocabulary takes milliseconds. llama.cpp (common/sampling.cpp) does the same.
         self._all.fill(context, row)
-        token = sampler.draw(self._all)
+        token = sampler.select(self._all)
         if token < 0:
             return token
         # 2) Accept it if it belongs to the thinking or to a tag around it.
         if not self.began and (tag := self._rest_of_tag(token)):
-            token, *self.certain = tag
+            token, *self.forced = tag
             return token
         if self._is_free(token):
             return token
-        # 3) If it does not match the constraint, sample again from the tokens that do.
+        # 3) If the constraint does not allow it, sample again from the allowed tokens.
         self._begin()
-        if not self._form.fits(token):
-            token = self._form.draw(sampler, context, row)
+        if not self._matcher.allows(token):
+            token = self._matcher.sample(sampler, context, row)
         if token >= 0 and not self._model.is_end(token):
-            self._form.take(token)
+            self._matcher.accept(token)
             # 4) Some tokens must follow now, such as the next key of an object.
-            self.certain = self._form.certain()
+            self.forced = self._matcher.forced()
         return token
 
     def _begin(self) -> None:
@@ -122,7 +122,7 @@ class ConstrainedSampler:
             self._parser.begin_answer()
 
     def _is_free(self, token: int) -> bool:
-        """Whether a token that is not decoded yet lies outside the answer."""
+        """Whether a token that is not parsed yet is outside the answer."""
         parser = self._parser
         if self.began:
             return False
@@ -130,7 +130,7 @@ class ConstrainedSampler:
             return True
         # blank lines between thinking and answer
         blank = not self._model.piece(token).strip() and not self._model.is_end(token)
-        return parser.after_thinking and blank and not self._form.fits(token)
+        return parser.after_thinking and blank and not self._matcher.allows(token)
 
     def _rest_of_tag(self, token: int) -> list[int]:
         """The tokens that complete a tag, if the sampled token would leave it open; else []."""
@@ -148,8 +148,8 @@ class ConstrainedSampler:
 
 
 def _openers(model: Model, tags: Iterable[str]) -> frozenset[int]:
-    """The tokens that certainly begin a tag: they are a whole tag, or not normal text. A model that
-    spells "<think>" with ordinary tokens therefore does not think with a constraint."""
+    """The tokens that can only begin a tag: they are a whole tag, or not ordinary text. So a model
+    that spells "<think>" with ordinary tokens cannot think if there is a constraint."""
     c = library()
     structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
     found = (model.tokenize(tag) for tag in tags)

@@ -1,8 +1,7 @@
-"""Constraint: the form that an answer must have, as a value: a JSON schema, a regular expression or
-a grammar in GBNF.
+"""Checks a constraint on answers: a JSON schema, a regular expression or a GBNF grammar.
 
-Whether any text fits it is found out in a child process, before a model is loaded: a hostile or
-mistaken constraint may take all time and memory, or crash the library that compiles it.
+The check runs in a child process before a model is loaded: a hostile or mistaken constraint may use
+up time and memory, or crash the library that compiles it.
 """
 
 from dataclasses import asdict

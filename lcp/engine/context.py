@@ -331,17 +331,17 @@ class Context:
         """Record the tokens if the decode succeeded; if not, make the Context valid and raise."""
         if status == 0:
             self.tokens.extend(tokens)
-            self._cells.booked(len(tokens))
+            self._cells.append(len(tokens))
             return
         if self.kind.cut == "snapshot":
             # llama.cpp reports the whole batch but has a part of it: go back to a known state.
             self._cut(len(self.tokens), poisoned=True)
         else:
             # Physical batches that were complete before the abort are valid.
-            self._cells.booked(len(tokens))
-            held = self._cells.held()
-            del self._cells.positions[held:]
-            self.tokens = [*self.tokens, *tokens][:held]
+            self._cells.append(len(tokens))
+            count = self._cells.count()
+            del self._cells.positions[count:]
+            self.tokens = [*self.tokens, *tokens][:count]
         if status == _ABORTED:
             raise Stopped
         if status == 1:

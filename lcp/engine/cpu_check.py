@@ -1,4 +1,4 @@
-"""Does llama.cpp compute on this CPU? Asked once per build and CPU, in a process that may crash."""
+"""Checks, once per build and CPU, that llama.cpp computes on this CPU, in a child process."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ from lcp import child_process
 from lcp.errors import NativeError
 from lcp.paths import contents
 
-_TIMEOUT_S = 120  # a GPU's kernels may be compiled at first use
+_TIMEOUT_S = 120  # a GPU's driver may compile kernels at first use
 _REINSTALL = (
     "Build it for this machine: "
     "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
@@ -22,20 +22,20 @@ _REINSTALL = (
 def check_once(cache: Path) -> bool:
     """Whether llama.cpp has a GPU here. Raises NativeError if the library would crash this process.
 
-    A good answer is kept in the folder `cache`, under a name for this build and this CPU.
+    A good answer is cached in the folder `cache`, in a file for this build and this CPU.
     """
     remembered = cache / f"probe-{fingerprint()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         return bool(json.loads(remembered.read_text())["gpu"])
     answer = run()
-    with suppress(OSError):  # asked again next time; half a second
+    with suppress(OSError):  # without the file, the next check takes half a second
         cache.mkdir(parents=True, exist_ok=True)
         remembered.write_text(answer)
     return bool(json.loads(answer)["gpu"])
 
 
 def answers(cache: Path) -> Path:
-    """The folder, in `cache`, of what llama.cpp answers with this build on this CPU."""
+    """The folder in `cache` for what llama.cpp answers with this build on this CPU."""
     return cache / f"memory-{fingerprint()}"
 
 
@@ -61,7 +61,7 @@ def _sentence(result: child_process.ChildResult) -> str:
 
 
 def fingerprint() -> str:
-    """16 hex digits for the library's files and this CPU; nothing is loaded."""
+    """16 hex digits for the library's files and this CPU. It loads nothing."""
     digest = hashlib.blake2b(platform.machine().encode(), digest_size=8)
     digest.update(os.environ.get("LCP_EXTRA_BUFTS", "").encode())
     spec = importlib.util.find_spec("llama_cpp")

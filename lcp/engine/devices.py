@@ -1,6 +1,6 @@
 """The devices on which llama.cpp can compute, and their memory.
 
-Runs in the child process: a GPU's driver may be slow or crash.
+This runs in the child process: a GPU's driver may be slow or crash.
 """
 
 import ctypes

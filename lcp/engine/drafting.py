@@ -1,27 +1,25 @@
-"""Drafts what an answer says next where it repeats the prompt or itself, and decides how much of
-the draft is worth checking.
+"""Drafts the next tokens of an answer that repeats the prompt or itself, and decides how many of
+them are worth evaluating.
 
-Pure: a function of tokens, and arithmetic on hits and seconds. It knows no model.
+It needs no model: it compares tokens, and computes with hits and seconds.
 """
 
 from array import array
 
-MOST = 16  # tokens of a batch: one that was chosen, and the draft after it
-# The last tokens of the text that must have occurred before. Shorter matches are mostly chance.
+MOST = 16  # tokens of a batch: a sampled one, and the draft after it
+# How many of the last tokens must have occurred before. Most shorter matches are chance.
 MATCHES = (3, 6, 12)
-SIZES = (1, 2, 4, 8, 16)  # of batches
-PACE = 0.2  # the hit rate follows about the last 5 tokens
-SHARE = 0.25  # of a step that each more token in its batch costs, until it is measured
-SLOWER = 0.5  # how far a slower measurement counts, at most twice as slow; a faster counts whole
-FORGET = 0.0005  # how far, at each step, the times of other sizes go back to what is expected
-GAIN = 1.05  # the least speedup that is worth drafting for
+SIZES = (1, 2, 4, 8, 16)  # tokens of a batch
+PACE = 0.2  # the hit rate is an average over about the last 5 tokens
+SHARE = 0.25  # the cost of each more token in a batch, in steps of one, until it is measured
+SLOWER = 0.5  # the weight of a slower time (at most twice as slow counts); a faster one has 1
+FORGET = 0.0005  # how far the times of other sizes return to the expected time at each step
+GAIN = 1.05  # the least speedup for which lcp drafts
 
 
 def draft(tokens: "array[int]") -> list[int]:
-    """What followed the last place where the text was the same as at its end: at most MOST tokens.
-
-    The same means the last 12 tokens if they occurred before, else the last 6, else the last 3.
-    """
+    """Find the last earlier place where the end of the text occurs, and return what follows there:
+    at most MOST tokens. The end is the last 12 tokens if they occur before, else 6, else 3."""
     text, width = tokens.tobytes(), tokens.itemsize
     found: list[int] = []
     for n in MATCHES:
@@ -37,26 +35,27 @@ def draft(tokens: "array[int]") -> list[int]:
 
 
 class DraftControl:
-    """How many tokens to draft: the number that promises the most tokens a second.
+    """Decides how many tokens to draft: the number that promises the most tokens a second.
 
-    The hit rate tells how many will be kept. It costs nothing to know: each chosen token is
-    compared with the draft, evaluated or not. What a batch costs is measured.
+    The hit rate predicts how many of them will be right. It costs nothing to measure: each sampled
+    token is compared with the draft, whether or not the draft was evaluated. The time of each size
+    of batch is measured, too.
     """
 
     def __init__(self) -> None:
-        self._rate = 0.0  # of tokens that were as drafted
-        self._seconds: dict[int, float] = {}  # of a step, by the size of its batch
+        self._rate = 0.0  # the share of sampled tokens that equal the draft
+        self._seconds: dict[int, float] = {}  # the time of a step, by the size of its batch
 
     def begin(self) -> None:
-        """Begin another answer: nothing is known of its hits."""
+        """Begin another answer, whose hit rate is not known."""
         self._rate = 0.0
 
-    def saw(self, hit: bool) -> None:
-        """Take note whether a token was as drafted."""
+    def record_hit(self, hit: bool) -> None:
+        """Record whether a sampled token equals the draft."""
         self._rate += PACE * (hit - self._rate)
 
-    def took(self, size: int, seconds: float) -> None:
-        """Take note of the time of a step. Other programs make steps slower, never faster."""
+    def record_time(self, size: int, seconds: float) -> None:
+        """Record the time of a step. Other programs can only make it slower, never faster."""
         if size not in SIZES:
             return
         known = self._seconds.get(size, seconds)
@@ -72,14 +71,14 @@ class DraftControl:
         return best - 1 if self._speed(best) >= GAIN * self._speed(1) else 0
 
     def _speed(self, size: int) -> float:
-        """Tokens a second expected of batches of this size."""
+        """The expected tokens a second with batches of this size."""
         return sum(self._rate**i for i in range(size)) / self._cost(size)
 
     def _cost(self, size: int) -> float:
         return self._seconds.get(size) or self._expected(size)
 
     def _expected(self, size: int) -> float:
-        """The seconds of a step, from those of the next smaller size. The second token often costs
-        the most: other code computes products of matrices than of a matrix and a vector."""
+        """The expected time of a step, from the time of the next smaller size. The second token
+        often costs most: products of two matrices run other code than a matrix and a vector."""
         smaller = max(known for known in self._seconds if known < size)
         return self._seconds[smaller] + SHARE * self._seconds[1] * (size - smaller)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lcp.engine.template import Template
     from lcp.engine_interface import Engine
 
-MEASURED = 32  # tokens of a prompt from which its speed is measured
+MEASURED = 32  # the shortest prompt, in tokens, whose speed counts
 
 
 class LlamaEngine:
@@ -46,9 +46,9 @@ class LlamaEngine:
     variables: Mapping[str, Any]
     raw = False
     loaded = 0.0
-    name = ""  # the model has the name that it was asked for by
+    name = ""  # the model keeps the name by which it was found
     ignored: Collection[str] = ()  # all settings have an effect
-    counts = True  # tokens are counted, not estimated
+    counts = True  # lcp counts tokens, it does not estimate them
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class LlamaEngine:
         name: str = "",
     ) -> None:
         """`now`: the beginning of the conversation. `template`: Jinja source instead of the file's.
-        `fit` chooses the sizes; without it they come from the settings. `name`: what errors call
+        `fit` chooses the sizes; without it, they come from the settings. `name`: what errors call
         the model, by default its file name."""
         self._path = path
         self._name = name or path.name
@@ -80,7 +80,7 @@ class LlamaEngine:
         self._measured = probs.LastMeasured()
         self._speed = 0.0  # tokens per second of the last long prompt
         self._made: Loaded | None = None
-        self._life = ExitStack()  # frees what was made, in the order llama.cpp needs
+        self._life = ExitStack()  # frees everything in the order that llama.cpp needs
         atexit.register(self.close)  # an exit during a decode would crash in C
 
     # life
@@ -94,8 +94,8 @@ class LlamaEngine:
     def load(
         self, constraint: Constraint | None = None, saved: Path | None = None
     ) -> WorkerTask[None]:
-        """Load the model and make what this constraint needs, and a context that can hold the KV
-        cache of the file `saved`."""
+        """Load the model, prepare what this constraint needs, and create a context that can use the
+        KV cache in the file `saved`."""
         return self._worker.submit(lambda emit: self._load(emit, constraint, saved))
 
     def _load(self, emit: Emit, constraint: Constraint | None, saved: Path | None) -> None:
@@ -123,7 +123,7 @@ class LlamaEngine:
         self._made = made
 
     def close(self) -> None:
-        """Stop everything and free the model; may be called again."""
+        """Stop everything and free the model. It may be called again."""
         if self._closing:
             return
         self._closing = True
@@ -133,12 +133,12 @@ class LlamaEngine:
         self._worker.close()
 
     def stop(self) -> None:
-        """End the answer or the task at work; safe in a signal handler."""
+        """Stop the present answer or task. It is safe in a signal handler."""
         if self._reply:
             self._reply.stop_asked = True
         self._stop.set()
 
-    # facts, once loaded
+    # facts about the loaded model
 
     @property
     def _loaded(self) -> Loaded:
@@ -152,7 +152,7 @@ class LlamaEngine:
 
     @property
     def identity(self) -> str:
-        """Tells this model from every other."""
+        """Identifies this model."""
         return self.model.fingerprint
 
     @property
@@ -162,19 +162,19 @@ class LlamaEngine:
 
     @property
     def size(self) -> int:
-        """Tokens that the context holds."""
+        """The size of the context, in tokens."""
         return self._loaded.context.size
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What else decides the tokens of an answer."""
+        """What else determines the tokens of an answer."""
         made_by: dict[str, Any] = self._loaded.context.fingerprint
         return {name: made_by[name] for name in ("llama.cpp", "kv_type", "flash_attn")}
 
     def notices(self) -> list[str | TemplateFault]:
         """What a person should know about this model on this computer."""
         said: list[str | TemplateFault] = [*notices(self._fit, self._settings.ctx_size, self.size)]
-        said += [self._loaded.context.kind.told(), "" if self.raw else self._loaded.choice.notice]
+        said += [self._loaded.context.kind.notice(), "" if self.raw else self._loaded.choice.notice]
         return [sentence for sentence in (*said, *self.model.ignored) if sentence]
 
     def looks_at(self, *variables: str) -> bool:
@@ -183,7 +183,7 @@ class LlamaEngine:
 
     @property
     def thinks(self) -> bool:
-        """Whether the chat template has thinking."""
+        """Whether the chat template supports thinking."""
         return thinks(self._template_used.source)
 
     @property
@@ -192,7 +192,7 @@ class LlamaEngine:
         return self._template_used.takes_system
 
     def own_system(self, silent: bool = False) -> str:
-        """The system text of the chat template itself; see Template."""
+        """The system text that the chat template adds; see Template."""
         return self._template_used.own_system(silent)
 
     @property
@@ -201,11 +201,11 @@ class LlamaEngine:
 
     @property
     def held(self) -> int:
-        """Tokens in the KV cache; from any thread."""
+        """Tokens in the KV cache. Any thread may call it."""
         return len(self._made.context.tokens) if self._made else 0
 
     def room(self, max_tokens: int | None) -> int:
-        """Tokens that a prompt may have, so that an answer fits after it."""
+        """The most tokens of a prompt after which an answer fits."""
         return self._loaded.context.room(max_tokens)
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
@@ -213,7 +213,7 @@ class LlamaEngine:
         return len(self._loaded.writer.write(messages).tokens)
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
-        """Tokens of the context that these messages take, at most all."""
+        """Tokens of the context that these messages take, at most its size."""
         said = any(message.content for message in messages)
         return min(self._loaded.writer.count(messages), self.size) if said else 0
 
@@ -229,7 +229,7 @@ class LlamaEngine:
         return self.model.text(self.model.tokenize(text, special=False)[-n:]) if n > 0 else ""
 
     def seconds_to_read(self, n: int) -> float:
-        """About how long it takes to read n tokens; 0 before a long prompt was read."""
+        """About how long it takes to read n tokens; 0 if no long prompt has been read yet."""
         return n / self._speed if self._speed else 0.0
 
     # while a person types
@@ -237,14 +237,14 @@ class LlamaEngine:
     def look_ahead(
         self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
     ) -> None:
-        """Read these messages, and what is typed of the next one, when there is time."""
+        """Read these messages and the beginning of the next one in idle time."""
         self._ahead.look(messages, typed, max_tokens)
-        self._stop.clear()  # a stop of an answer does not stop this
+        self._stop.clear()  # stopping an answer does not stop this
         self._worker.nudge()
 
     def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
-        """Call a function that counts tokens on the engine thread: the model stays meanwhile. A
-        person types, so nothing more is measured."""
+        """Call a function that counts tokens on the engine thread, where nothing frees the model in
+        the meantime. A person is typing, so the speed test ends."""
 
         def work(_: Emit) -> None:
             self._speed_test.end()
@@ -254,30 +254,30 @@ class LlamaEngine:
         return self._worker.submit(work)
 
     def rest(self) -> None:
-        """Read nothing ahead, until the next `look_ahead`."""
+        """Stop reading ahead until the next `look_ahead`."""
         self._ahead.rest()
 
     @property
     def ahead(self) -> tuple[int, int]:
-        """Tokens read ahead, and how many there are to read."""
+        """How many tokens are read ahead, of how many."""
         return self._ahead.progress
 
     def measure_speed(self, free: Callable[[], int | None]) -> None:
-        """Find out what is fastest for this model, when there is time."""
+        """Measure in idle time what is fastest for this model."""
         self._speed_test.ask(free)
         self._worker.nudge()
 
     def speeds(self, free: int | None = None) -> WorkerTask[Speeds]:
-        """What is fastest for this model; measured now, and kept unless the computer is busy.
+        """Measure now what is fastest for this model, and store it unless the computer is busy.
         `free`: bytes of free memory. Raises LcpError if it cannot be measured."""
         return self._worker.submit(lambda _: self._speed_test.now(free))
 
     def _idle(self) -> bool:
-        """A step of what there is time for while a person reads or types."""
+        """Do a step of idle work while a person reads or types."""
         return not self._closing and (self._ahead.step() or self._speed_test.step())
 
     def _stop_idling(self) -> None:
-        """End a step of reading ahead or of measuring; the next task clears the stop byte."""
+        """Stop reading ahead and measuring. The next task clears the stop byte."""
         self._ahead.rest()
         self._speed_test.stop()
         self._stop.set()
@@ -285,8 +285,7 @@ class LlamaEngine:
     # the cache in a file
 
     def save(self, path: Path) -> WorkerTask[int]:
-        """Write the KV cache to a file; the result is its size in bytes, 0 if nothing was
-        written."""
+        """Write the KV cache to a file. The result is its size in bytes; 0 if none was written."""
 
         def job(_: Emit) -> int:
             self._speed_test.end()
@@ -298,11 +297,11 @@ class LlamaEngine:
 
         self._ahead.rest()
         self._speed_test.stop()
-        self._stop.clear()  # here: a `stop` from now on ends the writing
+        self._stop.clear()  # here, so that a `stop` from now on ends the writing
         return self._worker.submit(job)
 
     def restore(self, path: Path) -> WorkerTask[str]:
-        """Load the KV cache from a file; the result is "", or why it cannot be used."""
+        """Load the KV cache from a file. The result is "", or why it cannot be used."""
 
         def job(_: Emit) -> str:
             context = self._loaded.context
@@ -318,11 +317,11 @@ class LlamaEngine:
     # the tokens of a prompt and of an answer
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
-        """The tokens of a prompt: ids, and what they spell."""
+        """The tokens of a prompt: ids and texts."""
         return [(t, self.model.spelled(t)) for t in self._loaded.writer.write(messages).tokens]
 
     def spelled(self, token: int) -> str:
-        """What one token spells."""
+        """The text of one token."""
         return self.model.text([token])
 
     def probs(
@@ -331,8 +330,8 @@ class LlamaEngine:
         answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[list[TokenProb]]:
-        """The probabilities of an answer's tokens. Those measured last are remembered. `stop` ends
-        it early, with fewer tokens."""
+        """The probabilities of an answer's tokens. The last result is cached. `stop` ends it early,
+        with fewer tokens."""
 
         def job(emit: Emit) -> list[TokenProb]:
             self._speed_test.end()
@@ -388,4 +387,4 @@ class LlamaEngine:
 
 
 if TYPE_CHECKING:
-    _: type[Engine] = LlamaEngine  # mypy compares them
+    _: type[Engine] = LlamaEngine  # mypy checks that it has all methods

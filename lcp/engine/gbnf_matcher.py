@@ -1,7 +1,4 @@
-"""GBNF: grammars in llama.cpp's own notation, enforced by its own sampler.
-
-It knows the tokens of a model, and nothing of thinking and answers.
-"""
+"""Matcher for GBNF: grammars in llama.cpp's notation, enforced by its grammar sampler."""
 
 import os
 import re
@@ -18,7 +15,7 @@ from lcp.engine.temporary_file import scratch
 from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 
-# What may contain anything: texts, classes, comments; then tokens by name, and counts.
+# Strings, character classes and comments, which may contain anything; token names; counts.
 _LEXEMES = re.compile(
     r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\#[^\n]*'
     r"|(?P<token>!?<[^>]*>)|\{\s*(?P<low>\d+)\s*,\s*(?P<high>\d+)\s*\}",
@@ -27,14 +24,14 @@ _LEXEMES = re.compile(
 
 
 class GbnfMatcher:
-    """How far an answer has come in a grammar."""
+    """The state of a grammar after the tokens of an answer so far."""
 
-    complete = False  # nothing but an end token fits then, and is drawn
+    complete = False  # a complete answer allows only an end token, which is then sampled
     why = ""
 
     def __init__(self, constraint: Constraint, model: Model) -> None:
-        """Raises SettingsError for a grammar that names tokens the model does not have. Others
-        that llama.cpp cannot parse are refused by `examine`, which the caller has asked."""
+        """Raises SettingsError for a grammar that names tokens the model does not have. Call
+        `examine` first: it refuses grammars that llama.cpp cannot parse."""
         for found in _LEXEMES.finditer(constraint.text):
             name = (found["token"] or "").removeprefix("!")
             if name and not name.startswith("<[") and len(model.tokenize(name)) != 1:
@@ -48,32 +45,32 @@ class GbnfMatcher:
         self._model = model
         self._all = TokenCandidates(model.n_vocab)
         self._one = TokenCandidates(1)
-        self._silent: set[int] = set()  # control tokens that llama.cpp takes for their spelling
+        self._silent: set[int] = set()  # control tokens that llama.cpp matches by their names
 
-    def fits(self, token: int) -> bool:
-        """Whether the token may be next."""
+    def allows(self, token: int) -> bool:
+        """Whether the token may come next."""
         if self._is_silent(token):
             return False
         self._one.put(token)
         self._one.apply(self._grammar)
         return self._one.possible()
 
-    def take(self, token: int) -> None:
-        """The token was said. One that does not fit would end the process: an exception of C++."""
+    def accept(self, token: int) -> None:
+        """Advance by an allowed token. Any other ends the process with a C++ exception."""
         library().llama_sampler_accept(self._grammar, token)
 
-    def certain(self) -> list[int]:
-        """llama.cpp's grammars do not tell which tokens must follow."""
+    def forced(self) -> list[int]:
+        """[]: llama.cpp's grammars do not tell which tokens must come next."""
         return []
 
-    def draw(self, sampler: Sampler, context: Context, row: int) -> int:
-        """Draw one of the tokens that fit; -1 where none does."""
+    def sample(self, sampler: Sampler, context: Context, row: int) -> int:
+        """Sample one of the allowed tokens from a row of logits; -1 if there is none."""
         while True:
             self._all.fill(context, row)
             self._all.apply(self._grammar)
             for token in self._silent:
                 self._all.forbid(token)
-            token = sampler.draw(self._all)
+            token = sampler.select(self._all)
             if token < 0 or not self._is_silent(token):
                 return token
             self._silent.add(token)
@@ -83,15 +80,15 @@ class GbnfMatcher:
         library().llama_sampler_free(self._grammar)
 
     def _is_silent(self, token: int) -> bool:
-        """Whether the token leaves no text, but ends no answer either."""
+        """Whether the token has no text and does not end the answer."""
         return not self._model.piece(token) and not self._model.is_end(token)
 
 
 def examine(constraint: Constraint) -> list[str]:
-    """What should be said of a grammar: nothing. Raises SettingsError for what is none.
+    """Check a grammar. Returns no notices. Raises SettingsError if it is not a grammar.
 
-    May take any time and memory, or end the process: it is called in the child. Without a model
-    the names of tokens are read as texts.
+    This may take any time and memory, or crash the process, so it runs in the child process. There
+    is no model there, so names of tokens are parsed as strings.
     """
     text, name = constraint.text, constraint.name
     if not re.sub(r"#.*", "", text).strip():
@@ -122,7 +119,7 @@ def examine(constraint: Constraint) -> list[str]:
 
 
 def _without_token(found: re.Match[str]) -> str:
-    """The name of a token as a text of the same length."""
+    """A string of the same length in place of the name of a token."""
     return f'"{"x" * (len(found[0]) - 2)}"' if found["token"] else found[0]
 
 
@@ -132,7 +129,8 @@ def _parse(text: str, vocab: Any = None) -> Any:
 
 @contextmanager
 def _stderr() -> Iterator[list[str]]:
-    """What is written to file descriptor 2 meanwhile: the parser prints there, past the log."""
+    """What is written to file descriptor 2 in the meantime. The parser prints its errors there and
+    not to the log."""
     said: list[str] = []
     sys.stderr.flush()
     with scratch() as (file, _):

@@ -1,8 +1,8 @@
-"""Cells: what llama.cpp remembers of one sequence, and what may be taken out of it.
+"""Cells: llama.cpp's memory of one sequence, and which tokens can be removed from it.
 
-It holds a position for each token; tokens themselves it does not know. Models differ in what
-their memory allows, and several calls say True where nothing was done: the table below and the
-checks after each call are the whole truth about it here.
+Cells has a position for each token, but not the tokens themselves. Models differ in what their
+memory allows, and several llama.cpp functions return True although they did nothing. So this file
+relies on the table below and checks the memory after each call.
 """
 
 import ctypes
@@ -15,10 +15,10 @@ from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH
 from lcp.machine import physical_memory
 
-# State snapshots kept for models whose memory cannot be cut.
+# The most snapshots of a state, for models whose memory cannot be cut.
 MAX_SNAPSHOTS = 4
 MAX_SNAPSHOT_BYTES = 256 << 20
-# llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the part that seq_rm cannot rewind
+# llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the part of the state that seq_rm cannot rewind
 _PARTIAL = 1
 _SEQ = 0
 _BYTES = {
@@ -26,25 +26,25 @@ _BYTES = {
     "f16": 2.0,
     "q8_0": 34 / 32,
     "q4_0": 18 / 32,
-}  # of one number, with its block's scale
+}  # bytes of one number, including its share of the block's scale
 
 
 @dataclass(frozen=True)
 class MemoryKind:
     """What one kind of memory allows.
 
-    cut    how the tail goes: "free", or by way of a snapshot when a sliding window has passed
-           ("window") or always ("snapshot")
-    slide  how a dropped middle closes: "move" the rest down, leave a "hole" in the positions,
-           or "reread" the rest
+    cut    how the last tokens are removed: at no cost ("free"), with a snapshot if the sliding
+           window has moved past them ("window"), or always with a snapshot ("snapshot")
+    slide  what happens to the tokens after a removed middle: "move" them down, leave a "hole" in
+           the positions, or "reread" them
     """
 
     cut: Literal["free", "window", "snapshot"]
     slide: Literal["move", "hole", "reread"]
-    window: int = 0  # tokens the sliding-window layers look back
+    window: int = 0  # how many tokens back the sliding-window layers look
 
-    def told(self) -> str:
-        """What a person should know of it, "" when nothing is missing."""
+    def notice(self) -> str:
+        """What a person should know about this memory; "" if it allows everything."""
         if self.cut == "snapshot":
             return "This model's memory cannot be moved: when the window slides, it is read again."
         if self.window and self.slide == "reread":
@@ -56,7 +56,7 @@ class MemoryKind:
 
 
 def memory_kind(model: Model, memory: Any) -> MemoryKind:
-    """The row for a model and the memory made for it.
+    """The row of this table for a model and its memory.
 
     | model                                       | cut      | slide  |
     |---------------------------------------------|----------|--------|
@@ -80,11 +80,11 @@ def memory_kind(model: Model, memory: Any) -> MemoryKind:
 
 
 def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
-    """Whether sliding-window layers should keep all cells and not only their window's.
+    """Whether sliding-window layers should keep the cells of all tokens, not only of their window.
 
-    All cells can be moved when the window slides and cut without snapshots, but take several
-    times the memory (gemma-3 12B at 32k: 12.3 against 2.5 GB): they are kept while the whole
-    cache stays under an eighth of the machine's memory.
+    Such a cache can be moved when the window slides and cut without snapshots, but it takes several
+    times the memory (gemma-3 12B at 32k: 12.3 GB instead of 2.5 GB). So the layers keep all cells
+    only if the whole cache takes at most an eighth of the machine's memory.
     """
     if not model.memory.window:
         return False
@@ -92,14 +92,15 @@ def keep_all_cells(model: Model, size: int, kv_type: str) -> bool:
 
 
 def first_size(model: Model, size: int, all_cells: bool, start: int) -> int:
-    """How many cells a context that may grow to `size` begins with: `start`, or more if growing
-    would change something else.
+    """How many cells a context that may grow to `size` starts with: `start`, or more if growing
+    later would change the results.
 
-    - The state that goes over to a larger context has only the window of sliding-window layers.
-      Layers that keep all cells would lose the others, so these contexts never grow.
-    - Layers that keep their window keep all cells in a context that is hardly larger.
-    - Models with two sets of RoPE factors (LongRoPE) use one up to the length that they were first
-      trained for, the other in longer contexts.
+    - A saved state contains only the window of sliding-window layers. If these layers keep all
+      cells, they would lose the others in a larger context, so such a context never grows.
+    - If these layers keep only their window, they still keep all cells in a context that is hardly
+      larger than the window.
+    - Models with two sets of RoPE factors (LongRoPE) use one set up to the context length of their
+      first training, and the other in longer contexts.
     """
     window, border = model.memory.window, model.rope_border
     if window and all_cells:
@@ -112,20 +113,20 @@ def first_size(model: Model, size: int, all_cells: bool, start: int) -> int:
 
 
 def kv_bytes(model: Model, size: int, kv_type: str) -> float:
-    """About what keys and values of `size` cells take, where all layers keep all of them."""
+    """About how many bytes the keys and values of `size` cells take if every layer keeps all."""
     return 2 * model.n_layers * model.n_head_kv * model.head_size * size * _BYTES[kv_type]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state that cannot be rewound, as it was after the first `n` tokens."""
+    """The part of the state that cannot be rewound, saved after the first `n` tokens."""
 
     n: int
     blob: Any  # ctypes array of bytes
 
 
 class Cells:
-    """The memory of one sequence; `positions[i]` is where token i stands."""
+    """The memory of one sequence; `positions[i]` is the position of token i."""
 
     def __init__(self, ctx: Any, model: Model) -> None:
         self._ctx = ctx
@@ -135,30 +136,30 @@ class Cells:
         self.kind = memory_kind(model, self._memory)
         self.positions: list[int] = []
 
-    def booked(self, count: int) -> None:
-        """`count` more tokens were decoded, behind the last one."""
+    def append(self, count: int) -> None:
+        """Record that `count` more tokens were decoded after the last one."""
         first = self.positions[-1] + 1 if self.positions else 0
         self.positions.extend(range(first, first + count))
 
-    def held(self) -> int:
-        """How many tokens llama.cpp says it holds, after a decode that did not end well."""
+    def count(self) -> int:
+        """How many tokens are in llama.cpp's memory, after a decode that failed."""
         last = library().llama_memory_seq_pos_max(self._memory, _SEQ)
         return sum(position <= last for position in self.positions)
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Remove all tokens."""
         library().llama_memory_clear(self._memory, True)
         self.positions.clear()
         self.snapshots.clear()
 
     def cut(self, n: int, poisoned: bool = False) -> int:
-        """Hold the first `n` tokens or, where that is refused, fewer; how many.
+        """Keep the first `n` tokens, or fewer if that is not possible. Returns how many.
 
-        Attention forgets a tail for nothing. A recurrent state cannot go back, and layers with a
-        sliding window have already dropped the cells that a query at position n would look at
-        unless pos_min <= n - window (seq_rm says True and is silently wrong); both go back to a
-        snapshot, then the tail after it is cut, in this order. `poisoned`: a recurrent state that
-        an aborted decode left somewhere in the middle.
+        Attention drops its last tokens at no cost. A recurrent state cannot go back. Layers with a
+        sliding window have already dropped the cells that a query at position n would look at,
+        unless pos_min <= n - window (seq_rm returns True and the results are wrong). Both restore
+        a snapshot first, and then cut what comes after it. `poisoned`: an aborted decode left a
+        recurrent state in the middle of a batch.
         """
         c, memory = library(), self._memory
         last = c.llama_memory_seq_pos_max(memory, _SEQ)
@@ -168,56 +169,56 @@ class Cells:
         first = c.llama_memory_seq_pos_min(memory, _SEQ)
         passed = window and n and first > max(0, self._end(n) + 1 - window)
         if self.kind.cut == "snapshot" or passed:
-            n = self._go_back(n)
+            n = self._restore_snapshot(n)
         if n == 0 or not c.llama_memory_seq_rm(memory, _SEQ, self._end(n) + 1, -1):
             n = 0
         if n == 0 or c.llama_memory_seq_pos_max(memory, _SEQ) != self._end(n):
             self.clear()
             return 0
-        # A snapshot above what attention still holds restores "fine" and is silently wrong.
+        # A snapshot of more tokens than attention still has could be restored, but would be wrong.
         self.snapshots = [s for s in self.snapshots if s.n <= n]
         del self.positions[n:]
         return n
 
     @property
     def cuts_freely(self) -> bool:
-        """Whether `cut` takes any tail at no cost, and no more than it. Full-size layers with a
-        sliding window do, unless a restored file left them without their first cells."""
+        """Whether `cut` costs nothing and keeps exactly n tokens. It does so for sliding-window
+        layers that keep all cells, unless a restored file lacks their first cells."""
         if self.kind.cut == "window" and self.kind.slide == "move":
             return bool(library().llama_memory_seq_pos_min(self._memory, _SEQ) == 0)
         return self.kind.cut == "free"
 
     def drop(self, ranges: Sequence[tuple[int, int]], coming: int) -> bool:
-        """Take tokens out of the middle and close the gaps; False when nothing was done.
+        """Remove ranges of tokens from the middle and close the gaps; False if nothing was done.
 
-        `coming`: how many more tokens may follow. The keys of moved cells are turned to their
-        new positions within the next decode, which must not be aborted.
+        `coming`: how many more tokens may follow. The next decode rotates the keys of moved cells
+        to their new positions, and must not be aborted.
         """
         c, memory = library(), self._memory
         moving = self.kind.slide == "move"
         if self.kind.slide == "reread" or not ranges:
             return False
         if not moving and self.positions[-1] + coming >= self._last_position:
-            return False  # positions run on over holes; the model knows only so many
-        for begin, end in reversed(ranges):  # from the back, so that earlier positions hold
-            first, behind = self.positions[begin], self.positions[end]
-            if not c.llama_memory_seq_rm(memory, _SEQ, first, behind):
+            return False  # holes use up positions, and the model was trained for so many
+        for begin, end in reversed(ranges):  # from the last, so that earlier indexes stay valid
+            first, after = self.positions[begin], self.positions[end]
+            if not c.llama_memory_seq_rm(memory, _SEQ, first, after):
                 self.clear()
                 return False
             if moving:
-                gap = behind - first
-                c.llama_memory_seq_add(memory, _SEQ, behind, -1, -gap)
+                gap = after - first
+                c.llama_memory_seq_add(memory, _SEQ, after, -1, -gap)
                 self.positions[end:] = [p - gap for p in self.positions[end:]]
             del self.positions[begin:end]
-        self.snapshots.clear()  # they are of the text before
+        self.snapshots.clear()  # they contain the removed tokens
         return True
 
-    # what cannot be cut goes back to a snapshot
+    # snapshots, for memory that cannot be cut
 
     def snapshot(self) -> None:
-        """Remember the state as it is now, for models whose memory cannot be cut."""
+        """Save the present state if this memory cannot be cut."""
         if self.kind.cut == "free" or self.kind.slide == "move":
-            return  # a sliding-window cache of full size is cut like any other
+            return  # sliding-window layers that keep all cells can be cut
         c = library()
         size = c.llama_state_seq_get_size_ext(self._ctx, _SEQ, _PARTIAL)
         if not 0 < size <= MAX_SNAPSHOT_BYTES:
@@ -233,8 +234,8 @@ class Cells:
         ):
             del self.snapshots[0]
 
-    def _go_back(self, n: int) -> int:
-        """Load the newest snapshot at or before n tokens; its place, 0 when there is none."""
+    def _restore_snapshot(self, n: int) -> int:
+        """Restore the newest snapshot of at most n tokens. Returns its tokens; 0 without one."""
         for snapshot in reversed(self.snapshots):
             if snapshot.n <= n:
                 loaded = library().llama_state_seq_set_data_ext(
@@ -244,13 +245,13 @@ class Cells:
         return 0
 
     def _end(self, n: int) -> int:
-        """The position of the last of n tokens, -1 of none."""
+        """The position of the n-th token; -1 if n is 0."""
         return self.positions[n - 1] if n else -1
 
     # the whole state, for a file
 
     def save(self) -> Any:
-        """All of it as bytes (a ctypes array); None when llama.cpp cannot."""
+        """The whole state as bytes (a ctypes array); None if llama.cpp cannot copy it."""
         c = library()
         size = c.llama_state_seq_get_size_ext(self._ctx, _SEQ, 0)
         blob = (ctypes.c_uint8 * size)()
@@ -260,12 +261,12 @@ class Cells:
     def restore(
         self, blob: Any, positions: Sequence[int], snapshots: Sequence[Snapshot] = ()
     ) -> bool:
-        """Hold what was saved; False, and hold nothing, when llama.cpp refuses it."""
+        """Replace the state with a saved one. If llama.cpp refuses it, clear and return False."""
         c = library()
         self.clear()
         loaded = c.llama_state_seq_set_data_ext(self._ctx, blob, len(blob), _SEQ, 0)
         if not loaded or c.llama_memory_seq_pos_max(self._memory, _SEQ) != positions[-1]:
-            self.clear()  # a refusal leaves half of it
+            self.clear()  # llama.cpp may have restored half of it
             return False
         self.positions, self.snapshots = list(positions), list(snapshots)
         return True

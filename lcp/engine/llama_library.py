@@ -1,6 +1,6 @@
-"""llama.cpp, started quietly: its environment, its log, its traps, and the byte that stops it.
+"""Loads llama.cpp: its environment, its log, its pitfalls, and the byte that stops it.
 
-`library()` gives the low-level C functions. It knows no model and no context.
+`library()` returns the low-level C functions.
 """
 
 import ctypes
@@ -14,23 +14,23 @@ from lcp.errors import NativeError
 from lcp.paths import distribution
 from lcp.submodule_import import import_submodule
 
-# The abort callback is asked for every node of the graph, some 1,400 times a token. As a Python
-# function that costs several percent; libc's strlen over a buffer is as good a predicate:
-# "" -> 0 goes on, "x" -> 1 stops.
+# llama.cpp calls the abort callback for every node of the graph, about 1,400 times a token. A
+# Python function would take several percent of the time. The C library's strlen on a buffer works,
+# too: "" -> 0 continues, "x" -> 1 stops.
 _STRLEN = "strlen"
-# What llama.cpp finds in its environment, unless the person has set it.
+# Environment variables for llama.cpp, unless the person has set them.
 ENVIRONMENT = {
-    # By default libgomp's threads spin at barriers: beside a second llama process a token then
-    # takes seconds. 1000 spins keep the idle speed.
+    # By default, libgomp's threads spin at barriers: if a second llama.cpp process runs, a token
+    # takes seconds. With 1000 spins it does not, and an idle machine is as fast as before.
     "GOMP_SPINCOUNT": "1000",
-    # A failed assert otherwise starts gdb for a backtrace.
+    # Otherwise, a failed assert starts gdb for a backtrace.
     "GGML_NO_BACKTRACE": "1",
 }
 _kept_alive: list[Any] = []
 
 
 class NativeLog:
-    """What llama.cpp says, kept for error messages; `echo`, where there is one, gets each line."""
+    """llama.cpp's log, kept for error messages. `echo`, if it is set, gets each line."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=400)
@@ -38,7 +38,7 @@ class NativeLog:
         self._open = ""  # llama.cpp writes some lines in pieces
 
     def write(self, level: int, text: bytes) -> None:
-        """One message of llama.cpp; level 1 is debug, 5 continues the line before."""
+        """Add a message of llama.cpp. Level 1 is debug; level 5 continues the last line."""
         if level == 1:
             return
         self._open += text.decode("utf-8", "replace")
@@ -49,7 +49,7 @@ class NativeLog:
                 self.echo(line)
 
     def find(self, *parts: str) -> str:
-        """The newest kept line that contains one of the parts, or ""."""
+        """The newest line that contains one of the parts; "" if there is none."""
         return next((x for x in reversed(self.lines) if any(p in x for p in parts)), "")
 
 
@@ -57,7 +57,7 @@ log = NativeLog()
 
 
 class StopByte:
-    """A flag that Python sets and llama.cpp's graph loop reads, with no Python in between."""
+    """A flag that Python sets and llama.cpp reads at each node, without calling Python."""
 
     def __init__(self) -> None:
         self._bytes = ctypes.create_string_buffer(2)
@@ -79,7 +79,7 @@ class StopByte:
 
 @functools.cache
 def abort_callback() -> Any:
-    """A `ggml_abort_callback` that is true while the StopByte it is given is set."""
+    """A `ggml_abort_callback` that returns true while its StopByte is set."""
     libc = ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)
     address = ctypes.cast(getattr(libc, _STRLEN), ctypes.c_void_p).value
     return library().ggml_abort_callback(address)
@@ -87,11 +87,11 @@ def abort_callback() -> Any:
 
 @functools.cache
 def library() -> Any:
-    """The module of llama.cpp's C functions, loaded once, its log redirected."""
+    """The module of llama.cpp's C functions. It is loaded once, with its log redirected."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        # llama_cpp/__init__ imports the high-level Llama and numpy: every answer would wait 0.13 s
+        # llama_cpp/__init__ imports the high-level Llama and numpy, which takes 0.13 s
         c = import_submodule("llama_cpp.llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:
         raise NativeError(
@@ -116,14 +116,14 @@ def version() -> str:
 
 
 def symbol(name: str) -> Any:
-    """A function of llama.cpp or ggml that llama-cpp-python does not bind; None when the libraries
-    do not have it. Its argument and result types are the caller's to set."""
+    """A function of llama.cpp or ggml that llama-cpp-python does not bind; None if the libraries do
+    not have it. The caller sets its argument and result types."""
     return next((getattr(part, name) for part in _parts() if hasattr(part, name)), None)
 
 
 @functools.cache
 def _parts() -> list[Any]:
-    """The shared libraries by themselves: Windows does not look through one into the next."""
+    """The shared libraries, one by one: on Windows, a library does not show symbols of others."""
     load = import_submodule("llama_cpp._ctypes_extensions").load_shared_library
     return [load(name, library()._base_path) for name in ("llama", "ggml", "ggml-base")]
 
@@ -131,9 +131,10 @@ def _parts() -> list[Any]:
 def extra_bufts() -> bool:
     """Whether weights may be repacked for special CPU instructions.
 
-    Built by GCC 12 on a CPU with AMX, the first decode of a quantised model dies with SIGSEGV at
-    `ldtilecfg` in ggml_backend_amx_mul_mat (llama.cpp #20824). Without the extra buffer types
-    decode is as fast and prefill at most 8 % slower. LCP_EXTRA_BUFTS=1 or =0 overrides.
+    If GCC 12 built llama.cpp on a CPU with AMX, the first decode of a quantized model crashes with
+    SIGSEGV at `ldtilecfg` in ggml_backend_amx_mul_mat (llama.cpp #20824). Without the extra buffer
+    types, decoding is as fast and prefill is at most 8 % slower. LCP_EXTRA_BUFTS=1 or =0 overrides
+    this.
     """
     forced = os.environ.get("LCP_EXTRA_BUFTS")
     if forced:
@@ -142,5 +143,5 @@ def extra_bufts() -> bool:
 
 
 def supports_gpu() -> bool:
-    """Whether this build of llama.cpp can offload layers, and a device is there for it."""
+    """Whether this build of llama.cpp can offload layers to a device of this computer."""
     return bool(library().llama_supports_gpu_offload())

@@ -1,7 +1,4 @@
-"""Guidance: JSON schemas and regular expressions, enforced by llguidance token by token.
-
-It knows the tokens of a model, and nothing of thinking and answers.
-"""
+"""Matcher for JSON schemas and regular expressions, enforced by llguidance token by token."""
 
 import functools
 import json
@@ -18,8 +15,8 @@ from lcp.errors import SettingsError
 from lcp.formatting import short
 from lcp.submodule_import import import_submodule
 
-# A JSON text is written as json.dumps writes it, so that keys and what is between them can follow
-# without being sampled. `lenient`: a keyword that llguidance does not know becomes a warning.
+# JSON has the white space of json.dumps, so that keys and what is between them need no sampling.
+# `lenient`: a keyword that llguidance does not know becomes a warning.
 _OPTIONS = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -32,19 +29,19 @@ _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
 
 @functools.cache
 def bindings() -> Any:
-    """llguidance's own module, without the package around it, which takes ten times as long."""
+    """llguidance's compiled module. To import the whole package takes ten times as long."""
     return import_submodule("llguidance._lib")
 
 
 class Vocabulary:
-    """The tokens of a model as llguidance takes them; it builds its own Tokenizer of them."""
+    """The tokens of a model, in the form from which llguidance builds its own tokenizer."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
     special_token_ids = ()
 
     def __init__(self, model: Model) -> None:
-        """Tokens that are no text of an answer (control tokens, ends, tags) spell nothing."""
+        """Tokens that are not text of an answer (control tokens, ends, tags) have no bytes."""
         self._tokenize = model.tokenize_middle
         self.tokens, self.ends = [], []
         tag = library().LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -56,7 +53,7 @@ class Vocabulary:
             elif piece[:1] == b"<" and piece[-1:] == b">" and model.attributes(token) & tag:
                 piece = b""
             self.tokens.append(piece)
-        if not self.ends:  # llguidance wants one
+        if not self.ends:  # llguidance needs one
             self.ends.append(len(self.tokens))
             self.tokens.append(b"")
         self.eos_token_id = self.ends[0]
@@ -67,7 +64,7 @@ class Vocabulary:
         tokens = list(self._tokenize(raw.decode("utf-8", "replace")))
         if b"".join(self.tokens[token] for token in tokens) == raw:
             return tokens
-        # Some are tags, which are no text: use the longest tokens that are.
+        # Some of these tokens are tags, not text: use the longest tokens that are text.
         tokens, sizes = [], range(self._longest, 0, -1)
         while piece := next((raw[:n] for n in sizes if raw[:n] in self._ids), b""):
             tokens.append(self._ids[piece])
@@ -96,13 +93,14 @@ class _Bytes(Vocabulary):
 
 
 def tokenizer(vocabulary: Vocabulary) -> Any:
-    """llguidance's Tokenizer, which many Matchers share: 0.2 s for 49,000 tokens."""
+    """llguidance's tokenizer; matchers share it, because building it takes 0.2 s for 49,000
+    tokens."""
     n = len(vocabulary.tokens)
     return bindings().LLTokenizer(vocabulary, n_vocab=n, eos_token=vocabulary.ends)
 
 
 class LlguidanceMatcher:
-    """How far an answer has come in a schema or a regular expression."""
+    """The state of a schema or a regular expression after the tokens of an answer so far."""
 
     def __init__(self, constraint: Constraint, model: Model, tokenizer: Any) -> None:
         self._matcher = _matcher(_grammar(constraint), tokenizer)
@@ -111,50 +109,50 @@ class LlguidanceMatcher:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the answer is complete: no token may follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     @property
     def why(self) -> str:
-        """What stopped it, beside a token that does not fit; "" while nothing did."""
+        """Why llguidance stopped; "" if it did not, or only because a token was not allowed."""
         return short(self._matcher.get_error(), 200)
 
-    def fits(self, token: int) -> bool:
-        """Whether the token may be next."""
+    def allows(self, token: int) -> bool:
+        """Whether the token may come next."""
         if self._model.is_end(token):
             return self._matcher.is_accepting()
         return self._matcher.validate_tokens([token]) == 1
 
-    def take(self, token: int) -> None:
-        """The token was said."""
+    def accept(self, token: int) -> None:
+        """Advance by an allowed token."""
         self._matcher.consume_token(token)
 
-    def certain(self) -> list[int]:
-        """The tokens of the text that must follow. The last ones are left out if the text after
-        them may share a token with them."""
+    def forced(self) -> list[int]:
+        """The tokens of the text that must come next, without the last ones if they may become one
+        token with the text after them."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
-    def draw(self, sampler: Sampler, context: Context, row: int) -> int:
-        """Draw one of the tokens that fit; -1 where none does."""
-        fitting = self._matcher.compute_logit_bias()  # a byte for each token, 0 if it does not fit
-        if self._matcher.is_error() or not self._candidates.fill_only(context, fitting, row):
+    def sample(self, sampler: Sampler, context: Context, row: int) -> int:
+        """Sample one of the allowed tokens from a row of logits; -1 if there is none."""
+        allowed = self._matcher.compute_logit_bias()  # a byte for each token: 0 if not allowed
+        if self._matcher.is_error() or not self._candidates.fill_only(context, allowed, row):
             return -1
-        return sampler.draw(self._candidates)
+        return sampler.select(self._candidates)
 
     def close(self) -> None:
         """llguidance frees its own memory."""
 
 
 def examine(constraint: Constraint) -> list[str]:
-    """What should be said of a constraint. Raises SettingsError where no text fits it.
+    """Notices about a constraint. Raises SettingsError if no text can match it.
 
-    May take any time and memory, or end the process: it is called in the child.
+    This may take any time and memory, or crash the process, so it runs in the child process.
     """
     name = constraint.name
     told = _examine_schema(constraint) if constraint.kind == "schema" else set()
     if constraint.kind == "regex" and re.search(r"(?<!\\)(\\\\)*\\\Z", constraint.text):
-        raise SettingsError(_sentence(name, "it ends in a backslash"))  # llguidance takes it
+        raise SettingsError(_sentence(name, "it ends in a backslash"))  # llguidance accepts it
     matcher = _matcher(_grammar(constraint), tokenizer(_Bytes()))
     if matcher.is_error() or not any(matcher.compute_logit_bias()) or matcher.is_error():
         raise SettingsError(_sentence(name, matcher.get_error()))
@@ -175,7 +173,7 @@ def _examine_schema(constraint: Constraint) -> set[str]:
         if not json_schema.ends(schema):
             raise SettingsError(_sentence(name, "Unsatisfiable schema: it never ends"))
         if '"oneOf"' in constraint.text:
-            # Closed objects exclude each other where the objects of the schema itself do not.
+            # Closed objects may exclude each other although those of the original schema do not.
             told |= _compile(json_schema.prepare(source, close=False)[0])[1] & {"oneOf"}
     except RecursionError:
         raise SettingsError(f"{name} is nested too deeply. Use a flatter schema.") from None
@@ -205,7 +203,7 @@ def _error(schema: json_schema.Schema) -> str:
 
 
 def _compile(schema: json_schema.Schema) -> tuple[str, set[str]]:
-    """The error of a schema, "" where there is none, and the keywords that are not enforced."""
+    """The error of a schema ("" if it has none), and the keywords that are not enforced."""
     try:
         grammar = _grammar_of(schema)
     except ValueError as error:  # numbers and nesting that its JSON parser refuses
@@ -226,7 +224,7 @@ def _compile(schema: json_schema.Schema) -> tuple[str, set[str]]:
     return "", told
 
 
-# What llguidance says -> what a person reads.
+# A message of llguidance -> what a person reads.
 _REASONS = (
     (r"(?s).*regex parse error:.*\nerror: ([^\n]+).*", r"\1"),
     (r"(?s).*lookarounds not supported yet.*", r"it has ^, $ or \\b in the middle of a pattern"),

@@ -1,6 +1,6 @@
-"""Loads a model file and makes all that answers need.
+"""Loads a model file and creates what an answer needs.
 
-The sizes come from a Fit, or from the settings.
+The sizes come from a Fit or from the settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,21 +34,21 @@ class Fit:
 
     ctx_size: int
     n_gpu_layers: int  # -1: all
-    repack: bool = True  # weights may be copied in a faster order for the CPU
+    repack: bool = True  # llama.cpp may copy weights into an order that is faster on the CPU
     notices: tuple[str, ...] = ()
-    flash_attn: str = "auto"  # what was measured to be faster
-    threads: int | None = None  # the same, for the tokens of an answer; None: not measured yet
-    # keeps a measurement for the next start; None if there is nothing to choose
+    flash_attn: str = "auto"  # which is faster, as measured
+    threads: int | None = None  # the same, for the tokens of an answer; None if not measured
+    # stores a measurement for the next start; None if there is nothing to choose
     keep_speeds: Callable[[Mapping[str, Any]], object] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """A model file, and how its engine should be made."""
+    """A model file, and how to set up its engine."""
 
     path: Path
     settings: Settings
-    fit: Fit | None  # None: the sizes of the settings
+    fit: Fit | None  # None: use the sizes of the settings
     now: datetime  # the beginning of the conversation, for the chat template
     template: str | None  # Jinja source; None: the template of the file
     name: str  # what errors call the model
@@ -71,8 +71,8 @@ class Loaded:
 def load(
     request: LoadRequest, stop: StopByte, life: ExitStack, on_progress: Callable[[float], bool]
 ) -> Loaded:
-    """Load a model and make its context. `life` frees what was made, also after a failure. Raises
-    what Model, Template and Context raise."""
+    """Load a model and create its context. `life` frees them, also after a failure. Raises what
+    Model, Template and Context raise."""
     from lcp.engine.template_choice import choose  # it imports jinja2, slowly
 
     s, fit, template = request.settings, request.fit, request.template
@@ -112,8 +112,8 @@ def load(
 
 
 def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None) -> Settings:
-    """The settings. Flash attention that they leave to lcp is as in the KV cache of the file
-    `saved`, which no other context can use, or else as was measured."""
+    """The settings, where flash attention is not "auto" if lcp knows better: it is that of the KV
+    cache in the file `saved`, because another context cannot use this cache, or the faster one."""
     if settings.flash_attn != "auto":
         return settings
     made_with = statefile.made_with(saved) if saved else {}
@@ -124,7 +124,7 @@ def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None
 
 
 def notices(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
-    """Notices on the sizes: `asked` is the context size of the settings, `size` the real one."""
+    """Notices about the sizes: `asked` is the context size of the settings, `size` the real one."""
     if fit:
         yield from fit.notices
     if asked and asked < size:

@@ -1,6 +1,6 @@
-"""Model: one GGUF in memory: text to tokens, tokens to bytes, and the facts the engine needs.
+"""A GGUF in memory: text to tokens, tokens to bytes, and the facts that the engine needs.
 
-Weights are memory-mapped. It knows no context and nothing of chats.
+The weights are memory-mapped.
 """
 
 import ctypes
@@ -27,22 +27,22 @@ _SAMPLING_KEYS = {
     "penalty_last_n": "repeat_last_n",
     "penalty_repeat": "repeat_penalty",
 }
-_NOT_MAPPED = 0  # llama.h: LLAMA_LOAD_MODE_NONE; laying out a mapped model aborts
+_NOT_MAPPED = 0  # llama.h: LLAMA_LOAD_MODE_NONE; no_alloc aborts with a mapped model
 _UPGRADE = "Upgrade: pip install --upgrade llama-cpp-python"
 _MROPE = (8, 24, 40)  # llama.h: LLAMA_ROPE_TYPE_MROPE, _VISION, _IMROPE
 
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """What the model's memory of the past is made of."""
+    """What a model's memory consists of."""
 
-    recurrent: bool  # a state that only moves forward, wholly (mamba) or in some layers (lfm2)
-    mrope: bool  # several positions a token
-    window: int  # tokens the sliding-window layers look back, 0 when there are none
+    recurrent: bool  # a state that cannot go back, in all layers (mamba) or in some (lfm2)
+    mrope: bool  # a token has several positions
+    window: int  # how many tokens back the sliding-window layers look; 0 without such layers
 
 
 class Model:
-    """A loaded GGUF. Costly, shared by contexts, never changed."""
+    """A loaded GGUF. Contexts share it, and nothing changes it."""
 
     def __init__(self, handle: Any, path: Path) -> None:
         c = library()
@@ -71,12 +71,12 @@ class Model:
         weights: bool = True,
         name: str = "",
     ) -> "Model":
-        """Map the file into memory; -1 layers means all of them on a GPU, if there is one.
+        """Map the file into memory, with `n_gpu_layers` on the GPU if there is one (-1: all).
 
-        `on_progress` gets fractions 0..1 and stops the load by answering False. `repack`: weights
-        may be copied in an order that suits this CPU. Without `weights` the model is only laid
-        out, and nothing can be computed. `name`: what the sentences call it. Raises
-        ModelNotFound, NotEnoughMemory or ModelError, each with a sentence of its own.
+        `on_progress` gets fractions from 0 to 1; it returns False to stop the load. `repack`:
+        llama.cpp may copy weights into an order that is faster on this CPU. Without `weights`, it
+        only plans the memory and cannot compute. `name`: what errors call the model. Raises
+        ModelNotFound, NotEnoughMemory or ModelError.
         """
         name = name or path.name
         _look_before(path)
@@ -99,7 +99,7 @@ class Model:
         return cls(handle, path)
 
     def close(self) -> None:
-        """Free the weights; every context of it must be closed before."""
+        """Free the weights. Close every context of the model first."""
         if self.handle:
             library().llama_model_free(self.handle)
             self.handle = None
@@ -107,10 +107,10 @@ class Model:
     # text <-> tokens
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
-        """Token ids of `text`, without BOS; `special` reads "<|im_end|>" as its control token."""
+        """Token ids of `text`, without BOS. With `special`, "<|im_end|>" is its control token."""
         c = library()
         raw = text.encode("utf-8", "replace")
-        room = len(raw) + 2  # a token is at least a byte; SPM may put a space in front
+        room = len(raw) + 2  # a token has at least a byte; SPM may add a space
         ids = (c.llama_token * room)()
         n = c.llama_tokenize(self.vocab, raw, len(raw), ids, room, False, special)
         if n < 0:  # a vocabulary with more tokens than bytes
@@ -129,7 +129,7 @@ class Model:
 
     @functools.cached_property
     def _puts_space(self) -> bool:
-        """Whether the vocabulary puts a space before every text, as some of sentencepiece do."""
+        """Whether the tokenizer puts a space before every text, as some SentencePiece ones do."""
         return self.text(self.tokenize("a")) == " a"
 
     def piece(self, token: int, special: bool = False) -> bytes:
@@ -143,30 +143,30 @@ class Model:
         return buffer.raw[:n]
 
     def text(self, tokens: list[int]) -> str:
-        """The text that tokens stand for, control tokens spelled out."""
+        """The text of tokens, including the names of control tokens."""
         return b"".join(self.piece(t, special=True) for t in tokens).decode("utf-8", "replace")
 
     def is_end(self, token: int) -> bool:
-        """Whether the model says with this token that its answer is over."""
+        """Whether this token ends an answer."""
         return bool(library().llama_vocab_is_eog(self.vocab, token))
 
     def is_control(self, token: int) -> bool:
-        """Whether a token is structure, not text."""
+        """Whether this is a control token, which has no text."""
         return bool(library().llama_vocab_is_control(self.vocab, token))
 
     def is_special(self, text: str) -> bool:
-        """Whether a text is one token of the vocabulary that stands for structure."""
+        """Whether a text is a single control or user-defined token of the vocabulary."""
         c, ids = library(), self.tokenize(text)
         structure = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED
         return len(ids) == 1 and bool(c.llama_vocab_get_attr(self.vocab, ids[0]) & structure)
 
     def is_end_text(self, text: str) -> bool:
-        """Whether a text is one token that ends an answer."""
+        """Whether a text is a single token that ends an answer."""
         ids = self.tokenize(text)
         return len(ids) == 1 and self.is_end(ids[0])
 
     def spelled(self, token: int) -> str:
-        r"""What a token stands for; bytes that are not a whole character as \xe2."""
+        r"""The text of a token; bytes that are not a whole character appear as \xe2."""
         return self.piece(token, special=True).decode("utf-8", "backslashreplace")
 
     def spelling(self, token: int) -> str:
@@ -175,7 +175,7 @@ class Model:
         return (text or b"").decode("utf-8", "replace")
 
     def score(self, token: int) -> float:
-        """The number by which a SentencePiece vocabulary orders its merges."""
+        """The score of a token, by which a SentencePiece vocabulary orders its merges."""
         return float(library().llama_vocab_get_score(self.vocab, token))
 
     @property
@@ -186,23 +186,23 @@ class Model:
         return kinds.get(library().llama_vocab_type(self.vocab), "")
 
     def attributes(self, token: int) -> int:
-        """What kind of token it is: bits of llama.h's llama_token_attr."""
+        """The kind of a token, as bits of llama.h's llama_token_attr."""
         return int(library().llama_vocab_get_attr(self.vocab, token))
 
     @property
     def bos(self) -> int:
-        """The token that begins a text, -1 when the vocabulary has none."""
+        """The token that begins a text; -1 if the vocabulary has none."""
         return int(library().llama_vocab_bos(self.vocab))
 
     @property
     def eos(self) -> int:
-        """The token that ends a text, -1 when the vocabulary has none."""
+        """The token that ends a text; -1 if the vocabulary has none."""
         return int(library().llama_vocab_eos(self.vocab))
 
     # facts
 
     def meta(self, key: str) -> str | None:
-        """A value of the file's metadata as text, None when the key is absent."""
+        """A value of the file's metadata as text; None if the file does not have the key."""
         c = library()
         buffer = ctypes.create_string_buffer(1024)
         n = c.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
@@ -235,7 +235,7 @@ class Model:
         source = self.meta(key)
         if source and source.strip():
             return source
-        # A file may have several, each under a name, and none of them without one.
+        # A file may have several named templates and none without a name.
         c, buffer = library(), ctypes.create_string_buffer(256)
         names = []
         for i in range(c.llama_model_meta_count(self.handle)):
@@ -248,12 +248,12 @@ class Model:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The sampling numbers its makers recommend (`general.sampling.*`), as settings."""
+        """The sampling settings that the makers of the model recommend (`general.sampling.*`)."""
         return self._recommended[0]
 
     @property
     def ignored(self) -> list[str]:
-        """A notice for each recommendation that has no meaning."""
+        """A notice for each recommendation that is not valid."""
         return self._recommended[1]
 
     @functools.cached_property
@@ -264,9 +264,9 @@ class Model:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells one model file from another: its size and a hash of its first and last MiB.
+        """Identifies a model file: 16 hex digits from its size and its first and last MiB.
 
-        The path does not count: a file may be moved. 16 hex digits.
+        They do not depend on the path, so the file may be moved.
         """
         size = self.path.stat().st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=8)
@@ -283,7 +283,7 @@ def _by_use(name: str) -> tuple[bool, bool]:
 
 
 def _look_before(path: Path) -> None:
-    """Raise for what llama.cpp would only answer with a null pointer."""
+    """Raise a useful error where llama.cpp would only return a null pointer."""
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -299,8 +299,8 @@ def _look_before(path: Path) -> None:
         raise ModelError(f"{path} is not a GGUF file. lcp reads models in the GGUF format only.")
 
 
-# What llama.cpp says of a file that needs a newer version of it -> the sentence; {} is the word it
-# does not know.
+# What llama.cpp logs if a file needs a newer version of it -> the end of the error; {} is the word
+# that it does not know.
 _TOO_NEW = {
     "unknown model architecture:": "has the architecture {}",
     "unknown pre-tokenizer type:": "has the pre-tokenizer {}",
@@ -309,7 +309,7 @@ _TOO_NEW = {
 
 
 def _why_not(path: Path, name: str) -> ModelError:
-    """The sentence for a load that failed, from what llama.cpp said of it."""
+    """The error for a load that failed, from llama.cpp's log."""
     for said, what in _TOO_NEW.items():
         if line := log.find(said):
             unknown = line.rpartition(said)[2].strip(" '")

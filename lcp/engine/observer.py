@@ -1,10 +1,11 @@
 """A context whose tensors can be read and replaced while llama.cpp computes.
 
-llama.cpp calls a function at every node of its graph (`cb_eval`); an Observer passes it on to the
-functions that watch a tensor by its name. Reading changes nothing: the logits are equal, bit for
-bit, with and without. The context is its own: the chat's has no such function, as asking it at
-every node costs up to 17 % of a token. Flash attention is off, because it never forms the tensors
-of attention, and sliding-window layers keep all cells, so that a cell's number is a position.
+llama.cpp calls a function at every node of its graph (`cb_eval`); an Observer calls the functions
+that watch the tensor of that name. Reading changes nothing: the logits are bit-identical with and
+without it. An Observer has a context of its own. The context of a chat has no such function,
+because the calls at every node take up to 17 % of the time of a token. Flash attention is off,
+because it never computes the attention weights as a tensor. Sliding-window layers keep all cells,
+so that the index of a cell is a position.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Watch = Callable[[Array], Array | None]
     Reduce = Callable[[Sequence[int], Array], Array]
 
-ROWS = 32  # of logits in one batch, enough to read an answer
+ROWS = 32  # of logits in one batch: enough to evaluate an answer
 MOST_ROWS = 128
 _LOGITS = 1 << 24  # numbers in those rows: 64 MiB
 _TYPES = {0: "float32", 1: "float16", 26: "int32", 27: "int64"}  # ggml.h: enum ggml_type
@@ -49,15 +50,15 @@ class _TensorHead(ctypes.Structure):
 
 
 class Observer:
-    """A model with a context of its own, for experiments: what a tensor holds, and what would
-    happen if it held something else.
+    """A model with a context of its own, for experiments: it shows the values of a tensor, and what
+    happens if they are replaced.
 
-    A watching function gets a tensor of the graph as an array of three dimensions, llama.cpp's
-    reversed: (heads, tokens, cells) for attention, (1, tokens, width) for the states. It may
-    return an array of the same shape, which replaces the tensor before the next node is computed.
-    It is called for each piece of a long input, and as often as a name appears in the graph: Qcur,
-    Kcur and Vcur appear up to three times, of which the last counts. The last layer computes only
-    the tokens whose logits are asked for.
+    A watching function gets a tensor of the graph as an array with three dimensions, in the reverse
+    order of llama.cpp's: (heads, tokens, cells) for attention, (1, tokens, width) for the states.
+    It may return an array of the same shape, which replaces the tensor before the next node is
+    computed. It is called for each batch of a long input, and each time that the name appears in
+    the graph: Qcur, Kcur and Vcur appear up to three times, and the last one counts. The last layer
+    computes only the tokens whose logits are wanted.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class Observer:
         watched: bool = True,
         free: int | None = None,
     ) -> None:
-        """A context for `size` tokens in up to `sequences` sequences (at most 256), which share
-        its cells, and for at most `rows` rows of logits at once. A `kv_type` that is a quant needs
-        flash attention, which is on then. Not `watched`: as fast as a chat's, but nothing can be
-        watched. Raises NotEnoughMemory, with the bytes, if it takes more than `free`."""
+        """Make a context for `size` tokens in up to `sequences` sequences (at most 256), which
+        share its cells, and for at most `rows` rows of logits at once. A quantized `kv_type` needs
+        flash attention, which is then on. If it is not `watched`, it is as fast as a chat's, but no
+        function is called. Raises NotEnoughMemory if it takes more than `free` bytes."""
         self.model = model
         self._stop = stop  # llama.cpp has only its address
         self.most_rows = min(rows, MOST_ROWS, max(1, _LOGITS // model.n_vocab))
@@ -127,7 +128,7 @@ class Observer:
             library().llama_free(self._ctx)
             self._ctx = None
 
-    # what there is
+    # sizes and names
 
     @property
     def layers(self) -> int:
@@ -135,12 +136,12 @@ class Observer:
 
     @property
     def heads(self) -> int:
-        """Attention heads of a layer; of the first, where layers differ."""
+        """Attention heads of a layer; of the first layer if they differ."""
         return int(library().llama_model_n_head(self.model.handle))
 
     @property
     def kv_heads(self) -> int:
-        """Heads of a layer that have keys and values of their own; the others share them."""
+        """Heads of a layer with keys and values of their own, which the other heads share."""
         return self.model.n_head_kv
 
     @property
@@ -149,8 +150,8 @@ class Observer:
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
-        """The names of the tensors in this model's graph: "l_out-0", "kq_soft_max-0". Holds
-        nothing afterwards."""
+        """The names of the tensors in this model's graph: "l_out-0", "kq_soft_max-0". Clears the
+        context."""
         found: set[str] = set()
         self._every = found.add
         try:
@@ -163,18 +164,18 @@ class Observer:
 
     @property
     def state_bytes(self) -> int:
-        """What the tokens held take: keys and values, or a recurrent state; with their places."""
+        """The bytes of the present tokens: keys and values or a recurrent state, and positions."""
         return int(library().llama_state_seq_get_size(self._ctx, 0))
 
     # computing
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Remove all tokens."""
         library().llama_memory_clear(self._memory, True)
         self.held = 0
 
     def cut(self, n: int) -> int:
-        """Hold the first `n` tokens, or none if this model's memory cannot go back; how many."""
+        """Keep the first `n` tokens, or none if the memory cannot go back. Returns how many."""
         if n < self.held:
             if n and library().llama_memory_seq_rm(self._memory, 0, n, -1):
                 self.held = n
@@ -190,12 +191,12 @@ class Observer:
         rows: Sequence[int] | None = None,
         reduce: "Reduce | None" = None,
     ) -> "Array":
-        """Read tokens after those held, and return logits: (rows, vocabulary).
+        """Evaluate tokens after the present ones, and return logits: (rows, vocabulary).
 
-        `watch`: functions by the name of a tensor. `rows`: for which of the tokens, in order; the
-        last, if None. `reduce(rows, logits)` is called for each piece of the input, so that the
-        logits of a long text are never kept together. Raises Stopped, ContextFull, or what a
-        watching function raised; then `clear`.
+        `watch`: functions by the name of a tensor. `rows`: the tokens whose logits are wanted, in
+        order; None means the last one. `reduce(rows, logits)` is called for each batch, so that the
+        logits of a long text are never all in memory. Raises Stopped, ContextFull, or what a
+        watching function raised; call `clear` then.
         """
         wanted = [len(tokens) - 1] if rows is None else list(rows)
         found, start, first = [], 0, 0
@@ -216,11 +217,11 @@ class Observer:
     def branch(
         self, endings: Sequence[Sequence[int]], watch: "Mapping[str, Watch] | None" = None
     ) -> "Array":
-        """Read several endings of the tokens held, each in a sequence of its own, in one batch;
-        the logits of the last token of each: (endings, vocabulary).
+        """Evaluate several endings of the present tokens in one batch, each in a sequence of its
+        own. Returns the logits of the last token of each: (endings, vocabulary).
 
         The rows of a watched tensor are the tokens of the endings, one ending after another. At
-        most `most_rows` endings and `batch` tokens fit. Afterwards the tokens are held as before.
+        most `most_rows` endings and `batch` tokens fit. The present tokens stay as they are.
         """
         c = library()
         lengths = [len(ending) for ending in endings]
@@ -247,7 +248,7 @@ class Observer:
         rows: Sequence[int],
         watch: "Mapping[str, Watch] | None",
     ) -> "Array":
-        """One llama_decode; the logits of `rows`."""
+        """Call llama_decode once. Returns the logits of `rows`."""
         np, c = _numpy(), library()
         batch = c.llama_batch_init(len(tokens), 0, 1)
         try:
@@ -280,8 +281,8 @@ class Observer:
         return found
 
     def _on_node(self, tensor: int, ask: bool, _: Any) -> bool:
-        """llama.cpp asks, before each node, whether it is wanted, and shows it when it is computed.
-        True goes on. An exception must not leave this function: C has no place for it."""
+        """llama.cpp calls this before each node to ask whether it is wanted, and again when the
+        node is computed. Return True to continue. An exception must not reach the C code."""
         try:
             if self._every:
                 if ask:
@@ -318,7 +319,7 @@ def run_beside(
 
 
 def _numpy() -> Any:
-    """numpy, imported by the first experiment: a chat does not wait for it."""
+    """numpy, imported for the first experiment so that a chat starts without it."""
     import numpy
 
     return numpy
@@ -348,7 +349,7 @@ def _ggml() -> Any:
 
 
 def _read(tensor: int) -> "Array":
-    """A copy of a tensor with three dimensions; of one that is a view, by its strides."""
+    """A copy of a tensor as an array with three dimensions; strides are respected."""
     np, head = _numpy(), ctypes.cast(tensor, ctypes.POINTER(_TensorHead)).contents
     raw = np.empty(_ggml().ggml_nbytes(tensor), np.uint8)
     _ggml().ggml_backend_tensor_get(tensor, raw.ctypes.data, 0, raw.nbytes)

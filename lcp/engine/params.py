@@ -1,17 +1,17 @@
-"""Params: how models and contexts are made, for good or only to ask what they would take."""
+"""llama.cpp's parameters for models and contexts."""
 
 from typing import Any
 
 from lcp.engine.llama_library import extra_bufts, library, supports_gpu
 
-# Tokens per llama_decode: the physical batch, so that an abort or a progress report is never
-# more than one graph away. A multiple would save nothing: llama.cpp splits it again.
+# Tokens per llama_decode: one physical batch, so that a progress report never waits for more than
+# one graph. A larger batch would not be faster: llama.cpp splits it into physical batches.
 N_BATCH = 512
 _FLASH_ATTN = {"off": 0, "on": 1, "auto": -1}
 
 
 def model_params(n_gpu_layers: int, repack: bool = True) -> Any:
-    """How a model is loaded. `repack`: weights may be copied in an order that suits this CPU."""
+    """For a model. `repack`: llama.cpp may copy weights into a faster order for this CPU."""
     params = library().llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
     params.use_extra_bufts = repack and extra_bufts()
@@ -19,7 +19,7 @@ def model_params(n_gpu_layers: int, repack: bool = True) -> Any:
 
 
 def context_params(size: int, kv_type: str, flash_attn: str, swa_full: bool) -> Any:
-    """How a context of `size` tokens is made, `flash_attn` being what `flash_attention` gave."""
+    """For a context of `size` tokens. `flash_attn` is a result of `flash_attention`."""
     c = library()
     params = c.llama_context_default_params()
     params.n_ctx = size
@@ -32,13 +32,13 @@ def context_params(size: int, kv_type: str, flash_attn: str, swa_full: bool) -> 
 
 
 def padded(size: int) -> int:
-    """The tokens that a context of `size` tokens has: llama.cpp rounds up to a multiple of 256."""
+    """The real size of a context of `size` tokens: llama.cpp rounds it up to a multiple of 256."""
     return -(-size // 256) * 256
 
 
 def flash_attention(asked: str, kv_type: str, offloaded: bool = True) -> str:
-    """What is used for on, off or auto: llama.cpp's own auto turns it on, and on a CPU that makes
-    decoding up to 3x slower. A quantised V needs it."""
+    """What lcp uses for on, off or auto. llama.cpp's own auto turns it on, which makes decoding on
+    a CPU up to 3 times slower. A quantized V needs it."""
     if asked != "auto" or (offloaded and supports_gpu()):
         return asked
     return "off" if kv_type == "f16" else "on"

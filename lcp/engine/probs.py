@@ -18,13 +18,13 @@ from lcp.engine.sampler import TokenCandidates
 from lcp.engine_interface import Alternative, Progress, TokenProb
 from lcp.errors import NotEnoughMemory
 
-ROWS = 32  # tokens of the answer read at once; each needs room for a whole vocabulary of logits
+ROWS = 32  # tokens of the answer evaluated at once; each needs memory for a row of logits
 OTHERS = 10  # alternatives for each token
 
 
 def check_room(model: Model, tokens: int, kv_type: str, free: int | None) -> int:
-    """The size of the context. Raises NotEnoughMemory if it takes more than `free` bytes; None:
-    unknown."""
+    """The size of the context. Raises NotEnoughMemory if it takes more than `free` bytes; None
+    means unknown."""
     size = padded(tokens)
     needed = about(model, size, kv_type)
     if free is not None and needed > free:
@@ -46,7 +46,7 @@ def about(model: Model, size: int, kv_type: str, rows: int = ROWS) -> int:
 
 
 class LastMeasured:
-    """Measures an answer's tokens, and remembers those that it measured last."""
+    """Measures the tokens of an answer, and caches the last result."""
 
     def __init__(self) -> None:
         self._key: object = None
@@ -82,11 +82,11 @@ def measure(
     total = len(prompt) + len(answer) - 1
     with _Softmax(model, context) as softmax:
         try:
-            # 1) The prompt: its last logits are of the answer's first token.
+            # 1) Evaluate the prompt: its last row of logits predicts the first token of the answer.
             for step in context.feed(prompt):
                 emit(Progress(0, 0, step.done, total))
             found.append(softmax.row(-1, answer[0]))
-            # 2) The answer without its last token: the i-th logits are of the token after it.
+            # 2) Evaluate the answer without its last token: row i predicts the token after token i.
             for start in range(0, len(answer) - 1, ROWS):
                 batch = answer[start : min(start + ROWS, len(answer) - 1)]
                 context.feed_rows(batch)
@@ -99,8 +99,8 @@ def measure(
 
 
 class _Softmax:
-    """Logits to probabilities, with llama.cpp's samplers: `dist` computes all (the token that it
-    samples is not used), `top_k` finds the best."""
+    """Logits to probabilities with llama.cpp's samplers: `dist` computes them all (lcp ignores the
+    token that it samples), `top_k` finds the highest."""
 
     def __init__(self, model: Model, context: Context) -> None:
         c = library()

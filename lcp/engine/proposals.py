@@ -1,8 +1,8 @@
-"""Evaluates the tokens of an answer, and in the same batch those that are proposed to follow.
+"""Evaluates the tokens of an answer, and in the same batch the tokens that it proposes to follow.
 
-A proposal is certain (a schema allows nothing else) or a draft. Each token is still chosen when its
-turn comes, with the logits before it; if it is the proposed one, the model has already read it. The
-rest of a wrong draft is taken back.
+A proposal is either forced (a schema allows nothing else) or a draft. Each token is still sampled
+from the logits before it. If it is the proposed one, the model has already evaluated it. The rest
+of a wrong draft is removed from the cache.
 """
 
 import time
@@ -14,7 +14,7 @@ from lcp.engine.drafting import DraftControl, draft
 
 
 class Proposals:
-    """The tokens of one answer that the context has read, and those that it has read ahead."""
+    """The tokens of one answer that the context has evaluated, and the proposed ones after them."""
 
     def __init__(
         self,
@@ -22,13 +22,13 @@ class Proposals:
         control: DraftControl | None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`control` decides how many tokens are drafted; without it, none is. Drafts need a memory
-        that takes tokens back freely."""
+        """`control` decides how many tokens are drafted; without it, none are. Drafts need a memory
+        that removes its last tokens at no cost."""
         self._context = context
         self._control = control if control and context.takes_back_freely else None
         self._now = now
         self._tokens = array("i", context.tokens)
-        self._waiting: list[int] = []  # evaluated, and not chosen yet
+        self._waiting: list[int] = []  # evaluated, but not sampled yet
         self._drafted = False  # `_waiting` is a draft
         self._expected: list[int] = []  # the draft, evaluated or not
         self._step: tuple[int, float] | None = None  # size and beginning of the last step
@@ -38,36 +38,36 @@ class Proposals:
 
     @property
     def row(self) -> int:
-        """The row of logits that the next token is sampled from, counted from the last one."""
+        """The row of logits to sample the next token from, counted from the last row (-1)."""
         return -1 - len(self._waiting)
 
-    def add(self, token: int, certain: Sequence[int], most: int) -> None:
-        """Add the chosen token and evaluate it, if that is not done. The next ones are `certain`,
-        as far as they are known; there will be at most `most`. Raises as Context.append does."""
+    def add(self, token: int, forced: Sequence[int], most: int) -> None:
+        """Append a sampled token and evaluate it unless that is done. `forced` tokens are known to
+        come next; at most `most` tokens will. Raises as Context.append does."""
         self._tokens.append(token)
         if self._control and self._expected:
-            self._control.saw(self._expected.pop(0) == token)
-        # 1) It was evaluated ahead: the logits after it are there.
+            self._control.record_hit(self._expected.pop(0) == token)
+        # 1) It has been evaluated, so the logits after it are there.
         if self._waiting and self._waiting[0] == token:
             del self._waiting[0]
             self.kept += self._drafted
             return
-        # 2) What was evaluated ahead did not follow.
+        # 2) The tokens that were evaluated did not come: remove them.
         self.take_back()
-        # 3) Evaluate it together with what is proposed to follow.
+        # 3) Evaluate it together with the proposed tokens.
         began = self._now()
         if self._control and self._step:
-            self._control.took(self._step[0], began - self._step[1])
-        proposed = certain or self._draft(most)
-        self._drafted = bool(proposed) and not certain
+            self._control.record_time(self._step[0], began - self._step[1])
+        proposed = forced or self._draft(most)
+        self._drafted = bool(proposed) and not forced
         self._step = None
         self._waiting = self._context.append(token, proposed[:most], each=self._drafted)
-        if not certain:
+        if not forced:
             self._step = (1 + len(self._waiting), began)
             self.drafted += len(self._waiting)
 
     def take_back(self) -> None:
-        """Forget the tokens that were evaluated and not chosen."""
+        """Remove the tokens that were evaluated but not sampled."""
         waiting, self._waiting = self._waiting, []
         self._context.take_back(len(waiting))
 

@@ -1,5 +1,5 @@
-"""Another quant of a model file, made by llama.cpp. Runs in the child process, because nothing
-stops llama.cpp in the middle of it."""
+"""Makes another quant of a model file with llama.cpp. This runs in the child process, because
+nothing else stops llama.cpp in the middle of it."""
 
 import ctypes
 import os
@@ -15,14 +15,14 @@ def quantize(wish: Mapping[str, Any]) -> dict[str, Any]:
     """Write the file `target` with the weights of `source`, in the quant whose number in
     llama.h's llama_ftype is `type`. `dry`: write nothing, only find out the size.
 
-    The answer has the bytes of the weights ("weights"), their bits a weight, how many tensors had
-    to get a larger quant because of their shape ("fallbacks"), and whether an importance matrix
-    would be needed ("imatrix").
+    The answer has the bytes of the weights ("weights"), their bits per weight, how many tensors had
+    to get a larger quant because of their shape ("fallbacks"), and whether it needs an importance
+    matrix ("imatrix").
     """
     c = library()
     params = c.llama_model_quantize_default_params()
     params.ftype, params.dry_run = wish["type"], wish["dry"]
-    params.allow_requantize = True  # the person is told
+    params.allow_requantize = True  # lcp tells the person
     params.nthread = wish["threads"]
     log.lines = type(log.lines)(maxlen=_KEPT)
     source, target = os.fsencode(wish["source"]), os.fsencode(wish["target"])

@@ -1,7 +1,7 @@
-"""ReadAhead: what is worth reading while a person types; a policy, not a thread.
+"""Reads the chat and the message that a person is typing into the KV cache, before Enter.
 
-The engine thread calls `step` when it has nothing more urgent to do. It only fills free room: it
-never drops, moves or summarises anything, and what may still change is left alone.
+The engine thread calls `step` when it has nothing more urgent to do. ReadAhead only fills free
+cells: it never drops, moves or summarizes tokens, and does not read text that may still change.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from lcp.engine.prompt import PromptWriter
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ContextFull, LcpError
 
-# Tokens a step reads: Enter takes over within one, and loses at most that much work.
+# Tokens that a step reads: after Enter, the answer waits for one step at most.
 STEP = SHORT
-# Tokens at the end of what is typed that the next letters may still change.
+# Tokens at the end of the typed text that the next letters may change.
 HELD_BACK = 4
 
 
@@ -24,31 +24,31 @@ class ReadAhead:
     def __init__(self) -> None:
         self._context: Context | None = None
         self._wish: tuple[Sequence[PromptMessage], str, int | None] | None = None
-        self._planned: object = None  # the wish that `_target` was made of
+        self._planned: object = None  # the wish that `_target` was made from
         self._target: list[int] = []
-        self._history = 0  # tokens before what is typed
+        self._history = 0  # tokens before the typed text
         self._progress = (0, 0)
 
     def begin(self, context: Context, writer: PromptWriter) -> None:
-        """The model is loaded; what was looked for meanwhile is read next."""
+        """Begin to read, now that the model is loaded."""
         self._writer = writer
         self._context = context
 
     def look(self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None) -> None:
-        """What will probably be asked; from any thread."""
+        """Set what a person will probably ask. Any thread may call it."""
         self._wish = (messages, typed, max_tokens)
 
     def rest(self) -> None:
-        """Nothing more is worth reading; from any thread."""
+        """Stop reading. Any thread may call it."""
         self._wish = None
 
     @property
     def progress(self) -> tuple[int, int]:
-        """How many tokens of how many are read; from any thread, for showing."""
+        """How many tokens are read, of how many. Any thread may call it."""
         return self._progress if self._wish else (0, 0)
 
     def step(self) -> bool:
-        """Read a little; whether there may be more to do. On the engine thread."""
+        """Read a few tokens on the engine thread. Returns whether there may be more to do."""
         wish, context = self._wish, self._context
         if wish is None or context is None:
             return False
@@ -64,9 +64,9 @@ class ReadAhead:
             for _ in context.feed(goal, min(self._history, len(goal))):
                 pass
         except (Stopped, ContextFull):
-            return False  # something urgent came, or there is no room
+            return False  # something more urgent came, or the context is full
         except LcpError:
-            self.rest()  # whoever asks for the answer will be told
+            self.rest()  # the request for the answer will raise the same error
             return False
         return True
 
@@ -77,7 +77,7 @@ class ReadAhead:
         typed: str,
         max_tokens: int | None,
     ) -> None:
-        """The tokens that every continuation of `typed` begins with."""
+        """Find the tokens with which every continuation of `typed` begins."""
 
         def with_question(text: str) -> list[int]:
             question = PromptMessage("user", text)

@@ -10,8 +10,8 @@ from lcp.engine.model import Model
 from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats
 from lcp.engine_notices import EngineNotice
 
-# The least time between two Chunks. Each one wakes the other thread; if all cores compute, that
-# stops one of them.
+# The least time between two Chunks. Each one wakes the main thread, which takes a core from the
+# computation if all are busy.
 PACE_S = 0.1
 AFTER = 16  # tokens after an answer that may be tags or a stop string
 
@@ -48,8 +48,8 @@ class Clock:
         return time.perf_counter() - self._begun
 
 
-class Speech:
-    """Turns the tokens of a reply into text, and keeps its numbers."""
+class ReplyBuilder:
+    """Builds a reply from its tokens: the text, the Chunks and the statistics."""
 
     def __init__(
         self,
@@ -72,18 +72,18 @@ class Speech:
         self._sent = 0.0
         self._given = 0  # tokens of the Chunks so far
         self._before = 0  # tokens of the answer to continue
-        self.thought = 0  # tokens of the thinking
+        self.thinking_tokens = 0  # tokens of the thinking
         self._whole = 0  # tokens up to the last one that ended a character
 
     def notice(self, notice: EngineNotice) -> None:
-        """Tell a person what happened to this answer."""
+        """Record what happened to this answer, for a person to read."""
         self._reply.notice = notice
 
     def resume(self, tokens: Iterable[int]) -> None:
-        """Take the tokens of the answer to continue; they make no Chunks."""
+        """Append the tokens of the answer to continue, without Chunks."""
         emit, self._emit = self._emit, lambda _: None
         for token in tokens:
-            self.say(token)
+            self.append(token)
         self._send()
         self._emit, self._before = emit, len(self.tokens)
         self.clock = Clock(self._reply.asked)
@@ -93,14 +93,14 @@ class Speech:
         """Tokens since the request."""
         return len(self.tokens) - self._before
 
-    def say(self, token: int) -> bool:
-        """Add a token; False if it completed a stop string."""
+    def append(self, token: int) -> bool:
+        """Append a token. Returns False if it completes a stop string."""
         self.clock.last_token = self.clock.now()
         self.clock.first_token = self.clock.first_token or self.clock.last_token
         piece = self._model.piece(token, special=token in self._shown)
         self.tokens.append(token)
         self._pieces.append(piece)
-        self.thought += bool(self._parser.closer)
+        self.thinking_tokens += bool(self._parser.closer)
         self._give(self._parser.feed(piece))
         if self._parser.whole:
             self._whole = len(self.tokens)
@@ -170,11 +170,11 @@ class Speech:
 
 
 def tag_tokens(model: Model, texts: Iterable[str] = PLAIN.all) -> frozenset[int]:
-    """The control tokens that spell these tags; the others are no text."""
+    """The control tokens that spell these tags. Other control tokens have no text."""
     return frozenset(t for text in texts for t in model.tokenize(text) if model.is_control(t))
 
 
-def said_before(begun: PromptMessage | None, model: Model) -> list[int]:
+def tokens_begun(begun: PromptMessage | None, model: Model) -> list[int]:
     """The ids of an answer to continue."""
     if begun is None:
         return []

@@ -1,6 +1,6 @@
-"""Sampler: llama.cpp's own chain of samplers, made from the numbers.
+"""Sampler: llama.cpp's own chain of samplers, set up with the sampling settings.
 
-Nothing of it is re-implemented; one Sampler lives for one reply.
+lcp implements no sampler itself. Each reply has a Sampler of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Sampler:
     """Logits in, one token out."""
 
     def __init__(
-        self, model: Model, sampling: Sampling, seed: int, said: Sequence[int] = ()
+        self, model: Model, sampling: Sampling, seed: int, previous: Sequence[int] = ()
     ) -> None:
-        """`said`: the tokens so far, for the penalties that look back at them."""
+        """`previous`: the tokens so far, for the penalties."""
         c = library()
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         s, keep = sampling, 1  # every filter leaves at least one token
@@ -49,24 +49,23 @@ class Sampler:
             ]
         for stage in stages:
             c.llama_sampler_chain_add(self._chain, stage)
-        for token in said[-s.repeat_last_n :] if s.repeat_last_n else ():
+        for token in previous[-s.repeat_last_n :] if s.repeat_last_n else ():
             self.accept(token)
 
     def sample(self, context: Context, row: int = -1) -> int:
-        """Draw a token from a row of logits, by default those of the last token the context read,
+        """Sample a token from a row of logits, by default those of the last token in the context,
         and accept it."""
         return int(library().llama_sampler_sample(self._chain, context.handle, row))
 
-    def draw(self, candidates: TokenCandidates) -> int:
-        """Draw one of the candidates, some of which are gone afterwards; -1 where all are
-        impossible."""
+    def select(self, candidates: TokenCandidates) -> int:
+        """Sample one of the candidates; -1 if all are impossible. Removes some of them."""
         candidates.apply(self._chain)
-        drawn = candidates.array.data[candidates.array.selected]
-        return int(drawn.id) if drawn.logit > -float("inf") else -1
+        chosen = candidates.array.data[candidates.array.selected]
+        return int(chosen.id) if chosen.logit > -float("inf") else -1
 
     def stages(self, candidates: TokenCandidates) -> Iterator[str]:
-        """Apply the samplers one after another; after each, its name, with "?" in front if it is
-        off. The last one selects a token."""
+        """Apply the samplers one after another. Yields the name of each, which starts with "?" if
+        the sampler is off. The last one selects a token."""
         c = library()
         for i in range(c.llama_sampler_chain_n(self._chain)):
             stage = c.llama_sampler_chain_get(self._chain, i)
@@ -74,7 +73,7 @@ class Sampler:
             yield c.llama_sampler_name(stage).decode("utf-8", "replace")
 
     def accept(self, token: int) -> None:
-        """The token was said: the penalties count it."""
+        """Add a token to those that the penalties count."""
         library().llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
@@ -83,21 +82,21 @@ class Sampler:
 
 
 class TokenCandidates:
-    """Tokens with their logits, as llama.cpp's samplers take them: to look at one by one."""
+    """Tokens with their logits, in the form that llama.cpp's samplers take."""
 
     def __init__(self, n: int) -> None:
         c = library()
         self._n = n
         self._data = (c.llama_token_data * n)()
         self.array = c.llama_token_data_array()
-        # The fields are written as strided views, in C: a token_data is an id, a logit, a p.
+        # A token_data is an id, a logit and a p. Strided views write one field of all, in C.
         raw = memoryview(self._data).cast("B")
         self._ids = raw.cast("i")[0::3]
         self._logits, self._p = raw.cast("f")[1::3], raw.cast("f")[2::3]
         self._all = memoryview(array("i", range(n)))
 
     def fill(self, context: Context, row: int = -1) -> None:
-        """All tokens, with the logits of one of the last tokens the context read."""
+        """Hold all tokens, with the logits of a row of the context."""
         logits = library().llama_get_logits_ith(context.handle, row)
         floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
         self._ids[:] = self._all
@@ -105,7 +104,7 @@ class TokenCandidates:
         self._reset(self._n)
 
     def fill_only(self, context: Context, wanted: bytes, row: int = -1) -> int:
-        """The tokens with a byte other than 0 in `wanted`, and their logits; how many they are."""
+        """Hold the tokens whose byte in `wanted` is not 0, with their logits. Returns how many."""
         logits = library().llama_get_logits_ith(context.handle, row)
         floats = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * self._n)).contents
         ids = array("i", compress(range(self._n), wanted))
@@ -115,8 +114,8 @@ class TokenCandidates:
         return len(ids)
 
     def left(self) -> tuple[memoryview[int], memoryview[float]]:
-        """The ids and the logits of those that are left, in their order; views of memory that the
-        next sampler changes. (`p` is stale after some samplers.)"""
+        """The ids and logits of the candidates that are left, in their order: views of memory that
+        the next sampler changes. (`p` is stale after some samplers.)"""
         kind = library().llama_token_data * self.array.size
         raw = memoryview(ctypes.cast(self.array.data, ctypes.POINTER(kind)).contents).cast("B")
         return raw.cast("i")[0::3], raw.cast("f")[1::3]
@@ -128,16 +127,16 @@ class TokenCandidates:
         return int(self.array.data[at].id) if at >= 0 else -1
 
     def put(self, token: int) -> None:
-        """This token alone."""
+        """Hold only this token."""
         self._data[0].id, self._data[0].logit = token, 1.0
         self._reset(1)
 
     def forbid(self, token: int) -> None:
-        """Make a token impossible; right after `fill`, while token i is the i-th."""
+        """Make a token impossible. Call it right after `fill`, while token i is the i-th."""
         self._logits[token] = -float("inf")
 
     def possible(self, index: int = 0) -> bool:
-        """Whether a candidate has not been refused."""
+        """Whether no sampler made this candidate impossible."""
         return self._logits[index] > -float("inf")
 
     def p(self, index: int) -> float:
@@ -145,7 +144,7 @@ class TokenCandidates:
         return self._p[index]
 
     def apply(self, sampler: object) -> None:
-        """Let a sampler of llama.cpp work on them."""
+        """Apply a sampler of llama.cpp to the candidates."""
         library().llama_sampler_apply(sampler, ctypes.byref(self.array))
 
     def _reset(self, size: int) -> None:

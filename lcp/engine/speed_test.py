@@ -1,16 +1,16 @@
-"""Measures how long a token takes here, with and without flash attention, on more or fewer threads.
+"""Measures how long a token takes, with and without flash attention, on more or fewer threads.
 
 Which is faster depends on the model, the build of llama.cpp and the CPU: at 2,048 tokens of context
 flash attention makes SmolLM2 half as fast on some CPUs, and other models a little faster.
 
-1) Two contexts, one of each kind, hold as many tokens as a chat that is not short. Only the first
-   few are evaluated; the others are copies of them at later positions, because attention takes the
-   same time whatever the numbers are.
-2) Both evaluate one token after another, in turn, so that a drift of the machine favours neither.
+1) Two contexts, one of each kind, get as many tokens as a chat of medium length. Only the first few
+   are evaluated; the others are copies of them at later positions, because attention takes the same
+   time for any numbers.
+2) Both evaluate one token after another, in turn, so that a change of clock speed affects both.
 3) The faster one does the same on fewer threads.
 
-Another choice than the usual one must be clearly faster. If other programs used the cores, nothing
-is chosen.
+lcp changes its default only for something clearly faster. If other programs used the cores, it
+changes nothing.
 """
 
 import ctypes
@@ -29,23 +29,23 @@ from lcp.engine.loading import Loaded
 from lcp.engine.probs import about
 from lcp.errors import LcpError, NotEnoughMemory, NotSupported
 
-DEPTH, UNIT = 2048, 32  # tokens that the contexts hold; tokens that are evaluated for that
-ROUNDS, LEAST, LIMIT_S = 8, 3, 2.0  # pairs; fewer, but at least LEAST, after so many seconds
-CLEARLY = 1.05  # times as fast is another choice than the usual one
-QUIET = 0.7  # of the cores' time that the threads must have had
-TRIES = 3  # measurements that are tried in one chat, if other programs use the cores
-SHARE = 4  # the contexts take at most one part of so many of the free memory
+DEPTH, UNIT = 2048, 32  # tokens in each context; tokens that are evaluated and copied
+ROUNDS, LEAST, LIMIT_S = 8, 3, 2.0  # pairs of times; fewer (not under LEAST) after LIMIT_S
+CLEARLY = 1.05  # the speedup for which lcp changes its default
+QUIET = 0.7  # the share of the cores' time that the threads must have had
+TRIES = 3  # measurements in one chat, if other programs use the cores
+SHARE = 4  # the contexts take at most 1/SHARE of the free memory
 _SEQ, _OTHER = 0, 1
 _CANNOT = "lcp cannot measure this model: {}."
 _UNKNOWN = _CANNOT.format("its memory has a form that lcp does not know")
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]  # work in small steps, and its result
+Steps = Generator[None, None, T]  # work in small steps; it returns its result
 
 
 @dataclass(frozen=True)
 class TokenTime:
-    """Seconds of one token: the median."""
+    """The median time of one token, in seconds."""
 
     flash_attn: str  # on | off
     threads: int
@@ -54,7 +54,7 @@ class TokenTime:
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured, and the choice that follows."""
+    """The measured times, and the choice that follows from them."""
 
     flash_attn: str
     threads: int
@@ -63,7 +63,7 @@ class Speeds:
     busy: bool = False  # other programs used the cores: the choice is the usual one
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The values for JSON."""
         return asdict(self)
 
 
@@ -132,14 +132,14 @@ def median(numbers: Sequence[float]) -> float:
 
 
 def clearly_faster(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Whether the second of each pair is: in the median, and in nearly all pairs."""
+    """Whether the second of each pair is clearly less: in the median, and in nearly all pairs."""
     ratio = median([usual / other for usual, other in pairs])
     wins = sum(other < usual for usual, other in pairs)
     return ratio >= CLEARLY and wins >= 0.8 * len(pairs)
 
 
 def fill(context: TwoSequences, depth: int, token: int) -> None:
-    """Let a context of two sequences hold `depth` tokens at little cost. Raises LcpError if
+    """Fill a context of two sequences with `depth` tokens at little cost. Raises LcpError if
     llama.cpp's memory of this model has another form."""
     c, ctx = library(), context.handle
     for _ in context.feed([token] * UNIT):
@@ -167,7 +167,7 @@ def _cells(first: int) -> bytes:
 
 
 class _Timed:
-    """Times single tokens, and the cores that they had."""
+    """Measures the time of single tokens, and the time that they had on the cores."""
 
     def __init__(self, token: int) -> None:
         self._token = token
@@ -175,13 +175,13 @@ class _Timed:
 
     @property
     def busy(self) -> bool:
-        """Whether the threads had too little of the cores."""
+        """Whether other programs took too much time of the cores."""
         return self._had < QUIET * self._wanted
 
     def pairs(
         self, usual: Context, threads: int, other: Context, fewer: int
     ) -> Steps[list[tuple[float, float]]]:
-        """Pairs of seconds of one token: the usual choice, and the other."""
+        """Pairs of times of one token, in seconds: with the default and with the other choice."""
         sides = [(usual, threads), (other, fewer)]
         for context, number in sides:
             self._time(context, number)  # the first one allocates
@@ -209,8 +209,8 @@ class _Timed:
 
 
 class SpeedTest:
-    """A measurement in the idle time of the engine thread. A person waits for one step at most,
-    and the stop byte ends that. `ask` and `stop` may be called by any thread."""
+    """A measurement in the idle time of the engine thread. A person waits for one step at most, and
+    the stop byte ends that step. Any thread may call `ask` and `stop`."""
 
     def __init__(self) -> None:
         self._tries = TRIES
@@ -225,14 +225,14 @@ class SpeedTest:
         keep: Callable[[Mapping[str, Any]], object] | None,
         known: bool = False,
     ) -> None:
-        """The model is loaded: `start` measures it with so many free bytes, `keep` stores that.
-        If it is `known` already, only `now` measures it."""
+        """Set the loaded model: `start` measures it with so many free bytes, and `keep` stores the
+        result. If it is `known` already, only `now` measures it."""
         self._start = start
         self._keep = lambda speeds: keep(speeds.as_dict()) if keep and not speeds.busy else None
         self._tries *= bool(keep) and not known
 
     def now(self, free: int | None) -> Speeds:
-        """Measure, whatever is known. Raises what `measure` raises."""
+        """Measure, even if the result is known. Raises what `measure` raises."""
         assert self._start, "no model is loaded"
         with closing(self._start(free)) as steps:
             while True:
@@ -243,22 +243,22 @@ class SpeedTest:
                     return done.value
 
     def ask(self, free: Callable[[], int | None]) -> None:
-        """Measure when there is time; `free` gives the bytes of free memory."""
+        """Measure in idle time. `free` returns the bytes of free memory."""
         if self._tries:
             self._asked = free
 
     def stop(self) -> None:
-        """Measure no more after the present step."""
+        """Stop after the present step."""
         self._asked = None
 
     def end(self) -> None:
-        """Free everything. On the engine thread."""
+        """Free everything, on the engine thread."""
         if self._steps:
             self._steps.close()
             self._steps = None
 
     def step(self) -> bool:
-        """Measure a little; whether there is more to do. On the engine thread."""
+        """Do a step on the engine thread. Returns whether there is more to do."""
         asked = self._asked
         if asked is None or self._start is None:
             self.end()

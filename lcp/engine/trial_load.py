@@ -210,7 +210,7 @@ def _near(exact: int, logged: int, lines: int = 1) -> bool:
 
 
 def _said() -> str:
-    """Why llama.cpp refused a context, in its own words."""
+    """Why llama.cpp refused a context, from its log."""
     line = log.find("requires", "failed", "error")
     return line.partition(": ")[2].strip() or "no reason given"  # after the function's name
 
