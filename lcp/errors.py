@@ -14,10 +14,11 @@ LcpError                    a sentence: what failed, why, and what to type next
 ├── ContextFull             the KV cache has no free cell
 ├── AnswerDoesNotMatch      an answer to continue does not match the constraint
 ├── NotSupported            this engine cannot do that
-├── ServerError             a server cannot be reached, or answers with an error
-│   ├── Miscounted          the prompt has more tokens than the engine counted
-│   └── ChooseModel         a server has several models, and none was named
-├── DownloadError           a file cannot be downloaded, or not be saved here
+├── NetworkError            an address, a proxy or a certificate cannot be used
+│   ├── DownloadError       a file cannot be downloaded, or not be saved here
+│   └── ServerError         a server cannot be reached, or answers with an error
+│       ├── Miscounted      the prompt has more tokens than the engine counted
+│       └── ChooseModel     a server has several models, and none was named
 └── SessionError            a saved chat cannot be found, read or written
     ├── NoSavedChat         there is no saved chat at all
     └── AmbiguousChat       a name or a part of an id matches several chats
@@ -142,7 +143,11 @@ class NotSupported(LcpError):
         self.again = again
 
 
-class ServerError(LcpError):
+class NetworkError(LcpError):
+    """An address, or a proxy or a certificate of this computer, cannot be used."""
+
+
+class ServerError(NetworkError):
     """A server cannot be reached, or answers with an error. status: the HTTP status, if any.
     retry_after: seconds that it wants to be left alone; None if trying again is of no use."""
 
@@ -173,7 +178,7 @@ class ChooseModel(ServerError):
     exit_code = 2
 
 
-class DownloadError(LcpError):
+class DownloadError(NetworkError):
     """A file or an answer of a server cannot be fetched, or cannot be saved here.
 
     retryable: whether the same request may work a moment later. status: the HTTP status, if there

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lcp import __version__
 from lcp.downloads.http import open_url
 from lcp.downloads.remote_file import RemoteFile
-from lcp.errors import DownloadError
+from lcp.errors import DownloadError, NetworkError
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
@@ -206,7 +206,7 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch, url):
 
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
     monkeypatch.setenv("all_proxy", "socks4://me:secret@127.0.0.1:1080")
-    with pytest.raises(DownloadError, match=r"^all_proxy=socks4://…@127\.0\.0\.1:1080\b"):
+    with pytest.raises(NetworkError, match=r"^all_proxy=socks4://…@127\.0\.0\.1:1080\b"):
         get("http://models.test/a")
 
 
@@ -305,14 +305,14 @@ def test_redirects_in_circles_end(servers):
     "url", ["ftp://h/a", "file:///etc/passwd", "a/b", "http://", "http://h:x/"]
 )
 def test_only_http_is_opened(url):
-    with pytest.raises(DownloadError, match="is not a web address"):
+    with pytest.raises(NetworkError, match="is not a web address"):
         get(url)
 
 
 def test_a_redirect_to_a_file_is_not_followed(servers):
     server = servers()
     server.script["/a"] = (302, {"Location": "file:///etc/passwd"}, b"")
-    with pytest.raises(DownloadError, match="file:///etc/passwd is not a web address"):
+    with pytest.raises(NetworkError, match="file:///etc/passwd is not a web address"):
         get(f"{server.url}/a")
 
 

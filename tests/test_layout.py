@@ -13,7 +13,7 @@ from lcp.commands.command_table import TABLE
 LCP = Path(__file__).parents[1] / "lcp"
 FILES = sorted(LCP.rglob("*.py"))
 ROOMS = ("engine", "remote", "modelfile", "session", "terminal", "downloads", "look")
-FOLDERS = ("cli", "cli.look", "commands", "chat", "answers", "servers", *ROOMS)
+FOLDERS = ("cli", "cli.look", "commands", "chat", "answers", "servers", "network", *ROOMS)
 # An import points to a lower number, or stays in its own folder.
 LEVELS = {
     "__main__": 9,
@@ -28,6 +28,7 @@ LEVELS = {
     "engine_notices": 1,
     "settings": 1,
     "servers": 1.2,
+    "network": 0,
     "gguf_kinds": 0,
     "submodule_import": 0,
     "child_process": 0,
@@ -56,7 +57,7 @@ OWNERS = {
     "huggingface_hub": ("downloads",),
     "filelock": ("downloads/hub_cache.py",),
     "httpx2": ("downloads/hub_client.py", "remote/http_client.py"),
-    "truststore": ("downloads/http.py",),
+    "truststore": ("network/connections.py",),
     "rich": ("terminal",),
     "markdown_it": ("terminal/markdown.py",),
     "pygments": ("terminal/code_block.py",),

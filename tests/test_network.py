@@ -14,8 +14,8 @@ from test_http import copy, get, servers, tls  # noqa: F401  # fixtures
 
 from lcp.downloads import hub
 from lcp.downloads.model_names import Name, is_remote
-from lcp.downloads.proxies import proxy_for
 from lcp.errors import DownloadError
+from lcp.network.proxies import proxy_for
 
 SECRET = "s3cret"
 

@@ -24,12 +24,12 @@ def is_address(name: str) -> bool:
 
 def at_address(url: str, files: ExitStack) -> "ModelFile":
     """The model at a web address; `files` closes its connections."""
-    from lcp.downloads.urls import split_address
     from lcp.modelfile.model_files import open_model
+    from lcp.network.urls import shown, split_address
 
     split = split_address(url)
     if split is None:
-        raise UsageError(f"{url} is not a web address: its server or port is malformed.")
+        raise UsageError(f"{shown(url)} is not a web address: its server or port is malformed.")
     folder, _, first = split.path.rpartition("/")
 
     def source(name: str) -> "OpenFile":

@@ -17,7 +17,7 @@ from lcp import formatting
 from lcp.cli import free_memory, model_lookup, options, pull_search, shell_completion
 from lcp.cli.info_page import VERDICTS
 from lcp.cli.options import argument, option, switch
-from lcp.errors import DownloadError, NotHere, UsageError
+from lcp.errors import DownloadError, NetworkError, NotHere, UsageError
 
 if TYPE_CHECKING:
     from lcp.downloads.hub import Repository
@@ -100,7 +100,7 @@ def pull_model(name: str, dry_run: bool = False, projector: bool = False) -> Pat
     room = free_memory.room()
     try:
         repository, model, why = find_on_hub(name, room, here)
-    except DownloadError as error:
+    except NetworkError as error:
         if here is None:
             raise
         _say(f"{error} Using the copy that is here.")

@@ -19,8 +19,8 @@ from pathlib import Path
 from lcp import formatting
 from lcp.downloads.http import STALL, Response, open_url
 from lcp.downloads.hub_cache import CacheEntry, hold, link, write_ref
-from lcp.downloads.urls import host
 from lcp.errors import DownloadError
+from lcp.network.urls import host
 
 TRIES = 8  # failures in a row without a new byte
 MAX_PAUSE = 30.0  # seconds between two tries

@@ -1,49 +1,48 @@
 """HTTP: opens URLs, through proxies, with redirects and tokens.
 
 `open_url` returns a Response to read from. A token is sent only to the server it was given for,
-never to another one that a redirect leads to. Every failure is a DownloadError that says whether
-trying again may help. Knows no repositories and writes no files.
+never to another one that a redirect leads to. A failure is a DownloadError that says whether
+trying again may help, or a NetworkError if nothing can. Knows no repositories and writes no files.
 """
 
-import base64
 import email.utils
-import errno
 import http.client
 import os
 import re
-import socket
 import ssl
-import string
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from pathlib import PurePosixPath
+from urllib.parse import urljoin, urlsplit
 
 from lcp import __version__
-from lcp.downloads.proxies import Proxy, connect_socks, proxy_for
-from lcp.downloads.urls import host, split_address, without_password
 from lcp.errors import DownloadError
+from lcp.network.connections import (
+    CONNECT_S,
+    FAILURES,
+    LOGIN,
+    Connection,
+    connect,
+    distrust,
+    reason,
+    send,
+)
+from lcp.network.proxies import Proxy, proxy_for
+from lcp.network.urls import host, origin, shown
 
-CONNECT = 10.0  # seconds to connect to a server
 STALL = 25.0  # seconds without a byte after which a connection counts as dead
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
 # A signed address has expired; asking again from the first address gives a new one.
 EXPIRED = (401, 403, 404, 410)
-_SAFE = string.punctuation  # addresses are quoted already
-_PORTS = {"http": 80, "https": 443}
-# The first two are OpenSSL's own; programs that use requests read the others.
-_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _NEXT_STEPS = {
     401: "Set HF_TOKEN, or run hf auth login.",
     403: "If the model requires consent, give it on its web page; then check HF_TOKEN.",
     404: "Check the name.",
-    407: "Add a user name and password to the proxy variable: http://USER:PASSWORD@HOST:PORT.",
+    407: LOGIN,
     429: "Wait a few minutes, then run the same command again.",
 }
-Connection = http.client.HTTPConnection
 
 
 class Response:
@@ -111,7 +110,7 @@ def open_url(
     stall: float = STALL,
     connection: Connection | None = None,
 ) -> Response:
-    """Send a request and follow redirects; raises DownloadError for anything but 2xx.
+    """Send a request and follow redirects; raises NetworkError for anything but 2xx.
 
     connection: an open one to this server, from Response.release().
     """
@@ -141,12 +140,12 @@ def open_url(
         if raw.status not in _REDIRECTS or not location:
             raise _refused(url, raw, redirected=not same_origin(url, asked))
         url = urljoin(url, location)
-    raise DownloadError(f"{host(asked)} redirects in a loop. Check the address: {asked}")
+    raise DownloadError(f"{host(asked)} redirects in a loop. Check the address: {shown(asked)}")
 
 
 def same_origin(url: str, other: str) -> bool:
     """Whether both addresses have the same scheme, server and port."""
-    return _origin(url) == _origin(other)
+    return origin(url) == origin(other)
 
 
 def is_set(name: str) -> bool:
@@ -165,103 +164,19 @@ def ask(
     connection: Connection | None = None,
     body: bytes | None = None,
 ) -> tuple[Connection, http.client.HTTPResponse]:
-    """The answer, whatever its status; DownloadError if none comes."""
-    scheme, name, port = _origin(url)
-    proxy = proxy_for(scheme, name, port)
+    """The answer, whatever its status; NetworkError if none comes."""
+    proxy = proxy_for(*origin(url))
     reached = connection is not None
-    sent = dict(headers)
     try:
-        split = urlsplit(quote(url, safe=_SAFE))
-        connection = connection or _connect(split, proxy, stall)
+        connection = connection or connect(url, proxy)
+        connection.sock.settimeout(stall)
         reached = True
-        target = f"{split.path or '/'}{'?' if split.query else ''}{split.query}"
-        if proxy and proxy.kind == "http" and scheme == "http":
-            target = f"{scheme}://{host(url)}{target}"
-            sent |= _credentials(proxy)
-        connection.request(method, target, body, sent)
+        send(connection, method, url, headers, body, proxy)
         return connection, connection.getresponse()
-    except (OSError, UnicodeError, http.client.HTTPException) as error:
+    except FAILURES as error:
         if connection:
             connection.close()
-        raise _broken(url, error, stall if reached else CONNECT, proxy, reached) from error
-
-
-def _connect(split: SplitResult, proxy: Proxy | None, stall: float) -> Connection:
-    name, port = split.hostname or "", split.port or _PORTS[split.scheme]
-    server, at = (proxy.host, proxy.port) if proxy and proxy.kind == "http" else (name, port)
-    if split.scheme == "http":
-        connection = Connection(server, at, timeout=CONNECT)
-    else:
-        trusted = trusted_certificates()
-        connection = http.client.HTTPSConnection(server, at, timeout=CONNECT, context=trusted)
-        if proxy and proxy.kind == "http":
-            connection.set_tunnel(name, port, _credentials(proxy))
-    if proxy and proxy.kind == "socks5":
-        # http.client calls this to make its socket, before TLS
-        def through(address: tuple[str, int], timeout: float, *_: object) -> socket.socket:
-            return connect_socks(proxy, address, timeout)
-
-        connection._create_connection = through  # type: ignore[attr-defined]
-    try:
-        connection.connect()
-    except BaseException:
-        connection.close()
-        raise
-    connection.sock.settimeout(stall)
-    return connection
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    split = split_address(url)
-    if split and split.scheme in _PORTS:
-        return split.scheme, split.hostname or "", split.port or _PORTS[split.scheme]
-    shown = without_password(url)
-    raise DownloadError(f"{shown} is not a web address. Give one that begins with https://")
-
-
-def _credentials(proxy: Proxy) -> dict[str, str]:
-    if not proxy.user:
-        return {}
-    pair = f"{proxy.user}:{proxy.password}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-
-
-def trusted_certificates() -> ssl.SSLContext:
-    """The system's certificates, and those that an environment variable names."""
-    given = {name: value for name in _CERTIFICATES if (value := os.environ.get(name))}
-    if sys.platform in ("darwin", "win32") and "SSL_CERT_FILE" not in given:
-        import truststore  # Python from python.org has no certificates on a Mac
-
-        context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    else:
-        context = ssl.create_default_context()  # ignores files it cannot read
-    for name, value in given.items():
-        _add_certificates(context, name, value)
-    return context
-
-
-def _add_certificates(context: ssl.SSLContext, name: str, value: str) -> None:
-    """Trust these as well; DownloadError if they cannot be read."""
-    places = value.split(os.pathsep) if name == "SSL_CERT_DIR" else [value]
-    try:
-        for place in filter(None, places):
-            path = Path(place)
-            if path.is_dir():
-                context.load_verify_locations(capath=path)
-            else:
-                context.load_verify_locations(cafile=path)
-    except FileNotFoundError:
-        why = "there is no such file or folder"
-    except ssl.SSLError:
-        why = "it contains no certificates"
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-    else:
-        return
-    raise DownloadError(
-        f"{name}={value} cannot be used: {why}. Set it to a file of certificates (PEM), "
-        "or unset it."
-    )
+        raise _broken(url, error, stall if reached else CONNECT_S, proxy, reached) from error
 
 
 # Errors ----------------------------------------------------------------------------------
@@ -273,46 +188,17 @@ def _broken(
     """The error for an answer that did not come, or came in part."""
     server = host(url)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return DownloadError(
-            f"The certificate of {server} is not trusted: {error.verify_message}. If a proxy "
-            "inspects your traffic, set SSL_CERT_FILE to a file with the proxy's certificate."
-        )
+        return DownloadError(distrust(server, error))
     through = f" through {proxy}" if proxy else ""
     step = f"Check {proxy.variable}" if proxy and not reached else "Check the network"
     if server in os.environ.get("HF_ENDPOINT", ""):
         step += " and HF_ENDPOINT"
     failed = "Lost the connection to" if reached else "Cannot reach"
     return DownloadError(
-        f"{failed} {server}{through}: {_reason(error, stall)}. "
+        f"{failed} {server}{through}: {reason(error, stall)}. "
         f"{step}, then run the same command again.",
         retryable=not isinstance(error, http.client.InvalidURL | UnicodeError),
     )
-
-
-def _reason(error: Exception, stall: float) -> str:
-    """Why it failed, without error numbers."""
-    number = getattr(error, "errno", None)
-    if isinstance(error, socket.gaierror):
-        return "no network or no DNS"
-    if number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
-        return "no network"
-    if isinstance(error, TimeoutError):
-        return f"no answer for {stall:g} s"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, EOFError | http.client.IncompleteRead | http.client.RemoteDisconnected):
-        return "the server closed it before the end"
-    if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return "the connection was reset"
-    if isinstance(error, ssl.SSLError):
-        return f"no encrypted connection ({(error.reason or 'TLS').replace('_', ' ').lower()})"
-    if isinstance(error, UnicodeError | http.client.InvalidURL):
-        return "this is not a server name"
-    if isinstance(error, http.client.HTTPException):
-        return "the server does not speak HTTP"
-    if "Tunnel connection failed: 407" in str(error):
-        return f"the proxy requires a login. {_NEXT_STEPS[407]}".rstrip(".")
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _refused(url: str, raw: http.client.HTTPResponse, redirected: bool) -> DownloadError:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import lcp
 from lcp.downloads.model_names import Name
 from lcp.downloads.repo_files import RepoFile
-from lcp.downloads.urls import host, split_address, without_password
 from lcp.errors import DownloadError, ModelNotFound
+from lcp.network.urls import host, shown, split_address
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -94,7 +94,7 @@ def endpoint() -> str:
     split = split_address(given)
     if split is None or split.scheme not in ("http", "https"):
         raise DownloadError(
-            f"HF_ENDPOINT={without_password(given)} is not a web address. "
+            f"HF_ENDPOINT={shown(given)} is not a web address. "
             f"Set it to one such as {HUB}, or unset it."
         )
     return given
@@ -197,7 +197,7 @@ def _sentences(api: "HfApi", name: Name, known: Iterable[str]) -> Iterator[None]
         if status == 401:
             raise DownloadError(
                 f"{server} does not accept your token. Create a new one at "
-                f"{api.endpoint}/settings/tokens and set HF_TOKEN to it, or unset HF_TOKEN."
+                f"{shown(api.endpoint)}/settings/tokens and set HF_TOKEN to it, or unset HF_TOKEN."
             ) from None
         said = f" ({error.server_message})" if error.server_message else ""
         raise DownloadError(
@@ -212,7 +212,7 @@ def _sentences(api: "HfApi", name: Name, known: Iterable[str]) -> Iterator[None]
 
 
 def _gated(api: "HfApi", name: Name) -> str:
-    page = f"{api.endpoint}/{name.repo}"
+    page = f"{shown(api.endpoint)}/{name.repo}"
     if token():
         return (
             f"{name.repo} is gated and your account has no access yet. "
@@ -220,7 +220,7 @@ def _gated(api: "HfApi", name: Name) -> str:
         )
     return (
         f"{name.repo} is gated. Accept its terms at {page}, create a token at "
-        f"{api.endpoint}/settings/tokens and set HF_TOKEN to it."
+        f"{shown(api.endpoint)}/settings/tokens and set HF_TOKEN to it."
     )
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from lcp.downloads.repo_files import normal, quant_of
-from lcp.downloads.urls import split_address
 from lcp.errors import UsageError
+from lcp.network.urls import split_address
 
 _OWNER_REPO = r"\w[\w.-]*/[\w.-]+"  # ./x.gguf and ../x.gguf are paths
 _REMOTE = re.compile(

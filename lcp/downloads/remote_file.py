@@ -5,9 +5,10 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from lcp import formatting
-from lcp.downloads.http import EXPIRED, STALL, Connection, open_url, same_origin
-from lcp.downloads.urls import host
+from lcp.downloads.http import EXPIRED, STALL, open_url, same_origin
 from lcp.errors import DownloadError
+from lcp.network.connections import Connection
+from lcp.network.urls import host
 
 MAX_READ = 64 << 20  # bytes in all
 MIN_READ = 1 << 20  # bytes per request: the next read is usually of what follows

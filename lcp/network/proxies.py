@@ -1,7 +1,7 @@
 """Proxies: which one reaches a server, and connections through SOCKS5.
 
 Reads the environment (https_proxy, all_proxy, no_proxy, ...) or the system's settings. An invalid
-value is a DownloadError that names the variable; no sentence shows a password.
+value is a NetworkError that names the variable; no sentence shows a password.
 """
 
 import ipaddress
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
-from lcp.downloads.urls import split_address, without_password
-from lcp.errors import DownloadError
+from lcp.errors import NetworkError
+from lcp.network.urls import shown, split_address
 
 _PORTS = {"http": 80, "socks5": 1080}
 _SOCKS = ("socks", "socks5", "socks5h")  # all let the proxy resolve names, as curl's socks5h
@@ -84,18 +84,12 @@ def connect_socks(proxy: Proxy, address: tuple[str, int], timeout: float) -> soc
 
 def _parse(value: str, variable: str) -> Proxy:
     split = split_address(value if "://" in value else f"http://{value}")
-    if split is None:
-        # "http://me:secret" has a password where a port belongs
-        shown = re.sub(r"(?<=[^/]):(?!//)(?!\d+/?$)[^\]]*$", ":…", without_password(value))
-        raise DownloadError(
-            f"{variable}={shown} is not a proxy address. "
-            "Set it to http://HOST:PORT or socks5h://HOST:PORT, or unset it."
-        )
-    kind = "socks5" if split.scheme in _SOCKS else split.scheme
-    if kind not in _PORTS:
-        raise DownloadError(
-            f"{variable}={without_password(value)}: {split.scheme}:// proxies are not supported. "
-            "Set it to an http:// or socks5h:// address, or unset it."
+    kind = "socks5" if split and split.scheme in _SOCKS else split.scheme if split else ""
+    if split is None or kind not in _PORTS:
+        why = f"{kind}:// proxies are not supported" if kind else "this is not a proxy address"
+        raise NetworkError(
+            f"{variable}={shown(value)}: {why}. Set it to http://HOST:PORT or "
+            "socks5h://HOST:PORT, or unset it."
         )
     user, password = unquote(split.username or ""), unquote(split.password or "")
     port = split.port or _PORTS[kind]

@@ -1,0 +1,1 @@
+"""HTTP connections, for downloads and for servers with models: addresses, proxies, certificates."""
