@@ -27,7 +27,6 @@ from lcp.errors import ChooseModel, LcpError
 from lcp.formatting import count, size
 from lcp.machine import Gpu, Machine, machine, physical_cores
 from lcp.modelfile.llamacpp_answers import gpus, stored_speeds
-from lcp.servers.address import parse
 from lcp.servers.config import ServerTable, key, servers
 from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
@@ -228,16 +227,15 @@ def server(name: str, table: ServerTable) -> Finding:
     """What this server runs."""
     from lcp.remote.discovery import look_up
 
+    title, address = f"server {name}", table.address
     try:
-        facts = look_up(parse(table.url).with_model(table.model), key(table), table.headers)
-    except ChooseModel as error:
-        if not table.model:  # the server is healthy: each chat can name one
-            return Finding(f"server {name}", str(error).rstrip("."))
-        return Finding(f"server {name}", table.url, wrong=str(error))
+        facts = look_up(address, key(table), table.headers)
     except LcpError as error:
-        return Finding(f"server {name}", table.url, wrong=str(error))
+        if isinstance(error, ChooseModel) and not address.model:  # each chat can name one
+            return Finding(title, str(error).rstrip("."))
+        return Finding(title, address.name, wrong=str(error))
     size = f", context {facts.size:,}" if facts.size else ""
-    return Finding(f"server {name}", f"{facts.kind.name}: {facts.model}{size}")
+    return Finding(title, f"{facts.kind.name}: {facts.model}{size}")
 
 
 def _folders() -> Iterator[Finding]:

@@ -56,7 +56,7 @@ OWNERS = {
     "numpy": ("engine/observer.py", "look", "modelfile/weights.py"),
     "huggingface_hub": ("downloads",),
     "filelock": ("downloads/hub_cache.py",),
-    "httpx2": ("downloads/hub_client.py", "remote/http_client.py"),
+    "httpx2": ("downloads/hub_client.py",),
     "truststore": ("network/connections.py",),
     "rich": ("terminal",),
     "markdown_it": ("terminal/markdown.py",),

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from hub import TOKEN, Hub
+from scripted_server import ScriptedServer, serving
 from terminal import terminal_environment
 from test_http import copy, get, servers, tls  # noqa: F401  # fixtures
 
@@ -16,6 +17,8 @@ from lcp.downloads import hub
 from lcp.downloads.model_names import Name, is_remote
 from lcp.errors import DownloadError
 from lcp.network.proxies import proxy_for
+from lcp.remote.discovery import look_up
+from lcp.servers.address import parse
 
 SECRET = "s3cret"
 
@@ -163,6 +166,22 @@ def test_the_hub_and_the_bytes_go_through_the_socks_proxy(server, socks, lcp_mai
     assert {host for host, _ in proxy.asked if isinstance(host, str)} == {"hub.test"}
     assert {r.token for r in server.log if r.where == "cdn"} == {None}
     assert len(proxy.asked) >= 4  # two questions, the file, its server
+
+
+@pytest.mark.parametrize("user", ["", "me:p%40ss@"])
+def test_a_server_with_models_is_reached_through_the_socks_proxy(socks, monkeypatch, user):
+    proxy = socks(pair=("me", "p@ss") if user else None)
+    monkeypatch.setenv("all_proxy", f"socks5h://{user}127.0.0.1:{proxy.port}")
+    with ScriptedServer(serving("vllm")) as there:
+        port = int(there.address.rpartition(":")[2])
+        far = parse(f"http://models.test:{port}")
+        assert look_up(far, "the-key").model == "m"
+        assert set(proxy.asked) == {("models.test", port)}
+        assert {asked.headers["authorization"] for asked in there.asked} == {"Bearer the-key"}
+        assert {asked.headers["host"] for asked in there.asked} == {f"models.test:{port}"}
+        del proxy.asked[:]
+        assert look_up(parse(there.address), "").model == "m"
+        assert not proxy.asked
 
 
 # values without a meaning

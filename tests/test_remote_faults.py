@@ -429,14 +429,14 @@ def test_a_503_is_not_always_a_model_that_loads(server, start):
         start()
 
 
-@pytest.mark.parametrize("proxy", ["u:secret@127.0.0.1:1", "socks5h://u:secret@box", "u:secret"])
+@pytest.mark.parametrize(
+    "proxy", ["u:secret@127.0.0.1:1", "socks5h://u:secret@127.0.0.1:1", "u:secret"]
+)
 def test_a_proxy_whose_password_is_shown_nowhere(start, monkeypatch, proxy):
-    monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: False)
     monkeypatch.setenv("http_proxy", proxy)
-    with pytest.raises(ServerError) as caught:
+    with pytest.raises(LcpError, match="http_proxy") as caught:
         start("http://llm.example.com")
     assert "secret" not in str(caught.value)
-    assert ("socks5h" in str(caught.value)) == proxy.startswith("socks5h")
 
 
 @pytest.mark.parametrize("bad", [[1], "m", 3, True, None, {"params": [1]}])
@@ -479,18 +479,6 @@ def test_the_tokens_of_the_messages_count_and_not_those_of_the_answer():
     )
     told = error_in({"error": {"message": message}}, str)
     assert (told.tokens, told.size) == (3900, 4096)
-
-
-def test_the_password_in_an_address_is_shown_nowhere():
-    for wrong in (
-        "http://u:se cret@box",
-        "u:secret@box:port",
-        "http://u:s/ecret@b:x",
-        "http://?secret",
-    ):
-        with pytest.raises(LcpError) as caught:
-            parse(wrong)
-        assert "cret" not in str(caught.value)
 
 
 def test_the_key_and_the_headers_are_sent(server, start):
@@ -702,26 +690,6 @@ def test_the_model_is_the_only_one_or_the_one_that_is_named(server, start):
     chat = start(f"{server.address}#m")
     chat.ask("Hi")
     assert server.bodies()[-1]["model"] == "m"
-
-
-def test_addresses():
-    assert parse("box:8080").api == "http://box:8080/v1"
-    assert parse("http://box:8080/v1/#a/b").name == "http://box:8080#a/b"
-    assert parse("https://x.com/api/v1").base == "https://x.com/api"
-    assert parse("http://0.0.0.0:1").base == "http://127.0.0.1:1"
-    assert parse("http://[::1]:8080").api == "http://[::1]:8080/v1"
-    for wrong in (
-        "http://u:p@box",
-        "http://box?key=1",
-        "http://",
-        "ftp://box",
-        "http://b ox",
-        ":80",
-    ):
-        with pytest.raises(LcpError):
-            parse(wrong)
-    assert parse("http://192.168.1.2").is_near and parse("http://box").is_near
-    assert not parse("http://example.com").is_near and parse("http://example.com").is_open
 
 
 def test_no_proxy_for_this_computer(server, start, monkeypatch):

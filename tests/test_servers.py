@@ -187,7 +187,7 @@ def test_several_models_are_no_fault(config, server, home):
     (table,) = servers(home / "config" / "config.toml").values()
     found = check("box", table)
     assert not found.wrong and "big, small" in found.value
-    assert check("box", replace(table, model="other")).wrong
+    assert check("box", replace(table, address=table.address.with_model("other"))).wrong
 
 
 @pytest.mark.parametrize("header", ['X-A = "a\\nb"', '"X A" = "b"', 'X-A = "\u00e4"'])

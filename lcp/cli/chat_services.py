@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.cli import free_memory, model_lookup, server_lookup
-from lcp.servers.address import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +101,7 @@ def _models() -> dict[str, str]:
 
     found = {name: model.stored for name, model in library.installed().items()}
     here = {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}
-    return here | {n: f"server {parse(t.url).host}" for n, t in server_lookup.tables().items()}
+    return here | {n: f"server {t.address.host}" for n, t in server_lookup.tables().items()}
 
 
 def title(file: str, name: str | None) -> str:

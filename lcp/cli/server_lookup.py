@@ -1,5 +1,6 @@
 """Finds the server that a name or an address means: [server.NAME] of config.toml, and its key."""
 
+import re
 from typing import TYPE_CHECKING
 
 from lcp import paths
@@ -23,12 +24,10 @@ def named(name: str) -> ServerAddress | None:
     """The server that a name or an address means, with its model; None if it is neither."""
     if is_server(name):
         return parse(name)
-    url, _, model = name.partition("#")
-    table = tables().get(url)
-    if table is None:
-        return None
-    found = parse(table.url)
-    return found.with_model(model or table.model or found.model)
+    short, _, model = name.partition("#")
+    if table := tables().get(short):
+        return table.address.with_model(model or table.address.model)
+    return None
 
 
 def chosen(server: str, model: str | None) -> str:
@@ -39,7 +38,7 @@ def chosen(server: str, model: str | None) -> str:
 
 def _address(server: str) -> str:
     """What was given, if it can be an address; UsageError for a name that config.toml lacks."""
-    if "." in server or ":" in server or server == "localhost":
+    if re.search("[.:@/?]", server) or server == "localhost":
         return server
     known = ", ".join(tables())
     told = f"config.toml has {known}" if known else "config.toml has no [server.NAME]"

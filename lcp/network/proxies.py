@@ -86,10 +86,9 @@ def _parse(value: str, variable: str) -> Proxy:
     split = split_address(value if "://" in value else f"http://{value}")
     kind = "socks5" if split and split.scheme in _SOCKS else split.scheme if split else ""
     if split is None or kind not in _PORTS:
-        why = f"{kind}:// proxies are not supported" if kind else "this is not a proxy address"
         raise NetworkError(
-            f"{variable}={shown(value)}: {why}. Set it to http://HOST:PORT or "
-            "socks5h://HOST:PORT, or unset it."
+            f"{variable}={shown(value)} is not the address of an HTTP or SOCKS5 proxy. "
+            "Set it to http://HOST:PORT or socks5h://HOST:PORT, or unset it."
         )
     user, password = unquote(split.username or ""), unquote(split.password or "")
     port = split.port or _PORTS[kind]

@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 from lcp.errors import NetworkError
 
 PORTS = {"http": 80, "https": 443}
+_NETLOC = re.compile(r"(.*@)?(\[[\w.:%]+\]|[\w.%-]+)(:[0-9]+)?")  # urlsplit takes more
 
 
 def split_address(address: str) -> SplitResult | None:
@@ -15,7 +16,7 @@ def split_address(address: str) -> SplitResult | None:
         split.port  # noqa: B018  # raises ValueError
     except ValueError:
         return None
-    return split if split.hostname and re.fullmatch(r"[\w.:%-]+", split.hostname) else None
+    return split if _NETLOC.fullmatch(split.netloc) else None
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -33,11 +34,11 @@ def host(url: str) -> str:
 
 
 def shown(address: str) -> str:
-    """An address for a sentence: "…" takes the place of what may be a password or a key. Whatever
-    is malformed may be one, from the first colon or the last @ on."""
-    scheme = re.match(r"\w*://|", address)[0]  # type: ignore[index]
+    """An address for a sentence: "…" takes the place of what may be a password or a key."""
+    found = re.match(r"(https?|ftp|file|socks\w?\w?)://", address, re.IGNORECASE)
+    scheme = found[0] if found else ""
     split = split_address(address)
-    if split is None or "@" in address.replace(split.netloc, "", 1):
+    if split is None or ":" in split.path or "@" in address.replace(split.netloc, "", 1):
         harmless = re.fullmatch(r"[\w./~\[\]-]*", address[len(scheme) :])
         return address if harmless else f"{scheme}…"
     user = "…@" if "@" in split.netloc else ""

@@ -8,22 +8,28 @@ own origin only and never into an error.
 import json
 import queue
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
+from http.client import HTTPResponse, IncompleteRead
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from lcp.errors import ServerError
+from lcp.errors import LcpError, ServerError
 from lcp.formatting import short
+from lcp.network.connections import CONNECT_S, connect, distrust, reason, send
+from lcp.network.proxies import Proxy, proxy_for
+from lcp.network.urls import origin, shown
 from lcp.remote.values import count, record
 from lcp.servers.address import ServerAddress
 
-CONNECT_S, WRITE_S = 10.0, 30.0
+WRITE_S = 30.0  # to send a piece of a request
 ASK_S = 10.0  # for a short answer: a list of models, a number of tokens
 LARGEST = 32 << 20  # bytes of a short answer, and of one event of a stream
 LEAST = 8  # characters of a word in a header that may be a key
+PIECE = 1 << 16  # the most bytes of an answer that are taken at once
 HOPS = 3  # redirects within the same origin
 _ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
 
@@ -57,8 +63,6 @@ class HttpClient:
         self._headers = {"User-Agent": "lcp", "Accept-Encoding": "identity", **(headers or {})}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        self._lock = threading.Lock()
-        self._client: Any = None
 
     def ask(
         self,
@@ -112,7 +116,8 @@ class HttpClient:
         here, to = urlsplit(url), urlsplit(there)
         if not location or (here.scheme, here.netloc) != (to.scheme, to.netloc):
             raise ServerError(
-                f"{self.address.host} redirects to another server: {short(self.hide(there), 100)}.",
+                f"{self.address.host} redirects to another server: "
+                f"{short(self.hide(shown(there)), 100)}.",
                 change={"server": self.hide(f"{to.scheme}://{to.netloc}")},
             )
         return there
@@ -123,61 +128,14 @@ class HttpClient:
             text = text.replace(secret, "***")
         return text
 
+    def headers_for(self, body: bytes | None) -> dict[str, str]:
+        """The headers of a request."""
+        return self._headers | ({"Content-Type": "application/json"} if body else {})
+
     @property
-    def client(self) -> Any:
-        """The client of httpx2, made by the first thread that asks."""
-        with self._lock:
-            if self._client is None:
-                self._client = self._make()
-            return self._client
-
-    def _make(self) -> Any:
-        import httpx2
-
-        options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-        for name, value in _ALIVE.items():  # notices a dead peer, as nothing else does
-            if hasattr(socket, name):
-                options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-        # llama-server says that it keeps connections, and closes them: one for each request
-        limits = httpx2.Limits(max_keepalive_connections=0)
-        secure = self.address.base.startswith("https")
-        verify: Any = httpx2.create_ssl_context() if secure else False
-        transport = httpx2.HTTPTransport(
-            verify=verify, limits=limits, socket_options=options, proxy=_proxy(self.address)
-        )
-        timeout = httpx2.Timeout(None, connect=CONNECT_S, write=WRITE_S)
-        return httpx2.Client(
-            headers=self._headers, timeout=timeout, transport=transport, trust_env=False
-        )
-
-
-def _proxy(address: ServerAddress) -> str | None:
-    """The proxy of the environment; none for this computer and private networks."""
-    from urllib.request import getproxies, proxy_bypass
-
-    split = urlsplit(address.base)
-    if address.is_near or proxy_bypass(split.hostname or ""):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(split.scheme) or proxies.get("all")
-    if not proxy:
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    scheme = proxy.partition("://")[0].lower()
-    if scheme not in ("http", "https"):  # no sentence shows the value: it may have a password
-        raise ServerError(
-            f"{address.host} must be reached through a {short(scheme, 20)}:// proxy, but lcp "
-            "reaches servers through http:// proxies only. Set no_proxy to the name of the server "
-            f"if it needs none: export no_proxy={split.hostname}"
-        )
-    try:
-        urlsplit(proxy).port  # noqa: B018  # raises ValueError
-    except ValueError:
-        raise ServerError(
-            f"The proxy for {address.host} is not an address. Set {split.scheme}_proxy to "
-            "http://HOST:PORT, or unset it."
-        ) from None
-    return proxy
+    def proxy(self) -> Proxy | None:
+        """The proxy of the environment; none for this computer and private networks."""
+        return None if self.address.is_near else proxy_for(*origin(self.address.base))
 
 
 def _quoted(secret: str) -> str:
@@ -190,32 +148,42 @@ class _Request(threading.Thread):
 
     def __init__(self, http: HttpClient, url: str, body: Any) -> None:
         super().__init__(name="lcp request", daemon=True)
-        self._http, self._url, self._body = http, url, body
-        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._socket: Any = None
+        self._http, self._url = http, url
+        self._body = None if body is None else json.dumps(body).encode()
+        self.items: queue.SimpleQueue[HTTPResponse | bytes | Exception | None] = queue.SimpleQueue()
+        self.proxy: Proxy | None = None
+        self.reached = False  # the server
+        self._socket: socket.socket | None = None
         self._cut = False
         self.start()
 
     def run(self) -> None:
         try:
-            method = "GET" if self._body is None else "POST"
-            with self._http.client.stream(
-                method, self._url, json=self._body, extensions={"trace": self._trace}
-            ) as response:
-                self.items.put(response)
-                for piece in response.iter_bytes():
-                    if self._cut:
-                        break
-                    self.items.put(piece)
+            for piece in self._pieces():
+                self.items.put(piece)
             self.items.put(None)
-        except Exception as error:
+        except Exception as error:  # whoever waits would wait without end
             self.items.put(error)
 
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._socket = info["return_value"].get_extra_info("socket")
+    def _pieces(self) -> Iterator[HTTPResponse | bytes]:
+        self.proxy = self._http.proxy
+        connection = connect(self._url, self.proxy)
+        with closing(connection):
+            self._socket, self.reached = connection.sock, True
             if self._cut:
                 self.cut()
+            _notice_a_dead_peer(self._socket)
+            self._socket.settimeout(WRITE_S)
+            method, headers = "POST" if self._body else "GET", self._http.headers_for(self._body)
+            send(connection, method, self._url, headers, self._body, self.proxy)
+            self._socket.settimeout(None)
+            response = connection.getresponse()
+            with closing(response):
+                yield response
+                while piece := response.read1(PIECE):
+                    yield piece
+                if response.length:  # bytes that the headers promised
+                    raise IncompleteRead(b"", response.length)
 
     def cut(self) -> None:
         """Close the connection, whatever is waited for."""
@@ -223,6 +191,14 @@ class _Request(threading.Thread):
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _notice_a_dead_peer(connected: socket.socket) -> None:
+    """Nothing else notices it: an answer may take minutes to begin."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _ALIVE.items():
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class JsonAnswer:
@@ -270,7 +246,7 @@ class ServerAnswer:
         first = self._item()
         if isinstance(first, Exception):
             raise self._unreachable(first)
-        self.status, self.headers = first.status_code, first.headers
+        self.status, self.headers = first.status, first.headers
 
     def check(self) -> None:
         """Raise ServerError unless the status is good."""
@@ -287,7 +263,7 @@ class ServerAnswer:
         size = 0
         while (item := self._item()) is not None:
             if isinstance(item, Exception):
-                raise Broken(_reason(item, self._http))
+                raise Broken(self._reason(item))
             size += len(item)
             if largest and size > largest:
                 raise ServerError(
@@ -312,31 +288,29 @@ class ServerAnswer:
             with suppress(queue.Empty):
                 return self._request.items.get(timeout=left)
 
-    def _unreachable(self, error: Exception) -> ServerError:
-        if isinstance(error, ServerError):
+    def _unreachable(self, error: Exception) -> LcpError:
+        if isinstance(error, LcpError):
             return error
-        import httpx2
-
-        host = self._http.address.host
-        reason = _reason(error, self._http)
-        if isinstance(error, httpx2.ConnectTimeout):
-            reason = f"no connection in {CONNECT_S:.0f} s"
-        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        host, request = self._http.address.host, self._request
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ServerError(distrust(host, error))
+        why = self._reason(error)
+        if proxy := not request.reached and request.proxy:
             return ServerError(
-                f"Cannot reach {host}: {reason}. Is the server running, and is the address right?"
+                f"Cannot reach {host} through {proxy}: {why}. Check {proxy.variable}, or name the "
+                "server in no_proxy."
             )
-        again = isinstance(error, httpx2.TransportError)
+        if not request.reached:
+            return ServerError(
+                f"Cannot reach {host}: {why}. Is the server running, and is the address right?"
+            )
         return ServerError(
-            f"{host} closed the connection without an answer ({reason}). Try again.",
-            retry_after=0.5 if again else None,
+            f"{host} closed the connection without an answer ({why}). Try again.", retry_after=0.5
         )
 
-
-def _reason(error: BaseException, http: HttpClient) -> str:
-    """What the system says of an error, in a few words."""
-    said = http.hide(str(error) or type(error).__name__)
-    number, bracket, text = said.partition("] ")
-    return short(text if bracket and number.startswith("[Errno") else said, 200)
+    def _reason(self, error: Exception) -> str:
+        waited = WRITE_S if self._request.reached else CONNECT_S
+        return short(self.hide(reason(error, waited)), 200)
 
 
 def failure(http: HttpClient, status: int, headers: Mapping[str, str], data: bytes) -> ServerError:

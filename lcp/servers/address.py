@@ -6,10 +6,13 @@ is never part of it.
 
 import ipaddress
 import re
+import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from lcp.errors import UsageError
+from lcp.network.urls import PORTS, shown, split_address
 
 LANS = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 
@@ -27,7 +30,7 @@ class ServerAddress:
     def name(self) -> str:
         """What finds the server and the model again."""
         url = self.base if self.api == f"{self.base}/v1" else self.api
-        return f"{url}#{self.model}" if self.model else url
+        return f"{url}#{quote(self.model, safe='/:+')}" if self.model else url
 
     @property
     def host(self) -> str:
@@ -46,48 +49,44 @@ class ServerAddress:
     def is_near(self) -> bool:
         """Whether it is this computer or in a private network, as far as its name tells. No proxy
         leads there."""
-        host = (urlsplit(self.base).hostname or "").lower()
+        host = (urlsplit(self.base).hostname or "").rstrip(".").partition("%")[0]
         try:
-            address = ipaddress.ip_address(host)
+            ip = ipaddress.ip_address(host)
         except ValueError:
+            with suppress(OSError):  # 127.1 is an address, too
+                return not ipaddress.ip_address(socket.inet_aton(host)).is_global
             return "." not in host or host.endswith(LANS)
-        return address.is_private or address.is_loopback or address.is_link_local
+        return not (getattr(ip, "ipv4_mapped", None) or ip).is_global
 
 
 def is_server(name: str) -> bool:
     """Whether this is the address of a server, and not of a model file or of a page with one."""
-    if not re.match(r"https?://", name, re.IGNORECASE):
+    if not re.match(r"https?://", name, re.IGNORECASE) or re.match(r"[^?#]*\.gguf\b", name, re.I):
         return False
-    path = urlsplit(name.partition("#")[0]).path
-    host = (urlsplit(name.partition("#")[0]).hostname or "").lower()
-    hub = host in ("hf.co", "huggingface.co") or host.endswith((".hf.co", ".huggingface.co"))
-    return not (hub or path.lower().endswith(".gguf"))
+    split = split_address(name)
+    host = (split.hostname or "" if split else "").lower()
+    return not (host in ("hf.co", "huggingface.co") or host.endswith((".hf.co", ".huggingface.co")))
 
 
 def parse(given: str) -> ServerAddress:
     """The address of "http://box:8080", "box:8080", "http://box/v1#model". UsageError if it is not
-    one, or contains a key."""
+    one, or may contain a key; the error does not show that."""
     url, _, model = given.partition("#")
-    if "://" not in url:
-        url = f"http://{url}"
-    try:
-        split = urlsplit(url)
-        host, port = split.hostname, split.port
-    except ValueError:
-        host, port, split = None, None, urlsplit("")
-    if not host or split.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", url):
-        # what precedes an @ may be a password; what follows a question mark, a key
-        shown = re.sub(r"\?.*", "?…", re.sub(r"^(\w+://)?.*@", r"\1…@", given, flags=re.S))
-        raise UsageError(f"{shown} is not the address of a server. Give one: http://box:8080")
-    if split.username or split.password or split.query:
+    split = split_address(url if "://" in url else f"http://{url}")
+    if "@" in given or (split and split.query):
         raise UsageError(
-            f"The address of {host} contains a user name, password or query. Put the key into "
-            "LCP_API_KEY instead."
+            "The address of a server must not contain a user name, a password or a query. Put the "
+            "key into LCP_API_KEY instead; a model with an @ in its name is for -m."
         )
+    known = split and split.scheme in PORTS and ":" not in split.path
+    if split is None or not known or re.search(r"[\s\x00-\x1f]", url):
+        raise UsageError(
+            f'"{shown(given)}" is not the address of a server. Give one: http://box:8080'
+        )
+    host, port = split.hostname or "", split.port
     if host == "0.0.0.0":  # where a server listens, not where it can be reached
         host = "127.0.0.1"
-    shown = f"[{host}]" if ":" in host else host
-    origin = f"{split.scheme}://{shown}" + (f":{port}" if port else "")
-    path = split.path.rstrip("/")
-    api = origin + (path or "/v1")
+    in_url = f"[{host}]" if ":" in host else host
+    api = f"{split.scheme}://{in_url}" + (f":{port}" if port else "")
+    api += split.path.rstrip("/") or "/v1"
     return ServerAddress(re.sub(r"/v1$", "", api), api, unquote(model))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lcp.errors import SettingsError
+from lcp.errors import SettingsError, UsageError
 from lcp.formatting import short
 from lcp.servers.address import ServerAddress, parse
 from lcp.settings import near, toml_file
@@ -20,9 +20,8 @@ class ServerTable:
     """A table [server.NAME] of config.toml. The key is in the environment variable `key_env`."""
 
     name: str
-    url: str
+    address: ServerAddress  # with the model, if the table names one
     key_env: str = ""
-    model: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -52,7 +51,12 @@ def _server(name: str, table: Mapping[str, Any]) -> ServerTable:
                 f"{where}: the header {short(header, 40)} contains characters that no header has, "
                 "for example a line break. Correct it."
             )
-    return ServerTable(name, **table)
+    try:
+        address = parse(table["url"])
+    except UsageError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    address = address.with_model(table.get("model") or address.model)
+    return ServerTable(name, address, table.get("key_env", ""), headers)
 
 
 def _is_plain(text: str) -> bool:
@@ -63,7 +67,7 @@ def _is_plain(text: str) -> bool:
 def table_of(address: ServerAddress, tables: Mapping[str, ServerTable]) -> ServerTable | None:
     """The table for this server, if there is one."""
     bare = address.with_model("")
-    return next((t for t in tables.values() if parse(t.url).with_model("") == bare), None)
+    return next((t for t in tables.values() if t.address.with_model("") == bare), None)
 
 
 def key(table: ServerTable | None) -> str:

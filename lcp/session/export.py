@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from lcp.errors import SessionError
 from lcp.session.conversation import Conversation
@@ -100,7 +101,7 @@ def plain_name(model: str) -> str:
     url, _, there = model.partition("#")
     if "://" in url:
         host = url.partition("://")[2].partition("/")[0]
-        return f"{plain_name(there)} on {host}" if there else host
+        return f"{plain_name(unquote(there))} on {host}" if there else host
     return Path(model).name.removesuffix(".gguf")
 
 
