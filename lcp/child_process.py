@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lcp.errors import NativeError
+from lcp.errors import DoesNotRun
 
 _PATIENCE = 0.2  # seconds between two calls of `waiting`
 
@@ -45,16 +45,14 @@ def run(
     """Run `python -m lcp.engine.child_main TASK` with `wish` as JSON on stdin.
 
     It is killed after `timeout` seconds, and if this thread is interrupted. `waiting` is called
-    several times a second. Raises NativeError if no process can be started.
+    several times a second. Raises DoesNotRun if no process can be started.
     """
     command = [sys.executable, "-m", "lcp.engine.child_main", task]
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
     except OSError as error:
-        raise NativeError(
-            f"lcp cannot start {sys.executable}: {error.strerror}. Check with: lcp doctor"
-        ) from error
+        raise DoesNotRun(f"lcp cannot start {sys.executable}: {error.strerror}.") from error
     end = math.inf if timeout is None else time.monotonic() + timeout
     status: int | None = None
     with process:

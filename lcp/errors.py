@@ -9,6 +9,7 @@ LcpError                    a sentence: what failed, why, and what to type next
 │   ├── GgufError           a file is not GGUF, is truncated or damaged
 │   └── NotEnoughMemory     the weights or the KV cache do not fit
 ├── NativeError             llama.cpp itself cannot run here
+│   └── DoesNotRun          and it does not say why
 ├── TemplateError           the model's chat template cannot render these messages
 ├── TooLong                 a message does not fit into the window
 ├── ContextFull             the KV cache has no free cell
@@ -86,6 +87,10 @@ class NotEnoughMemory(ModelError):
 
 class NativeError(LcpError):
     """The installed llama.cpp cannot run on this machine."""
+
+
+class DoesNotRun(NativeError):
+    """llama.cpp, or a process that would run it, does not start here, and does not say why."""
 
 
 class TemplateError(LcpError):

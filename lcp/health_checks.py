@@ -71,9 +71,10 @@ def examine(root: Path = Path("/")) -> list[Finding]:
     try:
         answer = json.loads(cpu_check.run())
     except LcpError as error:
-        sentence, _, command = str(error).rpartition(": ")
-        broken = [Finding("llama.cpp", "does not compute", wrong=f"{sentence}.", mend=command)]
-        return [*_versions(), *broken, *_folders()]
+        sentence, *command = re.split(": (?=pip )", str(error))
+        wrong = f"{sentence.rstrip('.')}."
+        broken = Finding("llama.cpp", "does not compute", wrong=wrong, mend="".join(command))
+        return [*_versions(), broken, *_folders()]
     built = features(answer["system_info"])
     return [
         *_versions(),

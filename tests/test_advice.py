@@ -1,7 +1,7 @@
 """What a person reads about an error: the rooms name options, the corridor spells them."""
 
 from lcp.chat.advice import with_advice
-from lcp.errors import AnswerDoesNotMatch, ContextFull, TemplateError
+from lcp.errors import AnswerDoesNotMatch, ContextFull, DoesNotRun, TemplateError
 
 
 def test_options_that_would_help_become_flags():
@@ -21,3 +21,7 @@ def test_a_full_context_names_a_size_that_would_do():
 
 def test_an_answer_that_does_not_match_its_constraint_can_be_asked_for_again():
     assert "/retry" in with_advice(AnswerDoesNotMatch("It does not match."))
+
+
+def test_the_doctor_knows_why_nothing_runs():
+    assert with_advice(DoesNotRun("llama.cpp does not run here.")).endswith(": lcp doctor")

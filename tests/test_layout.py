@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lcp.cli.lazy_commands import COMMANDS
 from lcp.commands.command_table import TABLE
 
 LCP = Path(__file__).parents[1] / "lcp"
@@ -232,14 +233,16 @@ def sentences(tree):
             yield node
 
 
-def test_rooms_know_no_slash_command_and_no_flag(trees):
+def test_rooms_know_no_command_and_no_flag(trees):
     """A room says what is wrong; chat/ and cli/ say what to type (chat/advice.py)."""
     commands = "|".join(command.name for command in TABLE)
-    typed = re.compile(rf"(?<![\w/])/({commands})\b|(?<!\w)--[a-z]")
+    own = "|".join(COMMANDS)
+    typed = re.compile(rf"(?<![\w/])/({commands})\b|(?<!\w)--[a-z]|\blcp ({own})\b")
     wrong = [
         f"{name(path)}:{node.lineno}: {node.value}"
         for path, tree in trees.items()
-        if name(path).split("/")[0] in ROOMS and name(path) not in SPELL_FLAGS_OF_OTHERS
+        if name(path).split("/")[0] in (*ROOMS, "child_process.py")
+        and name(path) not in SPELL_FLAGS_OF_OTHERS
         for node in sentences(tree)
         if typed.search(node.value) and "pip install" not in node.value
     ]

@@ -112,4 +112,4 @@ def test_a_blob_of_ollama_is_named_as_ollama_names_it(tmp_path):
         check_loads(local(path), tmp_path / "known", "llama9:8b")
     sentence = str(caught.value)
     assert "llama9:8b" in sentence and "sha256-" not in sentence
-    assert sentence.endswith("lcp pull OWNER/REPO") and "upgrade" not in sentence
+    assert "Hub instead" in sentence and "upgrade" not in sentence

@@ -1,6 +1,6 @@
 """What a person reads about an error: its sentence, and what to type next."""
 
-from lcp.errors import LcpError, Miscounted, NoSavedChat, TooLong
+from lcp.errors import DoesNotRun, LcpError, Miscounted, NoSavedChat, TooLong
 
 
 def with_advice(error: LcpError) -> str:
@@ -13,6 +13,8 @@ def with_advice(error: LcpError) -> str:
             return f"{error} `lcp chat` starts one."
         last = f"lcp chat --resume {error.one_shot}"
         return f"{error} `lcp sessions --all` lists them. Resume the last one: {last}"
+    if isinstance(error, DoesNotRun):
+        return f"{error} See why with: lcp doctor"
     ways = [f"--{name.replace('_', '-')} {value}" for name, value in error.change.items()]
     tried = f" Try {' or '.join(ways)}." if ways else ""
     again = " /retry answers again." if error.again else ""

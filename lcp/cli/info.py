@@ -48,6 +48,7 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
 
         info_server.show(server, asked.name, asked.as_json)
         return
+    from lcp.chat.advice import with_advice
     from lcp.cli import info_online
     from lcp.modelfile.facts import facts
     from lcp.settings import Layers
@@ -66,7 +67,7 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
     try:
         needs: ContextTable | str = _memory_table(name, model, known, settings, card)
     except LcpError as error:
-        needs = str(error)
+        needs = with_advice(error)
     if asked.as_json:
         told = _as_json(model, known, needs)
         if asked.every:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lcp import child_process, formatting
 from lcp.cli import model_lookup, options, shell_completion
 from lcp.cli.options import argument, option, switch
-from lcp.errors import LcpError, UsageError
+from lcp.errors import DoesNotRun, LcpError, UsageError
 
 if TYPE_CHECKING:
     from lcp.modelfile.facts import Facts
@@ -114,7 +114,7 @@ def _asked(wish: dict[str, Any], name: str, **waiting: Any) -> dict[str, Any]:
     done = child_process.run("quantize", wish, timeout=None, **waiting)
     answer: dict[str, Any] = done.answers[-1] if done.answers else {}
     if not answer:
-        raise LcpError("llama.cpp does not run here. See why with: lcp doctor")
+        raise DoesNotRun("llama.cpp does not run here.")
     if "ok" not in answer:
         raise LcpError(
             f"llama.cpp crashed on {name} ({done.cause}). Choose another quant, or upgrade: "

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from lcp import child_process
 from lcp.engine_interface import Constraint
-from lcp.errors import NativeError, SettingsError
+from lcp.errors import DoesNotRun, SettingsError
 from lcp.formatting import short
 
 CPU_S, MEMORY = 1, 256 << 20  # limits of the check, in seconds and bytes
@@ -19,16 +19,13 @@ def check(constraint: Constraint) -> list[str]:
     """Notices about a constraint, from a check in the child process.
 
     Raises SettingsError if no answer can match it or if the check takes too much time or memory;
-    NativeError if the library cannot run here.
+    DoesNotRun if the library cannot run here.
     """
     result = child_process.run("constraint", asdict(constraint), timeout=_WAIT_S)
     if not result.answers:
         said = result.stderr.strip().splitlines()
         if result.status == 1 and said and "MemoryError" not in said[-1]:  # a bug, or no library
-            raise NativeError(
-                f"{constraint.name} cannot be checked: {short(said[-1], 200)}. "
-                "See what is wrong with: lcp doctor"
-            )
+            raise DoesNotRun(f"{constraint.name} cannot be checked: {short(said[-1], 200)}.")
         raise _too_much(constraint)
     answer = result.answers[-1]
     if "error" in answer:

@@ -108,8 +108,8 @@ class BlockReader:
     def damaged(self, what: str) -> GgufError:
         """The error that says what is wrong with the file."""
         return GgufError(
-            f"{self.name} is damaged or newer than lcp: {what}. Use another file of this model; "
-            "lcp verify checks whether this one is as published."
+            f"{self.name} is damaged or newer than lcp: {what}. Use another file of this model, "
+            "or download this one again."
         )
 
     def _cut_off(self, what: str, n: int, left: int) -> GgufError:

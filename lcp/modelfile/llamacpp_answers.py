@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lcp import child_process
-from lcp.errors import ModelError, NativeError
+from lcp.errors import DoesNotRun, ModelError, NativeError
 from lcp.machine import Gpu
 from lcp.modelfile.model_files import ModelFile
 from lcp.modelfile.non_chat_models import FROM_THE_HUB
 
 _TIMEOUT_S = 60  # the first start of a GPU's driver may take many seconds
-_SILENT = "llama.cpp does not run here. See why with: lcp doctor"
 _SPEEDS = "speed"  # a folder
 _KILLED = -9  # SIGKILL: by a person, or by a system that is out of memory
 # An assertion of llama.cpp -> what is wrong with a file that violates it
@@ -39,12 +38,12 @@ def ask(task: str, wish: object = None, name: str = "this model") -> dict[str, A
     """
     result = child_process.run(task, wish, _TIMEOUT_S)
     if not result.answers:
-        raise NativeError(_SILENT)
+        raise DoesNotRun("llama.cpp does not run here.")
     answer = result.answers[-1]
     if "ok" not in answer:
         # The child prints "begun" once llama.cpp runs: what ends it after that is the model.
         if not answer.get("begun") or result.status in (0, _KILLED):
-            raise NativeError(_SILENT)
+            raise DoesNotRun("llama.cpp does not run here.")
         raise ModelError(_crash(name, result))
     if not answer["ok"]:
         raise ModelError(answer["error"])

@@ -32,7 +32,7 @@ _ARCHITECTURES = {
         ("an image or video model, not a chat model", _CHAT),
     ),
 }  # fmt: skip
-FROM_THE_HUB = "Get a GGUF file of this model from the Hub instead: lcp pull OWNER/REPO"
+FROM_THE_HUB = "Download a GGUF file of this model from the Hugging Face Hub instead."
 _RANK = 4  # llama.h: LLAMA_POOLING_TYPE_RANK
 _SECTIONS = 4  # llama.cpp: numbers of rope.dimension_sections
 
