@@ -32,7 +32,7 @@ from bench.sides import Model as File
 from bench.sides import arguments, lcp_env, run
 from lcp.engine.llama_library import StopByte
 from lcp.engine.model import Model
-from lcp.engine.observe import Observer
+from lcp.engine.observer import Observer
 from lcp.look.quant import distances
 
 CHUNK, BATCH = 512, 128  # tokens

@@ -13,14 +13,15 @@ from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
 from lcp.engine.observer import Observer
 from lcp.engine.sampler import Sampler, TokenCandidates
-from lcp.errors import UsageError
+from lcp.errors import NotSupported, UsageError
 from lcp.look import next as sampling
 from lcp.look.attention import links, maps
 from lcp.look.distributions import log_softmax, softmax
 from lcp.look.heads import KINDS as PLACES
 from lcp.look.heads import compare, heads, repeated
 from lcp.look.layers import layers
-from lcp.look.swap import answers, places, swap
+from lcp.look.swap import places, swap
+from lcp.look.swap import read as read_prompts
 from lcp.look.without import sentences, without
 from lcp.modelfile.model_files import local
 from lcp.modelfile.weights import Weights
@@ -93,13 +94,52 @@ def test_the_parts_add_up_to_the_logits(observed, kind):
     assert found.lens.shape == (2, one.vocabulary)
 
 
-def test_the_heads_add_up_to_the_attention(observed):
-    one = observed()
-    found = layers(one, tokens_of(one), heads=True, tell=silent)
+@pytest.mark.parametrize("kind", ["dense", "swa", "mrope", "moe", "mla"])
+def test_the_heads_add_up_to_the_attention(observed, kind):
+    """Also where a norm follows (swa), and where what attention adds has no name (mrope, moe)."""
+    one = observed(kind)
+    tokens = tokens_of(one)
+    found = layers(one, tokens, heads=True, tell=silent)
     for layer in range(2):
         whole = next(x.logits for x in found.added if (x.name, x.layer) == ("attention", layer))
         heads = sum(x.logits for x in found.heads if x.layer == layer)
-        assert np.allclose(heads, whole, rtol=1e-3, atol=1e-4)
+        assert np.allclose(heads, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_head_writes_before_a_norm_is_as_in_another_program(observed):
+    one = observed("swa")
+    tokens = tokens_of(one)
+    found = layers(one, tokens, heads=True, tell=silent)
+    facts, weight = model = read(one.model.path)
+    right = forward(model, tokens)
+    last = right["l_out-1"][-1]
+    eps = facts["gemma3.attention.layer_norm_rms_epsilon"]
+    scale = weight("output_norm") / np.sqrt((last**2).mean() + eps)
+    assert len(found.heads) == 8
+    for part in found.heads:
+        vector = right[f"heads-{part.layer}"][-1, part.head]
+        logits = (vector * scale) @ weight("output").T
+        assert np.abs(part.logits - logits).max() < 1e-4 * np.abs(found.true).max()
+
+
+def test_heads_that_do_not_add_to_the_state_are_refused(observed):
+    """Here the output of the heads is raised to the third power before it is added."""
+    one = observed()
+    decode = one.decode
+
+    def bent(tokens, watch=None, **more):
+        watch = watch or {}
+
+        def cube(x, name):
+            new = watch[name](x) if name in watch else None
+            return (x if new is None else new) ** 3
+
+        own = {f"kqv_out-{i}": lambda x, i=i: cube(x, f"kqv_out-{i}") for i in range(2)}
+        return decode(tokens, {**watch, **own}, **more)
+
+    one.decode = bent
+    with pytest.raises(NotSupported, match="heads"):
+        layers(one, tokens_of(one), heads=True, tell=silent)
 
 
 @pytest.mark.slow
@@ -135,7 +175,7 @@ def test_swapped_states_give_the_logits_of_another_program(observed):
     one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     x, y = 70, 80
-    found = swap(one, a, b, x, y, silent)
+    found = swap(one, read_prompts(one, a, b, silent), x, y, silent)
 
     def margin(logits):
         return logits[-1, x] - logits[-1, y]
@@ -156,7 +196,7 @@ def test_swapped_states_give_the_logits_of_another_program(observed):
 def test_the_last_state_of_a_is_all_of_its_answer(observed, kind):
     one = observed(kind, quant="Q8_0")
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
-    found = swap(one, a, b, 70, 80, silent)
+    found = swap(one, read_prompts(one, a, b, silent), 70, 80, silent)
     assert found.shares[-1, -1] == 1.0
     assert np.all(found.shares[:-1, -1] == 0.0)  # too late for the last token
 
@@ -164,7 +204,7 @@ def test_the_last_state_of_a_is_all_of_its_answer(observed, kind):
 def test_each_swapped_head_is_as_in_a_run_of_its_own(observed):
     one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
-    found = swap(one, a, b, 70, 80, silent)
+    found = swap(one, read_prompts(one, a, b, silent), 70, 80, silent)
     outputs = {}
     names = [f"kqv_out-{layer}" for layer in range(2)]
     one.clear()
@@ -186,10 +226,11 @@ def test_each_swapped_head_is_as_in_a_run_of_its_own(observed):
 def test_a_difference_of_nothing_has_no_shares(observed):
     one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
-    after_a, after_b = answers(one, a, b)
-    x, y = np.argsort(after_a - after_b)[100:102]  # both are as much likelier after A
+    prompts = read_prompts(one, a, b, silent)
+    order = np.argsort(prompts.logits_a - prompts.logits_b)
+    x, y = order[100:102]  # both are as much likelier after A
     with pytest.raises(UsageError, match="nats"):
-        swap(one, a, b, int(x), int(y), silent)
+        swap(one, prompts, int(x), int(y), silent)
 
 
 def test_only_some_tokens_of_long_prompts_are_swapped():
@@ -486,23 +527,29 @@ def test_the_heads_of_the_real_model(look):
 
 
 def carried_by(model, tokens, layer, head):
-    """What a head takes for each token, weighted by the length of what arrives."""
+    """What a head takes for each token, weighted by the length of what arrives; and the length of
+    the last state before it."""
     facts, weight = model
+    gemma = facts["general.architecture"] == "gemma3"
     seen = forward(model, tokens)
     before = seen[f"l_out-{layer - 1}"] if layer else weight("token_embd")[tokens]
-    eps = facts["llama.attention.layer_norm_rms_epsilon"]
-    h = before / np.sqrt((before**2).mean(-1, keepdims=True) + eps)
+    before = before * 8 if gemma and not layer else before
+    h = before / np.sqrt((before**2).mean(-1, keepdims=True) + 1e-5)
     own = slice(16 * head, 16 * head + 16)
     value = (h @ weight(f"blk.{layer}.attn_v").T)[:, own]
     arrives = value @ weight(f"blk.{layer}.attn_output").T[own]
     read_ = seen[f"kq_soft_max-{layer}"][head]
+    if gemma:  # the scale of the norm that follows, at the last token
+        added = np.linalg.norm(seen[f"heads-{layer}"][-1, head])
+        arrives = arrives * added / np.linalg.norm(read_[-1] @ arrives)
     weighted = read_ * np.linalg.norm(arrives, axis=1)
     return read_, weighted, np.linalg.norm(before[-1])
 
 
+@pytest.mark.parametrize("kind", ["dense", "swa"])
 @pytest.mark.parametrize("place", [(0, 1), (1, 3)])
-def test_what_a_head_reads_and_carries(observed, place):
-    one, (layer, head) = observed(), place
+def test_what_a_head_reads_and_carries(observed, kind, place):
+    one, (layer, head) = observed(kind), place
     tokens = tokens_of(one)
     (found,) = maps(one, tokens, layer, [head], silent)
     read_, weighted, state = carried_by(read(one.model.path), tokens, layer, head)
@@ -528,7 +575,8 @@ def test_the_command_attention(look, shown, tiny):
     for more in ([], ["--head", "1.0"], ["--layer", "0"]):
         assert any("carried" in line for line in shown("attention", tiny(), TEXT, *more))
     swa = look("attention", tiny("swa"), TEXT)
-    assert swa["links"][0]["carried"] is None  # a norm follows
+    assert 0 < swa["links"][0]["carried"] <= 1
+    assert len(look("layers", tiny("swa"), TEXT, "--heads")["heads"]) == 8
 
 
 @pytest.mark.slow

@@ -56,10 +56,8 @@ def links(model: ObservedModel, tokens: list[int], n: int, tell: Tell) -> tuple[
         **kept.last(*(tensors.heads[i] for i in layers if tensors.heads[i])),
     })  # fmt: skip
     values = values_of(model, tensors, kept, length, layers)
-    norms: dict[tuple[int, int], Array] = {}
-    for head in range(model.heads):
-        tell("measuring heads", head, model.heads)
-        norms |= brought(model, tensors, values, [head], tokens[0])
+    every = [(layer, head) for layer in values for head in range(model.heads)]
+    norms = brought(model, tensors, kept, values, every, tokens[0], tell)
     found, sink = [], []
     for layer in layers:
         state = np.linalg.norm(kept[tensors.after[layer - 1] if layer else tensors.begin])
@@ -102,13 +100,14 @@ def maps(
         {
             tensors.attention[layer]: keep,
             **{name: lambda x: pieces.append(np.array(x)) for name in known},
-            **kept.last(*([tensors.heads[layer]] if tensors.heads[layer] else [])),
+            **kept.last(tensors.begin, *tensors.after, *(n for n in (tensors.heads[layer],) if n)),
         },
     )
     if known:  # the name appears several times in the graph, the values last
         kept[known[0]] = pieces[-1]
     values = values_of(model, tensors, kept, length, [layer])
-    carried = brought(model, tensors, values, heads, tokens[0]) if values else {}
+    every = [(at, head) for at in values for head in heads]
+    carried = brought(model, tensors, kept, values, every, tokens[0], tell)
     found = []
     for i, head in enumerate(heads):
         weight = read[i] * carried[layer, head] if carried else None

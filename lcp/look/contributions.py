@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from lcp.look.distributions import Array
-from lcp.look.observed_model import Activations, ObservedModel, TensorNames
+from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
+
+Outputs = Mapping[int, Array]  # of all heads of a layer, side by side: layer -> (rows, width)
+_ALIKE = 0.05  # the part of its length by which a vector may differ from an equal one
+_NUMBERS = 1 << 23  # of a batch that are kept: 64 MiB
 
 
 def computed_from(model: ObservedModel, name: str, rows: Array, token: int) -> Array:
@@ -26,62 +30,153 @@ def computed_from(model: ObservedModel, name: str, rows: Array, token: int) -> A
 
 def norm_scale(tensors: TensorNames, kept: Activations) -> Array:
     """What the last norm multiplied each number of the last state by."""
-    state = np.atleast_2d(kept[tensors.after[-1]])[-1]  # of the last token
+    state = _last(kept, tensors.after[-1])
     return np.divide(kept[tensors.normal], state, out=np.zeros_like(state), where=state != 0)
+
+
+def written(
+    model: ObservedModel, tensors: TensorNames, kept: Activations, outputs: Outputs, token: int
+) -> dict[int, Array]:
+    """What attention adds to the state of the last token if its heads put out these numbers: layer
+    -> (rows, width). `kept` has tensors.begin, .after and .heads of the last token.
+
+    Each row of a batch has the state before the layer, and a row whose heads put out nothing is
+    subtracted. So everything that follows the heads counts: a matrix, a gate, a scale. Where a norm
+    follows, its scale is that of the model's own output, so that the heads add up to what attention
+    adds. Layers are left out in which the heads do not add to the state in one of these ways.
+    """
+    own = {layer: _last(kept, tensors.heads[layer]) for layer in outputs}
+    some = {layer: _random(x) for layer, x in own.items()}
+    first = _states_after(model, tensors, kept, token, {
+        layer: np.stack([0 * x, some[layer], 2 * some[layer], x, *outputs[layer]])
+        for layer, x in own.items()
+    })  # fmt: skip
+    changes = {layer: rows[1:] - rows[0] for layer, rows in first.items()}
+    found = {i: x[3:] for i, x in changes.items() if _alike(x[1], 2 * x[0])}
+    with_norm = [i for i, x in changes.items() if i not in found and _alike(x[1], x[0])]
+    if with_norm:
+        # A norm hides how long each vector was. The sum of a vector and a known one shows it.
+        rows = {i: np.stack([own[i], *outputs[i]]) for i in with_norm}
+        sizes = {i: np.linalg.norm(x, axis=1) / np.linalg.norm(some[i]) for i, x in rows.items()}
+        second = _states_after(model, tensors, kept, token, {
+            i: np.concatenate([0 * own[i][None], x + sizes[i][:, None] * some[i]])
+            for i, x in rows.items()
+        })  # fmt: skip
+        for i in with_norm:
+            sums, directions = second[i][1:] - second[i][0], changes[i][2:]
+            lengths = [
+                _length(direction, size * changes[i][0], both)
+                for direction, size, both in zip(directions, sizes[i], sums, strict=True)
+            ]
+            if lengths[0] > 0:
+                found[i] = directions[1:] * (np.array(lengths[1:]) / lengths[0])[:, None]
+    return found
+
+
+def _states_after(
+    model: ObservedModel, tensors: TensorNames, kept: Activations, token: int, outputs: Outputs
+) -> dict[int, Array]:
+    """The states after the attention of each layer, where its heads put out these rows."""
+    count = max(map(len, outputs.values()))
+    put: dict[str, Array] = {}
+    take: dict[str, int] = {}
+    for layer, rows in outputs.items():
+        put[tensors.heads[layer]] = rows
+        before = tensors.after[layer - 1] if layer else tensors.begin
+        put[before] = np.repeat(_last(kept, before)[None], count, axis=0)
+        take[tensors.middle[layer] or tensors.after[layer]] = layer
+    found: dict[int, Array] = {}
+
+    def watch(name: str) -> Callable[[Array], Array | None]:
+        def seen(x: Array) -> Array | None:
+            if name in take:
+                found[take[name]] = x[0, : len(outputs[take[name]])].astype(float)
+            if name not in put:
+                return None
+            x = np.array(x)
+            x[0, : len(put[name])] = put[name]
+            return x
+
+        return seen
+
+    model.clear()
+    model.decode(
+        [token] * count,
+        {name: watch(name) for name in {*put, *take}},
+        rows=range(count) if model.layers - 1 in outputs else None,
+    )
+    return found
+
+
+def _random(like: Array) -> Array:
+    """A random vector that is as long as another one."""
+    x = np.random.default_rng(0).standard_normal(len(like)).astype(np.float32)
+    return x * np.float32((np.linalg.norm(like) or 1.0) / np.linalg.norm(x))
+
+
+def _alike(x: Array, y: Array) -> bool:
+    return bool(np.linalg.norm(x - y) < _ALIKE * np.linalg.norm(y))
+
+
+def _length(direction: Array, known: Array, both: Array) -> float:
+    """How often `direction` must be added to `known` so that the sum points as `both` does."""
+    factors = np.linalg.lstsq(np.stack([direction, -both], 1), -known, rcond=None)[0]
+    return float(factors[0])
 
 
 def head_vectors(
     model: ObservedModel, tensors: TensorNames, kept: Activations, layers: Sequence[int], token: int
 ) -> dict[int, Array]:
-    """What each head added to the state of the last token: layer -> (heads, width). `kept` has
-    the outputs of the heads (tensors.heads); the layers need a tensors.out."""
-    alone, count = Activations(), model.heads
-    watch: dict[str, Callable[[Array], Array | None]] = {}
+    """What each head added to the state of the last token: layer -> (heads, width), without the
+    layers where that cannot be told."""
+    outputs = {}
     for layer in layers:
-        own = kept[tensors.heads[layer]].reshape(count, -1)
-        watch[tensors.heads[layer]] = _rows(
-            [_only(own[head], head, count) for head in range(count)]
-        )
-    watch |= alone.all(*(tensors.out[layer] for layer in layers))
-    model.clear()
-    model.decode([token] * count, watch, rows=range(count))
-    return {layer: alone[tensors.out[layer]] for layer in layers}
+        own = _last(kept, tensors.heads[layer]).reshape(model.heads, -1)
+        outputs[layer] = np.stack([alone(own[head], head, model.heads) for head in range(len(own))])
+    return written(model, tensors, kept, outputs, token) if outputs else {}
 
 
 def brought(
     model: ObservedModel,
     tensors: TensorNames,
-    values: Mapping[int, Array],
-    heads: Sequence[int],
+    kept: Activations,
+    values: Outputs,
+    heads: Sequence[tuple[int, int]],
     token: int,
+    tell: Tell,
 ) -> dict[tuple[int, int], Array]:
-    """How much each head can bring from each token, before attention weighs it: the length of what
-    it would add to a state (Kobayashi 2020). (layer, head) -> (tokens,).
+    """How much heads can bring from each token, before attention weighs it: the length of what they
+    would add to the state of the last token (Kobayashi 2020). (layer, head) -> (tokens,), without
+    the layers where that cannot be told. `values` are what `values_of` gives."""
+    if not heads:
+        return {}
+    tokens = len(next(iter(values.values())))
+    own: dict[int, list[int]] = {}
+    for layer, head in heads:
+        own.setdefault(layer, []).append(head)
 
-    `values`: layer -> (tokens, heads with values of their own, numbers). A batch has a row for
-    each token, and serves all layers at once.
-    """
-    count, found = model.heads, {}
-    length = len(next(iter(values.values()), ()))
-    for head in heads:
-        pieces: list[Activations] = []
-        for start in range(0, length, model.most_rows):
-            part, watch = slice(start, min(start + model.most_rows, length)), {}
-            for layer, value in values.items():
-                own = value[part, head // (count // value.shape[1])]
-                watch[tensors.heads[layer]] = _rows([_only(v, head, count) for v in own])
-            seen = Activations()
-            names = [tensors.out[layer] for layer in values]
-            model.clear()
-            model.decode(
-                [token] * len(own),
-                {**watch, **seen.part(lambda x: np.linalg.norm(x[0], axis=-1), *names)},
-                rows=range(len(own)),
-            )
-            pieces.append(seen)
-        for layer in values:
-            found[layer, head] = np.concatenate([seen[tensors.out[layer]] for seen in pieces])
-    return found
+    def output(layer: int, row: int) -> Array:
+        head, value = own[layer][row // tokens], values[layer]
+        kv = head // (model.heads // value.shape[1])
+        return alone(value[row % tokens, kv], head, model.heads)
+
+    total = {layer: tokens * len(one) for layer, one in own.items()}
+    lengths: dict[int, list[float]] = {layer: [] for layer in own}
+    width = len(_last(kept, tensors.after[-1])) * len(own)
+    most = max(8, min(model.most_rows, model.batch, _NUMBERS // width) - 4)
+    for start in range(0, max(total.values()), most):
+        tell("measuring heads", start, max(total.values()))
+        part = {
+            layer: np.stack([output(layer, row) for row in range(start, min(start + most, n))])
+            for layer, n in total.items() if start < n
+        }  # fmt: skip
+        for layer, vectors in written(model, tensors, kept, part, token).items():
+            lengths[layer].extend(np.linalg.norm(vectors, axis=1))
+    return {
+        (layer, head): np.array(lengths[layer][tokens * i : tokens * (i + 1)])
+        for layer in own if len(lengths[layer]) == total[layer]
+        for i, head in enumerate(own[layer])
+    }  # fmt: skip
 
 
 def values_of(
@@ -91,31 +186,24 @@ def values_of(
     tokens: int,
     layers: Sequence[int],
 ) -> dict[int, Array]:
-    """The values of these layers in the form that `brought` takes; without the layers whose tensors
-    have no names, or whose attention is followed by a norm."""
+    """What heads can take from each token: layer -> (tokens, heads with values of their own,
+    numbers), without the layers whose tensors have no names."""
     found = {}
     for layer in layers:
-        if tensors.out[layer] and tensors.values[layer] and tensors.heads[layer]:
+        if tensors.values[layer] and tensors.heads[layer]:
             value, size = kept[tensors.values[layer]], kept[tensors.heads[layer]].shape[-1]
             if model.kv_heads and value.size * model.heads == tokens * model.kv_heads * size:
                 found[layer] = value.reshape(tokens, model.kv_heads, -1)
     return found
 
 
-def _only(value: Array, head: int, count: int) -> Array:
-    """The output of all heads, where only one has any: (heads * size,)."""
+def alone(value: Array, head: int, count: int) -> Array:
+    """The output of all heads, where only one has any: (heads * numbers,)."""
     new = np.zeros((count, len(value)), np.float32)
     new[head] = value
     return new.ravel()
 
 
-def _rows(rows: Sequence[Array]) -> Callable[[Array], Array]:
-    """A watching function that replaces the first rows."""
-    new = np.stack(rows)
-
-    def replace(x: Array) -> Array:
-        x = np.array(x)
-        x[0, : len(new)] = new
-        return x
-
-    return replace
+def _last(kept: Activations, name: str) -> Array:
+    """What was kept of the last token."""
+    return np.atleast_2d(kept[name])[-1]

@@ -36,6 +36,20 @@ def divergence(logs: Array, others: Array) -> Array:
     return np.maximum(0, p @ logs - others @ p)
 
 
+def changes(logits: Array, token: int) -> tuple[Array, Array]:
+    """The probability of a token in each row, and how far the row is from the first one, in nats.
+
+    Of many rows that hardly differ, it takes a third of the time of log_softmax and `divergence`:
+    KL = ln(sum p exp(d)) for differences of logits d with the mean 0 under p.
+    """
+    p = softmax(logits[0])
+    d = logits - logits[0]
+    d -= (d @ p.astype(d.dtype))[:, None]
+    own = d[:, token].astype(float)
+    total = np.exp(d, out=d) @ p.astype(d.dtype)
+    return p[token] * np.exp(own) / total, np.maximum(0, np.log(total))
+
+
 def best(numbers: Array, n: int) -> list[int]:
     """The indexes of the n largest numbers, the largest first."""
     n = min(n, len(numbers))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lcp.errors import NotSupported
 from lcp.look.contributions import computed_from, head_vectors, norm_scale
 from lcp.look.distributions import Array, best
 from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
@@ -51,8 +52,7 @@ def layers(
     """Look at the last of these tokens. `heads`: also at each attention head."""
     tensors, kept = TensorNames.of(model), Activations()
     names = [n for n in (tensors.begin, *tensors.middle, *tensors.after, tensors.normal) if n]
-    watch = {**kept.last(*names), **(kept.last(*tensors.out, *tensors.heads) if heads else {})}
-    watch.pop("", None)
+    watch = kept.last(*names, *(n for n in tensors.heads if n and heads))
     tell("reading", 0, len(tokens))
     model.clear()
     true = model.decode(tokens, watch)[0]
@@ -86,12 +86,17 @@ def _heads(
     model: ObservedModel, tensors: TensorNames, kept: Activations, token: int, tell: Tell
 ) -> list[Contribution]:
     """What each head wrote, as logits."""
-    at = [layer for layer in tensors.with_heads() if tensors.out[layer]]
+    at = tensors.with_heads()
     tell("heads", 0, len(at) * model.heads)
     written = head_vectors(model, tensors, kept, at, token)
-    vectors = np.concatenate([written[layer] for layer in at]) * norm_scale(tensors, kept)
+    if not written:
+        raise NotSupported(
+            "What the heads of this model write cannot be told apart: they do not add to its state "
+            "one by one. Choose another model."
+        )
+    vectors = np.concatenate([*written.values()]) * norm_scale(tensors, kept)
     logits = computed_from(model, tensors.normal, vectors, token)
-    places = [(layer, head) for layer in at for head in range(model.heads)]
+    places = [(layer, head) for layer in written for head in range(model.heads)]
     return [Contribution("head", i, h, x) for (i, h), x in zip(places, logits, strict=True)]
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from lcp.errors import NotSupported
 from lcp.look.distributions import Array
 
+# Names of what the first layer gets, the last step first.
+_BEGIN = ("inp_scaled", "inp_embd_scaled", "inp_norm", "inpL", "inp_embd", "embd")
 Watch = Mapping[str, Callable[[Array], Array | None]]
 Tell = Callable[[str, int, int], None]  # what is being done; how much of how much
 
@@ -82,7 +84,6 @@ class TensorNames:
     attention: tuple[str, ...]  # the maps of all heads; "" in a layer without attention
     heads: tuple[str, ...]  # the outputs of all heads, side by side
     values: tuple[str, ...]  # what heads take from each token
-    out: tuple[str, ...]  # what attention adds, if nothing follows it
     normal: str  # the state after the last norm: what the output matrix multiplies
 
     @classmethod
@@ -103,7 +104,7 @@ class TensorNames:
                 f"(layer {after.index('')} has no l_out), so they cannot be looked at. "
                 "Choose another model."
             )
-        begin = next(n for n in ("inp_scaled", "inp_embd", "embd", after[0]) if n in names)
+        begin = next(n for n in (*_BEGIN, after[0]) if n in names)
         return cls(
             begin,
             each("ffn_inp", "sa_out"),
@@ -111,7 +112,6 @@ class TensorNames:
             each("kq_soft_max"),
             each("kqv_out"),
             each("Vcur"),
-            each("attn_out"),
             "result_norm" if "result_norm" in names else "",
         )
 

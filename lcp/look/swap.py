@@ -12,8 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lcp.errors import UsageError
-from lcp.look.contributions import brought, computed_from, head_vectors, norm_scale, values_of
-from lcp.look.distributions import Array, best, divergence, log_softmax, softmax
+from lcp.look.contributions import (
+    alone,
+    brought,
+    computed_from,
+    norm_scale,
+    values_of,
+    written,
+)
+from lcp.look.distributions import Array, best, changes, softmax
 from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
 
 MOST = 12  # tokens whose states are swapped
@@ -49,13 +56,34 @@ class Swap:
     runs: int
 
 
-def answers(model: ObservedModel, a: list[int], b: list[int]) -> tuple[Array, Array]:
-    """The logits after each of the two prompts."""
-    found = []
-    for tokens in (a, b):
-        model.clear()
-        found.append(model.decode(tokens)[0])
-    return found[0], found[1]
+@dataclass(frozen=True)
+class ReadPrompts:
+    """Two prompts of equal length, and what was seen while the model read them."""
+
+    a: list[int]
+    b: list[int]
+    logits_a: Array  # of the token after A
+    logits_b: Array
+    names: TensorNames
+    of_a: Activations  # the states of all tokens; of the last one, what else is asked of it
+    of_b: Activations  # the outputs of the heads at the last token
+
+
+def read(model: ObservedModel, a: list[int], b: list[int], tell: Tell) -> ReadPrompts:
+    """Read both prompts."""
+    names, of_a, of_b = TensorNames.of(model), Activations(), Activations()
+    with_heads = [name for name in names.heads if name]
+    tell("reading", 0, 2)
+    model.clear()
+    logits_a = model.decode(a, {
+        **of_a.all(*names.after, *(name for name in names.values if name)),
+        **of_a.last(names.begin, *with_heads, *(name for name in (names.normal,) if name)),
+        **of_a.part(lambda x: x[:, -1, : len(a)], *(name for name in names.attention if name)),
+    })[0]  # fmt: skip
+    tell("reading", 1, 2)
+    model.clear()
+    logits_b = model.decode(b, of_b.last(*with_heads))[0]
+    return ReadPrompts(a, b, logits_a, logits_b, names, of_a, of_b)
 
 
 def places(a: list[int], b: list[int]) -> list[int]:
@@ -69,37 +97,25 @@ def places(a: list[int], b: list[int]) -> list[int]:
     return sorted(kept | set(every[-(MOST - len(kept)) :]))
 
 
-def swap(model: ObservedModel, a: list[int], b: list[int], x: int, y: int, tell: Tell) -> Swap:
-    """Swap the states of A and B, two prompts of equal length. `x` and `y` are the tokens whose
-    logits are compared: A's answer and B's. UsageError if the prompts hardly differ in them."""
-    tensors = TensorNames.of(model)
+def swap(model: ObservedModel, prompts: ReadPrompts, x: int, y: int, tell: Tell) -> Swap:
+    """Swap the states of A and B. `x` and `y` are the tokens whose logits are compared: A's answer
+    and B's. UsageError if the prompts hardly differ in them."""
 
     def margin(logits: Array) -> Array:
         return logits[..., x].astype(float) - logits[..., y]
 
-    tell("reading", 0, 2)
-    of_a, of_b = Activations(), Activations()
-    with_heads = [name for name in tensors.heads if name]
-    model.clear()
-    after_a = model.decode(a, {
-        **of_a.all(*tensors.after, *(name for name in tensors.values if name)),
-        **of_a.last(*with_heads, *([tensors.normal] if tensors.normal else [])),
-        **of_a.part(lambda x: x[:, -1, : len(a)], *(name for name in tensors.attention if name)),
-    })[0]  # fmt: skip
-    model.clear()
-    after_b = model.decode(b, of_b.last(*with_heads))[0]
-    difference = float(margin(after_a) - margin(after_b))
+    difference = float(margin(prompts.logits_a) - margin(prompts.logits_b))
     if abs(difference) < LEAST:
         raise UsageError(
             f"A and B hardly differ between these two answers (by {abs(difference):.3f} nats, and "
             f"{LEAST} are needed). Name two other tokens."
         )
-    chosen = places(a, b)
-    shares = _states(model, tensors, b, of_a, chosen, margin, float(margin(after_a)), tell)
-    heads = _heads(model, tensors, a, of_b, x, margin, difference, tell) if with_heads else []
+    chosen = places(prompts.a, prompts.b)
+    shares = _states(model, prompts, chosen, margin, tell)
+    heads = _heads(model, prompts, x, margin, difference, tell) if prompts.of_b else []
     heads.sort(key=lambda one: -abs(one.share))
-    strongest = [_described(model, tensors, of_a, one, a[0]) for one in heads[:SHOWN]]
-    p_a, p_b = softmax(after_a), softmax(after_b)
+    strongest = _described(model, prompts, heads[:SHOWN], tell)
+    p_a, p_b = softmax(prompts.logits_a), softmax(prompts.logits_b)
     return Swap(
         (float(p_a[x]), float(p_a[y])), (float(p_b[x]), float(p_b[y])), chosen, shares,
         [*strongest, *heads[SHOWN:]], shares.size + len(heads),
@@ -107,11 +123,12 @@ def swap(model: ObservedModel, a: list[int], b: list[int], x: int, y: int, tell:
 
 
 def _states(
-    model: ObservedModel, tensors: TensorNames, b: list[int], of_a: Activations,
-    chosen: list[int], margin: Margin, whole: float, tell: Tell,
-) -> Array:  # fmt: skip
+    model: ObservedModel, prompts: ReadPrompts, chosen: list[int], margin: Margin, tell: Tell
+) -> Array:
     """B with the state of A put in: (places, layers). A batch has a row for each layer, and one as
     B is, which the others are compared with: batches of another shape round in another way."""
+    b, after, of_a = prompts.b, prompts.names.after, prompts.of_a
+    whole = float(margin(prompts.logits_a))
     shares = np.zeros((len(chosen), model.layers))
     model.clear()
     for i, place in enumerate(chosen):
@@ -119,16 +136,17 @@ def _states(
         if place > held:
             model.decode(b[held:place])
         ending = b[place:]
+        # In the last layer, the state of an earlier token is of no use to the last one.
+        useful = model.layers - (len(ending) > 1)
         most = max(2, min(model.most_rows, model.batch // len(ending)))
-        for start in range(0, model.layers, most - 1):
+        for start in range(0, useful, most - 1):
             tell("swapping states", i * model.layers + start, shares.size)
-            layers = range(start, min(start + most - 1, model.layers))
+            layers = range(start, min(start + most - 1, useful))
             watch = {
-                tensors.after[layer]: _put(
-                    of_a[tensors.after[layer]][place - len(b)], row, len(ending), 1 + len(layers)
+                after[layer]: _put(
+                    of_a[after[layer]][place - len(b)], row, len(ending), 1 + len(layers)
                 )
                 for row, layer in enumerate(layers, 1)
-                if layer < model.layers - 1 or len(ending) == 1
             }
             logits = margin(model.branch([ending] * (1 + len(layers)), watch))
             shares[i, layers] = (logits[1:] - logits[0]) / (whole - logits[0])
@@ -148,11 +166,12 @@ def _put(state: Array, ending: int, length: int, endings: int) -> Callable[[Arra
 
 
 def _heads(
-    model: ObservedModel, tensors: TensorNames, a: list[int], of_b: Activations,
-    x: int, margin: Margin, difference: float, tell: Tell,
+    model: ObservedModel, prompts: ReadPrompts, x: int, margin: Margin, difference: float,
+    tell: Tell,
 ) -> list[SwappedHead]:  # fmt: skip
     """A with one head's output of B, for each head: rows of batches, as above."""
-    every = [(layer, head) for layer in tensors.with_heads() for head in range(model.heads)]
+    names, a = prompts.names, prompts.a
+    every = [(layer, head) for layer in names.with_heads() for head in range(model.heads)]
     found, most = [], min(model.most_rows, model.batch) - 1
     model.clear()
     if a[:-1]:
@@ -164,14 +183,14 @@ def _heads(
         for row, (layer, head) in enumerate(part, 1):
             rows.setdefault(layer, []).append((row, head))
         watch = {
-            tensors.heads[layer]: _exchange(of_b[tensors.heads[layer]], own, model.heads)
+            names.heads[layer]: _exchange(prompts.of_b[names.heads[layer]], own, model.heads)
             for layer, own in rows.items()
         }
         logits = model.branch([a[-1:]] * (1 + len(part)), watch)
-        logs = log_softmax(logits)
-        kl, moved = divergence(logs[0], logs), (margin(logits[0]) - margin(logits)) / difference
+        p, kl = changes(logits, x)
+        moved = (margin(logits[0]) - margin(logits)) / difference
         found += [
-            SwappedHead(layer, head, float(moved[row]), float(kl[row]), float(np.exp(logs[row, x])))
+            SwappedHead(layer, head, float(moved[row]), float(kl[row]), float(p[row]))
             for row, (layer, head) in enumerate(part, 1)
         ]
     return found
@@ -192,22 +211,39 @@ def _exchange(other: Array, rows: list[tuple[int, int]], count: int) -> Callable
 
 
 def _described(
-    model: ObservedModel, tensors: TensorNames, of_a: Activations, one: SwappedHead, token: int
-) -> SwappedHead:
-    """The head with what it looks at in A, what it carries from there, and what it writes."""
-    layer, head = one.layer, one.head
-    read = of_a[tensors.attention[layer]][head]
-    if not tensors.out[layer]:  # a norm follows: what one head writes depends on the others
-        return replace(one, reads=_most(read))
-    written = head_vectors(model, tensors, of_a, [layer], token)[layer][head]
-    logits = computed_from(
-        model, tensors.normal, (written * norm_scale(tensors, of_a))[None], token
-    )[0]  # fmt: skip
-    carried: tuple[tuple[int, float], ...] = ()
-    if values := values_of(model, tensors, of_a, len(read), [layer]):
-        weight = read * brought(model, tensors, values, [head], token)[layer, head]
-        carried = _most(weight / weight.sum())
-    return replace(one, reads=_most(read), carries=carried, writes=tuple(best(logits, 5)))
+    model: ObservedModel, prompts: ReadPrompts, heads: list[SwappedHead], tell: Tell
+) -> list[SwappedHead]:
+    """The heads with what they look at in A, what they carry from there, and what they write, as
+    far as this can be told."""
+    names, of_a, token = prompts.names, prompts.of_a, prompts.a[0]
+    tell("reading heads", 0, len(heads))
+    outputs: dict[int, list[Array]] = {}
+    places = []  # of each head, its row
+    for one in heads:
+        own = of_a[names.heads[one.layer]].reshape(model.heads, -1)[one.head]
+        rows = outputs.setdefault(one.layer, [])
+        places.append(len(rows))
+        rows.append(alone(own, one.head, model.heads))
+    stacked = {layer: np.stack(rows) for layer, rows in outputs.items()}
+    added = written(model, names, of_a, stacked, token) if stacked and names.normal else {}
+    known = [i for i, one in enumerate(heads) if one.layer in added]
+    words: dict[int, tuple[int, ...]] = {}
+    if known:
+        vectors = np.stack([added[heads[i].layer][places[i]] for i in known])
+        logits = computed_from(model, names.normal, vectors * norm_scale(names, of_a), token)
+        words = {i: tuple(best(row, 5)) for i, row in zip(known, logits, strict=True)}
+    values = values_of(model, names, of_a, len(prompts.a), [*outputs])
+    every = [(one.layer, one.head) for one in heads if one.layer in values]
+    weights = brought(model, names, of_a, values, every, token, tell)
+    found = []
+    for i, one in enumerate(heads):
+        read = of_a[names.attention[one.layer]][one.head]
+        carried = read * weights.get((one.layer, one.head), 0)
+        found.append(replace(
+            one, reads=_most(read), writes=words.get(i, ()),
+            carries=_most(carried / carried.sum()) if carried.any() else (),
+        ))  # fmt: skip
+    return found
 
 
 def _most(shares: Array) -> tuple[tuple[int, float], ...]:

@@ -56,7 +56,7 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
             'lcp look swap "The capital of France is" "The capital of Italy is"'
         )
     with common.models(name, flags) as (opened,):
-        from lcp.look.swap import answers, swap
+        from lcp.look.swap import read, swap
 
         a, b = map(opened.tokens, prompts)
         _check(opened, a, b)
@@ -67,12 +67,13 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
                 f"The prompts have {len(a):,} tokens; lcp look swap takes at most "
                 f"{observed.batch // 2}. Give shorter ones."
             )
-        x, y = named or _first_choices(opened, *opened.work(answers, observed, a, b))
+        told = opened.work(read, observed, a, b, opened.work.tell)
+        x, y = named or _first_choices(opened, told.logits_a, told.logits_b)
         if x == y:
             raise UsageError(
                 f"Both answers are {opened.piece(x)!r}. Name two different ones after --tokens."
             )
-        found = opened.work(swap, observed, a, b, x, y, opened.work.tell)
+        found = opened.work(swap, observed, told, x, y, opened.work.tell)
         shown = SwapShown(opened, a, b, x, y, found)
         common.publish(asked, opened, _json(shown, *prompts), lambda p: _show(p, shown, *prompts))
 
