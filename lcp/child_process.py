@@ -22,7 +22,7 @@ _PATIENCE = 0.2  # seconds between two calls of `waiting`
 
 @dataclass(frozen=True)
 class ChildResult:
-    """How a child ended, and what it printed until then."""
+    """How a child process ended, and what it printed."""
 
     answers: list[dict[str, Any]]  # its lines of JSON
     status: int | None  # exit code; -N if signal N killed it; None if it ran out of time
@@ -44,7 +44,7 @@ def run(
 ) -> ChildResult:
     """Run `python -m lcp.engine.child_main TASK` with `wish` as JSON on stdin.
 
-    It is killed after `timeout` seconds, and if this thread is interrupted. `waiting` is called
+    lcp kills it after `timeout` seconds, and if this thread is interrupted. `waiting` is called
     several times a second. Raises DoesNotRun if no process can be started.
     """
     command = [sys.executable, "-m", "lcp.engine.child_main", task]
@@ -58,8 +58,8 @@ def run(
     with process:
         try:
             assert process.stdin
-            # All at once: `communicate` forgets what it had not written when its time was over.
-            with suppress(OSError), process.stdin:  # it may have died
+            # Write it all at once: after a time-out, `communicate` forgets what is not written.
+            with suppress(OSError), process.stdin:  # it may have exited
                 process.stdin.write(json.dumps(wish).encode())
             process.stdin = None
             while True:
@@ -76,7 +76,7 @@ def run(
                     if waiting:
                         waiting()
         finally:
-            process.kill()  # does nothing after its end
+            process.kill()  # does nothing if it has ended
     answers = []
     for line in stdout.splitlines():
         with suppress(ValueError):

@@ -1,7 +1,7 @@
-"""What lcp asks of an engine: the Engine protocol, and the values that go in and come out.
+"""The interface of an engine: the Engine protocol, and the values that it takes and returns.
 
-An engine turns messages into answers. `lcp.engine` runs llama.cpp in this process; a second engine
-would implement the same protocol. What an engine cannot do, it refuses with NotSupported.
+An engine turns messages into answers. `lcp.engine` runs llama.cpp in this process, `lcp.remote`
+uses a server. An engine raises NotSupported for what it cannot do.
 Times are in seconds, sizes of a context in tokens.
 """
 
@@ -15,13 +15,13 @@ from typing import Any, Literal, Protocol, TypeVar
 from lcp.engine_notices import EngineNotice, TemplateFault
 from lcp.settings import Sampling, Settings
 
-# What goes in
+# What an engine takes
 
 
 @dataclass(frozen=True)
 class PromptMessage:
-    """A message of a prompt. An answer may carry the ids of its `tokens` and the `identity` of the
-    model that sampled them; that model then reads the same tokens again."""
+    """A message of a prompt. An answer may have the ids of its `tokens` and the `identity` of the
+    model that sampled them, so that the same tokens are in the next prompt for this model."""
 
     role: str  # system | user | assistant
     content: str
@@ -32,8 +32,8 @@ class PromptMessage:
 
 @dataclass(frozen=True)
 class Constraint:
-    """The form of an answer: a JSON schema, a regular expression or a grammar in GBNF. Messages
-    call it by its `name`: a file, or "The schema"."""
+    """What an answer must match: a JSON schema, a regular expression or a GBNF grammar. Errors call
+    it by its `name`: a file, or "The schema"."""
 
     kind: Literal["schema", "regex", "grammar"]
     text: str
@@ -52,21 +52,21 @@ class Request:
     begun: PromptMessage | None = None  # the answer to continue; its tokens include the thinking
     move: bool = False  # cached tokens may be moved over a gap
     constraint: Constraint | None = None  # applies to the answer, not to its thinking
-    loop_guard: bool = False  # an answer that repeats itself is cut
+    loop_guard: bool = False  # stop an answer that repeats itself
     speculate: bool = False  # the engine may draft tokens that the text repeats
     chosen: frozenset[str] = frozenset()  # the settings that a person chose, by name
-    probs: bool = False  # the probabilities of its tokens will be asked for
+    probs: bool = False  # a person may want the probabilities of its tokens
 
     @classmethod
     def by(
-        cls, settings: Settings, messages: Sequence[PromptMessage], said: int = 0, **more: Any
+        cls, settings: Settings, messages: Sequence[PromptMessage], done: int = 0, **more: Any
     ) -> Request:
-        """A request with these settings; the answer already has `said` tokens."""
+        """A request with these settings for an answer that already has `done` tokens."""
         limit = settings.max_tokens
         return cls(
             messages,
             settings.sampling,
-            max_tokens=limit and limit - said,
+            max_tokens=limit and limit - done,
             stop=settings.stop,
             thinking_tokens=settings.thinking_tokens,
             loop_guard=settings.loop_guard == "on",
@@ -77,25 +77,27 @@ class Request:
         )
 
 
-# What comes out
+# What an engine returns
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How much of the model is loaded, 0..1."""
+    """How much of the model is loaded, from 0 to 1."""
 
     fraction: float
 
 
 @dataclass(frozen=True)
 class Waiting:
-    what: str  # is waited for, in words; there are no numbers
+    """The engine waits and cannot tell how long. `what`: for what, in words."""
+
+    what: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the prompt is read, in tokens. `kept` tokens were in the KV cache, `moved` of them at
-    another position; `done` of `total` new ones are read."""
+    """Progress of reading the prompt, in tokens. `kept` tokens were in the KV cache, `moved` of
+    them at another position; `done` of `total` new ones are read."""
 
     kept: int
     moved: int
@@ -105,7 +107,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of the answer's text, and how many tokens it was sampled as."""
+    """A piece of the answer's text, and how many tokens it was sampled in."""
 
     kind: Literal["thinking", "answer"]
     text: str
@@ -114,7 +116,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that the model might have sampled, and its probability, 0..1."""
+    """A token that the model might have sampled, and its probability."""
 
     token: int
     text: str
@@ -124,8 +126,8 @@ class Alternative:
 
 @dataclass(frozen=True)
 class TokenProb:
-    """A token of an answer and its probability, 0..1; `others` are the most likely tokens at this
-    place, the best first."""
+    """A token of an answer and its probability; `others` are the most likely tokens at its place,
+    the most likely first."""
 
     token: int
     text: str
@@ -135,7 +137,7 @@ class TokenProb:
 
 @dataclass(frozen=True)
 class Stats:
-    """The numbers of one answer."""
+    """The statistics of one answer."""
 
     prompt_tokens: int = 0
     reused: int = 0  # tokens that were in the KV cache
@@ -146,18 +148,20 @@ class Stats:
     ttft_s: float = 0.0  # from the question to the first text
     read_s: float = 0.0
     decode_s: float = 0.0  # from the first token to the last
-    tokens_per_second: float = 0.0  # (reply_tokens - 1) / decode_s: the steps between them
-    drafted: int = 0  # tokens that were read before they were chosen
-    accepted: int = 0  # those of them that were then chosen
+    tokens_per_second: float = (
+        0.0  # (reply_tokens - 1) / decode_s: a step leads to each token but the first
+    )
+    drafted: int = 0  # tokens that were evaluated before they were sampled
+    accepted: int = 0  # those of them that were then sampled
     ctx_used: int = 0  # tokens in the KV cache, or of the conversation as it will be read again
     ctx_size: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers for JSON, seconds to a tenth of a millisecond."""
+        """The statistics for JSON, with times to a tenth of a millisecond."""
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
     def followed_by(self, rest: Stats) -> Stats:
-        """The numbers of an answer that continued after turns left the window."""
+        """The statistics of an answer that `rest` continues after turns left the window."""
         tokens = self.reply_tokens + rest.reply_tokens
         seconds = self.decode_s + rest.decode_s
         return replace(
@@ -174,8 +178,8 @@ class Stats:
 
 
 def room_in(size: int, max_tokens: int | None) -> int:
-    """Tokens a prompt may have so that an answer of `max_tokens`, or of a quarter of the context,
-    fits after it: at least half of the context."""
+    """The most tokens of a prompt after which an answer of `max_tokens`, or of a quarter of the
+    context, fits; at least half of the context."""
     return size - min(max_tokens or size // 4, size // 2)
 
 
@@ -192,22 +196,23 @@ class Task(Protocol[Result]):
 
     @property
     def error(self) -> BaseException | None:
-        """Why it failed; None while it has not."""
+        """Why it failed; None if it did not."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
     def result(self) -> Result:
-        """Wait for the end; raises what the work raised."""
+        """Wait for the end, and return the result. Raises what the work raised."""
 
     def call_when_done(self, tell: Callable[[], None]) -> None:
-        """Call `tell` at the end, on the engine's thread, or at once if that is over."""
+        """Call `tell` on the engine's thread when the task ends, or at once if it has ended."""
 
 
 class Reply(Protocol):
-    """An answer while it is generated: iterate it for Progress and Chunks. Then the rest is known.
+    """An answer while it is generated: iterate it for Progress and Chunks. After that, its fields
+    are set.
 
-    `sampled` are the ids of all its tokens, `tokens` those of its text ([] where they do not spell
-    it). The first `before` of `sampled` were in the answer that it continues.
+    `sampled` are the ids of all its tokens, `tokens` those of its text ([] if they do not spell the
+    text). The first `before` of `sampled` are from the answer that it continues.
     """
 
     text: str
@@ -224,37 +229,37 @@ class Reply(Protocol):
 
 
 class Engine(Protocol):
-    """One model. Its methods are called from one thread; `stop`, `held`, `loaded` and `ahead` from
-    any. Facts of the model are known once `load` has ended."""
+    """One model. Call its methods from one thread; `stop`, `cached`, `loaded` and `ahead` from any.
+    Facts about the model are known once `load` has ended."""
 
     variables: Mapping[str, Any]  # for the chat template, from the next prompt on
     raw: bool  # continue text as it is, without a chat template
 
-    # life
+    # loading and closing
 
     def load(self, constraint: Constraint | None = None, saved: Path | None = None) -> Task[None]:
-        """Load the model; iterating gives Loading. Prepare for answers with this constraint, and
-        for the KV cache in the file `saved`."""
+        """Load the model, and prepare for answers with this constraint and for the KV cache in the
+        file `saved`. Iterating gives Loading."""
 
     def close(self) -> None:
-        """Stop everything and free the model; may be called again."""
+        """Stop everything and free the model. It may be called again."""
 
     def stop(self) -> None:
-        """End the answer or the task at work; safe in a signal handler."""
+        """Stop the present answer or task. It is safe in a signal handler."""
 
-    # facts
+    # facts about the model
 
     @property
     def loaded(self) -> float:
-        """How much of the model is loaded, 0..1."""
+        """How much of the model is loaded, from 0 to 1."""
 
     @property
     def identity(self) -> str:
-        """Tells this model from every other."""
+        """Identifies this model."""
 
     @property
     def name(self) -> str:
-        """The name that finds this model again; "" if it is the one it was asked for by."""
+        """The name by which to find this model again; "" if it is the name that was given."""
 
     @property
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:
@@ -266,15 +271,15 @@ class Engine(Protocol):
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        """What else decides the tokens of an answer: versions, kinds of computing."""
+        """What else determines the tokens of an answer: versions, number formats."""
 
     @property
     def size(self) -> int:
-        """Tokens that the context holds."""
+        """The size of the context, in tokens."""
 
     @property
     def thinks(self) -> bool:
-        """Whether the chat template has thinking."""
+        """Whether the chat template supports thinking."""
 
     @property
     def takes_system(self) -> bool:
@@ -284,7 +289,7 @@ class Engine(Protocol):
         """The system text of the chat template for a chat without one; with `silent`, for a chat
         whose system text is empty."""
 
-    def looks_at(self, *variables: str) -> bool:
+    def template_uses(self, *variables: str) -> bool:
         """Whether the chat template uses one of these variables."""
 
     def notices(self) -> list[str | TemplateFault]:
@@ -294,23 +299,23 @@ class Engine(Protocol):
 
     @property
     def counts(self) -> bool:
-        """Whether it counts tokens; else the numbers are estimates."""
+        """Whether this engine counts tokens; otherwise, it estimates them."""
 
     @property
-    def held(self) -> int:
+    def cached(self) -> int:
         """Tokens in the KV cache."""
 
     def room(self, max_tokens: int | None) -> int:
-        """Tokens that a prompt may have, so that an answer fits after it."""
+        """The most tokens of a prompt after which an answer fits."""
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the prompt that asks for an answer to these messages."""
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
-        """Tokens of the context that these messages take, at most all; never waits."""
+        """Tokens of the context that these messages take, at most its size. Never waits."""
 
-    def knows(self, messages: Sequence[PromptMessage]) -> bool:
-        """Whether used() is exact for these messages; else it is an estimate."""
+    def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
+        """Whether used() is exact for these messages; otherwise, it is an estimate."""
 
     def tokens(self, text: str) -> int:
         """Tokens of a text."""
@@ -319,38 +324,38 @@ class Engine(Protocol):
         """The end of a text, at most n tokens."""
 
     def seconds_to_read(self, n: int) -> float:
-        """About how long it takes to read n tokens; 0 while that is not known."""
+        """About how long it takes to read n tokens; 0 if that is not known yet."""
 
     # while a person types
 
     def look_ahead(
         self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None
     ) -> None:
-        """Read these messages, and what is typed of the next one, when there is time."""
+        """Read these messages and the beginning of the next one in idle time."""
 
     def rest(self) -> None:
-        """Read nothing ahead, until the next `look_ahead`."""
+        """Stop reading ahead until the next `look_ahead`."""
 
     @property
     def ahead(self) -> tuple[int, int]:
-        """Tokens read ahead, and how many there are to read."""
+        """How many tokens are read ahead, of how many."""
 
     def measure_speed(self, free: Callable[[], int | None]) -> None:
-        """Find out what is fastest for this model, when there is time, and keep it for the next
-        start. `free` gives the bytes of free memory. Anything else that is asked ends it."""
+        """Measure in idle time what is fastest for this model, and store it for the next start.
+        `free` returns the bytes of free memory. Any other call ends the measurement."""
 
-    def weigh(self, job: Callable[[], None]) -> Task[None]:
-        """Call a function that counts tokens, between two steps of other work."""
+    def run_soon(self, job: Callable[[], None]) -> Task[None]:
+        """Call a function that counts tokens before any more idle work."""
 
     # answers
 
     def reply(self, request: Request) -> Reply:
         """Begin an answer."""
 
-    # what an engine may refuse: the method, or the task that it gives, raises NotSupported
+    # what an engine may not support: the method, or its task, raises NotSupported
 
     def save(self, path: Path) -> Task[int]:
-        """Write the KV cache to a file. The result is its size in bytes, 0 if nothing was written.
+        """Write the KV cache to a file. The result is its size in bytes; 0 if nothing was written.
         `stop` ends it."""
 
     def restore(self, path: Path) -> Task[str]:
@@ -358,10 +363,10 @@ class Engine(Protocol):
         be used, as the end of a sentence."""
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
-        """The tokens of a prompt: ids, and what they spell."""
+        """The tokens of a prompt: ids and texts."""
 
-    def spelled(self, token: int) -> str:
-        """What one token spells."""
+    def token_text(self, token: int) -> str:
+        """The text of one token."""
 
     def probs(
         self,
@@ -370,7 +375,7 @@ class Engine(Protocol):
         free: Callable[[], int | None] = lambda: None,
     ) -> Task[list[TokenProb]]:
         """The probabilities of the tokens of an answer by this model; iterating gives Progress.
-        `free` gives the bytes of free memory. `stop` ends it early, with fewer tokens."""
+        `free` returns the bytes of free memory. `stop` ends it early, with fewer tokens."""
 
     def observe(
         self,
@@ -378,7 +383,6 @@ class Engine(Protocol):
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
     ) -> Task[Made]:
-        """Run `job(observed, tell)` beside the chat: `observed` is a context of its own for
-        so many tokens, whose tensors can be watched (see lcp.look.observed_model); `tell` reports
-        progress, which iterating gives as Progress. `free` gives the bytes of free memory. `stop`
-        ends it: LcpError."""
+        """Run `job(observed, tell)`. `observed` is a new context for so many tokens, whose tensors
+        can be watched (see lcp.look.observed_model); `tell` reports progress, which iterating gives
+        as Progress. `free` returns the bytes of free memory. After `stop`, it raises LcpError."""

@@ -1,7 +1,7 @@
-"""Every error that lcp reports to a person.
+"""The errors that lcp shows to a person.
 
 LcpError                    a sentence: what failed, why, and what to type next
-├── UsageError              the command line does not make sense
+├── UsageError              a wrong command line
 ├── SettingsError           a setting has an invalid value
 ├── ModelError              a model cannot be found, read or loaded
 │   ├── ModelNotFound       no file and no installed model has that name
@@ -44,7 +44,7 @@ class LcpError(Exception):
 
 
 def refused(error: OSError) -> LcpError:
-    """The sentence for a file, a folder or an output that the system refuses."""
+    """The error for a file, a folder or an output that the system refuses."""
     why, place = error.strerror or error, error.filename
     if place is None:
         return LcpError(f"The output cannot be written: {why}. Make room and run it again.")
@@ -52,7 +52,7 @@ def refused(error: OSError) -> LcpError:
 
 
 class UsageError(LcpError):
-    """The command line does not make sense."""
+    """The command line is wrong."""
 
     exit_code = 2
 
@@ -101,8 +101,8 @@ class TooLong(LcpError):
     """A prompt of `tokens` does not fit into the window, which has `room` for fewer.
 
     `front`: tokens of what always stays before the message: the system text, and the pinned turns
-    if `pinned`. `stopped`: earlier turns could leave, but the settings let none. `why`: the
-    sentence, to be a part of another one.
+    if `pinned`. `stopped`: earlier turns could leave, but the settings do not allow it. `why`: a
+    clause for another sentence.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class NetworkError(LcpError):
 
 class ServerError(NetworkError):
     """A server cannot be reached, or answers with an error. status: the HTTP status, if any.
-    retry_after: seconds that it wants to be left alone; None if trying again is of no use."""
+    retry_after: seconds to wait before another try; None if another try would not help."""
 
     def __init__(
         self,
@@ -169,8 +169,8 @@ class ServerError(NetworkError):
 
 
 class Miscounted(ServerError):
-    """The prompt has more tokens than the engine counted: `tokens` for a context of `size`, 0 for
-    what the server does not tell. The engine counts right from now on: ask it again."""
+    """The prompt has more tokens than the engine counted: `tokens` for a context of `size`; 0 for a
+    number that the server does not tell. The engine has corrected its count: try again."""
 
     def __init__(self, message: str, tokens: int, size: int) -> None:
         super().__init__(message, status=400)
@@ -178,7 +178,7 @@ class Miscounted(ServerError):
 
 
 class ChooseModel(ServerError):
-    """A server has several models, and none of them was named."""
+    """A server has several models, and the person named none."""
 
     exit_code = 2
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from lcp.errors import LcpError
 
-# 24GB is what its maker means by it, 24G and 24GiB what a card of 24 GB has.
+# 24GB is in powers of ten; 24G and 24GiB are in powers of two, as the memory of a 24 GB card.
 BYTES = {"B": 1} | {
     letter + end: base**power
     for power, letter in enumerate("KMGT", 1)
@@ -18,10 +18,10 @@ SECONDS = {"S": 1, "MIN": 60, "H": 3600, "D": 86400, "W": 7 * 86400, "Y": 365 * 
 
 
 def size(n: float) -> str:
-    """Bytes with three digits, in powers of ten as the Hub and Ollama give them: "4.92 GB",
-    "98.4 MB". Files, memory and caches all go through here, so that they can be compared."""
+    """Bytes with three digits, in powers of ten as on the Hub and in Ollama: "4.92 GB", "98.4 MB".
+    lcp shows files, memory and caches with it, so that they can be compared."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if n >= unit * 0.9995:  # 999,600 are 1.00 MB
+        if n >= unit * 0.9995:  # 999,600 bytes are 1.00 MB
             digits = 2 if n < 9.995 * unit else 1 if n < 99.95 * unit else 0
             return f"{n / unit:.{digits}f} {name}"
     return count(round(n), "byte")
@@ -33,15 +33,15 @@ def count(n: int, thing: str) -> str:
 
 
 def number(text: str, high: int, what: str) -> int:
-    """The number that was given, from 1 to `high`; LcpError says that it is not `what`."""
-    with suppress(ValueError):  # int takes no more than 4,300 digits
+    """Parse a number from 1 to `high`. Otherwise, LcpError says that the text is not `what`."""
+    with suppress(ValueError):  # int() accepts at most 4,300 digits
         if text.isdecimal() and 1 <= int(text) <= high:
             return int(text)
     raise LcpError(f"{text} is not {what}. Give a number from 1 to {high}.")
 
 
 def quantity(text: str, units: Mapping[str, int]) -> int | None:
-    """ "24G", "1.5 MB" or "30d" in bytes or seconds, by a table of units; None for what is none."""
+    """ "24G", "1.5 MB" or "30d" in bytes or seconds, by a table of units; None for other texts."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([A-Za-z]*)", text.strip())
     unit = units.get(match[2].upper()) if match else None
     return int(float(match[1]) * unit) if match and unit else None
@@ -60,7 +60,7 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers in order, neighbours together: "2, 4-6"."""
+    """Ascending numbers with consecutive ones joined: "2, 4-6"."""
     runs: list[list[int]] = []
     for n in numbers:
         if runs and n == runs[-1][-1] + 1:
@@ -71,6 +71,6 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def short(text: str, longest: int) -> str:
-    """The text on one line, its end cut off where it has more characters than that."""
+    """The text on one line, cut to `longest` characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"

@@ -1,7 +1,7 @@
-"""Kinds: what a GGUF file is when it is not a model to chat with: a draft, a projector, an adapter.
+"""What a GGUF file is if it is not a chat model: a draft model, a projector, an adapter.
 
-The header says it (`general.type`, `general.architecture`); where only a name is known, the words
-of the name do. The rooms that read headers and the one that lists files share these rules.
+The header tells (`general.type`, `general.architecture`); if only the file name is known, its words
+do. Rooms that read headers and rooms that list files share these rules.
 """
 
 import re
@@ -14,7 +14,7 @@ ADAPTER = "a LoRA adapter"
 MATRIX = "an importance matrix for quantizing"
 VOCABULARY = "a vocabulary without weights"
 
-# Words of file names, folders and architectures. "assistant" is what gemma 4 calls its draft.
+# Words of file names, folders and architectures. Gemma 4 calls its draft model "assistant".
 _DRAFT = r"mtp|drafts?|drafter|eagle-?\d?|medusa|dflash|dspark|speculator|assistant"
 _WORDS = {
     _DRAFT: DRAFT,
@@ -26,18 +26,18 @@ _WORDS = {
 _TYPES = {"adapter": ADAPTER, "imatrix": MATRIX, "mmproj": PROJECTOR, "vocab": VOCABULARY}
 _DRAFTING = re.compile(rf"(?:^|[-_.])(?:{_DRAFT})$", re.IGNORECASE)
 
-_PEEK = 1 << 14  # bytes: the first keys of a GGUF, among them these two
+_PEEK = 1 << 14  # bytes of the first keys of a GGUF, which include these two
 _STRING = 8  # GGUF value type
 _LENGTHS = dict(enumerate((1, 1, 2, 2, 4, 4, 4, 1))) | {10: 8, 11: 8, 12: 8}
 
 
 def by_word(word: str) -> str:
-    """The kind that one word names; "" for any other word."""
+    """The kind that a word means; "" for any other word."""
     return next((k for words, k in _WORDS.items() if re.fullmatch(words, word, re.I)), "")
 
 
 def by_header(architecture: str, type: str) -> str:
-    """The kind that `general.architecture` and `general.type` name; "" for a model."""
+    """The kind that `general.architecture` and `general.type` mean; "" for a model."""
     if type.lower() in _TYPES:
         return _TYPES[type.lower()]
     if architecture == "clip":
@@ -46,13 +46,13 @@ def by_header(architecture: str, type: str) -> str:
 
 
 def sentence(kind: str) -> str:
-    """What to say where a model was expected."""
+    """The error if a model was expected."""
     return f"This is {kind}, not a model to chat with. Give the model's own file."
 
 
 def of(path: Path) -> str | None:
-    """The kind of a file on this computer: "" for a model, None where its first bytes do not say.
-    Nothing is checked; lcp.modelfile.header does that."""
+    """The kind of a file on this computer: "" for a model, None if its first bytes do not tell.
+    It does not validate the file; lcp.modelfile.header does."""
     try:
         with path.open("rb") as file:
             head = file.read(_PEEK)
@@ -70,11 +70,11 @@ def of(path: Path) -> str | None:
                     said[key] = value
             elif kind in _LENGTHS:
                 at += _LENGTHS[kind]
-            else:  # a list, which these two keys are in front of
+            else:  # a list: these two keys come before any list
                 break
     except (OSError, ValueError):
         return None
-    except struct.error:  # the end of the keys, or of what was read of them
+    except struct.error:  # the end of the keys, or of the bytes that were read
         pass
     if not said:
         return None
@@ -82,7 +82,7 @@ def of(path: Path) -> str | None:
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
-    """A GGUF string, and where it ends."""
+    """A GGUF string, and the offset of its end."""
     (length,) = struct.unpack_from("<Q", data, at)
     end = at + 8 + length
     if end > len(data):

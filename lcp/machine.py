@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lcp.paths import contents
 
-_MEMORY_UNKNOWN = 8 << 30  # bytes assumed where the system does not say
+_MEMORY_UNKNOWN = 8 << 30  # bytes that lcp assumes if the system does not tell
 
-# Files of a control group, versions 1 and 2: its limits, its use, and the page cache within that.
+# Files of a control group, versions 1 and 2: its limits, its use, and the page cache in that use.
 _CGROUP_1 = (
     ("memory.limit_in_bytes",),
     "memory.usage_in_bytes",
@@ -43,7 +43,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes of memory; None where the system does not say."""
+    """Bytes of memory; None if the system does not tell."""
 
     free: int | None
     total: int | None
@@ -53,7 +53,7 @@ class Machine:
 
 
 def machine(root: Path = Path("/"), gpus: tuple[Gpu, ...] = ()) -> Machine:
-    """The memory of this computer now. `root` is where proc/ and sys/ are found (Linux)."""
+    """The present memory of this computer. `root` is the folder with proc/ and sys/ (Linux)."""
     if sys.platform == "darwin":
         return Machine(*_mac(), gpus)
     if sys.platform == "win32":
@@ -79,7 +79,7 @@ def linux(root: Path, gpus: tuple[Gpu, ...] = ()) -> Machine:
 
 
 def physical_memory() -> int:
-    """Bytes of memory built into this computer, whatever is free or allowed."""
+    """Bytes of memory built into this computer, free or not."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
@@ -106,8 +106,8 @@ def physical_cores(root: Path = Path("/")) -> int:
 
 
 def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
-    """Version (1 or 2) and folder of each control group of this process for a controller,
-    ancestors included: their limits hold too, and in a container only "/" may exist."""
+    """Version (1 or 2) and folder of each control group of this process for a controller. This
+    includes ancestors: their limits apply, too, and in a container only "/" may exist."""
     for line in contents(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -118,8 +118,8 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use in bytes of each control group. Its page cache does not count as use: the
-    system drops it when a process asks for memory."""
+    """Limit and use of each control group, in bytes. Its page cache does not count as use: the
+    system drops it if a process needs memory."""
     for version, folder in _groups(root, "memory"):
         limits, used, files = _CGROUP_1 if version == 1 else _CGROUP_2
         stat = dict(x.split(" ", 1) for x in contents(folder / "memory.stat").splitlines())
@@ -144,7 +144,7 @@ def _cpu_quota(root: Path) -> float:
 
 
 def _left(root: Path, limit: str, used: int) -> int | None:
-    """What the process may still use of a limit in /proc/self/limits; None without that limit."""
+    """How much of a limit in /proc/self/limits is left for this process; None without the limit."""
     found = re.search(rf"{limit} +(\d+)", contents(root / "proc/self/limits"))
     return max(0, int(found[1]) - used) if found else None
 

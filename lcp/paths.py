@@ -1,7 +1,7 @@
-"""Where things live on this computer.
+"""The folders of lcp on this computer.
 
-LCP_HOME, when set, holds everything; otherwise the platform's own folders do. Folders are made
-when something is first written into them, never by asking for their path.
+They are all in LCP_HOME if it is set, otherwise in the usual folders of the platform. A folder is
+created when lcp first writes into it, not when its path is asked for.
 """
 
 import os
@@ -24,7 +24,7 @@ def at(name: str) -> Path | None:
 
 
 def model_size(path: Path) -> int:
-    """The bytes of the model in a file; of a split one, of all parts that are here."""
+    """The bytes of a model file; of a split model, those of all parts that are here."""
     names = [path.name]
     if part := re.search(r"-\d{5}-of-(\d{5})(?=\.gguf$)", path.name, re.IGNORECASE):
         before, after = path.name[: part.start()], path.name[part.end() :]
@@ -38,28 +38,28 @@ def config() -> Path:
 
 
 def data() -> Path:
-    """The folder of what must not be lost: sessions and the input history."""
+    """The folder of what must not be lost: saved chats and the input history."""
     return _home("data", platformdirs.user_data_path)
 
 
 def cache() -> Path:
-    """The folder of what can be made again: the remembered probe of llama.cpp."""
+    """The folder of what can be computed again, such as checks of llama.cpp."""
     return _home("cache", platformdirs.user_cache_path)
 
 
 def sessions() -> Path:
-    """One .jsonl event log per saved chat."""
+    """The folder of saved chats, one .jsonl event log each."""
     return data() / "sessions"
 
 
 def models() -> Path:
-    """GGUF files a person has put here by hand."""
+    """The folder for GGUF files that a person puts there by hand."""
     return data() / "models"
 
 
 def distribution(name: str) -> Path | None:
     """The metadata folder of an installed Python package, NAME-VERSION.dist-info; None without
-    it. importlib.metadata finds it too, but takes 20 ms to import."""
+    it. importlib.metadata would find it, too, but takes 20 ms to import."""
     pattern = re.sub(r"[-_.]+", "_", name.lower()) + "-*.dist-info"
     return next((found for folder in sys.path for found in Path(folder).glob(pattern)), None)
 

@@ -1,4 +1,4 @@
-"""Imports a module of a package without the package's own `__init__`, which may import far more."""
+"""Imports a submodule without the `__init__` of its package, which may import much more."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def import_submodule(name: str) -> Any:
-    """The module, such as `gguf.constants`; ImportError if its package is not installed."""
+    """Import a module such as `gguf.constants`. ImportError if its package is not installed."""
     package = name.partition(".")[0]
     if package not in sys.modules:
         spec = importlib.util.find_spec(package)

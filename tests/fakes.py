@@ -52,7 +52,7 @@ class Words:
     def used(self, messages: Sequence[PromptMessage]) -> int:
         return min(self.count(messages), self.size) if messages else 0
 
-    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+    def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
         return True
 
     def room(self, max_tokens: int | None) -> int:
@@ -87,7 +87,7 @@ class ScriptedEngine(Words):
         self.raw = False
         self.thinks = self.takes_system = True
         self.made_with: Mapping[str, Any] = {"llama.cpp": "scripted"}
-        self.held = self.measured = 0
+        self.cached = self.measured = 0
         self.stopped = self.closed = False
         self.loaded = 1.0
         self.restored: Path | None = None
@@ -112,7 +112,7 @@ class ScriptedEngine(Words):
     def notices(self) -> list[str | TemplateFault]:
         return []
 
-    def looks_at(self, *variables: str) -> bool:
+    def template_uses(self, *variables: str) -> bool:
         return "reasoning_effort" in variables
 
     def own_system(self, silent: bool = False) -> str:
@@ -129,7 +129,7 @@ class ScriptedEngine(Words):
     def measure_speed(self, free: Callable[[], int | None]) -> None:
         self.measured += 1
 
-    def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
+    def run_soon(self, job: Callable[[], None]) -> WorkerTask[None]:
         return _done(lambda _: job())
 
     def rest(self) -> None:
@@ -145,7 +145,7 @@ class ScriptedEngine(Words):
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
         raise NotSupported("A script has no tokens.")
 
-    def spelled(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         raise NotSupported("A script has no tokens.")
 
     def probs(

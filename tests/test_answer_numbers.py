@@ -172,13 +172,13 @@ def test_nothing_is_told_by_colour_alone_and_nothing_moves_the_cursor():
 def test_what_an_answer_needed(chat, engine):
     chat.ask("The cat is red. The dog is blue.")
     chat.ask("Which is red? Say it.")
-    held = engine.held
+    held = engine.cached
     told = chat.says("/why")
     rows = [line for line in told.splitlines() if re.search(r"[+-]\d+\.\d", line)]
     assert "The cat is red. The dog is blue." in rows[0]  # the turn
     assert any("Say it." in row for row in rows)
     assert all("%" in row for row in rows[:3])
-    assert engine.held == held
+    assert engine.cached == held
     chat.ask("And now?")  # the chat goes on
 
 

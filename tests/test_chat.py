@@ -438,7 +438,7 @@ def test_what_is_read_again_of_a_resumed_chat_is_told(capsys):
     chat = a_chat("One.", "Two.")
     chat.ask("word " * 60)
     chat.stats = None  # it was another program
-    chat.engine.held = 100
+    chat.engine.cached = 100
     capsys.readouterr()
     chat.ask("And now?")
     assert "re-read 61 tokens" in capsys.readouterr().err

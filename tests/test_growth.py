@@ -565,7 +565,7 @@ def test_reading_ahead_grows_only_for_tokens_that_it_reads(chat):
     def read(n):
         engine.look_ahead([PromptMessage("user", "a" * n)], "", 20)
         for _ in range(1000):
-            engine.weigh(lambda: None).result()
+            engine.run_soon(lambda: None).result()
             done, total = engine.ahead
             if engine._ahead._planned is engine._ahead._wish and done >= total:
                 return total

@@ -168,7 +168,7 @@ def test_with_and_without_the_cache_it_is_the_same_answer(observed, tiny):
         one.clear()
         right.append(int(one.decode(held)[0].argmax()))
         held.append(right[-1])
-    assert found.tokens == right and not found.parted
+    assert found.tokens == right and not found.differences
     assert found.cached == sorted(found.cached) and found.again == sorted(found.again)
 
 

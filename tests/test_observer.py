@@ -120,7 +120,7 @@ def test_a_long_text_is_read_in_pieces(observer):
     tokens = tokens_of(one, TEXT * 15)
     rows = [3, *range(100, 400), len(tokens) - 1]
     logits = one.decode(tokens, rows=rows)
-    assert one.held == len(tokens) > one.batch
+    assert one.n_tokens == len(tokens) > one.batch
     right = forward(read(one.model.path), tokens)["logits"]
     assert far(logits, right[rows]) < 1e-4
     one.clear()
@@ -136,7 +136,7 @@ def test_each_ending_of_a_batch_is_as_one_alone(observer, kind):
     endings = [tokens[-3:], [5, 6, 7], [9]]
     one.decode(tokens[:-3])
     together = one.branch(endings)
-    assert one.held == len(tokens) - 3
+    assert one.n_tokens == len(tokens) - 3
     assert far(together, one.branch(endings)) == 0
     for row, ending in zip(together, endings, strict=True):
         one.clear()

@@ -78,7 +78,7 @@ def test_they_are_the_softmax_of_the_logits(engine, kind):
         best = [other.p for other in row.others]
         assert best == sorted(best, reverse=True)
         assert best == pytest.approx(np.sort(right[i])[::-1][: probs.OTHERS], rel=1e-2, abs=1e-5)
-        assert all(other.text == one.spelled(other.token) for other in row.others)
+        assert all(other.text == one.token_text(other.token) for other in row.others)
 
 
 @pytest.mark.slow

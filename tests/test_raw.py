@@ -171,7 +171,7 @@ def test_what_a_model_has_no_use_for_is_said_when_it_is_asked_for_and_not_on_res
     value = "low" if name == "reasoning_effort" else 500
     for layer, says in (("flags", True), ("environment", True), ("conversation", False)):
         engine = ScriptedEngine()
-        engine.thinks, engine.looks_at = False, lambda *_: False
+        engine.thinks, engine.template_uses = False, lambda *_: False
         chat = chat_with(engine, raw="off")
         chat.use(Layers(**{layer: {name: value}}))
         chat.load()

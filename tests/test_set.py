@@ -242,7 +242,7 @@ def test_how_hard_it_thinks_is_told_to_the_template(chat):
 
 
 def test_an_effort_that_a_model_cannot_be_told_is_said(chat):
-    chat.engine.looks_at = lambda *_: False
+    chat.engine.template_uses = lambda *_: False
     assert does(chat, "/think high") == "Thinking: on · effort high (not supported by this model)\n"
 
 

@@ -121,7 +121,7 @@ def test_it_is_measured_in_idle_time_and_once(begin, monkeypatch):
     engine.measure_speed(lambda: None)
     assert done.wait(60)
     engine.measure_speed(lambda: None)
-    engine.weigh(lambda: None).result()
+    engine.run_soon(lambda: None).result()
     assert len(kept) == 1
 
 
@@ -156,7 +156,7 @@ def test_a_key_a_question_and_ctrl_c_end_it(begin, monkeypatch):
     alone = answer(engine)
     for disturb in (
         lambda: answer(engine) == alone,
-        lambda: [engine.weigh(lambda: None).result() for _ in range(3)],
+        lambda: [engine.run_soon(lambda: None).result() for _ in range(3)],
         lambda: engine.probs([], PromptMessage("assistant", "x")),
         lambda: engine.stop() is None,
     ):
@@ -216,8 +216,8 @@ def test_a_resumed_chat_keeps_the_flash_attention_of_its_cache(begin, tmp_path, 
     file = tmp_path / "chat.kv"
     first = begin(flash_attn="on")
     first.look_ahead([PromptMessage("user", "Hello.")], "", None)
-    while not first.held:
-        first.weigh(lambda: None).result()
+    while not first.cached:
+        first.run_soon(lambda: None).result()
     assert first.save(file).result()
     second = begin(saved=file, flash_attn=flag)
     assert second.made_with["flash_attn"] == used
@@ -265,7 +265,7 @@ def test_a_stop_before_a_cache_is_written_ends_the_writing(begin, tmp_path):
         pass
     engine.stop()  # of something before
     assert engine.save(tmp_path / "chat.kv").result()
-    engine.weigh(go.wait)
+    engine.run_soon(go.wait)
     saving = engine.save(tmp_path / "other.kv")
     engine.stop()
     go.set()

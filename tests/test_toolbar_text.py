@@ -87,7 +87,7 @@ def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, 
         chat = Chat(engine, conversation, Log.nowhere(), Screen(), "real", layers)
         chat.load()
         chat.ask("Tell me a very long story of two brothers and a dragon, in ten chapters.")
-        held, answer = engine.held, chat.conversation.turns()[-1].answer
+        held, answer = engine.cached, chat.conversation.turns()[-1].answer
         used = int(ToolbarText(chat)()[0][0].split()[1].split("/")[0].replace(",", ""))
         assert held <= used <= min(held + 4, 256)  # what ends a turn is not read yet
         assert sum(n for name, n in chat.overflow.shares(chat.settings)[:3]) == used

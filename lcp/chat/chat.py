@@ -70,7 +70,7 @@ class Chat:
     def __post_init__(self) -> None:
         self.run_on(self.engine)
         self.typed = TypedMessages(
-            lambda job: self.engine.weigh(job),
+            lambda job: self.engine.run_soon(job),
             lambda attached: weigh(attached, self.engine, self.overflow, self.settings),
             self._read_ahead,
         )
@@ -268,7 +268,7 @@ class Chat:
 
     def _fitted(self, begun: Message | None, asked: list[int], said: int) -> Reply:
         window = self.overflow.fit(self.settings, self._condense, begun)
-        held = max(self.stats.ctx_used if self.stats else 0, self.engine.held)
+        held = max(self.stats.ctx_used if self.stats else 0, self.engine.cached)
         started = time.perf_counter()
         reply = self.engine.reply(
             Request.by(

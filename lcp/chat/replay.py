@@ -108,7 +108,7 @@ class Replay:
 
         def spelled(tokens: Sequence[int]) -> str | None:
             token = tokens[same] if same < len(tokens) else _END
-            return engine.spelled(token) if token != _END else None
+            return engine.token_text(token) if token != _END else None
 
         then, now = known.get("llama.cpp"), engine.made_with["llama.cpp"]
         return replace(

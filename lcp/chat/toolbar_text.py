@@ -129,5 +129,5 @@ class ToolbarText:
             with suppress(LcpError):  # the next answer raises it
                 seen_next = self._chat.overflow.expected(self._chat.settings)
                 self._used = self._chat.engine.used(seen_next)
-                self._knows = self._chat.engine.knows(seen_next)
+                self._knows = self._chat.engine.counts_exactly(seen_next)
         return self._used

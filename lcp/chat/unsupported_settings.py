@@ -27,7 +27,7 @@ def unsupported(
         return []
     told = []
     effort = {"reasoning_effort", "chat_template_kwargs"} & {*names}
-    if effort and {*EFFORTS} & {*engine.variables} and not engine.looks_at(*EFFORTS):
+    if effort and {*EFFORTS} & {*engine.variables} and not engine.template_uses(*EFFORTS):
         told.append("Reasoning effort: not supported by this model's chat template.")
     if "reasoning_budget" in names and settings.reasoning_budget and not engine.thinks:
         told.append("Thinking budget: this model's chat template has no thinking to limit.")

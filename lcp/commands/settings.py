@@ -149,7 +149,7 @@ def _thinking(chat: Chat) -> str:
     parts = [settings.think + (" (shown whole)" if chat.screen.show_thinking else "")]
     if settings.reasoning_effort != "auto":
         chat.ready()
-        told = "" if chat.engine.looks_at(*EFFORTS) else " (not supported by this model)"
+        told = "" if chat.engine.template_uses(*EFFORTS) else " (not supported by this model)"
         parts.append(f"effort {settings.reasoning_effort}{told}")
     if settings.reasoning_budget is not None:
         chat.ready()

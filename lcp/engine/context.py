@@ -46,7 +46,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """Everything a Context holds."""
+    """Everything in a Context."""
 
     tokens: list[int]
     positions: list[int]
@@ -103,7 +103,7 @@ class Context:
         first = first_size(model, self.size, swa_full, start or START)
         self._allocate(first)
         if first < self.size and not self._fits(self.size, _free()):
-            self._allocate(self.size)  # later there would be no room for a copy of what is held
+            self._allocate(self.size)  # later, a copy of the tokens would not fit
 
     @property
     def handle(self) -> Any:
@@ -124,7 +124,8 @@ class Context:
     def feed(
         self, wanted: Sequence[int], boundary: int | None = None, move: bool = False
     ) -> Iterator[Progress]:
-        """Hold exactly `wanted` and leave the logits of its last token. Yields after each batch.
+        """Make the cache hold exactly `wanted` and leave the logits of its last token. Yields after
+        each batch.
 
         `boundary` is where a later prompt probably differs: the end of the messages, before the
         template's request for an answer. Models whose memory cannot be cut take a snapshot there.
@@ -174,13 +175,13 @@ class Context:
         return evaluated
 
     def take_back(self, n: int) -> None:
-        """Forget the last n tokens, and more if the memory cannot be cut there."""
+        """Remove the last n tokens, and more if the memory cannot be cut there."""
         if n:
             self._cut(len(self.tokens) - n)
 
     @property
     def takes_back_freely(self) -> bool:
-        """Whether `take_back` costs nothing and forgets no other tokens."""
+        """Whether `take_back` costs nothing and removes no other tokens."""
         return self._cells.cuts_freely
 
     def feed_rows(self, tokens: Sequence[int]) -> None:
@@ -192,7 +193,7 @@ class Context:
         self._run(tokens, batch)
 
     def save(self) -> State | None:
-        """A copy of everything held; None if that is nothing or llama.cpp cannot copy it."""
+        """A copy of the whole cache; None if it is empty or llama.cpp cannot copy it."""
         blob = self._cells.save() if self.tokens else None
         if not blob:
             return None
@@ -200,7 +201,7 @@ class Context:
         return State(list(self.tokens), list(cells.positions), blob, tuple(cells.snapshots))
 
     def restore(self, state: State) -> bool:
-        """Hold what was saved. If it does not fit, hold nothing and return False."""
+        """Load a saved state. If it does not fit, clear the cache and return False."""
         self.tokens = []
         try:
             self._make_room(len(state.tokens))
@@ -230,13 +231,13 @@ class Context:
             raise ContextFull(total, self.size)
 
     def _grow(self, total: int) -> None:
-        """Hold the same in a context with at least `total` cells. If there is not enough memory for
-        it, the present number of cells becomes the `size`.
+        """Move the cache to a context with at least `total` cells. If there is not enough memory,
+        the present number of cells becomes the `size`.
 
         The old context is freed before the new one is made: the two are never in memory together,
-        but each with a copy of what is held.
+        but each with a copy of the cache.
         """
-        before, held, state = self._capacity, self.tokens, None
+        before, tokens, state = self._capacity, self.tokens, None
         cells = before or first_size(self._model, self.size, self._swa_full, START)
         while cells < total:
             cells *= 2
@@ -257,8 +258,8 @@ class Context:
                 return
             self._allocate(before)
         if not (state and self.restore(state)):
-            for at in range(0, len(held), self._n_batch):
-                self._decode(held[at : at + self._n_batch])
+            for at in range(0, len(tokens), self._n_batch):
+                self._decode(tokens[at : at + self._n_batch])
 
     def _allocate(self, cells: int) -> None:
         """Replace llama.cpp's context with an empty one of so many cells."""
@@ -284,8 +285,8 @@ class Context:
         return params
 
     def _needs(self, cells: int) -> int:
-        """The most bytes that so many cells need in place of the present ones, with a copy of what
-        is held: buffers grow no faster than the cells, and the copy is no larger than they are."""
+        """The most bytes that so many cells need in place of the present ones, with a copy of the
+        cache: buffers grow no faster than the cells, and the copy is no larger than the cells."""
         return int(self._bytes * cells / self._capacity) if self._ctx else 0
 
     def _fits(self, cells: int, free: int | None) -> bool:

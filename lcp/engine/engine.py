@@ -177,7 +177,7 @@ class LlamaEngine:
         said += [self._loaded.context.kind.notice(), "" if self.raw else self._loaded.choice.notice]
         return [sentence for sentence in (*said, *self.model.ignored) if sentence]
 
-    def looks_at(self, *variables: str) -> bool:
+    def template_uses(self, *variables: str) -> bool:
         """Whether the chat template uses one of these variables."""
         return self._template_used.uses(*variables)
 
@@ -200,7 +200,7 @@ class LlamaEngine:
         return self._loaded.choice.template
 
     @property
-    def held(self) -> int:
+    def cached(self) -> int:
         """Tokens in the KV cache. Any thread may call it."""
         return len(self._made.context.tokens) if self._made else 0
 
@@ -217,7 +217,7 @@ class LlamaEngine:
         said = any(message.content for message in messages)
         return min(self._loaded.writer.count(messages), self.size) if said else 0
 
-    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+    def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
         return True
 
     def tokens(self, text: str) -> int:
@@ -242,7 +242,7 @@ class LlamaEngine:
         self._stop.clear()  # stopping an answer does not stop this
         self._worker.nudge()
 
-    def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
+    def run_soon(self, job: Callable[[], None]) -> WorkerTask[None]:
         """Call a function that counts tokens on the engine thread, where nothing frees the model in
         the meantime. A person is typing, so the speed test ends."""
 
@@ -320,7 +320,7 @@ class LlamaEngine:
         """The tokens of a prompt: ids and texts."""
         return [(t, self.model.spelled(t)) for t in self._loaded.writer.write(messages).tokens]
 
-    def spelled(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """The text of one token."""
         return self.model.text([token])
 
@@ -353,7 +353,7 @@ class LlamaEngine:
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[Made]:
-        """Run `job(observed, tell)` with a context of its own, whose tensors can be watched."""
+        """Run `job(observed, tell)` with a new context whose tensors can be watched."""
 
         def work(emit: Emit) -> Made:
             from lcp.engine.observer import run_beside

@@ -114,7 +114,7 @@ class Observer:
         self._sequences = sequences
         self.size: int = c.llama_n_ctx(self._ctx)
         self.batch: int = c.llama_n_batch(self._ctx)
-        self.held = 0  # tokens of the first sequence
+        self.n_tokens = 0  # tokens of the first sequence
 
     def __enter__(self) -> "Observer":
         return self
@@ -172,16 +172,16 @@ class Observer:
     def clear(self) -> None:
         """Remove all tokens."""
         library().llama_memory_clear(self._memory, True)
-        self.held = 0
+        self.n_tokens = 0
 
     def cut(self, n: int) -> int:
         """Keep the first `n` tokens, or none if the memory cannot go back. Returns how many."""
-        if n < self.held:
+        if n < self.n_tokens:
             if n and library().llama_memory_seq_rm(self._memory, 0, n, -1):
-                self.held = n
+                self.n_tokens = n
             else:
                 self.clear()
-        return self.held
+        return self.n_tokens
 
     def decode(
         self,
@@ -207,9 +207,9 @@ class Observer:
             if last < len(wanted) and wanted[last] < end:
                 end = wanted[last]
             part = [row - start for row in wanted[first:last]]
-            positions = range(self.held, self.held + end - start)
+            positions = range(self.n_tokens, self.n_tokens + end - start)
             logits = self._run(tokens[start:end], positions, [0] * (end - start), part, watch)
-            self.held += end - start
+            self.n_tokens += end - start
             found.append(reduce(wanted[first:last], logits) if reduce else logits)
             start, first = end, last
         return _numpy().concatenate(found)
@@ -229,7 +229,7 @@ class Observer:
         for sequence in range(1, len(endings)):
             c.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
         tokens = [token for ending in endings for token in ending]
-        positions = [self.held + i for n in lengths for i in range(n)]
+        positions = [self.n_tokens + i for n in lengths for i in range(n)]
         sequences = [s for s, n in enumerate(lengths) for _ in range(n)]
         ends = [sum(lengths[: s + 1]) - 1 for s in range(len(lengths))]
         try:
@@ -237,7 +237,7 @@ class Observer:
         finally:
             for sequence in range(1, len(endings)):
                 c.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-            if not c.llama_memory_seq_rm(self._memory, 0, self.held, -1):
+            if not c.llama_memory_seq_rm(self._memory, 0, self.n_tokens, -1):
                 self.clear()  # a recurrent state cannot go back
 
     def _run(
@@ -271,7 +271,7 @@ class Observer:
         if status == _ABORTED:
             raise Stopped
         if status == 1:
-            raise ContextFull(self.held + len(tokens), self.size)
+            raise ContextFull(self.n_tokens + len(tokens), self.size)
         if status:
             raise NativeError(f"llama.cpp failed to compute (status {status}). Try a shorter text.")
         found = np.empty((len(rows), self.vocabulary), np.float32)

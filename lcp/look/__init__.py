@@ -1,1 +1,1 @@
-"""What the numbers inside a model mean: experiments and measures, on arrays. Draws nothing."""
+"""What the numbers inside a model mean: experiments and measures on arrays. It draws nothing."""

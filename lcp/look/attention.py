@@ -1,10 +1,10 @@
-"""Where heads look, and what they carry from there.
+"""Where attention heads look, and what they carry from there.
 
-`read` is attention itself. `carried` weighs it by how much of the value arrives in the state
-(Kobayashi 2020): many heads look at the first token and take next to nothing from it, a sink (Xiao
-2023). Attention is never averaged over heads or layers, where the sink would be all that is seen,
-and never multiplied through the layers: rollout (Abnar & Zuidema 2020) gives everything to the
-first token of a causal model.
+`read` is the attention itself. `carried` is the attention weighted by how much of the value arrives
+in the state (Kobayashi 2020): many heads look at the first token and take almost nothing from it
+(an attention sink, Xiao 2023). lcp never averages attention over heads or layers, because the
+average shows only the sink. It does not multiply attention through the layers either: in a causal
+model, rollout (Abnar & Zuidema 2020) gives everything to the first token.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcp.errors import NotSupported
-from lcp.look.contributions import brought, values_of
+from lcp.look.contributions import carried_by, values_of
 from lcp.look.distributions import Array, best
 from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
 
-MOST = 300  # tokens: a map grows with their square, and carried with heads times tokens
+MOST = 300  # tokens; a map grows with their square, and `carried` with heads times tokens
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Link:
     layer: int
     head: int
     source: int
-    read: float  # attention, of 1
-    carried: float | None  # share of what the head carries, of 1; None if it is not known
-    strength: float | None  # length of what it adds, as a part of the state that it is added to
+    read: float  # attention, from 0 to 1
+    carried: float | None  # share of what the head carries, from 0 to 1; None if not known
+    strength: float | None  # length of what it adds, as a share of the state to which it is added
 
 
 @dataclass(frozen=True)
 class HeadMap:
-    """What one head reads and carries: (tokens, tokens); row i is what token i takes."""
+    """What one head reads and carries: (tokens, tokens). Row i is what token i takes."""
 
     layer: int
     head: int
@@ -42,8 +42,8 @@ class HeadMap:
 
 
 def links(model: ObservedModel, tokens: list[int], n: int, tell: Tell) -> tuple[list[Link], float]:
-    """The n strongest links of all heads into the last token, except from the first token; and the
-    attention that the first token gets, of all."""
+    """The n strongest links of all heads into the last token, except those from the first token;
+    and the share of attention that the first token gets."""
     tensors, kept = TensorNames.of(model), Activations()
     layers = _with_attention(tensors)
     length = len(tokens)
@@ -57,7 +57,7 @@ def links(model: ObservedModel, tokens: list[int], n: int, tell: Tell) -> tuple[
     })  # fmt: skip
     values = values_of(model, tensors, kept, length, layers)
     every = [(layer, head) for layer in values for head in range(model.heads)]
-    norms = brought(model, tensors, kept, values, every, tokens[0], tell)
+    norms = carried_by(model, tensors, kept, values, every, tokens[0], tell)
     found, sink = [], []
     for layer in layers:
         state = np.linalg.norm(kept[tensors.after[layer - 1] if layer else tensors.begin])
@@ -103,11 +103,11 @@ def maps(
             **kept.last(tensors.begin, *tensors.after, *(n for n in (tensors.heads[layer],) if n)),
         },
     )
-    if known:  # the name appears several times in the graph, the values last
+    if known:  # the name appears several times in the graph; the last one has the values
         kept[known[0]] = pieces[-1]
     values = values_of(model, tensors, kept, length, [layer])
     every = [(at, head) for at in values for head in heads]
-    carried = brought(model, tensors, kept, values, every, tokens[0], tell)
+    carried = carried_by(model, tensors, kept, values, every, tokens[0], tell)
     found = []
     for i, head in enumerate(heads):
         weight = read[i] * carried[layer, head] if carried else None

@@ -1,8 +1,8 @@
-"""The same answer with and without the KV cache.
+"""The same answer, timed with and without the KV cache.
 
-Without it, the model reads the whole text again for each token: n tokens cost n (n + 1) / 2 instead
-of n (Pope et al. 2022). The tokens are those of the answer with the cache, so that both do the same
-work.
+Without the cache, the model reads the whole text again for each token: n tokens cost n (n + 1) / 2
+instead of n (Pope et al. 2022). The run without it gets the tokens of the run with it, so that both
+do the same work.
 """
 
 import time
@@ -14,24 +14,24 @@ from lcp.look.observed_model import ObservedModel, Tell
 
 
 @dataclass(frozen=True)
-class Parted:
-    """A place where the first choices differ: a near tie, because other batches round otherwise."""
+class CacheDifference:
+    """A place where the most likely tokens differ: a near tie, which depends on rounding."""
 
     at: int
-    cached: int  # token
-    again: int
-    p_cached: float  # of both tokens, with the cache
+    cached: int  # the most likely token with the cache
+    again: int  # and without
+    p_cached: float  # the probabilities of both tokens with the cache
     p_again: float
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds after each token, from the beginning of the answer."""
+    """The time after each token since the answer began, in seconds."""
 
     tokens: list[int]
     cached: list[float]
     again: list[float]
-    parted: list[Parted]
+    differences: list[CacheDifference]
 
 
 def measure(
@@ -41,7 +41,7 @@ def measure(
     tell: Tell,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timed:
-    """Generate n tokens, greedily, with the cache and without."""
+    """Generate n tokens greedily, with the cache and without."""
     model.clear()
     model.decode(prompt)  # the first run is slower
     tokens: list[int] = []
@@ -60,7 +60,7 @@ def measure(
         aside += clock() - looked
         new = tokens[-1:]
     again: list[float] = []
-    parted: list[Parted] = []
+    differences: list[CacheDifference] = []
     spent = 0.0
     for i in range(n):
         tell("without the cache", i, n)
@@ -71,5 +71,7 @@ def measure(
         again.append(spent)
         if (other := int(logits.argmax())) != tokens[i]:
             near = shares[i]
-            parted.append(Parted(i, tokens[i], other, near[tokens[i]], near.get(other, 0.0)))
-    return Timed(tokens, cached, again, parted)
+            differences.append(
+                CacheDifference(i, tokens[i], other, near[tokens[i]], near.get(other, 0.0))
+            )
+    return Timed(tokens, cached, again, differences)

@@ -1,7 +1,7 @@
-"""What a head or a state contributes: llama.cpp's own matrices, applied to vectors of ours.
+"""What a head or a state contributes to later states and logits.
 
-A vector is written into a row of a named tensor of a small batch, and llama.cpp computes what
-follows. No weights are read, so this is exact for every architecture and every quant.
+lcp writes a vector into a row of a named tensor of a small batch, and llama.cpp computes the rest
+with the model's own matrices. So the result is exact for every architecture and every quant.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ _NUMBERS = 1 << 23  # of a batch that are kept: 64 MiB
 
 
 def computed_from(model: ObservedModel, name: str, rows: Array, token: int) -> Array:
-    """The logits that follow from each of these rows of the tensor `name`: (rows, vocabulary). It
-    must be a tensor of the last layer or after it; `token` is any token."""
+    """The logits that follow from each of these rows of the tensor `name`: (rows, vocabulary). The
+    tensor must be in the last layer or after it; `token` is any token."""
     found, most = [], min(model.most_rows, model.batch)
     for start in range(0, len(rows), most):
         part = rows[start : start + most].astype(np.float32)
@@ -29,7 +29,7 @@ def computed_from(model: ObservedModel, name: str, rows: Array, token: int) -> A
 
 
 def norm_scale(tensors: TensorNames, kept: Activations) -> Array:
-    """What the last norm multiplied each number of the last state by."""
+    """The factors by which the last norm multiplied the numbers of the last state."""
     state = _last(kept, tensors.after[-1])
     return np.divide(kept[tensors.normal], state, out=np.zeros_like(state), where=state != 0)
 
@@ -128,7 +128,7 @@ def head_vectors(
     model: ObservedModel, tensors: TensorNames, kept: Activations, layers: Sequence[int], token: int
 ) -> dict[int, Array]:
     """What each head added to the state of the last token: layer -> (heads, width), without the
-    layers where that cannot be told."""
+    layers where this is not known."""
     outputs = {}
     for layer in layers:
         own = _last(kept, tensors.heads[layer]).reshape(model.heads, -1)
@@ -136,7 +136,7 @@ def head_vectors(
     return written(model, tensors, kept, outputs, token) if outputs else {}
 
 
-def brought(
+def carried_by(
     model: ObservedModel,
     tensors: TensorNames,
     kept: Activations,
@@ -145,9 +145,9 @@ def brought(
     token: int,
     tell: Tell,
 ) -> dict[tuple[int, int], Array]:
-    """How much heads can bring from each token, before attention weighs it: the length of what they
-    would add to the state of the last token (Kobayashi 2020). (layer, head) -> (tokens,), without
-    the layers where that cannot be told. `values` are what `values_of` gives."""
+    """How much heads could carry from each token: the length of the vector that they would add to
+    the state of the last token with all their attention there (Kobayashi 2020). (layer, head) ->
+    (tokens,), without the layers where this is not known. `values` is a result of `values_of`."""
     if not heads:
         return {}
     tokens = len(next(iter(values.values())))
@@ -186,8 +186,8 @@ def values_of(
     tokens: int,
     layers: Sequence[int],
 ) -> dict[int, Array]:
-    """What heads can take from each token: layer -> (tokens, heads with values of their own,
-    numbers), without the layers whose tensors have no names."""
+    """The values that heads can take from each token: layer -> (tokens, heads with values of their
+    own, numbers), without the layers whose tensors have no names."""
     found = {}
     for layer in layers:
         if tensors.values[layer] and tensors.heads[layer]:
@@ -198,7 +198,7 @@ def values_of(
 
 
 def alone(value: Array, head: int, count: int) -> Array:
-    """The output of all heads, where only one has any: (heads * numbers,)."""
+    """The output of all heads if only one has any: (heads * numbers,)."""
     new = np.zeros((count, len(value)), np.float32)
     new[head] = value
     return new.ravel()

@@ -1,4 +1,4 @@
-"""Distributions: logits to probabilities, and how open, how far apart and how high they are."""
+"""Probability distributions: softmax, entropy, divergence, the most likely tokens, ranks."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def softmax(logits: Array) -> Array:
 
 
 def log_softmax(logits: Array) -> Array:
-    """Logarithms of probabilities, in nats."""
+    """Log probabilities, in nats, along the last axis."""
     x = logits.astype(np.float64)
     x -= x.max(-1, keepdims=True)
     x -= np.log(np.exp(x).sum(-1, keepdims=True))
@@ -25,13 +25,13 @@ def log_softmax(logits: Array) -> Array:
 
 
 def entropy(p: Array) -> Array:
-    """How open the choice is, in bits: 3 bits are as open as 8 equal choices (Shannon 1948)."""
+    """Entropy in bits: 3 bits are as open as 8 equal choices (Shannon 1948)."""
     return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
 
 
 def divergence(logs: Array, others: Array) -> Array:
-    """How far distributions are from the first one, in nats, from what log_softmax gives (Kullback
-    & Leibler 1951): one number for each row of `others`."""
+    """Kullback-Leibler divergence (1951) of each row of `others` from `logs`, in nats. Both are
+    results of log_softmax."""
     p = np.exp(logs)
     return np.maximum(0, p @ logs - others @ p)
 
@@ -58,5 +58,5 @@ def best(numbers: Array, n: int) -> list[int]:
 
 
 def rank(logits: Array, token: int) -> int:
-    """1 if the token is the most likely one."""
+    """The rank of a token; 1 for the most likely one."""
     return int((logits > logits[token]).sum()) + 1

@@ -1,8 +1,8 @@
 """A map of all attention heads, by what they look at; and answers without some of them.
 
-The map is measured on random words said twice (Olsson 2022): whoever finds the word after the
-earlier copy of this one, an induction head, predicts the second half. Its words have no meaning, so
-heads of meaning do not show.
+The map is measured on random words that are repeated (Olsson 2022): a head that finds the word
+after the first copy of the present word (an induction head) predicts the second half. Random words
+have no meaning, so heads that look at meaning do not show.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from lcp.look.observed_model import ObservedModel, Tell, TensorNames, Watch
 
 WORDS = 64
 KINDS = ("first", "previous", "induction", "copy", "itself")
-CLEAR = 0.4  # the share of attention from which on a head is called after a kind
+CLEAR = 0.4  # the least share of attention for which a head gets the name of a kind
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Heads:
     without attention."""
 
     shares: Array
-    loss_first: float  # nats a word, the first time
+    loss_first: float  # nats per word, the first time
     loss_second: float
 
     def kind(self, layer: int, head: int) -> str:
-        """What this head looks at; "" if nothing clearly."""
+        """The kind of place that this head looks at; "" if there is no clear one."""
         shares = self.shares[:, layer, head]
         if not np.isfinite(shares).all() or shares.max() <= CLEAR:
             return ""
@@ -37,14 +37,14 @@ class Heads:
 
 
 def repeated(words: Sequence[int], bos: Sequence[int], seed: int = 0) -> list[int]:
-    """Random tokens of these, said twice."""
+    """Random tokens of `words`, repeated once."""
     random = np.random.default_rng(seed)
     chosen = random.choice(np.array(words), min(WORDS, len(words)), replace=False).tolist()
     return [*(bos or chosen[-1:]), *chosen, *chosen]
 
 
 def heads(model: ObservedModel, tokens: list[int], tell: Tell) -> Heads:
-    """What the heads look at in these tokens, which `repeated` gave."""
+    """What the heads look at in these tokens, which are a result of `repeated`."""
     tensors, half = TensorNames.of(model), len(tokens) // 2
     names = [name for name in tensors.attention if name]
     if not names:
@@ -53,7 +53,9 @@ def heads(model: ObservedModel, tokens: list[int], tell: Tell) -> Heads:
             "Choose another model."
         )
     length, seen = len(tokens), {}
-    rows = np.arange(half + 2, length - 1)  # in the second copy, with a word after the earlier one
+    rows = np.arange(
+        half + 2, length - 1
+    )  # in the second copy, whose words have a next word in the first
     back = (rows, np.ones_like(rows), np.full_like(rows, half - 1), np.full_like(rows, half),
             np.zeros_like(rows))  # fmt: skip
 
@@ -62,7 +64,7 @@ def heads(model: ObservedModel, tokens: list[int], tell: Tell) -> Heads:
         seen[name] = sums
 
         def add(x: Array) -> None:
-            nonlocal done  # a batch may be a piece of the tokens
+            nonlocal done  # a batch may have only a part of the tokens
             inside = (rows >= done) & (rows < done + x.shape[1])
             at = rows[inside]
             for kind, distance in enumerate(back):
@@ -88,7 +90,7 @@ def heads(model: ObservedModel, tokens: list[int], tell: Tell) -> Heads:
 
 
 def off(model: ObservedModel, heads: Sequence[tuple[int, int]]) -> Watch:
-    """Watching functions that switch heads (layer, head) off: their output is zero."""
+    """Watching functions that switch off heads (layer, head): they set their output to zero."""
     tensors = TensorNames.of(model)
     tensors.with_heads()
     by_layer: dict[int, list[int]] = {}
@@ -100,7 +102,7 @@ def off(model: ObservedModel, heads: Sequence[tuple[int, int]]) -> Watch:
             )
         by_layer.setdefault(layer, []).append(head)
 
-    def silence(own: list[int]) -> Callable[[Array], Array]:
+    def switch_off(own: list[int]) -> Callable[[Array], Array]:
         def zero(x: Array) -> Array:
             x = np.array(x)
             x.reshape(*x.shape[:2], model.heads, -1)[:, :, own] = 0
@@ -108,12 +110,12 @@ def off(model: ObservedModel, heads: Sequence[tuple[int, int]]) -> Watch:
 
         return zero
 
-    return {tensors.heads[layer]: silence(own) for layer, own in by_layer.items()}
+    return {tensors.heads[layer]: switch_off(own) for layer, own in by_layer.items()}
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The likeliest answer with all heads and without some."""
+    """The most likely answer with all heads and without some."""
 
     whole: list[int]
     without: list[int]
@@ -125,7 +127,7 @@ def compare(
     model: ObservedModel, tokens: list[int], heads: Sequence[tuple[int, int]], most: int,
     ends: Callable[[int], bool], tell: Tell,
 ) -> Answers:  # fmt: skip
-    """Answer greedily with all heads, and with these switched off from the first token on."""
+    """Answer greedily with all heads, and without these from the first token on."""
     found: list[list[int]] = []
     firsts: list[Array] = []
     for watch in (None, off(model, heads)):

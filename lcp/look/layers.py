@@ -1,12 +1,13 @@
-"""What each layer would say if the model stopped there, and who wrote the answer.
+"""What each layer would predict if it were the last, and which parts made the answer.
 
-The logit lens (nostalgebraist 2020): the state after a layer goes through the model's own last norm
-and output matrix. lcp does not imitate these: it writes the states of all layers into the rows of
-the last layer of a second batch, and llama.cpp computes the rest. So the last row is the model's
-own answer, exactly, for every kind of model.
+The logit lens (nostalgebraist 2020) applies the model's last norm and output matrix to the state
+after each layer. lcp does not reimplement these: it writes the states of all layers into the rows
+of the last layer of a second batch, and llama.cpp computes the rest. So the last row is exactly the
+model's own prediction, for every kind of model.
 
-Direct attribution: the last state is a sum of what each attention and each feed-forward added. Its
-share of a logit is what the output matrix makes of this part, with the last norm's scale held.
+Direct logit attribution: the last state is the sum of what each attention and each feed-forward
+added. The output matrix, with the last norm's scale kept fixed, turns each part into its share of a
+logit.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class LayersFound:
-    """The logits after each layer (layers, vocabulary), and what was added where."""
+    """The logits after each layer (layers, vocabulary), and what each part added."""
 
     true: Array  # the model's own logits
     lens: Array
@@ -41,15 +42,15 @@ class LayersFound:
 
     @property
     def error(self) -> float:
-        """How far the sum of all parts is from the true logits, at most: quantized products round
-        each part by itself."""
+        """The largest difference between the sum of all parts and the true logits. It is not 0,
+        because quantized products round each part by itself."""
         return float(np.abs(sum(part.logits for part in self.added) - self.true).max())
 
 
 def layers(
     model: ObservedModel, tokens: list[int], *, heads: bool = False, tell: Tell
 ) -> LayersFound:
-    """Look at the last of these tokens. `heads`: also at each attention head."""
+    """Examine the last of these tokens. `heads`: also each attention head."""
     tensors, kept = TensorNames.of(model), Activations()
     names = [n for n in (tensors.begin, *tensors.middle, *tensors.after, tensors.normal) if n]
     watch = kept.last(*names, *(n for n in tensors.heads if n and heads))
@@ -85,7 +86,7 @@ def _added(tensors: TensorNames, kept: Activations) -> Iterator[tuple[str, int, 
 def _heads(
     model: ObservedModel, tensors: TensorNames, kept: Activations, token: int, tell: Tell
 ) -> list[Contribution]:
-    """What each head wrote, as logits."""
+    """What each head added, as logits."""
     at = tensors.with_heads()
     tell("heads", 0, len(at) * model.heads)
     written = head_vectors(model, tensors, kept, at, token)
@@ -101,6 +102,6 @@ def _heads(
 
 
 def strongest(parts: list[Contribution], token: int, other: int, n: int) -> list[Contribution]:
-    """The parts that decided most between two tokens, for or against."""
+    """The parts with the largest effect, for or against, on the choice between two tokens."""
     weights = np.array([abs(part.logits[token] - part.logits[other]) for part in parts])
     return [parts[i] for i in best(weights, n)] if parts else []

@@ -1,7 +1,7 @@
 """The choice of the next token, sampler by sampler.
 
-Each sampler of llama.cpp's own chain is applied by itself; between two of them, the tokens that are
-left have the softmax of their logits as probabilities.
+lcp applies each sampler of llama.cpp's chain by itself. After each one, the probabilities of the
+tokens that are left are the softmax of their logits.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ CHOOSING = ("dist", "greedy")  # llama.cpp's names of the samplers that select t
 
 @dataclass(frozen=True)
 class Stage:
-    """What is left after one sampler."""
+    """The tokens that are left after a sampler."""
 
     name: str
     left: int  # tokens
-    bits: float  # how open the choice is
+    bits: float  # entropy of the choice
     dropped: float  # the probability, before this stage, of the tokens that it removed
     p: Array  # of each token of the vocabulary, 0 if it was removed
     changed: bool
 
 
 def first(logits: memoryview[float]) -> Stage:
-    """All tokens, in the order of their ids, as the model gives them."""
+    """The stage before all samplers: all tokens, in the order of their ids."""
     p = softmax(np.array(logits))
     return Stage("model", len(p), float(entropy(p)), 0.0, p, True)
 
 
 def after(name: str, left: tuple[memoryview[int], memoryview[float]], before: Stage) -> Stage:
-    """What a sampler left of the stage before: ids and logits."""
+    """The stage after a sampler. `left`: the ids and logits that it left."""
     ids, logits = np.array(left[0]), np.array(left[1])
     kept = np.isfinite(logits)
     p = np.zeros_like(before.p)
@@ -45,14 +45,14 @@ def after(name: str, left: tuple[memoryview[int], memoryview[float]], before: St
 
 
 def chosen(name: str, token: int, before: Stage) -> Stage:
-    """The last stage if it is greedy: the one token that it takes."""
+    """The last stage if the sampler is greedy: the token that it selects."""
     p = np.zeros_like(before.p)
     p[token] = 1.0
     return Stage(name, 1, 0.0, 1 - float(before.p[token]), p, True)
 
 
 def shown(stages: list[Stage], token: int, n: int) -> list[int]:
-    """The tokens to show: the likeliest at the end, then at the beginning, and the chosen one."""
+    """The tokens to show: the most likely at the end, then at the beginning; the sampled one."""
     last = [t for t in best(stages[-1].p, n) if stages[-1].p[t] > 0]
     more = [t for t in best(stages[0].p, n) if t not in last]
     found = (last + more)[:n]

@@ -16,7 +16,7 @@ from lcp.look.distributions import Array
 # Names of what the first layer gets, the last step first.
 _BEGIN = ("inp_scaled", "inp_embd_scaled", "inp_norm", "inpL", "inp_embd", "embd")
 Watch = Mapping[str, Callable[[Array], Array | None]]
-Tell = Callable[[str, int, int], None]  # what is being done; how much of how much
+Tell = Callable[[str, int, int], None]  # reports progress: what, how much, of how much
 
 
 class ObservedModel(Protocol):
@@ -48,18 +48,18 @@ class ObservedModel(Protocol):
 
 
 class Activations(dict[str, Array]):
-    """Copies of what was seen of each tensor, by its name."""
+    """Copies of tensors by name."""
 
     def last(self, *names: str) -> Watch:
-        """Watching functions that keep the numbers of the last token: (width,)."""
+        """Watching functions that copy the numbers of the last token: (width,)."""
         return {name: self._keep(name, lambda x: x[0, -1]) for name in names}
 
     def all(self, *names: str) -> Watch:
-        """Watching functions that keep the numbers of all tokens of a batch: (tokens, width)."""
+        """Watching functions that copy the numbers of all tokens of a batch: (tokens, width)."""
         return {name: self._keep(name, lambda x: x[0] if len(x) == 1 else x) for name in names}
 
     def part(self, what: Callable[[Array], Array], *names: str) -> Watch:
-        """Watching functions that keep a part of each tensor."""
+        """Watching functions that copy a part of each tensor."""
         return {name: self._keep(name, what) for name in names}
 
     def _keep(self, name: str, what: Callable[[Array], Array]) -> Callable[[Array], None]:
@@ -73,9 +73,9 @@ class Activations(dict[str, Array]):
 class TensorNames:
     """The names of the tensors between the parts of a model, layer by layer.
 
-    The state of a token begins as `begin`. Attention (or what a layer has instead) adds to it and
-    gives `middle`; the feed-forward adds to that and gives `after`. A `middle` is "" where the
-    graph has no name for it; then only the sum of both is known.
+    The state of a token starts as `begin`. Attention (or what a layer has instead) adds to it,
+    which gives `middle`. The feed-forward adds to that, which gives `after`. A `middle` is "" if
+    the graph has no name for it; then only the sum of both is known.
     """
 
     begin: str
@@ -88,7 +88,7 @@ class TensorNames:
 
     @classmethod
     def of(cls, model: ObservedModel) -> "TensorNames":
-        """The names in this model. NotSupported if its layers have none."""
+        """The names in this model. NotSupported if its layers have no names."""
         names = model.names
 
         def each(*spellings: str) -> tuple[str, ...]:

@@ -40,18 +40,18 @@ SAMPLE = 1 << 20  # numbers of a tensor that are compared
 
 @dataclass(frozen=True)
 class Distance:
-    """How far the probabilities are from those of the reference, at each token of a text."""
+    """The divergence of the probabilities from those of the reference, at each token of a text."""
 
     kl: Array  # nats
     same: Array  # whether the most likely token is the same
-    nats: Array  # minus the logarithm of the probability of the token that follows in the text
+    nats: Array  # minus the log probability of the next token of the text
 
     @property
     def mean(self) -> float:
         return float(self.kl.mean())
 
     def quantile(self, share: float) -> float:
-        """This share of all tokens has a lower divergence."""
+        """The divergence below which this share of all tokens is."""
         return float(np.quantile(self.kl, share))
 
     @property
@@ -62,8 +62,8 @@ class Distance:
 def distances(
     base: ObservedModel, others: Sequence[ObservedModel], tokens: list[int], tell: Tell
 ) -> list[Distance]:
-    """Of the reference itself (all zeros), then of each of the others. All read the text in pieces,
-    so that no more than one piece of logits is kept."""
+    """The distances of the reference itself (all zeros), then of each of the others. They read the
+    text in pieces, so that only one piece of logits is in memory."""
     models = (base, *others)
     found: list[list[tuple[Array, Array, Array]]] = [[] for _ in models]
     for model in models:
@@ -111,7 +111,7 @@ def greedy(
 
 
 def first_difference(a: Sequence[Choice], b: Sequence[Choice]) -> int | None:
-    """The number of tokens after which two answers part; None if they do not."""
+    """The number of equal tokens before two answers differ; None if they do not."""
     both = enumerate(zip(a, b, strict=False))
     return next((i for i, (x, y) in both if x.token != y.token), None)
 
@@ -120,7 +120,7 @@ def first_difference(a: Sequence[Choice], b: Sequence[Choice]) -> int | None:
 
 
 class Tensor(Protocol):
-    """What is asked of a tensor of a file."""
+    """What lcp needs to know about a tensor of a file."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -143,7 +143,7 @@ class Group:
     weights: int = 0
     bytes: list[int] = field(default_factory=list)  # of each file
     quants: list[list[str]] = field(default_factory=list)  # of each file
-    error: float | None = None  # length of the difference by length of the first file's weights
+    error: float | None = None  # length of the difference / length of the first file's weights
 
 
 def groups(files: Sequence[Mapping[str, Tensor]]) -> list[Group]:
@@ -165,8 +165,8 @@ def errors(
     found: Iterable[Group], a: Mapping[str, Tensor], b: Mapping[str, Tensor],
     rows_a: Rows, rows_b: Rows, tell: Tell,
 ) -> None:  # fmt: skip
-    """Put into each group how far the second file's weights are from the first one's. Of a large
-    tensor, rows from all over it are compared."""
+    """Set in each group how far the second file's weights are from the first file's. Of a large
+    tensor, only some rows are compared, from all over it."""
     names = [n for n, t in a.items() if n in b and b[n].shape == t.shape]
     sums: dict[str, Array] = {}
     for done, name in enumerate(names):
@@ -185,7 +185,7 @@ def _group(name: str) -> str:
 
 
 def _pieces(tensor: Tensor) -> list[tuple[int, int]]:
-    """Ranges of rows: all of them, or sixteen ranges all over a large tensor."""
+    """Ranges of rows: all rows, or sixteen ranges from all over a large tensor."""
     count = tensor.elements // tensor.shape[0]
     most = max(16, SAMPLE // tensor.shape[0])
     if count <= most:

@@ -1,9 +1,9 @@
-"""Where the difference between two prompts is kept, layer by layer, and which heads move it.
+"""Which states keep the difference between two prompts, and which heads move it.
 
-Activation patching (Vig 2020, Meng 2022): prompt B is read with the state of prompt A put in after
-one layer, at one token, and the share of A's answer that comes back is measured. Then prompt A is
-read with one head's output taken from B. Both are the model's own, so nothing is measured that it
-never does, as a state of zeros would be. What the prompts have in common is not seen.
+Activation patching (Vig 2020, Meng 2022): the model reads prompt B, but after one layer, at one
+token, it gets the state from prompt A; lcp measures how much of A's answer comes back. Then the
+model reads prompt A, but with one head's output from B. All these numbers are the model's own,
+unlike a state of zeros. What the two prompts have in common does not show.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 from lcp.errors import UsageError
 from lcp.look.contributions import (
     alone,
-    brought,
+    carried_by,
     computed_from,
     norm_scale,
     values_of,
@@ -24,24 +24,24 @@ from lcp.look.distributions import Array, best, changes, softmax
 from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorNames
 
 MOST = 12  # tokens whose states are swapped
-LEAST = 0.1  # nats between the prompts, of which shares can be told from rounding
-SHOWN = 4  # heads whose attention and words are looked up
+LEAST = 0.1  # the least difference between the prompts, in nats; shares of less are rounding
+SHOWN = 4  # heads whose attention and output are described
 
 Margin = Callable[[Array], Array]  # the logit of A's answer minus that of B's
 
 
 @dataclass(frozen=True)
 class SwappedHead:
-    """A head of A with its output of B, at the last token."""
+    """A head of A with its output from B, at the last token."""
 
     layer: int
     head: int
-    share: float  # how much of the difference it moves, of 1
+    share: float  # the share of the difference that it moves, from 0 to 1
     kl: float  # how far it moves the distribution, in nats
-    p: float  # A's answer, with it
-    reads: tuple[tuple[int, float], ...] = ()  # the tokens of A that it looks at, and how much
+    p: float  # the probability of A's answer with it
+    reads: tuple[tuple[int, float], ...] = ()  # the tokens of A that it looks at; attention
     carries: tuple[tuple[int, float], ...] = ()  # the same, weighted by what is carried
-    writes: tuple[int, ...] = ()  # tokens that its output makes likelier
+    writes: tuple[int, ...] = ()  # tokens that its output makes more likely
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Swap:
     p_a: tuple[float, float]  # probabilities of A's and of B's answer, after A
     p_b: tuple[float, float]  # and after B
     places: list[int]  # the tokens whose states were swapped
-    shares: Array  # (places, layers): how much of A's answer comes back, of 1
+    shares: Array  # (places, layers): how much of A's answer comes back, from 0 to 1
     heads: list[SwappedHead]  # the strongest first
     runs: int
 
@@ -87,8 +87,8 @@ def read(model: ObservedModel, a: list[int], b: list[int], tell: Tell) -> ReadPr
 
 
 def places(a: list[int], b: list[int]) -> list[int]:
-    """The tokens to swap: all from the first difference on; of many, those that differ and the
-    last ones."""
+    """The tokens to swap: all from the first difference on; if there are many, those that differ
+    and the last ones."""
     differ = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
     every = range(differ[0], len(a))
     if len(every) <= MOST:
@@ -99,7 +99,7 @@ def places(a: list[int], b: list[int]) -> list[int]:
 
 def swap(model: ObservedModel, prompts: ReadPrompts, x: int, y: int, tell: Tell) -> Swap:
     """Swap the states of A and B. `x` and `y` are the tokens whose logits are compared: A's answer
-    and B's. UsageError if the prompts hardly differ in them."""
+    and B's. UsageError if these hardly differ."""
 
     def margin(logits: Array) -> Array:
         return logits[..., x].astype(float) - logits[..., y]
@@ -125,16 +125,16 @@ def swap(model: ObservedModel, prompts: ReadPrompts, x: int, y: int, tell: Tell)
 def _states(
     model: ObservedModel, prompts: ReadPrompts, chosen: list[int], margin: Margin, tell: Tell
 ) -> Array:
-    """B with the state of A put in: (places, layers). A batch has a row for each layer, and one as
-    B is, which the others are compared with: batches of another shape round in another way."""
+    """B with a state of A: (places, layers). A batch has a row for each layer, and one with B
+    unchanged as the reference, because batches of another shape round differently."""
     b, after, of_a = prompts.b, prompts.names.after, prompts.of_a
     whole = float(margin(prompts.logits_a))
     shares = np.zeros((len(chosen), model.layers))
     model.clear()
     for i, place in enumerate(chosen):
-        held = chosen[i - 1] if i else 0
-        if place > held:
-            model.decode(b[held:place])
+        kept = chosen[i - 1] if i else 0
+        if place > kept:
+            model.decode(b[kept:place])
         ending = b[place:]
         # In the last layer, the state of an earlier token is of no use to the last one.
         useful = model.layers - (len(ending) > 1)
@@ -169,7 +169,7 @@ def _heads(
     model: ObservedModel, prompts: ReadPrompts, x: int, margin: Margin, difference: float,
     tell: Tell,
 ) -> list[SwappedHead]:  # fmt: skip
-    """A with one head's output of B, for each head: rows of batches, as above."""
+    """A with one head's output from B, for each head, in rows of batches as above."""
     names, a = prompts.names, prompts.a
     every = [(layer, head) for layer in names.with_heads() for head in range(model.heads)]
     found, most = [], min(model.most_rows, model.batch) - 1
@@ -197,7 +197,7 @@ def _heads(
 
 
 def _exchange(other: Array, rows: list[tuple[int, int]], count: int) -> Callable[[Array], Array]:
-    """A watching function that gives one head of each (row, head) the output of `other`."""
+    """A watching function that replaces the output of each (row, head) with that of `other`."""
     size = len(other) // count
 
     def exchange(x: Array) -> Array:
@@ -213,8 +213,8 @@ def _exchange(other: Array, rows: list[tuple[int, int]], count: int) -> Callable
 def _described(
     model: ObservedModel, prompts: ReadPrompts, heads: list[SwappedHead], tell: Tell
 ) -> list[SwappedHead]:
-    """The heads with what they look at in A, what they carry from there, and what they write, as
-    far as this can be told."""
+    """The heads with the tokens of A that they look at, what they carry from there, and what they
+    write, as far as this is known."""
     names, of_a, token = prompts.names, prompts.of_a, prompts.a[0]
     tell("reading heads", 0, len(heads))
     outputs: dict[int, list[Array]] = {}
@@ -234,7 +234,7 @@ def _described(
         words = {i: tuple(best(row, 5)) for i, row in zip(known, logits, strict=True)}
     values = values_of(model, names, of_a, len(prompts.a), [*outputs])
     every = [(one.layer, one.head) for one in heads if one.layer in values]
-    weights = brought(model, names, of_a, values, every, token, tell)
+    weights = carried_by(model, names, of_a, values, every, token, tell)
     found = []
     for i, one in enumerate(heads):
         read = of_a[names.attention[one.layer]][one.head]

@@ -1,4 +1,4 @@
-"""Tokens: what each of them stands for, and the merges that build it from its characters."""
+"""Tokens: their bytes, and the merges that build them from characters."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def merge(letters: Iterable[str], rank: Rank) -> Iterator[Merge]:
 
 
 def by_list(merges: Sequence[tuple[str, str]]) -> Rank:
-    """Ranks of a vocabulary with a list of merges: the first pair has rank 1."""
+    """Ranks in a vocabulary with a list of merges: the first pair has rank 1."""
     ranks = {pair: i for i, pair in enumerate(merges, 1)}
     return lambda left, right: ranks.get((left, right))
 

@@ -1,9 +1,9 @@
-"""What an answer needed: each span of the prompt is left out, and the same answer is asked for.
+"""Which parts of a prompt an answer needed: how likely is the same answer without each of them?
 
-The loss is in nats: by how much the logarithm of the answer's probability falls (1 nat makes it
-2.7 times less likely). This is occlusion, the simplest form of ContextCite (Cohen-Wang 2024). The
-attention that a span got while the answer was written is measured beside it: where a model looks is
-not what it uses (Jain & Wallace 2019).
+The loss is in nats: by how much the log probability of the answer falls (1 nat makes it 2.7 times
+less likely). This is occlusion, the simplest form of ContextCite (Cohen-Wang 2024). lcp also
+measures the attention that each part got while the answer was generated: where a model looks is not
+what it uses (Jain & Wallace 2019).
 """
 
 import re
@@ -27,23 +27,23 @@ class LeftOut:
 
     start: int  # the tokens of the span
     end: int
-    lost: float  # nats, of the whole answer
-    attention: float | None  # that the span got, of 1; None if the model has no attention
-    by_token: Array  # nats lost by each token of the answer
+    lost: float  # by the whole answer, in nats
+    attention: float | None  # the share that the span got; None if the model has no attention
+    by_token: Array  # lost by each token of the answer, in nats
 
 
 @dataclass(frozen=True)
 class Without:
     """The answer with the whole prompt, and without each span."""
 
-    logp: Array  # of each token of the answer, in nats
+    logp: Array  # log probability of each token of the answer, in nats
     sink: float | None  # the attention that the first token got
     spans: list[LeftOut]
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences or lines of a text, each with the blanks after it; of very many, neighbours
-    are joined."""
+    """The sentences or lines of a text, each with the white space after it. If there are very many,
+    neighbours are joined."""
     ends = [match.end() for match in _END.finditer(text)]
     cuts = [0, *(end for end in ends if end < len(text)), len(text)]
     found = [text[a:b] for a, b in pairwise(cuts) if text[a:b].strip()]
@@ -55,10 +55,10 @@ def without(
     model: ObservedModel, prompt: Sequence[int], variants: Sequence[Sequence[int]],
     answer: Sequence[int], tell: Tell,
 ) -> Without:  # fmt: skip
-    """Compare an answer to `prompt` with the same answer to each variant: the prompt without a
-    span. What a variant shares with the prompt before its span is read once."""
+    """Compare an answer to `prompt` with the same answer to each variant, which is the prompt
+    without a span. The tokens before the span are read only once."""
     prompt, answer = list(prompt), list(answer)
-    # 1) The whole prompt, and where the model looks while it writes the answer.
+    # 1) The whole prompt, and where the model looks while it generates the answer.
     names = [n for n in sorted(model.names) if n.startswith("kq_soft_max-")]
     sums = {name: np.zeros(len(prompt)) for name in names}  # a long answer is read in pieces
     tell("reading the prompt", 0, len(variants))
@@ -73,8 +73,8 @@ def without(
     for done, i in enumerate(sorted(range(len(spans)), key=lambda i: -spans[i][0])):
         tell("leaving spans out", done, len(variants))
         (start, end), variant = spans[i], list(variants[i])
-        held = model.cut(min(start, len(variant) - 1))
-        lost = base - _logp(model, variant[held:], answer)
+        kept = model.cut(min(start, len(variant) - 1))
+        lost = base - _logp(model, variant[kept:], answer)
         looked = None if attention is None else float(attention[start:end].sum())
         found[i] = LeftOut(start, end, float(lost.sum()), looked, lost)
     sink = None if attention is None else float(attention[0])
@@ -82,7 +82,7 @@ def without(
 
 
 def _add(total: Array) -> Callable[[Array], None]:
-    """A watching function that adds up what the tokens give to the first ones, in all heads."""
+    """A watching function that adds up the attention that the tokens of the prompt get."""
 
     def add(x: Array) -> None:
         total[:] += x[:, :, : len(total)].mean(0).sum(0)
@@ -93,7 +93,7 @@ def _add(total: Array) -> Callable[[Array], None]:
 def _logp(
     model: ObservedModel, rest: Sequence[int], answer: list[int], watch: Watch | None = None
 ) -> Array:
-    """Log probabilities of the answer's tokens after the tokens held and the `rest`."""
+    """Log probabilities of the answer's tokens after the tokens in the cache and `rest`."""
     first = len(rest) - 1
 
     def reduce(rows: Sequence[int], logits: Array) -> Array:
@@ -105,7 +105,7 @@ def _logp(
 
 
 def _span(whole: list[int], variant: list[int]) -> tuple[int, int]:
-    """Where the tokens are that the variant lacks."""
+    """The range of the tokens that the variant lacks."""
     start = common_prefix(whole, variant)
     most = min(len(whole), len(variant)) - start
     same = common_prefix(whole[::-1], variant[::-1])

@@ -1,9 +1,10 @@
 """The embedding table: which tokens have nearly the same vector.
 
-A row of the table is all that a token is before the first layer. The cosine of the angle between
-two rows says how alike they are (Mikolov et al. 2013). But all rows share a large part, and
-frequent tokens another, so that any two look alike. Without the mean row, and the few directions in
-which the rows differ most, meaning is left (Mu & Viswanath 2018, "All-but-the-Top").
+A row of the table is the vector of a token before the first layer. The cosine between two rows
+tells how similar the tokens are (Mikolov et al. 2013). But all rows have a large part in common,
+and frequent tokens have another, so that any two look similar. If the mean row and the few
+directions in which the rows differ most are removed, the meaning is left (Mu & Viswanath 2018,
+"All-but-the-Top").
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +14,9 @@ import numpy as np
 
 from lcp.look.distributions import Array, best
 
-BLOCK = 4096  # rows of the table that are in memory at once
-_SLICES = 64  # of 256 rows, all over the table, from which the shared part is computed
-_SAMPLE = 256  # tokens, for the cosine of tokens that have nothing to do with each other
+BLOCK = 4096  # rows of the table in memory at once
+_SLICES = 64  # of 256 rows each, from all over the table, to compute the shared part
+_SAMPLE = 256  # random tokens, for the cosine of unrelated tokens
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Nearest:
 def nearest(
     rows: Callable[[int, int], Array], count: int, tokens: Sequence[int], most: int
 ) -> Nearest:
-    """`rows(begin, end)` gives a part of the table, which has `count` rows."""
+    """Find the nearest tokens. `rows(begin, end)` returns a part of the table of `count` rows."""
 
     def some(tokens: Sequence[int]) -> Array:
         return np.concatenate([rows(token, token + 1) for token in tokens])
@@ -39,7 +40,7 @@ def nearest(
     mean, top = _shared(rows, count)
 
     def own(rows: Array) -> Array:
-        """What is left without the shared part."""
+        """The rows without the shared part."""
         rows = rows - mean
         return rows - (rows @ top) @ top.T
 

@@ -1,1 +1,1 @@
-"""A server as an engine: messages in, a reply out, over HTTP. The one owner of httpx2."""
+"""A server as an engine: messages in, a reply out, over HTTP."""

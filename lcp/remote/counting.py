@@ -1,6 +1,7 @@
-"""Counting: how many tokens messages have, as far as a server has told; the rest is estimated.
+"""Counts the tokens of messages: what the server has told, and estimates of the rest.
 
-An estimate starts from the longest beginning that is known, so it errs on the newest messages only.
+An estimate starts from the longest beginning whose count is known, so only the newest messages can
+be wrong.
 """
 
 import time
@@ -14,24 +15,24 @@ from lcp.remote.http_client import HttpClient
 from lcp.remote.llama_server import COUNT_S, LlamaServer
 from lcp.remote.request_body import prompt_fields
 
-PER_TOKEN = 4.0  # characters of a token, until a server tells better
+PER_TOKEN = 4.0  # characters per token, until a server tells the number
 AROUND = 6  # tokens that a chat template puts around a message
-LEAST = 200  # characters from which the ratio is learned
-MOST = 4096  # beginnings that are remembered
-SPARE = 1.05  # of an estimate, before a prompt counts as fitting
-QUIET_S = 10.0  # after a count that failed, lcp estimates for so long
-TEXTS = 64  # texts whose tokens are remembered
+LEAST = 200  # the shortest text, in characters, that changes PER_TOKEN
+MOST = 4096  # beginnings whose counts are cached
+SPARE = 1.05  # the safety factor of an estimate
+QUIET_S = 10.0  # how long lcp estimates after a count that failed
+TEXTS = 64  # texts whose counts are cached
 
 
 class Tally:
-    """What is known of the tokens of messages and of texts. Its methods never wait."""
+    """What is known about the tokens of messages and texts. Its methods never wait."""
 
     def __init__(self) -> None:
         self.per_token = PER_TOKEN
         self._known: dict[int, int] = {}
 
     def note(self, messages: Sequence[PromptMessage], tokens: int) -> None:
-        """Remember what a server told of these messages."""
+        """Cache the server's count for these messages."""
         if tokens <= 0:
             return
         size = sum(len(m.content) for m in messages)
@@ -43,15 +44,15 @@ class Tally:
         self._known[_key(messages)] = tokens
 
     def forget(self) -> None:
-        """Forget the counts: the chat template writes something else now."""
+        """Forget the counts, because the chat template now writes something else."""
         self._known.clear()
 
     def known(self, messages: Sequence[PromptMessage]) -> int | None:
-        """What a server told of exactly these messages."""
+        """The server's count for exactly these messages; None if there is none."""
         return self._known.get(_key(messages))
 
     def about(self, messages: Sequence[PromptMessage]) -> int:
-        """The tokens of these messages, estimated where they are not known."""
+        """The tokens of these messages: the known count, or an estimate."""
         base, rest = 0, 0
         for message, key in zip(messages, _keys(messages), strict=True):
             if (tokens := self._known.get(key)) is not None:
@@ -66,7 +67,7 @@ class Tally:
 
 
 class Counter:
-    """Counts with a server that can, for at most two seconds each time; else estimates."""
+    """Lets the server count if it can, for at most two seconds each time; otherwise estimates."""
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -82,7 +83,7 @@ class Counter:
         llama_server: LlamaServer | None,
         variables: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """The server is known now."""
+        """Set the server."""
         self._llama_server = llama_server
 
         def ask(messages: Sequence[PromptMessage]) -> int:
@@ -128,7 +129,7 @@ class Counter:
         return ""
 
     def _counted(self, ask: Callable[[], int]) -> int:
-        """What the server counts; 0 if it does not, or is too slow."""
+        """The server's count; 0 if it does not count or is too slow."""
         if time.monotonic() < self._quiet_until:
             return 0
         try:
@@ -144,7 +145,7 @@ def _key(messages: Sequence[PromptMessage]) -> int:
 
 
 def _keys(messages: Sequence[PromptMessage]) -> Iterator[int]:
-    """A number for each beginning of the messages."""
+    """A hash of each beginning of the messages."""
     key = 0
     for message in messages:
         key = hash((key, message.role, message.content))

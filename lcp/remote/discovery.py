@@ -1,5 +1,5 @@
-"""Discovery: which kind of server this is, which model it runs, and what it tells of it. By asking,
-never by guessing from the address."""
+"""Finds out which kind of server this is, which model it runs, and what it tells about the model:
+from its answers, never from its address."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ OWNERS = {
     "sglang": server_kinds.SGLANG,
     "library": server_kinds.OLLAMA,
 }
-# A page that only this kind has, and a field of the answer.
+# A page that only this kind of server has, and a field of its answer.
 PAGES: tuple[tuple[str, Any, str, ServerKind], ...] = (
     ("/api/version", None, "version", server_kinds.OLLAMA),
     ("/api/v0/models", None, "data", server_kinds.LM_STUDIO),
@@ -32,7 +32,7 @@ PAGES: tuple[tuple[str, Any, str, ServerKind], ...] = (
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a server tells. Sizes are in tokens, 0 if it does not tell."""
+    """What a server tells. Sizes are in tokens; 0 if it does not tell."""
 
     kind: ServerKind
     model: str  # its name in requests
@@ -42,13 +42,13 @@ class ServerFacts:
     build: str = ""
     template: str | None = None  # the chat template
     takes_system: bool = True
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # its values of lcp's settings
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # its values for lcp's settings
 
 
 def look_up(
     address: ServerAddress, key: str, headers: Mapping[str, str] | None = None
 ) -> ServerFacts:
-    """What the server at this address is. ServerError also while it loads its model."""
+    """The facts about the server at this address. ServerError also while it loads its model."""
 
     def wait() -> None:
         raise ServerError(f"{address.host} is still loading its model. Try again in a moment.")
@@ -57,7 +57,7 @@ def look_up(
 
 
 def discover(http: HttpClient, stopped: Stopped, wait: Callable[[], None]) -> ServerFacts:
-    """Ask a server for what it is. `wait` is called while it loads its model."""
+    """Ask a server for its facts. `wait` is called while it loads its model."""
     while True:
         try:
             listed = http.ask(f"{http.address.api}/models", stopped=stopped)
@@ -74,13 +74,13 @@ def discover(http: HttpClient, stopped: Stopped, wait: Callable[[], None]) -> Se
     model = _chosen(http, models)
     kind = _kind(http, listed, model, stopped)
     facts = ServerFacts(kind, str(model.get("id") or http.address.model))
-    with suppress(LcpError):  # without these, it is the poorer
+    with suppress(LcpError):  # these facts are optional
         return _ask_more(http, facts, model, stopped)
     return facts
 
 
 def _chosen(http: HttpClient, models: list[dict[str, Any]]) -> dict[str, Any]:
-    """The model of the list that was named, or the only one."""
+    """The model of the list that the person named, or the only one."""
     named = http.address.model
     for model in models:
         if named and named in (model["id"], str(model["id"]).rpartition("/")[2]):
@@ -89,7 +89,7 @@ def _chosen(http: HttpClient, models: list[dict[str, Any]]) -> dict[str, Any]:
         return {}
     ids = [str(model["id"]) for model in models]
     if len(ids) == 1 and (not named or models[0].get("owned_by") == "llamacpp"):
-        return models[0]  # llama-server answers with its model, whatever it is asked for
+        return models[0]  # llama-server answers with its own model, whatever the request names
     if not ids:
         raise ServerError(f"{http.address.host} has no model. Load one there.")
     more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""

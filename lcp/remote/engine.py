@@ -1,7 +1,7 @@
 """The engine of a server: messages in, a reply out. See lcp.engine_interface.Engine.
 
-Requests that a person waits for run on the worker's thread; those that only count are short, and
-one that fails is an estimate.
+Requests that a person waits for run on the worker's thread. Those that only count are short; if one
+fails, lcp estimates.
 """
 
 import secrets
@@ -42,9 +42,9 @@ from lcp.settings import Sampling, Settings
 if TYPE_CHECKING:
     from lcp.engine_interface import Engine
 
-ASSUMED = 4096  # tokens of a context that a server does not tell
-KEPT = 32  # answers whose probabilities are remembered
-# What a server decided when it started.
+ASSUMED = 4096  # tokens of the context, if the server does not tell
+KEPT = 32  # answers whose probabilities are cached
+# What a server determines when it starts.
 FIXED = ("n_gpu_layers", "threads", "kv_type", "flash_attn", "kv_files", "speculate")
 
 
@@ -72,14 +72,14 @@ class RemoteEngine:
         self._retrying_client = RetryingClient(self._http, self._is_stopped)
         self._counter = Counter()
         self._probs: dict[str, list[TokenProb]] = {}
-        self._last: Sequence[PromptMessage] = ()  # what the server holds
+        self._last: Sequence[PromptMessage] = ()  # what is in the server's cache
         self._facts: ServerFacts | None = None
         self._llama_server: LlamaServer | None = None
         self._size = settings.ctx_size or ASSUMED
         self._own_system = ("", "")
         self._worker = Worker(idle=self._read_ahead)
 
-    # life
+    # loading and closing
 
     def __enter__(self) -> "RemoteEngine":
         return self
@@ -88,7 +88,7 @@ class RemoteEngine:
         self.close()
 
     def load(self, constraint: Constraint | None = None, saved: object = None) -> WorkerTask[None]:
-        """Find out what the server is and has."""
+        """Find out the facts about the server."""
         return self._worker.submit(lambda emit: self._load(emit, constraint))
 
     def _load(self, emit: Emit, constraint: Constraint | None) -> None:
@@ -125,7 +125,7 @@ class RemoteEngine:
         self.loaded = 1.0
 
     def close(self) -> None:
-        """Stop everything; may be called again."""
+        """Stop everything. It may be called again."""
         if self._closing:
             return
         self._closing = True
@@ -134,7 +134,7 @@ class RemoteEngine:
         self._worker.close()
 
     def stop(self) -> None:
-        """Close the connection of the answer or the task at work; safe in a signal handler."""
+        """Close the connection of the present answer or task. It is safe in a signal handler."""
         if self._reply:
             self._reply.stop_asked = True
         self._stopped = True
@@ -142,11 +142,11 @@ class RemoteEngine:
     def _is_stopped(self) -> bool:
         return self._stopped or self._closing
 
-    # facts, once loaded
+    # facts about the server and its model
 
     @property
     def facts(self) -> ServerFacts:
-        """What the server told."""
+        """What the server tells about itself."""
         assert self._facts, "load() has not ended"
         return self._facts
 
@@ -162,7 +162,7 @@ class RemoteEngine:
         self._variables = variables
 
     def _told(self) -> dict[str, Any]:
-        """The variables of the chat template that say more than the server's defaults."""
+        """The variables of the chat template that differ from the server's defaults."""
         told = dict(self._variables)
         if "think" not in self._chosen and told.get("enable_thinking") is True:
             del told["enable_thinking"]
@@ -176,7 +176,7 @@ class RemoteEngine:
 
     @property
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:
-        """The server's own sampling; None where it does not tell."""
+        """The server's own sampling settings; None for those that it does not tell."""
         known, _ = usable(self.facts.defaults, "the server")
         return {"server": dict.fromkeys(vars(Sampling())) | known}
 
@@ -207,7 +207,7 @@ class RemoteEngine:
     def own_system(self, silent: bool = False) -> str:
         return self._own_system[silent]
 
-    def looks_at(self, *variables: str) -> bool:
+    def template_uses(self, *variables: str) -> bool:
         template = self.facts.template
         if template is None:
             return self.facts.kind.effort
@@ -223,8 +223,8 @@ class RemoteEngine:
         return self.facts.kind.counts
 
     @property
-    def held(self) -> int:
-        """Tokens in the server's cache, about."""
+    def cached(self) -> int:
+        """About how many tokens are in the server's cache."""
         return min(self._size, self._counter.tally.about(self._last)) if self._last else 0
 
     def room(self, max_tokens: int | None) -> int:
@@ -239,7 +239,7 @@ class RemoteEngine:
         said = any(message.content for message in messages)
         return min(self._counter.tally.about(messages), self._size) if said else 0
 
-    def knows(self, messages: Sequence[PromptMessage]) -> bool:
+    def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
         return not self.used(messages) or self._counter.tally.known(messages) is not None
 
     def tokens(self, text: str) -> int:
@@ -268,25 +268,25 @@ class RemoteEngine:
         return self._ahead.progress
 
     def measure_speed(self, free: Callable[[], int | None]) -> None:
-        """Nothing here can make a server faster."""
+        """Do nothing: lcp cannot make a server faster."""
 
-    def weigh(self, job: Callable[[], None]) -> WorkerTask[None]:
+    def run_soon(self, job: Callable[[], None]) -> WorkerTask[None]:
         return self._worker.submit(lambda emit: job())
 
     def _read_ahead(self) -> bool:
         more = not self._closing and self._ahead.step(self._kept)
-        if messages := self._ahead.read_for:  # the server has dropped what comes after these
+        if messages := self._ahead.read_for:  # the server has dropped what came after these
             self._last = self._last[: self._same(messages)]
         return more
 
     def _same(self, messages: Sequence[PromptMessage]) -> int:
-        """How many messages are those that the server holds."""
+        """How many of these messages are in the server's cache."""
         return common_prefix(
             [(m.role, m.content) for m in self._last], [(m.role, m.content) for m in messages]
         )
 
     def _kept(self, messages: Sequence[PromptMessage]) -> int:
-        """About the tokens at the beginning of these messages that the server has."""
+        """About how many tokens at the beginning of these messages are in the server's cache."""
         return self._counter.tally.about(messages[: self._same(messages)])
 
     # answers
@@ -305,7 +305,9 @@ class RemoteEngine:
         expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
         asked = answer_body(kind, facts.model, request, self._told(), reply.seed, self.raw)
-        if facts.size and request.max_tokens and not kind.moves:  # others refuse what cannot fit
+        if (
+            facts.size and request.max_tokens and not kind.moves
+        ):  # others refuse a request that cannot fit
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if kind.tells_progress:
             asked["return_progress"] = True
@@ -328,14 +330,14 @@ class RemoteEngine:
         self._learn(listener, reply, request)
 
     def _correct(self, messages: Sequence[PromptMessage], told: Miscounted) -> None:
-        """Take over the numbers that a server tells when a prompt is too long."""
+        """Correct the counts with the numbers in an error about a prompt that is too long."""
         if told.size:
             self._size = min(self._size, told.size)
         tally = self._counter.tally
         tally.note(messages, told.tokens or max(self._size, tally.about(messages)) + 1)
 
     def _learn(self, listener: Listener, reply: RemoteReply, request: Request) -> None:
-        """Remember what the server told of the tokens."""
+        """Cache what the server told about the tokens."""
         said = PromptMessage("assistant", reply.text)
         if listener.prompt_told and not self.raw and not request.begun:
             self._counter.tally.note(request.messages, listener.prompt_told)
@@ -348,7 +350,7 @@ class RemoteEngine:
                 self._probs.pop(next(iter(self._probs)))
             self._probs[reply.text] = reply.probs
 
-    # what a server cannot do
+    # what a server may not support
 
     def save(self, path: Path) -> WorkerTask[int]:
         raise NotSupported("The KV cache is on the server: lcp cannot save it in a file.")
@@ -362,7 +364,7 @@ class RemoteEngine:
         text = text_of(messages) if self.raw else self._llama_server.prompt(messages)
         return self._llama_server.tokenize(text, whole=True)
 
-    def spelled(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         raise NotSupported("A server's tokens have no numbers here.")
 
     def probs(
@@ -371,11 +373,13 @@ class RemoteEngine:
         answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
     ) -> WorkerTask[list[TokenProb]]:
-        """Those that came with the answer."""
+        """The probabilities that came with the answer."""
 
         def rows(emit: Emit) -> list[TokenProb]:
             if not self.facts.kind.probs:
-                raise NotSupported(f"{self.facts.kind.name} tells no probabilities of tokens.")
+                raise NotSupported(
+                    f"{self.facts.kind.name} does not send the probabilities of tokens."
+                )
             found = spelling(self._probs.get(answer.content, []), answer.content)
             if not found:
                 raise NotSupported(
@@ -397,4 +401,4 @@ class RemoteEngine:
 
 
 if TYPE_CHECKING:
-    _: type[Engine] = RemoteEngine  # mypy compares them
+    _: type[Engine] = RemoteEngine  # mypy checks that it has all methods

@@ -18,7 +18,7 @@ END = "[DONE]"
 
 
 def lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a stream. Broken if one does not end."""
+    """The lines of a stream. Broken if a line does not end."""
     rest = b""
     for piece in pieces:
         rest += piece
@@ -26,10 +26,10 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
             raise Broken("the server sends a line without end")
         if b"\n" not in piece and b"\r" not in piece:
             continue
-        held = rest.endswith(b"\r")  # perhaps the first half of a line's end
-        whole = rest[:-1] if held else rest
+        cr = rest.endswith(b"\r")  # perhaps the first half of CRLF
+        whole = rest[:-1] if cr else rest
         *done, rest = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        rest += b"\r" if held else b""
+        rest += b"\r" if cr else b""
         yield from (line.decode("utf-8", "replace") for line in done)
     if rest.strip():
         yield rest.strip().decode("utf-8", "replace")
@@ -51,7 +51,7 @@ def events(pieces: Iterable[bytes]) -> Iterator[Any]:
 
 
 def _and_end(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, and an empty one: the last event may lack it."""
+    """The lines and an empty line, which may be missing after the last event."""
     yield from lines
     yield ""
 
@@ -65,7 +65,7 @@ def _value(text: str) -> Any:
 
 @dataclass(frozen=True)
 class ServerEvent:
-    """What one event says."""
+    """The content of one event."""
 
     thinking: str = ""
     text: str = ""
@@ -77,7 +77,7 @@ class ServerEvent:
 
 
 def read(value: Any) -> ServerEvent:
-    """What an event says; nothing where it has another shape."""
+    """The content of an event; fields of an unexpected type are empty."""
     event = record(value)
     choices = event.get("choices")
     choice = record(choices[0]) if isinstance(choices, list) and choices else {}
@@ -100,7 +100,7 @@ def _text(value: Any) -> str:
 
 
 def _probs(value: Any) -> Iterator[TokenProb]:
-    """The probabilities of tokens, where they came."""
+    """The probabilities of tokens, if the event has any."""
     content = record(value).get("content")
     for entry in content if isinstance(content, list) else ():
         told = record(entry)
@@ -115,7 +115,7 @@ def _probs(value: Any) -> Iterator[TokenProb]:
 
 
 def _id(told: Mapping[str, Any]) -> int:
-    """The number of a token; servers that tell none get one by its text."""
+    """The id of a token; if the server does not send ids, a number made from its text."""
     given = told.get("id")
     return given if isinstance(given, int) else -1 - abs(hash(_text(told.get("token"))))
 
@@ -128,7 +128,7 @@ def _p(told: Mapping[str, Any]) -> float:
 
 
 def spelling(rows: list[TokenProb], content: str) -> list[TokenProb]:
-    """The tokens that spell this answer, without its thinking and its end; [] if they do not."""
+    """The tokens that spell this answer, without its thinking and its end; [] if none do."""
     rows = [row for row in rows if row.text]
     text = "".join(row.text for row in rows)
     at = text.rfind(content.strip())

@@ -1,8 +1,8 @@
 """HTTP client: one HTTP request to a server, over a connection of its own.
 
-A request runs on a thread of its own. Whatever it waits for (a name, a connection, the first byte),
-the caller can leave at once, and closes the connection when it does. The key goes to the server's
-own origin only and never into an error.
+A request runs on a thread of its own. While it waits (for a name, a connection, the first byte),
+the caller can leave it at any moment, which closes the connection. The key is sent only to the
+server's own origin and is never in an error.
 """
 
 import json
@@ -54,7 +54,7 @@ class HttpClient:
     def __init__(
         self, address: ServerAddress, key: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        """`headers` are sent with every request, as the key is."""
+        """`headers` are sent with every request, like the key."""
         self.address = address
         values = [key, *(headers or {}).values()]
         words = [word for value in values for word in value.split() if len(word) >= LEAST]
@@ -72,7 +72,7 @@ class HttpClient:
         limit_s: float | None = None,
         stopped: Stopped = never,
     ) -> "JsonAnswer":
-        """GET, or POST a body; the answer as JSON. ServerError if that is not what comes."""
+        """GET, or POST a body. Returns the answer as JSON; ServerError if it is not JSON."""
         until = time.monotonic() + (limit_s or ASK_S)
         with self.open(url, body, stopped=stopped, until=until) as answer:
             data = b"".join(answer.chunks(LARGEST))
@@ -94,7 +94,7 @@ class HttpClient:
         stopped: Stopped = never,
         until: float | None = None,
     ) -> "ServerAnswer":
-        """The answer to a request once its status is 200; ServerError for any other."""
+        """The answer to a request when its headers are here; ServerError for an error status."""
         for _ in range(HOPS + 1):
             request = _Request(self, url, body)
             answer = ServerAnswer(self, request, stopped, until)
@@ -108,10 +108,10 @@ class HttpClient:
                 raise
             answer.close()
             url = self._next(url, answer.headers.get("location", ""))
-        raise ServerError(f"{self.address.host} redirects in a circle.")
+        raise ServerError(f"{self.address.host} redirects in a loop.")
 
     def _next(self, url: str, location: str) -> str:
-        """Where a redirect leads, within the same origin."""
+        """The target of a redirect. ServerError if it is not in the same origin."""
         there = urljoin(url, location)
         here, to = urlsplit(url), urlsplit(there)
         if not location or (here.scheme, here.netloc) != (to.scheme, to.netloc):
@@ -123,7 +123,7 @@ class HttpClient:
         return there
 
     def hide(self, text: str) -> str:
-        """The text without the key: a server may repeat it. Shorten it only then."""
+        """The text without the key, which a server may repeat. Shorten a text only after this."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -134,12 +134,12 @@ class HttpClient:
 
     @property
     def proxy(self) -> Proxy | None:
-        """The proxy of the environment; none for this computer and private networks."""
+        """The proxy in the environment; None for this computer and private networks."""
         return None if self.address.is_near else proxy_for(*origin(self.address.base))
 
 
 def _quoted(secret: str) -> str:
-    """A secret as an address spells it."""
+    """A secret in the encoding of addresses."""
     return quote(secret, safe="")
 
 
@@ -162,7 +162,7 @@ class _Request(threading.Thread):
             for piece in self._pieces():
                 self.items.put(piece)
             self.items.put(None)
-        except Exception as error:  # whoever waits would wait without end
+        except Exception as error:  # otherwise, the caller would wait for ever
             self.items.put(error)
 
     def _pieces(self) -> Iterator[HTTPResponse | bytes]:
@@ -186,7 +186,7 @@ class _Request(threading.Thread):
                     raise IncompleteRead(b"", response.length)
 
     def cut(self) -> None:
-        """Close the connection, whatever is waited for."""
+        """Close the connection, also while it waits."""
         self._cut = True
         if self._socket is not None:
             with suppress(OSError):
@@ -194,7 +194,7 @@ class _Request(threading.Thread):
 
 
 def _notice_a_dead_peer(connected: socket.socket) -> None:
-    """Nothing else notices it: an answer may take minutes to begin."""
+    """Turn on TCP keep-alive: an answer may take minutes to begin, so no time-out helps."""
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _ALIVE.items():
         if hasattr(socket, name):
@@ -212,7 +212,7 @@ class JsonAnswer:
         return record(self.value).get(name)
 
     def number(self, name: str) -> int:
-        """A number of this name; 0 if there is none."""
+        """The number in this field; 0 if there is none."""
         return count(self.get(name))
 
 
@@ -341,6 +341,6 @@ def failure(http: HttpClient, status: int, headers: Mapping[str, str], data: byt
     after = headers.get("retry-after", "")
     if status in (429, 502, 503, 504):
         wait = float(after) if after.replace(".", "", 1).isdecimal() else 1.0
-        why = "asks to be left alone" if status == 429 else "cannot answer now"
+        why = "has too many requests" if status == 429 else "cannot answer now"
         return ServerError(f"{host} {why}{told}. Try again.", status=status, retry_after=wait)
     return ServerError(f"{host} refuses this request{told}.", status=status)

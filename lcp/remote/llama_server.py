@@ -1,6 +1,6 @@
-"""What llama-server can beyond other servers: it counts, tokenises and renders prompts.
+"""What only llama-server can do: count, tokenize and render prompts, and read into its cache.
 
-Each function is one request, or a few. They raise ServerError.
+Each method sends one request or a few. They raise ServerError.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from lcp.remote.request_body import prompt_fields
 from lcp.remote.values import is_whole, rows
 
 MARK = "lcp-marks-this-place"
-COUNT_S = 2.0  # a person waits for it
+COUNT_S = 2.0  # a person may wait for a count
 
 
 class LlamaServer:
-    """The own end points of one llama-server."""
+    """The endpoints that only llama-server has."""
 
     def __init__(
         self, http: HttpClient, facts: ServerFacts, variables: Callable[[], dict[str, Any]]
@@ -50,14 +50,14 @@ class LlamaServer:
     def tokenize(
         self, text: str, *, whole: bool = False, stopped: Stopped = never
     ) -> list[tuple[int, str]]:
-        """The tokens of a text: ids, and what they spell. `whole`: it is a whole prompt, with
-        control tokens."""
+        """The tokens of a text: ids and texts. `whole`: it is a whole prompt, with control
+        tokens."""
         body = {"content": text, "add_special": whole, "parse_special": whole, "with_pieces": True}
         found = self._ask("/tokenize", body, stopped, limit_s=10.0).get("tokens")
         return [(t["id"], _spelled(t.get("piece"))) for t in rows(found) if is_whole(t.get("id"))]
 
     def own_system(self, silent: bool) -> str:
-        """The system text that the chat template has by itself, with `silent` for an empty one."""
+        """The system text that the chat template adds; with `silent`, to an empty system text."""
         user = PromptMessage("user", "a")
         asked = self.prompt([PromptMessage("system", MARK), user])
         before, found, after = asked.partition(MARK)
@@ -74,20 +74,20 @@ class LlamaServer:
 
     def slot(self) -> int | None:
         """The slot of this chat if the server has several: one that nobody used when the chat
-        began, so that no other chat throws it out of the cache. None leaves it to the server."""
+        began, so that other chats do not evict it from the cache. None lets the server choose."""
         if self._slot is None and self._facts.slots > 1:
             with suppress(ServerError):
                 url = f"{self._http.address.base}/slots"
                 slots = self._http.ask(url, limit_s=COUNT_S).value
                 known = [s for s in rows(slots) if is_whole(s.get("id"))]
                 free = [s for s in known if not s.get("is_processing")]
-                # id_task is that of its last request, if there was one
+                # id_task is the number of its last request, if it had one
                 free.sort(key=lambda s: (_ran(s.get("id_task")), -s["id"]))
                 self._slot = free[0]["id"] if free else None
         return self._slot
 
     def read(self, tokens: Sequence[int], stopped: Stopped) -> None:
-        """Read these tokens into the cache. The server samples one more, and drops it."""
+        """Read these tokens into the cache. The server samples one more token and drops it."""
         body = {"prompt": list(tokens), "n_predict": 1, "cache_prompt": True, "stream": False}
         if self._facts.slots > 1:
             if (slot := self.slot()) is None:
@@ -97,12 +97,12 @@ class LlamaServer:
 
 
 def _ran(task: Any) -> bool:
-    """Whether a slot had a request, which had this number."""
+    """Whether this is the number of a request, so that the slot had one."""
     return is_whole(task) and task >= 0
 
 
 def _spelled(piece: Any) -> str:
-    """The text of a token; one that is no whole character comes as bytes."""
+    """The text of a token. Parts of a character come as bytes."""
     if isinstance(piece, list):
         found = bytes(b for b in piece if isinstance(b, int) and 0 <= b < 256)
         return found.decode("utf-8", "replace")

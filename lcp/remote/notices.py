@@ -1,4 +1,4 @@
-"""What a person should know of a server before the first question."""
+"""What a person should know about a server before the first question."""
 
 from lcp.remote.discovery import ServerFacts
 from lcp.servers.address import ServerAddress
@@ -8,7 +8,7 @@ from lcp.settings import Settings
 def notices(
     facts: ServerFacts, address: ServerAddress, settings: Settings, size: int, has_key: bool
 ) -> list[str]:
-    """Sentences; `size` is that of the context that lcp uses."""
+    """Notices about a server. `size` is the size of the context that lcp uses."""
     said, host, asked = [], address.host, settings.ctx_size
     if not facts.size:
         said.append(

@@ -1,6 +1,6 @@
-"""Reading ahead on a llama-server: the chat and what is typed go into its cache, in small steps.
+"""Reads the chat and the message that a person is typing into the cache of a llama-server.
 
-A step that was sent cannot be taken back, so it is small. It only adds to what the server holds.
+A step cannot be cancelled once it is sent, so each step is small. It only adds to the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from lcp.errors import LcpError
 from lcp.remote.http_client import Cut
 from lcp.remote.llama_server import LlamaServer
 
-STEP = 128  # tokens: an answer waits for one of them at most
-LEAST = 16  # tokens for which a request is worth it
-HELD_BACK = 4  # tokens at the end of what is typed that the next letters may still change
+STEP = 128  # tokens of a step; an answer waits for one step at most
+LEAST = 16  # the fewest tokens that are worth a request
+HELD_BACK = 4  # tokens at the end of the typed text that the next letters may change
 
 Wish = tuple[Sequence[PromptMessage], str, int | None]
 
 
 class ServerReadAhead:
-    """What is worth reading while a person types; the worker calls `step` when it is idle."""
+    """Reads while a person types. The worker calls `step` when it is idle."""
 
     def __init__(self) -> None:
         self._server: LlamaServer | None = None
@@ -33,22 +33,22 @@ class ServerReadAhead:
         self._server, self._size = server, size
 
     def look(self, messages: Sequence[PromptMessage], typed: str, max_tokens: int | None) -> None:
-        """What will probably be asked; from any thread."""
+        """Set what a person will probably ask. Any thread may call it."""
         self._wish = (messages, typed, max_tokens)
 
     def rest(self) -> None:
-        """Nothing more is worth reading; from any thread."""
+        """Stop reading. Any thread may call it."""
         self._wish = None
 
     @property
     def progress(self) -> tuple[int, int]:
-        """How many tokens of how many are read; from any thread."""
+        """How many tokens are read, of how many. Any thread may call it."""
         wish = self._wish
         return (self._done, len(self._target)) if wish and wish is self._planned else (0, 0)
 
-    def step(self, held: Callable[[Sequence[PromptMessage]], int]) -> bool:
-        """Read a little; whether there may be more to do. `held`: about the tokens at the beginning
-        of messages that the server has."""
+    def step(self, kept: Callable[[Sequence[PromptMessage]], int]) -> bool:
+        """Read a few tokens. Returns whether there may be more to do. `kept`: about how many tokens
+        at the beginning of messages are in the server's cache."""
         wish, server = self._wish, self._server
         if wish is None or server is None:
             return False
@@ -59,7 +59,7 @@ class ServerReadAhead:
         try:
             if wish is not self._planned:
                 target = self._plan(server, *wish)
-                self._done = max(held(wish[0]), common_prefix(self._target[: self._done], target))
+                self._done = max(kept(wish[0]), common_prefix(self._target[: self._done], target))
                 self._target, self._planned = target, wish
             if len(self._target) - self._done < LEAST:
                 self._done = len(self._target)
@@ -68,13 +68,13 @@ class ServerReadAhead:
             server.read(self._target[: self._done + STEP], stopped)
             self._done = min(len(self._target), self._done + STEP)
         except (Cut, LcpError):
-            if self._wish is wish:  # whoever asks for the answer will be told
+            if self._wish is wish:  # the request for the answer will raise the same error
                 self._wish = None
             return self._wish is not None
         return True
 
     def forget(self) -> None:
-        """The server's cache holds something else now."""
+        """Forget what was read: the server's cache has changed."""
         self._target, self._planned, self._done, self.read_for = [], None, 0, ()
 
     def _plan(
@@ -84,7 +84,7 @@ class ServerReadAhead:
         typed: str,
         max_tokens: int | None,
     ) -> list[int]:
-        """The tokens that every continuation of `typed` begins with."""
+        """The tokens with which every continuation of `typed` begins."""
 
         def asked(more: str) -> str:
             return server.prompt([*messages, PromptMessage("user", typed + more)])

@@ -1,6 +1,6 @@
 """An answer from a server: events come in on the worker thread, Chunks leave it.
 
-An answer without a finish_reason is broken, whatever the status was: what came of it is kept.
+An answer without a finish_reason is broken, whatever its status. lcp keeps what has arrived.
 """
 
 import json
@@ -30,8 +30,8 @@ from lcp.remote.server_errors import Complaint, error_in, too_long
 from lcp.remote.values import count, record
 
 PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
-AFTER_S = 3.0  # for what follows the finish_reason: the usage, and the end of the stream
-SLACK = 1024  # tokens that an answer may have beyond the context before it counts as endless
+AFTER_S = 3.0  # to wait after the finish_reason for the usage and the end of the stream
+SLACK = 1024  # how many tokens more than the context an answer may have; then it is endless
 
 
 class RemoteReply:
@@ -57,37 +57,37 @@ class RemoteReply:
 
 
 class Listener:
-    """Turns the events of one answer into Chunks, and keeps its numbers."""
+    """Turns the events of one answer into Chunks and statistics."""
 
     def __init__(
         self, reply: RemoteReply, request: Request, emit: Emit, *,
         size: int, told_size: int, expected: int, cached_before: int, tags: Tags, host: str,
     ) -> None:  # fmt: skip
-        """`told_size`: that of the server's context, 0 if it does not tell. `expected`:
-        about the tokens of the prompt. `cached_before`: those at its beginning that the server has
-        in their place; others that it reuses were moved."""
+        """`told_size`: the size of the server's context; 0 if it does not tell. `expected`: about
+        the tokens of the prompt. `cached_before`: how many tokens at its beginning are in the
+        server's cache at the same position; others that it reuses were moved."""
         self._reply, self._request, self._emit = reply, request, emit
         self._size, self._expected, self._cached_before = size, expected, cached_before
         self.told_size, self._host = told_size, host
         self._parser = OutputParser(request.stop, "", tags)
         if request.begun and request.begun.content:
             self._parser.begin_answer()
-        self._pieces: list[str] = []  # the text of each event: a token each, nearly
+        self._pieces: list[str] = []  # the text of each event, about a token each
         self._thought = False
         self._waiting: Chunk | None = None
         self._sent = self._first = self._last = self._first_text = 0.0
         self._usage: Mapping[str, Any] = {}
         self._timings: Mapping[str, Any] = {}
         self._progress: Progress | None = None
-        self.ended = ""  # why, once the server or lcp ended it
+        self.ended = ""  # why the server or lcp ended it; "" if it goes on
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything of the answer came."""
+        """Whether any part of the answer has arrived."""
         return bool(self._pieces)
 
     def listen(self, answer: ServerAnswer) -> None:
-        """Take the whole answer. Broken, Cut or ServerError if it ends too early."""
+        """Process the whole answer. Broken, Cut or ServerError if it ends too early."""
         for value in _values(answer):
             complaint = error_in(value, answer.hide)
             if complaint.text:
@@ -129,7 +129,7 @@ class Listener:
         self._check()
 
     def _check(self) -> None:
-        """End an answer at a stop string, and one that would never end."""
+        """End the answer at a stop string, or if it would never end."""
         if self._parser.stopped:
             self.ended = "text"
         n = len(self._pieces)
@@ -145,7 +145,7 @@ class Listener:
             self.ended = "endless"
 
     def _read(self, told: Mapping[str, Any]) -> None:
-        """Progress of reading the prompt, as llama-server tells it."""
+        """Emit the progress of reading the prompt, as llama-server reports it."""
         total, kept = count(told.get("total")), count(told.get("cache"))
         done = max(0, count(told.get("processed")) - kept)
         moved = max(0, kept - self._cached_before) if self._request.move else 0
@@ -154,12 +154,12 @@ class Listener:
             self._emit(self._progress)
 
     def _reading_ended(self) -> None:
-        """Tell that the prompt is read: turns that left the window are named then."""
+        """Emit that the prompt is read, so that chat/ names the turns that left the window."""
         known = self._progress
         if known:
             self._progress = replace(known, done=known.total)
             self._emit(self._progress)
-        else:  # what was cached is not known: nothing may be called read again
+        else:  # lcp does not know what was cached, so it must not say that anything is read again
             self._emit(Progress(self._expected, 0, 0, 0))
 
     def _give(self, chunk: Chunk) -> None:
@@ -184,7 +184,7 @@ class Listener:
             self._waiting, self._sent = None, time.perf_counter()
 
     def finish(self, ended: str) -> None:
-        """Give the rest of the text and set the numbers of the reply."""
+        """Emit the rest of the text and set the statistics of the reply."""
         for chunk in self._parser.flush():
             self._give(chunk)
         self._send()
@@ -220,11 +220,11 @@ class Listener:
 
     @property
     def prompt_told(self) -> int:
-        """The tokens of the prompt, if the server told them."""
+        """The tokens of the prompt; 0 if the server did not tell."""
         return count(self._usage.get("prompt_tokens"))
 
     def reason(self) -> str:
-        """Why the answer ended, in lcp's words."""
+        """Why the answer ended, as in lcp.engine_interface.Reply."""
         match self.ended:
             case "text":
                 return "stop"
@@ -245,13 +245,13 @@ class Listener:
 
 
 def count_ms(timings: Mapping[str, Any]) -> float:
-    """The seconds that the server read the prompt, if it tells them."""
+    """How long the server took to read the prompt, in seconds; 0 if it does not tell."""
     value = timings.get("prompt_ms")
     return value / 1000 if isinstance(value, int | float) else 0.0
 
 
 def _values(answer: ServerAnswer) -> Iterator[Any]:
-    """The events of an answer; the whole of one that was not streamed."""
+    """The events of an answer; the whole answer if it is not a stream."""
     if "json" not in answer.headers.get("content-type", ""):
         yield from events(answer.chunks())
         return

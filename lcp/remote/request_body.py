@@ -9,12 +9,12 @@ from lcp.errors import NotSupported
 from lcp.remote.server_kinds import ServerKind
 from lcp.settings import EFFORTS
 
-PROBS = 10  # alternatives of each token
-REUSE = 32  # the shortest piece that llama-server moves in its cache
+PROBS = 10  # alternatives for each token
+REUSE = 32  # the shortest run of tokens that llama-server moves in its cache
 
 
 def messages(kind: ServerKind, told: Sequence[PromptMessage]) -> list[dict[str, str]]:
-    """The messages as servers take them."""
+    """The messages in the form that servers take."""
     return [_message(kind, m) for m in told if m.role != "system" or m.content]
 
 
@@ -24,7 +24,7 @@ def _message(kind: ServerKind, message: PromptMessage) -> dict[str, str]:
 
 
 def text_of(told: Sequence[PromptMessage]) -> str:
-    """The text to continue, without a chat template and the system text."""
+    """The text to continue without a chat template; it leaves out the system text."""
     return "".join(m.content for m in told if m.role != "system")
 
 
@@ -46,10 +46,10 @@ def answer_body(
     seed: int,
     raw: bool,
 ) -> dict[str, Any]:
-    """The body that asks for an answer. NotSupported if this kind cannot give it."""
+    """The body of a request for an answer. NotSupported if this kind of server cannot give it."""
     if raw:
         if not kind.completes:
-            raise NotSupported("This server continues no text without a chat template.")
+            raise NotSupported("This server cannot continue a text without a chat template.")
         before = request.begun.content if request.begun else ""
         body: dict[str, Any] = {"model": model, "prompt": text_of(request.messages) + before}
     else:
@@ -81,7 +81,7 @@ def _continuing(
 
 
 def _sampling(kind: ServerKind, request: Request, seed: int) -> dict[str, Any]:
-    """What the person chose; the server decides about the rest."""
+    """The settings that the person chose; the server decides about the others."""
     values = vars(request.sampling) | {"seed": seed}
     sent = {kind.samplers[n]: values[n] for n in request.chosen if n in kind.samplers}
     return sent | {"seed": seed}

@@ -49,8 +49,8 @@ class RetryingClient:
                     return listener.reason()
                 if not (listener.has_begun or listener.told_size):
                     raise ServerError(
-                        f"{self._host} ended the answer without a word. Perhaps the chat is too "
-                        "long for it: lcp must know the size of its context.",
+                        f"{self._host} ended the answer before its first word. Perhaps the chat "
+                        "is too long: lcp must know the size of its context.",
                         change={"ctx_size": "N"},
                     )
                 raise Broken("it ended the answer without saying why")

@@ -9,7 +9,7 @@ from lcp.errors import Miscounted, ServerError
 from lcp.formatting import short
 from lcp.remote.values import count
 
-# What servers say of a prompt that is too long, and the two numbers in it. Sources: llama-server's
+# Errors of servers about a prompt that is too long, and the two numbers in it. From: llama-server's
 # server-context.cpp, vLLM's and SGLang's serving code, llama_cpp/server/errors.py, LM Studio's bug
 # tracker, LiteLLM's exception_mapping_utils.py.
 _TOO_LONG = re.compile(
@@ -31,8 +31,8 @@ _TOKENS = re.compile(
 
 @dataclass(frozen=True)
 class Complaint:
-    """What a server says went wrong. `too_long`: the prompt is, with `tokens` for `size`; 0 for a
-    number that it does not tell."""
+    """The error of a server. `too_long`: the prompt has `tokens` for a context of `size`; 0 for a
+    number that the server does not tell."""
 
     text: str
     too_long: bool = False
@@ -41,7 +41,7 @@ class Complaint:
 
 
 def error_in(value: Any, hide: Callable[[str], str]) -> Complaint:
-    """The complaint in an answer or in an event of a stream; without text if there is none. `hide`
+    """The error in an answer or in an event of a stream; without text if there is none. `hide`
     removes the key from a text.
 
     {"error": {"message"}}, {"error": "…"}, {"object": "error", "message"}, {"detail": "…"}
@@ -91,6 +91,6 @@ def too_long(host: str, told: Complaint, status: int | None = None) -> ServerErr
 
 
 def is_loading(error: ServerError) -> bool:
-    """Whether the server refuses because it loads its model: a 503 alone does not say so."""
-    said = str(error).partition(": ")[2]  # what the server says, without its name
+    """Whether the server is loading its model. A 503 status alone does not tell."""
+    said = str(error).partition(": ")[2]  # the server's own text, without its name
     return error.status == 503 and "oading" in said

@@ -1,4 +1,4 @@
-"""What each kind of server can do: one table. `discovery` finds out which kind a server is."""
+"""The kinds of servers, and what each can do: one table. `discovery` tells the kind of a server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,28 +14,30 @@ OPENAI = {
 
 @dataclass(frozen=True)
 class ServerKind:
-    """One kind. What is not known of a kind counts as not there."""
+    """A kind of server. What lcp does not know about a kind counts as missing."""
 
     name: str
-    samplers: Mapping[str, str] = field(default_factory=lambda: OPENAI)  # setting -> its field
-    counts: bool = False  # tells the tokens of a prompt
-    tells_cached: bool = False  # tells how many tokens it did not read again
-    tells_progress: bool = False  # while it reads
-    moves: bool = False  # reuses what comes after a gap in its cache
+    samplers: Mapping[str, str] = field(
+        default_factory=lambda: OPENAI
+    )  # setting -> field of the request
+    counts: bool = False  # counts the tokens of a prompt
+    tells_cached: bool = False  # tells how many tokens of a prompt were in its cache
+    tells_progress: bool = False  # sends progress while it reads
+    moves: bool = False  # moves cached tokens over a gap
     reads_ahead: bool = False
-    continues: bool = False  # an answer that was cut
-    completes: bool = True  # text without a chat template (/v1/completions)
+    continues: bool = False  # continues an answer that was stopped
+    completes: bool = True  # continues text without a chat template (/v1/completions)
     schema: bool = True
-    regex: str = ""  # the field of a regular expression
-    grammar: str = ""  # the field of a grammar in GBNF
-    probs: bool = False  # probabilities of an answer's tokens
+    regex: str = ""  # the field for a regular expression
+    grammar: str = ""  # the field for a GBNF grammar
+    probs: bool = False  # sends the probabilities of an answer's tokens
     template: bool = False  # takes variables of the chat template
     effort: bool = False  # takes a reasoning effort
     no_effort: str = ""  # the effort that turns thinking off
-    budget: str = ""  # the field of the most tokens of thinking
-    thinking: str = ""  # the field of a message's earlier thinking
-    drops: bool = False  # drops the oldest messages of a long chat without saying so
-    unset: str = ""  # what it does about settings that are not sent, if that is a surprise
+    budget: str = ""  # the field for the most tokens of thinking
+    thinking: str = ""  # the field for the thinking of an earlier message
+    drops: bool = False  # silently drops the oldest messages of a long chat
+    unset: str = ""  # a surprise about settings that are not sent, as a sentence
 
 
 LLAMA = ServerKind(

@@ -1,4 +1,4 @@
-"""Values that a server tells: each has the type that lcp expects, or is empty."""
+"""Values from a server: each has the type that lcp expects, or is empty."""
 
 from typing import Any, TypeGuard
 

@@ -1,1 +1,1 @@
-"""Where servers are: their addresses, and the table of config.toml."""
+"""Addresses of servers, and their tables in config.toml."""

@@ -1,7 +1,7 @@
 """The address of a server, http://box:8080, with or without /v1; and the model to use there.
 
-`http://box:8080#MODEL` names both. Saved chats keep it, so that they find the server again. A key
-is never part of it.
+`http://box:8080#MODEL` names both. Saved chats contain it, so that lcp finds the server again. It
+never contains a key.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ class ServerAddress:
 
     @property
     def name(self) -> str:
-        """What finds the server and the model again."""
+        """The name by which to find the server and the model again."""
         url = self.base if self.api == f"{self.base}/v1" else self.api
         return f"{url}#{quote(self.model, safe='/:+')}" if self.model else url
 
@@ -42,13 +42,13 @@ class ServerAddress:
 
     @property
     def is_open(self) -> bool:
-        """Whether others may read what goes there."""
+        """Whether requests leave this computer and its network unencrypted."""
         return self.base.startswith("http:") and not self.is_near
 
     @property
     def is_near(self) -> bool:
-        """Whether it is this computer or in a private network, as far as its name tells. No proxy
-        leads there."""
+        """Whether it is this computer or in a private network, as far as its name tells. lcp uses
+        no proxy for it."""
         host = (urlsplit(self.base).hostname or "").rstrip(".").partition("%")[0]
         try:
             ip = ipaddress.ip_address(host)
@@ -60,7 +60,7 @@ class ServerAddress:
 
 
 def is_server(name: str) -> bool:
-    """Whether this is the address of a server, and not of a model file or of a page with one."""
+    """Whether this is the address of a server, not of a model file or of a web page with one."""
     if not re.match(r"https?://", name, re.IGNORECASE) or re.match(r"[^?#]*\.gguf\b", name, re.I):
         return False
     split = split_address(name)

@@ -26,7 +26,7 @@ class ServerTable:
 
 
 def servers(path: Path) -> dict[str, ServerTable]:
-    """The tables [server.NAME] of a config.toml by name. SettingsError for one without meaning."""
+    """The tables [server.NAME] of a config.toml by name. SettingsError for an invalid one."""
     found = toml_file(path).get("server")
     tables = found if isinstance(found, dict) else {}
     return {n: _server(n, t) for n, t in tables.items() if isinstance(t, dict)}
@@ -60,7 +60,7 @@ def _server(name: str, table: Mapping[str, Any]) -> ServerTable:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a header can have this value."""
+    """Whether this can be the value of a header."""
     return text.isascii() and text.isprintable()
 
 

@@ -84,7 +84,7 @@ def _json(shown: CacheShown) -> dict[str, Any]:
         "parted": [
             {"at": p.at, "with": piece(p.cached), "without": piece(p.again),
              "p_with": p.p_cached, "p_without": p.p_again}
-            for p in found.parted
+            for p in found.differences
         ],
         "state_bytes": shown.state,
         "bytes_per_token": shown.token,
@@ -111,7 +111,7 @@ def _show(page: "Printout", shown: CacheShown) -> None:
         "the length; without, with its square (Pope et al. 2022).",
         style="dim",
     )
-    for part in found.parted[:3]:
+    for part in found.differences[:3]:
         ours, other = map(shown.opened.visible, (part.cached, part.again))
         page.line(
             f"At token {part.at + 1} the first choice differs: {ours} {part.p_cached:.1%} with the "
