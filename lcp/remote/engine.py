@@ -1,7 +1,7 @@
 """The engine of a server: messages in, a reply out. See lcp.engine_interface.Engine.
 
-Requests that a person waits for run on the worker's thread. Those that only count are short; if one
-fails, lcp estimates.
+Requests that a person waits for run on the worker's thread. Those that only count are short; if
+one fails, lcp estimates.
 """
 
 import secrets
@@ -305,9 +305,7 @@ class RemoteEngine:
         expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
         asked = answer_body(kind, facts.model, request, self._told(), reply.seed, self.raw)
-        if (
-            facts.size and request.max_tokens and not kind.moves
-        ):  # others refuse a request that cannot fit
+        if facts.size and request.max_tokens and not kind.moves:  # others refuse what is too long
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if kind.tells_progress:
             asked["return_progress"] = True
@@ -377,9 +375,7 @@ class RemoteEngine:
 
         def rows(emit: Emit) -> list[TokenProb]:
             if not self.facts.kind.probs:
-                raise NotSupported(
-                    f"{self.facts.kind.name} does not send the probabilities of tokens."
-                )
+                raise NotSupported(f"{self.facts.kind.name} sends no probabilities of tokens.")
             found = spelling(self._probs.get(answer.content, []), answer.content)
             if not found:
                 raise NotSupported(
