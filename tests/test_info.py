@@ -71,11 +71,13 @@ def test_the_page_of_the_real_model(info):
     ("width", "more"),
     [(40, []), (60, []), (80, []), (40, ["--all"]), (80, ["--all"]), (40, ["--tensors"])],
 )
-def test_no_line_is_wider_than_the_terminal(info, width, more):
+def test_no_line_is_wider_than_the_terminal(info, width, more, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal to rich
     done = info("smollm2-135m", *more, width=width)
     assert done.exit_code == 0
-    assert max(map(len, done.output.splitlines())) <= width
-    assert not any(line.endswith(" ") for line in done.output.splitlines())
+    lines = re.sub(r"\x1b\[[\d;]*m", "", done.output).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any(line.endswith(" ") for line in lines)
 
 
 def test_at_40_columns_only_columns_of_the_table_are_lost(info):
@@ -198,7 +200,7 @@ def test_all_shows_every_key(info, file):
     assert rows["llama.block_count"].split()[1:] == ["2"]
     assert "[5,000] t0, t1, t2" in rows["tokenizer.ggml.tokens"]
     assert rows["tokenizer.ggml.scores"].endswith("[3] 1, 2, 3")
-    assert rows["general.description"].endswith("…") and len(rows["general.description"]) == 80
+    assert rows["general.description"].count("long") == 100  # a pipe gets all of it
     assert rows["x.eps"].endswith(" 1e-05")
     assert rows["x.yes"].endswith(" yes")
 

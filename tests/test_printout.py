@@ -74,14 +74,15 @@ def test_a_table_with_no_room_for_a_row_is_a_list(drawn):
     assert drawn(lambda page: page.table(*rows), 20) == ["1,024", "    a long remark"]
 
 
-def test_a_listing_is_cut_at_the_margin(drawn):
+def test_a_listing_is_cut_at_the_margin_of_a_terminal_only(drawn):
     rows = [["key", "x" * 50], ["longer key", "y"]]
-    assert drawn(lambda page: page.listing(rows), 40) == [
+    assert drawn(lambda page: page.listing(rows), 40, Terminal()) == [
         "key         " + "x" * 27 + "…", "longer key  y"
     ]  # fmt: skip
-    assert drawn(lambda page: page.listing(rows), 20) == [
+    assert drawn(lambda page: page.listing(rows), 20, Terminal()) == [
         "key", "    " + "x" * 15 + "…", "longer key", "    y"
     ]  # fmt: skip
+    assert drawn(lambda page: page.listing(rows), 20)[0] == "key         " + "x" * 50
     assert drawn(lambda page: page.listing([])) == []
 
 
@@ -127,9 +128,9 @@ def test_a_long_text_is_cleaned_for_a_terminal_and_left_alone_in_a_pipe(drawn):
     st.lists(st.lists(st.text(max_size=12), min_size=4, max_size=4), max_size=5),
 )
 def test_no_line_is_wider_than_the_page(width, items, rows):
-    out = io.StringIO()
+    out = Terminal()
     page = Printout(out)
-    page._console.width = width
+    page._console.width, page._console.no_color = width, True
     page.items([item[: width - 2] for item in items])
     page.line(" ".join(items))
     page.table(["a", "b", "c", ""], rows, drop=(2, 1))

@@ -88,8 +88,8 @@ def test_the_list_has_the_chat_last_used_first(chats):
     two = chats.chat(("Why is the sky blue?", "Light."), ("Is it?", "Yes."), kv=3 << 20)
     assert chats.lcp("list") == (
         0,
-        f"{two}  {chats.used(two)}   2 turns  smollm2  Why is the sky blue? +3.15 MB KV\n"
-        f"{one}  {chats.used(one)}    1 turn  smollm2  Hi.\n",
+        f"{two}  {chats.used(two)}  2 turns  smollm2  Why is the sky blue? +3.15 MB KV\n"
+        f"{one}  {chats.used(one)}  1 turn   smollm2  Hi.\n",
         "",
     )
     assert chats.lcp() == chats.lcp("list")
@@ -131,7 +131,7 @@ def test_a_chat_with_a_name_is_listed_and_found_by_it(chats):
     with log:
         log.append(Conversation.from_events(events).rename("trip"))
     used = chats.used(id)
-    assert chats.lcp("list")[1] == f"{id}  {used}    1 turn  smollm2  trip · Hi.\n"
+    assert chats.lcp("list")[1] == f"{id}  {used}  1 turn  smollm2  trip · Hi.\n"
     assert json.loads(chats.lcp("--json")[1])["name"] == "trip"
     assert chats.lcp("show", "trip") == chats.lcp("show", id)
     assert chats.lcp("search", "TRIP")[1].startswith(id)
@@ -154,7 +154,7 @@ def test_without_chats_the_list_says_how_one_begins(chats):
 )
 def test_a_model_is_shown_by_its_name_without_folder_and_ending(chats, model, name):
     id = chats.chat(("Hi.", "Hello."), model=model)
-    assert chats.lcp("list")[1] == f"{id}  {chats.used(id)}    1 turn  {name}  Hi.\n"
+    assert chats.lcp("list")[1] == f"{id}  {chats.used(id)}  1 turn  {name}  Hi.\n"
     assert f"\n## {name}\n" in chats.lcp("show", id)[1]
 
 
@@ -211,9 +211,9 @@ def test_search_finds_the_chats_in_which_all_words_were_said(chats):
     one = chats.chat(("Why is the SKY blue?", "Because of Rayleigh."))
     two = chats.chat(("Is the sky red?", "In the evening."))
     chats.chat(("Hi.", "Hello."))
-    first, passage, second, _ = chats.lcp("search", "sky")[1].splitlines()
+    first, second = chats.lcp("search", "sky")[1].splitlines()
     assert [first.split()[0], second.split()[0]] == [two, one]
-    assert passage == "    Is the sky red?"
+    assert first.endswith("Is the sky red?")
     assert chats.lcp("search", "Sky", "rayleigh")[1].split()[0] == one
     found = json.loads(chats.lcp("search", "--json", "RED?")[1])
     assert (found["id"], found["passage"]) == (two, "Is the sky red?")

@@ -1,7 +1,6 @@
 """`lcp list`, `lcp rm` and `lcp verify`: the models on this computer."""
 
 import json
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +31,7 @@ def list_(
 ) -> None:
     """List the models on this computer, last used first."""
     from lcp.downloads.library import installed
+    from lcp.terminal.printout import Printout
 
     rows = sorted((_row(one) for one in installed().values()), key=lambda row: row["name"])
     rows.sort(key=lambda row: row["last_used"] or "", reverse=True)
@@ -42,7 +42,16 @@ def list_(
     if not rows:
         sys.stderr.write("No model is here yet. lcp pull lists models to download.\n")
         return
-    _table(rows)
+    Printout().listing(
+        [
+            (
+                row["name"], row["quant"] or "", formatting.size(row["size"]),
+                f"used {row['last_used'][:10]}" if row["last_used"] else "not used yet",
+                row["place"] or "",
+            )
+            for row in rows
+        ]
+    )  # fmt: skip
 
 
 def rm(
@@ -102,17 +111,3 @@ def _row(one: "Installed") -> dict[str, Any]:
         "commit": stored.commit if stored else None,
         "path": str(one.path),
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    """Print rows for people: aligned to the width of a terminal, else one per line."""
-    from lcp.terminal.table import lines
-
-    cells = []
-    for row in rows:
-        used = f"used {row['last_used'][:10]}" if row["last_used"] else "not used yet"
-        size = formatting.size(row["size"])
-        cells.append((row["name"], row["quant"] or "", size, used, row["place"] or ""))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in lines(cells, width):
-        sys.stdout.write(f"{line}\n")

@@ -1,7 +1,6 @@
 """Models that can be downloaded: the catalogue, and what a search of the Hub finds."""
 
 import json
-import shutil
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from lcp.downloads.catalog import Entry
 
 MAX_RESULTS = 20
+WIDE = 90  # columns of a terminal that has room for the licence
 
 
 def show_catalogue() -> None:
@@ -31,13 +31,9 @@ def show_catalogue() -> None:
         size = formatting.size(stored.size) if stored else size_of(entry)
         state = "here" if entry.name in here else fits
         rows.append((entry.name, f"{size:>9}", state, entry.good_for, entry.licence))
-    if sys.stdout.isatty():
-        columns = shutil.get_terminal_size().columns
-        Printout().listing(rows if columns > 90 else [row[:-1] for row in rows])
-    else:
-        wide = max(len(row[0]) for row in rows)
-        for name, size, state, good_for, licence in rows:
-            sys.stdout.write(f"{name:{wide}}  {size}  {state:9}  {good_for:42}  {licence}\n")
+    page = Printout()
+    narrow = sys.stdout.isatty() and page.width <= WIDE
+    page.listing([row[:-1] for row in rows] if narrow else rows)
     sys.stderr.write(
         "Download one: lcp pull NAME. Search the Hugging Face Hub: lcp pull --search WORDS. "
         "Download from it: lcp pull owner/repo[:QUANT].\n"

@@ -1,7 +1,6 @@
 """`lcp sessions`: saved chats: list, search, show, export, replay, rename, remove."""
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from lcp.cli import shell_completion
 from lcp.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.session.conversation import Conversation
     from lcp.session.store import Saved, Store
 
 ABOUT = "Saved chats: list, search, show, export, replay, rename, remove."
@@ -118,10 +116,13 @@ def export(
     """Write a chat as Markdown, HTML or JSON."""
     from lcp.chat import webpage
     from lcp.session import export
+    from lcp.session.conversation import Conversation
+    from lcp.session.store import load
+    from lcp.terminal.printout import Printout
 
-    conversation = _load(_store().find(id))
+    conversation = Conversation.from_events(load(_store().find(id))[0])
     if file is None:
-        _write((export.as_json if as_json else export.as_markdown)(conversation))
+        Printout().text((export.as_json if as_json else export.as_markdown)(conversation))
         return
     try:
         export.write(conversation, file, webpage.page, force)
@@ -141,16 +142,17 @@ def replay(id: Id, as_json: Rows = False) -> None:
     from lcp.cli.chat_services import services
     from lcp.session.store import load
     from lcp.settings import Layers
+    from lcp.terminal.printout import Printout
     from lcp.terminal.screen import Screen
 
-    screen = Screen()
+    screen, page = Screen(), Printout()
     events, _ = load(_store().find(id))
     results: list[str] = []
     try:
         for answer in Replay(services(), Layers.of({}), events, screen.progress):
             screen.clear_progress()
             results.append(answer.result)
-            _write((json.dumps(asdict(answer)) if as_json else answer.line()) + "\n")
+            page.text(json.dumps(asdict(answer)) if as_json else answer.line())
             sys.stdout.flush()  # the next answer may take minutes
     except KeyboardInterrupt:
         screen.notice(f"Stopped after {formatting.count(len(results), 'answer')}.")
@@ -286,20 +288,12 @@ def _store() -> "Store":
     return Store(paths.sessions())
 
 
-def _load(path: Path) -> "Conversation":
-    from lcp.session.conversation import Conversation
-    from lcp.session.store import load
-
-    return Conversation.from_events(load(path)[0])
-
-
 def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
     from lcp.session.export import plain_name
-    from lcp.terminal.table import lines
+    from lcp.terminal.printout import Printout
 
     rows = []
     for saved in chats:
-        size = saved.kv_size
         if as_json:
             row = {
                 "id": saved.id,
@@ -312,34 +306,14 @@ def _print(chats: "Sequence[Saved]", as_json: bool) -> None:
                 "title": saved.title,
                 "passage": saved.passage,
                 "bytes": saved.size,
-                "kv_bytes": size,
+                "kv_bytes": saved.kv_size,
             }
             sys.stdout.write(json.dumps(row) + "\n")
-        else:
-            when = f"{saved.modified:%Y-%m-%d %H:%M}"
-            cache = f" +{formatting.size(size)} KV" if size else ""
-            turns = formatting.count(saved.turns, "turn")
-            model = plain_name(saved.model)
-            title = " · ".join(filter(None, [saved.kind, saved.name, saved.title]))
-            found = " · ".join(filter(None, [saved.kind, saved.passage])) if saved.passage else ""
-            rows.append((saved.id, when, turns, model, (found or title) + cache))
-            if sys.stdout.isatty():
-                continue
-            _write(f"{saved.id}  {when}  {turns:>8}  {model}  {title}{cache}\n")
-            if saved.passage:
-                _write(f"    {saved.passage}\n")
-    if rows and sys.stdout.isatty():  # cut to the width of the terminal
-        for line in lines(rows, shutil.get_terminal_size().columns, cut=(4,)):
-            _write(f"{line}\n")
-
-
-def _write(text: str) -> None:
-    # A pipe may have an encoding without some characters: print "?" for them.
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.stdout.write(_clean(text))
-
-
-def _clean(text: str) -> str:
-    from lcp.terminal.clean import clean
-
-    return clean(text) if sys.stdout.isatty() else text
+            continue
+        named = [saved.passage] if saved.passage else [saved.name, saved.title]
+        cache = f" +{formatting.size(saved.kv_size)} KV" if saved.kv_size else ""
+        rows.append((
+            saved.id, f"{saved.modified:%Y-%m-%d %H:%M}", formatting.count(saved.turns, "turn"),
+            plain_name(saved.model), " · ".join(filter(None, [saved.kind, *named])) + cache,
+        ))  # fmt: skip
+    Printout().listing(rows)

@@ -156,14 +156,12 @@ class Printout:
             self._print(f"{pad}{label}  {levels(row[::step])}  {note}", "")
 
     def listing(self, rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text in left-aligned columns; the last column is cut at the margin."""
+        """Rows of text in left-aligned columns. In a terminal, the last column is cut at the
+        margin; a pipe gets all of it."""
         last = len(rows[0]) - 1 if rows else 0
-        for line in lines(rows, self._console.width, cut=(last,)):
+        width = self._console.width if self._console.is_terminal else None
+        for line in lines(rows, width, cut=(last,)):
             self._print(line, "")
-
-    def chart(self, chart: Text) -> None:
-        """A drawing of characters (see token_charts.py and look_charts.py)."""
-        self._console.print(chart, soft_wrap=True, end="")
 
     def flow(self, drawing: Text) -> None:
         """Words in colours, wrapped between them."""
