@@ -71,7 +71,7 @@ def test_columns_that_do_not_fit_are_left_out_in_their_order(drawn, width, head)
 
 def test_a_table_with_no_room_for_a_row_is_a_list(drawn):
     rows = ["context", ""], [["1,024", "a long remark"]]
-    assert drawn(lambda page: page.table(*rows), 20) == ["1,024", "    a long remark"]
+    assert drawn(lambda page: page.table(*rows), 20) == ["  1,024", "      a long remark"]
 
 
 def test_a_listing_is_cut_at_the_margin_of_a_terminal_only(drawn):
@@ -130,7 +130,7 @@ def test_a_long_text_is_cleaned_for_a_terminal_and_left_alone_in_a_pipe(drawn):
 def test_no_line_is_wider_than_the_page(width, items, rows):
     out = Terminal()
     page = Printout(out)
-    page._console.width, page._console.no_color = width, True
+    page._console.width, page._console._color_system = width, None
     page.items([item[: width - 2] for item in items])
     page.line(" ".join(items))
     page.table(["a", "b", "c", ""], rows, drop=(2, 1))

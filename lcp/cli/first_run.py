@@ -36,11 +36,8 @@ def _offer() -> str:
     from lcp.modelfile.context_and_gpu_layers import overhead
     from lcp.terminal.screen import Screen
 
-    room, gpu_room = (
-        free_memory.room(),
-        max((gpu.free * 3 // 4 for gpu in free_memory.gpus()), default=0),
-    )
-    offered, best = choose(list(catalog().values()), room, max(QUICK, gpu_room))
+    quick = max([QUICK, *(gpu.free * 3 // 4 for gpu in free_memory.gpus())])
+    offered, best = choose(list(catalog().values()), free_memory.room(), quick)
     rows: list[tuple[str, ...]] = [("", "name", "size", "memory", "good for", "licence")]
     for entry in offered:
         size = entry.size or 0
@@ -49,7 +46,7 @@ def _offer() -> str:
         rows.append((mark, entry.name, size_of(entry), needs, entry.good_for, entry.licence))
     screen = Screen()
     screen.notice("No model is here yet. These fit this machine:")
-    screen.table([row[: _columns(screen.width)] for row in rows])
+    screen.table(rows, head=True, drop=(5, 4))  # the licence is also shown before the download
     screen.notice(
         "lcp pull lists more. You can also give any GGUF repository of the Hugging Face Hub: "
         "owner/repo[:QUANT]. Ctrl-C quits."
@@ -82,8 +79,3 @@ def choose(entries: "list[Entry]", room: int | None, quick: int) -> "tuple[list[
     best = ([e for e in fitting if size(e) <= quick] or fitting[:1])[-1]
     begin = max(0, min(fitting.index(best) - SHOWN // 2, len(fitting) - SHOWN))
     return fitting[begin : begin + SHOWN], best
-
-
-def _columns(width: int) -> int:
-    """How many columns of the table fit; the licence is also shown before the download."""
-    return 6 if width >= 92 else 5 if width >= 70 else 4

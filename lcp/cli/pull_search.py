@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lcp.downloads.catalog import Entry
 
 MAX_RESULTS = 20
-WIDE = 90  # columns of a terminal that has room for the licence
 
 
 def show_catalogue() -> None:
@@ -31,9 +30,7 @@ def show_catalogue() -> None:
         size = formatting.size(stored.size) if stored else size_of(entry)
         state = "here" if entry.name in here else fits
         rows.append((entry.name, f"{size:>9}", state, entry.good_for, entry.licence))
-    page = Printout()
-    narrow = sys.stdout.isatty() and page.width <= WIDE
-    page.listing([row[:-1] for row in rows] if narrow else rows)
+    Printout().listing(rows, drop=(4,))
     sys.stderr.write(
         "Download one: lcp pull NAME. Search the Hugging Face Hub: lcp pull --search WORDS. "
         "Download from it: lcp pull owner/repo[:QUANT].\n"

@@ -75,9 +75,7 @@ def help_(chat: Chat, name: str) -> None:
             for title, group in GROUPS.items()
             for command in group
         ]
-        widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        wide = screen.width >= sum(widest) + 2 * len("  ")
-        screen.table(rows if wide else [row[1:] for row in rows])
+        screen.table(rows, drop=(0,))
         screen.notice(
             "/help NAME explains one command; /help keys lists the keys of the input line."
         )

@@ -7,7 +7,7 @@ import html
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -89,48 +89,23 @@ class Printout:
         self._console.print()
 
     def table(
-        self,
-        head: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        *,
-        drop: Sequence[int] = (),
-        marked: int | None = None,
-        cut: int | None = None,
-        left: bool = False,
-    ) -> None:
+        self, head: Sequence[str], rows: Sequence[Sequence[str]], *, drop: Iterable[int] = (),
+        marked: int | None = None, cut: bool = False, left: bool = False,
+    ) -> None:  # fmt: skip
         """Columns of numbers, right-aligned; the last column is text, and with `left` the first.
 
         If they do not fit, the columns `drop` are left out, one after another; then the last one
-        is cut, as long as it keeps `cut` cells. If that is not enough, the rows are printed as a
-        list. The row `marked` is bold.
+        is cut or wrapped, or the rows are printed as a list. The row `marked` is bold.
         """
-        cells, width = (
-            [[one_line(cell) for cell in row] for row in (head, *rows)],
-            self._console.width,
-        )
-        columns = list(range(len(head)))
-        for gone in (None, *drop):
-            columns = [i for i in columns if i != gone]
-            widths = {i: max(cell_len(row[i]) for row in cells) for i in columns}
-            if sum(widths.values()) + _GAP * len(columns) <= width:
-                break
-        last = columns[-1]
-        room = width - sum(widths[i] + _GAP for i in columns[:-1]) - _GAP
-        if cut is not None and cut <= room < widths[last]:
-            widths[last] = room
-            for row in cells:
-                row[last] = cut_to(row[last], room)
-        if room < widths[last]:
-            for line in lines([[row[i] for i in columns] for row in cells], width, head=True):
-                self._print(line, "")
-            return
-        for number, row in enumerate(cells):
-            line = ""
-            for i in columns[:-1]:
-                pad = " " * (widths[i] - cell_len(row[i]))
-                line += " " * _GAP + (row[i] + pad if left and i == columns[0] else pad + row[i])
+        last = len(head) - 1
+        found = lines(
+            [head, *rows], self._console.width - _GAP, head=True, cut=(last,) if cut else (),
+            drop=drop, right=range(left, last),
+        )  # fmt: skip
+        columns = len(found) == 1 + len(rows)  # else a list, or a column is wrapped
+        for number, line in enumerate(found):
             style = "dim" if number == 0 else "bold" if number - 1 == marked else ""
-            self._print(line + " " * _GAP + row[last], style)
+            self._print(" " * _GAP + line, style * columns)
 
     def grid(
         self,
@@ -155,12 +130,12 @@ class Printout:
             note = cut_to(one_line(notes[i]), right - _GAP) if notes else ""
             self._print(f"{pad}{label}  {levels(row[::step])}  {note}", "")
 
-    def listing(self, rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text in left-aligned columns. In a terminal, the last column is cut at the
-        margin; a pipe gets all of it."""
+    def listing(self, rows: Sequence[Sequence[str]], *, drop: Iterable[int] = ()) -> None:
+        """Rows of text in left-aligned columns. In a terminal, the columns `drop` are left out if
+        they do not fit, and the last one is cut at the margin; a pipe gets all of it."""
         last = len(rows[0]) - 1 if rows else 0
         width = self._console.width if self._console.is_terminal else None
-        for line in lines(rows, width, cut=(last,)):
+        for line in lines(rows, width, cut=(last,), drop=drop):
             self._print(line, "")
 
     def flow(self, drawing: Text) -> None:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -155,12 +155,10 @@ class Screen:
         self._make_way()
         say(self._err, text, "red")
 
-    def table(
-        self, rows: Sequence[Sequence[str]], *, head: bool = False, cut: Collection[int] = ()
-    ) -> None:
-        """Print rows in columns, or as a list if they do not fit; see table.py."""
+    def table(self, rows: Sequence[Sequence[str]], **fitting: Any) -> None:
+        """Print rows in columns, or as a list if they do not fit; see table.lines."""
         width = self._err.width if self._err.is_terminal else None
-        for line in table.lines(rows, width, head=head, cut=cut):
+        for line in table.lines(rows, width, **fitting):
             self._err.print(Text(line), soft_wrap=True)
 
     def bar(self, shares: list[tuple[str, int]], total: int) -> None:

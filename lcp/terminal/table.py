@@ -4,7 +4,7 @@ Strings in, lines out. Words are not broken. Only a word that is itself too wide
 wide: the terminal wraps it, and copies it whole.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -20,15 +20,25 @@ TableRow = Sequence[str]
 
 
 def lines(
-    rows: Sequence[TableRow], width: int | None, *, head: bool = False, cut: Collection[int] = ()
-) -> list[str]:
+    rows: Sequence[TableRow], width: int | None, *, head: bool = False, cut: Collection[int] = (),
+    drop: Iterable[int] = (), right: Collection[int] = (),
+) -> list[str]:  # fmt: skip
     """The rows in `width` cells; None: without a limit. `head`: the first row names the columns.
-    The columns `cut` are cut with … if they do not fit; any other last column is wrapped."""
+
+    If they do not fit, the columns `drop` are left out, one after another; then the columns `cut`
+    are cut with …, and any other last column is wrapped. The columns `right` are right-aligned.
+    """
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    last = len(widths) - 1
     if width is None or not cells:
-        return [_joined(row, widths) for row in cells]
+        return [_joined(row, widths, right) for row in cells]
+    kept = list(range(len(widths)))
+    for gone in drop:
+        if sum(widths[i] + len(GAP) for i in kept) - len(GAP) > width:
+            kept.remove(gone)
+    cells, widths = [[row[i] for i in kept] for row in cells], [widths[i] for i in kept]
+    cut, right = ({kept.index(i) for i in which if i in kept} for which in (cut, right))
+    last = len(widths) - 1
     shrunk = _shrunk(widths, width, cut or (last,))
     least = [min(w, _CUT if i in cut else _WRAPPED) if i in (cut or (last,)) else w
              for i, w in enumerate(widths)]  # fmt: skip
@@ -42,7 +52,7 @@ def lines(
             for i, (c, w) in enumerate(zip(row, shrunk, strict=True))
         ]
         first, *others = [fitted[last]] if last in cut else wrapped(fitted[last], shrunk[last])
-        found.append(_joined([*fitted[:last], first], shrunk))
+        found.append(_joined([*fitted[:last], first], shrunk, right))
         indent = sum(shrunk[:last]) + len(GAP) * last
         found += [" " * indent + line for line in others]
     return found
@@ -70,8 +80,11 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*found, line]
 
 
-def _joined(row: TableRow, widths: Sequence[int]) -> str:
-    padded = (set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True))
+def _joined(row: TableRow, widths: Sequence[int], right: Collection[int]) -> str:
+    padded = [
+        " " * (w - cell_len(cell)) + cell if i in right else set_cell_size(cell, w)
+        for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+    ]
     return GAP.join(padded).rstrip()
 
 

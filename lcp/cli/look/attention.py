@@ -116,7 +116,7 @@ def _show_links(page: "Printout", data: Mapping[str, Any], pieces: list[str]) ->
         ]
         for one in links
     ]  # fmt: skip
-    page.table(["head", "read", "carried", "adds", "", "from"], rows, drop=(4,), cut=8)
+    page.table(["head", "read", "carried", "adds", "", "from"], rows, drop=(4,), cut=True)
     page.blank()
     page.line("adds: the length of what arrives, as a part of the state that it is added to.")
 

@@ -102,7 +102,7 @@ def _show(page: "Printout", opened: "OpenModel", data: Mapping[str, Any]) -> Non
         said = "  ".join(f"{visible(t['text'])} {t['p']:.0%}" for t in row["says"])
         added = (f"{row['added'][c]:+.2f}" if c in row["added"] else "" for c in columns)
         rows.append([str(row["layer"]), f"{row['rank']:,}", *added, said])
-    page.table(head, rows, cut=16)
+    page.table(head, rows, cut=True)
     if data["heads"]:
         page.blank()
         page.line("The heads that decided most, and the words that they write:")
@@ -113,7 +113,7 @@ def _show(page: "Printout", opened: "OpenModel", data: Mapping[str, Any]) -> Non
                  " ".join(visible(w) for w in h["writes"])]
                 for h in data["heads"]
             ],
-            cut=16,
+            cut=True,
         )  # fmt: skip
     page.blank()
     page.line(

@@ -177,7 +177,7 @@ def _show(page: "Printout", shown: QuantShown) -> None:
         rows.append(_row(shown.other, "B"))
     for letter, floor in zip("AB", shown.floors, strict=False):
         rows.append([*_row(floor, "")[:4], "", f"floor of {letter}"])
-    page.table(["KL", "99 %", "most", "same first", "perplexity", ""], rows, cut=8)
+    page.table(["KL", "99 %", "most", "same first", "perplexity", ""], rows, cut=True)
     page.blank()
     if shown.other:
         page.line(_verdict(shown.floors, shown.other))
@@ -258,7 +258,7 @@ def _show_groups(page: "Printout", shown: QuantShown) -> None:
     rows = [row([g], g.name) for g in large]
     if small:
         rows.append(row(small, f"{len(small)} others"))
-    page.table(head, rows, cut=8, drop=(0,))
+    page.table(head, rows, cut=True, drop=(0,))
     if two:
         page.line(
             "error: the length of the difference of the weights, by the length of A's."

@@ -185,7 +185,7 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
         page.table(
             ["head", f"{x}", "moves", "looks at · carries from · writes"],
             [_head_row(shown, one) for one in found.heads[:LISTED]],
-            cut=24,
+            cut=True,
         )
     page.blank()
     page.line(

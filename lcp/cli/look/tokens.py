@@ -138,7 +138,7 @@ def _show(page: "Printout", shown: TokensShown) -> None:
             for i, (rank, parts) in enumerate(_steps(shown, token)):
                 said = " ".join(visible(part) for part in parts)
                 rows.append(["" if i else opened.visible(token), f"{rank:,}", said])
-        page.table(["token", "merge", "parts"], rows, cut=16)
+        page.table(["token", "merge", "parts"], rows, cut=True)
         left = shown.merged - len(shown.merges)
         more = f" {left:,} other tokens are built the same way." if left else ""
         page.line(

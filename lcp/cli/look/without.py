@@ -105,7 +105,7 @@ def _show(
     page.line(f"Answer: {' '.join(opened.model.text(answer).split())}", indent=0)
     page.blank()
     head, *rows = without_rows([(text, span.lost, span.attention) for text, span in parts])
-    page.table(head, rows, drop=(len(head) - 2,), cut=20)
+    page.table(head, rows, drop=(len(head) - 2,), cut=True)
     page.blank()
     page.line(WITHOUT, style="dim")
     page.line(without_sum(float(found.logp.sum()), found.sink), style="dim")

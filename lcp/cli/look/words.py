@@ -76,7 +76,7 @@ def _show(
     names = [visible(word["text"]) for word in data["words"]]
     near = ["  ".join(f"{visible(n['text'])} {n['cosine']:.2f}" for n in word["nearest"])
             for word in data["words"]]  # fmt: skip
-    page.table(["word", "nearest"], list(zip(names, near, strict=True)), cut=20)
+    page.table(["word", "nearest"], list(zip(names, near, strict=True)), cut=True)
     page.blank()
     if len(names) > 1:
         rows = [
