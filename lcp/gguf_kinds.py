@@ -58,16 +58,16 @@ def of(path: Path) -> str | None:
             head = file.read(_PEEK)
         if head[:4] != b"GGUF":
             return None
-        said: dict[str, str] = {}
+        values: dict[str, str] = {}
         at = 24  # magic, version, the numbers of tensors and of pairs
-        while len(said) < 2:
+        while len(values) < 2:
             key, at = _text(head, at)
             (kind,) = struct.unpack_from("<I", head, at)
             at += 4
             if kind == _STRING:
                 value, at = _text(head, at)
                 if key in ("general.architecture", "general.type"):
-                    said[key] = value
+                    values[key] = value
             elif kind in _LENGTHS:
                 at += _LENGTHS[kind]
             else:  # a list: these two keys come before any list
@@ -76,9 +76,9 @@ def of(path: Path) -> str | None:
         return None
     except struct.error:  # the end of the keys, or of the bytes that were read
         pass
-    if not said:
+    if not values:
         return None
-    return by_header(said.get("general.architecture", ""), said.get("general.type", ""))
+    return by_header(values.get("general.architecture", ""), values.get("general.type", ""))
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

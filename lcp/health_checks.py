@@ -138,8 +138,10 @@ def cards(root: Path = Path("/")) -> list[str]:
 def gpu(used: tuple[Gpu, ...], cards: list[str], cuda: tuple[int, int] | None) -> Finding:
     """The graphics cards that llama.cpp uses; if it uses none of them, the build that does."""
     if used:
-        told = (f"{g.description or g.name} ({size(g.free)} of {size(g.total)} free)" for g in used)
-        return Finding("GPU", ", ".join(told))
+        described = (
+            f"{g.description or g.name} ({size(g.free)} of {size(g.total)} free)" for g in used
+        )
+        return Finding("GPU", ", ".join(described))
     vendor = next((card for card in cards if card in DISCRETE), "")
     if not vendor and cuda is None:
         if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -166,10 +168,10 @@ def _cuda_version() -> tuple[int, int] | None:
     if tool is None:
         return None
     try:
-        said = subprocess.run([tool], capture_output=True, text=True, timeout=10, check=False)
+        output = subprocess.run([tool], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"CUDA Version:\s*(\d+)\.(\d+)", said.stdout)
+    found = re.search(r"CUDA Version:\s*(\d+)\.(\d+)", output.stdout)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -252,8 +254,8 @@ def models(place: str, folders: list[Path]) -> Finding:
     """A place where lcp looks for models. lcp writes to its own folder and the Hub's cache."""
     if place in (OWN, HUB):
         return space(place, folders[0])
-    told = (f"{f} ({size(_used(f)) if _here(f) else 'not here'})" for f in folders)
-    return Finding(place, ", ".join(told) or "none")
+    described = (f"{f} ({size(_used(f)) if _here(f) else 'not here'})" for f in folders)
+    return Finding(place, ", ".join(described) or "none")
 
 
 def configured(folder: Path) -> str:

@@ -172,16 +172,16 @@ class Settings:
 
     @property
     def template_variables(self) -> dict[str, Any]:
-        """The variables of the chat template beside the messages, under the names that templates
-        in use have for them. A template that is not told does as its model was trained."""
-        told: dict[str, Any] = {"enable_thinking": self.think != "off"}
+        """The variables of the chat template besides the messages, under all names that templates
+        use for them. Without a variable, a template does what its model was trained for."""
+        variables: dict[str, Any] = {"enable_thinking": self.think != "off"}
         if self.think == "off":
-            told["thinking"] = False
+            variables["thinking"] = False
         if self.thinking_tokens is not None:
-            told["thinking_budget"] = self.thinking_tokens
+            variables["thinking_budget"] = self.thinking_tokens
         if self.reasoning_effort != "auto":
-            told |= dict.fromkeys(EFFORTS, self.reasoning_effort)
-        return told | json.loads(self.chat_template_kwargs)
+            variables |= dict.fromkeys(EFFORTS, self.reasoning_effort)
+        return variables | json.loads(self.chat_template_kwargs)
 
 
 _SAMPLING = {f.name: f for f in dataclasses.fields(Sampling)}

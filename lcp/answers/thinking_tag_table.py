@@ -90,8 +90,8 @@ class Tags:
     @property
     def all(self) -> frozenset[str]:
         """Every tag."""
-        behind = (end for ends in self.ends.values() for end in ends)
-        return frozenset((*self.openers, *filter(None, self.openers.values()), *behind))
+        after = (end for ends in self.ends.values() for end in ends)
+        return frozenset((*self.openers, *filter(None, self.openers.values()), *after))
 
 
 NONE = Tags()  # for raw text

@@ -203,10 +203,10 @@ def _broken(
 
 def _refused(url: str, raw: http.client.HTTPResponse, redirected: bool) -> DownloadError:
     status = raw.status
-    said = raw.headers.get("X-Error-Message") or raw.reason
+    message = raw.headers.get("X-Error-Message") or raw.reason
     step = _NEXT_STEPS.get(status, "Try again later." if status >= 500 else "Check the address.")
     return DownloadError(
-        f"{host(url)} refused {PurePosixPath(urlsplit(url).path).name}: {status} {said}. {step}",
+        f"{host(url)} refused {PurePosixPath(urlsplit(url).path).name}: {status} {message}. {step}",
         retryable=status in _RETRYABLE or (redirected and status in EXPIRED),
         status=status,
         retry_after=_retry_after(raw.headers.get("Retry-After"), raw.headers.get("RateLimit")),

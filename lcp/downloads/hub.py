@@ -130,8 +130,8 @@ def _file(entry: Any) -> RepoFile:
 
 
 def _search_result(info: Any) -> SearchResult:
-    said = info.gguf if isinstance(getattr(info, "gguf", None), dict) else {}
-    total = said.get("total")
+    gguf_facts = info.gguf if isinstance(getattr(info, "gguf", None), dict) else {}
+    total = gguf_facts.get("total")
     parameters = total if isinstance(total, int) and total > 0 else None
     return SearchResult(str(info.id), int(info.downloads or 0), parameters, bool(info.gated))
 
@@ -199,9 +199,9 @@ def _sentences(api: "HfApi", name: Name, known: Iterable[str]) -> Iterator[None]
                 f"{server} does not accept your token. Create a new one at "
                 f"{shown(api.endpoint)}/settings/tokens and set HF_TOKEN to it, or unset HF_TOKEN."
             ) from None
-        said = f" ({error.server_message})" if error.server_message else ""
+        message = f" ({error.server_message})" if error.server_message else ""
         raise DownloadError(
-            f"{server} answered {status}{said} for {name.repo}. Try again later."
+            f"{server} answered {status}{message} for {name.repo}. Try again later."
         ) from None
     # a web page of a proxy, a server of another kind, a redirect loop
     except (ValueError, KeyError, TypeError, errors.HTTPError):  # type: ignore[attr-defined]

@@ -153,11 +153,11 @@ def kind(file: RepoFile, among: Iterable[RepoFile] = ()) -> str:
         w for w in words if gguf_kinds.by_word(w) in (gguf_kinds.PROJECTOR, gguf_kinds.MATRIX)
     ]
     named += [w for w in words[-1:] if gguf_kinds.by_word(w) == gguf_kinds.ADAPTER]
-    told = next(filter(None, map(gguf_kinds.by_word, named)), "") or file.kind or ""
+    named_kind = next(filter(None, map(gguf_kinds.by_word, named)), "") or file.kind or ""
     if stem.lower().startswith("ggml-vocab"):
         return gguf_kinds.VOCABULARY
-    if told or file.kind is not None:
-        return told
+    if named_kind or file.kind is not None:
+        return named_kind
     for word in words[1:]:
         if gguf_kinds.by_word(word) == gguf_kinds.DRAFT:
             without = re.sub(rf"[-._]{re.escape(word)}(?=[-._]|$)", "", own, flags=re.I).casefold()
@@ -167,15 +167,15 @@ def kind(file: RepoFile, among: Iterable[RepoFile] = ()) -> str:
     return ""
 
 
-def projectors(files: Iterable[RepoFile], beside: str = "") -> list[RepoFile]:
-    """The vision projectors, best first; those in the folder of the file `beside` before others."""
+def projectors(files: Iterable[RepoFile], near: str = "") -> list[RepoFile]:
+    """The vision projectors, best first; those in the folder of the file `near` before others."""
 
     def place(file: RepoFile) -> tuple[bool, int, int, str]:
         quant = quant_of(file.path) or ""
         known = (
             _BEST_PROJECTORS.index(quant) if quant in _BEST_PROJECTORS else len(_BEST_PROJECTORS)
         )
-        elsewhere = file.path.rpartition("/")[0] != beside.rpartition("/")[0]
+        elsewhere = file.path.rpartition("/")[0] != near.rpartition("/")[0]
         return elsewhere, known, len(file.path), file.path
 
     found = [f for f in files if f.path.lower().endswith(".gguf")]

@@ -23,9 +23,9 @@ def check(constraint: Constraint) -> list[str]:
     """
     result = child_process.run("constraint", asdict(constraint), timeout=_WAIT_S)
     if not result.answers:
-        said = result.stderr.strip().splitlines()
-        if result.status == 1 and said and "MemoryError" not in said[-1]:  # a bug, or no library
-            raise DoesNotRun(f"{constraint.name} cannot be checked: {short(said[-1], 200)}.")
+        lines = result.stderr.strip().splitlines()
+        if result.status == 1 and lines and "MemoryError" not in lines[-1]:  # a bug, or no library
+            raise DoesNotRun(f"{constraint.name} cannot be checked: {short(lines[-1], 200)}.")
         raise _too_much(constraint)
     answer = result.answers[-1]
     if "error" in answer:

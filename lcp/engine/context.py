@@ -376,5 +376,5 @@ def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsErro
             f"There is not enough memory for a context of {size:,} tokens ({line.strip()}).",
             change={"ctx_size": str(max(512, size // 2)), "kv_type": "q8_0"},
         )
-    said = log.find("error", "failed") or "no reason given"
-    return ModelError(f"llama.cpp cannot make a context for {model.path.name}: {said.strip()}.")
+    reason = log.find("error", "failed") or "no reason given"
+    return ModelError(f"llama.cpp cannot make a context for {model.path.name}: {reason.strip()}.")

@@ -76,5 +76,5 @@ def fingerprint() -> str:
 def _cpu() -> str:
     lines = contents(Path("/proc/cpuinfo")).splitlines()
     names = ("model name", "flags", "Features")
-    told = sorted({line for line in lines if line.startswith(names)})
-    return "\n".join(told) or platform.processor()
+    features = sorted({line for line in lines if line.startswith(names)})
+    return "\n".join(features) or platform.processor()

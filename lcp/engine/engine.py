@@ -173,9 +173,14 @@ class LlamaEngine:
 
     def notices(self) -> list[str | TemplateFault]:
         """What a person should know about this model on this computer."""
-        said: list[str | TemplateFault] = [*notices(self._fit, self._settings.ctx_size, self.size)]
-        said += [self._loaded.context.kind.notice(), "" if self.raw else self._loaded.choice.notice]
-        return [sentence for sentence in (*said, *self.model.ignored) if sentence]
+        sentences: list[str | TemplateFault] = [
+            *notices(self._fit, self._settings.ctx_size, self.size)
+        ]
+        sentences += [
+            self._loaded.context.kind.notice(),
+            "" if self.raw else self._loaded.choice.notice,
+        ]
+        return [sentence for sentence in (*sentences, *self.model.ignored) if sentence]
 
     def template_uses(self, *variables: str) -> bool:
         """Whether the chat template uses one of these variables."""
@@ -214,8 +219,8 @@ class LlamaEngine:
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the context that these messages take, at most its size."""
-        said = any(message.content for message in messages)
-        return min(self._loaded.writer.count(messages), self.size) if said else 0
+        has_text = any(message.content for message in messages)
+        return min(self._loaded.writer.count(messages), self.size) if has_text else 0
 
     def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
         return True

@@ -102,12 +102,12 @@ def examine(constraint: Constraint) -> list[str]:
             )
     plain = _LEXEMES.sub(_without_token, text)
     log.lines.clear()
-    with _stderr() as said:
+    with _stderr() as output:
         grammar = _parse(plain)
     if grammar:
         library().llama_sampler_free(grammar)
         return []
-    whole = said[0].partition("error parsing grammar: ")[2].removesuffix(f"\n\n{plain}\n")
+    whole = output[0].partition("error parsing grammar: ")[2].removesuffix(f"\n\n{plain}\n")
     what, at, rest = whole.partition(" at ")
     if at and plain.endswith(rest):
         offset = len(plain) - len(rest)
@@ -131,15 +131,15 @@ def _parse(text: str, vocab: Any = None) -> Any:
 def _stderr() -> Iterator[list[str]]:
     """What is written to file descriptor 2 in the meantime. The parser prints its errors there and
     not to the log."""
-    said: list[str] = []
+    output: list[str] = []
     sys.stderr.flush()
     with scratch() as (file, _):
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield said
+            yield output
         finally:
             os.dup2(kept, 2)
             os.close(kept)
             file.seek(0)
-            said.append(file.read().decode("utf-8", "replace"))
+            output.append(file.read().decode("utf-8", "replace"))

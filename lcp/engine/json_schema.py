@@ -61,15 +61,15 @@ def prepare(schema: Schema, close: bool = True) -> tuple[Schema, set[str]]:
     about others.
     """
     found = dict(parts(schema))
-    told = {word for part in found.values() for word in _IGNORED & part.keys()}
+    ignored = {word for part in found.values() for word in _IGNORED & part.keys()}
     if any(isinstance(part.get("$id"), str) for pointer, part in found.items() if pointer):
-        told.add("$id")  # references in such a part may be resolved against the whole schema
+        ignored.add("$id")  # references in such a part may be resolved against the whole schema
     combined = {id(found[pointer]) for pointer in _combined(found)}
 
     def change(old: Schema, new: Schema) -> Schema:
-        return _prepare(_closed(new) if close and id(old) not in combined else new, told)
+        return _prepare(_closed(new) if close and id(old) not in combined else new, ignored)
 
-    return _each(schema, change), told
+    return _each(schema, change), ignored
 
 
 def _closed(part: Schema) -> Schema:
@@ -103,7 +103,7 @@ def _combined(found: dict[str, Schema]) -> set[str]:
     return combined
 
 
-def _prepare(part: Schema, told: set[str]) -> Schema:
+def _prepare(part: Schema, ignored: set[str]) -> Schema:
     made: Schema = dict(part)
     for key in _COUNTS & part.keys():
         if isinstance(value := part[key], float) and value.is_integer():
@@ -115,10 +115,10 @@ def _prepare(part: Schema, told: set[str]) -> Schema:
     if exact := _FORMATS.get(str(part.get("format"))):
         others = part.get("allOf")
         made["allOf"] = [*(others if isinstance(others, list) else []), {"pattern": exact}]
-    return _count_properties(made, told)
+    return _count_properties(made, ignored)
 
 
-def _count_properties(part: Schema, told: set[str]) -> Schema:
+def _count_properties(part: Schema, ignored: set[str]) -> Schema:
     """The part without minProperties and maxProperties where llguidance refuses them: if it has
     optional names. llguidance counts a name that comes twice as two."""
     low, high = part.get("minProperties"), part.get("maxProperties")
@@ -127,11 +127,11 @@ def _count_properties(part: Schema, told: set[str]) -> Schema:
     names, required = part.get("properties"), part.get("required")
     needed = {n for n in required if isinstance(n, str)} if isinstance(required, list) else set()
     if isinstance(low, int) and low > len(needed):
-        told.add("minProperties")
+        ignored.add("minProperties")
     contradictory = isinstance(low, int) and isinstance(high, int) and low > high
     if isinstance(names, dict) and not names.keys() <= needed and not contradictory:
         if isinstance(high, int):
-            told.add("maxProperties")
+            ignored.add("maxProperties")
         return {k: v for k, v in part.items() if k not in ("minProperties", "maxProperties")}
     return part
 
@@ -182,9 +182,9 @@ def fault(schema: Schema, why: str, error: Callable[[Schema], str]) -> tuple[str
         for at in [_target(found[place]), *inside]:
             if at not in found or at in seen:
                 continue
-            said = error(whole | {"$ref": f"#/definitions/x{quote(at)}"})
-            if said and (said == why or "unsatisfiable" in why):
-                place, why = at, said
+            reason = error(whole | {"$ref": f"#/definitions/x{quote(at)}"})
+            if reason and (reason == why or "unsatisfiable" in why):
+                place, why = at, reason
                 seen.add(at)
                 break
         else:

@@ -150,14 +150,14 @@ def examine(constraint: Constraint) -> list[str]:
     This may take any time and memory, or crash the process, so it runs in the child process.
     """
     name = constraint.name
-    told = _examine_schema(constraint) if constraint.kind == "schema" else set()
+    unenforced = _examine_schema(constraint) if constraint.kind == "schema" else set()
     if constraint.kind == "regex" and re.search(r"(?<!\\)(\\\\)*\\\Z", constraint.text):
         raise SettingsError(_sentence(name, "it ends in a backslash"))  # llguidance accepts it
     matcher = _matcher(_grammar(constraint), tokenizer(_Bytes()))
     if matcher.is_error() or not any(matcher.compute_logit_bias()) or matcher.is_error():
         raise SettingsError(_sentence(name, matcher.get_error()))
-    words = ", ".join(sorted(told))
-    return [f"lcp does not enforce {words} of {name}. Check the answer."] if told else []
+    words = ", ".join(sorted(unenforced))
+    return [f"lcp does not enforce {words} of {name}. Check the answer."] if unenforced else []
 
 
 def _examine_schema(constraint: Constraint) -> set[str]:
@@ -166,7 +166,7 @@ def _examine_schema(constraint: Constraint) -> set[str]:
     try:
         source = json_schema.read(constraint.text, name)
         schema, ignored = json_schema.prepare(source)
-        why, told = _compile(schema)
+        why, unenforced = _compile(schema)
         if why:
             where, why = json_schema.fault(schema, why, _error)
             raise SettingsError(_sentence(name, why, where))
@@ -174,10 +174,10 @@ def _examine_schema(constraint: Constraint) -> set[str]:
             raise SettingsError(_sentence(name, "Unsatisfiable schema: it never ends"))
         if '"oneOf"' in constraint.text:
             # Closed objects may exclude each other although those of the original schema do not.
-            told |= _compile(json_schema.prepare(source, close=False)[0])[1] & {"oneOf"}
+            unenforced |= _compile(json_schema.prepare(source, close=False)[0])[1] & {"oneOf"}
     except RecursionError:
         raise SettingsError(f"{name} is nested too deeply. Use a flatter schema.") from None
-    return told | ignored
+    return unenforced | ignored
 
 
 def _grammar(constraint: Constraint) -> str:
@@ -211,17 +211,18 @@ def _compile(schema: json_schema.Schema) -> tuple[str, set[str]]:
     failed, messages = bindings().LLMatcher.validate_grammar_with_warnings(grammar)
     if failed:
         return str(messages[0]).partition("\n  while processing")[0], set()
-    told: set[str] = set()
+    unenforced: set[str] = set()
     for message in messages:
         line = re.sub(r" \(\d+ times\)$", "", message.split("\n")[0])
         what, _, which = line.partition(": ")
         if what == "Unimplemented keys":
-            told |= set(json.loads(which))
+            unenforced |= set(json.loads(which))
         elif what == "Unknown format":
-            told.add(f"format {which}")
+            unenforced.add(f"format {which}")
         else:
-            told.add(what.split()[0])  # "oneOf not fully supported, falling back to anyOf. ..."
-    return "", told
+            # "oneOf not fully supported, falling back to anyOf. ..."
+            unenforced.add(what.split()[0])
+    return "", unenforced
 
 
 # A message of llguidance -> what a person reads.

@@ -217,9 +217,9 @@ class Model:
     def head_size(self) -> int:
         """Numbers in the key of one head."""
         c = library()
-        told = self.meta(f"{self.meta('general.architecture')}.attention.key_length")
+        length = self.meta(f"{self.meta('general.architecture')}.attention.key_length")
         heads = c.llama_model_n_head(self.handle) or 1
-        return int(told) if told else c.llama_model_n_embd(self.handle) // heads
+        return int(length) if length else c.llama_model_n_embd(self.handle) // heads
 
     @functools.cached_property
     def rope_border(self) -> int:
@@ -259,8 +259,8 @@ class Model:
     @functools.cached_property
     def _recommended(self) -> tuple[dict[str, Any], list[str]]:
         found = {ours: self.meta(f"general.sampling.{key}") for key, ours in _SAMPLING_KEYS.items()}
-        told = {name: value for name, value in found.items() if value is not None}
-        return usable(told, "model file")
+        recommended = {name: value for name, value in found.items() if value is not None}
+        return usable(recommended, "model file")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -310,9 +310,9 @@ _TOO_NEW = {
 
 def _why_not(path: Path, name: str) -> ModelError:
     """The error for a load that failed, from llama.cpp's log."""
-    for said, what in _TOO_NEW.items():
-        if line := log.find(said):
-            unknown = line.rpartition(said)[2].strip(" '")
+    for message, what in _TOO_NEW.items():
+        if line := log.find(message):
+            unknown = line.rpartition(message)[2].strip(" '")
             return ModelError(
                 f"{name} {what.format(repr(unknown))}, which this llama.cpp does not know. "
                 f"{_UPGRADE}"
@@ -333,8 +333,8 @@ def _why_not(path: Path, name: str) -> ModelError:
             f"There is not enough memory to load {name} "
             f"({size(paths.model_size(path))}). Choose a smaller model or quant."
         )
-    said = log.find("error loading model: ").rpartition("error loading model: ")[2]
-    reason = said.strip() or log.find("failed").strip() or "no reason given"
+    line = log.find("error loading model: ").rpartition("error loading model: ")[2]
+    reason = line.strip() or log.find("failed").strip() or "no reason given"
     return ModelError(
         f"llama.cpp cannot load {name}: {reason}. Use a newer conversion or another quantization "
         "of this model, or upgrade: pip install --upgrade llama-cpp-python"

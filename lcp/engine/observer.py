@@ -105,10 +105,10 @@ class Observer:
         log.lines.clear()
         self._ctx = c.llama_init_from_model(model.handle, params)
         if not self._ctx:
-            said = log.find("failed", "error", "requires", "block size") or "no reason given"
+            reason = log.find("failed", "error", "requires", "block size") or "no reason given"
             raise NotEnoughMemory(
                 f"llama.cpp cannot make a context of {size:,} tokens with an {kv_type} KV cache: "
-                f"{said.strip()}. Use a shorter text, or f16."
+                f"{reason.strip()}. Use a shorter text, or f16."
             )
         self._memory = c.llama_get_memory(self._ctx)
         self._sequences = sequences

@@ -64,8 +64,8 @@ class PromptWriter:
         """The prompt for an answer to `messages`. Raises TemplateError if it has no tokens."""
         if self._raw():
             return self._continued(messages)
-        told = self._variables()
-        text, tokens = self._write(messages, told, ask=True)
+        variables = self._variables()
+        text, tokens = self._write(messages, variables, ask=True)
         if not tokens:
             raise TemplateError(
                 "The model would see none of this message: its chat template or its tokenizer is "
@@ -74,7 +74,7 @@ class PromptWriter:
             )
         boundary = None
         if self._model.memory.recurrent or self._model.memory.window:
-            _, without_tail = self._write(messages, told, ask=False)
+            _, without_tail = self._write(messages, variables, ask=False)
             boundary = common_prefix(tokens, without_tail)
         return Prompt(tokens, boundary, text[-64:])
 
@@ -99,10 +99,10 @@ class PromptWriter:
         return Prompt(tokens, len(tokens), "", raw=True)
 
     def _write(
-        self, messages: Messages, told: Mapping[str, Any], ask: bool
+        self, messages: Messages, variables: Mapping[str, Any], ask: bool
     ) -> tuple[str, list[int]]:
         shown = [_for_template(m) for m in messages]
-        text = self.template.render(shown, told, ask=ask)
+        text = self.template.render(shown, variables, ask=ask)
         # Contents with tokens of their own: sampled ones, or because they spell a control token.
         own = [i for i, m in enumerate(messages) if self._sampled(m) or self._as_text(m)]
         if not own:
@@ -110,7 +110,7 @@ class PromptWriter:
         # A character that is nowhere else marks where each of them begins in the prompt.
         marks = dict(zip(own, _unused_characters(text), strict=False))
         marked = [_marked(m, marks[i]) if i in marks else m for i, m in enumerate(shown)]
-        rendered = self.template.render(marked, told, ask=ask)
+        rendered = self.template.render(marked, variables, ask=ask)
         between = re.split(f"([{''.join(marks.values())}])", rendered)
         pieces, found = between[::2], between[1::2]
         if "".join(pieces) != text:  # the template depends on the contents

@@ -27,8 +27,8 @@ def quantize(wish: Mapping[str, Any]) -> dict[str, Any]:
     log.lines = type(log.lines)(maxlen=_KEPT)
     source, target = os.fsencode(wish["source"]), os.fsencode(wish["target"])
     if c.llama_model_quantize(source, target, ctypes.byref(params)):
-        said = log.find("failed to quantize:", "error", "failed")
-        return {"ok": False, "error": said.rpartition("failed to quantize:")[2].strip()}
+        line = log.find("failed to quantize:", "error", "failed")
+        return {"ok": False, "error": line.rpartition("failed to quantize:")[2].strip()}
     size = log.find("quant size")  # "quant size  =   136.40 MiB (8.51 BPW)"
     megabytes, bits = size.partition("=")[2].split()[0::2]
     fallbacks = log.find("required fallback").rpartition("WARNING:")[2].split()

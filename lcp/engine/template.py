@@ -135,8 +135,8 @@ class Template:
         if self.is_fallback:
             return CHATML_MARKS
         talk = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
-        behind = self._asked(lambda: self._render(talk, False, {}), "").rpartition(_ANSWER)[2]
-        found = _END_MARK.match(behind)
+        after = self._asked(lambda: self._render(talk, False, {}), "").rpartition(_ANSWER)[2]
+        found = _END_MARK.match(after)
         return (found[1],) if found else ()
 
     def _asked(self, work: Callable[[], Any], otherwise: Any) -> Any:
@@ -180,10 +180,10 @@ class Template:
 
     @functools.cached_property
     def _own_system(self) -> str:
-        before, found, behind = self._with_system(_SYSTEM).partition(_SYSTEM)
+        before, found, after = self._with_system(_SYSTEM).partition(_SYSTEM)
         without = self._with_system(None)
-        size = len(without) - len(before) - len(behind)
-        if found and size > 0 and without.startswith(before) and without.endswith(behind):
+        size = len(without) - len(before) - len(after)
+        if found and size > 0 and without.startswith(before) and without.endswith(after):
             return without[len(before) : len(before) + size].strip()
         return ""
 

@@ -63,13 +63,13 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
         why = "never prints your question: lcp uses ChatML."
         fault = TemplateFault(f"The chat template of {name} {why}")
         return TemplateChoice(made(None), notice=fault)
-    said = ""
+    notice = ""
     if by_name and not own:
-        said = f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}."
+        notice = f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}."
     if gone := [what for i, what in _EARLIER.items() if i in (lost or ())]:
         left = f"The chat template of {name} leaves out {', '.join(gone)}."
-        return TemplateChoice(template, notice=TemplateFault(f"{said} {left}".strip()))
-    return TemplateChoice(template, notice=said)
+        return TemplateChoice(template, notice=TemplateFault(f"{notice} {left}".strip()))
+    return TemplateChoice(template, notice=notice)
 
 
 def _lost(template: Template) -> frozenset[int] | None:

@@ -96,13 +96,13 @@ def context_needs(
     ctx = c.llama_init_from_model(model.handle, context_params(size, kv_type, flash, swa_full))
     if not ctx:
         return {"context": size, "kv_type": kv_type, "error": _said()}
-    said = "\n".join(log.lines)
-    state = sum(_bytes(a or b) for a, b in _STATE.findall(said))
-    context = sum(_bytes(mib) for mib in _KV.findall(said)) + state
+    text = "\n".join(log.lines)
+    state = sum(_bytes(a or b) for a, b in _STATE.findall(text))
+    context = sum(_bytes(mib) for mib in _KV.findall(text)) + state
     compute: dict[str, int] = defaultdict(int)
-    for name, mib in _COMPUTE.findall(said):
+    for name, mib in _COMPUTE.findall(text):
         compute[name] += _bytes(mib)
-    output = sum(_bytes(mib) for mib in _OUTPUT.findall(said))
+    output = sum(_bytes(mib) for mib in _OUTPUT.findall(text))
     row: dict[str, Any] = {
         "context": c.llama_n_ctx(ctx),
         "kv_type": kv_type,
@@ -116,7 +116,7 @@ def context_needs(
         "devices": None,
     }
     buffers = by_buffer(ctx)
-    agrees = _near(sum(b["kv"] for b in buffers), context, len(_KV.findall(said)) + 2) and all(
+    agrees = _near(sum(b["kv"] for b in buffers), context, len(_KV.findall(text)) + 2) and all(
         _near(b["compute"], compute[b["buffer"]]) for b in buffers
     )
     if buffers and agrees:

@@ -117,7 +117,7 @@ def verdict(needs: MemoryNeeds, row: ContextNeeds, machine: Machine) -> Verdict:
 
 
 def overhead(file_size: int) -> int:
-    """About the bytes that a model needs beside its weights: the program, a context, and buffers
+    """About the bytes that a model needs besides its weights: the program, a context, and buffers
     that grow with the model."""
     return RUNTIME + _BESIDE + file_size // 16
 
@@ -228,9 +228,9 @@ class _Chooser:
             # llama.cpp gives any other reason itself when it loads the model.
             if "bad_alloc" in needs.refused.get((context, self._kv_type), ""):
                 refusal = Refusal(context)
-        elif (said := verdict(needs, row, self._machine)) == "no":
+        elif (result := verdict(needs, row, self._machine)) == "no":
             refusal = self._refusal(needs, row)
-        elif said == "pages":
+        elif result == "pages":
             self._notices.append(self._pages(needs, row))
         return SizeChoice(
             context, self._layers, self._kv_type, self._repack, tuple(self._notices), refusal
@@ -264,16 +264,16 @@ class _Chooser:
         """What the model was trained for, as far as that is cheap."""
         most = min(self._trained or aim, AUTO_MOST)
         sizes = sorted({aim, most, *(n for n in (2 * AUTO, AUTO_MOST) if n < most)})
-        told = self._verdicts(sizes)
-        if told[aim][1] == "no":
+        verdicts = self._verdicts(sizes)
+        if verdicts[aim][1] == "no":
             found = largest_context(self._runs, aim, AUTO_LEAST)
             if found:
                 self._limited(found, "more does not fit")
             return found or min(aim, AUTO_LEAST)
         chosen = aim
         for n in sizes[sizes.index(aim) + 1 :]:
-            row, said = told[n]
-            if said != told[aim][1] or not (row and self._cheap(row)):
+            row, result = verdicts[n]
+            if result != verdicts[aim][1] or not (row and self._cheap(row)):
                 self._limited(chosen, "more would take over a quarter of the free memory")
                 break
             chosen = n
@@ -288,7 +288,7 @@ class _Chooser:
         return {n: rows.get(-(-n // STEP) * STEP, (None, None)) for n in contexts}
 
     def _runs(self, contexts: list[int]) -> list[bool]:
-        return [said in ("fits", "pages") for _, said in self._verdicts(contexts).values()]
+        return [result in ("fits", "pages") for _, result in self._verdicts(contexts).values()]
 
     def _limited(self, context: int, why: str) -> None:
         of = f" of {self._trained:,}" if self._trained else ""

@@ -99,7 +99,7 @@ def _largest(
 ) -> int:  # fmt: skip
     """The largest context that fits, searched between rows that do and rows that do not."""
     known = [
-        (min(row.context, most), said == "fits") for row, said in rows
+        (min(row.context, most), result == "fits") for row, result in rows
         if row.kv_type == choice.kv_type and row.context < most + STEP
     ]  # fmt: skip
     low = max((n for n, fitting in known if fitting), default=0)

@@ -59,7 +59,7 @@ def facts(model: ModelFile) -> Facts:
     values, tensors = model.header.values, model.header.tensors
     header, arch = model.header, model.header.architecture
 
-    def said(key: str) -> int | None:
+    def number(key: str) -> int | None:
         return header.arch_number(key) or None
 
     mix: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def facts(model: ModelFile) -> Facts:
         mix[t.quant] += t.n_bytes or 0
     parameters = sum(t.elements for t in tensors)
     known = all(t.n_bytes is not None for t in tensors)
-    experts, used = said("expert_count"), said("expert_used_count")
+    experts, used = number("expert_count"), number("expert_used_count")
     routed = [t for t in tensors if experts and _EXPERTS.search(t.name)]
     resting = sum(t.elements for t in routed)
     active = None
@@ -84,16 +84,16 @@ def facts(model: ModelFile) -> Facts:
         quant=_quant(model.header),
         mix=dict(mix.most_common()),
         bits_per_weight=8 * sum(mix.values()) / parameters if parameters and known else None,
-        layers=said("block_count"),
-        heads=said("attention.head_count"),
-        kv_heads=said("attention.head_count_kv") or said("attention.head_count"),
-        embedding=said("embedding_length"),
+        layers=number("block_count"),
+        heads=number("attention.head_count"),
+        kv_heads=number("attention.head_count_kv") or number("attention.head_count"),
+        embedding=number("embedding_length"),
         experts=experts,
         experts_used=used,
         expert_bytes=sum(t.n_bytes or 0 for t in routed),
-        context_length=said("context_length"),
+        context_length=number("context_length"),
         window=_window(header),
-        vocabulary=tokens.count if isinstance(tokens, Array) else said("vocab_size"),
+        vocabulary=tokens.count if isinstance(tokens, Array) else number("vocab_size"),
         tokenizer=header.text("tokenizer.ggml.model"),
         template=template,
         tools=tools,

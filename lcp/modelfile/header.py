@@ -170,9 +170,9 @@ def _begin(reader: BlockReader) -> tuple[int, str]:
 
 
 def _what_else(head: bytes) -> str:
-    for pattern, told in _OTHERS:
+    for pattern, what in _OTHERS:
         if re.match(pattern, head, re.IGNORECASE if head[:1] in b"< \n\r\t" else 0):
-            return f" {told}"
+            return f" {what}"
     return f" (it starts with {head[:4]!r}). Give the path of a .gguf file."
 
 

@@ -143,11 +143,11 @@ def _crash(name: str, result: child_process.ChildResult) -> str:
     """The sentence for a model that llama.cpp crashes on, or never finishes."""
     if result.status is None:
         return f"llama.cpp did not finish loading {name} in {_TIMEOUT_S} s. {_ANOTHER_FILE}"
-    said = next((m[1] or m[2] for m in _ABORT.finditer(result.stderr)), "")
+    message = next((m[1] or m[2] for m in _ABORT.finditer(result.stderr)), "")
     for assertion, why in _ASSERTIONS.items():
-        if assertion in said:
+        if assertion in message:
             return f"llama.cpp cannot load {name}: {why}, and this version aborts. {_ANOTHER_FILE}"
-    return f"llama.cpp crashes on {name} ({said[:120].strip() or result.cause}). {_ANOTHER_FILE}"
+    return f"llama.cpp crashes on {name} ({message[:120].strip() or result.cause}). {_ANOTHER_FILE}"
 
 
 def _cannot_compute(values: Mapping[str, Any]) -> str:

@@ -138,14 +138,14 @@ def exact(
     size = sum(t.n_bytes or 0 for t in header.tensors)
     weights = answer["weights"] or {"file": size, "anon": 0, "gpu": 0}
     total = sum(weights.values())
-    told = list(zip(rows, answer["rows"], strict=True))
+    answered = list(zip(rows, answer["rows"], strict=True))
     needs = MemoryNeeds(
         "exact",
         weights["file"],
         weights["anon"],
         weights["gpu"],
-        tuple(_row(row, total) for _, row in told if "error" not in row),
-        {wish: row["error"] for wish, row in told if "error" in row},
+        tuple(_row(row, total) for _, row in answered if "error" not in row),
+        {wish: row["error"] for wish, row in answered if "error" in row},
     )
     if answer["weights"] is None and answer["gpus"] and n_gpu_layers:
         return split(needs, header, n_gpu_layers, answer["gpus"][0])  # only the sums are known
@@ -218,22 +218,22 @@ def _string(text: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _row(told: dict[str, Any], weights: int) -> ContextNeeds:
-    kv, compute, output = told["kv"], told["compute"], told["output"]
+def _row(row: dict[str, Any], weights: int) -> ContextNeeds:
+    kv, compute, output = row["kv"], row["compute"], row["output"]
     cpu = [{"name": "CPU", "weights": weights, "kv": kv, "compute": compute}]
     return ContextNeeds(
-        told["context"], told["kv_type"], kv, compute, output, weights + kv + compute + output,
-        tuple(DeviceNeeds(**device) for device in told["devices"] or cpu),
+        row["context"], row["kv_type"], kv, compute, output, weights + kv + compute + output,
+        tuple(DeviceNeeds(**device) for device in row["devices"] or cpu),
     )  # fmt: skip
 
 
 def _check(header: Header, name: str) -> None:
     """ModelError for values on which llama.cpp aborts (its GGML_ASSERTs in load_hparams)."""
 
-    def told(key: str) -> int:
+    def number(key: str) -> int:
         return header.arch_number(key) or 0
 
-    blocks, experts = told("block_count"), told("expert_count")
+    blocks, experts = number("block_count"), number("expert_count")
     wrong = (
         "is big-endian, which this computer cannot run" if header.endian != "little"
         else "names no architecture" if not header.architecture
@@ -241,8 +241,8 @@ def _check(header: Header, name: str) -> None:
         if not 0 < blocks <= _MAX_LAYERS
         else f"has {experts:,} experts; llama.cpp allows {_MAX_EXPERTS:,}"
         if experts > _MAX_EXPERTS
-        else "uses more experts than it has" if told("expert_used_count") > experts
-        else "has more draft layers than layers" if told("nextn_predict_layers") >= blocks
+        else "uses more experts than it has" if number("expert_used_count") > experts
+        else "has more draft layers than layers" if number("nextn_predict_layers") >= blocks
         else ""
     )  # fmt: skip
     if wrong:

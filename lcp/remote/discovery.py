@@ -93,9 +93,9 @@ def _chosen(http: HttpClient, models: list[dict[str, Any]]) -> dict[str, Any]:
     if not ids:
         raise ServerError(f"{http.address.host} has no model. Load one there.")
     more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    told = ", ".join(short(http.hide(id), 80) for id in ids[:SHOWN]) + more
+    names = ", ".join(short(http.hide(id), 80) for id in ids[:SHOWN]) + more
     what = f"has no model {short(named, 80)}. It has" if named else "has several models"
-    raise ChooseModel(f"{http.address.host} {what}: {told}.", change={"model": "NAME"})
+    raise ChooseModel(f"{http.address.host} {what}: {names}.", change={"model": "NAME"})
 
 
 def _kind(

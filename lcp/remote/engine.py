@@ -110,7 +110,7 @@ class RemoteEngine:
             constraint_fields(facts.kind, constraint)
         llama_server = None
         if facts.kind.reads_ahead:
-            llama_server = LlamaServer(self._http, facts, self._told)
+            llama_server = LlamaServer(self._http, facts, self._kwargs)
             try:
                 self._own_system = (llama_server.own_system(False), llama_server.own_system(True))
             except LcpError:
@@ -119,7 +119,7 @@ class RemoteEngine:
         asked = self._settings.ctx_size
         self._size = min(asked or facts.size, facts.size) if facts.size else self._size
         self._facts = facts
-        self._counter.begin(self._http, facts, llama_server, self._told)
+        self._counter.begin(self._http, facts, llama_server, self._kwargs)
         if llama_server:
             self._ahead.begin(llama_server, self._size)
         self.loaded = 1.0
@@ -161,12 +161,12 @@ class RemoteEngine:
             self._counter.tally.forget()
         self._variables = variables
 
-    def _told(self) -> dict[str, Any]:
+    def _kwargs(self) -> dict[str, Any]:
         """The variables of the chat template that differ from the server's defaults."""
-        told = dict(self._variables)
-        if "think" not in self._chosen and told.get("enable_thinking") is True:
-            del told["enable_thinking"]
-        return told
+        variables = dict(self._variables)
+        if "think" not in self._chosen and variables.get("enable_thinking") is True:
+            del variables["enable_thinking"]
+        return variables
 
     @property
     def name(self) -> str:
@@ -236,8 +236,8 @@ class RemoteEngine:
         return self._counter.count(messages)
 
     def used(self, messages: Sequence[PromptMessage]) -> int:
-        said = any(message.content for message in messages)
-        return min(self._counter.tally.about(messages), self._size) if said else 0
+        has_text = any(message.content for message in messages)
+        return min(self._counter.tally.about(messages), self._size) if has_text else 0
 
     def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
         return not self.used(messages) or self._counter.tally.known(messages) is not None
@@ -304,7 +304,7 @@ class RemoteEngine:
         facts, kind = self.facts, self.facts.kind
         expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
-        asked = answer_body(kind, facts.model, request, self._told(), reply.seed, self.raw)
+        asked = answer_body(kind, facts.model, request, self._kwargs(), reply.seed, self.raw)
         if facts.size and request.max_tokens and not kind.moves:  # others refuse what is too long
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if kind.tells_progress:
@@ -327,19 +327,19 @@ class RemoteEngine:
         listener.finish(ended)
         self._learn(listener, reply, request)
 
-    def _correct(self, messages: Sequence[PromptMessage], told: Miscounted) -> None:
+    def _correct(self, messages: Sequence[PromptMessage], error: Miscounted) -> None:
         """Correct the counts with the numbers in an error about a prompt that is too long."""
-        if told.size:
-            self._size = min(self._size, told.size)
+        if error.size:
+            self._size = min(self._size, error.size)
         tally = self._counter.tally
-        tally.note(messages, told.tokens or max(self._size, tally.about(messages)) + 1)
+        tally.note(messages, error.tokens or max(self._size, tally.about(messages)) + 1)
 
     def _learn(self, listener: Listener, reply: RemoteReply, request: Request) -> None:
         """Cache what the server told about the tokens."""
-        said = PromptMessage("assistant", reply.text)
+        answer = PromptMessage("assistant", reply.text)
         if listener.prompt_told and not self.raw and not request.begun:
             self._counter.tally.note(request.messages, listener.prompt_told)
-        self._last = [*request.messages, said]
+        self._last = [*request.messages, answer]
         if listener.prompt_told and not reply.thinking:
             self._counter.tally.note(self._last, listener.prompt_told + reply.stats.reply_tokens)
         self._ahead.forget()

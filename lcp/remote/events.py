@@ -103,10 +103,10 @@ def _probs(value: Any) -> Iterator[TokenProb]:
     """The probabilities of tokens, if the event has any."""
     content = record(value).get("content")
     for entry in content if isinstance(content, list) else ():
-        told = record(entry)
-        others = told.get("top_logprobs")
+        fields = record(entry)
+        others = fields.get("top_logprobs")
         yield TokenProb(
-            _id(told), _text(told.get("token")), _p(told),
+            _id(fields), _text(fields.get("token")), _p(fields),
             tuple(
                 Alternative(_id(o), _text(o.get("token")), _p(o), ends=not o.get("token"))
                 for o in map(record, others if isinstance(others, list) else ())
@@ -114,16 +114,16 @@ def _probs(value: Any) -> Iterator[TokenProb]:
         )  # fmt: skip
 
 
-def _id(told: Mapping[str, Any]) -> int:
+def _id(fields: Mapping[str, Any]) -> int:
     """The id of a token; if the server does not send ids, a number made from its text."""
-    given = told.get("id")
-    return given if isinstance(given, int) else -1 - abs(hash(_text(told.get("token"))))
+    given = fields.get("id")
+    return given if isinstance(given, int) else -1 - abs(hash(_text(fields.get("token"))))
 
 
-def _p(told: Mapping[str, Any]) -> float:
+def _p(fields: Mapping[str, Any]) -> float:
     from math import exp
 
-    value = told.get("logprob")
+    value = fields.get("logprob")
     return exp(min(0.0, value)) if isinstance(value, int | float) else 0.0
 
 

@@ -58,8 +58,8 @@ class HttpClient:
         self.address = address
         values = [key, *(headers or {}).values()]
         words = [word for value in values for word in value.split() if len(word) >= LEAST]
-        told = {*values, *words} - {""}  # "Bearer KEY" has the key as a word
-        self._secrets = sorted({*told, *map(_quoted, told)}, key=len, reverse=True)
+        secrets = {*values, *words} - {""}  # "Bearer KEY" has the key as a word
+        self._secrets = sorted({*secrets, *map(_quoted, secrets)}, key=len, reverse=True)
         self._headers = {"User-Agent": "lcp", "Accept-Encoding": "identity", **(headers or {})}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
@@ -325,22 +325,22 @@ def failure(http: HttpClient, status: int, headers: Mapping[str, str], data: byt
     complaint = error_in(value, http.hide)
     if complaint.too_long:
         return too_long(host, complaint, status)
-    said = complaint.text
-    told = f": {said.rstrip('.')}" if said else f" (HTTP {status})"
+    message = complaint.text
+    detail = f": {message.rstrip('.')}" if message else f" (HTTP {status})"
     if status in (401, 403):
         return ServerError(
-            f"{host} wants a key, or refuses this one{told}. Put it into LCP_API_KEY, or name its "
-            "variable as key_env in [server.NAME] of config.toml.",
+            f"{host} wants a key, or refuses this one{detail}. Put it into LCP_API_KEY, or name "
+            "its variable as key_env in [server.NAME] of config.toml.",
             status=status,
         )
     if status == 404:
         return ServerError(
-            f"{host} has no such page{told}. Is the address right, with or without /v1?",
+            f"{host} has no such page{detail}. Is the address right, with or without /v1?",
             status=status,
         )
     after = headers.get("retry-after", "")
     if status in (429, 502, 503, 504):
         wait = float(after) if after.replace(".", "", 1).isdecimal() else 1.0
         why = "has too many requests" if status == 429 else "cannot answer now"
-        return ServerError(f"{host} {why}{told}. Try again.", status=status, retry_after=wait)
-    return ServerError(f"{host} refuses this request{told}.", status=status)
+        return ServerError(f"{host} {why}{detail}. Try again.", status=status, retry_after=wait)
+    return ServerError(f"{host} refuses this request{detail}.", status=status)

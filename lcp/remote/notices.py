@@ -9,17 +9,17 @@ def notices(
     facts: ServerFacts, address: ServerAddress, settings: Settings, size: int, has_key: bool
 ) -> list[str]:
     """Notices about a server. `size` is the size of the context that lcp uses."""
-    said, host, asked = [], address.host, settings.ctx_size
+    sentences, host, asked = [], address.host, settings.ctx_size
     if not facts.size:
-        said.append(
+        sentences.append(
             f"{host} does not tell the size of its context: lcp assumes {size:,} tokens (ctx_size)."
         )
     elif asked and asked > facts.size:
-        said.append(f"The context of {host} has {facts.size:,} tokens, not {asked:,}.")
+        sentences.append(f"The context of {host} has {facts.size:,} tokens, not {asked:,}.")
     if facts.kind.drops:
-        said.append(f"{facts.kind.name} drops the oldest messages of a chat that is too long.")
+        sentences.append(f"{facts.kind.name} drops the oldest messages of a chat that is too long.")
     if facts.kind.unset and not {"temp", "top_p"} <= settings.chosen:
-        said.append(facts.kind.unset)
+        sentences.append(facts.kind.unset)
     if has_key and address.is_open:
-        said.append(f"The key goes to {host} unencrypted. Use an address with https://")
-    return said
+        sentences.append(f"The key goes to {host} unencrypted. Use an address with https://")
+    return sentences

@@ -144,10 +144,10 @@ class Listener:
             )
             self.ended = "endless"
 
-    def _read(self, told: Mapping[str, Any]) -> None:
+    def _read(self, values: Mapping[str, Any]) -> None:
         """Emit the progress of reading the prompt, as llama-server reports it."""
-        total, kept = count(told.get("total")), count(told.get("cache"))
-        done = max(0, count(told.get("processed")) - kept)
+        total, kept = count(values.get("total")), count(values.get("cache"))
+        done = max(0, count(values.get("processed")) - kept)
         moved = max(0, kept - self._cached_before) if self._request.move else 0
         self._progress = Progress(kept, moved, done, total - kept)
         if done < total - kept:

@@ -13,9 +13,9 @@ PROBS = 10  # alternatives for each token
 REUSE = 32  # the shortest run of tokens that llama-server moves in its cache
 
 
-def messages(kind: ServerKind, told: Sequence[PromptMessage]) -> list[dict[str, str]]:
+def messages(kind: ServerKind, prompt: Sequence[PromptMessage]) -> list[dict[str, str]]:
     """The messages in the form that servers take."""
-    return [_message(kind, m) for m in told if m.role != "system" or m.content]
+    return [_message(kind, m) for m in prompt if m.role != "system" or m.content]
 
 
 def _message(kind: ServerKind, message: PromptMessage) -> dict[str, str]:
@@ -23,16 +23,16 @@ def _message(kind: ServerKind, message: PromptMessage) -> dict[str, str]:
     return shown | ({kind.thinking: message.thinking} if message.thinking and kind.thinking else {})
 
 
-def text_of(told: Sequence[PromptMessage]) -> str:
+def text_of(prompt: Sequence[PromptMessage]) -> str:
     """The text to continue without a chat template; it leaves out the system text."""
-    return "".join(m.content for m in told if m.role != "system")
+    return "".join(m.content for m in prompt if m.role != "system")
 
 
 def prompt_fields(
-    kind: ServerKind, model: str, told: Sequence[PromptMessage], variables: Mapping[str, Any]
+    kind: ServerKind, model: str, prompt: Sequence[PromptMessage], variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The fields of every request with these messages, also one that only counts their tokens."""
-    body: dict[str, Any] = {"model": model, "messages": messages(kind, told)}
+    body: dict[str, Any] = {"model": model, "messages": messages(kind, prompt)}
     if kind.template and variables:
         body["chat_template_kwargs"] = dict(variables)
     return body

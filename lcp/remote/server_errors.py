@@ -55,13 +55,13 @@ def error_in(value: Any, hide: Callable[[str], str]) -> Complaint:
         error = {"message": "; ".join(str(e.get("msg", e)) for e in error if isinstance(e, dict))}
     if not error:
         return Complaint("")
-    told: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
-    text = short(hide(" ".join(str(told.get("message") or told).split())), 300)
-    kind = f"{told.get('type', '')} {told.get('code', '')}"
+    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    text = short(hide(" ".join(str(fields.get("message") or fields).split())), 300)
+    kind = f"{fields.get('type', '')} {fields.get('code', '')}"
     too_long = "exceed_context" in kind or "context_length" in kind or bool(_TOO_LONG.search(text))
     if not too_long:
         return Complaint(text)
-    tokens, size = told.get("n_prompt_tokens"), told.get("n_ctx")
+    tokens, size = fields.get("n_prompt_tokens"), fields.get("n_ctx")
     return Complaint(text, True, _number(tokens, _TOKENS, text), _number(size, _SIZE, text))
 
 
@@ -72,25 +72,27 @@ def _number(given: Any, pattern: re.Pattern[str], text: str) -> int:
     return int(next(filter(None, found.groups()), 0)) if found else 0
 
 
-def too_long(host: str, told: Complaint, status: int | None = None) -> ServerError:
+def too_long(host: str, complaint: Complaint, status: int | None = None) -> ServerError:
     """The error for a prompt that is larger than the server's context."""
-    if not (told.size or told.tokens):
+    if not (complaint.size or complaint.tokens):
         return ServerError(
-            f"The chat is too long for {host}, which does not say by how much: {told.text} "
+            f"The chat is too long for {host}, which does not say by how much: {complaint.text} "
             "lcp must know the size of its context.",
             status=status,
             change={"ctx_size": "N"},
         )
-    tokens = f"{told.tokens:,} tokens" if told.tokens else "its size is not told"
-    room = f", room for {told.size:,}" if told.size else ""
+    tokens = (
+        f"{complaint.tokens:,} tokens" if complaint.tokens else "the server does not tell its size"
+    )
+    room = f", room for {complaint.size:,}" if complaint.size else ""
     return Miscounted(
         f"The chat is too long for the context of {host} ({tokens}{room}).",
-        told.tokens,
-        told.size,
+        complaint.tokens,
+        complaint.size,
     )
 
 
 def is_loading(error: ServerError) -> bool:
     """Whether the server is loading its model. A 503 status alone does not tell."""
-    said = str(error).partition(": ")[2]  # the server's own text, without its name
-    return error.status == 503 and "oading" in said
+    text = str(error).partition(": ")[2]  # the server's own text, without its name
+    return error.status == 503 and "oading" in text

@@ -73,13 +73,13 @@ def as_markdown(conversation: Conversation) -> str:
 
 def as_json(conversation: Conversation) -> str:
     """The current branch as JSON, with messages as in chat APIs (role, content)."""
-    said = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    messages = [{"role": "system", "content": conversation.system}] if conversation.system else []
     for turn in conversation.turns():
-        said.append({"role": "user", "content": turn.user.content})
+        messages.append({"role": "user", "content": turn.user.content})
         if turn.answer:
-            said.append({"role": "assistant", "content": turn.answer.content})
+            messages.append({"role": "assistant", "content": turn.answer.content})
     facts = {"model": conversation.model, "created": conversation.created.isoformat()}
-    return json.dumps(facts | {"messages": said}, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(facts | {"messages": messages}, ensure_ascii=False, indent=2) + "\n"
 
 
 def code_blocks(text: str) -> list[str]:

@@ -142,10 +142,10 @@ class Store:
                 break
             with suppress(OSError, SessionError):
                 chat = _outline(path)
-                said = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []
-                texts = [_searched(text) for text in said]
+                contents = [chat.name, *(m.content for m in chat.nodes.values())] if wanted else []
+                texts = [_searched(text) for text in contents]
                 if all(any(word in text for text in texts) for word in wanted):
-                    found.append(_saved(path, chat, _passage(said[1:], wanted)))
+                    found.append(_saved(path, chat, _passage(contents[1:], wanted)))
         return found
 
     def newest(self) -> Sequence[Path]:
@@ -317,9 +317,9 @@ def _searched(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", bare).casefold().split())
 
 
-def _passage(said: Iterable[str], wanted: Sequence[str]) -> str:
+def _passage(texts: Iterable[str], wanted: Sequence[str]) -> str:
     """The text around the first match of the first wanted word."""
-    for text in said:
+    for text in texts:
         line = unicodedata.normalize("NFC", " ".join(text.split()))
         at = _searched(line).find(wanted[0])  # nearly the same offset as in the line
         if at >= 0:

@@ -59,8 +59,8 @@ def fit(
     def cost(dropped: int) -> int:
         # counting is slow: it renders the template and tokenises the conversation
         if dropped not in known:
-            told = shown(dropped)
-            known[dropped] = count(told) if told else 0
+            visible = shown(dropped)
+            known[dropped] = count(visible) if visible else 0
         return known[dropped]
 
     begin = sum(id in was_out for id in may_go)
@@ -91,18 +91,18 @@ def fit(
 def messages(system: str | None, turns: Sequence[Turn], note: str = "") -> list[PromptMessage]:
     """The system text, the note as a turn of its own, and the turns, as engine messages. An empty
     system text is passed on, too: it replaces that of the chat template."""
-    told = [PromptMessage("system", system)] if system is not None else []
+    result = [PromptMessage("system", system)] if system is not None else []
     if note:
         # A whole turn, as chat templates expect the roles to alternate.
-        told += [
+        result += [
             PromptMessage("user", "What have we talked about so far?"),
             PromptMessage("assistant", note),
         ]
     for turn in turns:
-        told.append(for_prompt(turn.user))
+        result.append(for_prompt(turn.user))
         if turn.answer and turn.answer.content:  # empty if it was stopped before its first word
-            told.append(for_prompt(turn.answer))
-    return told
+            result.append(for_prompt(turn.answer))
+    return result
 
 
 def for_prompt(message: Message) -> PromptMessage:
