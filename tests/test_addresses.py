@@ -38,7 +38,7 @@ def addresses(draw):
 
 
 @given(addresses())
-def test_no_address_with_a_secret_is_taken_and_no_error_shows_it(address):
+def test_an_address_with_a_secret_is_refused_and_no_error_shows_it(address):
     is_server(address)
     try:
         found = parse(address)
@@ -49,7 +49,7 @@ def test_no_address_with_a_secret_is_taken_and_no_error_shows_it(address):
 
 
 @given(addresses())
-def test_no_sentence_shows_the_secret_of_a_proxy(address):
+def test_no_error_shows_the_secret_of_a_proxy(address):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("http_proxy", address.replace("\0", ""))
         try:
@@ -59,7 +59,7 @@ def test_no_sentence_shows_the_secret_of_a_proxy(address):
     assert SECRET not in said or address.split("@")[-1].startswith(SECRET)
 
 
-def test_addresses():
+def test_parse_addresses():
     assert parse("box:8080").api == "http://box:8080/v1"
     assert parse("http://box:8080/v1/#a/b").name == "http://box:8080#a/b"
     assert parse("https://x.com/api/v1").base == "https://x.com/api"
@@ -71,7 +71,7 @@ def test_addresses():
 
 
 @pytest.mark.parametrize("model", ["m", "org/m.gguf", "qwen@q4", "a#b?c=%41", "ä b"])
-def test_a_name_finds_server_and_model_again(model):
+def test_the_name_of_an_address_parses_to_the_same_address(model):
     name = parse("http://box:1").with_model(model).name
     assert parse(name).model == model and "@" not in name
     assert plain_name(name) == f"{model.rpartition('/')[2].removesuffix('.gguf')} on box:1"
@@ -83,17 +83,17 @@ def test_a_name_finds_server_and_model_again(model):
      "192.168.1.2", "169.254.1.1", "100.100.1.1", "[fe80::1]", "[fd00::1]", "nas.local",
      "[::ffff:10.0.0.1]", "0.0.0.0"],
 )  # fmt: skip
-def test_no_proxy_leads_to_this_computer_and_private_networks(host):
+def test_this_computer_and_private_networks_need_no_proxy(host):
     assert parse(f"http://{host}:1").is_near and not parse(f"http://{host}").is_open
 
 
-def test_what_is_far_is_open_without_tls():
+def test_public_addresses_without_tls_are_unencrypted():
     for host in ("example.com", "8.8.8.8", "[2606:4700::1]", "box.example"):
         assert parse(f"http://{host}").is_open and not parse(f"http://{host}").is_near
     assert not parse("https://example.com").is_open
 
 
-def test_what_is_a_server_and_what_a_model():
+def test_server_addresses_are_told_from_model_names():
     assert is_server("http://box:1") and is_server("HTTPS://x.com/v1#m") and is_server("http://[")
     for model in (
         "m",

@@ -9,19 +9,19 @@ def test_options_that_would_help_become_flags():
     assert with_advice(error) == "The template is broken. Try --chat-template FILE."
 
 
-def test_an_error_without_options_is_its_sentence():
+def test_an_error_without_options_is_shown_unchanged():
     assert with_advice(TemplateError("The template is broken.")) == "The template is broken."
 
 
-def test_a_full_context_names_a_size_that_would_do():
+def test_a_full_context_error_names_a_sufficient_size():
     error = ContextFull(needed=700, size=512)
     assert (error.needed, error.size) == (700, 512)
     assert "--ctx-size 768" in with_advice(error)
 
 
-def test_an_answer_that_does_not_match_its_constraint_can_be_asked_for_again():
+def test_an_answer_that_does_not_match_its_constraint_suggests_retry():
     assert "/retry" in with_advice(AnswerDoesNotMatch("It does not match."))
 
 
-def test_the_doctor_knows_why_nothing_runs():
+def test_a_native_error_suggests_the_doctor():
     assert with_advice(DoesNotRun("llama.cpp does not run here.")).endswith(": lcp doctor")

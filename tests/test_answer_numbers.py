@@ -61,7 +61,7 @@ def answers(chat):
     return [m for m in chat.conversation.nodes.values() if m.role == "assistant"]
 
 
-def test_the_last_prompt_in_tokens(chat):
+def test_tokens_shows_the_last_prompt(chat):
     chat.ask("Hi, you\tthere.")
     told = chat.says("/tokens")
     ids = [int(id) for id in re.findall(r"\[(\d+)\]", told)]
@@ -70,7 +70,7 @@ def test_the_last_prompt_in_tokens(chat):
     assert "⇥[" in told and "⏎[" in told and "␣[" in told
 
 
-def test_a_long_prompt_is_folded_in_the_middle(chat):
+def test_a_long_prompt_is_shortened_in_the_middle(chat):
     chat.ask("x" * 500)
     told = chat.says("/tokens")
     shown = len(re.findall(r"\[\d+\]", told))
@@ -79,7 +79,7 @@ def test_a_long_prompt_is_folded_in_the_middle(chat):
     assert f"… {total - 300} tokens …" in told
 
 
-def test_how_sure_the_last_answer_was(chat):
+def test_probs_shows_the_probabilities_of_the_last_answer(chat):
     answer = chat.ask("Hi.").text
     told = chat.says("/probs")
     assert answer in told
@@ -90,7 +90,7 @@ def test_how_sure_the_last_answer_was(chat):
     assert "The least likely of 41 tokens" in told
 
 
-def test_what_else_a_token_could_have_been(chat):
+def test_probs_n_shows_the_alternatives_of_a_token(chat):
     answer = chat.ask("Hi.").text
     told = chat.says("/probs 5")
     assert told.startswith(f"…{answer[:4]}\n")
@@ -99,7 +99,7 @@ def test_what_else_a_token_could_have_been(chat):
     assert "/fork 5 K " in told
 
 
-def test_a_fork_goes_on_with_the_alternative(chat):
+def test_a_fork_continues_with_the_alternative(chat):
     first = chat.ask("Hi.")
     rows = chat.engine.probs(
         [PromptMessage("user", "Hi.")], PromptMessage("", "", tokens=tuple(first.sampled))
@@ -124,7 +124,7 @@ def test_a_fork_goes_on_with_the_alternative(chat):
     assert chat.stats.read <= 2
 
 
-def test_a_fork_that_cannot_be_leaves_the_answer(chat):
+def test_an_impossible_fork_keeps_the_answer(chat):
     answer = chat.ask("Hi.")
     rows = chat.engine.probs(
         [PromptMessage("user", "Hi.")], PromptMessage("", "", tokens=tuple(answer.sampled))
@@ -137,19 +137,19 @@ def test_a_fork_that_cannot_be_leaves_the_answer(chat):
 
 
 @pytest.mark.parametrize("line", ["/tokens", "/probs", "/probs 1", "/fork 1 1"])
-def test_before_anything_was_asked(chat, line):
+def test_commands_before_the_first_question(chat, line):
     with pytest.raises(LcpError, match="Ask something first"):
         chat.says(line)
 
 
 @pytest.mark.parametrize("number", ["0", "42", "x", "-1"])
-def test_a_token_that_is_not_there(chat, number):
+def test_a_token_number_that_does_not_exist(chat, number):
     chat.ask("Hi.")
     with pytest.raises(LcpError, match="is not a token of the last answer"):
         chat.says(f"/probs {number}")
 
 
-def test_an_answer_of_another_model_is_not_looked_at(chat):
+def test_an_answer_of_another_model_is_refused(chat):
     chat.ask("Hi.")
     event = chat.conversation.ask("And now?")
     chat.conversation.answer(Answer("Well.", "end", "other", tokens=[1, 2], fingerprint="other"))
@@ -158,7 +158,7 @@ def test_an_answer_of_another_model_is_not_looked_at(chat):
         chat.says("/probs")
 
 
-def test_nothing_is_told_by_colour_alone_and_nothing_moves_the_cursor():
+def test_output_does_not_rely_on_colour_and_does_not_move_the_cursor():
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system="truecolor", width=60)
     console.print(token_charts.coloured([("a\x1b[2J", 1.0), ("b", 0.01)]))
@@ -169,7 +169,7 @@ def test_nothing_is_told_by_colour_alone_and_nothing_moves_the_cursor():
     assert "50.00%" in out.getvalue() and "␣" in out.getvalue()
 
 
-def test_what_an_answer_needed(chat, engine):
+def test_why_shows_what_an_answer_needed(chat, engine):
     chat.ask("The cat is red. The dog is blue.")
     chat.ask("Which is red? Say it.")
     held = engine.cached
@@ -182,7 +182,7 @@ def test_what_an_answer_needed(chat, engine):
     chat.ask("And now?")  # the chat goes on
 
 
-def test_a_prompt_without_a_sentence_may_be_longer(tiny):
+def test_a_prompt_without_a_sentence_may_have_more_tokens(tiny):
     """A template may write more when it sees less, so each context is sized for its prompts."""
     template = (
         "{% for m in messages %}{{ m.role }} {{ m.content }}\n"
@@ -200,7 +200,7 @@ def test_a_prompt_without_a_sentence_may_be_longer(tiny):
 
 
 @pytest.mark.slow
-def test_without_the_system_text_the_template_writes_none_of_its_own(smollm2):
+def test_leaving_out_the_system_text_adds_no_default_system_text(smollm2):
     said = [("system", "Be kind."), ("user", " "), ("assistant", "Yes."), ("user", "A. B.")]
     parts = list(prompt_parts([PromptMessage(role, text) for role, text in said]))
     assert [part.text for part in parts] == ["Be kind.", "A. ", "B."]
@@ -211,13 +211,13 @@ def test_without_the_system_text_the_template_writes_none_of_its_own(smollm2):
     assert "assistant named" not in prompt  # the template's own
 
 
-def test_a_single_sentence_has_nothing_to_leave_out(chat):
+def test_why_refuses_a_single_sentence(chat):
     chat.ask("Hello")
     with pytest.raises(LcpError, match="single sentence"):
         chat.says("/why")
 
 
-def test_too_little_memory_is_said_in_bytes(chat):
+def test_too_little_memory_is_reported_in_bytes(chat):
     chat.ask("One. Two.")
     chat.services = replace(chat.services, free_memory=lambda: 1000)
     with pytest.raises(NotEnoughMemory, match="MB"):

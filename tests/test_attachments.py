@@ -51,7 +51,7 @@ NOTES = "notes.txt\n```\nLlamas hum.\n```"
         'in quotes: @"notes.txt"',
     ],
 )
-def test_a_file_stands_once_in_front_of_the_message_as_it_was_typed(folder, text):
+def test_a_file_is_placed_once_before_the_typed_message(folder, text):
     attached = attach(text, folder)
     assert attached.text == f"{NOTES}\n\n{text}"
     assert [(f.path, f.size) for f in attached.files] == [("notes.txt", 12)]
@@ -73,12 +73,12 @@ def test_a_file_stands_once_in_front_of_the_message_as_it_was_typed(folder, text
         "@[",
     ],
 )
-def test_what_is_no_file_stays_text(folder, text):
+def test_a_word_that_is_not_a_file_stays_text(folder, text):
     assert attach(text, folder).text == text
     assert not attach(text, folder).problems
 
 
-def test_names_with_blanks_brackets_and_patterns(folder):
+def test_file_names_with_spaces_brackets_and_patterns(folder):
     assert attach('@"my notes.txt"', folder).files[0].path == "my notes.txt"
     assert attach("@[id].ts", folder).files[0].path == "[id].ts"
     found = attach("@src/*.py", folder)
@@ -98,7 +98,7 @@ def test_a_tilde_is_the_home_folder(folder, monkeypatch):
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text("`\n a", max_size=60))
-def test_no_text_gets_out_of_its_fence(tmp_path, text):
+def test_a_file_cannot_close_its_code_fence(tmp_path, text):
     (tmp_path / "f").write_bytes(text.encode())
     title, fence, *lines = attach("@f", tmp_path).files[0].block.split("\n")
     assert title == "f"
@@ -107,12 +107,12 @@ def test_no_text_gets_out_of_its_fence(tmp_path, text):
     assert "\n".join(lines[:-1]) == text.removesuffix("\n")
 
 
-def test_a_name_cannot_break_out_of_its_title(tmp_path):
+def test_a_file_name_cannot_break_its_title_line(tmp_path):
     (tmp_path / "a\n```\nb").write_text("text")
     assert attach("@a*", tmp_path).files[0].block.startswith("a?```?b\n```\ntext\n")
 
 
-def test_what_cannot_be_attached_is_a_sentence(folder):
+def test_a_file_that_cannot_be_attached_is_an_error(folder):
     (folder / "photo").write_bytes(b"\x89PNG")
     (folder / "nul").write_bytes(b"text\0")
     (folder / "big").write_bytes(b"x" * (FILE_BYTES + 1))
@@ -129,7 +129,7 @@ def test_what_cannot_be_attached_is_a_sentence(folder):
         attached.checked()
 
 
-def test_all_files_together_have_a_limit(folder):
+def test_the_total_size_of_files_is_limited(folder):
     (folder / "all").mkdir()
     for n in range(5):
         (folder / "all" / f"{n}").write_bytes(b"x" * FILE_BYTES)
@@ -139,7 +139,7 @@ def test_all_files_together_have_a_limit(folder):
     assert "all/4" in problem and "4.00 MB" in problem
 
 
-def test_a_pattern_for_too_many_files_reads_none(folder):
+def test_a_pattern_that_matches_too_many_files_reads_none(folder):
     for n in range(101):
         (folder / "src" / f"{n}.md").touch()
     attached = attach("@src/*.md", folder)
@@ -148,12 +148,12 @@ def test_a_pattern_for_too_many_files_reads_none(folder):
     assert "src/*.md" in problem and "100 files" in problem
 
 
-def test_a_pipe_is_not_waited_for(folder):
+def test_a_named_pipe_does_not_block(folder):
     os.mkfifo(folder / "pipe")
     assert not attach("@pipe", folder).files
 
 
-def test_each_file_is_told_and_their_share_of_the_window(folder):
+def test_each_file_and_its_share_of_the_window_is_shown(folder):
     one = attach("@notes.txt", folder).told(len, 200)
     assert one == "notes.txt: 12 bytes, 29 tokens, 14 % of the context of 200"
     two = attach("@src/*.py", folder).told(len, 1_000)
@@ -204,7 +204,7 @@ def test_the_chat_shows_the_hint(folder, monkeypatch):
 # completion
 
 
-def test_paths_end_in_a_slash_and_hide_what_is_hidden(folder):
+def test_completed_folders_end_in_a_slash_and_hidden_files_are_left_out(folder):
     assert list(paths("", folder)) == ["[id].ts", "my notes.txt", "notes.txt", "src/"]
     assert list(paths("src/", folder)) == ["src/a.py", "src/b.py"]
     assert list(paths("src/.", folder)) == ["src/.hidden.py"]
@@ -222,11 +222,11 @@ def test_paths_end_in_a_slash_and_hide_what_is_hidden(folder):
         ("s", ["src/"]),
     ],
 )
-def test_what_tab_offers_is_quoted_where_it_must(folder, begun, found):
+def test_completions_are_quoted_if_necessary(folder, begun, found):
     assert list(completions(begun, folder)) == found
 
 
-def test_what_is_offered_is_what_is_read(folder):
+def test_a_completed_path_attaches_that_file(folder):
     for name in ("at 1\u202fpm.txt", "a\tb", "f(1).py"):
         (folder / name).write_text("x")
     names = [name for name in paths("", folder) if not name.endswith("/")]
@@ -247,7 +247,7 @@ def chat(folder, monkeypatch):
     return Chat(ScriptedEngine("Fine."), conversation, Log.nowhere(), screen, "scripted", Layers())
 
 
-def test_the_files_are_read_ahead_while_the_question_is_typed(chat):
+def test_files_are_read_ahead_while_the_question_is_typed(chat):
     chat.look_ahead("What is @notes.txt")
     weighed(chat)
     assert chat.engine.looked == f"{NOTES}\n\nWhat is @notes.txt"
@@ -262,7 +262,7 @@ def test_the_title_and_the_history_show_what_was_typed(chat):
     assert commands.run(chat, "/edit") == "What is @notes.txt?"
 
 
-def test_what_nobody_typed_is_not_searched_for_files(chat):
+def test_text_that_nobody_typed_is_not_searched_for_files(chat):
     chat.ask_with_files("Sum it up.", "see @notes.txt\n\n")
     assert chat.engine.asked[-1].messages[-1].content == "see @notes.txt\n\nSum it up."
 
@@ -271,7 +271,7 @@ def test_what_nobody_typed_is_not_searched_for_files(chat):
     ("name", "line"),
     [("notes.txt", "@notes.txt "), ("my notes.txt", '@"my notes.txt" '), ("src/*", "@src/* ")],
 )
-def test_read_begins_the_next_line_with_the_file(chat, name, line):
+def test_read_puts_the_file_into_the_next_line(chat, name, line):
     assert commands.run(chat, f"/read {name}") == line
 
 
@@ -283,6 +283,6 @@ def test_read_begins_the_next_line_with_the_file(chat, name, line):
         ("src", "src is a folder. Give files in it: /read src/*.txt"),
     ],
 )
-def test_read_without_a_file_says_so(chat, name, said):
+def test_read_without_a_file_is_an_error(chat, name, said):
     with pytest.raises(LcpError, match=re.escape(said)):
         commands.run(chat, f"/read {name}")

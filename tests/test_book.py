@@ -31,7 +31,7 @@ def test_the_contents_list_every_chapter():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
-def test_the_commands_print_what_is_shown(page, smollm2, tmp_path):
+def test_the_commands_print_the_shown_output(page, smollm2, tmp_path):
     """Loosely: times, free memory and the last digits depend on the computer."""
     for command, written in commands(page):
         now = run(command, tmp_path)

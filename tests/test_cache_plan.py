@@ -13,7 +13,7 @@ wanted = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 @pytest.mark.slow
 @given(tokens, wanted)
-def test_the_plan_reproduces_what_is_wanted(cached, wanted):
+def test_the_plan_results_in_the_wanted_tokens(cached, wanted):
     steps = plan(cached, wanted)
     assert cached[: steps.keep] + wanted[len(wanted) - steps.read :] == wanted
 
@@ -28,12 +28,12 @@ def test_at_least_one_token_is_read_for_its_logits(cached, wanted):
 
 @pytest.mark.slow
 @given(tokens, wanted)
-def test_nothing_is_read_that_could_be_kept(cached, wanted):
+def test_no_token_is_read_that_could_be_kept(cached, wanted):
     keep = plan(cached, wanted).keep
     assert keep == len(wanted) - 1 or cached[keep : keep + 1] != wanted[keep : keep + 1]
 
 
-def test_an_example_by_hand():
+def test_examples():
     assert plan([1, 2, 3, 9], [1, 2, 3, 4, 5]) == Plan((), 3, 3, 0, 2)
     assert plan([], [1]) == Plan((), 0, 0, 0, 1)
     assert plan([1, 2, 3], [1, 2, 3]) == Plan((), 2, 2, 0, 1)

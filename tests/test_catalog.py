@@ -33,12 +33,12 @@ def test_the_catalogue_can_be_read_and_used():
         Layers(catalog=entry.settings).resolve()
 
 
-def test_no_two_names_stand_for_one_file():
+def test_no_two_names_mean_the_same_file():
     files = [(entry.repo, entry.quant) for entry in catalog().values()]
     assert len(set(files)) == len(files)
 
 
-def test_a_size_is_exact_in_bytes_and_about_in_gb(own):
+def test_sizes_in_bytes_are_exact_and_sizes_in_gb_approximate(own):
     entries = catalog()
     llama, smol = entries["llama-3.2-3b"], entries["smollm2-135m"]
     assert (llama.size, llama.about) == (2019377696, False)
@@ -47,7 +47,7 @@ def test_a_size_is_exact_in_bytes_and_about_in_gb(own):
     assert (catalog()["x"].size, catalog()["x"].about) == (2 * 10**9, True)
 
 
-def test_ones_own_file_adds_names(own):
+def test_the_users_file_adds_names(own):
     own("[mine]\nrepo = 'me/mine-GGUF'\nquant = 'Q8_0'\ntemp = 0.3\nsystem = 'Be brief.'")
     mine = catalog()["mine"]
     assert (mine.repo, mine.quant) == ("me/mine-GGUF", "Q8_0")
@@ -55,7 +55,7 @@ def test_ones_own_file_adds_names(own):
     assert "llama-3.2-3b" in catalog()
 
 
-def test_ones_own_file_is_stronger_field_by_field(own):
+def test_the_users_file_overrides_single_fields(own):
     own("['llama-3.2-3b']\nquant = 'Q8_0'\ntemp = 0.1")
     llama = catalog()["llama-3.2-3b"]
     assert llama.quant == "Q8_0"

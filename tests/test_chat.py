@@ -43,7 +43,7 @@ def said(terminal, type="answer"):
 
 
 @in_both("Hello there.", "I am fine.")
-def test_a_question_gets_its_answer_and_the_chat_goes_on(chat):
+def test_a_question_gets_an_answer_and_the_chat_continues(chat):
     chat.type("Hi." + ENTER)
     chat.sees("Hello there.")
     chat.type("How are you?" + ENTER)
@@ -54,25 +54,25 @@ def test_a_question_gets_its_answer_and_the_chat_goes_on(chat):
 
 
 @in_both()
-def test_ctrl_d_on_an_empty_line_leaves(chat):
+def test_ctrl_d_on_an_empty_line_ends_the_chat(chat):
     chat.type(CTRL_D)
     assert chat.leaves() == 0
 
 
 @in_both()
-def test_exit_leaves(chat):
+def test_exit_ends_the_chat(chat):
     chat.type("/exit" + ENTER)
     assert chat.leaves() == 0
 
 
 @in_both("Never asked.")
-def test_an_empty_line_is_no_question(chat):
+def test_an_empty_line_is_ignored(chat):
     chat.type(ENTER + "   " + ENTER + "/stats" + ENTER)
     chat.sees("There is no answer yet.")
 
 
 @in_both(ENDLESS, "Here again.")
-def test_ctrl_c_in_the_middle_of_an_answer_keeps_the_chat_and_what_was_said(chat):
+def test_ctrl_c_during_an_answer_keeps_the_chat_and_the_partial_answer(chat):
     chat.type("A story." + ENTER)
     chat.sees("Once upon a time")
     chat.type(CTRL_C)
@@ -100,7 +100,7 @@ def test_ctrl_c_while_the_prompt_is_read_keeps_the_chat(chat):
 
 @pytest.mark.slow
 @in_both(ENDLESS, "You typed ahead.")
-def test_what_is_typed_during_an_answer_stands_in_the_next_line(chat):
+def test_text_typed_during_an_answer_is_in_the_next_line(chat):
     chat.type("A story." + ENTER)
     chat.sees("Once upon a time")
     chat.type("before, ")
@@ -114,7 +114,7 @@ def test_what_is_typed_during_an_answer_stands_in_the_next_line(chat):
 
 
 @in_both(ENDLESS, "You typed ahead.")
-def test_a_line_that_was_finished_during_an_answer_is_sent_after_it(chat):
+def test_a_line_entered_during_an_answer_is_sent_after_it(chat):
     chat.type("A story." + ENTER)
     chat.sees("Once upon a time")
     chat.type("Next!" + ENTER)
@@ -127,7 +127,7 @@ def test_a_line_that_was_finished_during_an_answer_is_sent_after_it(chat):
 
 @pytest.mark.parametrize("new_line", [ALT_ENTER, CTRL_J], ids=["Alt-Enter", "Ctrl-J"])
 @in_both("Two lines.")
-def test_a_new_line_that_does_not_send(chat, new_line):
+def test_a_key_inserts_a_line_break_without_sending(chat, new_line):
     chat.type("one" + new_line + "two" + ENTER)
     chat.sees("Two lines.")
     chat.ends()
@@ -146,7 +146,7 @@ def test_pasted_lines_are_not_sent(chat):
 
 @pytest.mark.slow
 @in_both("One.", "Two.", "Three.", "Four.")
-def test_ctrl_c_instead_of_an_edited_question_leaves_the_conversation_as_it_was(chat):
+def test_ctrl_c_while_editing_a_question_keeps_the_conversation(chat):
     chat.type("First?" + ENTER)
     chat.sees("One.")
     chat.type("Second?" + ENTER)
@@ -186,7 +186,7 @@ def test_ctrl_c_at_the_prompt_clears_the_line(chat):
 
 
 @in_both("Asked.")
-def test_ctrl_d_on_a_line_with_text_does_not_leave(chat):
+def test_ctrl_d_on_a_line_with_text_does_not_end_the_chat(chat):
     chat.type("still here" + CTRL_D + ENTER)
     chat.sees("Asked.")
     chat.ends()
@@ -194,7 +194,7 @@ def test_ctrl_d_on_a_line_with_text_does_not_leave(chat):
 
 
 @in_both(Said("Four.", thinking="Two and two."), Said("Nine.", thinking="Three times three."))
-def test_thinking_folds_to_a_line_above_the_answer_until_it_is_hidden(chat):
+def test_thinking_folds_to_one_line_unless_it_is_hidden(chat):
     chat.type("2 + 2?" + ENTER)
     chat.sees(" s\nFour.")
     assert "\nthought for " in chat.screen()
@@ -209,7 +209,7 @@ def test_thinking_folds_to_a_line_above_the_answer_until_it_is_hidden(chat):
 
 
 @in_both(Said("Four.", thinking="Two and two."), Said("Nine.", thinking="Three times three."))
-def test_think_show_opens_what_was_folded_and_folds_no_more(chat):
+def test_think_show_unfolds_thinking_for_good(chat):
     chat.type("2 + 2?" + ENTER)
     chat.sees("Four.")
     assert "Two and two." not in chat.screen()
@@ -221,7 +221,7 @@ def test_think_show_opens_what_was_folded_and_folds_no_more(chat):
 
 @pytest.mark.slow
 @in_both("Short enough.", size=64)
-def test_a_question_that_is_too_long_is_offered_again(chat):
+def test_a_question_that_is_too_long_returns_to_the_input_line(chat):
     chat.type("word " * 60 + ENTER)
     chat.sees("60 tokens, room for 48")
     chat.waits(lambda: chat.screen().count("> word word") == 2, "it is not offered again")
@@ -255,7 +255,7 @@ def test_a_narrower_terminal_gets_narrower_tables(chat):
 
 
 @in_both("First.", "Second.")
-def test_a_folder_that_cannot_be_written_is_said_once_and_the_chat_goes_on(chat):
+def test_an_unwritable_folder_is_reported_once_and_the_chat_continues(chat):
     (chat.home / "data").write_text("a file where the folder should be")
     chat.type("One?" + ENTER)
     chat.sees("First.")
@@ -273,7 +273,7 @@ def test_a_chat_that_is_not_saved_leaves_no_file(chat):
     assert not (chat.home / "data" / "sessions").exists()
 
 
-def test_a_full_disk_is_said_once_and_the_chat_goes_on(tmp_path):
+def test_a_full_disk_is_reported_once_and_the_chat_continues(tmp_path):
     import resource
 
     def body(chat):
@@ -307,7 +307,7 @@ def asked(chat):
     return [(m.role, m.content) for m in chat.engine.asked[-1].messages]
 
 
-def test_the_model_sees_all_that_was_said():
+def test_the_model_sees_all_earlier_messages():
     chat = a_chat("Hello.", "Good.")
     chat.conversation.set_system("Be kind.")
     chat.ask("Hi.")
@@ -321,7 +321,7 @@ def test_the_model_sees_all_that_was_said():
     assert chat.engine.asked[-1].messages[2].tokens == (0,)  # as it was sampled
 
 
-def test_the_request_carries_what_was_chosen():
+def test_the_request_has_the_chosen_settings():
     flags = {"temp": "0", "seed": "5", "max_tokens": "9", "stop": ["END"], "think": "off"}
     chat = a_chat("Hello.", layers=Layers(flags=flags))
     chat.ask("Hi.")
@@ -331,7 +331,7 @@ def test_the_request_carries_what_was_chosen():
     assert chat.engine.variables["enable_thinking"] is False
 
 
-def test_a_retry_asks_the_same_again_and_keeps_both_answers():
+def test_a_retry_repeats_the_request_and_keeps_both_answers():
     chat = a_chat("No.", "Yes.")
     chat.ask("Really?")
     commands.run(chat, "/retry")
@@ -340,13 +340,13 @@ def test_a_retry_asks_the_same_again_and_keeps_both_answers():
     assert chat.conversation.turns()[-1].answer.content == "Yes."
 
 
-def test_an_answer_in_whose_middle_the_window_slides_is_one(capsys):
+def test_an_answer_during_which_the_window_slides_is_one_message(capsys):
     chat = a_chat(Said("It is", ended="full", notice=ThinkingEnded(5)), Said(" Rome."))
     assert chat.ask("Where is it?").text == "It is Rome."
     assert "5 tokens" in capsys.readouterr().err
 
 
-def test_what_could_not_be_asked_does_not_stand_before_the_next_question():
+def test_a_failed_question_is_not_in_the_next_prompt():
     chat = a_chat("Fine.", size=64)
     with pytest.raises(LcpError, match="room for 48"):
         chat.ask("word " * 60)
@@ -355,7 +355,7 @@ def test_what_could_not_be_asked_does_not_stand_before_the_next_question():
     assert asked(chat) == [("user", "word")]
 
 
-def test_the_stop_comes_back_to_who_asked_for_the_answer(monkeypatch):
+def test_ctrl_c_during_an_answer_interrupts_the_reply(monkeypatch):
     chat = a_chat(ENDLESS)
     signal.setitimer(signal.ITIMER_REAL, 0.2)  # a person, a moment later
     before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -366,7 +366,7 @@ def test_the_stop_comes_back_to_who_asked_for_the_answer(monkeypatch):
     assert (reply.text, reply.ended) == ("Once upon a time", "interrupted")
 
 
-def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
+def test_an_error_while_loading_does_not_end_the_chat(capsys):
     class Person:
         ahead = kept = nullcontext
         lines = iter([TypedLine("/nothing", is_command=True)])
@@ -382,7 +382,7 @@ def test_an_error_while_the_model_is_loaded_does_not_end_the_chat(capsys):
     assert "There is no command /nothing." in capsys.readouterr().err
 
 
-def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
+def test_ctrl_c_while_loading_returns_the_question_to_the_input_line():
     class Loading:
         done, error = False, None
 
@@ -412,7 +412,7 @@ def test_a_question_is_offered_again_when_the_load_is_not_waited_for():
     assert asked(chat) == [("user", "Why so?")]  # not both of them
 
 
-def test_a_question_that_is_only_looked_at_is_not_read_ahead():
+def test_a_question_that_edit_offers_is_not_read_ahead():
     """What follows it would leave the cache, and be read again after Ctrl-C."""
 
     class Person:
@@ -434,7 +434,7 @@ def test_a_question_that_is_only_looked_at_is_not_read_ahead():
     assert len(chat.conversation.turns()) == 2
 
 
-def test_what_is_read_again_of_a_resumed_chat_is_told(capsys):
+def test_rereading_a_resumed_chat_is_announced(capsys):
     chat = a_chat("One.", "Two.")
     chat.ask("word " * 60)
     chat.stats = None  # it was another program
@@ -451,7 +451,7 @@ TERMINATING = [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), TERMINATING)
-def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(tmp_path, number, code):
+def test_a_signal_at_the_prompt_restores_the_terminal(tmp_path, number, code):
     with ScriptedPty(Scene([]), tmp_path) as chat:
         chat.sees(">")
         chat.type("half a line")
@@ -464,7 +464,7 @@ def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(tmp_path, number, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), TERMINATING)
-def test_a_signal_during_an_answer_keeps_what_was_said(tmp_path, number, code):
+def test_a_signal_during_an_answer_saves_the_partial_answer(tmp_path, number, code):
     with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
         chat.sees(">")
         chat.type("A story." + ENTER)
@@ -479,7 +479,7 @@ def test_a_signal_during_an_answer_keeps_what_was_said(tmp_path, number, code):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leave", [CTRL_D, "/exit" + ENTER, "A story." + ENTER])
-def test_the_terminal_is_as_it_was_afterwards(tmp_path, leave):
+def test_the_chat_restores_the_terminal_at_its_end(tmp_path, leave):
     with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
         chat.sees(">")
         chat.type(leave)
@@ -491,7 +491,7 @@ def test_the_terminal_is_as_it_was_afterwards(tmp_path, leave):
 
 
 @pytest.mark.slow
-def test_closing_the_window_during_an_answer_keeps_what_was_said(tmp_path):
+def test_closing_the_terminal_during_an_answer_saves_the_partial_answer(tmp_path):
     with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
         chat.sees(">")
         chat.type("A story." + ENTER)
@@ -502,7 +502,7 @@ def test_closing_the_window_during_an_answer_keeps_what_was_said(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_kill_costs_only_the_answer_under_way(tmp_path):
+def test_a_kill_loses_only_the_unfinished_answer(tmp_path):
     with ScriptedPty(Scene(["Hello.", ENDLESS]), tmp_path) as chat:
         chat.sees(">")
         chat.type("Hi." + ENTER)
@@ -522,7 +522,7 @@ def test_a_kill_costs_only_the_answer_under_way(tmp_path):
 # what an engine cannot do
 
 
-def test_an_engine_that_keeps_no_cache_costs_a_chat_nothing(tmp_path):
+def test_a_chat_works_with_an_engine_that_saves_no_cache(tmp_path):
     class Forgetful(ScriptedEngine):
         restore = ScriptedEngine.save
 
@@ -539,14 +539,14 @@ def test_an_engine_that_keeps_no_cache_costs_a_chat_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["/tokens", "/probs"])
-def test_what_an_engine_cannot_do_is_refused_with_its_sentence(line):
+def test_an_unsupported_command_shows_the_engines_error(line):
     chat = a_chat("Hello.")
     chat.ask("Hi.")
     with pytest.raises(NotSupported):
         commands.run(chat, line)
 
 
-def test_the_speed_is_measured_after_a_persons_answer_only():
+def test_the_speed_test_runs_only_in_a_persons_chat():
     class Person:
         ahead = kept = nullcontext
         lines = iter([TypedLine("Hello", is_command=False)])

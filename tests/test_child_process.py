@@ -10,7 +10,7 @@ from lcp.engine_interface import Constraint
 
 @pytest.mark.slow
 @pytest.mark.parametrize("patience", [0.001, 60])
-def test_a_child_gets_its_wish_however_late_it_starts(monkeypatch, patience):
+def test_a_child_that_starts_late_gets_its_input(monkeypatch, patience):
     """A child that was waited for in small steps got nothing if it started after the first one."""
     monkeypatch.setattr(child_process, "_PATIENCE", patience)
     wish = asdict(Constraint("regex", "x" * 100_000, "--regex"))  # more than a pipe holds
@@ -18,7 +18,7 @@ def test_a_child_gets_its_wish_however_late_it_starts(monkeypatch, patience):
 
 
 @pytest.mark.slow
-def test_waiting_is_called_meanwhile(monkeypatch):
+def test_waiting_is_called_while_the_child_runs(monkeypatch):
     monkeypatch.setattr(child_process, "_PATIENCE", 0.001)
     seen = []
     assert child_process.run("probe", waiting=lambda: seen.append(1)).answers

@@ -74,25 +74,25 @@ CUTS = st.lists(st.integers(0, 50))
 texts = st.text(st.one_of(st.sampled_from([*sorted(FORBIDDEN), *VARIED]), st.characters()))
 
 
-def test_what_is_text_stays_as_it_is():
+def test_ordinary_text_is_unchanged():
     assert clean(KEPT) == KEPT
 
 
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY.keys())
-def test_nothing_that_acts_on_a_terminal_is_left(text):
+def test_control_sequences_are_removed(text):
     assert not FORBIDDEN & set(clean(text))
     assert "\x1b" not in clean(text)
     assert text == NASTY["variants behind a variant"] or not UNSEEN.search(clean(text))
     assert clean(text) != text
 
 
-def test_what_was_there_is_shown():
+def test_removed_characters_leave_a_visible_sign():
     assert clean("\x1b[2J\x07\x7f") == "␛[2J␇␡"
     assert clean("\u202eexe") == "<202E>exe"
     assert clean("\x9b \ud800 \U000e0041") == "� � �"
 
 
-def test_a_joiner_stays_where_writing_needs_it():
+def test_joiners_stay_where_scripts_need_them():
     joined = ["می\u200cخواهم", "क्\u200dष", FAMILY, f"{HEART}\u200d\U0001f525"]
     assert [clean(text) for text in joined] == joined
     assert clean("pass\u200dword\u200c1") == "pass<200D>word<200C>1"
@@ -101,13 +101,13 @@ def test_a_joiner_stays_where_writing_needs_it():
     assert clean("\u200cا\u200c\u200c\u200dب") == "<200C>ا\u200c<200C><200D>ب"
 
 
-def test_every_line_end_is_a_line_feed():
+def test_line_ends_become_line_feeds():
     assert clean("a\r\nb\rc\nd") == "a\nb\nc\nd"
 
 
 @settings(deadline=None)
 @given(texts)
-def test_whatever_is_cleaned_is_harmless(text):
+def test_any_cleaned_text_is_harmless(text):
     cleaned = clean(text)
     assert not FORBIDDEN & set(cleaned)
     assert len(UNSEEN.findall(cleaned)) <= len(UNSEEN.sub("", cleaned))  # one behind each, at most
@@ -117,7 +117,7 @@ def test_whatever_is_cleaned_is_harmless(text):
 
 @settings(deadline=None)
 @given(texts | st.text("\u200c\u200d\ufe0f\U000e0100\u180bم👩葛\u1820a\x07\r\n"), CUTS)
-def test_a_cut_anywhere_changes_nothing(text, cuts):
+def test_cleaning_in_pieces_gives_the_same_text(text, cuts):
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     cleaner = Cleaner()
     chunks = [cleaner.feed(text[a:b]) for a, b in pairwise(edges)]
@@ -146,7 +146,7 @@ def test_an_answer_and_its_thinking_cannot_act_on_the_terminal(chat):
 
 
 @in_both("Fine.")
-def test_what_is_pasted_cannot_act_on_the_terminal(chat):
+def test_pasted_text_cannot_act_on_the_terminal(chat):
     pasted = "".join(c for c in EVERYTHING if c not in "\ud83d\x1b")
     chat.type(f"\x1b[200~{pasted}\x1b[201~")
     chat.sees("[paste 1:")
@@ -204,7 +204,7 @@ class Numbers(ScriptedEngine):
 
 
 @pytest.mark.slow
-def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, monkeypatch):
+def test_the_output_of_commands_cannot_act_on_the_terminal(home, tmp_path, monkeypatch):
     """Names and texts of every kind, in what each command says and in what it refuses."""
     monkeypatch.setenv("PATH", "")  # no clipboard but the terminal's
     monkeypatch.chdir(tmp_path)
@@ -230,7 +230,7 @@ def test_whatever_a_command_shows_cannot_act_on_the_terminal(home, tmp_path, mon
     harmless(written, *MISPLACED)
 
 
-def test_a_pipe_gets_the_text_untouched(tmp_path):
+def test_a_pipe_gets_the_text_unchanged(tmp_path):
     chat = InProcess(Scene([Said(EVERYTHING + "\nThat was all.")]), tmp_path, piped=True)
 
     def body(chat):

@@ -67,7 +67,7 @@ def texts(home, type):
 # without a model
 
 
-def test_the_version(lcp):
+def test_version_prints_the_version(lcp):
     done = lcp("--version")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"lcp 0.")
@@ -80,7 +80,7 @@ def test_help_goes_to_stdout(lcp_here, words):
     assert (out.startswith("Usage:"), err) == (True, "")
 
 
-def test_lcp_alone_shows_the_commands(lcp_here):
+def test_lcp_without_arguments_shows_the_commands(lcp_here):
     lcp_here()
     assert "chat      Chat with a model." in "".join(lcp_here.says())
 
@@ -114,7 +114,7 @@ WHOLE = "must be a whole number from"
         (["-m", "\x1b]0;owned\x07", "Hi."], 1, "There is no model called ␛]0;owned␇."),
     ],
 )
-def test_what_cannot_be_is_one_line_on_stderr(lcp_here, words, code, sentence):
+def test_errors_are_one_line_on_stderr(lcp_here, words, code, sentence):
     assert lcp_here("chat", *words) == code
     out, err = lcp_here.says()
     assert out == ""
@@ -132,7 +132,7 @@ def test_what_cannot_be_is_one_line_on_stderr(lcp_here, words, code, sentence):
         ("--json-schema", "schema"),
     ],
 )
-def test_a_text_that_is_named_is_read_or_refused(lcp_here, tmp_path, flag, what):
+def test_a_named_text_file_is_read_or_refused(lcp_here, tmp_path, flag, what):
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     for name, why in (
         ("/dev/zero", "it is larger than 4,000,000 bytes"),
@@ -193,7 +193,7 @@ def test_an_empty_stdin_and_no_question_is_a_usage_error(lcp, tiny):
         (["x" * 300], "", "x" * 300),
     ],
 )
-def test_the_question_is_made_of_words_and_stdin(lcp, tiny, home, words, stdin, question):
+def test_the_question_consists_of_words_and_stdin(lcp, tiny, home, words, stdin, question):
     done = lcp("chat", str(tiny()), "-n", "1", *words, stdin=stdin)
     assert (done.returncode, uncut(done.stderr)) == (0, b"")
     assert texts(home, "user") == [question]
@@ -201,7 +201,7 @@ def test_the_question_is_made_of_words_and_stdin(lcp, tiny, home, words, stdin, 
 
 
 @pytest.mark.slow
-def test_a_file_is_named_in_the_words_and_not_in_what_is_piped(lcp, tiny, home, tmp_path):
+def test_files_are_attached_from_the_words_but_not_from_stdin(lcp, tiny, home, tmp_path):
     (tmp_path / "a.txt").write_text("Hum.")
     mention = f"@{tmp_path}/a.txt"
     done = lcp("chat", str(tiny()), "-n", "1", "-p", f"See {mention}", stdin=mention)
@@ -212,7 +212,7 @@ def test_a_file_is_named_in_the_words_and_not_in_what_is_piped(lcp, tiny, home, 
 
 
 @pytest.mark.slow
-def test_with_m_all_words_are_the_question(lcp, tiny, home):
+def test_with_dash_m_all_words_are_the_question(lcp, tiny, home):
     done = lcp("chat", "-m", str(tiny()), "-n", "1", "smollm2-135n", "missing.gguf")
     assert done.returncode == 0
     assert texts(home, "user") == ["smollm2-135n missing.gguf"]
@@ -233,14 +233,14 @@ def test_a_model_file_cannot_act_on_the_terminal_by_its_metadata(home, tiny):
 
 
 @pytest.mark.slow
-def test_the_default_model_is_asked_where_none_is_named(lcp, tiny, home):
+def test_without_a_model_name_the_default_model_answers(lcp, tiny, home):
     done = lcp("chat", "Hi.", "there.", "-n", "1", LCP_MODEL=str(tiny()))
     assert done.returncode == 0
     assert log_of(home)[0]["model"] == str(tiny())
 
 
 @pytest.mark.slow
-def test_bytes_that_are_no_text_are_still_a_question(lcp, tiny, home):
+def test_bytes_that_are_not_utf8_are_still_a_question(lcp, tiny, home):
     done = lcp(
         "chat", str(tiny()), "-n", "1", stdin=b"caf\xe9\n", PYTHONIOENCODING="utf-8:strict"
     )  # fmt: skip
@@ -250,7 +250,7 @@ def test_bytes_that_are_no_text_are_still_a_question(lcp, tiny, home):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-def test_a_stream_that_is_closed_is_an_empty_one(home, tiny, closed):
+def test_a_closed_stream_counts_as_empty(home, tiny, closed):
     command = f"{' '.join(COMMAND)} chat {tiny()} -n 1 Hi. {closed}"
     done = subprocess.run(
         ["sh", "-c", command], capture_output=True, env=terminal_environment(home), check=False
@@ -260,7 +260,7 @@ def test_a_stream_that_is_closed_is_an_empty_one(home, tiny, closed):
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_behind_stdout_is_an_error(home, tiny):
+def test_a_full_disk_for_stdout_is_an_error(home, tiny):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*COMMAND, "chat", str(tiny()), "-n", "900", "-c", "2048", "Hi."],
@@ -295,7 +295,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_chat(lcp, home, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_home_that_cannot_be_written_costs_only_the_log(lcp, tiny, home):
+def test_an_unwritable_home_loses_only_the_log(lcp, tiny, home):
     home.mkdir()
     (home / "data").touch()
     done = lcp("chat", str(tiny()), "-n", "3", "Hi.")
@@ -306,7 +306,7 @@ def test_a_home_that_cannot_be_written_costs_only_the_log(lcp, tiny, home):
 
 
 @pytest.mark.slow
-def test_a_folder_that_was_removed_under_it_is_no_harm(home, tiny, tmp_path):
+def test_lcp_works_in_a_removed_folder(home, tiny, tmp_path):
     command = f"{' '.join(COMMAND)} chat {tiny()} -n 3 'See @notes.txt.'"
     (tmp_path / "gone").mkdir()
     done = subprocess.run(
@@ -330,7 +330,7 @@ def test_no_save_leaves_no_file(lcp, tiny, home):
 
 
 @pytest.mark.slow
-def test_a_setting_is_taken_from_the_strongest_layer(lcp, tiny, home):
+def test_a_setting_comes_from_the_strongest_layer(lcp, tiny, home):
     (home / "config").mkdir(parents=True)
     (home / "config" / "config.toml").write_text("temp = 0.1\ntop_k = 1\nseed = 1\nmax_tokens = 2")
     lcp("chat", str(tiny()), "Hi.", "--seed", "3", LCP_SEED="2", LCP_TOP_K="2")
@@ -340,7 +340,7 @@ def test_a_setting_is_taken_from_the_strongest_layer(lcp, tiny, home):
 
 
 @pytest.mark.slow
-def test_a_saved_chat_goes_on_with_its_own_model_whatever_the_config_says(lcp, tiny, home):
+def test_a_resumed_chat_uses_its_own_model_not_that_of_the_config(lcp, tiny, home):
     lcp("chat", str(tiny()), "-n", "1", "Hi.")
     (home / "config").mkdir(parents=True)
     (home / "config" / "config.toml").write_text('model = "missing.gguf"')
@@ -352,7 +352,7 @@ def test_a_saved_chat_goes_on_with_its_own_model_whatever_the_config_says(lcp, t
 
 
 @pytest.mark.slow
-def test_a_saved_chat_whose_model_is_gone_goes_on_with_another(lcp, tiny, home, tmp_path):
+def test_a_resumed_chat_whose_model_is_missing_uses_another(lcp, tiny, home, tmp_path):
     gone = tmp_path / "gone.gguf"
     shutil.copy(tiny(), gone)
     lcp("chat", str(gone), "-n", "1", "Hi.")
@@ -366,7 +366,7 @@ def test_a_saved_chat_whose_model_is_gone_goes_on_with_another(lcp, tiny, home, 
 
 
 @pytest.mark.slow
-def test_a_saved_chat_keeps_what_was_set_in_it(lcp, tiny, home):
+def test_a_resumed_chat_keeps_its_settings(lcp, tiny, home):
     lcp("chat", str(tiny()), "-n", "1", "Hi.")
     (path,) = (home / "data" / "sessions").glob("*.jsonl")
     with path.open("a") as log:
@@ -391,7 +391,7 @@ slow = pytest.mark.slow
 
 
 @slow
-def test_a_question_is_answered_on_stdout_and_nothing_else_is_said(lcp, home):
+def test_the_answer_is_on_stdout_and_stderr_is_empty(lcp, home):
     done = lcp("chat", "smollm2-135m", JAPAN, "--temp", "0")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"The capital of Japan is Tokyo.\n"
@@ -451,7 +451,7 @@ def test_the_same_seed_gives_the_same_answer(lcp):
 
 @slow
 @pytest.mark.parametrize("flags", [["--continue"], ["--resume", "last"]])
-def test_a_chat_that_goes_on_knows_what_was_said(lcp, home, flags):
+def test_a_continued_chat_knows_its_earlier_messages(lcp, home, flags):
     greedy = ("-n", "20", "--temp", "0")  # else it now and then spells the name in its own way
     name = lcp("chat", "smollm2-135m", "-s", "", "My name is Bartholomew.", *greedy)
     assert name.returncode == 0
@@ -481,7 +481,7 @@ def started(home, *words):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_ends_an_answer_and_what_was_said_is_kept(home, number, code):
+def test_a_signal_ends_an_answer_and_saves_the_partial_answer(home, number, code):
     process, begun = started(home, STORY)
     process.send_signal(number)
     out, err = process.communicate()
@@ -493,7 +493,7 @@ def test_a_signal_ends_an_answer_and_what_was_said_is_kept(home, number, code):
 
 @slow
 @pytest.mark.parametrize("name", ["INT", "HUP", "TERM"])
-def test_a_signal_that_was_to_be_ignored_is(home, name):
+def test_an_ignored_signal_stays_ignored(home, name):
     """As under nohup, or in the background of a script whose foreground is stopped."""
     command = [*COMMAND, "chat", "smollm2-135m", "--temp", "0", "-n", "60", STORY]
     process = subprocess.Popen(
@@ -513,7 +513,7 @@ def test_a_signal_that_was_to_be_ignored_is(home, name):
 
 
 @slow
-def test_ctrl_c_of_who_has_the_keyboard_counts_though_it_was_to_be_ignored(home):
+def test_ctrl_c_works_in_the_foreground_even_if_it_was_ignored(home):
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
     with Pty(*ignoring, *COMMAND, "chat", "smollm2-135m", "--temp", "0", home=home) as chat:
         chat.sees("\n>")
@@ -536,7 +536,7 @@ main()
 """
 
 
-def test_ctrl_c_while_lcp_is_imported_is_no_traceback(home):
+def test_ctrl_c_during_imports_prints_no_traceback(home):
     """What takes longer than some fingers."""
     command = [sys.executable, "-c", IN_THE_IMPORTS]
     done = subprocess.run(command, capture_output=True, env=terminal_environment(home), check=False)
@@ -544,7 +544,7 @@ def test_ctrl_c_while_lcp_is_imported_is_no_traceback(home):
 
 
 @slow
-def test_a_reader_that_leaves_ends_the_answer_silently(home):
+def test_a_closed_pipe_ends_the_answer_silently(home):
     command = f"{' '.join(COMMAND)} chat smollm2-135m --temp 0 '{STORY}' | head -c 5"
     done = subprocess.run(
         ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
@@ -559,7 +559,7 @@ def test_a_reader_that_leaves_ends_the_answer_silently(home):
 
 
 @slow
-def test_a_reader_of_json_that_leaves_ends_the_lines_silently(home, tiny):
+def test_a_closed_pipe_ends_json_lines_silently(home, tiny):
     command = f"{' '.join(COMMAND)} chat {tiny()} -n 9 --lines --json | head -1"
     done = subprocess.run(
         ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
@@ -624,7 +624,7 @@ def test_a_chat_with_the_real_model(in_terminal, home):
 
 
 @slow
-def test_ctrl_c_in_the_middle_of_a_long_prompt(in_terminal, home):
+def test_ctrl_c_while_a_long_prompt_is_read(in_terminal, home):
     with in_terminal("--temp", "0") as chat:
         chat.sees("\n>")
         chat.type("\x1b[200~" + "All work and no play makes Jack a dull boy.\r" * 400 + "\x1b[201~")
@@ -641,7 +641,7 @@ def test_ctrl_c_in_the_middle_of_a_long_prompt(in_terminal, home):
 
 
 @slow
-def test_lines_need_a_pipe(in_terminal):
+def test_dash_dash_lines_needs_a_pipe(in_terminal):
     with in_terminal("--lines") as chat:
         assert chat.leaves() == 2
         chat.sees("lcp: --lines reads stdin. Pipe questions in: lcp chat --lines < FILE")

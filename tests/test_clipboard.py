@@ -53,13 +53,13 @@ class Terminal:
 
 
 @pytest.mark.parametrize("name", ["pbcopy", "wl-copy", "xclip", "xsel"])
-def test_a_tool_gets_the_text_as_it_is(tool, name):
+def test_a_tool_gets_the_text_unchanged(tool, name):
     got, terminal = tool(name), Terminal()
     assert clipboard.copy(TEXT, terminal, {}) == f"copied with {name}"
     assert (got.read_text("utf-8"), terminal.sent) == (TEXT, "")
 
 
-def test_the_clipboard_and_not_the_selection_is_meant(tool, tmp_path):
+def test_the_text_goes_to_the_clipboard_not_to_the_selection(tool, tmp_path):
     for name, arguments in (("xclip", "-selection clipboard"), ("xsel", "--clipboard --input")):
         tool(name)
         clipboard.copy(TEXT, Terminal(), {})
@@ -67,13 +67,13 @@ def test_the_clipboard_and_not_the_selection_is_meant(tool, tmp_path):
         (tmp_path / "bin" / name).unlink()
 
 
-def test_windows_gets_the_text_in_its_own_encoding(tool):
+def test_windows_gets_the_text_in_utf16(tool):
     got = tool("clip.exe")
     assert clipboard.copy(TEXT, Terminal(), {}) == "copied with clip.exe"
     assert got.read_bytes().decode("utf-16") == TEXT
 
 
-def test_a_tool_that_fails_is_followed_by_the_next_and_then_by_the_terminal(tool):
+def test_if_a_tool_fails_the_next_one_and_then_the_terminal_is_tried(tool):
     tool("wl-copy", NEVER)
     got, terminal = tool("xclip"), Terminal()
     assert clipboard.copy(TEXT, terminal, {}) == "copied with xclip"
@@ -83,7 +83,7 @@ def test_a_tool_that_fails_is_followed_by_the_next_and_then_by_the_terminal(tool
     assert terminal.text() == TEXT
 
 
-def test_a_tool_that_stays_to_serve_the_text_is_not_waited_for(tool):
+def test_a_tool_that_keeps_running_does_not_block(tool):
     """As xclip does, in the background, with its output still open."""
     tool("xclip", "#!/bin/sh\n/bin/cat > /dev/null\n/bin/sleep 30 &\nexit 0\n")
     began = time.monotonic()
@@ -91,14 +91,14 @@ def test_a_tool_that_stays_to_serve_the_text_is_not_waited_for(tool):
     assert time.monotonic() - began < 20
 
 
-def test_over_ssh_the_terminal_is_asked_first(tool):
+def test_over_ssh_the_terminal_is_tried_first(tool):
     got, terminal = tool("xclip"), Terminal()
     assert clipboard.copy(TEXT, terminal, FAR).startswith("sent to the terminal")
     assert (terminal.text(), got.exists()) == (TEXT, False)
     assert clipboard.copy(TEXT, Terminal(there=False), FAR) == "copied with xclip"
 
 
-def test_in_tmux_it_passes_the_text_on(tool, tmp_path):
+def test_tmux_passes_the_text_to_its_terminal(tool, tmp_path):
     got = tool("tmux")
     assert clipboard.copy(TEXT, Terminal(), {**FAR, "TMUX": "/tmp/x,1,0"}) == "copied with tmux"
     assert got.read_text("utf-8") == TEXT
@@ -108,7 +108,7 @@ def test_in_tmux_it_passes_the_text_on(tool, tmp_path):
 
 
 @pytest.mark.parametrize("term", ["tmux-256color", "screen.xterm-256color"])
-def test_over_ssh_the_name_of_the_terminal_tells_what_stands_before_it(tool, term):
+def test_over_ssh_the_multiplexer_is_known_from_term(tool, term):
     terminal = Terminal()
     assert clipboard.copy(TEXT * 99, terminal, {**FAR, "TERM": term}) == clipboard.ASKED
     plain = Terminal()
@@ -122,7 +122,7 @@ def test_over_ssh_the_name_of_the_terminal_tells_what_stands_before_it(tool, ter
         assert max(map(len, parts)) <= clipboard.SCREEN_MOST < len(plain.sent)
 
 
-def test_what_is_too_long_for_a_terminal_is_not_cut_in_silence(tool):
+def test_a_text_too_long_for_the_terminal_is_refused(tool):
     terminal = Terminal()
     long = "x" * (clipboard.MOST + 1)
     with pytest.raises(clipboard.ClipboardError, match="74,995"):
@@ -135,7 +135,7 @@ def test_what_is_too_long_for_a_terminal_is_not_cut_in_silence(tool):
     assert len(terminal.text()) == clipboard.MOST
 
 
-def test_without_tool_and_terminal_the_next_step_is_told(tool):
+def test_without_a_tool_or_terminal_the_error_names_the_next_step(tool):
     with pytest.raises(clipboard.ClipboardError, match="wl-copy, xclip or xsel"):
         clipboard.copy(TEXT, Terminal(there=False), {})
 
@@ -194,7 +194,7 @@ def copies(home, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("tmux"), reason="the system has no tmux")
 @pytest.mark.parametrize("option", ["set-clipboard external", "set-clipboard on", "passthrough"])
-def test_in_tmux_the_terminal_around_it_gets_the_text(copies, tmp_path, option):
+def test_in_tmux_the_outer_terminal_gets_the_text(copies, tmp_path, option):
     tmux = shutil.which("tmux")
     options = option if option != "passthrough" else "allow-passthrough on"
     (tmp_path / "conf").write_text(f"set -g {options}\n")
@@ -214,7 +214,7 @@ def test_in_tmux_the_terminal_around_it_gets_the_text(copies, tmp_path, option):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("screen"), reason="the system has no GNU screen")
-def test_in_screen_the_terminal_around_it_gets_the_text(copies, tmp_path):
+def test_in_screen_the_outer_terminal_gets_the_text(copies, tmp_path):
     (tmp_path / "sockets").mkdir(mode=0o700)
     command = ["screen", "-U", "-c", "/dev/null", sys.executable]
     program = [str(tmp_path / name) for name in ("copies.py", "text")]

@@ -41,14 +41,14 @@ def _terminal(request, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
-def test_the_judge():
+def test_the_contrast_check_itself():
     assert not unreadable("\x1b[0;1;31mx\x1b[m")
     for bad in ("30", "37", "34", "90", "97", "1;94", "47", "8", "38;5;240", "48;2;0;0;0", "107"):
         assert unreadable(f"\x1b[{bad}mx") == {bad}
 
 
 @pytest.mark.slow
-def test_everything_a_model_may_say():
+def test_any_answer_is_readable():
     texts = [*CHAT, *EXAMPLES]
     raw = "".join(row for text in texts for row in whole(text))
     assert not unreadable(raw)
@@ -66,13 +66,13 @@ WORDS = ["def", "class", "<a b='c'>", "#", "//", "1", '"', "'", "@x", "+", "-", 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(LANGUAGES), st.lists(st.sampled_from(WORDS), max_size=40))
-def test_code_in_any_language(language, words):
+def test_code_in_any_language_is_readable(language, words):
     rows = whole(f"```{language}\n{''.join(words)}\n```")
     assert not unreadable("".join(rows))
 
 
 @pytest.mark.slow
-def test_what_lcp_says_itself():
+def test_notices_and_errors_are_readable():
     glass = Glass(80, 50)
     paper = Paper(glass)
     screen = Screen(paper, paper)
@@ -96,7 +96,7 @@ def test_what_lcp_says_itself():
 
 
 @pytest.mark.parametrize("done", [0, 50, 100])
-def test_a_bar(done):
+def test_progress_bars_are_readable(done):
     paper = Paper(Glass(100, 20))
     with ProgressBar("a file", paper) as bar:
         bar("fetching", done, 100)
@@ -108,7 +108,7 @@ def test_a_bar(done):
 
 @pytest.mark.slow
 @in_both("one two three", toolbar=True, size=20)
-def test_the_line_and_what_is_around_it(chat):
+def test_the_input_line_and_toolbar_are_readable(chat):
     chat.sees("context 0/20")
     chat.type("word of" + ENTER)
     chat.sees("one two three")

@@ -60,7 +60,7 @@ def test_help_fits_a_screen(chat, columns, rows):
         assert word in shown  # none is broken
 
 
-def test_help_says_more_of_every_command(chat):
+def test_help_of_each_command_has_details(chat):
     for command in command_table.TABLE:
         text = does(chat, f"/help {command.name}")
         told, example = command.help, command.example
@@ -105,7 +105,7 @@ def test_help_of_one_command(chat):
     assert refused(chat, "/help pinn").endswith("Did you mean /pin?")
 
 
-def test_what_other_programs_call_a_command_is_understood(chat):
+def test_names_of_commands_in_other_programs_work(chat):
     names = {command.name for command in command_table.TABLE}
     assert not names & {*command_table.ELSEWHERE, *command_table.SAME}
     assert not command_table.ELSEWHERE.keys() & command_table.SAME.keys()
@@ -114,19 +114,19 @@ def test_what_other_programs_call_a_command_is_understood(chat):
 
 
 @pytest.mark.parametrize("line", ["/quit", "/bye", "/q", "/QUIT", "/Exit"])
-def test_other_words_for_exit_leave(chat, line):
+def test_aliases_of_exit_end_the_chat(chat, line):
     with pytest.raises(EOFError):
         commands.run(chat, line)
 
 
-def test_other_words_for_a_command_run_it(chat):
+def test_aliases_run_their_command(chat):
     for word in ("/?", "/h", "/HELP"):
         assert does(chat, word) == does(chat, "/help")
     assert does(chat, "/help quit") == does(chat, "/help exit")
     assert does(chat, "/models") == does(chat, "/model")
 
 
-def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat):
+def test_an_argument_for_a_command_without_arguments_is_an_error(chat):
     chat.ask("Hi.")
     for command in command_table.TABLE:
         if not command.arguments:
@@ -135,7 +135,7 @@ def test_what_stands_behind_a_command_that_takes_nothing_is_not_passed_over(chat
     assert len(chat.conversation.turns()) == 1
 
 
-def test_what_read_cannot_put_in_front_is_told_apart(chat, tmp_path, monkeypatch):
+def test_errors_of_read_differ_by_cause(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
     os.mkfifo(tmp_path / "pipe")  # which would be waited for
@@ -149,7 +149,7 @@ def test_what_read_cannot_put_in_front_is_told_apart(chat, tmp_path, monkeypatch
     assert refused(chat, f"/read {'x' * 999}").startswith(missing)
 
 
-def test_every_setting_that_is_fixed_names_a_flag_that_exists(chat):
+def test_each_fixed_setting_names_an_existing_flag(chat):
     flags = {parameter.name for parameter in inspect.signature(command_line).parameters.values()}
     for name in set(OPTIONS) - {*LIVE, *settings.OWN}:
         flag = f"--{name.replace('_', '-')}"
@@ -157,7 +157,7 @@ def test_every_setting_that_is_fixed_names_a_flag_that_exists(chat):
         assert name in flags
 
 
-def test_blanks_around_a_command_do_not_matter(chat):
+def test_white_space_around_a_command_is_ignored(chat):
     assert does(chat, "/system   Be brief.  ") == "System text: Be brief.\n"
 
 
@@ -199,7 +199,7 @@ def test_set_changes_the_next_answer(chat, line, name, value, word):
     assert chat.conversation.settings == {name: value}
 
 
-def test_a_setting_that_was_set_twice_has_the_last_value(chat):
+def test_the_last_value_of_a_setting_counts(chat):
     commands.run(chat, "/set temp 0.5")
     commands.run(chat, "/set top_k 3")
     commands.run(chat, "/set temp 0.6")
@@ -224,7 +224,7 @@ def test_a_setting_that_was_set_twice_has_the_last_value(chat):
         ("/set system Be brief.", "The system has its own command: /system TEXT."),
     ],
 )
-def test_a_setting_that_cannot_be_set_stays_as_it_is(chat, line, sentence):
+def test_a_refused_setting_keeps_its_value(chat, line, sentence):
     before = chat.settings
     assert refused(chat, line) == sentence
     assert chat.settings == before
@@ -235,7 +235,7 @@ def test_a_setting_that_cannot_be_set_stays_as_it_is(chat, line, sentence):
     ("name", "value", "counted", "source"),
     [("temp", "0.9", 0.2, "flag"), ("top_p", "0.1", 0.9, "models.toml"), ("seed", "7", None, "")],
 )
-def test_set_reset_takes_back_what_was_set(chat, name, value, counted, source):
+def test_set_reset_removes_the_value_set_in_the_chat(chat, name, value, counted, source):
     before = chat.settings
     commands.run(chat, f"/set {name} {value}")
     assert chat.settings != before
@@ -244,18 +244,18 @@ def test_set_reset_takes_back_what_was_set(chat, name, value, counted, source):
     assert chat.conversation.settings == {name: counted}  # a chat that is resumed has it
 
 
-def test_set_reset_takes_back_what_the_resumed_chat_had(chat):
+def test_set_reset_removes_the_value_of_the_resumed_chat(chat):
     chat.layers = replace(chat.layers, conversation={"temp": 0.9, "top_k": 5})
     commands.run(chat, "/set temp reset")
     assert (chat.settings.sampling.temp, chat.settings.sampling.top_k) == (0.2, 5)
 
 
-def test_reset_of_what_is_no_setting_says_so(chat):
+def test_reset_of_an_unknown_setting_is_an_error(chat):
     assert refused(chat, "/set tmep reset").endswith("Did you mean temp?")
     assert "Restart lcp with --ctx-size." in refused(chat, "/set ctx_size reset")
 
 
-def test_the_seed_of_the_last_answer_is_shown_where_it_is_set(chat):
+def test_set_shows_the_seed_of_the_last_answer(chat):
     assert does(chat, "/set seed").startswith("seed  random  default  ")
     chat.ask("Hi.")
     assert does(chat, "/set seed").startswith("seed  random (last: 7)  default  ")
@@ -263,7 +263,7 @@ def test_the_seed_of_the_last_answer_is_shown_where_it_is_set(chat):
     assert does(chat, "/set seed").startswith("seed  3  /set  ")
 
 
-def test_a_wrong_value_does_not_spoil_the_next_right_one(chat):
+def test_a_valid_value_works_after_an_invalid_one(chat):
     refused(chat, "/set temp hot")
     commands.run(chat, "/set top_k 3")
     assert (chat.settings.sampling.temp, chat.settings.sampling.top_k) == (0.2, 3)
@@ -277,7 +277,7 @@ def test_the_system_text_is_shown_and_changed(chat):
     assert chat.engine.asked[-1].messages[0] == PromptMessage("system", "Be brief.")
 
 
-def test_the_system_text_is_taken_away(chat):
+def test_the_system_text_can_be_removed(chat):
     commands.run(chat, "/system Be brief.")
     assert does(chat, "/system none") == "System text: (none)\n"
     chat.ask("Hi.")
@@ -288,7 +288,7 @@ def test_the_system_text_is_taken_away(chat):
     assert chat.engine.asked[-1].messages[0].role == "user"
 
 
-def test_the_system_text_may_stand_in_a_file(chat, tmp_path, monkeypatch):
+def test_the_system_text_can_come_from_a_file(chat, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "be brief.txt").write_bytes(b"\xef\xbb\xbfBe brief.\r\nBe kind.")
     for line in ("/system @be brief.txt", '/system @"be brief.txt"'):
@@ -323,7 +323,7 @@ def test_a_system_text_of_many_lines_is_kept(chat):
     assert chat.conversation.system == "Be brief.\nBe kind."
 
 
-def test_retry_answers_once_more(chat):
+def test_retry_generates_another_answer(chat):
     chat.ask("Hi.")
     text = does(chat, "/retry")
     assert text.startswith("Variant 2 of this answer; /branches lists the others.\nHm.\n")
@@ -331,7 +331,7 @@ def test_retry_answers_once_more(chat):
     assert chat.screen._out.file.getvalue() == "One.\nTwo.\n"
 
 
-def test_retry_after_clear_has_nothing_to_answer(chat):
+def test_retry_after_clear_is_an_error(chat):
     chat.ask("Hi.")
     commands.run(chat, "/clear")
     sentence = "This chat is empty. Ask something; /branches lists the earlier turns."
@@ -347,7 +347,7 @@ def test_retry_after_clear_has_nothing_to_answer(chat):
         assert refused(chat, command) == sentence
 
 
-def test_clear_begins_anew_and_the_log_keeps_everything(chat):
+def test_clear_starts_a_new_conversation_and_the_log_keeps_the_old_one(chat):
     chat.ask("Hi.")
     commands.run(chat, "/system Be brief.")
     assert "new conversation" in does(chat, "/clear")
@@ -356,7 +356,7 @@ def test_clear_begins_anew_and_the_log_keeps_everything(chat):
     assert len(chat.conversation.nodes) == 4
 
 
-def test_stats_are_the_figures_of_the_last_answer(chat):
+def test_stats_shows_the_statistics_of_the_last_answer(chat):
     assert refused(chat, "/stats") == "There is no answer yet. Ask something first."
     chat.ask("Hi there.")
     *rows, sums = does(chat, "/stats").splitlines()

@@ -105,7 +105,7 @@ def languages(draw, depth=2):
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(language=languages(), seed=st.integers(0, 1000), temp=st.sampled_from([0, 1, 5]))
-def test_a_random_model_says_a_string_of_the_language(engine, language, seed, temp):
+def test_a_random_model_generates_a_string_of_the_grammar(engine, language, seed, temp):
     rule, pattern = language
     reply = ask(engine(), f"root ::= {rule}\n", seed, temp)
     assert (reply.ended, reply.notice) == ("end", None)
@@ -120,7 +120,7 @@ def test_a_random_model_says_a_string_of_the_language(engine, language, seed, te
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(language=languages(), seed=st.integers(0, 1000), temp=st.sampled_from([0, 1, 5]))
-def test_a_random_model_says_what_a_regular_expression_matches(engine, language, seed, temp):
+def test_a_random_model_generates_a_match_of_the_regex(engine, language, seed, temp):
     _, pattern = language
     assume(not re.fullmatch(pattern, ""))
     form = Constraint("regex", pattern, "The regular expression")
@@ -142,7 +142,7 @@ def test_a_random_model_says_what_a_regular_expression_matches(engine, language,
         ("a\nb", ["a\nb"]),
     ],
 )
-def test_a_regular_expression_matches_the_whole_answer(engine, pattern, answers):
+def test_a_regex_matches_the_whole_answer(engine, pattern, answers):
     form = Constraint("regex", pattern, "it")
     assert examine(form) == []
     for seed in range(3):
@@ -151,24 +151,24 @@ def test_a_regular_expression_matches_the_whole_answer(engine, pattern, answers)
         assert len(answers) > 2 or text in answers or len(text) == len(answers[0])
 
 
-def test_a_token_of_several_characters_is_held_to_the_grammar_too(engine):
+def test_each_character_of_a_token_must_match_the_grammar(engine):
     one = engine(words=["yes", "yesno", "no", "n"])
     said = {ask(one, 'root ::= "yes" | "no"', seed).text for seed in range(20)}
     assert said == {"yes", "no"}
 
 
-def test_what_looks_like_a_control_token_is_said_in_letters(engine):
+def test_names_of_control_tokens_are_spelled_in_letters(engine):
     one = engine(controls=["<b>"])
     reply = ask(one, 'root ::= "<b>"')
     assert (reply.text, len(reply.tokens)) == ("<b>", 3)
 
 
 @pytest.mark.parametrize("kind", ["swa", "recurrent", "hybrid"])
-def test_on_other_models_too(engine, kind):
+def test_constraints_work_on_other_models(engine, kind):
     assert re.fullmatch("[ab]{9}", ask(engine(kind), "root ::= [ab]{9}").text)
 
 
-def test_an_answer_that_is_cut_is_a_beginning_and_goes_on_in_the_language(engine):
+def test_a_truncated_answer_is_a_prefix_and_continues_in_the_grammar(engine):
     one = engine()
     rule = "root ::= [ab]{20} [cd]{20}"
     cut = ask(one, rule, max_tokens=15)
@@ -183,7 +183,7 @@ def test_an_answer_that_is_cut_is_a_beginning_and_goes_on_in_the_language(engine
         ask(one, "root ::= [cd]{20}", begun=begun)
 
 
-def test_where_no_token_fits_the_answer_ends_and_says_so(engine):
+def test_if_no_token_is_allowed_the_answer_ends_with_a_notice(engine):
     one = engine(words=["y"])
     reply = ask(one, "root ::= [ab]{3} <unk>")  # a control token is no answer
     assert re.fullmatch("[ab]{3}", reply.text)
@@ -198,7 +198,7 @@ OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_thinking_that_the_prompt_opened_is_free(engine, seed):
+def test_thinking_opened_by_the_prompt_is_not_constrained(engine, seed):
     one = engine(controls=["<think>", "</think>"], template=OPENED)
     reply = ask(one, 'root ::= "yes" | "no"', seed)
     assert reply.ended == "end"
@@ -277,11 +277,11 @@ class Script:
         ),
     ],
 )
-def test_thinking_that_the_model_opens_is_free(scripted, pieces, thinking, answer):
+def test_thinking_opened_by_the_model_is_not_constrained(scripted, pieces, thinking, answer):
     assert scripted(*pieces) == (thinking, answer)
 
 
-def test_what_would_break_the_grammar_is_drawn_again(scripted):
+def test_a_token_that_breaks_the_grammar_is_sampled_again(scripted):
     said = scripted("<think>", "Hm", "</think>", "Hm", "</s>", "</s>")
     assert said == ("Hm", "no")
 
@@ -290,32 +290,32 @@ def test_an_answer_does_not_end_before_its_grammar(scripted):
     assert scripted("</s>", "</s>", "</s>") == ("", "no")
 
 
-def test_thinking_that_would_end_without_an_answer_is_closed(scripted):
+def test_an_end_token_in_the_thinking_closes_it(scripted):
     assert scripted("<think>", "Hm", "</s>", "yes", "</s>") == ("Hm", "yes")
 
 
-def test_a_tag_that_would_stay_open_is_completed(scripted):
+def test_an_incomplete_tag_is_completed(scripted):
     said = scripted("<|channel|>", "Hm", "Hm", "<|end|>", "yes", "</s>")
     assert said == ("Hm", "yes")
 
 
-def test_a_control_token_is_no_text_of_the_answer(scripted):
+def test_a_control_token_is_not_text_of_the_answer(scripted):
     grammar = 'root ::= "</think>"'
     said = scripted("</think>", *"/think>", "</s>", grammar=grammar)
     assert said == ("", "</think>")
 
 
-def test_white_space_that_the_grammar_wants_is_its_own(scripted):
+def test_white_space_in_the_grammar_belongs_to_the_answer(scripted):
     both = scripted("<think>", "</think>", "\n", "yes", "</s>", grammar='root ::= "\\n" "yes"')
     assert both == ("", "\nyes")
 
 
-def test_a_tag_in_the_answer_is_the_answer(scripted):
+def test_a_tag_inside_the_answer_is_text(scripted):
     assert scripted("yes", "</s>", grammar='root ::= "<think>"? "yes"') == ("", "yes")
 
 
 @pytest.mark.slow
-def test_an_answer_goes_on_in_its_grammar_when_the_window_slides(tiny):
+def test_an_answer_continues_in_its_grammar_after_the_window_slides(tiny):
     with LlamaEngine(tiny(), Settings(ctx_size=256), now=NOW) as one:
         one.load().result()
         conversation = Conversation.begin(local_now, "tiny")

@@ -48,7 +48,7 @@ FORMS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_that_no_answer_has_is_refused_in_a_sentence(name):
+def test_a_constraint_that_no_answer_matches_is_an_error(name):
     kind, text, why = FORMS[name]
     with pytest.raises(SettingsError) as raised:
         check(Constraint(kind, text, "it"))
@@ -58,7 +58,7 @@ def test_a_form_that_no_answer_has_is_refused_in_a_sentence(name):
 
 
 @pytest.mark.slow
-def test_a_form_that_answers_can_have():
+def test_a_constraint_that_answers_can_match():
     assert check(Constraint("grammar", 'root ::= "a" <think> [<{3,2}] # {5,0} <x>', "it")) == []
     assert check(Constraint("schema", '{"type": "string", "pattern": "^é$"}', "it")) == []
     assert check(Constraint("regex", "é+", "it")) == []
@@ -68,7 +68,7 @@ def test_a_form_that_answers_can_have():
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no resource module")
 @pytest.mark.parametrize("name", ["nested quoted groups", "counts of counts", "a huge enum"])
-def test_the_check_takes_little(name):
+def test_the_check_takes_little_time(name):
     """Beside its start: llama.cpp alone may be large on disk and in memory."""
     kind, text, _ = FORMS[name]
     wish = json.dumps({"kind": kind, "text": text, "name": "it"})

@@ -129,7 +129,7 @@ def turns(boundary):
 @pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("boundary", [True, False], ids=["boundary", "no boundary"])
-def test_a_reused_cache_says_what_a_fresh_one_says(model, kind, boundary):
+def test_a_reused_cache_gives_the_same_answer_as_a_new_one(model, kind, boundary):
     m = model(kind)
     with context(m) as one:
         for _name, wanted, at in turns(boundary):
@@ -140,7 +140,7 @@ def test_a_reused_cache_says_what_a_fresh_one_says(model, kind, boundary):
 @pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_0"])
-def test_quantised_weights_change_nothing_of_that(model, kind, quant):
+def test_with_quantized_weights_a_reused_cache_gives_the_same_answer(model, kind, quant):
     m = model(kind, quant=quant)
     with context(m) as one:
         for _name, wanted, boundary in turns(boundary=True)[:5]:
@@ -189,7 +189,7 @@ def check_steps(m, steps):
 @every_kind
 @given(steps=steps)
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-def test_any_order_of_prompts_says_what_fresh_ones_say(model, kind, steps):
+def test_any_order_of_prompts_gives_the_same_answers_as_new_caches(model, kind, steps):
     check_steps(model(kind), steps)
 
 
@@ -197,7 +197,7 @@ def test_any_order_of_prompts_says_what_fresh_ones_say(model, kind, steps):
 @every_kind
 @given(steps=steps)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-def test_many_orders_of_prompts_say_what_fresh_ones_say(model, kind, steps):
+def test_many_orders_of_prompts_give_the_same_answers_as_new_caches(model, kind, steps):
     check_steps(model(kind), steps)
 
 
@@ -233,7 +233,7 @@ def test_a_recurrent_state_goes_back_to_the_boundary(model, kind):
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_a_recurrent_state_without_a_boundary_is_read_again(model, kind):
+def test_a_recurrent_state_without_a_snapshot_is_read_again(model, kind):
     m = model(kind)
     with context(m) as one:
         feed(one, tokens(300))
@@ -242,7 +242,7 @@ def test_a_recurrent_state_without_a_boundary_is_read_again(model, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
-def test_the_last_turns_can_all_be_gone_back_to(model, kind):
+def test_snapshots_of_all_recent_turns_can_be_restored(model, kind):
     """Undo, several times: snapshots are kept at the ends of the last four turns."""
     m = model(kind)
     with context(m) as one:
@@ -257,7 +257,7 @@ def test_the_last_turns_can_all_be_gone_back_to(model, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
-def test_a_snapshot_of_what_was_cut_away_is_not_gone_back_to(model, kind):
+def test_a_snapshot_of_removed_tokens_is_not_restored(model, kind):
     m = model(kind)
     with context(m) as one:
         for end in (800, 1000):
@@ -270,7 +270,7 @@ def test_a_snapshot_of_what_was_cut_away_is_not_gone_back_to(model, kind):
 
 
 @pytest.mark.slow
-def test_a_sliding_window_can_be_cut_deeper_than_it_sees(model):
+def test_a_sliding_window_is_cut_by_more_than_its_length_with_a_snapshot(model):
     m = model("swa")
     for boundary, kept in ((900, 900), (None, 0)):
         with context(m) as one:
@@ -295,7 +295,7 @@ def test_the_edge_of_a_sliding_window_is_exact(model, short):
         assert_says_what_a_fresh_one_says(one, m, wanted)
 
 
-def test_progress_comes_with_every_batch(model):
+def test_progress_is_reported_after_each_batch(model):
     with context(model("dense")) as one:
         feed(one, tokens(100))
         steps = list(one.feed(tokens(100) + tokens(2 * N_BATCH + 1, 1)))
@@ -313,7 +313,7 @@ def test_a_context_smaller_than_a_batch_computes(model):
 
 
 @pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
-def test_a_quantised_cache_is_reused_exactly_too(model, kv_type):
+def test_a_quantized_cache_is_reused_exactly(model, kv_type):
     m = model("dense", head=32)
     wanted = tokens(40) + tokens(30, 1)
     with context(m, kv_type=kv_type) as one, context(m, kv_type=kv_type) as fresh:
@@ -328,7 +328,7 @@ def test_a_quantised_cache_is_reused_exactly_too(model, kv_type):
 
 @pytest.mark.slow
 @every_kind
-def test_a_feed_that_is_stopped_before_it_began_reads_nothing(model, kind):
+def test_a_feed_stopped_before_it_begins_reads_nothing(model, kind):
     m, stop = model(kind), StopByte()
     with context(m, stop=stop) as one:
         feed(one, tokens(60), boundary=50)
@@ -346,7 +346,7 @@ def test_a_feed_that_is_stopped_before_it_began_reads_nothing(model, kind):
 @pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("batches", [1, 2])
-def test_a_feed_that_is_stopped_between_batches_goes_on_where_it_can(model, kind, batches):
+def test_a_feed_stopped_between_batches_resumes_there_if_possible(model, kind, batches):
     m, stop = model(kind), StopByte()
     wanted = tokens((batches + 1) * N_BATCH)
     with context(m, stop=stop) as one:
@@ -365,7 +365,7 @@ def test_a_feed_that_is_stopped_between_batches_goes_on_where_it_can(model, kind
 
 @pytest.mark.slow
 @every_kind
-def test_a_feed_that_is_left_between_batches_is_valid(model, kind):
+def test_a_feed_abandoned_between_batches_leaves_a_valid_context(model, kind):
     m = model(kind)
     with context(m) as one:
         reading = one.feed(tokens(1200))
@@ -505,7 +505,7 @@ def test_a_step_beyond_the_context_changes_nothing(model, kind):
 
 
 @every_kind
-def test_tokens_that_are_certain_to_follow_are_read_in_one_batch(model, kind):
+def test_forced_tokens_are_evaluated_in_one_batch(model, kind):
     m = model(kind)
     with context(m) as one:
         feed(one, tokens(80), boundary=70)
@@ -515,7 +515,7 @@ def test_tokens_that_are_certain_to_follow_are_read_in_one_batch(model, kind):
 
 
 @every_kind
-def test_each_of_several_tokens_leaves_its_logits_and_can_be_taken_back(model, kind):
+def test_each_token_of_a_batch_leaves_logits_and_can_be_removed(model, kind):
     m, ahead = model(kind), tokens(5, 1)
     with context(m, rows=6) as one, context(m) as fresh:
         feed(one, tokens(80), boundary=70)
@@ -537,7 +537,7 @@ def test_each_of_several_tokens_leaves_its_logits_and_can_be_taken_back(model, k
 
 
 @every_kind
-def test_no_more_tokens_are_read_than_there_is_room_for(model, kind):
+def test_no_more_tokens_are_evaluated_than_fit(model, kind):
     m = model(kind)
     with context(m, size=256, rows=4) as one:
         feed(one, tokens(249), boundary=200)
@@ -548,7 +548,7 @@ def test_no_more_tokens_are_read_than_there_is_room_for(model, kind):
         assert holds_what_it_says(one)
 
 
-def test_full_size_layers_with_a_window_take_back_freely_until_a_file_is_loaded(model):
+def test_full_size_sliding_window_layers_cut_freely_until_a_file_is_loaded(model):
     m = model("swa")
     with context(m, swa_full=True) as one, context(m, swa_full=True) as other:
         feed(one, tokens(3 * WINDOW))
@@ -567,7 +567,7 @@ def test_full_size_layers_with_a_window_take_back_freely_until_a_file_is_loaded(
     [{"kv_type": "q8_0"}, {"kv_type": "q4_0"}, {"kv_type": "q8_0", "flash_attn": "off"}],
     ids=str,
 )
-def test_a_cache_type_the_model_cannot_use_is_one_sentence(model, options):
+def test_a_cache_type_that_the_model_cannot_use_is_an_error(model, options):
     with pytest.raises(SettingsError) as raised:
         Context(model("dense"), 256, StopByte(), threads=1, **options)
     sentence = str(raised.value)
@@ -578,7 +578,7 @@ def test_a_cache_type_the_model_cannot_use_is_one_sentence(model, options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa"])
-def test_a_context_larger_than_memory_is_one_sentence(tiny, kind):
+def test_a_context_larger_than_memory_is_an_error(tiny, kind):
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"

@@ -91,7 +91,7 @@ def test_more_memory_is_never_worse(memory, free, more, card, larger, room, wide
 
 
 @given(memories(), st.integers(-GIB, GIB))
-def test_only_what_must_be_held_is_refused(memory, spare):
+def test_only_memory_that_cannot_be_mapped_leads_to_refusal(memory, spare):
     """Without a GPU: no where anonymous memory does not fit, pages where the file does not."""
     row = replace(memory.rows[0], devices=memory.rows[0].devices[:1])
     cpu = row.devices[0]
@@ -104,7 +104,7 @@ def test_only_what_must_be_held_is_refused(memory, spare):
     assert verdict(memory, row, Machine(None, None)) == "fits"
 
 
-def test_a_tenth_of_what_is_available_stays_in_hand():
+def test_a_tenth_of_the_available_memory_is_kept_in_reserve():
     model = Model(compute=0, per_token=0)
     memory = model.needs([(4096, "f16")], 0)
     needed = 4 * GIB + MIB + RUNTIME
@@ -116,7 +116,7 @@ def test_a_tenth_of_what_is_available_stays_in_hand():
         assert verdict(memory, memory.rows[0], Machine(free, free)) == said
 
 
-def test_a_limit_on_addresses_holds_for_files_too():
+def test_a_limit_on_address_space_counts_mapped_files():
     model = Model()
     memory = model.needs([(4096, "f16")], 0)
     few = Machine(64 * GIB, 64 * GIB, mappable=4 * GIB)
@@ -124,7 +124,7 @@ def test_a_limit_on_addresses_holds_for_files_too():
     assert verdict(memory, memory.rows[0], replace(few, mappable=8 * GIB)) == "fits"
 
 
-def test_a_gpu_that_shares_the_memory_takes_it_from_the_machine():
+def test_a_gpu_with_shared_memory_uses_the_computers_memory():
     model = Model(card=True)
     memory = model.needs([(8192, "f16")], -1)
     card = Gpu(IMAGINED, 16 * GIB, 16 * GIB)
@@ -153,7 +153,7 @@ def test_the_largest_context_fits_and_the_next_does_not(per_token, base, room, d
         assert need(min(least, most)) > room or least > most
 
 
-def test_few_questions_find_it():
+def test_the_largest_context_is_found_with_few_questions():
     asked = []
 
     def fits(sizes):
@@ -165,14 +165,14 @@ def test_few_questions_find_it():
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
-def test_the_largest_number(limit, most):
+def test_largest_number_finds_the_largest(limit, most):
     assert largest_number(lambda n: n <= limit, most) == min(limit, most)
 
 
 # choosing
 
 
-def test_nothing_is_said_where_all_is_well():
+def test_no_notice_if_everything_fits():
     model = Model()
     choice = pick(model, Machine(64 * GIB, 64 * GIB), trained=8192)
     assert choice == SizeChoice(8192, -1, "f16")
@@ -203,7 +203,7 @@ def test_auto_context(free, trained, context):
 
 
 @given(st.integers(0, 64 << 10), st.integers(1 << 10, 1 << 20), st.integers(0, 200_000))
-def test_what_is_chosen_runs_or_is_refused(free_mib, per_token, trained):
+def test_the_chosen_sizes_run_or_are_refused(free_mib, per_token, trained):
     model = Model(per_token=per_token)
     machine = Machine(free_mib * MIB, free_mib * MIB)
     choice = pick(model, machine, trained)
@@ -215,14 +215,14 @@ def test_what_is_chosen_runs_or_is_refused(free_mib, per_token, trained):
         assert verdict(smallest, smallest.rows[0], machine) == "no"
 
 
-def test_weights_that_page_are_said_so():
+def test_weights_that_page_lead_to_a_notice():
     choice = pick(Model(), Machine(3 * GIB, 8 * GIB), 8192, bits_per_weight=8.5)
     assert not choice.refusal
     notice = next(n for n in choice.notices if "disk" in n)
     assert all(fact in notice for fact in ("4.29 GB", "1.35 GB", "IQ2_XS"))
 
 
-def test_what_does_not_fit_is_refused_with_what_would():
+def test_a_refusal_names_what_would_fit():
     choice = pick(Model(), Machine(2 * GIB, 8 * GIB), ctx_size=16384)
     refusal = choice.refusal
     assert (refusal.context, refusal.place, refusal.room) == (16384, "memory", 2 * GIB)
@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_refused_with_what_would():
     assert choice.ctx_size == 16384
 
 
-def test_what_llama_cpp_refuses():
+def test_contexts_that_llama_cpp_refuses():
     """A context whose tables alone are too large is refused here; else the load says why."""
 
     class Refusing(Model):
@@ -263,7 +263,7 @@ def test_weights_that_are_copied_cannot_page():
     assert refused(tiny.refusal).endswith("a smaller model.")
 
 
-def test_a_smaller_quant_where_a_limit_is_on_the_whole():
+def test_a_smaller_quant_is_suggested_for_a_limit_on_all_memory():
     machine = Machine(32 * GIB, 32 * GIB, mappable=4 * GIB)
     choice = pick(Model(), machine, bits_per_weight=4.89)
     assert (choice.refusal.place, choice.refusal.room) == ("address space", 4 * GIB)
@@ -280,14 +280,14 @@ def test_layers_that_do_not_fit_stay_on_the_cpu():
     assert verdict(one_more, one_more.rows[0], machine) == "no"
 
 
-def test_all_layers_where_they_fit_or_where_there_is_no_gpu():
+def test_all_layers_are_offloaded_if_they_fit_or_if_there_is_no_gpu():
     assert pick(Model(), Machine(32 * GIB, 32 * GIB)).n_gpu_layers == -1
     roomy = Machine(32 * GIB, 32 * GIB, (Gpu(IMAGINED, 24 * GIB, 24 * GIB),))
     choice = pick(Model(card=True), roomy, 8192)
     assert (choice.n_gpu_layers, choice.notices) == (-1, ())
 
 
-def test_layers_that_were_asked_for_are_not_changed():
+def test_a_requested_number_of_layers_is_not_changed():
     machine = Machine(32 * GIB, 32 * GIB, (Gpu(IMAGINED, 6 * GIB, 8 * GIB, False, "Some GPU"),))
     choice = pick(Model(card=True), machine, ctx_size=8192, n_gpu_layers=29)
     assert choice.n_gpu_layers == 29
@@ -298,7 +298,7 @@ def test_layers_that_were_asked_for_are_not_changed():
 
 @pytest.mark.slow
 @given(st.integers(0, 16 << 10), st.integers(1, 8 << 10))
-def test_the_gpu_is_filled_and_not_more(card_mib, weights_mib):
+def test_the_gpu_gets_as_many_layers_as_fit(card_mib, weights_mib):
     model = Model(weights=weights_mib * MIB, card=True)
     machine = Machine(None, None, (Gpu(IMAGINED, card_mib * MIB, 0),))
     choice = pick(model, machine, ctx_size=4096)
@@ -310,7 +310,7 @@ def test_the_gpu_is_filled_and_not_more(card_mib, weights_mib):
         assert verdict(memory, memory.rows[0], machine) == "no"
 
 
-def test_a_smaller_quant():
+def test_a_smaller_quant_is_suggested():
     assert smaller_quant(16.0, 16 * GIB, 9 * GIB) == "Q8_0"
     assert smaller_quant(4.89, 5 * GIB, 5 * GIB) == "IQ4_XS"
     assert smaller_quant(4.89, 5 * GIB, GIB) == ""
@@ -350,25 +350,25 @@ def test_a_machine_without_limits(root):
     assert linux(root) == Machine(12 * GIB, 16 * GIB)
 
 
-def test_mapped_files_count_as_free_but_not_in_address_space(root):
+def test_mapped_files_count_as_free_memory_but_not_as_free_address_space(root):
     put(root, "proc/self/status", f"VmSize:\t 0 kB\nRssFile:\t {3 << 20} kB\n")
     assert linux(root) == Machine(12 * GIB, 16 * GIB, mapped=3 * GIB)
     limits(root, addresses=10 * GIB, data="unlimited")
     assert linux(root) == Machine(10 * GIB, 16 * GIB, mappable=10 * GIB, mapped=1 * GIB)
 
 
-def test_no_files_at_all(tmp_path):
+def test_without_proc_files_nothing_is_known(tmp_path):
     assert linux(tmp_path) == Machine(None, None)
 
 
-def test_limits_of_the_process(root):
+def test_limits_of_the_process_count(root):
     limits(root, addresses=5 * GIB, data="unlimited")
     assert linux(root) == Machine(4 * GIB, 16 * GIB, mappable=4 * GIB)
     limits(root, addresses="unlimited", data=2 * GIB)
     assert linux(root) == Machine(2 * GIB - 512 * MIB, 16 * GIB)
 
 
-def test_control_groups_2(root):
+def test_control_groups_version_2(root):
     """The least of the group and its ancestors; files in the page cache are free."""
     put(root, "proc/self/cgroup", "0::/user/me\n")
     for folder, most, now, cached in [
@@ -386,7 +386,7 @@ def test_control_groups_2(root):
     assert linux(root).free == 0
 
 
-def test_control_groups_1(root):
+def test_control_groups_version_1(root):
     put(root, "proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/\n")
     folder = "sys/fs/cgroup/memory"  # in the container the group's own path is not there
     put(root, f"{folder}/memory.limit_in_bytes", f"{6 * GIB}\n")
@@ -407,11 +407,11 @@ Pages purgeable:                             40.
 """
 
 
-def test_a_mac():
+def test_memory_of_a_mac():
     assert mac_free(VM_STAT) == 30340 * 16384
     assert mac_free("") is None
 
 
-def test_this_machine():
+def test_memory_of_this_machine():
     here = machine()
     assert here.free and here.total and 0 < here.free <= here.total

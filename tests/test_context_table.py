@@ -42,7 +42,7 @@ def test_contexts_double_up_to_what_the_model_was_trained_for(trained, asked, sh
     assert contexts(trained, asked) == shown
 
 
-def test_rows_are_llama_cpps_own(llama):
+def test_the_rows_have_llama_cpps_figures(llama):
     seen = of(llama)
     wishes = [(row.context, row.kv_type) for row, _ in seen.rows]
     assert wishes == [(n, kv) for n in contexts(131_072, None) for kv in ("f16", "q8_0")]
@@ -53,7 +53,7 @@ def test_rows_are_llama_cpps_own(llama):
     assert (seen.largest, seen.choice.ctx_size, seen.fits) == (131_072, 32_768, True)
 
 
-def test_the_largest_context_is_the_largest(llama):
+def test_the_next_larger_context_does_not_fit(llama):
     machine = Machine(free=8 * GIB, total=16 * GIB)
     seen = of(llama, machine)
     assert 2048 < seen.largest < 131_072 and seen.largest % 256 == 0
@@ -62,27 +62,27 @@ def test_the_largest_context_is_the_largest(llama):
     assert seen.choice.ctx_size <= seen.largest
 
 
-def test_a_maximum_that_is_no_multiple_of_256(tmp_path):
+def test_a_maximum_that_is_not_a_multiple_of_256(tmp_path):
     path = headers.write(tmp_path / "m.gguf", "llama", context_length=10_000)
     seen = of(local(path))
     assert (seen.largest, seen.rows[-1][0].context) == (10_000, 10_240)
 
 
-def test_where_nothing_fits(llama):
+def test_no_context_fits(llama):
     seen = of(llama, Machine(free=GIB // 4, total=2 * GIB))
     assert (seen.largest, seen.fits) == (0, False)
     assert seen.choice.refusal
     assert {said for _, said in seen.rows} == {"no"}
 
 
-def test_weights_that_have_no_room_for_copies_are_mapped_as_they_are(llama):
+def test_weights_are_not_repacked_if_the_copies_do_not_fit(llama):
     seen = of(llama, Machine(free=GIB, total=2 * GIB))
     assert (seen.largest, seen.fits, seen.choice.refusal) == (0, False, None)
     assert (seen.chosen, "pages") in seen.rows
     assert seen.needs.weights_anon == 0
 
 
-def test_what_was_asked_for_is_a_row_and_the_choice(llama):
+def test_a_requested_context_is_a_row_and_the_choice(llama):
     seen = of(llama, ctx_size=5000, kv_type="q4_0")
     assert (seen.choice.ctx_size, seen.choice.kv_type) == (5000, "q4_0")
     assert (seen.chosen.context, seen.chosen.kv_type, seen.asked) == (5120, "q4_0", True)
@@ -90,7 +90,7 @@ def test_what_was_asked_for_is_a_row_and_the_choice(llama):
     assert {row.kv_type for row, _ in seen.rows} == {"f16", "q4_0", "q8_0"}
 
 
-def test_what_llama_cpp_refuses_is_said(llama):
+def test_the_reason_of_llama_cpps_refusal_is_shown(llama):
     """A quantised cache needs flash attention."""
     seen = of(llama, kv_type="q8_0", flash_attn="off")
     assert (seen.chosen, seen.fits, seen.largest) == (None, False, 0)
@@ -99,21 +99,21 @@ def test_what_llama_cpp_refuses_is_said(llama):
 
 
 @pytest.mark.slow
-def test_a_card_holds_more_the_larger_it_is(llama):
+def test_a_larger_gpu_has_a_larger_context(llama):
     layers = [of(llama, gpu_memory=gib * GIB).choice.n_gpu_layers for gib in (1, 6, 24)]
     assert layers[0] == 0
     assert 0 < layers[1] < 33
     assert layers[2] == ALL
 
 
-def test_layers_that_were_asked_for(llama):
+def test_a_requested_number_of_layers_is_used(llama):
     seen = of(llama, gpu_memory=24 * GIB, n_gpu_layers=10)
     assert seen.choice.n_gpu_layers == 10
     gpu = next(device for device in seen.chosen.devices if device.name == "GPU")
     assert 0 < gpu.weights < seen.needs.weights / 2
 
 
-def test_figures_are_those_of_an_estimate_however_they_were_asked_for(llama):
+def test_figures_do_not_depend_on_the_order_of_questions(llama):
     wishes = [(n, kv) for n in (2048, 4096) for kv in ("q8_0", "f16")]
     figures = Figures(llama, "off")
     (first,) = figures.needs(wishes[1:2], ALL).rows

@@ -73,14 +73,14 @@ def test_the_events_are_the_documented_lines():
     ]
 
 
-def test_the_date_stands_still():
+def test_the_date_of_a_conversation_does_not_change():
     chat = begin()
     tomorrow = Conversation.from_events([chat.opening], now=lambda: START + timedelta(days=1))
     assert tomorrow.created == START
     assert f"{tomorrow.created:%d %b %Y %H:%M}" == "22 Nov 2026 09:31"
 
 
-def test_a_retry_puts_the_new_answer_beside_the_old_one():
+def test_a_retry_adds_a_sibling_answer():
     chat = begin()
     chat.ask("Hi.")
     old = reply(chat, "Hello.")
@@ -105,7 +105,7 @@ def test_after_clear_the_next_question_is_a_new_root():
     assert [m.content for m in chat.children(None)] == ["Hi.", "Again."]
 
 
-def test_a_question_whose_answer_was_killed_is_still_there():
+def test_a_question_without_an_answer_is_kept():
     chat = begin()
     events = [chat.opening, chat.ask("Hi."), reply(chat), chat.ask("And now?")]
     resumed = Conversation.from_events(events)
@@ -113,7 +113,7 @@ def test_a_question_whose_answer_was_killed_is_still_there():
     assert (last.user.content, last.answer) == ("And now?", None)
 
 
-def test_a_question_may_follow_one_that_was_never_answered():
+def test_a_question_can_follow_an_unanswered_one():
     chat = begin()
     chat.ask("Hi.")
     chat.ask("Are you there?")
@@ -121,7 +121,7 @@ def test_a_question_may_follow_one_that_was_never_answered():
     assert said(chat) == [("Hi.", None), ("Are you there?", "Yes.")]
 
 
-def test_the_last_system_text_and_the_last_value_of_each_setting_hold():
+def test_the_last_system_text_and_setting_values_count():
     chat = begin()
     chat.set_system("Be brief.")
     chat.set(temp=0.2, seed=1)
@@ -131,14 +131,14 @@ def test_the_last_system_text_and_the_last_value_of_each_setting_hold():
     assert chat.settings == {"temp": 0.9, "seed": 1}
 
 
-def test_a_setting_of_many_values_is_what_it_will_be_when_the_chat_is_resumed():
+def test_a_setting_with_several_values_survives_resuming():
     chat = begin()
     event = chat.set(stop=("END", "###"))
     again = Conversation.from_events(json.loads(json.dumps([chat.opening, event])))
     assert again.settings == chat.settings
 
 
-def test_what_was_sampled_is_kept_with_the_answer():
+def test_sampled_ids_are_kept_with_the_answer():
     chat = begin()
     chat.ask("Hi.")
     event = reply(chat, "Hello.", thinking="A greeting.", tokens=[5], sampled=[1, 2, 5])
@@ -152,7 +152,7 @@ def reply_again(chat, **facts):
 
 
 @pytest.mark.parametrize("change", ["pin", "forget"])
-def test_a_mark_on_a_turn_holds_until_it_is_taken_away(change):
+def test_a_mark_on_a_turn_stays_until_it_is_removed(change):
     chat = begin()
     marked = {"pin": chat.pinned, "forget": chat.forgotten}[change]
     question = chat.ask("Hi.")["id"]
@@ -167,7 +167,7 @@ def test_a_mark_on_a_turn_holds_until_it_is_taken_away(change):
     assert [t.user.id for t in chat.turns()] == [question, other], "the log keeps what was said"
 
 
-def test_a_note_counts_only_where_all_that_it_covers_was_said():
+def test_a_note_counts_only_on_branches_with_all_turns_it_covers():
     chat = begin()
     questions = []
     for text in ("One?", "Two?", "Three?"):
@@ -189,7 +189,7 @@ def test_a_note_counts_only_where_all_that_it_covers_was_said():
     assert chat.summary().text == "On one and two."
 
 
-def test_of_two_notes_on_the_same_turns_the_newer_one_stands():
+def test_the_newer_of_two_notes_counts():
     chat = begin()
     question = chat.ask("One?")["id"]
     chat.summarize("First note.", [question])
@@ -197,7 +197,7 @@ def test_of_two_notes_on_the_same_turns_the_newer_one_stands():
     assert chat.summary().text == "Second note."
 
 
-def test_every_last_message_is_a_branch():
+def test_each_leaf_is_a_branch():
     chat = begin()
     assert chat.branches() == []
     root = chat.ask("Hi.")["id"]
@@ -213,7 +213,7 @@ def test_every_last_message_is_a_branch():
     assert chat.branches() == [second, third, fourth]
 
 
-def test_what_follows_a_message_is_listed_oldest_first():
+def test_children_are_listed_oldest_first():
     chat = begin()
     root = chat.ask("Hi.")["id"]
     answers = [reply(chat, "Hello.")["id"], reply_again(chat)["id"]]
@@ -223,7 +223,7 @@ def test_what_follows_a_message_is_listed_oldest_first():
     assert [m.id for m in chat.children(answers[1])] == [following]
 
 
-def test_an_answer_needs_a_question():
+def test_an_answer_without_a_question_is_an_error():
     chat = begin()
     with pytest.raises(ValueError, match="needs a user message"):
         reply(chat)
@@ -233,7 +233,7 @@ def test_an_answer_needs_a_question():
         reply(chat)
 
 
-def test_going_to_a_message_that_is_not_there_changes_nothing():
+def test_going_to_an_unknown_message_changes_nothing():
     chat = begin()
     chat.ask("Hi.")
     with pytest.raises(SessionError, match="no-such"):
@@ -297,7 +297,7 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("event", STRANGE, ids=str)
-def test_what_is_not_understood_is_passed_over(event):
+def test_unknown_events_are_ignored(event):
     chat = begin()
     events = [chat.opening, chat.ask("Hi."), reply(chat)]
     strange = Conversation.from_events([*events, event])
@@ -311,7 +311,7 @@ def test_a_question_without_a_parent_field_is_a_root():
     assert said(chat) == [("Hi.", None)]
 
 
-def test_fields_of_the_wrong_kind_cost_only_themselves():
+def test_fields_of_the_wrong_type_are_ignored():
     odd = {"type": "answer", "id": "a", "parent": "u", "text": "Yes.", "tokens": [1, "2"]}
     question = {"type": "user", "id": "u", "parent": None, "text": "Hi."}
     chat = Conversation.from_events([question, {**odd, "stats": None}])
@@ -319,7 +319,7 @@ def test_fields_of_the_wrong_kind_cost_only_themselves():
     assert (chat.nodes["a"].tokens, chat.nodes["a"].stats) == ((), {})
 
 
-def test_without_its_begin_line_a_conversation_began_with_its_first_event():
+def test_without_a_begin_line_the_first_event_begins_the_conversation():
     question = {"type": "user", "id": "u", "parent": None, "text": "Hi."}
     for at in ("2026-11-22T08:31:00.250+00:00", "2026-11-22T08:31:00.250"):
         chat = Conversation.from_events([{**question, "at": at}])
@@ -370,7 +370,7 @@ def perform(chat, operations):
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(OPERATIONS)
-def test_a_conversation_is_made_again_by_its_own_events(operations):
+def test_events_rebuild_the_same_conversation(operations):
     chat = begin()
     events = perform(chat, operations)
     again = Conversation.from_events(json.loads(json.dumps(events)))
@@ -382,7 +382,7 @@ def test_a_conversation_is_made_again_by_its_own_events(operations):
 
 @settings(max_examples=40, deadline=None)
 @given(OPERATIONS)
-def test_the_branches_lead_to_all_that_was_said(operations):
+def test_the_branches_contain_all_messages(operations):
     chat = begin()
     perform(chat, operations)
     seen = set()
@@ -395,7 +395,7 @@ def test_the_branches_lead_to_all_that_was_said(operations):
 
 @settings(max_examples=40, deadline=None)
 @given(OPERATIONS)
-def test_a_note_never_covers_what_the_path_does_not_have(operations):
+def test_a_note_never_covers_turns_outside_the_path(operations):
     chat = begin()
     perform(chat, operations)
     note = chat.summary()
@@ -417,7 +417,7 @@ def test_with_any_events_lost_the_path_still_leads_to_a_root(operations, random)
 
 @settings(max_examples=40, deadline=None)
 @given(OPERATIONS)
-def test_nothing_that_was_said_is_ever_lost(operations):
+def test_no_message_is_ever_lost(operations):
     chat = begin()
     events = perform(chat, operations)
     said_in_events = [e["text"] for e in events if e["type"] in ("user", "answer")]

@@ -53,7 +53,7 @@ def writes(tree):
 
 
 @pytest.mark.slow
-def test_every_file_that_writes_is_known():
+def test_all_modules_that_write_files_are_listed():
     found = {name(path) for path in FILES if writes(ast.parse(path.read_text("utf-8")))}
     assert found == set(WRITERS), found ^ set(WRITERS)
 
@@ -102,20 +102,20 @@ def lcp(request, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_question_is_answered_and_the_chat_says_once_that_it_is_not_saved(lcp):
+def test_on_an_unwritable_disk_the_chat_answers_and_reports_once(lcp):
     done = lcp("chat", "smollm2-135m", "hi", "-n", "3")
     assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
     assert done.stderr.count("no longer saved") == 1
 
 
 @pytest.mark.slow
-def test_what_is_not_to_be_saved_says_nothing(lcp):
+def test_no_save_reports_nothing_on_an_unwritable_disk(lcp):
     done = lcp("chat", "smollm2-135m", "Hi", "--stop", "e", "--no-save")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
-def test_a_grammar_is_kept_to_and_a_wrong_one_is_a_sentence(lcp):
+def test_grammars_work_and_wrong_ones_are_errors_on_an_unwritable_disk(lcp):
     rules = 'root ::= "yes" | "no"'
     done = lcp("chat", "smollm2-135m", "hi", "--no-save", "--grammar", rules)
     assert (done.returncode, done.stdout.strip() in ("yes", "no")) == (0, True), done.stderr
@@ -124,7 +124,7 @@ def test_a_grammar_is_kept_to_and_a_wrong_one_is_a_sentence(lcp):
 
 
 @pytest.mark.slow
-def test_info_is_exact(lcp):
+def test_info_is_exact_on_an_unwritable_disk(lcp):
     done = lcp("info", "smollm2-135m", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert "exact" in done.stdout
@@ -132,14 +132,14 @@ def test_info_is_exact(lcp):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["list"], ["sessions"], ["doctor"]])
-def test_what_only_looks_looks(lcp, words):
+def test_commands_that_only_read_work_on_an_unwritable_disk(lcp, words):
     done = lcp(*words)
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
     assert 'chown -R "$USER" "/"' not in done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_a_download_is_a_sentence(lcp):
+def test_a_download_to_an_unwritable_disk_is_an_error(lcp):
     from hub import Hub
 
     with Hub() as hub:
@@ -156,7 +156,7 @@ def test_a_download_is_a_sentence(lcp):
     [["quantize", "smollm2-135m", "q8_0", "-o"], ["look", "tokens", "Some words.", "--svg"]],
     ids=lambda words: words[0],
 )
-def test_a_file_that_cannot_be_written_is_a_sentence(lcp, tmp_path, words):
+def test_a_file_on_an_unwritable_disk_is_an_error(lcp, tmp_path, words):
     done = lcp(*words, str(tmp_path / "room" / "new"))
     assert done.returncode == 1, done.stderr
     last = done.stderr.splitlines()[-1]

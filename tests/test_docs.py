@@ -96,7 +96,7 @@ def test_the_changelog_begins_with_this_version():
     assert re.search(r"^## (\S+)", text, re.MULTILINE).group(1) == lcp.__version__
 
 
-def test_every_link_to_a_file_of_ours_leads_somewhere():
+def test_links_to_our_files_work():
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):

@@ -150,7 +150,7 @@ SURVIVED = {
 
 
 @pytest.mark.parametrize("name", SURVIVED)
-def test_what_a_download_survives(hub, blob, name):
+def test_a_download_survives_network_faults(hub, blob, name):
     faults, asked, said = SURVIVED[name]
     for kind, n, *times in faults:
         hub.fault(kind, n, times=times[0] if times else -1)
@@ -164,7 +164,7 @@ def test_what_a_download_survives(hub, blob, name):
     assert done.progress[-1] == ("downloading", SIZE, SIZE)
 
 
-def test_a_reset_keeps_what_was_read(hub, blob):
+def test_a_reset_keeps_the_bytes_read(hub, blob):
     hub.fault("reset", M, times=1)
     done = pull(blob)
     assert_kept(hub, blob, done.path)
@@ -172,7 +172,7 @@ def test_a_reset_keeps_what_was_read(hub, blob):
     assert first is None and 0 < int(second[6:-1]) <= M
 
 
-def test_tries_are_counted_anew_when_a_byte_has_come(hub, blob):
+def test_a_new_byte_resets_the_number_of_tries(hub, blob):
     hub.fault("drop", 50_000)
     done = pull(blob)
     assert_kept(hub, blob, done.path)
@@ -189,7 +189,7 @@ def test_tries_are_counted_anew_when_a_byte_has_come(hub, blob):
         ("long", 100, "3000100 bytes instead of 3000000"),
     ],
 )
-def test_what_never_gets_better_ends(hub, blob, kind, n, says):
+def test_a_permanent_failure_ends_the_download(hub, blob, kind, n, says):
     hub.fault(kind, n)
     done = pull(blob)
     assert re.search(says, str(done.error))
@@ -197,14 +197,14 @@ def test_what_never_gets_better_ends(hub, blob, kind, n, says):
     assert list(blob.blob.parent.iterdir()) == []
 
 
-def test_what_always_changes_ends(hub, blob):
+def test_a_file_that_always_changes_ends_the_download(hub, blob):
     hub.fault("etag")
     hub.fault("drop", M)
     assert pull(blob).error
     assert len(ranges(hub)) <= 2 * module.TRIES
 
 
-def test_what_always_comes_damaged_ends_with_both_hashes(hub, blob):
+def test_a_file_that_always_arrives_damaged_is_an_error_with_both_hashes(hub, blob):
     hub.fault("corrupt", M)
     done = pull(blob)
     wrong = bytearray(content_of(hub, blob))
@@ -229,7 +229,7 @@ BROKEN = st.tuples(
 
 @settings(max_examples=30, deadline=None)
 @given(faults=st.lists(BROKEN, max_size=6), here=st.integers(0, 250_000))
-def test_whatever_breaks_only_right_bytes_get_a_name(tmp_path_factory, faults, here):
+def test_only_verified_files_get_their_name(tmp_path_factory, faults, here):
     cache = tmp_path_factory.mktemp("cache") / "hub"
     with Hub() as hub:
         content = random.Random(here).randbytes(200_000)
@@ -247,7 +247,7 @@ def test_whatever_breaks_only_right_bytes_get_a_name(tmp_path_factory, faults, h
         assert_kept(hub, blob, done.path)
 
 
-def test_a_server_that_asks_to_wait_is_waited_for(hub, blob):
+def test_lcp_waits_as_long_as_a_server_asks(hub, blob):
     hub.fault("status", 429, times=1, retry_after="1")
     begun = time.monotonic()
     done = pull(blob)
@@ -257,7 +257,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(hub, blob):
 
 
 @pytest.mark.parametrize("where", ["resolve", "cdn"])
-def test_nobody_waits_for_hours_without_knowing(hub, blob, where):
+def test_a_very_long_wait_is_refused(hub, blob, where):
     hub.fault("status", 429, where=where, retry_after="3600")
     done = pull(blob)
     assert str(done.error).endswith("run the same command again.")
@@ -272,7 +272,7 @@ def test_a_gated_model_is_refused_once(hub, repo, blob, token, status):
     assert len(hub.log) == 1 and not done.notices
 
 
-def test_a_web_page_of_the_network_costs_nothing(hub, blob):
+def test_a_login_page_of_the_network_keeps_the_part(hub, blob):
     leave(blob, content_of(hub, blob)[:M])
     hub.fault("html", where="resolve")
     done = pull(blob)
@@ -281,7 +281,7 @@ def test_a_web_page_of_the_network_costs_nothing(hub, blob):
     assert blob.part.read_bytes() == content_of(hub, blob)[:M]
 
 
-def test_offline(hub, blob, monkeypatch):
+def test_offline_mode_sends_no_request(hub, blob, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE is set" in str(pull(blob).error)
     assert not hub.log
@@ -295,7 +295,7 @@ def leave(blob, data):
     blob.part.write_bytes(data)
 
 
-def test_the_next_run_goes_on_and_checks_what_is_here(hub, blob):
+def test_the_next_run_resumes_and_checks_the_part(hub, blob):
     leave(blob, content_of(hub, blob)[:1_234_567])
     done = pull(blob)
     assert_kept(hub, blob, done.path)
@@ -306,27 +306,27 @@ def test_the_next_run_goes_on_and_checks_what_is_here(hub, blob):
     assert counts == sorted(counts) and counts[-1] == SIZE
 
 
-def test_a_part_that_is_whole_needs_no_server(hub, blob):
+def test_a_complete_part_needs_no_server(hub, blob):
     leave(blob, content_of(hub, blob))
     assert_kept(hub, blob, pull(blob).path)
     assert not hub.log
 
 
 @pytest.mark.parametrize("size", [M, SIZE, SIZE + 1])
-def test_a_part_of_something_else_is_thrown_away(hub, blob, size):
+def test_a_part_of_another_file_is_discarded(hub, blob, size):
     leave(blob, bytes(size))
     assert_kept(hub, blob, pull(blob).path)
     assert ranges(hub) == ([FROM(M), None] if size == M else [None])
 
 
-def test_a_range_behind_the_end_begins_anew(hub, blob):
+def test_a_range_after_the_end_restarts_the_download(hub, blob):
     leave(blob, content_of(hub, blob)[:M])
     hub.fault("short", SIZE - 500_000, times=1)
     assert_kept(hub, blob, pull(blob).path)
     assert ranges(hub) == [FROM(M), None]
 
 
-def test_control_c_keeps_what_has_come(hub, blob):
+def test_ctrl_c_keeps_the_part(hub, blob):
     notices = []
 
     def stop(doing, done, total):
@@ -344,7 +344,7 @@ def test_control_c_keeps_what_has_come(hub, blob):
     assert ranges(hub) == [FROM(size)]
 
 
-def test_what_is_here_is_not_asked_for(hub, repo, blob, cache):
+def test_a_file_that_is_here_is_not_requested(hub, repo, blob, cache):
     pull(blob)
     hub.log.clear()
     assert pull(blob).path == blob.pointer
@@ -356,7 +356,7 @@ def test_what_is_here_is_not_asked_for(hub, repo, blob, cache):
     assert not hub.log
 
 
-def test_a_file_cut_by_somebody_else_is_fetched_again(hub, blob):
+def test_a_truncated_file_in_the_cache_is_downloaded_again(hub, blob):
     pull(blob)
     os.truncate(blob.blob, 1000)
     assert_kept(hub, blob, pull(blob).path)
@@ -386,19 +386,19 @@ def test_a_small_file_is_verified_as_git_does(hub, repo, cache, path):
     ],
     ids=str,
 )  # fmt: skip
-def test_no_name_leads_out_of_the_folder(blob, wrong):
+def test_no_file_name_leads_out_of_the_folder(blob, wrong):
     with pytest.raises(DownloadError, match="unsafe file name"):
         dataclasses.replace(blob, **wrong)
 
 
-def test_a_commit_that_was_asked_for_needs_no_ref(hub, blob):
+def test_a_requested_commit_writes_no_ref(hub, blob):
     pull(dataclasses.replace(blob, revision=blob.commit))
     assert not (blob.folder / "refs").exists()
     pull(dataclasses.replace(blob, revision="refs/pr/1"))
     assert (blob.folder / "refs/refs/pr/1").read_text() == blob.commit
 
 
-def test_without_symbolic_links_the_file_lies_in_the_snapshot(hub, blob, monkeypatch):
+def test_without_symbolic_links_the_file_is_in_the_snapshot(hub, blob, monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
     path = pull(blob).path
     assert path == blob.pointer and not path.is_symlink()
@@ -408,7 +408,7 @@ def test_without_symbolic_links_the_file_lies_in_the_snapshot(hub, blob, monkeyp
     assert pull(blob).path == path and not hub.log
 
 
-def test_a_disk_that_is_too_small_is_seen_before_the_first_byte(hub, blob):
+def test_a_disk_that_is_too_small_is_noticed_before_the_first_byte(hub, blob):
     done = pull(dataclasses.replace(blob, size=10**18))
     assert str(done.error).startswith(f"{NAME} needs 1000000000 GB, and {blob.folder} has ")
     assert not hub.log
@@ -447,7 +447,7 @@ def child(blob, code=CHILD):
     return subprocess.run(arguments(blob, code), text=True, capture_output=True)
 
 
-def test_two_processes_fetch_a_file_once(hub, blob):
+def test_two_processes_download_a_file_once(hub, blob):
     hub.fault("slow", 3 * M)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(arguments(blob), **pipes) for _ in range(2)]
@@ -459,7 +459,7 @@ def test_two_processes_fetch_a_file_once(hub, blob):
 
 
 @pytest.mark.slow
-def test_after_fifty_kills_every_byte_is_right(hub, tmp_path, cache):
+def test_after_fifty_kills_the_file_is_correct(hub, tmp_path, cache):
     content = pattern(tmp_path / "big.gguf", 200 << 20, seed=1)
     repo = hub.add("owner/big", {"big.gguf": content})
     blob = blob_of(hub, repo, "big.gguf", cache)
@@ -539,7 +539,7 @@ def tree(folder):
 
 
 @pytest.mark.slow
-def test_huggingface_hub_finds_what_we_have_stored(hub, repo, cache, tmp_path):
+def test_huggingface_hub_finds_our_downloads(hub, repo, cache, tmp_path):
     files = [NAME, SMALL, "empty"]
     paths = [str(pull(blob_of(hub, repo, path, cache)).path) for path in files]
     hub.log.clear()
@@ -558,7 +558,7 @@ def test_huggingface_hub_finds_what_we_have_stored(hub, repo, cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_huggingface_hub_is_not_disturbed_by_a_part(hub, cache, blob):
+def test_our_part_files_do_not_disturb_huggingface_hub(hub, cache, blob):
     leave(blob, content_of(hub, blob)[:M])
     hub.fault("status", 401, where="resolve", times=1)
     assert pull(blob).error

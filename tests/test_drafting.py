@@ -24,7 +24,7 @@ def drafted(*tokens):
 # the draft
 
 
-def test_what_follows_the_last_place_that_ends_alike():
+def test_the_draft_follows_the_last_match():
     assert drafted(1, 2, 3, 4, 5, 9, 1, 2, 3) == [4, 5, 9, 1, 2, 3]
     assert drafted(1, 2, 3, 4, 9, 1, 2, 3, 5, 9, 1, 2, 3) == [5, 9, 1, 2, 3]
 
@@ -35,7 +35,7 @@ def test_a_longer_match_counts_before_a_later_one():
 
 
 @pytest.mark.parametrize("tokens", [[], [1], [1, 2, 3], [1, 2, 9, 1, 2], [1, 2, 3, 4, 5, 6]])
-def test_nothing_is_drafted_where_nothing_repeats(tokens):
+def test_without_repetition_nothing_is_drafted(tokens):
     assert drafted(*tokens) == []
 
 
@@ -45,7 +45,7 @@ def test_a_text_that_repeats_one_token():
 
 @pytest.mark.slow
 @given(st.lists(TOKENS, max_size=80))
-def test_a_draft_is_what_followed_an_equal_end(tokens):
+def test_a_draft_follows_an_earlier_match_of_the_end(tokens):
     found = drafted(*tokens)
     places = [i for i in range(3, len(tokens)) if tokens[i - 3 : i] == tokens[-3:]]
     assert bool(found) == bool(places)
@@ -74,12 +74,12 @@ JUMP = {"s1": 1.0, "s2": 2.2, "s4": 2.5, "s8": 3.0, "s16": 4.0}
 
 
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, LINEAR])
-def test_nothing_is_drafted_before_drafts_were_right_or_a_step_was_timed(costs):
+def test_nothing_is_drafted_before_the_first_hit_and_timed_step(costs):
     assert control(**costs).size(15) == 0
     assert control(seen=30).size(15) == 0
 
 
-def test_the_more_a_batch_costs_the_less_is_drafted():
+def test_costlier_batches_lead_to_shorter_drafts():
     sizes = [control(seen=30, **costs).size(15) for costs in (GPU, F16, Q4_1, LINEAR)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 15
@@ -91,7 +91,7 @@ def test_a_draft_is_never_longer_than_there_are_tokens():
     assert [one.size(n) for n in (0, 1, 2, 3, 15)] == [0, 1, 1, 3, 15]
 
 
-def test_after_some_wrong_drafts_less_is_drafted_and_then_nothing():
+def test_wrong_drafts_lead_to_shorter_drafts_and_then_none():
     one, sizes = control(seen=30, **F16), []
     for _ in range(12):
         sizes.append(one.size(15))
@@ -101,13 +101,13 @@ def test_after_some_wrong_drafts_less_is_drafted_and_then_nothing():
     assert sizes[-1] == 0
 
 
-def test_another_answer_begins_without_drafts():
+def test_a_new_answer_begins_without_drafts():
     one = control(seen=30, **GPU)
     one.begin()
     assert one.size(15) == 0
 
 
-def test_one_slow_measurement_does_not_forbid_a_size_for_ever():
+def test_one_slow_time_does_not_rule_out_a_size_for_ever():
     one = control(seen=30, s1=1.0, s16=10.0)
     assert one.size(15) < 15
     for _ in range(8000):
@@ -174,7 +174,7 @@ texts = st.lists(
 
 @pytest.mark.slow
 @given(texts, texts, st.sampled_from([GPU, F16, Q4_1, LINEAR]), st.sets(st.integers(0, 99)))
-def test_each_token_is_chosen_with_the_logits_of_all_before_it(prompt, answer, costs, certain):
+def test_each_token_is_sampled_from_the_logits_after_all_tokens_before_it(prompt, answer, costs, certain):
     one, _ = write(prompt, answer, costs, certain)
     assert 0 <= one.kept <= one.drafted
     plain, read_plainly = write(prompt, answer, costs, drafts=False)
@@ -184,7 +184,7 @@ def test_each_token_is_chosen_with_the_logits_of_all_before_it(prompt, answer, c
 
 @pytest.mark.slow
 @given(texts, texts, st.sets(st.integers(0, 99)))
-def test_certain_tokens_are_read_once_and_in_fewer_batches(prompt, answer, certain):
+def test_forced_tokens_are_evaluated_once_and_in_fewer_batches(prompt, answer, certain):
     _, memory = write(prompt, answer, {f"s{n}": 1.0 for n in SIZES}, certain, drafts=False)
     assert memory.evaluated == len(answer) - 1
     chosen = sum(i not in certain for i in range(1, len(answer)))
@@ -194,7 +194,7 @@ def test_certain_tokens_are_read_once_and_in_fewer_batches(prompt, answer, certa
 COPIED = random.Random(1).choices(range(1000), k=300)
 
 
-def test_a_copy_is_read_in_few_batches():
+def test_a_copy_is_evaluated_in_few_batches():
     one, memory = write([*COPIED, 5000], COPIED)
     assert one.kept / one.drafted > 0.9
     assert memory.now < len(COPIED) / 2
@@ -205,7 +205,7 @@ def test_a_copy_is_drafted_where_only_long_drafts_pay():
     assert memory.now < len(COPIED) / 2
 
 
-def test_a_copy_with_small_changes_too():
+def test_a_copy_with_small_changes_is_evaluated_in_few_batches():
     changed = [5001 if i % 25 == 24 else token for i, token in enumerate(COPIED)]
     _, memory = write([*COPIED, 5000], changed)
     assert memory.now < len(COPIED) / 1.5
@@ -214,7 +214,7 @@ def test_a_copy_with_small_changes_too():
 @pytest.mark.slow
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_text_that_copies_nothing_is_read_token_by_token(costs, seed):
+def test_a_text_without_copies_is_evaluated_token_by_token(costs, seed):
     """All its threes of tokens were there before, and something else followed each time."""
     chance = random.Random(seed)
     answer = [chance.choice([1, 2, 3]) for _ in range(400)]
@@ -224,7 +224,7 @@ def test_a_text_that_copies_nothing_is_read_token_by_token(costs, seed):
 
 
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
-def test_drafts_that_are_never_right_are_never_evaluated(costs):
+def test_drafts_that_are_always_wrong_are_not_evaluated(costs):
     """Each step finds a match, and another token follows."""
     prompt = [t for i in range(200) for t in (3 * i, 3 * i + 1, 3 * i + 2, 9999)]
     answer = list(range(600))
@@ -236,7 +236,7 @@ def test_drafts_that_are_never_right_are_never_evaluated(costs):
 @pytest.mark.slow
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_drafts_that_are_right_now_and_then_cost_next_to_nothing(costs, share):
+def test_drafts_that_are_sometimes_right_cost_almost_nothing(costs, share):
     """With any share of right drafts, the time is at most a little more than without drafts."""
     chance = random.Random(share)
     prompt, answer = list(range(3000)), [0, 1, 2]

@@ -78,7 +78,7 @@ def said(engine, reply):
 
 
 @pytest.mark.slow
-def test_a_reply_ends_when_the_model_says_so(real):
+def test_a_reply_ends_at_an_end_token(real):
     reply = ask(real, JAPAN)
     assert reply.ended == "end"
     assert "Tokyo" in reply.text
@@ -86,7 +86,7 @@ def test_a_reply_ends_when_the_model_says_so(real):
 
 
 @pytest.mark.slow
-def test_a_reply_ends_after_the_most_tokens_it_may_have(real):
+def test_a_reply_ends_at_its_token_limit(real):
     reply = ask(real, STORY, max_tokens=5)
     assert (reply.ended, reply.stats.reply_tokens, len(reply.tokens)) == ("length", 5, 5)
 
@@ -98,7 +98,7 @@ def test_a_reply_ends_before_a_stop_string(real):
 
 
 @pytest.mark.slow
-def test_a_reply_that_is_stopped_keeps_what_was_said(real):
+def test_a_stopped_reply_keeps_its_text(real):
     whole = ask(real, STORY, max_tokens=30)
     reply = real.reply(Request(STORY, GREEDY))
     for item in reply:
@@ -134,7 +134,7 @@ def test_a_reply_ends_when_the_context_is_full(engine, smollm2):
 
 
 @pytest.mark.slow
-def test_the_figures_add_up(real):
+def test_the_statistics_add_up(real):
     stats = ask(real, STORY, max_tokens=20).stats
     assert stats.prompt_tokens == stats.reused + stats.read == real.count(STORY)
     assert stats.ctx_used == stats.prompt_tokens + stats.reply_tokens - 1
@@ -145,7 +145,7 @@ def test_the_figures_add_up(real):
     assert stats.as_dict().keys() == vars(Stats()).keys()
 
 
-def test_progress_comes_before_the_answer_and_reaches_its_total(engine):
+def test_progress_reaches_its_total_before_the_answer(engine):
     items = list(engine().reply(Request([user("x" * 700)], GREEDY, max_tokens=3)))
     steps = [item for item in items if isinstance(item, Progress)]
     assert items[: len(steps)] == steps
@@ -159,7 +159,7 @@ def test_the_tokens_spell_the_text(real):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_tokens_of_random_bytes_spell_the_text_too(engine, seed):
+def test_the_tokens_of_random_bytes_spell_the_text(engine, seed):
     one = engine()
     reply = ask(one, STORY, Sampling(temp=2, seed=seed), max_tokens=40)
     assert reply.tokens
@@ -178,7 +178,7 @@ def test_the_next_turn_reads_only_what_is_new(real):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_random_answer_is_not_read_again_on_any_model(engine, kind):
+def test_a_random_answer_is_never_read_again(engine, kind):
     one = engine(kind)
     first = ask(one, STORY, Sampling(temp=2, seed=1), max_tokens=50)
     second = ask(one, [*STORY, said(one, first), *STORY], max_tokens=2)
@@ -186,7 +186,7 @@ def test_a_random_answer_is_not_read_again_on_any_model(engine, kind):
     assert second.stats.reused >= min(held, first.stats.ctx_used)
 
 
-def test_penalties_look_at_the_prompt_too(engine):
+def test_penalties_count_the_prompt(engine):
     """With what was asked out of reach, nothing of it is said."""
     one = engine()
     sampling = Sampling(temp=0, presence_penalty=10, repeat_last_n=1000)
@@ -211,7 +211,7 @@ def test_the_same_seed_gives_the_same_answer(smollm2):
 
 
 @pytest.mark.slow
-def test_a_seed_that_was_drawn_is_told_and_gives_the_answer_again(real):
+def test_a_random_seed_is_reported_and_reproduces_the_answer(real):
     ask(real, STORY, max_tokens=1)  # both find the same cache
     free = ask(real, STORY, Sampling(temp=1.5), max_tokens=12)
     again = ask(real, STORY, Sampling(temp=1.5, seed=free.seed), max_tokens=12)
@@ -228,7 +228,7 @@ def test_a_stop_before_a_reply_does_not_stop_it(engine):
     assert ask(one, STORY, max_tokens=3).ended == "length"
 
 
-def test_a_stop_while_the_prompt_is_read_leaves_what_was_read(engine):
+def test_a_stop_while_the_prompt_is_read_keeps_the_tokens_read(engine):
     one = engine()
     question = [user("x" * 900)]
     reply = one.reply(Request(question, GREEDY))
@@ -250,7 +250,7 @@ def assert_fresh_answer(one, messages, max_tokens):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_after_interrupts_a_tiny_model_says_what_a_fresh_one_says(engine, kind):
+def test_after_interrupts_a_tiny_model_gives_the_same_answer_as_a_new_one(engine, kind):
     chance = random.Random(kind)
     one, messages = engine(kind), []
     for turn in range(3):
@@ -265,7 +265,7 @@ def test_after_interrupts_a_tiny_model_says_what_a_fresh_one_says(engine, kind):
 
 
 @pytest.mark.slow
-def test_after_interrupts_the_real_model_says_what_a_fresh_one_says(engine, smollm2):
+def test_after_interrupts_the_real_model_gives_the_same_answer_as_a_new_one(engine, smollm2):
     chance = random.Random(1)
     settings = Settings(ctx_size=2048, threads=2)
     one = engine(smollm2, settings)
@@ -303,7 +303,7 @@ def test_a_stop_while_a_long_prompt_is_read_takes_effect_at_once(real):
 # what goes wrong
 
 
-def test_a_template_that_refuses_is_told_and_the_engine_goes_on(engine):
+def test_the_engine_works_after_a_template_error(engine):
     source = (
         "{% if messages|length > 1 %}{{ raise_exception('one question only') }}{% endif %}"
         "{{ messages[0].content }}"
@@ -314,7 +314,7 @@ def test_a_template_that_refuses_is_told_and_the_engine_goes_on(engine):
     assert ask(one, STORY, max_tokens=2).ended == "length"
 
 
-def test_a_prompt_larger_than_the_context_is_told_and_the_engine_goes_on(engine):
+def test_the_engine_works_after_a_prompt_that_is_too_large(engine):
     one = engine(settings=replace(SETTINGS, ctx_size=256))
     ask(one, STORY, max_tokens=2)
     with pytest.raises(ContextFull):
@@ -329,7 +329,7 @@ def load_error(path, settings=SETTINGS, **options):
     return raised.value
 
 
-def test_what_cannot_be_loaded_is_told_by_load(tiny, tmp_path):
+def test_load_raises_the_error_of_a_bad_file(tiny, tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     assert type(load_error(tmp_path / "no.gguf")) is ModelNotFound
     assert type(load_error(tmp_path / "x.gguf")) is ModelError
@@ -340,7 +340,7 @@ def test_what_cannot_be_loaded_is_told_by_load(tiny, tmp_path):
 # life
 
 
-def test_loading_is_told_up_to_one(tiny):
+def test_loading_progress_reaches_one(tiny):
     with LlamaEngine(tiny(), SETTINGS, now=NOW) as one:
         steps = list(one.load())
     assert all(isinstance(step, Loading) for step in steps)
@@ -351,27 +351,27 @@ def test_the_context_is_as_large_as_the_model_was_trained_for(engine):
     assert engine(settings=Settings(threads=1)).size == 4096
 
 
-def test_a_model_without_a_template_talks_chatml(engine, tiny):
+def test_a_model_without_a_template_uses_chatml(engine, tiny):
     one = engine(tiny(template=None))
     assert one.notices()[0].is_base
     assert engine().notices() == []
     assert ask(one, STORY, max_tokens=2).ended == "length"
 
 
-def test_chunks_say_how_many_tokens_they_are(engine):
+def test_chunks_have_their_number_of_tokens(engine):
     one = engine()
     reply = one.reply(Request(STORY, Sampling(seed=1), max_tokens=30))
     tokens = [item.tokens for item in reply if isinstance(item, Chunk)]
     assert sum(tokens) <= reply.stats.reply_tokens <= sum(tokens) + 4  # bytes of no character yet
 
 
-def test_a_context_that_llama_cpp_makes_larger_is_told(engine):
+def test_a_rounded_up_context_is_reported(engine):
     one = engine(settings=Settings(threads=1, ctx_size=300))
     (notice,) = one.notices()
     assert "512" in notice and "300" in notice and "256" in notice
 
 
-def test_an_engine_closes_twice_and_without_having_loaded(tiny):
+def test_an_engine_can_be_closed_twice_and_before_loading(tiny):
     for load in (True, False):
         one = LlamaEngine(tiny(), SETTINGS, now=NOW)
         if load:
@@ -417,20 +417,20 @@ def process(path, body):
         "pass",
     ],
 )
-def test_a_process_ends_well_at_any_moment(smollm2, body):
+def test_a_process_exits_cleanly_at_any_moment(smollm2, body):
     done = process(smollm2, body)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_while_the_model_computes_ends_with_its_error(smollm2):
+def test_an_error_during_a_computation_ends_the_process_with_that_error(smollm2):
     done = process(smollm2, "items = iter(reply()); next(items); raise ValueError('mine')")
     assert done.returncode == 1
     assert done.stderr.endswith("ValueError: mine\n")
 
 
 @pytest.mark.slow
-def test_a_process_that_closes_during_an_answer_ends_well(smollm2):
+def test_closing_during_an_answer_exits_cleanly(smollm2):
     body = "for item in reply():\n    if type(item).__name__ == 'Chunk': break\nengine.close()\n"
     done = process(smollm2, body)
     assert (done.returncode, done.stderr) == (0, "")
@@ -464,41 +464,41 @@ def speak(model, *words, stop=(), prompt_tail=""):
     return reply
 
 
-def test_thinking_is_told_from_the_answer_by_control_tokens(vocabulary):
+def test_control_tokens_separate_thinking_from_the_answer(vocabulary):
     reply = speak(vocabulary, "<think>", "Hm.", "</think>", "\n", "Yes", " no")
     assert (reply.thinking, reply.text) == ("Hm.", "Yes no")
     assert reply.tokens == vocabulary.tokenize("Yes no")
 
 
-def test_thinking_that_the_prompt_opened_is_no_part_of_the_tokens(vocabulary):
+def test_thinking_opened_by_the_prompt_is_not_in_the_tokens(vocabulary):
     reply = speak(vocabulary, "Hm.", "</think>", "Yes", prompt_tail="<think>\n")
     assert (reply.thinking, reply.text) == ("Hm.", "Yes")
     assert vocabulary.text(reply.tokens) == "Yes"
 
 
-def test_other_control_tokens_are_no_text(vocabulary):
+def test_other_control_tokens_have_no_text(vocabulary):
     reply = speak(vocabulary, "Yes", "<eot>", " no")
     assert reply.text == "Yes no"
 
 
-def test_half_a_character_at_the_end_is_no_part_of_the_tokens(vocabulary):
+def test_an_incomplete_character_at_the_end_is_not_in_the_tokens(vocabulary):
     reply = speak(vocabulary, "Yes", b"\xf0\x9f")
     assert reply.text == "Yes"
     assert reply.tokens == vocabulary.tokenize("Yes")
 
 
-def test_bytes_that_are_no_text_keep_their_tokens(vocabulary):
+def test_bytes_that_are_not_text_keep_their_tokens(vocabulary):
     reply = speak(vocabulary, "Yes", b"\xff", " no")
     assert reply.text == "Yes\ufffd no"
     assert vocabulary.text(reply.tokens) == reply.text
 
 
-def test_a_text_that_a_stop_string_cuts_between_two_tokens_keeps_its_tokens(vocabulary):
+def test_a_text_cut_by_a_stop_string_between_tokens_keeps_its_tokens(vocabulary):
     reply = speak(vocabulary, "Hm.", "Yes", stop=["es"])
     assert vocabulary.text(reply.tokens) == reply.text == "Hm.Y"
 
 
-def test_nothing_said_is_nothing(vocabulary):
+def test_an_empty_answer_has_no_tokens(vocabulary):
     reply = speak(vocabulary)
     assert (reply.text, reply.thinking, reply.tokens) == ("", "", [])
     assert reply.stats.tokens_per_second == 0

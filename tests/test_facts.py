@@ -25,7 +25,7 @@ def of(pairs, *tensors, **options):
     return facts(model_of(pairs, tensors or ((*MATRIX, 0),), **options))
 
 
-def test_the_real_model(smollm2):
+def test_facts_of_the_real_model(smollm2):
     told = facts(local(smollm2))
     assert told.name == "Smollm2 135M 8k Lc100K Mix1 Ep2"
     assert (told.architecture, told.licence) == ("llama", "apache-2.0")
@@ -53,7 +53,7 @@ def test_the_real_model(smollm2):
         ("moe", "2 of 4 experts"),
     ],
 )
-def test_tiny_models_of_each_kind(tiny, kind, line):
+def test_facts_of_tiny_models_of_each_kind(tiny, kind, line):
     told = facts(local(tiny(kind)))
     assert any(line in told_line for told_line in told.kinds), told.kinds
     assert told.problems == ()
@@ -68,7 +68,7 @@ def test_a_mixture_of_experts_uses_some_of_its_parameters(tiny):
     assert told.active_parameters == told.parameters - experts // 2
 
 
-def test_experts_that_are_a_tensor_each():
+def test_experts_with_one_tensor_each():
     tensors = [(f"blk.0.ffn_up.{i}.weight", (32, 4), 0) for i in range(8)]
     told = of(
         described("llama", block_count=1, expert_count=8, expert_used_count=2),
@@ -97,7 +97,7 @@ Q4_0, Q4_K, Q8_0, F32, F16, MXFP4 = 2, 12, 8, 0, 1, 39
         (4711, [Q8_0], "Q8_0"),
     ],
 )
-def test_the_quant_is_what_the_matrices_bear_out(file_type, matrices, quant):
+def test_the_quant_must_match_the_matrices(file_type, matrices, quant):
     ggufs._BLOCKS.setdefault(21, (256, 110))
     pairs = described("llama", block_count=1)
     if file_type is not None:
@@ -106,7 +106,7 @@ def test_the_quant_is_what_the_matrices_bear_out(file_type, matrices, quant):
     assert told.quant == quant
 
 
-def test_the_mix_and_the_bits():
+def test_the_mix_of_quants_and_the_bits_per_weight():
     told = of(described("llama"), ("a", (256,), F32), ("b", (256, 4), Q4_K), ("c", (256, 2), Q8_0))
     assert told.mix == {"F32": 1024, "Q4_K": 576, "Q8_0": 544}
     assert told.bits_per_weight == pytest.approx(8 * (1024 + 576 + 544) / 1792)
@@ -129,7 +129,7 @@ def test_a_window_counts_if_it_is_shorter_than_the_context(trained, window):
     assert ("Dense" in told.kinds[0]) == (window is None)
 
 
-def test_heads_that_differ_from_layer_to_layer():
+def test_heads_that_differ_between_layers():
     told = of(
         described("lfm2", block_count=2, attention__head_count_kv=[0, 8], attention__head_count=32)
     )
@@ -150,7 +150,7 @@ def test_heads_that_differ_from_layer_to_layer():
         ("{{ 'my toolset thinks' }}", (True, False, False)),
     ],
 )
-def test_the_template(source, expected):
+def test_templates_with_tools_and_thinking(source, expected):
     pairs = described("llama")
     if source is not None:
         pairs.append(pair("tokenizer.chat_template", STRING, source))
@@ -158,7 +158,7 @@ def test_the_template(source, expected):
     assert (told.template, told.tools, told.thinking) == expected
 
 
-def test_a_template_for_tools_of_its_own():
+def test_a_separate_template_for_tools():
     pairs = [
         pair("tokenizer.chat_template", STRING, "x"),
         pair("tokenizer.chat_template.tool_use", STRING, "y"),
@@ -167,14 +167,14 @@ def test_a_template_for_tools_of_its_own():
 
 
 @pytest.mark.parametrize("names", [("tool_use", "default"), ("rag", "chat")])
-def test_of_several_named_templates_the_one_for_a_talk_counts(names):
+def test_the_conversation_template_of_several_counts(names):
     pairs = [pair(f"tokenizer.chat_template.{n}", STRING, f"<think> {n}") for n in names]
     told = of([*described("llama"), *pairs])
     assert told.template and told.thinking
     assert template_source(model_of(pairs).header) == f"<think> {names[1]}"
 
 
-def test_a_blank_template_is_none():
+def test_a_blank_template_counts_as_none():
     assert not of([*described("llama"), pair("tokenizer.chat_template", STRING, " \n")]).template
 
 
@@ -209,12 +209,12 @@ def test_a_blank_template_is_none():
         ),
     ],
 )
-def test_a_key_that_lacks_or_lies_is_named(pairs, problem):
+def test_a_missing_or_wrong_key_is_named(pairs, problem):
     told = of(pairs)
     assert any(line.startswith(problem) for line in told.problems), told.problems
 
 
-def test_a_file_without_tensors():
+def test_facts_of_a_file_without_tensors():
     data = gguf(described("llama", block_count=1), ())
     source = OpenFile("x.gguf", len(data), lambda offset, n: data[offset : offset + n])
     told = facts(open_model("x.gguf", lambda name: source))
@@ -222,7 +222,7 @@ def test_a_file_without_tensors():
     assert (told.parameters, told.bits_per_weight, told.quant, told.mix) == (0, None, "", {})
 
 
-def test_a_big_endian_file():
+def test_facts_of_a_big_endian_file():
     pairs = [
         pair("general.architecture", STRING, "llama", ">"),
         pair("llama.block_count", U32, 1, ">"),
@@ -241,13 +241,13 @@ def test_a_tensor_of_an_unknown_type():
 
 
 @pytest.mark.parametrize("count", [0, 1, 513, 2**32 - 1])
-def test_any_number_of_layers_is_survived(count):
+def test_any_number_of_layers_is_handled(count):
     of(described("gemma3", block_count=count, attention__sliding_window=1, nextn_predict_layers=9))
     of(described("qwen35", block_count=count, full_attention_interval=0))
 
 
 @pytest.mark.slow
-def test_numbers_of_any_size_are_survived(tiny):
+def test_numbers_of_any_size_are_handled(tiny):
     """Facts are told of every header that can be read."""
     told = 0
     for seed in range(600):
@@ -266,7 +266,7 @@ def test_numbers_of_any_size_are_survived(tiny):
     assert told > 30
 
 
-def test_a_part_is_called_by_the_name_of_the_model():
+def test_a_part_has_the_name_of_the_model():
     data = gguf(described("llama"))
     source = OpenFile("m-Q4-00001-of-00001.gguf", None, lambda offset, n: data[offset : offset + n])
     assert facts(open_model(source.name, lambda name: source)).name == "m-Q4"

@@ -53,7 +53,7 @@ def figure(chat):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["slide", "truncate", "stop"])
-def test_an_answer_that_fills_the_context_is_never_more_than_all_of_it(begin, policy):
+def test_a_full_context_is_never_more_than_100_percent(begin, policy):
     """The end of its turn, and what asks for the next one, have no cells there."""
     chat = begin(max_tokens=None, overflow=policy, loop_guard="off")
     reply = chat.ask("Tell me a story. " * 20)
@@ -61,7 +61,7 @@ def test_an_answer_that_fills_the_context_is_never_more_than_all_of_it(begin, po
     assert figure(chat) == (reply.stats.ctx_used, SIZE)
 
 
-def test_the_line_and_the_statistics_agree_after_each_answer_and_each_step_back(begin):
+def test_the_toolbar_and_the_statistics_agree_after_each_command(begin):
     chat = begin()
     figures = [figure(chat)]
     for question in ("One?", "Two? " * 9, "Three?"):
@@ -79,7 +79,7 @@ def test_the_line_and_the_statistics_agree_after_each_answer_and_each_step_back(
     assert figure(chat) == figures.pop() == (0, SIZE)
 
 
-def test_the_next_prompt_has_what_the_line_says_and_the_question(begin):
+def test_the_next_prompt_has_the_tokens_of_the_toolbar_and_the_question(begin):
     chat = begin()
     chat.ask("One?")
     used = figure(chat)[0]

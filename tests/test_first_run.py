@@ -22,7 +22,7 @@ def entry(name, size):
     return Entry(name, size=size)
 
 
-def test_the_best_is_the_largest_that_answers_quickly():
+def test_the_suggested_model_is_the_largest_fast_one():
     sizes = [3_000_000, 30_000_000, 400_000_000, 10**13]
     entries = [entry(f"m{size}", size) for size in reversed(sizes)]
     offered, best = first_run.choose([*entries, Entry("of unknown size")], 16 * 10**9, 3 * 10**9)
@@ -30,14 +30,14 @@ def test_the_best_is_the_largest_that_answers_quickly():
     assert best.size == 400_000_000
 
 
-def test_of_many_those_around_the_best_are_shown():
+def test_only_models_near_the_suggested_one_are_shown():
     entries = [entry(f"m{n}", n * 1_000_000) for n in range(1, 60)]
     offered, best = first_run.choose(entries, None, 3 * 10**9)
     assert len(offered) == first_run.SHOWN
     assert best == offered[-1] == entries[-1]
 
 
-def test_of_the_catalogue_something_is_offered_here():
+def test_the_catalogue_has_a_model_for_this_computer():
     offered, best = first_run.choose(list(catalog().values()), free_memory.room(), first_run.QUICK)
     assert best in offered
     assert all(e.size and e.licence and e.good_for for e in offered)
@@ -51,7 +51,7 @@ def bare_home(home):
 
 
 @pytest.mark.slow
-def test_a_newcomer_takes_a_model_and_goes_on_into_the_chat(bare_home, tiny):
+def test_choosing_a_model_downloads_it_and_starts_the_chat(bare_home, tiny):
     with Hub() as server:
         server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")})
         with Pty(*COMMAND, home=bare_home, env={"HF_ENDPOINT": server.url}) as chat:
@@ -66,7 +66,7 @@ def test_a_newcomer_takes_a_model_and_goes_on_into_the_chat(bare_home, tiny):
 
 
 @pytest.mark.slow
-def test_enter_takes_the_best_one(bare_home, tiny):
+def test_enter_chooses_the_suggested_model(bare_home, tiny):
     """What the arrow stands at, with its size and the memory it needs."""
     (bare_home / "config" / "models.toml").write_text(
         BARE + '[tiny-one]\nrepo = "owner/tiny-GGUF"\nquant = "Q8_0"\nsize = 2900000000\n'
@@ -85,7 +85,7 @@ def test_enter_takes_the_best_one(bare_home, tiny):
 
 
 @pytest.mark.slow
-def test_a_newcomer_with_40_columns_can_read_the_names(bare_home):
+def test_the_names_are_readable_in_40_columns(bare_home):
     with Pty(*COMMAND, home=bare_home) as chat:
         chat.resize(40, 60)
         chat.sees("Which one? Enter takes [")
@@ -96,7 +96,7 @@ def test_a_newcomer_with_40_columns_can_read_the_names(bare_home):
 
 
 @pytest.mark.slow
-def test_a_newcomer_may_leave(bare_home):
+def test_the_offer_can_be_declined(bare_home):
     with Pty(*COMMAND, home=bare_home) as chat:
         chat.sees("Which one? Enter takes [")
         chat.type(CTRL_C)
@@ -104,7 +104,7 @@ def test_a_newcomer_may_leave(bare_home):
 
 
 @pytest.mark.slow
-def test_without_a_terminal_it_is_one_sentence(bare_home):
+def test_without_a_terminal_the_offer_is_an_error(bare_home):
     done = subprocess.run(
         [*COMMAND, "Hi."], env=terminal_environment(bare_home), capture_output=True, text=True,
         stdin=subprocess.DEVNULL, check=False,

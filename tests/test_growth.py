@@ -117,7 +117,7 @@ def assert_say_the_same(one, other, model, n=4, close=1e-3):
 
 @pytest.mark.slow
 @every_kind
-def test_an_answer_goes_on_over_several_growths(model, kind):
+def test_an_answer_continues_while_the_context_grows_several_times(model, kind):
     m = model(kind)
     with growing(m) as one, large(m) as other:
         first = cells(one)
@@ -137,7 +137,7 @@ def test_an_answer_goes_on_over_several_growths(model, kind):
 
 @pytest.mark.slow
 @every_kind
-def test_a_prompt_gets_the_cells_that_it_needs_at_once(model, kind):
+def test_a_long_prompt_gets_all_its_cells_at_once(model, kind):
     m = model(kind)
     with growing(m, size=4096) as one, large(m, size=4096) as other:
         first = cells(one)
@@ -151,7 +151,7 @@ def test_a_prompt_gets_the_cells_that_it_needs_at_once(model, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "swa"])
-def test_the_snapshots_survive_a_growth(model, kind):
+def test_snapshots_survive_growing(model, kind):
     m = model(kind)
     with growing(m, size=4096) as one:
         feed(one, tokens(900), boundary=890)
@@ -162,13 +162,13 @@ def test_the_snapshots_survive_a_growth(model, kind):
             assert feed(one, tokens(end) + tokens(9, end)).kept == end
 
 
-def test_layers_that_keep_all_cells_beyond_their_window_never_grow(model):
+def test_sliding_window_layers_that_keep_all_cells_never_grow(model):
     """A copied state has only the window: a later step back would read everything again."""
     with growing(model("swa"), swa_full=True) as one:
         assert cells(one) == SIZE
 
 
-def test_the_kind_of_memory_does_not_change_with_a_growth(model):
+def test_growing_does_not_change_the_kind_of_memory(model):
     m = model("swa")
     with growing(m, size=4096) as one, large(m, size=4096) as other:
         assert one.kind == other.kind
@@ -215,13 +215,13 @@ def check_steps(m, steps):
 @every_kind
 @given(steps=steps)
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-def test_whatever_happens_a_grown_context_says_what_a_large_one_says(model, kind, steps):
+def test_a_grown_context_gives_the_same_answers_as_a_large_one(model, kind, steps):
     check_steps(model(kind), steps)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "mrope", "mla", "moe", "hybrid"])
-def test_after_a_slide_it_grows(model, kind):
+def test_a_context_grows_after_a_slide(model, kind):
     m = model(kind)
     system, old, kept = tokens(40, 1), tokens(60, 2), tokens(120, 3)
     slid = system + kept + tokens(20, 4)
@@ -247,7 +247,7 @@ def test_a_quantised_cache_grows(model, kv_type):
         assert_say_the_same(one, other, m)
 
 
-def test_a_model_with_two_sets_of_rope_factors_begins_beyond_the_border(tmp_path, monkeypatch):
+def test_a_longrope_model_starts_above_its_border(tmp_path, monkeypatch):
     """llama.cpp chooses the set by the size of the context: keys of both must never mix."""
     border = 600
 
@@ -286,7 +286,7 @@ def test_a_model_with_two_sets_of_rope_factors_begins_beyond_the_border(tmp_path
 
 @pytest.mark.slow
 @every_kind
-def test_a_stop_during_a_growth_leaves_a_valid_context(model, memory, kind):
+def test_a_stop_while_growing_leaves_a_valid_context(model, memory, kind):
     m, stop = model(kind), StopByte()
     with growing(m, stop=stop) as one, large(m) as other:
         n = cells(one)
@@ -312,7 +312,7 @@ def test_a_stop_during_a_growth_leaves_a_valid_context(model, memory, kind):
 
 
 @every_kind
-def test_a_growth_without_memory_changes_nothing_but_the_size(model, memory, kind):
+def test_growing_without_memory_changes_only_the_size(model, memory, kind):
     m = model(kind)
     with growing(m) as one:
         n = cells(one)
@@ -335,7 +335,7 @@ def test_a_growth_without_memory_changes_nothing_but_the_size(model, memory, kin
         assert holds_what_it_says(one)
 
 
-def test_an_answer_ends_where_the_memory_does(model, memory):
+def test_an_answer_ends_when_memory_runs_out(model, memory):
     with growing(model("dense")) as one:
         feed(one, tokens(SMALL - 1))
         memory.free = 0
@@ -345,7 +345,7 @@ def test_an_answer_ends_where_the_memory_does(model, memory):
         assert one.tokens == [*tokens(SMALL - 1), 7]
 
 
-def test_a_guess_is_no_reason_to_grow(model, memory):
+def test_drafts_do_not_grow_the_context(model, memory):
     with growing(model("dense"), rows=4) as one:
         feed(one, tokens(SMALL - 2))
         memory.free = 0
@@ -361,7 +361,7 @@ def test_the_weights_stay_in_memory(model, memory):
         assert one.stays.free == 0
 
 
-def test_where_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
+def test_if_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
     """What was promised must not fail later for lack of memory for a copy."""
     memory.free = 0
     with growing(model("dense")) as one:
@@ -373,7 +373,7 @@ def test_where_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
 
 @pytest.mark.slow
 @every_kind
-def test_if_llama_cpp_refuses_the_old_size_is_made_again(model, memory, kind):
+def test_if_llama_cpp_refuses_to_grow_the_old_size_is_restored(model, memory, kind):
     m, memory.free = model(kind), 1 << 40
     with growing(m, kind=Refusing) as one, large(m) as other:
         n = cells(one)
@@ -389,7 +389,7 @@ def test_if_llama_cpp_refuses_the_old_size_is_made_again(model, memory, kind):
         assert_say_the_same(one, other, m, n=2, close=0.03)
 
 
-def test_if_llama_cpp_refuses_even_that_nothing_is_held_and_the_next_prompt_tries_again(model):
+def test_if_llama_cpp_refuses_the_old_size_too_the_next_prompt_tries_again(model):
     m = model("dense")
     with growing(m, kind=Refusing) as one, large(m) as other:
         feed(one, tokens(200))
@@ -422,7 +422,7 @@ class Forgetful(Context):
 @pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("gives", [0.0, 0.5])
-def test_a_state_that_cannot_be_carried_over_is_read_again(model, kind, gives):
+def test_a_state_that_cannot_be_copied_is_read_again(model, kind, gives):
     m = model(kind)
     with growing(m, kind=Forgetful) as one, large(m) as other:
         one.gives, n = gives, cells(one)
@@ -513,7 +513,7 @@ def chat(tiny, tmp_path, monkeypatch, told):
         engine.close()
 
 
-def test_the_size_is_what_was_promised(chat):
+def test_the_size_is_the_promised_size(chat):
     one = chat()
     assert one.engine.size == 1024
     assert cells(one.engine._loaded.context) == SMALL
@@ -522,7 +522,7 @@ def test_the_size_is_what_was_promised(chat):
     assert cells(one.engine._loaded.context) == 1024
 
 
-def test_a_prompt_for_which_there_is_no_memory_slides(chat, told, memory):
+def test_without_memory_for_a_prompt_the_window_slides(chat, told, memory):
     one = chat()
     for _ in range(2):
         one.ask("Tell me of the sea. " * 4)
@@ -536,7 +536,7 @@ def test_a_prompt_for_which_there_is_no_memory_slides(chat, told, memory):
     assert told.getvalue().count("lcp chat --continue") == 1
 
 
-def test_an_answer_for_which_there_is_no_memory_slides_and_goes_on(chat, told, memory):
+def test_without_memory_for_an_answer_the_window_slides_and_it_continues(chat, told, memory):
     one = chat(loop_guard="off")
     one.ask("Sea? " * 10)
     memory.free = 0

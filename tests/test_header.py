@@ -220,11 +220,11 @@ def test_the_error_of_a_malformed_file_names_the_fault(data, fact):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", [case[0] for case in MALFORMED.values()], ids=MALFORMED)
-def test_it_is_refused_as_well_where_nobody_knows_the_size_of_the_file(data):
+def test_a_malformed_file_of_unknown_size_is_refused(data):
     assert cheaply(data, size=False) is None
 
 
-def test_a_file_that_is_cut_anywhere_in_its_header_is_refused():
+def test_a_file_truncated_in_its_header_is_refused():
     whole = gguf([ARCH, pair("tokenizer.ggml.tokens", ARRAY, (STRING, ["a"] * 20))], data=False)
     header_of(whole)
     end = len(whole.rstrip(b"\0"))
@@ -251,7 +251,7 @@ def test_versions_2_and_3_in_both_byte_orders(order, version):
     ]  # fmt: skip
 
 
-def test_where_the_data_is():
+def test_the_start_of_the_data():
     header = header_of(gguf([ARCH, pair("general.alignment", U32, 32)]))
     assert header.data_start % 32 == 0
     assert header.data_start + header.data_size == len(
@@ -271,7 +271,7 @@ def test_a_tensor_without_dimensions_is_one_number():
     assert (tensor.elements, tensor.n_bytes, tensor.quant) == (1, 4, "F32")
 
 
-def test_text_that_is_no_utf8_is_read_all_the_same():
+def test_text_that_is_not_utf8_is_read():
     pairs = [
         pair(b"k\xff", STRING, b"a\xffb"),
         pair("tokenizer.ggml.tokens", ARRAY, (STRING, [b"\xff"])),
@@ -282,7 +282,7 @@ def test_text_that_is_no_utf8_is_read_all_the_same():
 
 
 @pytest.mark.parametrize("kind", [999, 4])
-def test_a_tensor_of_an_unknown_type_hides_nothing_else(kind):
+def test_a_tensor_of_an_unknown_type_does_not_hide_others(kind):
     tensors = [ggufs.tensor("t", (32,), kind, 0), ggufs.tensor("u", (32,), 0, 4096)]
     header = header_of(start(2, 1) + ARCH + b"".join(tensors) + bytes(8192))
     first, second = header.tensors
@@ -300,7 +300,7 @@ def test_no_keys_and_no_tensors():
 # what is kept
 
 
-def test_arrays_keep_all_numbers_up_to_1024_and_else_the_first_eight():
+def test_arrays_keep_all_of_1024_numbers_or_the_first_eight():
     pairs = [
         pair("short", ARRAY, (U32, list(range(1024)))),
         pair("long", ARRAY, (U32, list(range(1025)))),
@@ -314,7 +314,7 @@ def test_arrays_keep_all_numbers_up_to_1024_and_else_the_first_eight():
     assert values["after"] == 7
 
 
-def test_the_raw_pairs_are_those_without_vocabulary_and_parts():
+def test_the_raw_pairs_leave_out_vocabulary_and_split():
     pairs = [
         ARCH,
         pair("tokenizer.ggml.tokens", ARRAY, (STRING, ["a"] * 100)),
@@ -329,7 +329,7 @@ def test_the_raw_pairs_are_those_without_vocabulary_and_parts():
 
 
 @pytest.mark.slow
-def test_pairs_and_infos_make_a_header_again():
+def test_pairs_and_infos_make_a_valid_header():
     pairs = [ARCH, pair("general.tags", ARRAY, (STRING, ["x"] * 300_000)), pair("n", U32, 2)]
     first = header_of(gguf([*pairs, pair("tokenizer.ggml.model", STRING, "x" * 2_000_000)]))
     made = start(len(first.tensors), first.n_keys) + first.keys + first.infos
@@ -355,7 +355,7 @@ def vocabulary(tokens, merges):
 
 
 @pytest.mark.slow
-def test_a_large_vocabulary_is_walked_over_and_never_built():
+def test_a_large_vocabulary_is_skipped():
     data = vocabulary(128_000, 280_000)
     tracemalloc.start()
     header = header_of(data)
@@ -370,7 +370,7 @@ def test_a_large_vocabulary_is_walked_over_and_never_built():
 
 
 @pytest.mark.slow
-def test_few_and_growing_reads():
+def test_reads_are_few_and_growing():
     data = vocabulary(128_000, 280_000)
     read = reader(data)
     read_header(read, len(data), "x.gguf")
@@ -382,7 +382,7 @@ def test_few_and_growing_reads():
 
 
 @pytest.mark.slow
-def test_what_is_only_skipped_is_not_read():
+def test_skipped_bytes_are_not_read():
     scores = pair("tokenizer.ggml.scores", ARRAY, (F64, [0.0] * 4_000_000))
     data = gguf([ARCH, scores, pair("llama.block_count", U32, 32)])
     read = reader(data)
@@ -391,7 +391,7 @@ def test_what_is_only_skipped_is_not_read():
 
 
 @pytest.mark.slow
-def test_a_header_has_a_limit():
+def test_the_size_of_a_header_is_limited():
     data = vocabulary(128_000, 280_000)
     with pytest.raises(GgufError, match=r"1\.05 MB"):
         header_of(data, limit=1 << 20)
@@ -400,7 +400,7 @@ def test_a_header_has_a_limit():
 
 
 @pytest.mark.slow
-def test_keys_beside_the_vocabulary_have_a_limit():
+def test_the_size_of_other_keys_is_limited():
     many = [pair(f"k{i}", STRING, b"x" * (4 << 20)) for i in range(10)]
     with pytest.raises(GgufError, match="its keys up to k7 have 33,554,"):
         header_of(gguf(many))
@@ -439,7 +439,7 @@ arrays = st.sampled_from([*_RANGES, STRING]).flatmap(
     ),
     st.sampled_from("<>"),
 )
-def test_what_is_written_is_read(pairs, order):
+def test_written_headers_are_read_back(pairs, order):
     data = gguf([pair(key, *it, order) for key, it in pairs.items()], order=order)
     expected = {}
     for key, (kind, it) in pairs.items():
@@ -519,7 +519,7 @@ def difference(header, whole):
 
 
 @pytest.mark.slow
-def test_what_is_read_of_damaged_headers_costs_llama_cpp_only_its_child(tiny, smollm2):
+def test_damaged_headers_that_lcp_accepts_crash_only_the_child(tiny, smollm2):
     """Of 8,000 the 200 that were read and differ most from what they were."""
     originals = whole_headers(tiny, smollm2)
     read = []

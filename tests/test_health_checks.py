@@ -28,13 +28,13 @@ def cpu(flags):
     return health_checks.cpu(health_checks.features(BUILT), CPUINFO.format(flags, flags))
 
 
-def test_a_build_that_uses_the_whole_cpu_is_fine():
+def test_a_build_that_uses_all_cpu_features_is_fine():
     found = cpu("avx2 fma f16c")
     assert found.value == "Some CPU @ 3 GHz (AVX2 FMA F16C)"
     assert (found.wrong, found.advice, found.mend) == ("", "", "")
 
 
-def test_what_a_build_does_not_use_is_advice_with_the_command():
+def test_unused_cpu_features_are_advice_with_a_command():
     found = cpu("avx2 fma f16c avx512f amx_int8")
     assert found.advice == (
         "llama.cpp was built without AVX512, AMX_INT8; a build for this CPU is faster."
@@ -52,7 +52,7 @@ def pci(root, *devices):
     return health_checks.cards(root)
 
 
-def test_cards_are_display_controllers(tmp_path):
+def test_graphics_cards_are_display_controllers(tmp_path):
     assert pci(tmp_path, ("0x020000", "0x10de"), ("0x030200", "0x10de")) == ["0x10de"]
 
 
@@ -66,31 +66,31 @@ def test_cards_are_display_controllers(tmp_path):
         ("0x1002", None, "AMD, not used", "DGGML_HIP=ON"),
     ],
 )
-def test_a_card_that_is_not_used_is_wrong_and_the_command_fits_it(vendor, cuda, told, mend):
+def test_an_unused_graphics_card_is_a_finding_with_its_command(vendor, cuda, told, mend):
     found = health_checks.gpu((), ["0x8086", vendor], cuda)
     assert (found.value, bool(found.wrong)) == (told, True)
     assert mend in found.mend
 
 
-def test_a_card_that_is_used_is_fine():
+def test_a_used_graphics_card_is_fine():
     used = (Gpu("CUDA0", 8 << 30, 24 << 30, description="A card"),)
     found = health_checks.gpu(used, ["0x10de"], (12, 4))
     assert found == health_checks.Finding("GPU", "A card (8.59 GB of 25.8 GB free)")
 
 
-def test_a_small_card_beside_the_cpu_is_not_missed(monkeypatch):
+def test_an_integrated_gpu_is_not_a_finding(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     assert health_checks.gpu((), ["0x8086"], None).wrong == ""
 
 
-def test_the_amx_code_is_turned_off(monkeypatch):
+def test_amx_is_turned_off(monkeypatch):
     built = {"AMX_INT8"}
     assert "turned off" in health_checks._amx(built).value
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "1")
     assert "crashes" in health_checks._amx(built).advice
 
 
-def test_a_folder_is_measured_before_it_is_made(tmp_path):
+def test_the_disk_of_a_missing_folder_is_measured(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "model").write_bytes(bytes(3 << 20))
     assert "(3.15 MB, " in health_checks.space("models", tmp_path / "there").value
@@ -108,7 +108,7 @@ def test_a_folder_is_measured_before_it_is_made(tmp_path):
         ("models.toml", "[x", "models.toml"),
     ],
 )
-def test_settings_that_cannot_be_read_are_wrong(home, file, text, said):
+def test_unreadable_settings_are_a_finding(home, file, text, said):
     folder = paths.config()
     folder.mkdir(parents=True)
     assert health_checks.configured(folder) == ""
@@ -117,13 +117,13 @@ def test_settings_that_cannot_be_read_are_wrong(home, file, text, said):
     assert health_checks.space("settings", folder, health_checks.configured(folder)).wrong
 
 
-def test_a_folder_that_cannot_be_asked_for_is_not_here(tmp_path):
+def test_an_unreadable_folder_counts_as_missing(tmp_path):
     folder = tmp_path / ("x" * 300)  # an error, as in a folder that is somebody else's
     assert "not here" in health_checks.models("Ollama", [folder]).value
     assert "(0 bytes, " in health_checks.space("models", folder).value
 
 
-def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkeypatch):
+def test_all_model_folders_are_listed(home, tmp_path, monkeypatch):
     """Those that `lcp list` looks into: a model in each of them is found."""
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
     for place in places()[LM_STUDIO] + places()[OWN]:
@@ -142,7 +142,7 @@ def test_every_place_where_models_are_looked_for_is_named(home, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_the_page_and_its_json_say_the_same(home):
+def test_the_page_and_its_json_agree(home):
     page, data = (
         subprocess.run(
             [*COMMAND, "doctor", *flags],
@@ -161,7 +161,7 @@ def test_the_page_and_its_json_say_the_same(home):
         assert finding["name"] in page.stdout.decode()
 
 
-def test_a_folder_that_cannot_be_made_is_no_reason_to_own_the_one_above(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_created_suggests_lcp_home(tmp_path, monkeypatch):
     """As /nowhere/hub, whose nearest folder that is there is the root of all."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and Path(path).exists())
     above = health_checks.space("cache", tmp_path / "not" / "here")

@@ -32,7 +32,7 @@ OWN = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_help_shows_no_python_and_fits(path, lcp_main, capsys, monkeypatch):
+def test_help_shows_no_python_types_and_fits(path, lcp_main, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     assert lcp_main(*path, "--help") == 0
     out = capsys.readouterr().out

@@ -133,7 +133,7 @@ def tokens(seen):
 # where a token goes
 
 
-def test_a_token_stays_with_its_server(hub, big):
+def test_a_token_is_not_sent_to_another_server(hub, big):
     url, content = big
     hub.repos["o/n"].private = True
     assert get(url, token=TOKEN) == content
@@ -147,7 +147,7 @@ def test_a_token_follows_a_redirect_on_its_own_server(hub):
     assert [r.token for r in hub.log] == [TOKEN] * 3  # the alias, the file, where it is cached
 
 
-def test_a_token_that_has_left_its_server_does_not_come_back(servers):
+def test_a_token_is_not_sent_after_a_redirect_through_another_server(servers):
     home, other = servers(), servers()
     home.script["/a"] = (302, {"Location": f"{other.url}/b"}, b"")
     other.script["/b"] = (302, {"Location": f"{home.url}/c"}, b"")
@@ -156,7 +156,7 @@ def test_a_token_that_has_left_its_server_does_not_come_back(servers):
     assert tokens(other.seen) == [None]
 
 
-def test_a_token_is_not_sent_without_tls_where_there_was_some(servers, tls):
+def test_a_token_is_not_sent_after_a_redirect_from_https_to_http(servers, tls):
     safe, plain = servers(tls), servers()
     safe.script["/a"] = (302, {"Location": f"{plain.url}/b"}, b"")
     assert get(f"{safe.url}/a", token="secret") == b"hello"
@@ -167,7 +167,7 @@ def test_a_token_is_not_sent_without_tls_where_there_was_some(servers, tls):
 # proxies
 
 
-def test_a_proxy_is_asked_for_the_whole_address(servers, monkeypatch):
+def test_a_proxy_gets_the_full_address(servers, monkeypatch):
     proxy = servers()
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.server_port}")
     assert get("http://models.test/a?b=c", token="secret") == b"hello"
@@ -177,7 +177,7 @@ def test_a_proxy_is_asked_for_the_whole_address(servers, monkeypatch):
     assert headers["Proxy-Authorization"] == f"Basic {base64.b64encode(b'me:p@ss').decode()}"
 
 
-def test_a_proxy_passes_tls_through(servers, tls, monkeypatch):
+def test_a_proxy_tunnels_tls(servers, tls, monkeypatch):
     server, proxy = servers(tls), servers()
     monkeypatch.setenv("https_proxy", f"http://me@127.0.0.1:{proxy.server_port}")
     assert get(f"{server.url}/a", token="secret") == b"hello"
@@ -189,7 +189,7 @@ def test_a_proxy_passes_tls_through(servers, tls, monkeypatch):
 
 
 @pytest.mark.parametrize("named", ["localhost", "*", ".localhost, 127.0.0.1, localhost:{port}"])
-def test_no_proxy_is_heeded(servers, monkeypatch, named):
+def test_no_proxy_is_respected(servers, monkeypatch, named):
     server = servers()
     monkeypatch.setenv("http_proxy", NOWHERE)
     monkeypatch.setenv("no_proxy", named.format(port=server.server_port))
@@ -197,14 +197,14 @@ def test_no_proxy_is_heeded(servers, monkeypatch, named):
 
 
 @pytest.mark.parametrize("url", ["http://models.test/a", "https://models.test/a"])
-def test_a_proxy_that_is_not_there_is_named(monkeypatch, url):
+def test_an_unreachable_proxy_is_named(monkeypatch, url):
     monkeypatch.setenv("all_proxy", NOWHERE)
     says = r"models\.test through the proxy 127\.0\.0\.1:9 \(all_proxy\): connection refused"
     with pytest.raises(DownloadError, match=says):
         get(url)
 
 
-def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
+def test_an_invalid_proxy_is_named(monkeypatch):
     monkeypatch.setenv("all_proxy", "socks4://me:secret@127.0.0.1:1080")
     with pytest.raises(NetworkError, match=r"^all_proxy=socks4://…@127\.0\.0\.1:1080\b"):
         get("http://models.test/a")
@@ -213,7 +213,7 @@ def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
 # what is sent, what is refused
 
 
-def test_a_request_says_who_asks(servers):
+def test_a_request_has_a_user_agent(servers):
     server = servers()
     assert get(f"{server.url}/ü b?q=1 2") == b"hello"
     path, headers = server.seen[0]
@@ -231,7 +231,7 @@ def test_a_head_has_a_size_and_no_body(hub, big):
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline_nothing_is_asked(hub, big, monkeypatch, name):
+def test_offline_mode_sends_no_request(hub, big, monkeypatch, name):
     monkeypatch.setenv(name, "true")
     with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set") as error:
         get(big[0])
@@ -256,7 +256,7 @@ def test_offline_nothing_is_asked(hub, big, monkeypatch, name):
         (503, True, r"Try again later\.$"),
     ],
 )
-def test_a_refusal_is_a_sentence(hub, status, retryable, says):
+def test_an_http_error_is_reported_with_a_next_step(hub, status, retryable, says):
     hub.fault("status", status, where="resolve")
     with pytest.raises(DownloadError, match=says) as error:
         get(f"{hub.url}/o/n/resolve/main/n.gguf?secret=1")
@@ -265,7 +265,7 @@ def test_a_refusal_is_a_sentence(hub, status, retryable, says):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_refusal_of_a_signed_address_may_pass(hub, big, status):
+def test_an_expired_signed_address_can_be_retried(hub, big, status):
     hub.fault("status", status, where="cdn")
     with pytest.raises(DownloadError) as error:
         get(big[0])
@@ -283,7 +283,7 @@ def test_a_refusal_of_a_signed_address_may_pass(hub, big, status):
         ({}, None),
     ],
 )
-def test_how_long_a_server_wants_to_be_left_alone(servers, headers, seconds):
+def test_retry_after_headers(servers, headers, seconds):
     server = servers()
     if headers.get("Retry-After") == "in a while":  # a date is counted from now on
         headers = {"Retry-After": formatdate(time() + seconds, usegmt=True)}
@@ -293,7 +293,7 @@ def test_how_long_a_server_wants_to_be_left_alone(servers, headers, seconds):
     assert error.value.retry_after == (seconds and pytest.approx(seconds, abs=60))
 
 
-def test_redirects_in_circles_end(servers):
+def test_redirect_loops_end(servers):
     server = servers()
     server.script["/a"] = (302, {"Location": "/a"}, b"")
     with pytest.raises(DownloadError, match="redirects in a loop"):
@@ -304,7 +304,7 @@ def test_redirects_in_circles_end(servers):
 @pytest.mark.parametrize(
     "url", ["ftp://h/a", "file:///etc/passwd", "a/b", "http://", "http://h:x/"]
 )
-def test_only_http_is_opened(url):
+def test_only_http_addresses_are_opened(url):
     with pytest.raises(NetworkError, match="is not a web address"):
         get(url)
 
@@ -316,7 +316,7 @@ def test_a_redirect_to_a_file_is_not_followed(servers):
         get(f"{server.url}/a")
 
 
-def test_a_server_that_is_not_there():
+def test_an_unreachable_server():
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9: connection refused") as error:
         get(f"{NOWHERE}/a")
     assert error.value.retryable
@@ -331,7 +331,7 @@ def test_an_untrusted_certificate(servers, tls, monkeypatch):
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n"])
-def test_a_server_that_speaks_something_else(said):
+def test_a_server_that_does_not_speak_http(said):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -353,7 +353,7 @@ def test_a_server_that_speaks_something_else(said):
         ("stall", "no answer for 0.3 s"),
     ],
 )
-def test_a_body_that_ends_early_is_noticed(hub, big, kind, says):
+def test_a_truncated_body_is_noticed(hub, big, kind, says):
     hub.fault(kind, 1_000_000)
     begun = time()
     with pytest.raises(DownloadError, match=says) as error:
@@ -366,7 +366,7 @@ def test_a_body_that_ends_early_is_noticed(hub, big, kind, says):
 
 
 @pytest.mark.parametrize("kind", ["none", "norange"])
-def test_any_pieces_are_those_of_the_file(hub, big, kind):
+def test_any_range_has_the_bytes_of_the_file(hub, big, kind):
     url, content = big
     hub.fault(kind)
 
@@ -403,7 +403,7 @@ def test_a_header_of_a_private_model_is_read_with_its_token(hub, big):
     assert {(r.where, r.token) for r in hub.log} == {("resolve", TOKEN), ("cdn", None)}
 
 
-def test_an_address_that_ran_out_is_asked_for_again(hub, big):
+def test_an_expired_address_is_requested_again(hub, big):
     with RemoteFile(big[0]) as file:
         file.read(0, 1)
         hub.fault("status", 403, times=1)
@@ -412,7 +412,7 @@ def test_an_address_that_ran_out_is_asked_for_again(hub, big):
 
 
 @pytest.mark.parametrize("kind", ["drop", "reset", "stall"])
-def test_a_broken_piece_is_asked_for_again(hub, big, kind):
+def test_a_broken_range_is_requested_again(hub, big, kind):
     hub.fault(kind, 1000, times=2)
     stall = 0.3 if kind == "stall" else 10
     with RemoteFile(big[0], stall=stall) as file:
@@ -431,7 +431,7 @@ def test_a_file_that_changes_between_two_reads_is_noticed(hub, big):
 
 
 @pytest.mark.parametrize("kind", ["none", "norange"])
-def test_no_more_is_read_than_a_header_can_be(hub, tmp_path, kind):
+def test_no_more_is_read_than_the_limit_of_a_header(hub, tmp_path, kind):
     (tmp_path / "a.gguf").touch()
     os.truncate(tmp_path / "a.gguf", 70 << 20)
     hub.fault(kind)
@@ -442,7 +442,7 @@ def test_no_more_is_read_than_a_header_can_be(hub, tmp_path, kind):
             file.read(64 << 20, 1)
 
 
-def test_a_server_that_does_not_say_the_size(servers):
+def test_a_server_that_does_not_tell_the_size(servers):
     server = servers()
     server.script["/a"] = (200, {}, b"GGUF" * 1000)
     with RemoteFile(f"{server.url}/a") as file:

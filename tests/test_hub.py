@@ -84,13 +84,13 @@ def test_the_forms_of_a_name(name, parts, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["hf.co/owner", "hf.co/", "https://huggingface.co/a b/c", "x/y/z"])
-def test_what_is_no_name_is_a_usage_error(name):
+def test_an_invalid_name_is_a_usage_error(name):
     with pytest.raises(UsageError, match="Write owner/repo, owner/repo:QUANT or owner/repo/file"):
         parse(name)
 
 
 @pytest.mark.parametrize("path", ["./a.gguf", "../a.gguf", "../a/b.gguf", "./a"])
-def test_a_path_that_begins_with_a_dot_is_no_name_of_the_hub(path):
+def test_a_path_that_starts_with_a_dot_is_not_a_name(path):
     assert not is_remote(path)
 
 
@@ -112,14 +112,14 @@ FORMS = (
 
 @pytest.mark.slow
 @given(NAMES)
-def test_a_name_is_read_back_as_it_is_written(name):
+def test_a_printed_name_parses_to_the_same_name(name):
     assert is_remote(str(name))
     assert parse(str(name)) == name
 
 
 @pytest.mark.slow
 @given(WORD, WORD, st.sampled_from(FORMS))
-def test_every_spelled_form_of_a_repository_is_one_name(owner, repo, form):
+def test_all_spellings_of_a_repository_parse_to_one_name(owner, repo, form):
     spelled = form.format(f"{owner}/{repo}")
     assert is_remote(spelled)
     assert parse(spelled) == Name(f"{owner}/{repo}")
@@ -133,7 +133,7 @@ def test_a_quant_is_the_same_in_any_letter_case(owner, repo, quant, form):
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_name_or_a_usage_error(text):
+def test_any_text_parses_or_is_a_usage_error(text):
     with contextlib.suppress(UsageError):
         parse(text)
 
@@ -169,12 +169,12 @@ def test_a_repository_has_sizes_and_hashes_from_its_tree(server):
         ({}, ""),
     ],
 )
-def test_the_licence(server, info, licence):
+def test_the_licence_of_a_repository(server, info, licence):
     server.add("owner/other", FILES, info=info)
     assert hub.look_up(Name("owner/other")).licence == licence
 
 
-def test_a_large_tree_comes_whole(server):
+def test_a_large_tree_is_complete(server):
     server.add("owner/large", {f"{n}/x.gguf": b"%d" % n for n in range(1100)})
     assert len(hub.look_up(Name("owner/large")).files) == 1100
 
@@ -194,7 +194,7 @@ def refusal(name, known=()):
     return str(error.value)
 
 
-def test_no_such_repository_suggests_one(server):
+def test_a_missing_repository_suggests_a_similar_one(server):
     said = refusal(Name("owner/nothing"))
     assert "owner/nothing that is public" in said and "HF_TOKEN" in said
     assert "Check the spelling" in refusal(Name("a/b"), ["a/b"])  # not itself
@@ -205,7 +205,7 @@ def test_no_such_repository_suggests_one(server):
     )
 
 
-def test_a_private_repository_wants_a_token(server, monkeypatch):
+def test_a_private_repository_needs_a_token(server, monkeypatch):
     server.add("owner/private", FILES, private=True)
     assert "set HF_TOKEN" in refusal(Name("owner/private"))
     monkeypatch.setenv("HF_TOKEN", NO_GRANT)
@@ -214,7 +214,7 @@ def test_a_private_repository_wants_a_token(server, monkeypatch):
     assert len(hub.look_up(Name("owner/private")).files) == 3
 
 
-def test_a_gated_repository_says_where_to_accept(server, monkeypatch):
+def test_a_gated_repository_names_the_page_to_accept(server, monkeypatch):
     server.add("owner/gated", FILES, gated=True)
     said = refusal(Name("owner/gated"))
     for fact in (f"{server.url}/owner/gated,", f"{server.url}/settings/tokens ", "HF_TOKEN"):
@@ -226,23 +226,23 @@ def test_a_gated_repository_says_where_to_accept(server, monkeypatch):
     assert hub.look_up(Name("owner/gated")).gated
 
 
-def test_a_bad_token_is_said(server, monkeypatch):
+def test_an_invalid_token_is_an_error(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     sentence = refusal(Name("owner/model"))
     assert f"{server.url}/settings/tokens" in sentence and "HF_TOKEN" in sentence
     assert "hf_wrong" not in sentence
 
 
-def test_no_such_revision(server):
+def test_a_missing_revision_is_an_error(server):
     assert "no revision v9" in refusal(Name("owner/model", revision="v9"))
 
 
-def test_a_name_that_cannot_be(server):
+def test_an_impossible_name_is_an_error(server):
     assert "owner/--x is not a valid" in refusal(Name("owner/--x"))
     assert server.log == []
 
 
-def test_a_server_that_answers_wrongly(server):
+def test_a_server_that_is_not_a_hub(server):
     server.fault("status", 500, where="api", times=1)
     sentence = refusal(Name("owner/model"))
     assert " answered 500 (Broken on purpose) " in sentence and "owner/model" in sentence
@@ -260,7 +260,7 @@ def test_a_server_that_is_down(monkeypatch):
 
 
 @pytest.mark.slow
-def test_offline_nobody_is_asked(server, home):
+def test_offline_mode_sends_no_request(server, home):
     code = (
         "from lcp.downloads import hub; from lcp.downloads.model_names import Name\n"
         "try: hub.look_up(Name('owner/model'))\n"
@@ -274,7 +274,7 @@ def test_offline_nobody_is_asked(server, home):
     assert (server.log, done.stderr) == ([], "")
 
 
-def test_nothing_is_reported_and_xet_is_off(server):
+def test_telemetry_and_xet_are_off(server):
     hub.look_up(Name("owner/model"))
     assert os.environ["HF_HUB_DISABLE_XET"] == os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert not [r for r in server.log if "harness" in r.path or "telemetry" in r.path]
