@@ -174,7 +174,7 @@ texts = st.lists(
 
 @pytest.mark.slow
 @given(texts, texts, st.sampled_from([GPU, F16, Q4_1, LINEAR]), st.sets(st.integers(0, 99)))
-def test_each_token_is_sampled_from_the_logits_after_all_tokens_before_it(prompt, answer, costs, certain):
+def test_each_token_is_sampled_after_all_tokens_before_it(prompt, answer, costs, certain):
     one, _ = write(prompt, answer, costs, certain)
     assert 0 <= one.kept <= one.drafted
     plain, read_plainly = write(prompt, answer, costs, drafts=False)

@@ -88,17 +88,17 @@ def test_at_40_columns_only_columns_of_the_table_are_lost(info):
     assert re.search(r"^    8,192 +\d+ MB  fits ← default$", narrow, re.MULTILINE)
 
 
-def test_without_a_name_it_is_the_default_model(info):
+def test_without_a_name_the_default_model_is_shown(info):
     assert info().output.startswith(NAME)
 
 
-def test_a_file_by_its_path(info, file):
+def test_info_of_a_path(info, file):
     done = info(file(LLAMA))
     assert done.exit_code == 0
     assert done.output.startswith("m ") and "m.gguf" in done.output
 
 
-def test_an_installed_file_by_its_name(info):
+def test_info_of_an_installed_model(info):
     paths.models().mkdir(parents=True)
     (paths.models() / "mine.gguf").write_bytes(gguf(LLAMA))
     assert "mine.gguf" in info("mine").output
@@ -114,7 +114,7 @@ def test_an_installed_file_by_its_name(info):
         (lambda path: path.symlink_to("nowhere"), "There is no file"),
     ],
 )
-def test_what_cannot_be_read_is_one_line_and_code_1(home, tmp_path, make, sentence):
+def test_an_unreadable_file_is_one_line_and_code_1(home, tmp_path, make, sentence):
     path = tmp_path / "m.gguf"
     make(path)
     done = subprocess.run(
@@ -132,7 +132,7 @@ def test_an_unknown_name(info):
     assert "There is no model called gemma." in str(done.exception)
 
 
-def test_an_option_that_is_none(info):
+def test_an_unknown_option(info):
     assert info("--nonsense").exit_code == 2
 
 
@@ -157,7 +157,7 @@ def test_missing_parts_are_named_with_code_3(info, file):
     assert "Missing: m-00002-of-00003.gguf, m-00003-of-00003.gguf." in " ".join(done.output.split())
 
 
-def test_bytes_that_belong_to_nothing_are_mentioned(info, file):
+def test_unused_bytes_are_mentioned(info, file):
     done = info(file(LLAMA, extra=bytes(12)))
     assert (done.exit_code, "12 bytes after its last tensor" in done.output) == (0, True)
 
@@ -179,7 +179,7 @@ def test_escape_sequences_never_reach_the_terminal(info, file):
         assert not set("\x1b\x07\u202e") & set(done.output)
 
 
-def test_colour_only_in_a_terminal(info, monkeypatch):
+def test_colours_only_in_a_terminal(info, monkeypatch):
     assert "\x1b" not in info("smollm2-135m").output
 
 
@@ -214,7 +214,7 @@ def test_tensors_are_listed(info, file):
     ]
 
 
-def test_the_template_alone(info, file):
+def test_template_prints_only_the_template(info, file):
     template = "{% for m in messages %}\n{{ m.content }}{% endfor %}"
     path = file([*LLAMA, pair("tokenizer.chat_template", STRING, template)])
     assert info(path, "--template").output == template + "\n"
@@ -243,7 +243,7 @@ def test_the_table_of_contexts(info):
     assert "Not counted: " in rest
 
 
-def test_what_is_beyond_the_training_is_marked(info, tmp_path):
+def test_contexts_beyond_the_training_are_marked(info, tmp_path):
     path = headers.write(tmp_path / "m.gguf", "llama", vocabulary=True, context_length=1000)
     lines = info(path, "-c", "2000").output.splitlines()
     rows = [line.split() for line in lines if line.startswith("    ")]
@@ -251,7 +251,7 @@ def test_what_is_beyond_the_training_is_marked(info, tmp_path):
     assert rows[1][0] == "2,048" and rows[1][-5:] == ["fits,", "beyond", "training", "←", "-c"]
 
 
-def test_the_context_and_the_kv_type_that_were_asked_for(info):
+def test_a_requested_context_and_kv_type_are_shown(info):
     output = info("smollm2-135m", "-c", "3000", "--kv-type", "q4_0", width=100).output
     assert "KV cache q4_0" in output
     (row,) = (line for line in output.splitlines() if line.startswith("    3,072"))
@@ -277,14 +277,14 @@ def test_settings_come_from_the_environment_as_in_a_chat(info, monkeypatch):
         (["--gpu-mem", "much"], "--gpu-mem must be a size such as 24G or 8192M (got much)."),
     ],
 )
-def test_options_without_a_meaning(info, words, sentence):
+def test_invalid_options(info, words, sentence):
     done = info("smollm2-135m", *words)
     assert sentence in str(done.exception)
     assert done.exception.exit_code == 2
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_not_here(info, tmp_path):
+def test_memory_on_a_gpu_that_is_not_here(info, tmp_path):
     """8 GB hold some layers of a model of 30B, 24 GiB all of them."""
     path = headers.write(tmp_path / "m.gguf", "qwen3moe", vocabulary=True)
     small = json.loads(info(path, "--gpu-mem", "8192M", "--json").output)["memory"]
@@ -297,14 +297,14 @@ def test_a_gpu_that_is_not_here(info, tmp_path):
 
 
 @pytest.mark.slow
-def test_check_says_with_its_code_whether_it_fits(info, tmp_path):
+def test_check_exits_with_a_code_for_whether_it_fits(info, tmp_path):
     assert info("smollm2-135m", "--check").exit_code == 0
     path = headers.write(tmp_path / "m.gguf", "deepseek2", vocabulary=True)  # 352 GiB
     done = info(path, "--check")
     assert (done.exit_code, "from disk ← default" in done.output) == (3, True)
 
 
-def test_check_of_what_cannot_run(info, file):
+def test_check_of_a_model_that_cannot_run(info, file):
     path = file([pair("general.name", STRING, "x")])
     done = info(path)
     assert done.exit_code == 0
@@ -355,7 +355,7 @@ def test_a_model_in_parts_on_a_server(info, hub):
     assert "Missing: m-00002-of-00003.gguf." in done.output
 
 
-def test_an_address_that_has_no_model(info, hub):
+def test_an_address_without_a_model(info, hub):
     repo = hub.add("owner/model", {"page.gguf": b"<!DOCTYPE html>" + bytes(99)})
     assert "web page" in str(info(hub.url_of(repo, "page.gguf")).exception)
     done = info(hub.url_of(repo, "nothing.gguf"))
@@ -377,7 +377,7 @@ MODEL = [
 ]  # fmt: skip
 
 
-def test_the_json(info, smollm2):
+def test_json_of_a_model(info, smollm2):
     told = json.loads(info("smollm2-135m", "--json").output)
     assert list(told["file"]) == FILE
     assert list(told["model"]) == MODEL
@@ -397,7 +397,7 @@ ROW = [
 ]  # fmt: skip
 
 
-def test_the_json_of_memory(info):
+def test_json_of_memory(info):
     memory = json.loads(info("smollm2-135m", "--json").output)["memory"]
     assert list(memory) == MEMORY
     assert (memory["source"], memory["fits"], memory["largest_context"]) == ("exact", True, 8192)
@@ -409,13 +409,13 @@ def test_the_json_of_memory(info):
     assert kv[8192, "f16"] == 180 << 20
 
 
-def test_the_json_without_memory(info, file):
+def test_json_without_memory(info, file):
     memory = json.loads(info(file([]), "--json").output)["memory"]
     assert (memory["source"], memory["rows"]) == (None, [])
     assert "general.architecture" in memory["why"]
 
 
-def test_the_json_of_everything(info, file):
+def test_json_with_all_keys(info, file):
     pairs = [*LLAMA, pair("x.nan", F32, float("nan")), pair("x.inf", F32, float("-inf"))]
     told = json.loads(info(file(pairs), "--json", "--all", "--tensors").output)
     assert told["metadata"]["llama.block_count"] == 2
@@ -423,13 +423,13 @@ def test_the_json_of_everything(info, file):
     assert told["tensors"][0] == {"name": "a", "shape": [32], "quant": "F32", "bytes": 128}
 
 
-def test_the_json_of_an_incomplete_file_has_code_3_as_well(info, file):
+def test_json_of_an_incomplete_file_has_code_3(info, file):
     done = info(file(LLAMA, data=False), "--json")
     assert done.exit_code == 3
     assert json.loads(done.output)["file"]["complete"] is False
 
 
-def test_nothing_heavy_is_imported():
+def test_info_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['lcp', 'info', 'smollm2-135m']\n"
         "from lcp.cli import main\n"
@@ -456,5 +456,5 @@ def test_the_docs_show_this_page_and_name_every_key(info):
 
 
 @pytest.mark.parametrize("name", ["m" * 999, "m" * 999 + ".gguf", "a\0b"])
-def test_what_is_too_long_to_be_a_name_is_a_sentence(info, name):
+def test_a_name_that_is_too_long_is_an_error(info, name):
     assert isinstance(info(name).exception, ModelNotFound)

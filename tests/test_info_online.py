@@ -43,7 +43,7 @@ def memory(done):
     return told["model"], told["memory"]["rows"], told["file"]
 
 
-def test_the_figures_of_a_quant_that_is_not_here_are_those_of_the_file(info, server, tiny):
+def test_figures_of_a_quant_on_the_hub_equal_those_of_the_file(info, server, tiny):
     far, here = info("owner/tiny-GGUF:Q8_0", "--json"), info(str(tiny("dense")), "--json")
     (model, rows, file), (its_model, its_rows, its_file) = memory(far), memory(here)
     assert (model | {"name": ""}, rows) == (its_model | {"name": ""}, its_rows)
@@ -82,7 +82,7 @@ def test_a_repository_as_json(info):
 
 
 @pytest.mark.slow
-def test_what_the_hub_does_not_have_is_a_sentence(info):
+def test_a_model_that_the_hub_does_not_have_is_an_error(info):
     done = info("owner/none-GGUF:Q8_0")
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1

@@ -24,7 +24,7 @@ def llama():
 @pytest.mark.parametrize(
     ("lines", "shares"), [(NINJA, [0.25, None, 0.5, 1]), (MAKE, [0, None, 0.5, 1])]
 )
-def test_both_build_tools_say_how_far_they_are(llama, lines, shares):
+def test_the_progress_of_both_build_tools_is_parsed(llama, lines, shares):
     assert [llama.share(line) for line in lines] == shares
 
 
@@ -36,7 +36,7 @@ def test_the_progress_is_one_line_on_a_screen_and_rare_elsewhere(llama, capsys, 
     assert ("Compiling llama.cpp:  50%" in out) is screen
 
 
-def test_the_flags_of_the_person_are_kept(llama):
+def test_the_persons_compiler_flags_are_kept(llama):
     own = {"CMAKE_ARGS": "-DGGML_CUDA=on", "SKBUILD_CMAKE_DEFINE": "A=1", "HOME": "/h"}
     made = llama.build_environment(own)
     assert made["CMAKE_ARGS"] == "-DGGML_CUDA=on"
@@ -44,7 +44,7 @@ def test_the_flags_of_the_person_are_kept(llama):
     assert made["HOME"] == "/h"
 
 
-def test_pip_never_takes_a_package_that_was_compiled_with_other_flags(llama, tmp_path):
+def test_pip_does_not_reuse_a_package_compiled_with_other_flags(llama, tmp_path):
     home = {"XDG_CACHE_HOME": str(tmp_path)}
     plain, cuda = llama.cache(home), llama.cache(home | {"CMAKE_ARGS": "-DGGML_CUDA=on"})
     assert plain != cuda
@@ -53,7 +53,7 @@ def test_pip_never_takes_a_package_that_was_compiled_with_other_flags(llama, tmp
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
-def test_the_parts_that_are_not_loaded_are_left_out_whatever_the_project_sets(llama, tmp_path):
+def test_unused_parts_of_llama_cpp_are_not_built(llama, tmp_path):
     """As llama-cpp-python does: one option, and a variable that it forces into CMake's cache."""
     project = tmp_path / "a b"
     project.mkdir()
@@ -73,7 +73,7 @@ def test_the_parts_that_are_not_loaded_are_left_out_whatever_the_project_sets(ll
     assert "OFF OFF" in done.stderr
 
 
-def test_what_pip_says_is_kept_and_shown_if_it_fails(llama, tmp_path, capsys):
+def test_the_output_of_pip_is_shown_if_it_fails(llama, tmp_path, capsys):
     fake = tmp_path / "pip.py"
     fake.write_text("import sys; print('[1/2] x'); print('no compiler'); sys.exit(3)")
     env = {"XDG_CACHE_HOME": str(tmp_path), "CMAKE_ARGS": "-DX=1"}

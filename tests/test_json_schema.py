@@ -76,7 +76,7 @@ def takes(engine, schema, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_case(engine, name):
+def test_a_case_of_the_test_suite(engine, name):
     schema = CASES[name]["s"]
     if "refuse" in CASES[name]:
         with pytest.raises(SettingsError):
@@ -182,7 +182,7 @@ def wider(parts):
     schema=st.one_of(st.recursive(plain, wider, max_leaves=6), references(plain)),
     seed=st.integers(0, 100),
 )
-def test_an_answer_is_what_its_schema_allows(engine, schema, seed):
+def test_an_answer_matches_its_schema(engine, schema, seed):
     try:
         told = examine(form(schema))
     except SettingsError:  # the parts of it exclude each other
@@ -203,7 +203,7 @@ def test_an_answer_is_what_its_schema_allows(engine, schema, seed):
     negated=st.booleans(),
     character=st.sampled_from('a-z"\\^é&~[]0 \n\t/\x01'),
 )
-def test_a_class_of_a_pattern_takes_what_it_takes_elsewhere(engine, members, negated, character):
+def test_character_classes_match_as_in_other_validators(engine, members, negated, character):
     pattern = f"^[{'^' * negated}{re.escape(members)}]$"
     schema = {"type": "string", "pattern": pattern}
     said = json.dumps(character, ensure_ascii=False)
@@ -227,7 +227,7 @@ def test_a_class_of_a_pattern_takes_what_it_takes_elsewhere(engine, members, neg
         (r"^\cA$", "\x01", "A"),
     ],
 )
-def test_escapes_of_a_pattern(engine, pattern, yes, no):
+def test_escapes_in_a_pattern(engine, pattern, yes, no):
     schema = {"type": "string", "pattern": pattern}
     for character in yes + no:
         said = json.dumps(character, ensure_ascii=False)
@@ -249,13 +249,13 @@ def test_an_invalid_pattern_stays_invalid(pattern):
         ("date-time", "2024-02-29T23:59:59Z", "2023-02-29T00:00:00Z 2023-02-28T22:59:60Z"),
     ],
 )
-def test_dates_are_real_ones(engine, kind, good, bad):
+def test_dates_must_exist(engine, kind, good, bad):
     schema = {"type": "string", "format": kind}
     assert all(takes(engine, schema, f'"{text}"') for text in good.split())
     assert not any(takes(engine, schema, f'"{text}"') for text in bad.split())
 
 
-def test_blanks_are_those_of_json_dumps(engine):
+def test_white_space_is_that_of_json_dumps(engine):
     assert takes(engine, {"type": "object"}, '{"a": 1, "b": [1, 2]}')
     for text in ('{"a":1}', '{ "a" : 1 }', '{"a":  1}', '{"a":\n1}', '{"a": 1,  "b": 2}'):
         assert not takes(engine, {"type": "object"}, text)
@@ -282,11 +282,11 @@ OPEN = {"type": "object", "properties": {"a": {"type": "integer"}}}
         (OPEN | {"minProperties": 2}, '{"a": 1, "b": 1}', True),
     ],
 )
-def test_other_properties_come_only_where_the_schema_speaks_of_them(engine, schema, text, allowed):
+def test_other_properties_only_if_the_schema_mentions_them(engine, schema, text, allowed):
     assert takes(engine, schema, text) == allowed
 
 
-def test_names_come_in_the_order_of_the_schema(engine):
+def test_properties_have_the_order_of_the_schema(engine):
     names = ["z", "名前", "a"]
     schema = {
         "type": "object",
@@ -308,7 +308,7 @@ def test_a_file_of_definitions_and_a_reference(engine, where):
 @pytest.mark.parametrize(
     "value", ['say "hi"', "back\\slash", "é€😀", "line\nend", 3.5, None, True, ["a", {"b": 1}]]
 )
-def test_a_constant_is_said_as_it_is(engine, value):
+def test_a_constant_is_generated_unchanged(engine, value):
     assert json.loads(answer(engine, {"const": value}).text) == value
 
 
@@ -317,7 +317,7 @@ def test_a_constant_is_said_as_it_is(engine, value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
-def test_an_answer_ends_when_it_is_whole(engine, seed):
+def test_an_answer_ends_when_it_is_complete(engine, seed):
     reply = answer(engine, PERSON, seed)
     assert reply.ended == "end"
     assert allows(PERSON, json.loads(reply.text))
@@ -325,7 +325,7 @@ def test_an_answer_ends_when_it_is_whole(engine, seed):
     assert reply.text == answer(engine, PERSON, seed).text
 
 
-def test_an_answer_that_is_cut_goes_on_in_its_schema(engine):
+def test_a_truncated_answer_continues_in_its_schema(engine):
     cut = answer(engine, PERSON, max_tokens=15)
     assert cut.ended == "length"
     begun = PromptMessage("assistant", cut.text, "", tuple(cut.tokens), engine.identity)
@@ -337,14 +337,14 @@ def test_an_answer_that_is_cut_goes_on_in_its_schema(engine):
         answer(engine, {"type": "integer"}, begun=begun)
 
 
-def test_a_whole_answer_does_not_go_on(engine):
+def test_a_complete_answer_does_not_continue(engine):
     begun = PromptMessage("assistant", '{"a": 1}')
     schema = {"properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": False}
     reply = answer(engine, schema | {"type": "object"}, begun=begun)
     assert (reply.ended, reply.text, reply.stats.reply_tokens) == ("end", '{"a": 1}', 0)
 
 
-def test_stop_strings_count_in_json_too(engine):
+def test_stop_strings_apply_to_json(engine):
     reply = answer(engine, {"const": "abc"}, stop=["b"])
     assert (reply.ended, reply.text) == ("stop", '"a')
 
@@ -364,7 +364,7 @@ def test_a_token_of_several_characters(tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swa", "recurrent", "hybrid"])
-def test_on_other_models_too(tiny, kind):
+def test_schemas_work_on_other_models(tiny, kind):
     with LlamaEngine(tiny(kind), Settings(ctx_size=1024), now=datetime.now()) as one:
         one.load().result()
         assert allows(PERSON, json.loads(answer(one, PERSON).text))
@@ -401,7 +401,7 @@ def test_on_other_models_too(tiny, kind):
         ({"required": [[]], "minProperties": 1}, ""),
     ],
 )  # fmt: skip
-def test_a_schema_that_allows_nothing_is_refused_with_its_place(schema, where):
+def test_an_unsatisfiable_schema_is_refused_with_its_place(schema, where):
     with pytest.raises(SettingsError) as raised:
         examine(form(schema))
     sentence = str(raised.value)
@@ -442,7 +442,7 @@ def test_a_recursive_schema_that_can_end(engine):
         ("true", ""),
     ],
 )
-def test_what_is_not_enforced_is_told(schema, told):
+def test_unenforced_keywords_are_reported(schema, told):
     said = examine(form(schema))
     assert bool(said) == bool(told)
     assert told in "".join(said)
@@ -464,7 +464,7 @@ def test_what_is_not_enforced_is_told(schema, told):
         max_leaves=12,
     )
 )
-def test_any_json_is_a_schema_or_is_refused_in_a_sentence(value):
+def test_any_json_is_a_schema_or_an_error(value):
     try:
         examine(form(json.dumps(value)))
     except SettingsError as error:

@@ -64,22 +64,22 @@ def press(tmp_path):
         ("\r", ""),
     ],
 )
-def test_a_message_is_what_was_written(press, keys, message):
+def test_a_message_is_the_typed_text(press, keys, message):
     assert press(keys) == message
 
 
-def test_a_message_may_begin_with_a_text(press):
+def test_the_input_line_can_start_with_a_text(press):
     assert press(" and more\r", text="This") == "This and more"
 
 
-def test_ctrl_d_on_an_empty_line_is_the_end(press):
+def test_ctrl_d_on_an_empty_line_is_end_of_file(press):
     with pytest.raises(EOFError):
         press(CTRL_D)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["made", "raw", "cooked", "watched", "closed"])
-def test_ctrl_c_while_a_prompt_is_made_or_taken_away_is_an_interrupt(
+def test_ctrl_c_while_the_prompt_opens_or_closes_is_an_interrupt(
     tmp_path, monkeypatch, when, capfd
 ):
     """It is a signal then, not a key: no coroutine, loop or terminal mode is left behind."""
@@ -131,7 +131,7 @@ def test_ctrl_c_clears_the_line_and_is_an_interrupt_on_an_empty_one(press):
         press("half a line" + CTRL_C + CTRL_C)
 
 
-def test_something_is_done_once_while_a_person_thinks(tmp_path):
+def test_idle_work_runs_once_while_a_person_thinks(tmp_path):
     done = []
     with create_pipe_input() as input:
 
@@ -150,7 +150,7 @@ def test_something_is_done_once_while_a_person_thinks(tmp_path):
 # history
 
 
-def test_what_was_typed_is_recalled_the_next_time(press):
+def test_the_history_recalls_earlier_messages(press):
     press("first\r")
     press("second,\nof two lines\r")
     assert press(UP + "\r") == "second,\nof two lines"
@@ -158,7 +158,7 @@ def test_what_was_typed_is_recalled_the_next_time(press):
 
 
 @pytest.mark.slow
-def test_only_the_owner_reads_the_history(press, tmp_path):
+def test_only_the_owner_can_read_the_history(press, tmp_path):
     press("a secret\r")
     path = tmp_path / "data" / "history.jsonl"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -166,13 +166,13 @@ def test_only_the_owner_reads_the_history(press, tmp_path):
     assert path.read_text() == '"a secret"\n'
 
 
-def test_a_history_with_junk_gives_the_rest(tmp_path):
+def test_a_damaged_history_gives_its_valid_lines(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'"one"\n{"a": 1}\nhalf a li\n\xff\xfe\n[]\n"two\\nlines"\n"cut')
     assert list(HistoryFile(path).load_history_strings()) == ["two\nlines", "one"]
 
 
-def test_a_history_that_cannot_be_written_costs_nothing_else(tmp_path):
+def test_an_unwritable_history_does_no_other_harm(tmp_path):
     (tmp_path / "data").write_text("a file where the folder should be")
     with create_pipe_input() as input:
         input.send_text("Hi.\r")
@@ -180,7 +180,7 @@ def test_a_history_that_cannot_be_written_costs_nothing_else(tmp_path):
         assert keyboard.read().text == "Hi."
 
 
-def test_signal_handlers_come_back():
+def test_signal_handlers_are_restored():
     def mine(number, frame):
         raise AssertionError
 
@@ -192,7 +192,7 @@ def test_signal_handlers_come_back():
 
 
 @pytest.mark.parametrize("place", [InProcess, pytest.param(ScriptedPty, marks=pytest.mark.slow)])
-def test_the_second_run_recalls_what_was_typed_in_the_first(place, tmp_path):
+def test_the_second_run_recalls_the_messages_of_the_first(place, tmp_path):
     def first(chat):
         chat.type("What is a llama?" + ENTER)
         chat.sees("An animal.")
@@ -236,7 +236,7 @@ def test_during_an_answer_nothing_is_echoed_and_ctrl_c_works(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_prompt_is_no_part_of_what_goes_into_a_pipe(tmp_path):
+def test_the_prompt_does_not_go_into_a_pipe(tmp_path):
     chat = " ".join(ScriptedPty.command(Scene(["The answer."]), tmp_path))
     command = f"{chat} | tee {tmp_path}/answers"
     with Pty("sh", "-c", command, home=tmp_path) as chat:
@@ -308,7 +308,7 @@ def test_ctrl_z_and_fg_during_an_answer(shell):
 
 
 @pytest.mark.slow
-def test_a_stop_from_outside_and_fg_at_the_prompt(shell, tmp_path):
+def test_sigstop_and_fg_at_the_prompt(shell, tmp_path):
     shell.run("The answer.")
     shell.type("half a question")
     shell.sees("> half a question")
@@ -335,7 +335,7 @@ def test_an_error_from_another_thread_ends_the_prompt(tmp_path):
             keyboard.read()
 
 
-def test_an_error_from_before_the_prompt_ends_it(tmp_path):
+def test_an_error_before_the_prompt_ends_it(tmp_path):
     with create_pipe_input() as input:
         keyboard = Keyboard(tmp_path / "history.jsonl", input=input, output=DummyOutput())
         keyboard.fail(ModelError("It cannot be loaded."))

@@ -134,11 +134,11 @@ def trees():
     return {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 
-def test_every_part_has_its_level():
+def test_every_top_level_module_has_a_level():
     assert {name(p).split("/")[0].removesuffix(".py") for p in FILES} <= set(LEVELS)
 
 
-def test_arrows_go_down_and_rooms_do_not_know_each_other(trees):
+def test_imports_point_down_and_rooms_do_not_import_each_other(trees):
     wrong = []
     for path, tree in trees.items():
         own = name(path).split("/")[0].removesuffix(".py")
@@ -183,7 +183,7 @@ def test_no_two_classes_have_one_name(trees):
         "def f():\n    from llama_cpp import llama_cpp",
     ],
 )
-def test_every_way_to_import_a_package_is_seen(line):
+def test_every_way_to_import_a_package_is_found(line):
     assert [module.split(".")[0] for module in imports(ast.parse(line))] == ["llama_cpp"]
 
 
@@ -233,7 +233,7 @@ def sentences(tree):
             yield node
 
 
-def test_rooms_know_no_command_and_no_flag(trees):
+def test_rooms_name_no_command_and_no_flag(trees):
     """A room says what is wrong; chat/ and cli/ say what to type (chat/advice.py)."""
     commands = "|".join(command.name for command in TABLE)
     own = "|".join(COMMANDS)

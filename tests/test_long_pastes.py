@@ -30,13 +30,13 @@ LONG = "line\n" * 20
         ("", None),
     ],
 )
-def test_what_is_long_is_folded(text, placeholder):
+def test_a_long_paste_is_folded(text, placeholder):
     assert LongPastes().fold(text) == (placeholder or text)
 
 
 @pytest.mark.slow
 @given(st.lists(st.one_of(st.text("[paste 1:\n]lines", max_size=20), st.just(LONG))))
-def test_a_line_stands_for_what_was_typed_and_pasted(parts):
+def test_the_line_unfolds_to_the_typed_and_pasted_text(parts):
     pastes = LongPastes()
     line = "".join(pastes.fold(part) for part in parts)
     assert pastes.unfold(line) == "".join(parts)
@@ -44,7 +44,7 @@ def test_a_line_stands_for_what_was_typed_and_pasted(parts):
 
 @pytest.mark.slow
 @given(st.text(), st.text(), st.text(max_size=10))
-def test_what_was_unfolded_folds_again(before, after, change):
+def test_an_unfolded_paste_folds_again(before, after, change):
     pastes = LongPastes()
     placeholder = pastes.fold(LONG)
     edited = pastes.unfold(before + placeholder + change + after)
@@ -53,13 +53,13 @@ def test_what_was_unfolded_folds_again(before, after, change):
     assert pastes.unfold(line) == edited
 
 
-def test_what_is_huge_is_folded_wherever_it_comes_from():
+def test_a_huge_text_is_folded_wherever_it_comes_from():
     pastes = LongPastes()
     assert pastes.refold("x" * (HUGE + 1)) == "[paste 1: 20,001 characters]"
     assert pastes.refold("x" * HUGE) == "x" * HUGE
 
 
-def test_only_a_placeholder_of_ours_is_found():
+def test_only_our_own_placeholders_are_found():
     pastes = LongPastes()
     one, two = pastes.fold(LONG), pastes.fold(LONG)
     line = f"a {one} b {two}"
@@ -80,7 +80,7 @@ def suggested(history, typed):
     return suggestion.text if suggestion else None
 
 
-def test_the_newest_line_that_begins_so_is_suggested(tmp_path):
+def test_the_newest_matching_line_is_suggested(tmp_path):
     history = HistoryFile(tmp_path / "history.jsonl")
     for text in ("What is old?", "What is new?\nSay.", "Else"):
         history.append_string(text)
@@ -91,7 +91,7 @@ def test_the_newest_line_that_begins_so_is_suggested(tmp_path):
     assert suggested(history, "hat") is None
 
 
-def test_a_long_history_is_recalled_from_its_end(tmp_path):
+def test_a_long_history_is_read_from_its_end(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(f'"{n:06} {"x" * 90}"\n' for n in range(20_000)))
     recalled = list(HistoryFile(path).load_history_strings())
@@ -99,7 +99,7 @@ def test_a_long_history_is_recalled_from_its_end(tmp_path):
     assert 10_000 < len(recalled) < 11_000
 
 
-def test_the_end_of_a_line_is_no_message(tmp_path):
+def test_a_truncated_history_line_is_not_a_message(tmp_path):
     path = tmp_path / "history.jsonl"
     end = '" end"\n' + '"whole"\n' * 9
     end += " " * (READ - len(end) - 1) + "\n"
@@ -144,13 +144,13 @@ def test_every_command_is_offered():
     assert completed("/") == [f"/{command.name}" for command in command_table.TABLE]
 
 
-def test_the_candidates_are_asked_for_with_the_whole_argument():
+def test_candidates_get_the_whole_argument():
     asked = []
     completed("/go to the ", go=("", lambda begun: asked.append(begun) or []))
     assert asked == ["to the "]
 
 
-def test_what_is_done_at_each_key_does_not_grow_with_what_was_pasted(tmp_path):
+def test_the_work_per_key_does_not_grow_with_the_paste(tmp_path):
     pastes, history = LongPastes(), HistoryFile(tmp_path / "history.jsonl")
     line = pastes.fold("line\n" * 200_000)
     started = time.perf_counter()

@@ -77,7 +77,7 @@ def tokens_of(one, text=TEXT):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_layer_says_what_the_model_says(observed, kind):
+def test_the_last_layer_predicts_what_the_model_predicts(observed, kind):
     """Bit for bit: what is written into the last layer goes through llama.cpp's own matrices."""
     one = observed(kind, quant="Q8_0")
     found = layers(one, tokens_of(one), tell=silent)
@@ -106,7 +106,7 @@ def test_the_heads_add_up_to_the_attention(observed, kind):
         assert np.allclose(heads, whole, rtol=1e-3, atol=1e-3)
 
 
-def test_what_a_head_writes_before_a_norm_is_as_in_another_program(observed):
+def test_what_a_head_writes_before_a_norm_equals_a_numpy_model(observed):
     one = observed("swa")
     tokens = tokens_of(one)
     found = layers(one, tokens, heads=True, tell=silent)
@@ -171,7 +171,7 @@ def test_free_memory_is_read_once_the_weights_are_in_it(look, tiny, monkeypatch)
 
 
 @pytest.mark.slow
-def test_swapped_states_give_the_logits_of_another_program(observed):
+def test_swapped_states_give_the_logits_of_a_numpy_model(observed):
     one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     x, y = 70, 80
@@ -193,7 +193,7 @@ def test_swapped_states_give_the_logits_of_another_program(observed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "mrope", "mla", "moe"])
-def test_the_last_state_of_a_is_all_of_its_answer(observed, kind):
+def test_the_last_state_of_a_gives_its_whole_answer(observed, kind):
     one = observed(kind, quant="Q8_0")
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     found = swap(one, read_prompts(one, a, b, silent), 70, 80, silent)
@@ -201,7 +201,7 @@ def test_the_last_state_of_a_is_all_of_its_answer(observed, kind):
     assert np.all(found.shares[:-1, -1] == 0.0)  # too late for the last token
 
 
-def test_each_swapped_head_is_as_in_a_run_of_its_own(observed):
+def test_each_swapped_head_equals_a_separate_run(observed):
     one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     found = swap(one, read_prompts(one, a, b, silent), 70, 80, silent)
@@ -223,7 +223,7 @@ def test_each_swapped_head_is_as_in_a_run_of_its_own(observed):
         assert head.kl >= 0
 
 
-def test_a_difference_of_nothing_has_no_shares(observed):
+def test_answers_that_the_prompts_hardly_change_are_refused(observed):
     one = observed()
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     prompts = read_prompts(one, a, b, silent)
@@ -294,7 +294,7 @@ def stages_of(one, chosen, tokens, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
-def test_draws_follow_the_shown_distribution(observed, number):
+def test_samples_follow_the_shown_distribution(observed, number):
     """20,000 tokens of llama.cpp's whole chain, by chi-square; rare tokens count together."""
     one, n = observed(), 20_000
     found, draw, close = stages_of(one, SETTINGS[number], tokens_of(one), seed=number)
@@ -310,7 +310,7 @@ def test_draws_follow_the_shown_distribution(observed, number):
     assert chi < free + 4 * np.sqrt(2 * free) + 4
 
 
-def test_stages_say_what_they_drop(observed):
+def test_stages_show_what_they_drop(observed):
     one = observed()
     found, _, close = stages_of(one, Sampling(top_k=5, temp=0.5), tokens_of(one), seed=1)
     close()
@@ -343,7 +343,7 @@ def test_the_command_next(look, shown, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent", "hybrid"])
-def test_it_is_the_log_probability_after_the_prompt_without_a_span(observed, tiny, kind):
+def test_the_loss_is_the_change_of_the_log_probability_without_a_span(observed, tiny, kind):
     one = observed(kind)
     parts = [[1, *one.model.tokenize("abc def. ")], one.model.tokenize("ghi jkl. "),
              one.model.tokenize("mno?")]  # fmt: skip
@@ -375,7 +375,7 @@ def test_it_is_the_log_probability_after_the_prompt_without_a_span(observed, tin
         assert (found.sink is None) == (kind == "recurrent")
 
 
-def test_the_attention_is_that_of_the_whole_answer(observed):
+def test_the_attention_is_summed_over_the_whole_answer(observed):
     """However many pieces it is read in."""
     found = []
     for rows in (8, 64):
@@ -438,17 +438,17 @@ def test_longer_than_trained(look, tiny, command):
         (["without", "One sentence only"], 2, "sentence"),
     ],
 )
-def test_what_has_no_meaning_is_refused_with_a_sentence(look, tiny, words, code, said):
+def test_invalid_arguments_are_errors(look, tiny, words, code, said):
     assert said in look(words[0], tiny(), *words[1:], code=code)
 
 
-def test_a_model_that_does_not_write(look, tiny):
+def test_a_model_that_does_not_generate_text(look, tiny):
     path = tiny(facts={"llama.pooling_type": 3})
     assert "embedding model" in look("next", path, "abc", code=1)
 
 
 @pytest.mark.slow
-def test_one_token_is_too_little(look, tiny):
+def test_a_text_of_one_token_is_too_short(look, tiny):
     path = tiny(add_bos=False)
     assert "1 token" in look("attention", path, "a", code=2)
     assert "1 token" in look("swap", path, "a", "b", code=2)
@@ -457,7 +457,7 @@ def test_one_token_is_too_little(look, tiny):
 
 
 @pytest.mark.slow
-def test_models_that_cannot_be_looked_at(look, tiny):
+def test_models_whose_tensors_have_no_names(look, tiny):
     assert "recurrent" in look("swap", tiny("recurrent"), "abc", "abd", code=1)
     assert "heads" in look("layers", tiny("recurrent"), "abc", "--heads", code=1)
     assert "heads" in look("layers", tiny("hybrid_mrope"), "abc", "--heads", code=1)
@@ -470,7 +470,7 @@ def test_models_that_cannot_be_looked_at(look, tiny):
 # look heads
 
 
-def test_heads_are_counted_by_what_they_look_at(observed):
+def test_heads_are_classified_by_what_they_look_at(observed):
     one = observed()
     tokens = repeated(range(70, 100), [1])
     assert tokens[1:31] == tokens[31:] and len(set(tokens)) == 31
@@ -489,7 +489,7 @@ def test_heads_are_counted_by_what_they_look_at(observed):
     assert found.loss_second == pytest.approx(losses[31:].mean(), rel=1e-4)
 
 
-def test_an_answer_without_a_head(observed):
+def test_an_answer_with_a_head_switched_off(observed):
     one, off = observed(), [(0, 1), (1, 3)]
     tokens = tokens_of(one)
     found = compare(one, tokens, off, 3, lambda token: False, silent)
@@ -593,7 +593,7 @@ def test_the_command_attention(look, shown, tiny):
         (["heads", "--off", "0.1"], 2, "text"),
     ],
 )
-def test_heads_and_layers_that_do_not_exist(look, tiny, words, code, said):
+def test_numbers_of_heads_and_layers_that_do_not_exist(look, tiny, words, code, said):
     assert said in look(words[0], tiny(), *words[1:], code=code)
 
 
@@ -611,7 +611,7 @@ def test_models_without_heads(look, tiny):
 
 
 @pytest.mark.slow
-def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path, observed):
+def test_the_real_model_equals_a_numpy_model(smollm2, tmp_path, observed):
     """Its copy in F16: with quantized weights llama.cpp rounds the states to 8 bits, too."""
     c, path = library(), tmp_path / "f16.gguf"
     params = c.llama_model_quantize_default_params()
@@ -637,7 +637,7 @@ def test_the_real_model_computes_what_another_program_computes(smollm2, tmp_path
 
 
 @pytest.mark.slow
-def test_the_last_layer_of_the_real_model_says_what_it_says(smollm2, observed):
+def test_the_last_layer_of_the_real_model_predicts_what_it_predicts(smollm2, observed):
     one = observed(path=smollm2, kv_type="f16")
     found = layers(one, one.model.tokenize(FRANCE), tell=silent)
     assert np.array_equal(found.lens[-1], found.true)

@@ -66,7 +66,7 @@ def test_a_quant_that_only_llama_cpp_can_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_is_at_no_distance_from_itself_and_the_floor_is_small(observed, tiny):
+def test_the_distance_of_a_file_from_itself_is_zero_and_the_floor_is_small(observed, tiny):
     path = tiny(quant="Q4_0")
     base = observed(path)
     own, again, single = quant.distances(
@@ -93,7 +93,7 @@ def _all(observed):
     return observed.decode(TOKENS, rows=range(len(TOKENS)))
 
 
-def test_answers_part_at_the_first_different_token(observed, tiny):
+def test_answers_differ_from_the_first_different_token(observed, tiny):
     a = quant.greedy(observed(tiny()), TOKENS, 12, lambda t: False, silent)
     b = quant.greedy(observed(tiny()), TOKENS, 12, lambda t: False, silent)
     assert quant.first_difference(a, b) is None
@@ -134,7 +134,7 @@ def test_the_command_quant(look, shown, tiny):
 
 
 @pytest.mark.slow
-def test_a_model_alone_and_another_kv_cache(look, shown, tiny):
+def test_one_model_with_another_kv_cache_type(look, shown, tiny):
     path = tiny(head=32)
     assert look("quant", path, "-n", 2)["other"] is None
     assert "floor" in shown("quant", path, "-n", 2)
@@ -149,7 +149,7 @@ def test_a_model_alone_and_another_kv_cache(look, shown, tiny):
      (["A", "--kv", "q9"], 2, "q8_0"), (["A", "other"], 2, "vocabular"),
      (["A", "--text", ""], 2, "text"), (["A", "--kv", "q8_0"], 1, "q8_0")],
 )  # fmt: skip
-def test_what_cannot_be_compared(look, tiny, words, code, said):
+def test_models_that_cannot_be_compared(look, tiny, words, code, said):
     files = {"A": tiny(), "other": tiny(words=["the", "th"])}
     words = [files.get(w, w) for w in words]
     assert said in look("quant", *words, *(() if "--text" in words else ("--text", "the th")),
@@ -159,7 +159,7 @@ def test_what_cannot_be_compared(look, tiny, words, code, said):
 # cache
 
 
-def test_with_and_without_the_cache_it_is_the_same_answer(observed, tiny):
+def test_the_answer_is_the_same_with_and_without_the_cache(observed, tiny):
     one = observed(tiny(), kv_type="f32")
     ticks = iter(range(10_000))
     found = measure(one, TOKENS[:20], 12, silent, clock=lambda: next(ticks))
@@ -188,5 +188,5 @@ def test_the_command_cache(look, shown, tiny, kind):
 
 
 @pytest.mark.slow
-def test_too_long_without_a_cache(look, tiny):
+def test_an_answer_too_long_to_repeat_without_a_cache(look, tiny):
     assert "1,024" in look("cache", tiny(), "-n", 5000, code=2)

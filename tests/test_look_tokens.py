@@ -24,7 +24,7 @@ def real(smollm2):
 # merges
 
 
-def test_the_lowest_pair_is_merged_first_and_the_first_of_equals():
+def test_the_lowest_pair_is_merged_first_and_then_the_first_of_equals():
     rank = by_list([("a", "a"), ("b", "c"), ("aa", "aa")])
     steps = [(m.rank, m.parts) for m in merge("bcaaaa", rank)]
     assert steps == [
@@ -45,7 +45,7 @@ def test_merges_build_every_token_of_the_real_vocabulary(real):
         assert list(merge(real.spelling(token), rank))[-1].parts == [real.spelling(token)]
 
 
-def test_merges_by_score_are_those_of_llamacpp(tiny):
+def test_merges_by_score_equal_those_of_llamacpp(tiny):
     """SentencePiece: a word becomes the tokens that llama.cpp makes of it."""
     path = tiny(words=["th", "he", "the", "er", "re", " t", "ere"])
     model = Model.load(path, 0)
@@ -72,7 +72,7 @@ def test_the_bytes_of_the_tokens_are_the_text(look, smollm2):
 
 
 @pytest.mark.slow
-def test_the_template_adds_structure(look, smollm2):
+def test_the_template_adds_control_tokens(look, smollm2):
     found = look("tokens", smollm2, "Hi", "--chat")
     special = {t["text"] for t in found["tokens"] if t["special"]}
     assert special == {"<|im_start|>", "<|im_end|>"}
@@ -103,7 +103,7 @@ def test_a_file_longer_than_the_model_was_trained_for_is_counted(look, tiny, tmp
 
 
 @pytest.mark.slow
-def test_cosines_are_those_of_the_table_without_what_all_rows_share(look, tiny):
+def test_cosines_leave_out_what_all_rows_share(look, tiny):
     path = tiny(quant="Q8_0", words=["ca", "cat", "do", "dog"])
     raw = next(t for t in gguf.GGUFReader(path).tensors if t.name == "token_embd.weight")
     table = gguf.dequantize(raw.data, raw.tensor_type).astype(float)
@@ -141,7 +141,7 @@ def test_words_that_cannot_be_compared(look, tiny):
 
 
 @pytest.mark.slow
-def test_the_usual_words_are_near(look, smollm2):
+def test_related_words_are_near(look, smollm2):
     found = look("words", smollm2, " Paris", " London", " banana", "--top", 4)
     (_, london, banana), *_ = found["matrix"]
     assert london > found["usual"] > banana

@@ -107,7 +107,7 @@ pieces_of_spec = st.lists(st.sampled_from(EXAMPLES), min_size=1, max_size=5)
 pieces_of_chat = st.lists(st.sampled_from([*CHAT, *EXAMPLES[:80]]), min_size=1, max_size=12)
 
 
-def test_the_examples_are_all_there():
+def test_all_commonmark_examples_are_read():
     assert len(EXAMPLES) == 652
     assert all(text.endswith("\n") for text in EXAMPLES)
 
@@ -122,7 +122,7 @@ def test_every_example_of_commonmark_streams_letter_by_letter(part):
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(pieces_of_spec, st.sampled_from(["", "\n"]), cuts)
-def test_examples_behind_each_other_stream(texts, between, at):
+def test_examples_one_after_another_stream(texts, between, at):
     text = between.join(texts)
     assert streamed(cut(text, at)) == whole(text)
 
@@ -142,14 +142,14 @@ def test_any_text_streams(text, at):
     assert streamed(cut(text, at)) == whole(text)
 
 
-def test_line_ends_of_any_kind_may_be_cut():
+def test_line_ends_of_any_kind_can_be_split():
     text = "```\r\na\rb\r\n\r\n```\rc"
     assert streamed(text) == whole(text) == whole("```\na\nb\n\n```\nc")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", CHAT)
-def test_what_chats_are_full_of_streams_letter_by_letter(text):
+def test_typical_answers_stream_letter_by_letter(text):
     assert streamed("Before.\n\n" + text + "\nAfter.") == whole("Before.\n\n" + text + "\nAfter.")
 
 
@@ -200,11 +200,11 @@ def test_html_is_text():
         "It costs $5 or $6.",
     ],
 )
-def test_maths_stays_as_it_was_typed(text):
+def test_formulas_are_unchanged(text):
     assert plain(text) == text.split("\n")
 
 
-def test_a_dollar_does_not_hide_what_is_bold():
+def test_a_dollar_sign_does_not_hide_bold_text():
     assert plain("It costs $5, **really**, in US$ too.") == ["It costs $5, really, in US$ too."]
 
 
@@ -223,7 +223,7 @@ def test_lists():
     ]
 
 
-def test_a_number_has_room_whatever_comes_after_it():
+def test_a_list_number_has_room_for_two_digits():
     nine = plain("".join(f"{n}. x\n" for n in range(1, 10)))
     assert plain("".join(f"{n}. x\n" for n in range(1, 12)))[:9] == nine
 
@@ -232,7 +232,7 @@ def test_quotes():
     assert plain("> a\n> b\n>\n> > c\n>\n> - d") == ["│ a", "│ b", "│", "│ │ c", "│", "│  • d"]
 
 
-def test_lines_stay_lines():
+def test_line_breaks_are_kept():
     assert plain("Roses are red  \nViolets\\\nare\nblue") == [
         "Roses are red", "Violets", "are", "blue"
     ]  # fmt: skip
@@ -268,11 +268,11 @@ def test_no_row_is_wider_than_the_window_and_none_is_padded(texts, width):
     ["*" * 5000 + "a" + "*" * 5000, "*a **b " * 400 + "c** d* " * 400, ">" * 500 + "a", "- " * 300],
     ids=["stars", "marks", "quotes", "lists"],
 )
-def test_no_depth_is_too_deep(text):
+def test_any_nesting_depth_is_rendered(text):
     assert streamed(cut(text, range(0, len(text), 900))) == whole(text)
 
 
-def test_nothing_is_lost_where_there_is_no_room():
+def test_no_text_is_lost_in_a_very_narrow_window():
     deep = "".join("  " * n + "- " + "abcdefgh"[n] * 3 + "\n" for n in range(8))
     text = "".join(plain(deep, 20))
     assert all(letter * 3 in text for letter in "abcdefgh")
@@ -304,7 +304,7 @@ def test_code_has_a_label_and_colours():
     assert whole("```nosuchlanguage\ndef\n```")[1] == "def"
 
 
-def test_code_in_a_long_text_in_quotes_keeps_its_colour():
+def test_code_in_a_long_quote_keeps_its_colour():
     lines = "".join(f"    for {n} in the text\n" for n in range(60))
     rows = whole(f'```python\ndef f():\n    """\n{lines}    """\n    return 1\n```')
     assert all("\x1b[32m" in row for row in rows[2:63])
@@ -324,19 +324,19 @@ snippets = st.sampled_from(
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(LANGUAGES, st.lists(snippets, min_size=1, max_size=40))
-def test_every_line_of_code_is_there_in_any_language(language, lines):
+def test_all_lines_of_code_are_shown_in_any_language(language, lines):
     lines = ["#", *lines, "#"]
     assert plain("\n".join([f"```{language}", *lines, "```"])) == [
         f"─── {language}", *lines, "───"
     ]  # fmt: skip
 
 
-def test_a_very_long_line_of_code_is_not_lexed():
+def test_a_very_long_line_of_code_is_not_highlighted():
     row = "".join(whole("```python\n" + "None;" * 1000 + "\n```")[1:-1])
     assert row == "None;" * 1000
 
 
-def test_what_entities_spell_is_cleaned_too():
+def test_decoded_entities_are_cleaned():
     text = "a &#8238; &lrm; &ZeroWidthSpace; &shy; &#xE0041; &#x9b; &#27; b"
     shown = plain(text)[0]
     assert shown == "a <202E> <200E> <200B> <00AD> � � � b"
@@ -347,7 +347,7 @@ def test_what_entities_spell_is_cleaned_too():
     assert plain(f"![{text}](a.png)")[0].isprintable()
 
 
-def test_behind_the_last_gate_nothing_acts_on_the_terminal():
+def test_rendered_rows_cannot_act_on_the_terminal():
     console = a_console(io.StringIO(), 60, TALL)
     row = [Segment("\x1b[2J\x9b\u202e\n", Style(bold=True)), Segment(" \x07 ")]
     assert row_text(console, row)[0] == "\x1b[1m␛[2J�<202E>␊\x1b[0m ␇"

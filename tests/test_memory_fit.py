@@ -28,12 +28,12 @@ def fit(path, tmp_path, **wishes):
     return choose(path, Settings(**wishes), tmp_path / "known", gpu=False)
 
 
-def test_a_small_model_gets_all_it_was_trained_for(smollm2, tmp_path):
+def test_a_small_model_gets_its_whole_trained_context(smollm2, tmp_path):
     assert fit(smollm2, tmp_path) == Fit(8192, -1)
     assert fit(smollm2, tmp_path, ctx_size=512) == Fit(512, -1)
 
 
-def test_what_was_asked_once_is_known(tiny, tmp_path, monkeypatch):
+def test_answers_of_llama_cpp_are_cached(tiny, tmp_path, monkeypatch):
     path = tiny("dense")
     first = fit(path, tmp_path)
     monkeypatch.setattr(sys, "executable", "/no/such/program")
@@ -42,7 +42,7 @@ def test_what_was_asked_once_is_known(tiny, tmp_path, monkeypatch):
     assert (unknown.ctx_size, unknown.n_gpu_layers, len(unknown.notices)) == (512, -1, 1)
 
 
-def test_what_cannot_fit_is_refused_with_what_would(smollm2, tmp_path):
+def test_a_model_that_cannot_fit_is_refused_with_what_would_fit(smollm2, tmp_path):
     with pytest.raises(NotEnoughMemory) as caught:
         fit(smollm2, tmp_path, ctx_size=4_000_000)
     sentence = str(caught.value)
@@ -50,7 +50,7 @@ def test_what_cannot_fit_is_refused_with_what_would(smollm2, tmp_path):
     assert "Use -c " in sentence
 
 
-def test_a_cut_off_file_is_incomplete(smollm2, tmp_path):
+def test_a_truncated_file_is_incomplete(smollm2, tmp_path):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(smollm2.read_bytes()[: 60 << 20])
     with pytest.raises(
@@ -60,7 +60,7 @@ def test_a_cut_off_file_is_incomplete(smollm2, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["gemma4-assistant", "eagle3", "clip"])
-def test_a_draft_says_what_it_is_instead_of_a_chat(tmp_path, architecture):
+def test_a_draft_model_is_refused_by_its_kind(tmp_path, architecture):
     path = tmp_path / "m-Q8_0-MTP.gguf"
     path.write_bytes(ggufs.gguf([ggufs.pair("general.architecture", 8, architecture)]))
     with pytest.raises(ModelError, match=r"(draft|projector)"):
@@ -69,7 +69,7 @@ def test_a_draft_says_what_it_is_instead_of_a_chat(tmp_path, architecture):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["32768", "auto"])
-def test_under_a_memory_limit_a_chat_says_so_or_takes_less(smollm2, home, size):
+def test_under_a_memory_limit_a_chat_refuses_or_uses_less(smollm2, home, size):
     """1 GiB of addresses, which file, cache, libraries and threads share."""
 
     def limit():
@@ -106,7 +106,7 @@ print(choose(Path(sys.argv[1]), Settings(ctx_size=512), Path(sys.argv[2]), gpu=F
 
 
 @pytest.mark.slow
-def test_weights_that_have_no_room_for_copies_are_mapped_as_they_are(tmp_path):
+def test_weights_are_not_repacked_if_the_copies_do_not_fit(tmp_path):
     """4.3 GiB of Q4_0, which most CPUs repack, under a limit of 2 GiB."""
     write(tmp_path / "large.gguf")
     done = subprocess.run(
@@ -129,7 +129,7 @@ def test_a_size_has_three_digits(n, told):
     assert formatting.size(n) == told
 
 
-def test_a_split_model_weighs_all_its_parts(tmp_path):
+def test_the_size_of_a_split_model_is_the_sum_of_its_parts(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"m-Q8_0-0000{number}-of-00003.gguf").write_bytes(bytes(100 * number))
     (tmp_path / "m-Q4_0.gguf").write_bytes(bytes(7))
@@ -137,7 +137,7 @@ def test_a_split_model_weighs_all_its_parts(tmp_path):
     assert paths.model_size(tmp_path / "m-Q4_0.gguf") == 7
 
 
-def test_every_view_has_the_same_size_for_a_model(home, lcp_main, capsys):
+def test_all_commands_show_the_same_size_of_a_model(home, lcp_main, capsys):
     """A file, a split one and Ollama's blob: lcp list, lcp info and /model."""
     hub = Path("~/.cache/huggingface/hub/models--a--b/snapshots/1").expanduser()
     hub.mkdir(parents=True)

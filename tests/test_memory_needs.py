@@ -105,13 +105,13 @@ def assert_is_real(path, rows):
 
 
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid_mrope", "moe"])
-def test_exact_is_what_a_real_load_takes(tiny, kind, monkeypatch):
+def test_exact_figures_equal_a_real_load(tiny, kind, monkeypatch):
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     assert_is_real(tiny(kind, quant="Q8_0", head=32), ROWS)
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid", "mrope", "mla"])
-def test_what_llama_cpp_refuses_is_refused(tiny, kind, monkeypatch):
+def test_contexts_that_llama_cpp_refuses_are_refused(tiny, kind, monkeypatch):
     """Heads of 16 numbers cannot be kept in blocks of 32; a recurrent state does not ask."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     assert_is_real(tiny(kind, quant="Q8_0"), ROWS)
@@ -122,13 +122,13 @@ SMOLLM2_ROWS = [(2048, "f16"), (8192, "f16"), (2048, "q8_0"), (8192, "q8_0"), (3
 
 @pytest.mark.slow
 @pytest.mark.parametrize("repacked", [False, True])
-def test_exact_is_what_the_real_model_takes(smollm2, repacked, monkeypatch):
+def test_exact_figures_equal_a_load_of_the_real_model(smollm2, repacked, monkeypatch):
     """Repacked weights are copies: they are held beside the file."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", str(int(repacked)))
     assert_is_real(smollm2, SMOLLM2_ROWS)
 
 
-def test_repacked_weights_are_not_the_files(tiny, monkeypatch):
+def test_exact_figures_count_repacked_weights(tiny, monkeypatch):
     """Which formats are repacked is the CPU's affair; a real load tells how many bytes are."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "1")
     assert_is_real(tiny("dense", quant="Q4_0"), ROWS[:2])
@@ -157,7 +157,7 @@ def test_a_header_is_enough(smollm2):
     assert len(skeleton(model.header)) < 20_000 < model.header.data_start
 
 
-def test_flash_attention_is_the_chats(smollm2):
+def test_flash_attention_is_that_of_a_chat(smollm2):
     """Off on the CPU unless the cache is quantised; it makes the buffers smaller."""
     header = local(smollm2).header
     sizes = [
@@ -183,7 +183,7 @@ def test_flash_attention_is_the_chats(smollm2):
         ({"nextn_predict_layers": 48}, "draft layers"),
     ],
 )
-def test_what_would_abort_is_a_sentence(tmp_path, facts, said):
+def test_headers_on_which_llama_cpp_aborts_are_errors(tmp_path, facts, said):
     model = local(headers.write(tmp_path / "model.gguf", "qwen3moe", **facts))
     with pytest.raises(ModelError, match=said) as raised:
         exact(model.header, [(512, "f16")], name="model.gguf")
@@ -201,7 +201,7 @@ def test_what_would_abort_is_a_sentence(tmp_path, facts, said):
         {"context_length": None},
     ],
 )
-def test_a_hostile_header_kills_only_the_child(tmp_path, facts):
+def test_a_hostile_header_crashes_only_the_child(tmp_path, facts):
     model = local(headers.write(tmp_path / "model.gguf", "qwen3moe", **facts))
     with pytest.raises(ModelError) as raised:
         exact(model.header, [(512, "f16"), (1024, "q8_0")], name="model.gguf")
@@ -236,7 +236,7 @@ print(json.dumps(memory_needs(json.load(sys.stdin), by_buffer=lambda ctx: [])))
 """
 
 
-def test_the_log_alone_says_the_same(tmp_path):
+def test_the_log_gives_the_same_figures(tmp_path):
     """Where the breakdown cannot be read the log is, to 0.01 MiB; of weights it says nothing."""
     for name in ("gemma3", "qwen3next"):
         header = local(headers.write(tmp_path / f"{name}.gguf", name)).header
@@ -259,7 +259,7 @@ def test_devices():
 # files that are not one
 
 
-def test_a_model_in_parts_is_one(tmp_path):
+def test_a_split_model_is_one_model(tmp_path):
     values, shapes = headers.MODELS["llama"]()
     whole = local(headers.write_header(tmp_path / "whole.gguf", values, shapes))
     names = list(shapes)
@@ -275,7 +275,7 @@ def test_a_model_in_parts_is_one(tmp_path):
     assert exact(parts.header, rows) == exact(whole.header, rows)
 
 
-def test_a_card_that_is_not_here(tmp_path):
+def test_memory_on_an_imagined_gpu(tmp_path):
     """The output goes first, then blocks from the last one on; the input never."""
     header = local(headers.write(tmp_path / "model.gguf", "llama")).header
     memory = exact(header, [(8192, "f16")])
@@ -299,7 +299,7 @@ def test_a_card_that_is_not_here(tmp_path):
     assert split(memory, header, 5, "CUDA0").rows[0].devices[1].name == "CUDA0"
 
 
-def test_an_embedding_that_is_the_output_too_is_on_both(tmp_path):
+def test_a_shared_embedding_and_output_is_on_both_devices(tmp_path):
     header = local(headers.write(tmp_path / "model.gguf", "gemma3")).header
     cpu, gpu = split(exact(header, [(8192, "f16")], repack=False), header, -1).rows[0].devices
     sizes = {t.name: t.n_bytes for t in header.tensors}

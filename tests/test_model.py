@@ -45,7 +45,7 @@ def refusal(path, kind=ModelError):
     return sentence
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     path = tmp_path / "no.gguf"
     assert refusal(path, ModelNotFound) == f"There is no file {path}. Check the path."
 
@@ -55,13 +55,13 @@ def test_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"GGU", b"PK\3\4 a zip", b"GGML then something"])
-def test_a_file_that_is_no_gguf(tmp_path, content):
+def test_a_file_that_is_not_gguf(tmp_path, content):
     path = tmp_path / "x.gguf"
     path.write_bytes(content)
     assert "is not a GGUF file" in refusal(path)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_an_unreadable_file(tmp_path):
     path = tmp_path / "x.gguf"
     path.symlink_to(path)
     assert refusal(path).endswith(
@@ -74,7 +74,7 @@ def test_a_name_that_is_too_long(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.00001, 0.0001, 0.002, 0.015, 0.022, 0.03, 0.5, 0.9, 0.99999])
-def test_a_file_that_ends_too_early(tiny, tmp_path, share):
+def test_a_truncated_file(tiny, tmp_path, share):
     """In the magic's version, in the header, the tokens, the tensors' names, the tensors."""
     whole = tiny("dense").read_bytes()
     path = tmp_path / "cut.gguf"
@@ -84,7 +84,7 @@ def test_a_file_that_ends_too_early(tiny, tmp_path, share):
     )
 
 
-def test_an_architecture_of_the_future(tiny, tmp_path):
+def test_an_unknown_architecture(tiny, tmp_path):
     path = tmp_path / "new.gguf"
     path.write_bytes(tiny("dense").read_bytes().replace(b"llama", b"lxama"))
     sentence = refusal(path)
@@ -92,14 +92,14 @@ def test_an_architecture_of_the_future(tiny, tmp_path):
     assert sentence.endswith("Upgrade: pip install --upgrade llama-cpp-python")
 
 
-def test_a_header_of_the_future(tiny, tmp_path):
+def test_a_newer_header_version(tiny, tmp_path):
     path = tmp_path / "new.gguf"
     whole = tiny("dense").read_bytes()
     path.write_bytes(whole[:4] + b"\x63" + whole[5:])
     assert "version 99" in refusal(path)
 
 
-def test_a_tensor_that_is_missing(tiny, tmp_path):
+def test_a_missing_tensor(tiny, tmp_path):
     path = tmp_path / "odd.gguf"
     path.write_bytes(tiny("dense").read_bytes().replace(b"blk.1.attn_q", b"blk.1.attn_z"))
     sentence = refusal(path)
@@ -165,7 +165,7 @@ texts = st.text(max_size=60)
 @example(" leading, and  double spaces\n\n\ttrailing ")
 @example("日本 🙂 é \0 \ufffd <0x41>")
 @settings(max_examples=200, deadline=None)
-def test_text_comes_back_from_tokens(dense, text):
+def test_tokens_give_back_the_text(dense, text):
     assume("▁" not in text)  # how sentencepiece spells a space
     assert dense.text(dense.tokenize(text)) == text.encode("utf-8", "replace").decode()
 
@@ -180,7 +180,7 @@ def unspeakable(real):
 @pytest.mark.slow
 @given(texts)
 @settings(max_examples=200, deadline=None)
-def test_text_comes_back_from_tokens_of_the_real_model(real, unspeakable, text):
+def test_tokens_of_the_real_model_give_back_the_text(real, unspeakable, text):
     raw = text.encode("utf-8", "replace")
     assume(not unspeakable & set(raw))
     assert real.text(real.tokenize(text)) == raw.decode()
@@ -189,7 +189,7 @@ def test_text_comes_back_from_tokens_of_the_real_model(real, unspeakable, text):
 @pytest.mark.slow
 @given(texts)
 @settings(max_examples=100, deadline=None)
-def test_what_is_asked_for_as_text_has_no_control_tokens(real, unspeakable, text):
+def test_tokenizing_as_text_gives_no_control_tokens(real, unspeakable, text):
     raw = text.encode("utf-8", "replace")
     assume(not unspeakable & set(raw))
     tokens = real.tokenize(text, special=False)
@@ -197,7 +197,7 @@ def test_what_is_asked_for_as_text_has_no_control_tokens(real, unspeakable, text
     assert b"".join(real.piece(token) for token in tokens) == raw
 
 
-def test_a_control_token_is_read_as_one_only_when_asked(real):
+def test_control_tokens_are_parsed_only_on_request(real):
     (token,) = real.tokenize("<|im_end|>", special=True)
     assert real.is_control(token) and real.is_end(token)
     as_text = real.tokenize("<|im_end|>", special=False)
@@ -211,19 +211,19 @@ def test_a_control_token_has_no_bytes_in_an_answer(real):
     assert real.piece(token, special=True) == b"<|im_end|>"
 
 
-def test_a_piece_longer_than_the_first_buffer_is_whole(tiny):
+def test_a_piece_longer_than_the_first_buffer_is_complete(tiny):
     word = "w" * 100
     model = load(tiny("dense", words=(word,)))
     assert model.piece(model.n_vocab - 1) == word.encode()
     model.close()
 
 
-def test_a_half_character_is_a_replacement_character(dense):
+def test_an_incomplete_character_is_a_replacement_character(dense):
     first, _ = dense.tokenize("é")
     assert dense.text([first]) == "\ufffd"
 
 
-def test_a_text_of_half_a_surrogate_pair_has_tokens(dense):
+def test_a_lone_surrogate_has_tokens(dense):
     assert dense.text(dense.tokenize("a\ud800b")) == "a?b"
 
 
@@ -232,14 +232,14 @@ def test_no_bos_is_added_to_text(dense, real):
         assert model.bos not in model.tokenize("Hello")
 
 
-def test_bos_and_eos_are_the_files(dense):
+def test_bos_and_eos_come_from_the_file(dense):
     assert (dense.bos, dense.eos) == (1, 2)
     assert dense.adds_bos
     assert dense.is_end(2) and not dense.is_end(5)
     assert dense.is_control(1) and not dense.is_control(5)
 
 
-def test_a_file_can_say_that_no_bos_is_wanted(tiny):
+def test_a_file_can_turn_bos_off(tiny):
     model = load(tiny("dense", add_bos=False))
     assert not model.adds_bos
     model.close()
@@ -254,14 +254,14 @@ def test_metadata_is_text(dense):
     assert dense.meta("no.such.key") is None
 
 
-def test_long_metadata_is_whole(tiny):
+def test_long_metadata_is_complete(tiny):
     text = "é" * 3000
     model = load(tiny("dense", facts={"general.description": text}))
     assert model.meta("general.description") == text
     model.close()
 
 
-def test_the_name_is_the_files_own(dense):
+def test_the_name_comes_from_the_file(dense):
     assert dense.meta("general.name") == "tiny llama"
 
 
@@ -288,7 +288,7 @@ def test_the_kind_of_memory_is_known(tiny, kind, recurrent, window):
     model.close()
 
 
-def test_the_chat_template_is_the_files(tiny, dense):
+def test_the_chat_template_comes_from_the_file(tiny, dense):
     assert "[{{ m.role }}]" in dense.chat_template
     model = load(tiny("dense", template=None))
     assert model.chat_template is None
@@ -321,7 +321,7 @@ def test_recommended_sampling_is_read(tiny, dense):
     model.close()
 
 
-def test_the_fingerprint_is_of_the_content_not_of_the_path(tiny, tmp_path):
+def test_the_fingerprint_depends_on_the_content_not_on_the_path(tiny, tmp_path):
     there = tmp_path / "elsewhere.gguf"
     there.write_bytes(tiny("dense").read_bytes())
     prints = []
@@ -334,7 +334,7 @@ def test_the_fingerprint_is_of_the_content_not_of_the_path(tiny, tmp_path):
     assert all(len(one) == 16 and int(one, 16) >= 0 for one in prints)
 
 
-def test_a_change_at_the_end_of_a_file_is_another_model(tiny, tmp_path):
+def test_a_change_at_the_end_of_a_file_changes_the_fingerprint(tiny, tmp_path):
     whole = bytearray(tiny("dense").read_bytes())
     whole[-1] ^= 1  # the file is shorter than what is looked at of its beginning
     path = Path(tmp_path / "other.gguf")
@@ -345,7 +345,7 @@ def test_a_change_at_the_end_of_a_file_is_another_model(tiny, tmp_path):
     other.close()
 
 
-def test_a_change_at_the_end_of_a_long_file_is_another_model(tiny, tmp_path):
+def test_a_change_at_the_end_of_a_long_file_changes_the_fingerprint(tiny, tmp_path):
     prints = set()
     for last in (b"\0", b"\1"):
         path = tmp_path / "long.gguf"

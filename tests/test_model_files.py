@@ -55,7 +55,7 @@ def test_one_file(tmp_path):
     assert [t.name for t in model.header.tensors] == ["a", "b", "c"]
 
 
-def test_the_padding_behind_the_last_tensor_may_lack(tmp_path):
+def test_the_padding_after_the_last_tensor_may_be_missing(tmp_path):
     data = gguf([ARCH], [("a", (33,), 0)])
     model = local(write(tmp_path / "m.gguf", data[:-28]))
     assert model.complete
@@ -80,7 +80,7 @@ def test_a_vocabulary_alone_is_complete(tmp_path):
     assert (model.complete, model.header_only) == (True, False)
 
 
-def test_bytes_that_belong_to_nothing(tmp_path):
+def test_unused_bytes_at_the_end(tmp_path):
     model = local(write(tmp_path / "m.gguf", gguf([ARCH], TENSORS) + bytes(12)))
     assert (model.complete, model.trailing) == (True, 12)
 
@@ -109,14 +109,14 @@ def test_the_joined_header_is_that_of_a_single_file(three):
     assert "split.count" not in again.values
 
 
-def test_parts_that_are_not_there_are_named(three):
+def test_missing_parts_are_named(three):
     (three / "m-00002-of-00003.gguf").unlink()
     model = local(three / "m-00003-of-00003.gguf")
     assert (model.missing, model.complete) == (("m-00002-of-00003.gguf",), False)
     assert [t.name for t in model.header.tensors] == ["c"]
 
 
-def test_a_part_that_was_cut_off(three):
+def test_a_truncated_part(three):
     path = three / "m-00002-of-00003.gguf"
     path.write_bytes(path.read_bytes()[:-64])
     model = local(three / "m-00001-of-00003.gguf")
@@ -124,7 +124,7 @@ def test_a_part_that_was_cut_off(three):
     assert model.size_expected - model.size_present == 40  # the rest is padding
 
 
-def test_without_the_first_part_nothing_can_be_said(three):
+def test_a_missing_first_part_is_an_error(three):
     (three / "m-00001-of-00003.gguf").unlink()
     with pytest.raises(GgufError, match=r"00001-of-00003\.gguf, is missing"):
         local(three / "m-00002-of-00003.gguf")
@@ -136,17 +136,17 @@ def test_parts_of_different_models(three):
         local(three / "m-00001-of-00003.gguf")
 
 
-def test_a_first_part_under_another_name(tmp_path):
+def test_a_renamed_first_part(tmp_path):
     model = local(write(tmp_path / "renamed.gguf", split(1, 3, (), [ARCH])))
     assert model.missing == ("renamed-00002-of-00003.gguf", "renamed-00003-of-00003.gguf")
 
 
-def test_a_whole_model_that_is_called_like_a_part(tmp_path):
+def test_a_complete_model_with_the_name_of_a_part(tmp_path):
     model = local(write(tmp_path / "m-00002-of-00003.gguf", gguf([ARCH], TENSORS)))
     assert (model.name, model.complete, model.missing) == ("m-00002-of-00003.gguf", True, ())
 
 
-def test_no_model_has_so_many_parts(tmp_path):
+def test_an_impossible_number_of_parts(tmp_path):
     path = write(tmp_path / "m.gguf", split(1, 65_535, (), [ARCH]))
     with pytest.raises(GgufError, match="65,535 parts"):
         local(path)
@@ -168,7 +168,7 @@ def test_parts_in_both_byte_orders(tmp_path, order):
 # where it lies
 
 
-def test_a_model_somewhere_else(three):
+def test_a_model_that_is_not_on_this_computer(three):
     """On a server: parts are opened by name; of some nobody knows the size."""
     opened = []
 
@@ -204,18 +204,18 @@ def test_a_folder_names_its_models(tmp_path):
         local(tmp_path)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(ModelNotFound, match=r"There is no file .*x\.gguf\. Give the path"):
         local(tmp_path / "x.gguf")
 
 
-def test_a_link_that_leads_nowhere(tmp_path):
+def test_a_broken_link(tmp_path):
     (tmp_path / "x.gguf").symlink_to(tmp_path / "gone")
     with pytest.raises(ModelNotFound, match="is a link"):
         local(tmp_path / "x.gguf")
 
 
-def test_links_keep_the_parts_together(three, tmp_path):
+def test_parts_are_found_through_links(three, tmp_path):
     """As in Hugging Face's cache: names in one folder, contents in another."""
     links = tmp_path / "snapshot"
     links.mkdir()
@@ -224,7 +224,7 @@ def test_links_keep_the_parts_together(three, tmp_path):
     assert local(links / "m-00002-of-00003.gguf").complete
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_an_unreadable_file(tmp_path):
     """What is refused to root as to anybody, and so holds wherever the tests run."""
     file = write(tmp_path / "m.gguf", gguf())
     for path, why in ((file / "m.gguf", "Not a directory"), (tmp_path / ("m" * 999), "too long")):

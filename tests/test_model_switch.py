@@ -140,11 +140,11 @@ def said(engine):
 # /model
 
 
-def test_model_alone_lists_what_is_here(world):
+def test_model_without_arguments_lists_the_models(world):
     assert world().does("/model") == "*  old\n   new  Q4_0 98 MB\n"
 
 
-def test_a_model_that_has_no_name_here_is_listed_too(world):
+def test_a_model_given_by_path_is_listed(world):
     here = world()
     here.chat.model = "/elsewhere/odd.gguf"
     assert here.does("/model").splitlines()[-1] == "*  /elsewhere/odd.gguf"
@@ -160,7 +160,7 @@ def test_the_next_answer_reads_the_conversation_with_the_new_model(world):
     assert here.life == ["+new", "-old"]  # the old one was kept until the new one was there
 
 
-def test_a_chat_is_resumed_with_the_model_it_was_switched_to(world):
+def test_a_chat_resumes_with_the_model_it_switched_to(world):
     here = world()
     here.chat.ask("Hi.")
     here.does("/model new")
@@ -169,7 +169,7 @@ def test_a_chat_is_resumed_with_the_model_it_was_switched_to(world):
     assert (again.model, again.settings) == ("new", {})
 
 
-def test_the_recommendations_of_a_model_count_for_it_alone(world):
+def test_recommended_settings_apply_only_to_their_model(world):
     here = world(recommended={"new": {"temp": 0.1, "top_k": 5}}, flags={"top_k": 7})
     here.does("/model new")
     assert (here.chat.settings.sampling.temp, here.chat.settings.sampling.top_k) == (0.1, 7)
@@ -191,7 +191,7 @@ def test_the_new_model_knows_when_the_conversation_began(world):
         ("old", "This chat already uses old. /model lists the others."),
     ],
 )
-def test_a_model_that_cannot_be_meant_changes_nothing(world, name, sentence):
+def test_an_unknown_model_changes_nothing(world, name, sentence):
     here = world()
     here.chat.ask("Hi.")
     assert here.refuses(f"/model {name}") == sentence
@@ -202,7 +202,7 @@ def broken(error=ModelError):
     return ScriptedEngine(fails=error("It cannot be loaded. Try another."))
 
 
-def test_with_plenty_of_memory_a_model_that_cannot_be_loaded_costs_nothing(world):
+def test_with_enough_memory_a_failed_switch_keeps_the_old_model_loaded(world):
     here = world(scripts={"new": [broken()]})
     here.chat.ask("Hi.")
     engine = here.chat.engine
@@ -215,7 +215,7 @@ def test_with_plenty_of_memory_a_model_that_cannot_be_loaded_costs_nothing(world
 
 
 @pytest.mark.parametrize("free", [LITTLE, None])
-def test_with_little_memory_the_old_model_leaves_first_and_returns_if_it_must(world, free):
+def test_with_little_memory_the_old_model_is_freed_first_and_reloaded_after_a_failure(world, free):
     here = world(scripts={"new": [broken(NotEnoughMemory)]}, free=free)
     here.chat.ask("Hi.")
     assert here.refuses("/model new") == "It cannot be loaded. Try another."
@@ -226,14 +226,14 @@ def test_with_little_memory_the_old_model_leaves_first_and_returns_if_it_must(wo
     assert here.life[4:] == ["-old", "+new"]
 
 
-def test_where_memory_turns_out_too_little_the_old_model_makes_room(world):
+def test_if_memory_runs_out_the_old_model_is_freed(world):
     here = world(scripts={"new": [broken(NotEnoughMemory), ScriptedEngine("I fit.")]})
     here.does("/model new")
     assert here.life == ["+new", "-new", "-old", "+new"]
     assert here.chat.ask("Hi.").text == "I fit."
 
 
-def test_where_both_cannot_be_loaded_the_chat_cannot_go_on(world):
+def test_if_no_model_can_be_loaded_the_chat_ends(world):
     here = world(free=LITTLE, scripts={"new": [broken()]})
     here.scripts["old"] = [broken()]
     with pytest.raises(ModelError):
@@ -241,7 +241,7 @@ def test_where_both_cannot_be_loaded_the_chat_cannot_go_on(world):
     assert here.chat.loading is not None  # so the loop of the chat ends
 
 
-def test_the_line_below_the_prompt_counts_with_the_new_model(world):
+def test_the_toolbar_counts_with_the_new_model(world):
     here = world()
     status = ToolbarText(here.chat)
     here.chat.ask("Hi.")
@@ -269,7 +269,7 @@ class Slow(ScriptedEngine):
 
 
 @pytest.mark.parametrize("free", [PLENTY, LITTLE])
-def test_ctrl_c_stays_with_the_model_that_was(world, free):
+def test_ctrl_c_while_switching_keeps_the_old_model(world, free):
     slow = Slow()
     slow.signal = signal.SIGINT
     here = world(scripts={"new": [slow]}, free=free)
@@ -279,7 +279,7 @@ def test_ctrl_c_stays_with_the_model_that_was(world, free):
     assert slow.closed
 
 
-def test_sigterm_leaves_while_a_model_is_loaded(world):
+def test_sigterm_while_loading_ends_the_chat(world):
     slow = Slow()
     slow.signal = signal.SIGTERM
     here = world(scripts={"new": [slow]})
@@ -307,7 +307,7 @@ def another(here, *questions, name="", model="old", **settings):
     return log.id
 
 
-def test_another_chat_is_gone_on_with_and_this_one_is_left(world):
+def test_resume_switches_to_another_chat(world):
     here = world()
     here.chat.ask("Hi.")
     left, kv = here.chat.log, here.chat.log.path.with_suffix(".kv")
@@ -337,14 +337,14 @@ def test_settings_belong_to_their_chat(world):
     assert here.chat.settings.sources["min_p"] == "conversation"
 
 
-def test_a_chat_whose_model_is_gone_says_how_it_goes_on(world):
+def test_a_chat_whose_model_is_missing_names_the_next_step(world):
     here, conversation = world(), Conversation.begin(lambda: NOW, "gone")
     with here.store.create(conversation.opening) as log:
         log.append(conversation.ask("Hi."))
     assert f"lcp chat --resume {log.id} -m NAME" in here.refuses(f"/open {log.id}")
 
 
-def test_a_chat_is_opened_with_its_own_model(world):
+def test_resume_loads_the_model_of_the_chat(world):
     here = world()
     another(here, "Why?", name="why", model="new")
     here.does("/open why")
@@ -361,7 +361,7 @@ def test_a_chat_is_opened_with_its_own_model(world):
         ("broken", "It cannot be loaded. Try another."),
     ],
 )
-def test_a_chat_that_cannot_be_opened_changes_nothing(world, argument, sentence):
+def test_a_failed_resume_changes_nothing(world, argument, sentence):
     here = world(scripts={"new": [broken()]})
     here.chat.ask("Hi.")
     ids = {name: another(here, "Why?", name=name, model=model)
@@ -376,7 +376,7 @@ def test_a_chat_that_cannot_be_opened_changes_nothing(world, argument, sentence)
         assert notices == []
 
 
-def test_with_no_save_another_chat_is_not_written_to(world):
+def test_with_no_save_a_resumed_chat_is_not_written(world):
     here = world()
     here.chat.log.close()
     here.chat.log = type(here.chat.log).nowhere()
@@ -387,7 +387,7 @@ def test_with_no_save_another_chat_is_not_written_to(world):
     assert here.store.find(id).read_bytes() == before
 
 
-def test_a_chat_that_is_open_elsewhere_goes_on_in_a_copy(world):
+def test_a_chat_that_is_open_elsewhere_continues_in_a_copy(world):
     here = world()
     id = another(here, "Why?", name="why")
     log, _, _ = here.store.open(id)
@@ -424,7 +424,7 @@ def two(tiny, tmp_path):
     model_switch.close(chat)
 
 
-def test_real_models_take_turns_in_one_conversation(two):
+def test_real_models_answer_in_turn_in_one_conversation(two):
     first = two.ask("The sea is wide and the wind is strong.")
     made_by = two.engine.identity
     two = commands.run(two, "/model two")
@@ -445,7 +445,7 @@ def test_real_models_take_turns_in_one_conversation(two):
         assert fresh.count([PromptMessage(m.role, m.content) for m in messages]) > 0
 
 
-def test_a_broken_file_costs_a_real_model_nothing(two):
+def test_a_broken_file_keeps_the_real_model_loaded(two):
     before = two.ask("The sea is wide and the wind is strong.")
     with pytest.raises(ModelError):
         commands.run(two, "/model broken")
@@ -454,7 +454,7 @@ def test_a_broken_file_costs_a_real_model_nothing(two):
     assert two.conversation.model == "one"
 
 
-def test_a_chat_that_is_opened_has_its_cache_again(two):
+def test_a_resumed_chat_loads_its_kv_cache(two):
     """Nothing of it is read again."""
     before = two.ask("The sea is wide and the wind is strong.")
     two.engine.save(two.log.path.with_suffix(".kv")).result()
@@ -470,7 +470,7 @@ def test_a_chat_that_is_opened_has_its_cache_again(two):
     assert after.stats.reused >= before.stats.prompt_tokens
 
 
-def test_the_loop_goes_on_with_the_chat_that_a_command_hands_over(world):
+def test_the_loop_continues_with_the_chat_that_a_command_returns(world):
     here, lines = world(), ["/model\u00a0new", "Who are you?", "/model\told", "And you?"]
 
     class Person:
@@ -490,7 +490,7 @@ def test_the_loop_goes_on_with_the_chat_that_a_command_hands_over(world):
 
 
 @pytest.mark.slow
-def test_switching_and_opening_in_a_terminal(home, tiny, tmp_path):
+def test_switching_and_resuming_in_a_terminal(home, tiny, tmp_path):
     (home / "data" / "models").mkdir(parents=True)
     for name, kind in (("one", "dense"), ("two", "swa")):
         (home / "data" / "models" / f"{name}.gguf").write_bytes(tiny(kind).read_bytes())

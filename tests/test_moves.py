@@ -29,7 +29,7 @@ def after(held, todo):
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text, text, text, text, text, st.booleans())
-def test_a_plan_always_leaves_the_beginning_of_what_is_wanted(s, a, b, c, d, move):
+def test_any_plan_keeps_a_prefix_of_the_wanted_tokens(s, a, b, c, d, move):
     held, wanted = s + a + b + c, s + b + d + [77]
     todo = plan(held, wanted, move)
     assert after(held, todo) == wanted[: todo.keep]
@@ -40,26 +40,26 @@ def test_a_plan_always_leaves_the_beginning_of_what_is_wanted(s, a, b, c, d, mov
     assert not (todo.drops and not move)
 
 
-def test_a_slide_moves_all_that_stays():
+def test_a_slide_moves_all_kept_tokens():
     system, old, kept, new = range(10), range(100, 160), range(200, 300), range(400, 420)
     held, wanted = [*system, *old, *kept], [*system, *kept, *new]
     todo = plan(held, wanted, move=True)
     assert (todo.drops, todo.keep, todo.moved, todo.read) == (((10, 70),), 110, 100, 20)
 
 
-def test_turns_before_and_behind_a_pinned_one_are_two_drops():
+def test_turns_before_and_after_a_pinned_one_are_two_drops():
     a, pinned, b, kept = (range(n, n + 50) for n in (100, 200, 300, 400))
     todo = plan([1, *a, *pinned, *b, *kept], [1, *pinned, *kept, 9], move=True)
     assert todo.drops == ((1, 51), (101, 151))
     assert (todo.keep, todo.moved, todo.read) == (101, 100, 1)
 
 
-def test_a_short_run_is_not_worth_moving():
+def test_a_short_run_is_not_moved():
     short = list(range(200, 200 + MIN_RUN - 1))
     assert plan([1, 50, 51, *short], [1, *short, 9], move=True).moved == 0
 
 
-def test_without_leave_nothing_is_moved():
+def test_without_permission_nothing_is_moved():
     kept = list(range(200, 300))
     assert plan([1, *range(50, 90), *kept], [1, *kept, 9]).keep == 1
 
@@ -115,7 +115,7 @@ def test_a_slide_on_every_kind_of_memory(tiny, kind):
 
 
 @pytest.mark.parametrize("kind", ONE_LAYER)
-def test_where_no_layer_sees_another_a_moved_cache_is_the_reread_one(tiny, kind, monkeypatch):
+def test_with_one_layer_a_moved_cache_equals_a_reread_one(tiny, kind, monkeypatch):
     # With one layer keys and values depend on their own token alone: moving is then exact, if
     # the keys were turned to their new places.
     monkeypatch.setattr(tiny_models, "_LAYERS", 1)
@@ -162,7 +162,7 @@ def test_a_stop_right_after_a_move_leaves_a_valid_context(tiny):
     model.close()
 
 
-def test_a_feed_that_is_left_right_after_a_move_can_be_saved(tiny, monkeypatch):
+def test_a_feed_abandoned_after_a_move_can_be_saved(tiny, monkeypatch):
     monkeypatch.setattr(tiny_models, "_LAYERS", 1)
     model = Model.load(tiny("dense", seed=43))
     system, old, kept, new = (tokens(n, n) for n in (40, 150, 200, 60))
@@ -181,7 +181,7 @@ def test_a_feed_that_is_left_right_after_a_move_can_be_saved(tiny, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_is_saved_is_restored_on_every_kind(tiny, kind):
+def test_a_saved_state_is_restored_on_every_kind_of_memory(tiny, kind):
     model = Model.load(tiny(kind))
     said = tokens(300, 1)
     context = fed(model, said)
@@ -202,7 +202,7 @@ def test_what_is_saved_is_restored_on_every_kind(tiny, kind):
     model.close()
 
 
-def test_a_state_of_another_shape_is_refused_and_nothing_is_held(tiny):
+def test_a_state_of_another_shape_is_refused_and_the_cache_cleared(tiny):
     one, two = Model.load(tiny("dense")), Model.load(tiny("mla"))
     context, other = fed(one, tokens(60, 1)), fed(two, tokens(60, 1))
     assert not other.restore(context.save())
@@ -217,7 +217,7 @@ def test_a_state_of_another_shape_is_refused_and_nothing_is_held(tiny):
     two.close()
 
 
-def test_a_cut_state_is_refused(tiny):
+def test_a_truncated_state_is_refused(tiny):
     model = Model.load(tiny("dense"))
     context = fed(model, tokens(60, 1))
     state = context.save()

@@ -104,7 +104,7 @@ def server(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["socks", "socks5", "socks5h"])
-def test_a_socks_proxy_gets_the_name_and_passes_it_on(servers, socks, monkeypatch, kind):  # noqa: F811
+def test_a_socks_proxy_gets_the_host_name(servers, socks, monkeypatch, kind):  # noqa: F811
     proxy, there = socks(), servers()
     monkeypatch.setenv("ALL_PROXY", f"{kind}://127.0.0.1:{proxy.port}")
     assert get(f"http://models.test:{there.server_port}/a", token="secret") == b"hello"
@@ -218,7 +218,7 @@ MALFORMED = [
     ("command", "given"),
     [("pull", given) for given in MALFORMED] + [("info", MALFORMED[n]) for n in (0, 6, 9, 13, 18)],
 )
-def test_a_variable_that_cannot_be_is_one_sentence(server, home, tmp_path, command, given):
+def test_an_invalid_variable_is_an_error(server, home, tmp_path, command, given):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     ((name, value),) = given.items()
     value = value.format(home=tmp_path, binary=tmp_path / "binary")
@@ -237,7 +237,7 @@ def test_a_variable_that_cannot_be_is_one_sentence(server, home, tmp_path, comma
 
 @pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["http://[::1", "foo"])
-def test_a_malformed_endpoint_hinders_nothing_else(lcp_main, monkeypatch, capsys, endpoint):
+def test_a_malformed_endpoint_does_no_other_harm(lcp_main, monkeypatch, capsys, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     assert not is_remote("nothing")
     assert lcp_main("list") == 0
@@ -246,13 +246,13 @@ def test_a_malformed_endpoint_hinders_nothing_else(lcp_main, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_blank_around_a_token_is_passed_over(server, monkeypatch):
+def test_white_space_around_a_token_is_ignored(server, monkeypatch):
     server.repos["owner/model"].private = True
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\r\n")
     assert hub.look_up(Name("owner/model")).name == "owner/model"
 
 
-def test_certificates_of_other_programs_are_trusted_too(servers, tls, monkeypatch):  # noqa: F811
+def test_certificates_of_other_programs_are_trusted(servers, tls, monkeypatch):  # noqa: F811
     there, trusted = servers(tls), os.environ["SSL_CERT_FILE"]
     monkeypatch.delenv("SSL_CERT_FILE")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", trusted)
@@ -260,7 +260,7 @@ def test_certificates_of_other_programs_are_trusted_too(servers, tls, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_hub_is_asked_with_the_certificates_of_the_downloads(servers, tls, monkeypatch):  # noqa: F811
+def test_api_requests_use_the_certificates_of_downloads(servers, tls, monkeypatch):  # noqa: F811
     there = servers(tls)
     there.script["/api/models/o/n"] = (404, {"X-Error-Code": "RepoNotFound"}, b"{}")
     monkeypatch.setenv("HF_ENDPOINT", there.url)
@@ -272,7 +272,7 @@ def test_the_hub_is_asked_with_the_certificates_of_the_downloads(servers, tls, m
 
 
 @pytest.mark.slow
-def test_a_name_without_an_address_is_said_without_numbers(monkeypatch):
+def test_a_dns_error_is_reported_without_error_numbers(monkeypatch):
     def nobody(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -286,7 +286,7 @@ def test_a_name_without_an_address_is_said_without_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["http://a..b/x", f"http://{'a' * 70}.test/x"])
-def test_a_name_that_no_server_can_have(url):
+def test_an_invalid_server_name(url):
     with pytest.raises(DownloadError, match="is not a server name") as error:
         get(url)
     assert not error.value.retryable

@@ -37,7 +37,7 @@ TYPE = "general.type"
         ),
     ],
 )
-def test_what_is_no_chat_model(pairs, what):
+def test_files_that_are_not_chat_models(pairs, what):
     why = not_for_chat(header(pairs))
     assert what in why
     assert "again" not in why
@@ -53,7 +53,7 @@ def test_what_is_no_chat_model(pairs, what):
         described("of-next-year", block_count=1),
     ],
 )
-def test_what_may_be_one(pairs):
+def test_files_that_may_be_chat_models(pairs):
     assert not_for_chat(header(pairs)) == ""
 
 
@@ -63,7 +63,7 @@ def header(pairs):
     return open_model("x.gguf", lambda name: source).header
 
 
-def test_tiny_models_of_all_kinds_are_for_chat(tiny):
+def test_tiny_models_of_all_kinds_are_chat_models(tiny):
 
     assert not any(not_for_chat(local(tiny(kind)).header) for kind in tiny_models.KINDS)
 
@@ -79,7 +79,7 @@ def test_tiny_models_of_all_kinds_are_for_chat(tiny):
     ],
     ids=["projector", "encoder", "architecture", "type"],
 )
-def test_chat_and_info_say_the_same(tmp_path, content, what, then):
+def test_chat_and_info_agree(tmp_path, content, what, then):
     path = tmp_path / "odd.gguf"
     path.write_bytes(content)
     chat = lcp("chat", path, "hi")
@@ -103,7 +103,7 @@ def test_chat_and_info_say_the_same(tmp_path, content, what, then):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     ],
 )
-def test_what_is_no_gguf_is_named(tmp_path, content, what):
+def test_a_file_that_is_not_gguf_is_named(tmp_path, content, what):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     done = lcp("chat", path, "hi")

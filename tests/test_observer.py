@@ -47,7 +47,7 @@ def far(a, b):
 
 
 @reference
-def test_attention_states_and_logits_are_those_of_another_program(observer, kind, limit):
+def test_attention_states_and_logits_equal_those_of_a_numpy_model(observer, kind, limit):
     one, seen = observer(kind, kv_heads=2), {}
     tokens = tokens_of(one)
     names = [f"{name}-{layer}" for name in ("kq_soft_max", "l_out") for layer in range(2)]
@@ -62,7 +62,7 @@ def test_attention_states_and_logits_are_those_of_another_program(observer, kind
 
 
 @reference
-def test_a_head_switched_off_is_off(observer, kind, limit):
+def test_a_switched_off_head_has_no_effect(observer, kind, limit):
     one, (layer, head) = observer(kind, kv_heads=2), (1, 2)
     tokens = tokens_of(one)
 
@@ -80,7 +80,7 @@ def test_a_head_switched_off_is_off(observer, kind, limit):
 
 
 @reference
-def test_a_state_that_is_put_in_counts(observer, kind, limit):
+def test_a_replaced_state_has_an_effect(observer, kind, limit):
     one, state = observer(kind, kv_heads=2), np.linspace(-1, 1, 64, dtype=np.float32)
     tokens = tokens_of(one)
 
@@ -96,7 +96,7 @@ def test_a_state_that_is_put_in_counts(observer, kind, limit):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_looking_changes_nothing(observer, kind):
+def test_watching_changes_nothing(observer, kind):
     one = observer(kind)
     tokens = tokens_of(one)
     plain = Context(
@@ -115,7 +115,7 @@ def test_looking_changes_nothing(observer, kind):
 
 
 @pytest.mark.slow
-def test_a_long_text_is_read_in_pieces(observer):
+def test_a_long_text_is_read_in_batches(observer):
     one = observer(size=1024)
     tokens = tokens_of(one, TEXT * 15)
     rows = [3, *range(100, 400), len(tokens) - 1]
@@ -129,7 +129,7 @@ def test_a_long_text_is_read_in_pieces(observer):
 
 
 @pytest.mark.parametrize("kind", ["dense", "swa", "mrope", "moe"])
-def test_each_ending_of_a_batch_is_as_one_alone(observer, kind):
+def test_each_ending_of_a_batch_equals_a_separate_run(observer, kind):
     """Q8_0 is computed row by row, so batches of any shape give the same bits."""
     one = observer(kind, quant="Q8_0", sequences=8)
     tokens = tokens_of(one)
@@ -144,7 +144,7 @@ def test_each_ending_of_a_batch_is_as_one_alone(observer, kind):
         assert far(one.decode(ending)[0], row) < 1e-6
 
 
-def test_what_a_watching_function_raises_is_raised(observer):
+def test_an_error_in_a_watching_function_is_raised(observer):
     one = observer()
 
     def broken(x):
@@ -159,7 +159,7 @@ def test_what_a_watching_function_raises_is_raised(observer):
     assert one.decode([1, 2]).shape == (1, one.vocabulary)
 
 
-def test_limits(observer):
+def test_limits_of_an_observer(observer):
     stop = StopByte()
     one = observer(stop=stop)
     with pytest.raises(ContextFull):

@@ -54,7 +54,7 @@ tails = st.sampled_from(["", "assistant\n", "assistant\n<think>\n", "[THINK]"])
 @example(b"abcd", ["abcd", "bc"], "", [3])
 @example("<think>é</think>\n\n🙂<think>".encode(), [], "", [9, 20])
 @moderately
-def test_any_cut_of_the_bytes_gives_the_same_text(data, stop, tail, places):
+def test_any_split_of_the_bytes_gives_the_same_text(data, stop, tail, places):
     whole = decode(data, stop=stop, prompt_tail=tail)
     assert decode(*cut(data, places), stop=stop, prompt_tail=tail) == whole
     one_by_one = [data[i : i + 1] for i in range(len(data))]
@@ -63,7 +63,7 @@ def test_any_cut_of_the_bytes_gives_the_same_text(data, stop, tail, places):
 
 @given(st.text(max_size=40))
 @moderately
-def test_plain_text_comes_out_as_it_went_in(text):
+def test_plain_text_is_unchanged(text):
     text = "." + text  # no tag at the beginning
     assert decode(text.encode("utf-8", "replace")) == answer(
         text.encode("utf-8", "replace").decode()
@@ -81,7 +81,7 @@ def test_no_stop_string_is_in_the_answer(data, stop, tail):
 # characters
 
 
-def test_a_character_is_held_until_it_is_whole():
+def test_an_incomplete_character_is_held_back():
     parser = OutputParser()
     first, second = "é".encode()
     assert parser.feed(bytes([first])) == []
@@ -90,15 +90,15 @@ def test_a_character_is_held_until_it_is_whole():
     assert parser.whole
 
 
-def test_half_a_character_at_the_very_end_is_dropped():
+def test_an_incomplete_character_at_the_end_is_dropped():
     assert decode(b"ok \xf0\x9f") == answer("ok ")
 
 
-def test_bytes_that_are_no_utf8_become_replacement_characters():
+def test_bytes_that_are_not_utf8_become_replacement_characters():
     assert decode(b"a\xffb\xc3(") == answer("a\ufffdb\ufffd(")
 
 
-def test_a_new_decoder_and_one_that_has_ended_a_character_are_whole():
+def test_a_parser_is_whole_at_the_start_and_after_a_character():
     parser = OutputParser()
     assert parser.whole
     parser.feed(b"text")
@@ -117,12 +117,12 @@ def test_text_ends_before_a_stop_string_that_spans_pieces():
     assert parser.feed(b"and more") == parser.flush() == []
 
 
-def test_what_only_began_like_a_stop_string_is_given_out():
+def test_a_false_start_of_a_stop_string_is_text():
     assert decode(b"1 <e", b"nd", b"less", stop=["<end>"]) == answer("1 <endless")
     assert decode(b"1 <en", stop=["<end>"]) == answer("1 <en")
 
 
-def test_the_stop_string_that_is_complete_first_ends_the_answer():
+def test_the_stop_string_that_ends_first_ends_the_answer():
     assert decode(b"abcd", stop=["abcd", "bc"]) == answer("a")
     assert decode(b"abc", stop=["bc", "abc"]) == []
 
@@ -144,7 +144,7 @@ def test_a_stop_string_in_the_thinking_does_not_end_it():
 
 
 @pytest.mark.parametrize("opener", [opener for opener, closer in TAGS.items() if closer])
-def test_every_spelling_of_thinking_is_told_from_the_answer(opener):
+def test_all_thinking_tags_are_separated_from_the_answer(opener):
     text = f"{opener}Hm.{TAGS[opener]}\n\nYes."
     assert decode(text.encode()) == [("thinking", "Hm."), ("answer", "Yes.")]
 
@@ -155,7 +155,7 @@ def test_a_heading_of_the_answer_is_dropped(heading):
     assert decode(f"{heading}\n\nYes.".encode()) == answer("Yes.")
 
 
-def test_headings_follow_thinking():
+def test_a_heading_after_the_thinking_is_dropped():
     text = (
         "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes."
     )
@@ -176,12 +176,12 @@ def test_white_space_before_the_thinking_is_not_an_answer():
 
 
 @pytest.mark.parametrize("opener", [opener for opener, closer in TAGS.items() if closer])
-def test_a_prompt_that_ends_with_the_opening_tag_has_begun_the_thinking(opener):
+def test_a_prompt_that_ends_with_an_opening_tag_begins_the_thinking(opener):
     said = decode(f"Hm.{TAGS[opener]}Yes.".encode(), prompt_tail=f"<assistant>{opener}\n")
     assert said == [("thinking", "Hm."), ("answer", "Yes.")]
 
 
-def test_a_prompt_that_ends_with_closed_thinking_has_not():
+def test_a_prompt_that_ends_with_a_closing_tag_does_not_begin_the_thinking():
     assert decode(b"Yes.", prompt_tail="<think>\n\n</think>\n\n") == answer("Yes.")
 
 
@@ -189,11 +189,11 @@ def test_thinking_without_end_is_thinking():
     assert decode(b"<think>Hm. </thi") == [("thinking", "Hm. </thi")]
 
 
-def test_thinking_arrives_while_it_is_thought():
+def test_thinking_is_streamed():
     parser = OutputParser()
     assert parser.feed(b"<think>one two </") == [Chunk("thinking", "one two ")]
 
 
-def test_white_space_alone_is_an_answer_but_not_after_thinking():
+def test_white_space_is_an_answer_except_after_thinking():
     assert decode(b" \n") == answer(" \n")
     assert decode(b"<think>Hm.</think> \n") == [("thinking", "Hm.")]

@@ -101,7 +101,7 @@ def stopped(asked, covers):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_what_fits_is_shown_whole(policy):
+def test_a_chat_that_fits_is_sent_whole(policy):
     scene = Scene(overflow=policy)
     scene.chat.set_system("Be brief.")
     window = scene.turns(20, 20, 20)
@@ -146,7 +146,7 @@ def test_a_slide_names_the_turns_where_a_pinned_one_stays_between_them():
     assert "turns 1, 3" in told
 
 
-def test_when_only_the_question_is_left_that_is_said():
+def test_a_notice_says_if_only_the_question_is_left():
     scene = Scene(400)
     scene.chat.set_system("Be brief.")
     scene.turns(100, 100)
@@ -155,7 +155,7 @@ def test_when_only_the_question_is_left_that_is_said():
     assert "only this question" in told
 
 
-def test_what_is_read_again_after_a_slide_is_told_with_its_number():
+def test_rereading_after_a_slide_is_announced_with_its_tokens():
     scene = Scene(400)
     scene.turns(100, 100, 60)
     window = scene.ask(80)  # 160 of history, 80 of question
@@ -173,13 +173,13 @@ def test_a_slide_happens_every_few_turns():
     assert (True, True) not in set(pairwise(slides))
 
 
-def test_a_longer_answer_is_left_more_room():
+def test_a_longer_answer_limit_leaves_more_room():
     scene = Scene(400, max_tokens=150)
     assert scene.turns(100, 100).tokens == 150
     assert scene.numbers(scene.ask(60).out) == [0]
 
 
-def test_what_is_pinned_stays_and_what_is_forgotten_leaves():
+def test_pinned_turns_stay_and_forgotten_turns_leave():
     scene = Scene(400)
     scene.turns(100, 60, 60)
     scene.chat.pin(scene.id(0))
@@ -193,7 +193,7 @@ def test_what_is_pinned_stays_and_what_is_forgotten_leaves():
     assert shown(scene.overflow.visible()) == [0, 1, 3]
 
 
-def test_the_question_at_hand_is_seen_even_if_it_was_forgotten():
+def test_the_last_question_is_sent_even_if_forgotten():
     scene = Scene()
     scene.turns(20, 20)
     scene.chat.forget(scene.id(1))
@@ -202,7 +202,7 @@ def test_the_question_at_hand_is_seen_even_if_it_was_forgotten():
     assert shown(scene.fit().messages) == [0, 1]
 
 
-def test_all_that_was_said_may_be_forgotten():
+def test_all_turns_can_be_forgotten():
     scene = Scene()
     scene.turns(20)
     scene.chat.forget(scene.id(0))
@@ -211,7 +211,7 @@ def test_all_that_was_said_may_be_forgotten():
 
 
 @pytest.mark.parametrize("policy", ["slide", "summarize", "truncate"])
-def test_a_resumed_chat_has_the_window_it_had(policy):
+def test_a_resumed_chat_has_its_old_window(policy):
     scene = Scene(400, overflow=policy)
     scene.turns(60, 60, 60, 60, 60)
     scene.chat.pin(scene.id(0))
@@ -233,7 +233,7 @@ def test_a_chat_resumed_before_its_last_answer_has_the_window_of_the_one_before(
     assert Overflow(Measured(400), scene.chat).visible() == scene.overflow.visible()
 
 
-def test_names_of_the_wrong_kind_cost_a_resumed_chat_only_its_window():
+def test_invalid_ids_lose_only_the_window_of_a_resumed_chat():
     scene = Scene(400)
     events = [scene.chat.opening, scene.chat.ask("One?"), scene.answer(10) | {"out": "many"}]
     again = Conversation.from_events(events)
@@ -243,7 +243,7 @@ def test_names_of_the_wrong_kind_cost_a_resumed_chat_only_its_window():
 # a step back
 
 
-def test_after_a_step_back_turns_that_left_return_before_the_next_question():
+def test_after_going_back_turns_return_to_the_window():
     scene = Scene(400)
     scene.turns(100, 100, 60, 100)
     assert scene.numbers(scene.overflow.out()) == [0]
@@ -256,7 +256,7 @@ def test_after_a_step_back_turns_that_left_return_before_the_next_question():
     assert scene.ask(10).messages[:-1] == scene.overflow.visible()[:-1]
 
 
-def test_a_step_back_never_drops_a_turn():
+def test_going_back_never_drops_a_turn():
     scene = Scene(400)
     scene.turns(100, 100, 60)
     scene.turns(60, 200)  # the last answer is longer than the room that was left for it
@@ -268,7 +268,7 @@ def test_a_step_back_never_drops_a_turn():
 # stop
 
 
-def test_stop_refuses_what_does_not_fit_and_says_how_to_go_on():
+def test_stop_refuses_what_does_not_fit_and_names_the_next_step():
     scene = Scene(400, overflow="stop")
     scene.turns(100, 100, 60)
     with pytest.raises(TooLong) as caught:
@@ -289,7 +289,7 @@ def test_stop_refuses_what_does_not_fit_and_says_how_to_go_on():
 # truncate
 
 
-def test_truncate_keeps_the_end_of_the_turn_that_left():
+def test_truncate_keeps_the_end_of_a_turn_that_leaves():
     scene = Scene(400, overflow="truncate")
     scene.turns(100, 100, 60)
     window = scene.ask(60)
@@ -302,7 +302,7 @@ def test_truncate_keeps_the_end_of_the_turn_that_left():
     assert (window.newly_out, window.tokens) == ((scene.id(0),), 253)
 
 
-def test_truncate_cuts_the_question_where_its_whole_answer_fits():
+def test_truncate_cuts_the_question_if_its_answer_fits():
     scene = Scene(400, overflow="truncate")
     scene.ask(120)
     scene.answer(10)
@@ -314,7 +314,7 @@ def test_truncate_cuts_the_question_where_its_whole_answer_fits():
     ]
 
 
-def test_truncate_forgets_what_was_sampled_of_a_message_that_it_cuts():
+def test_truncate_drops_the_token_ids_of_a_cut_message():
     scene = Scene(400, overflow="truncate")
     scene.ask(50)
     scene.answer(50, tokens=[1, 2, 3], fingerprint="f0")
@@ -322,13 +322,13 @@ def test_truncate_forgets_what_was_sampled_of_a_message_that_it_cuts():
     assert scene.ask(60).messages[1].tokens == ()
 
 
-def test_truncate_shows_no_scrap_of_a_few_words():
+def test_truncate_leaves_no_scrap_of_a_few_words():
     scene = Scene(400, overflow="truncate")
     scene.turns(100, 100, 60)
     assert shown(scene.ask(77).messages) == [1, 2, 3]
 
 
-def test_truncate_brings_back_whole_turns_where_there_is_room_again():
+def test_truncate_restores_whole_turns_if_there_is_room():
     scene = Scene(400, overflow="truncate")
     scene.turns(80, 80, 80)
     end = scene.chat.head
@@ -361,7 +361,7 @@ def test_truncate_keeps_the_window_full_with_the_newest_words(sizes, size):
 # summarize
 
 
-def test_what_leaves_is_condensed_and_the_note_stands_in_front():
+def test_turns_that_leave_are_summarized_in_a_note_before_the_rest():
     scene = Scene(400, overflow="summarize")
     scene.chat.set_system("Be brief.")
     scene.turns(100, 100, 60)
@@ -387,7 +387,7 @@ def test_what_leaves_is_condensed_and_the_note_stands_in_front():
     assert scene.overflow.dropped() == 1
 
 
-def test_the_next_note_is_made_of_the_one_before_and_covers_its_turns_too():
+def test_the_next_note_includes_the_previous_one():
     scene = Scene(400, overflow="summarize")
     while len(scene.condensed) < 3:
         scene.turns(60)
@@ -403,7 +403,7 @@ def test_the_next_note_is_made_of_the_one_before_and_covers_its_turns_too():
     assert scene.chat.summary().text == "Note 3."
 
 
-def test_without_a_note_it_slides_and_the_next_note_covers_that_too():
+def test_without_a_note_the_window_slides_and_the_next_note_covers_those_turns():
     scene = Scene(400, overflow="summarize")
     scene.turns(100, 100, 60)
     window = scene.ask(80, condense=stopped)
@@ -416,7 +416,7 @@ def test_without_a_note_it_slides_and_the_next_note_covers_that_too():
     assert shown(asked) == [0, 1]
 
 
-def test_of_a_turn_in_a_note_pinning_shows_the_words_again():
+def test_pinning_a_summarized_turn_restores_its_text():
     scene = Scene(400, overflow="summarize")
     scene.turns(100, 100, 60, 120)
     assert shown(scene.overflow.visible()) == [1, 2, 3]
@@ -428,7 +428,7 @@ def test_of_a_turn_in_a_note_pinning_shows_the_words_again():
     assert shown(scene.overflow.visible()) == [0, 3, 4]
 
 
-def test_back_before_what_a_note_covers_the_words_stand_again():
+def test_going_back_before_a_note_restores_the_text():
     scene = Scene(400, overflow="summarize")
     scene.turns(40, 40, 150, 160)
     assert shown(scene.overflow.visible()) == [2, 3]
@@ -436,7 +436,7 @@ def test_back_before_what_a_note_covers_the_words_stand_again():
     assert shown(scene.ask(10).messages) == [0, 1]
 
 
-def test_where_nothing_can_be_condensed_it_slides():
+def test_if_nothing_can_be_summarized_the_window_slides():
     scene = Scene(64, overflow="summarize")  # the question for a note alone has 39 words
     scene.chat.set_system("word " * 20)
     scene.turns(20)
@@ -444,7 +444,7 @@ def test_where_nothing_can_be_condensed_it_slides():
     assert scene.condensed == []
 
 
-def test_a_note_too_long_for_the_question_waits():
+def test_a_note_that_is_too_long_waits():
     scene = Scene(400, overflow="summarize")
 
     def chatty(asked, covers):
@@ -471,7 +471,7 @@ def test_room_can_be_made_before_the_question():
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_answer_that_goes_on_is_no_message_and_may_fill_more_of_the_window(policy):
+def test_a_continued_answer_may_fill_more_of_the_window(policy):
     scene = Scene(400, overflow=policy)
     scene.turns(100)
     scene.ask(150)
@@ -483,7 +483,7 @@ def test_an_answer_that_goes_on_is_no_message_and_may_fill_more_of_the_window(po
     assert window.tokens == 330  # with what was said; more than 300
 
 
-def test_an_answer_that_goes_on_pushes_the_oldest_turns_out():
+def test_a_continued_answer_drops_the_oldest_turns():
     scene = Scene(400)
     scene.turns(100)
     scene.ask(150)
@@ -494,7 +494,7 @@ def test_an_answer_that_goes_on_pushes_the_oldest_turns_out():
     assert (shown(window.messages), window.newly_out) == ([1], (scene.id(0),))
 
 
-def test_of_an_answer_cut_while_it_was_thinking_the_question_stays_and_the_thoughts_count():
+def test_after_truncated_thinking_the_question_stays_and_the_thinking_counts():
     scene = Scene(400)
     scene.turns(100)
     scene.ask(150)
@@ -531,14 +531,14 @@ def test_a_note_counts_with_the_system_text_even_if_there_is_none():
     assert [share for _, share in scene.overflow.shares(scene.settings)] == [8, 0, 20, 272, 100]
 
 
-def test_an_answer_takes_from_what_was_kept_for_it():
+def test_an_answer_uses_the_reserved_space():
     scene = Scene(400)
     scene.ask(280)
     scene.answer(70)
     assert [share for _, share in scene.overflow.shares(scene.settings)] == [0, 0, 350, 0, 50]
 
 
-def test_no_share_of_a_window_that_is_too_small_for_the_chat_is_negative():
+def test_no_share_of_a_full_window_is_negative():
     scene = Scene(400)
     scene.turns(100, 100, 60)
     scene.overflow = Overflow(Measured(200), scene.chat)
@@ -563,7 +563,7 @@ STEPS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(STEPS, st.sampled_from([100, 200, 400]), st.sampled_from([None, 10, 90]), st.booleans())
-def test_no_window_ever_exceeds_its_room_or_lacks_what_must_stay(steps, size, max_tokens, brief):
+def test_no_window_exceeds_its_room_or_lacks_required_parts(steps, size, max_tokens, brief):
     scene = Scene(size, max_tokens=max_tokens)
     if brief:
         scene.chat.set_system("Be brief.")

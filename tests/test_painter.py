@@ -46,7 +46,7 @@ TALL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 60])
 @pytest.mark.parametrize("text", TALL.values(), ids=TALL.keys())
-def test_a_block_taller_than_the_screen_stands_there_once(text, width):
+def test_a_block_taller_than_the_screen_is_shown_once(text, width):
     painter, glass = painting(width)
     for piece in letters(text):
         painter.feed(piece)
@@ -56,7 +56,7 @@ def test_a_block_taller_than_the_screen_stands_there_once(text, width):
 
 
 @pytest.mark.parametrize("text", TALL.values(), ids=TALL.keys())
-def test_its_end_is_what_is_seen_of_it_while_it_comes(text):
+def test_while_a_tall_block_arrives_its_end_is_visible(text):
     painter, glass = painting()
     painter.feed(text[: text.index("row30")])
     assert "row29" in glass.text().splitlines()[-1] or "row29" in glass.text().splitlines()[-2]
@@ -73,7 +73,7 @@ VERY_TALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", VERY_TALL.values(), ids=VERY_TALL.keys())
-def test_of_a_very_long_block_the_end_is_drawn_as_what_it_is(text):
+def test_the_end_of_a_very_long_block_keeps_its_style(text):
     painter, glass = painting()
     for piece in letters(text, 50):
         painter.feed(piece)
@@ -87,7 +87,7 @@ def test_of_a_very_long_block_the_end_is_drawn_as_what_it_is(text):
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_there_before_the_block_is():
+def test_finished_rows_are_shown_before_the_block_ends():
     """A long fence is in the scrollback while it is written; only its last lines may change."""
     painter, glass = painting()
     for piece in letters(FENCE.removesuffix("```\n")):
@@ -189,7 +189,7 @@ def test_nothing_is_lost_when_the_window_changes(reflows, sizes, kinds):
 
 
 @pytest.mark.parametrize("reflows", [True, False])
-def test_a_narrower_window_that_has_room_shows_everything_once(reflows):
+def test_a_narrower_window_with_room_shows_everything_once(reflows):
     window = Window(80, 30, reflows)
     console = a_console(window, 80, 30)
     painter = AnswerPainter(console, clock=count().__next__, reflows=reflows)
@@ -235,20 +235,20 @@ def fed(hours, seconds, hz):
 
 
 @pytest.mark.slow
-def test_it_paints_at_most_fifteen_times_a_second():
+def test_at_most_fifteen_paints_a_second():
     hours = Hours()
     fed(hours, seconds=10, hz=100)
     assert 100 < len(hours.paints) <= 151
 
 
-def test_painting_takes_two_hundredths_of_the_time():
+def test_painting_takes_at_most_two_percent_of_the_time():
     hours = Hours(slow=0.004)
     painter = fed(hours, seconds=60, hz=10)
     assert painter.spent <= 0.02 * 60 + 0.01
     assert len(hours.paints) > 250  # and uses them
 
 
-def test_it_paints_twice_a_second_however_slow_the_terminal_is():
+def test_at_least_two_paints_a_second_on_a_slow_terminal():
     hours = Hours(slow=0.1)
     fed(hours, seconds=30, hz=10)
     pauses = [b - a for a, b in zip(hours.paints, hours.paints[1:], strict=False)]
@@ -290,7 +290,7 @@ def test_after_a_stop_the_open_rows_are_painted_again():
 
 
 @pytest.mark.slow
-def test_a_chat_that_comes_back_from_a_stop_paints_below_the_shell(tmp_path):
+def test_after_ctrl_z_the_chat_paints_below_the_shell(tmp_path):
     def body(chat):
         chat.type("A story." + ENTER)
         chat.sees("Once upon a time")
@@ -312,7 +312,7 @@ def screen(monkeypatch):
     return screen
 
 
-def test_a_notice_in_the_middle_of_an_answer_stands_before_the_open_block(screen):
+def test_a_notice_during_an_answer_appears_before_the_open_block(screen):
     with screen.answer():
         screen.write("First.\n\nSecond ")
         screen.notice("The window slides.")
@@ -322,7 +322,7 @@ def test_a_notice_in_the_middle_of_an_answer_stands_before_the_open_block(screen
     assert screen.glass.text() == "First.\nThe window slides.\n\nSecond goes on."
 
 
-def test_progress_shows_what_was_not_painted_yet():
+def test_progress_paints_pending_text_first():
     glass = Glass(80, 25)
     screen = Screen(Paper(glass), Paper(glass), clock=lambda: 0.0)
     with screen.answer():
@@ -358,21 +358,21 @@ def test_a_fold_counts_the_seconds():
     assert glass.text() == "thought for 12 s\nYes."
 
 
-def test_thinking_of_blanks_is_none(screen):
+def test_thinking_of_white_space_is_not_shown(screen):
     with screen.answer():
         screen.write("\n\n", thinking=True)
         screen.write("Yes.")
     assert screen.glass.text() == "Yes."
 
 
-def test_thinking_that_was_cut_off_folds_too(screen):
+def test_truncated_thinking_folds(screen):
     with pytest.raises(KeyboardInterrupt), screen.answer():
         screen.write("Hm, ", thinking=True)
         raise KeyboardInterrupt
     assert re.fullmatch(r"thought for \d s", screen.glass.text())
 
 
-def test_thinking_that_is_to_be_shown_stays(screen):
+def test_thinking_that_is_shown_does_not_fold(screen):
     screen.show_thinking = True
     with screen.answer():
         screen.write("Two and\n**two**.", thinking=True)
@@ -383,7 +383,7 @@ def test_thinking_that_is_to_be_shown_stays(screen):
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(st.sampled_from("ab  \n世🙂\t")), max_size=30), st.integers(4, 30))
-def test_a_window_of_thinking_never_leaves_anything_behind(pieces, width):
+def test_the_thinking_window_leaves_no_rows(pieces, width):
     window = Window(width, 12, False)
     console = a_console(window, width, 12)
     from lcp.terminal.painter import ThinkingPainter
@@ -396,7 +396,7 @@ def test_a_window_of_thinking_never_leaves_anything_behind(pieces, width):
     assert len(window.rows) == bool("".join(pieces).strip())
 
 
-def test_words_in_the_window_are_not_torn():
+def test_words_in_the_thinking_window_are_not_split():
     window = Window(20, 12, False)
     from lcp.terminal.painter import ThinkingPainter
 

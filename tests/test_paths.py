@@ -10,7 +10,7 @@ from lcp import paths
 EVERY = (paths.config, paths.data, paths.cache, paths.sessions, paths.models)
 
 
-def test_lcp_home_holds_everything(monkeypatch, tmp_path):
+def test_lcp_home_contains_everything(monkeypatch, tmp_path):
     monkeypatch.setenv("LCP_HOME", str(tmp_path / "home"))
     assert paths.config() == tmp_path / "home" / "config"
     assert paths.data() == tmp_path / "home" / "data"
@@ -35,20 +35,20 @@ def test_without_lcp_home_the_platform_decides(monkeypatch, home):
     assert paths.cache() == Path(platformdirs.user_cache_dir("lcp", appauthor=False))
 
 
-def test_the_platform_is_asked_anew_each_time(monkeypatch, tmp_path):
+def test_the_folders_of_the_platform_are_looked_up_each_time(monkeypatch, tmp_path):
     monkeypatch.delenv("LCP_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tmp_path in paths.data().parents or not platformdirs.unix  # XDG is Unix's
 
 
-def test_asking_for_a_path_makes_no_folder(monkeypatch, tmp_path):
+def test_asking_for_a_path_creates_no_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LCP_HOME", str(tmp_path / "home"))
     assert not any(path().exists() for path in EVERY)
     assert not (tmp_path / "home").exists()
 
 
-def test_what_is_at_a_path_and_what_is_no_path(tmp_path):
+def test_existing_paths_and_texts_that_are_not_paths(tmp_path):
     assert paths.at(str(tmp_path)) == tmp_path
     for name in (str(tmp_path / "none"), "m" * 999, "~nobody-here/m.gguf", "a\0b", "What is this?"):
         assert paths.at(name) is None

@@ -29,7 +29,7 @@ def drawn(monkeypatch):
     return lines
 
 
-def test_a_title_has_its_right_side_at_the_margin(drawn):
+def test_the_right_side_of_a_title_is_at_the_margin(drawn):
     (line,) = drawn(lambda page: page.title("left", "right"))
     assert line == "left" + " " * 31 + "right"
     assert drawn(lambda page: page.title("alone")) == ["alone"]
@@ -74,7 +74,7 @@ def test_a_table_with_no_room_for_a_row_is_a_list(drawn):
     assert drawn(lambda page: page.table(*rows), 20) == ["  1,024", "      a long remark"]
 
 
-def test_a_listing_is_cut_at_the_margin_of_a_terminal_only(drawn):
+def test_a_listing_is_truncated_at_the_margin_of_a_terminal_only(drawn):
     rows = [["key", "x" * 50], ["longer key", "y"]]
     assert drawn(lambda page: page.listing(rows), 40, Terminal()) == [
         "key         " + "x" * 27 + "…", "longer key  y"
@@ -86,7 +86,7 @@ def test_a_listing_is_cut_at_the_margin_of_a_terminal_only(drawn):
     assert drawn(lambda page: page.listing([])) == []
 
 
-def test_colour_is_for_terminals(drawn, monkeypatch):
+def test_colours_only_in_a_terminal(drawn, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
 
     def draw(page):
@@ -100,7 +100,7 @@ def test_colour_is_for_terminals(drawn, monkeypatch):
 
 
 @pytest.mark.parametrize("out", [io.StringIO, Terminal])
-def test_nothing_of_a_stranger_moves_the_cursor(drawn, out, monkeypatch):
+def test_foreign_text_cannot_move_the_cursor(drawn, out, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     evil = "a\x1b]0;x\x07\r\nb\u202e[red]\x9b"
 
@@ -116,7 +116,7 @@ def test_nothing_of_a_stranger_moves_the_cursor(drawn, out, monkeypatch):
     assert "[red]" in text
 
 
-def test_a_long_text_is_cleaned_for_a_terminal_and_left_alone_in_a_pipe(drawn):
+def test_a_long_text_is_cleaned_for_a_terminal_but_not_for_a_pipe(drawn):
     assert drawn(lambda page: page.text("a\x1bb\n\nc")) == ["a\x1bb", "", "c"]
     assert drawn(lambda page: page.text("a\x1bb"), out=Terminal()) == ["a␛b"]
 
@@ -141,7 +141,7 @@ def test_no_line_is_wider_than_the_page(width, items, rows):
         assert all(cell_len(line) <= width for line in out.getvalue().split("\n"))
 
 
-def test_a_picture_keeps_leading_blanks_in_every_viewer():
+def test_an_svg_keeps_leading_spaces():
     """librsvg drops blanks at the beginning of a text, so none begins with one."""
     page = Printout(picture=True)
     page.title("left", "right")

@@ -64,7 +64,7 @@ def expected(one, answer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_are_the_softmax_of_the_logits(engine, kind):
+def test_probabilities_are_the_softmax_of_the_logits(engine, kind):
     one = engine(kind)
     answer = said(one)
     assert len(answer) > 2 * probs.ROWS
@@ -83,7 +83,7 @@ def test_they_are_the_softmax_of_the_logits(engine, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "recurrent"])
-def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
+def test_the_cache_of_the_chat_does_not_change(engine, kind):
     one, untouched = engine(kind), engine(kind)
     for each in (one, untouched):
         answer = said(each, 20)
@@ -94,7 +94,7 @@ def test_the_cache_of_the_chat_stays_as_it_is(engine, kind):
 
 
 @pytest.mark.slow
-def test_what_was_measured_is_not_measured_again(engine):
+def test_the_last_result_is_cached(engine):
     one = engine()
     answer = said(one)
     first = one.probs(STORY, drawn(answer))
@@ -105,7 +105,7 @@ def test_what_was_measured_is_not_measured_again(engine):
     assert again.result() == first.result()
 
 
-def test_an_answer_of_one_token(engine):
+def test_probabilities_of_an_answer_of_one_token(engine):
     one = engine()
     answer = said(one, 1)
     (row,) = one.probs(STORY, drawn(answer)).result()
@@ -113,7 +113,7 @@ def test_an_answer_of_one_token(engine):
 
 
 @pytest.mark.slow
-def test_it_can_be_stopped_and_then_be_asked_for_again(engine):
+def test_a_stopped_measurement_can_be_repeated(engine):
     one = engine(size=4096)
     long = [PromptMessage("user", "x" * 3000)]
     answer = said(one, 70, long)
@@ -125,7 +125,7 @@ def test_it_can_be_stopped_and_then_be_asked_for_again(engine):
     assert len(one.probs(long, drawn(answer)).result()) == 70
 
 
-def test_what_does_not_fit_is_refused_with_the_bytes(engine):
+def test_a_context_that_does_not_fit_is_refused_with_its_bytes(engine):
     one = engine()
     answer = said(one)
     with pytest.raises(NotEnoughMemory, match=r"about [0-9.]+ MB.* 1 byte"):

