@@ -65,7 +65,7 @@ def test_the_new_file_has_the_weights_in_the_new_quant(quantize, tiny):
 
 
 @pytest.mark.slow
-def test_the_size_is_said_before(quantize, tiny):
+def test_the_size_is_shown_before_the_work(quantize, tiny):
     _, said = quantize(tiny(), "F16", "--dry-run")
     assert not list(quantize.folder.iterdir())
     path, again = quantize(tiny(), "F16")
@@ -75,7 +75,7 @@ def test_the_size_is_said_before(quantize, tiny):
 
 
 @pytest.mark.slow
-def test_what_a_quant_is_made_of_is_said_and_named(quantize, tiny):
+def test_a_quant_of_a_quant_is_announced_and_named(quantize, tiny):
     path, said = quantize(tiny(quant="Q8_0", facts={"general.file_type": 7}), "Q4_0")
     assert path.endswith(".Q4_0-from-Q8_0.gguf")
     assert "Q8_0" in said and "add up" in said
@@ -90,7 +90,7 @@ def test_what_a_quant_is_made_of_is_said_and_named(quantize, tiny):
         ("a.gguf", "", "Q4_0", "a.Q4_0.gguf"),
     ],
 )
-def test_names(name, made_from, quant, right):
+def test_names_of_the_new_file(name, made_from, quant, right):
     assert target_name(name, made_from, quant) == right
 
 
@@ -104,7 +104,7 @@ def test_no_file_is_overwritten(quantize, tiny):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_made_meanwhile_is_kept(tmp_path, monkeypatch, links):
+def test_a_file_created_in_the_meantime_is_kept(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(PermissionError()))
     part, target = tmp_path / "part", tmp_path / "new.gguf"
@@ -129,13 +129,13 @@ def test_the_command_to_type_next_is_quoted(quantize, tiny):
     [("Q9_9", 2, "Q4_K_M"), ("Q4_1", 2, "already"), ("IQ2_XXS", 1, "importance matrix"),
      ("NVFP4", 1, "39")],
 )  # fmt: skip
-def test_what_is_refused_leaves_nothing(quantize, smollm2, quant, code, said):
+def test_a_refused_quant_leaves_no_file(quantize, smollm2, quant, code, said):
     assert said in quantize(smollm2, quant, code=code)
     assert not list(quantize.folder.iterdir())
 
 
 @pytest.mark.slow
-def test_a_refusal_in_the_middle_leaves_nothing(quantize, tiny, tmp_path):
+def test_a_failure_in_the_middle_leaves_no_file(quantize, tiny, tmp_path):
     """llama.cpp begins the file, finds a number that is not finite, and stops."""
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny().read_bytes())
@@ -148,13 +148,13 @@ def test_a_refusal_in_the_middle_leaves_nothing(quantize, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_name_that_no_disk_takes_is_one_sentence(quantize, tiny):
+def test_an_impossible_file_name_is_an_error(quantize, tiny):
     said = quantize(tiny(), "Q8_0", "-o", "x" * 300, code=1)
     assert said.count("\n") == 1 and "x" * 300 in said
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_refused_before(quantize, tiny, monkeypatch):
+def test_a_full_disk_is_refused_before_the_work(quantize, tiny, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 99, 1))
     assert "disk" in quantize(tiny(), "Q8_0", code=1)
@@ -162,7 +162,7 @@ def test_a_full_disk_is_refused_before(quantize, tiny, monkeypatch):
     assert "nowhere" in quantize(tiny(), "Q8_0", "-o", "nowhere/x.gguf", code=1)
 
 
-def test_numbers_of_quants_are_llamacpps():
+def test_numbers_of_quants_equal_those_of_llamacpp():
     from lcp.engine.llama_library import library
 
     kinds = file_types()
@@ -171,7 +171,7 @@ def test_numbers_of_quants_are_llamacpps():
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_it_and_leaves_nothing(home, smollm2, tmp_path):
+def test_ctrl_c_stops_it_and_leaves_no_file(home, smollm2, tmp_path):
     words = ["quantize", smollm2, "IQ4_XS", "-o", tmp_path / "x.gguf"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lcp", *words],

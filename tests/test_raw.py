@@ -56,7 +56,7 @@ def test_the_prompt_is_the_text_and_nothing_else(engine):
 
 
 @pytest.mark.parametrize("kind", ["dense", "recurrent", "hybrid", "swa"])
-def test_a_chat_goes_on_with_its_text_and_reads_nothing_twice(tiny, kind):
+def test_a_chat_continues_its_text_and_reads_nothing_twice(tiny, kind):
     with LlamaEngine(tiny(kind, template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
         chat = chat_with(one)
         chat.load()
@@ -74,7 +74,7 @@ def test_a_chat_goes_on_with_its_text_and_reads_nothing_twice(tiny, kind):
         assert again.text == turns[-1].answer.content
 
 
-def test_undo_retry_and_continue_go_on_with_the_text(engine):
+def test_undo_retry_and_continue_work_with_raw_text(engine):
     chat = chat_with(engine)
     chat.ask("Once upon")
     chat.ask(" a time")
@@ -88,7 +88,7 @@ def test_undo_retry_and_continue_go_on_with_the_text(engine):
     assert spelled(engine, chat.overflow.visible()).startswith("<s>Once upon")
 
 
-def test_thinking_and_end_marks_are_text_that_goes_on(engine):
+def test_thinking_tags_and_end_marks_are_text(engine):
     grammar = 'root ::= "<think>a</think>b<|im_end|>c"'
     asked = Request([PromptMessage("user", "x")], Sampling(seed=1), 99, constraint=gbnf(grammar))
     reply = engine.reply(asked)
@@ -103,7 +103,7 @@ def test_a_text_larger_than_the_window_slides(engine):
     assert chat.overflow.dropped() and not chat.conversation.summaries
 
 
-def test_raw_is_chosen_in_the_chat_and_no_notice_speaks_of_chatml(tiny):
+def test_raw_can_be_set_in_the_chat_without_a_notice_about_chatml(tiny):
     with LlamaEngine(tiny(template=None), Settings(ctx_size=512, threads=1), now=NOW) as one:
         chat = chat_with(one, raw="off")
         chat.load()
@@ -139,7 +139,7 @@ def stats(done):
 
 
 @pytest.mark.slow
-def test_pipes_lines_and_resumed_chats_go_on_with_the_text(home, tiny):
+def test_pipes_lines_and_resumed_chats_continue_the_text(home, tiny):
     model = tiny()  # it has a template, which is not used
     (one,) = stats(run(home, model, "--raw", "--json", "Once"))
     assert one["prompt_tokens"] == len("<Once")  # a token is a byte, and one begins the text
@@ -152,7 +152,7 @@ def test_pipes_lines_and_resumed_chats_go_on_with_the_text(home, tiny):
 
 
 @pytest.mark.slow
-def test_a_person_goes_on_with_a_text(home, tiny):
+def test_a_person_continues_a_text(home, tiny):
     home.mkdir()
     with Pty(*COMMAND, "chat", str(tiny(template=None)), "--raw", "-n", "4", home=home) as chat:
         chat.sees("context 0/")
@@ -167,7 +167,7 @@ def test_a_person_goes_on_with_a_text(home, tiny):
 
 
 @pytest.mark.parametrize("name", ["reasoning_effort", "reasoning_budget"])
-def test_what_a_model_has_no_use_for_is_said_when_it_is_asked_for_and_not_on_resume(name):
+def test_settings_without_effect_are_reported_when_set_but_not_on_resume(name):
     value = "low" if name == "reasoning_effort" else 500
     for layer, says in (("flags", True), ("environment", True), ("conversation", False)):
         engine = ScriptedEngine()

@@ -54,7 +54,7 @@ def test_the_conversation_is_read_before_anything_is_typed(engine):
     assert held(engine).endswith("It is wide. It is wide. \n[user] ")
 
 
-def test_where_nothing_is_read_ahead_no_tokens_are_counted(engine):
+def test_without_reading_ahead_no_tokens_are_counted(engine):
     engine.look_ahead(SAID, "And what of the mountains, are they wide?", 100)
     settle(engine)
     assert engine.ahead[0] == engine.ahead[1] > 0
@@ -62,7 +62,7 @@ def test_where_nothing_is_read_ahead_no_tokens_are_counted(engine):
     assert engine.ahead == (0, 0)
 
 
-def test_what_is_typed_is_read_but_for_its_end(engine):
+def test_typed_text_is_read_except_its_end(engine):
     typed = "And what of the mountains, are they as wide as the sea?"
     engine.look_ahead(SAID, typed, 100)
     settle(engine)
@@ -71,7 +71,7 @@ def test_what_is_typed_is_read_but_for_its_end(engine):
     assert len(read) == len(typed) - HELD_BACK  # a token is a byte here
 
 
-def test_enter_finds_it_read(engine):
+def test_enter_finds_the_message_read(engine):
     typed = "And what of the mountains? " * 5
     engine.look_ahead(SAID, typed, 100)
     settle(engine)
@@ -80,7 +80,7 @@ def test_enter_finds_it_read(engine):
     assert reply.stats.prompt_tokens == reply.stats.read + reply.stats.reused
 
 
-def test_reading_ahead_changes_no_answer(engine, tiny):
+def test_reading_ahead_does_not_change_answers(engine, tiny):
     question = PromptMessage("user", "And what of the mountains? " * 3)
     for typed in ("And what", "And what of the rivers?", "", question.content):
         engine.look_ahead(SAID, typed, 100)
@@ -91,20 +91,20 @@ def test_reading_ahead_changes_no_answer(engine, tiny):
         assert answer(fresh, [*SAID, question]).sampled == ahead.sampled
 
 
-def test_a_text_that_changes_is_read_as_far_as_it_stands(engine):
+def test_a_changed_text_is_read_up_to_the_change(engine):
     for typed in ("one two three four five six", "one two thr", "one two three and seven"):
         engine.look_ahead(SAID, typed, 100)
         settle(engine)
     assert "one two three and s".startswith(held(engine).rpartition("[user] ")[2])
 
 
-def test_it_fills_free_room_only(engine):
+def test_reading_ahead_only_fills_free_cells(engine):
     engine.look_ahead(SAID, "word " * 400, 100)
     settle(engine)
     assert len(engine._loaded.context.tokens) <= engine.room(100)
 
 
-def test_what_was_typed_before_the_model_was_loaded_is_read_after(tiny):
+def test_text_typed_while_loading_is_read_afterwards(tiny):
     with LlamaEngine(tiny("dense"), Settings(ctx_size=1024), now=NOW) as engine:
         engine.look_ahead(SAID, "", 100)
         assert engine.ahead == (0, 0)
@@ -113,7 +113,7 @@ def test_what_was_typed_before_the_model_was_loaded_is_read_after(tiny):
         assert "[user] Tell me" in held(engine)
 
 
-def test_enter_takes_over_in_the_middle(engine):
+def test_enter_interrupts_reading_ahead(engine):
     long = [PromptMessage("user", "x" * 700)]
     engine.look_ahead(long, "", 100)
     reply = answer(engine, [PromptMessage("user", "short")])
@@ -121,13 +121,13 @@ def test_enter_takes_over_in_the_middle(engine):
     assert engine.model.text(engine._loaded.context.tokens).startswith("<s>[user] short")
 
 
-def test_a_stop_while_reading_ahead_is_for_the_next_answer_only(engine):
+def test_a_stop_while_reading_ahead_stops_only_that(engine):
     engine.look_ahead(SAID, "", 100)
     engine.stop()
     assert answer(engine, [*SAID, PromptMessage("user", "?")]).ended == "length"
 
 
-def test_after_a_stopped_answer_it_reads_ahead_again(engine):
+def test_reading_ahead_resumes_after_a_stopped_answer(engine):
     engine.look_ahead(SAID, "", 100)
     settle(engine)
     reply = engine.reply(Request([*SAID, PromptMessage("user", "?")], GREEDY))
@@ -139,7 +139,7 @@ def test_after_a_stopped_answer_it_reads_ahead_again(engine):
     assert "And what of the mountains" in held(engine)
 
 
-def test_what_the_template_is_told_meanwhile_is_read_ahead_too(tiny):
+def test_changed_template_variables_are_read_ahead(tiny):
     """Thinking that is turned off, or its effort, may stand in front of everything."""
     source = "{{ enable_thinking }} {% for m in messages %}[{{ m.content }}]{% endfor %}[answer]"
     path = tiny("dense", quant="Q8_0", template=source)
@@ -157,7 +157,7 @@ def test_what_the_template_is_told_meanwhile_is_read_ahead_too(tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid", "hybrid_mrope", "swa", "mrope"])
-def test_every_kind_of_memory_reads_ahead_and_answers_the_same(tiny, kind):
+def test_with_every_kind_of_memory_reading_ahead_gives_the_same_answer(tiny, kind):
     path = tiny(kind, quant="Q8_0")
     question = PromptMessage("user", "And what of the mountains?")
     with LlamaEngine(path, Settings(ctx_size=1024), now=NOW) as engine:

@@ -23,7 +23,7 @@ from lcp.recommended_settings import usable
         ("stop", ["x"], ("x",)),
     ],
 )  # fmt: skip
-def test_what_llama_cpp_gives_a_meaning_has_that(name, raw, value):
+def test_values_that_llama_cpp_accepts_are_used(name, raw, value):
     assert usable({name: raw}, "model file") == ({name: value}, [])
 
 
@@ -35,7 +35,7 @@ def test_what_llama_cpp_gives_a_meaning_has_that(name, raw, value):
         ("repeat_last_n", "nan"), ("min_p", {}), ("tempp", 1), ("kv_type", "f99"),
     ],
 )  # fmt: skip
-def test_what_has_none_is_left_out_with_a_notice(name, raw):
+def test_invalid_values_are_left_out_with_a_notice(name, raw):
     found, (notice,) = usable({name: raw, "top_p": 0.5}, "models.toml")
     assert found == {"top_p": 0.5}
     assert name in notice and "models.toml" in notice
@@ -49,7 +49,7 @@ def chat(home, *words):
 
 
 @pytest.mark.slow
-def test_a_model_with_odd_recommendations_answers(tmp_path):
+def test_a_model_with_invalid_recommendations_answers(tmp_path):
     home = Path(os.environ["LCP_HOME"])
     facts = {"general.sampling.temp": -1.0, "general.sampling.top_k": "many"}
     path = tiny_models.write(tmp_path / "odd.gguf", facts=facts, words=["a", "b"])

@@ -62,7 +62,7 @@ def user(text):
     return [PromptMessage("user", text)]
 
 
-def test_an_answer_streams_and_has_the_numbers_of_the_server(start):
+def test_an_answer_streams_and_has_the_statistics_of_the_server(start):
     chat = start()
     items = list(chat.engine.reply(Request.by(chat.settings, user("Say hello."))))
     assert len([item for item in items if isinstance(item, Chunk)]) > 1
@@ -75,14 +75,14 @@ def test_an_answer_streams_and_has_the_numbers_of_the_server(start):
     assert chat.screen._out.file.getvalue().strip() == reply.text.strip()
 
 
-def test_the_model_of_the_server_is_named_in_the_log(start, box):
+def test_the_log_names_the_model_of_the_server(start, box):
     chat = start()
     assert chat.model.startswith(f"{box}#") and chat.model.endswith(".gguf")
     assert chat.ask("Hi").ended
     assert chat.conversation.turns()[-1].answer.model == chat.model
 
 
-def test_the_next_turn_retry_undo_and_a_branch_are_not_read_again(start):
+def test_next_turn_retry_undo_and_branches_are_not_read_again(start):
     chat = start()
     first = chat.ask(LONG).stats
     second = chat.ask("And the fish?").stats
@@ -113,14 +113,14 @@ def test_a_slide_is_moved_and_not_read_again(start):
     assert "re-read" not in said(chat)
 
 
-def test_a_chat_that_is_read_again_is_said(start):
+def test_rereading_a_chat_is_announced(start):
     chat = start(ctx_size=384, max_tokens=4, slide="reread")
     for stats in slides(chat, "read again"):
         assert not stats.moved
     assert "re-read" in said(chat)
 
 
-def test_stop_ends_an_answer_at_once(start):
+def test_a_stop_ends_an_answer_at_once(start):
     chat = start(max_tokens=400)
     reply = chat.engine.reply(Request.by(chat.settings, user("Count from one to a thousand.")))
     for item in reply:
@@ -156,7 +156,7 @@ def test_a_seed_gives_the_same_answer_again(start):
     assert len(answers) == 2
 
 
-def test_only_what_was_chosen_is_sent(start):
+def test_only_chosen_settings_are_sent(start):
     chat = start()
     assert chat.settings.sources["temp"] == "flag"
     assert chat.settings.sources["top_k"] == "server"
@@ -177,7 +177,7 @@ def test_an_answer_follows_a_schema_and_a_grammar_but_no_regex(start, box):
     engine.close()
 
 
-def test_an_answer_that_was_cut_continues(start):
+def test_a_truncated_answer_continues(start):
     chat = start(max_tokens=8)
     cut = chat.ask("Tell me about Paris.")
     assert cut.ended == "length"
@@ -188,7 +188,7 @@ def test_an_answer_that_was_cut_continues(start):
     assert whole.startswith(answer.content[:-8])
 
 
-def test_an_answer_goes_on_after_turns_left_a_full_context(smollm2, start):
+def test_an_answer_continues_after_turns_leave_a_full_context(smollm2, start):
     with llama_server(smollm2, 256) as small:
         chat = start(small, max_tokens=4, loop_guard="off")
         chat.ask(LONG)
@@ -199,7 +199,7 @@ def test_an_answer_goes_on_after_turns_left_a_full_context(smollm2, start):
     assert reply.stats.reply_tokens > 256 - reply.stats.prompt_tokens
 
 
-def test_counts_are_those_of_the_server(start):
+def test_counts_come_from_the_server(start):
     chat = start()
     assert chat.engine.counts and chat.engine.size == SIZE
     assert chat.engine.count(user("Hi")) + 1 >= chat.engine.count(user("a"))
@@ -216,7 +216,7 @@ def test_a_count_that_fails_is_an_estimate(start):
     assert chat.engine.count(user("a new question " * 20)) > 40
 
 
-def test_what_is_typed_is_read_ahead(start):
+def test_typed_text_is_read_ahead(start):
     chat = start()
     chat.ask("Hi")
     chat.engine.look_ahead(chat.overflow.visible(), LONG, 12)
@@ -230,7 +230,7 @@ def test_what_is_typed_is_read_ahead(start):
     assert reply.stats.read < 24
 
 
-def test_the_prompt_and_its_own_system_text(start):
+def test_the_prompt_and_the_templates_system_text(start):
     chat = start()
     assert "SmolLM" in chat.engine.own_system()
     assert "SmolLM" not in chat.engine.own_system(silent=True)
@@ -256,7 +256,7 @@ def test_probabilities_come_with_the_answer(start):
     assert "--token-probs on" in with_advice(caught.value)
 
 
-def test_what_cannot_be_is_refused_in_a_sentence(start, tmp_path):
+def test_unsupported_requests_are_errors(start, tmp_path):
     chat = start(threads=3, kv_type="q8_0")
     assert "threads" in said(chat) and "kv_type" in said(chat)
     with pytest.raises(NotSupported):
@@ -264,14 +264,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(start, tmp_path):
     assert chat.engine.restore(tmp_path / "cache").result() == ""
 
 
-def test_raw_text_goes_on(start):
+def test_raw_text_continues(start):
     chat = start(raw="on")
     reply = chat.ask("The capital of France is")
     assert reply.text and reply.ended in ("end", "length")
     assert reply.stats.prompt_tokens == chat.engine.tokens("The capital of France is")
 
 
-def test_progress_of_reading_is_told(start):
+def test_progress_of_reading_is_reported(start):
     chat = start()
     reply = chat.engine.reply(Request.by(chat.settings, user("Another one. " + LONG)))
     seen = [item for item in reply if isinstance(item, Progress)]
@@ -279,7 +279,7 @@ def test_progress_of_reading_is_told(start):
     assert seen[-1].kept + seen[-1].total == reply.stats.prompt_tokens
 
 
-def test_one_of_several_slots_is_kept(smollm2, start):
+def test_one_of_several_slots_is_reused(smollm2, start):
     with llama_server(smollm2, 512, "-np", "2", "--no-kv-unified") as address:
         chat, other = start(address), start(address)
         assert chat.engine.facts.slots == 2 and chat.engine.size == 256

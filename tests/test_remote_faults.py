@@ -92,12 +92,12 @@ def ask(server, start, *events, **how):
 
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
-def test_lines_may_end_in_any_way(server, start, end):
+def test_lines_with_any_line_end(server, start, end):
     reply = ask(server, start, *HELLO, usage(9, 3), "[DONE]", end=end)
     assert (reply.text, reply.ended) == ("Hello there.", "end")
 
 
-def test_an_answer_cut_into_single_bytes_is_the_same(server, start):
+def test_an_answer_in_single_bytes_is_the_same(server, start):
     def page(connection):
         connection.head(Content_Type="text/event-stream")
         text = "".join(
@@ -110,7 +110,7 @@ def test_an_answer_cut_into_single_bytes_is_the_same(server, start):
     assert start().ask("Hi").text == "Helloö there."
 
 
-def test_comments_pings_empty_choices_and_null_say_nothing(server, start):
+def test_comments_pings_empty_choices_and_null_have_no_text(server, start):
     def page(connection):
         connection.head(Content_Type="text/event-stream")
         connection.send(": ping\n\n:\n\nevent: ping\n\n")
@@ -122,32 +122,32 @@ def test_comments_pings_empty_choices_and_null_say_nothing(server, start):
     assert start().ask("Hi").text == "Hello there."
 
 
-def test_neither_usage_nor_done_is_needed(server, start):
+def test_usage_and_done_are_optional(server, start):
     reply = ask(server, start, *HELLO)
     assert (reply.text, reply.ended) == ("Hello there.", "end")
     assert reply.stats.reply_tokens == 2 and reply.stats.ctx_used > 0
 
 
-def test_an_answer_that_is_not_streamed_is_taken_whole(server, start):
+def test_an_answer_that_is_not_streamed_is_accepted(server, start):
     whole = {"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}
     server.pages["/v1/chat/completions"] = json_page(json.dumps(whole, indent=2).encode())
     assert start().ask("Hi").text == "Hello."
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
-def test_thinking_comes_apart(server, start, name):
+def test_thinking_in_its_own_field_is_separated(server, start, name):
     thought = delta("", **{name: "Let me think."})
     reply = ask(server, start, thought, delta("\n\nHello."), delta(ended="stop"))
     assert (reply.thinking, reply.text) == ("Let me think.", "Hello.")
 
 
-def test_thinking_in_the_text_comes_apart(server, start):
+def test_thinking_in_the_text_is_separated(server, start):
     reply = ask(server, start, delta("<thi"), delta("nk>Hm.</think>\n\nHello"), delta(ended="stop"))
     assert (reply.thinking.strip(), reply.text) == ("Hm.", "Hello")
 
 
 @pytest.mark.parametrize("owner", DIALECTS)
-def test_thinking_goes_back_under_the_name_of_the_kind(server, start, owner):
+def test_thinking_is_sent_back_in_the_field_of_the_kind(server, start, owner):
     server.pages |= serving(owner, max_model_len=2048)
     engine = start().engine
     before = [PromptMessage("user", "a"), PromptMessage("assistant", "b", "why")]
@@ -157,7 +157,7 @@ def test_thinking_goes_back_under_the_name_of_the_kind(server, start, owner):
     assert server.bodies()[-1]["messages"][1][DIALECTS[owner]] == "why"
 
 
-def test_the_kinds_are_found_by_asking(server, start):
+def test_the_kind_of_a_server_is_discovered(server, start):
     assert start().engine.facts.kind.name == "OpenAI-compatible server"
     for owner, name in (("vllm", "vLLM"), ("sglang", "SGLang"), ("library", "Ollama")):
         server.pages |= serving(owner)
@@ -169,7 +169,7 @@ def test_the_kinds_are_found_by_asking(server, start):
     assert start().engine.facts.kind.name == "llama-cpp-python"
 
 
-def test_the_size_of_the_context_is_asked_for(server, start):
+def test_the_size_of_the_context_is_discovered(server, start):
     server.pages |= serving("vllm", max_model_len=2048)
     assert start().engine.size == 2048
     server.pages |= serving("library", "qwen3:4b") | {
@@ -184,7 +184,7 @@ def test_the_size_of_the_context_is_asked_for(server, start):
     assert chat.engine.size == 1000 and not chat.engine.counts
 
 
-def test_settings_go_under_the_names_of_the_kind_and_only_chosen_ones(server, start):
+def test_chosen_settings_are_sent_in_the_fields_of_the_kind(server, start):
     server.pages |= serving("vllm", max_model_len=2048)
     start(temp=0.5, repeat_penalty=1.2, top_k=7).ask("Hi")
     (body,) = server.bodies()
@@ -196,7 +196,7 @@ def test_settings_go_under_the_names_of_the_kind_and_only_chosen_ones(server, st
     assert "top_k" not in server.bodies()[-1] and "top_k" in said(chat)
 
 
-def test_thinking_is_turned_off_in_the_words_of_the_kind(server, start):
+def test_thinking_is_turned_off_in_the_field_of_the_kind(server, start):
     server.pages |= serving("vllm", max_model_len=2048)
     start(think="off").ask("Hi")
     assert server.bodies()[-1]["chat_template_kwargs"]["enable_thinking"] is False
@@ -207,7 +207,7 @@ def test_thinking_is_turned_off_in_the_words_of_the_kind(server, start):
     assert server.bodies()[-1]["reasoning_effort"] == "low"
 
 
-def test_the_form_of_an_answer_in_the_words_of_the_kind(server, start):
+def test_constraints_are_sent_in_the_fields_of_the_kind(server, start):
     server.pages |= serving("vllm", max_model_len=2048)
     chat = start()
     chat.constraint = Constraint("regex", "[a-z]+", "The expression")
@@ -218,7 +218,7 @@ def test_the_form_of_an_answer_in_the_words_of_the_kind(server, start):
         chat.ask("Hi")
 
 
-def test_counts_of_vllm_and_estimates_elsewhere(server, start):
+def test_vllm_counts_and_others_are_estimated(server, start):
     server.pages |= serving("vllm", max_model_len=2048)
     server.pages["/tokenize"] = json_page({"count": 77, "max_model_len": 2048})
     chat = start()
@@ -231,7 +231,7 @@ def test_counts_of_vllm_and_estimates_elsewhere(server, start):
     assert chat.engine.used(chat.overflow.visible()) == 503  # learned from the usage
 
 
-def test_an_estimate_below_the_prompt_is_marked_as_one(server, start):
+def test_an_estimate_is_marked_in_the_toolbar(server, start):
     server.pages |= serving("vllm", max_model_len=2048, chat=answer(*HELLO))
     chat = start()
     chat.ask("Hi")
@@ -242,7 +242,7 @@ def test_an_estimate_below_the_prompt_is_marked_as_one(server, start):
     assert ToolbarText(chat)()[0][0].startswith("context 503/")
 
 
-def test_cached_tokens_are_told_where_the_server_tells_them(server, start):
+def test_cached_tokens_are_reported_if_the_server_tells_them(server, start):
     told = usage(100, 3, prompt_tokens_details={"cached_tokens": 64})
     stats = ask(server, start, *HELLO, told).stats
     assert (stats.prompt_tokens, stats.reused, stats.read) == (100, 64, 36)
@@ -253,7 +253,7 @@ def test_cached_tokens_are_told_where_the_server_tells_them(server, start):
 # what goes wrong
 
 
-def test_nobody_listens(start):
+def test_a_server_that_does_not_listen(start):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ServerError, match=rf"127.0.0.1:{port}"):
@@ -272,7 +272,7 @@ def test_an_answer_without_a_finish_reason_is_broken_and_kept(server, start):
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_reset(server, start, begun):
+def test_a_connection_reset(server, start, begun):
     def page(connection):
         connection.head(Content_Type="text/event-stream")
         if begun:
@@ -291,7 +291,7 @@ def test_a_reset(server, start, begun):
         assert len(server.bodies()) == retrying_client.TRIES
 
 
-def test_a_connection_that_closes_without_a_word_is_asked_again(server, start):
+def test_a_connection_closed_before_an_answer_is_retried(server, start):
     pages = iter([lambda connection: None, lambda connection: connection.reset(), WHOLE])
     server.pages["/v1/chat/completions"] = lambda connection: next(pages)(connection)
     assert start().ask("Hi").text == "Hello there."
@@ -308,7 +308,7 @@ def stopped_soon(chat):
     return reply, time.monotonic() - began
 
 
-def test_a_stop_while_headers_are_awaited_and_in_a_stall(server, start):
+def test_a_stop_while_waiting_for_headers_and_in_a_stall(server, start):
     server.pages["/v1/chat/completions"] = lambda connection: connection.hang()
     reply, seconds = stopped_soon(start())
     assert reply.ended == "interrupted" and seconds < 3
@@ -336,7 +336,7 @@ def test_a_stop_closes_the_connection(server, start):
     assert closed.wait(5)
 
 
-def test_garbage_is_no_answer(server, start):
+def test_garbage_is_not_an_answer(server, start):
     server.pages["/v1/chat/completions"] = answer(delta("Hello"), "{not json")
     assert start().ask("Hi").ended == "interrupted"
     server.pages["/v1/chat/completions"] = json_page(b"\xff\x00garbage")
@@ -349,7 +349,7 @@ def test_garbage_is_no_answer(server, start):
         start().ask("Hi")
 
 
-def test_200_and_nothing(server, start):
+def test_status_200_without_an_answer(server, start):
     server.pages["/v1/chat/completions"] = answer()
     with pytest.raises(ServerError):
         start().ask("Hi")
@@ -391,7 +391,7 @@ def test_a_wrong_key(server, start):
 
 @pytest.mark.parametrize("before", [(), (delta("Hello"),)])
 @pytest.mark.parametrize("at", [0, 290])
-def test_the_key_in_an_event_is_shown_nowhere(server, start, before, at):
+def test_a_key_in_an_event_is_not_shown(server, start, before, at):
     event = {"error": {"message": f"{'x' * at} bad key {KEY}"}}
     server.pages["/v1/chat/completions"] = answer(*before, event)
     chat = start()
@@ -403,14 +403,14 @@ def test_the_key_in_an_event_is_shown_nowhere(server, start, before, at):
 
 
 @pytest.mark.parametrize("at", ["?k=", f"?{'x' * 70}="])
-def test_the_key_in_a_redirect_is_shown_nowhere(server, start, at):
+def test_a_key_in_a_redirect_is_not_shown(server, start, at):
     server.pages["/v1/models"] = json_page({}, 307, Location=f"https://{KEY}.other/{at}{KEY}")
     with pytest.raises(ServerError) as caught:
         start()
     assert KEY[:8] not in str(caught.value) + str(caught.value.change)
 
 
-def test_the_key_in_a_header_of_config_is_hidden():
+def test_a_key_in_a_configured_header_is_not_shown():
     hide = http_client.HttpClient(parse("box"), "a+b/c", {"Authorization": f"Bearer {KEY}"}).hide
     assert hide(f"bad {KEY}, a+b/c, a%2Bb%2Fc") == "bad ***, ***, ***"
 
@@ -423,7 +423,7 @@ def test_a_long_answer_of_a_server_that_does_not_tell_its_context(server, start)
     assert reply.ended == "end" and reply.text.endswith("word 5999 ")
 
 
-def test_a_503_is_not_always_a_model_that_loads(server, start):
+def test_a_503_does_not_always_mean_loading(server, start):
     server.pages["/v1/models"] = json_page({"error": "maintenance"}, 503)
     with pytest.raises(ServerError, match="maintenance"):
         start()
@@ -432,7 +432,7 @@ def test_a_503_is_not_always_a_model_that_loads(server, start):
 @pytest.mark.parametrize(
     "proxy", ["u:secret@127.0.0.1:1", "socks5h://u:secret@127.0.0.1:1", "u:secret"]
 )
-def test_a_proxy_whose_password_is_shown_nowhere(start, monkeypatch, proxy):
+def test_the_password_of_a_proxy_is_not_shown(start, monkeypatch, proxy):
     monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(LcpError, match="http_proxy") as caught:
         start("http://llm.example.com")
@@ -440,7 +440,7 @@ def test_a_proxy_whose_password_is_shown_nowhere(start, monkeypatch, proxy):
 
 
 @pytest.mark.parametrize("bad", [[1], "m", 3, True, None, {"params": [1]}])
-def test_malformed_facts_are_no_traceback(server, start, bad):
+def test_malformed_facts_cause_no_traceback(server, start, bad):
     names = ("default_generation_settings", "chat_template_caps", "total_slots")
     rows = [bad, {"id": bad, "id_task": bad}, {"id": 1, "id_task": None}]
     for owner in ("llamacpp", "library", "lmstudio", "vllm"):
@@ -457,7 +457,7 @@ def test_malformed_facts_are_no_traceback(server, start, bad):
         assert llama_server.slot() in (1, 3)  # 3: a row with a good id
 
 
-def test_lm_studio_tells_the_trained_size_too(server, start):
+def test_lm_studios_trained_size_is_not_the_context(server, start):
     row = {"id": "m", "max_context_length": 131072}
     server.pages["/api/v0/models"] = json_page({"data": [row]})
     assert (start().engine.facts.size, start().engine.facts.trained) == (0, 131072)
@@ -472,7 +472,7 @@ def test_an_empty_answer_of_a_server_that_does_not_tell_its_context(server, star
     assert "ctx_size" in caught.value.change and len(server.bodies()) == 1
 
 
-def test_the_tokens_of_the_messages_count_and_not_those_of_the_answer():
+def test_the_error_counts_the_tokens_of_the_messages_only():
     message = (
         "This model's maximum context length is 4096 tokens. However, you requested 4100 tokens "
         "(3900 in the messages, 200 in the completion)."
@@ -489,7 +489,7 @@ def test_the_key_and_the_headers_are_sent(server, start):
         assert "x-conversation-id" not in asked.headers
 
 
-def test_busy_servers_are_asked_again_as_they_like(server, start):
+def test_busy_servers_are_retried_after_their_delay(server, start):
     busy = json_page({"error": "slow down"}, 429, Retry_After="0")
     pages = iter([busy, json_page({}, 503, Retry_After="0"), WHOLE])
     server.pages["/v1/chat/completions"] = lambda connection: next(pages)(connection)
@@ -499,7 +499,7 @@ def test_busy_servers_are_asked_again_as_they_like(server, start):
         start().ask("Hi")
 
 
-def test_a_model_that_loads_is_waited_for(server, start):
+def test_lcp_waits_while_the_server_loads_its_model(server, start):
     loading = json_page({"error": {"message": "Loading model", "code": 503}}, 503, Retry_After="0")
     listed = server.pages["/v1/models"]
     pages = iter([loading, loading, listed])
@@ -539,14 +539,14 @@ def test_a_short_answer_that_never_ends(server, start):
     assert time.monotonic() - began < 10
 
 
-def test_a_list_of_models_that_never_comes(server, start, monkeypatch):
+def test_a_list_of_models_that_never_arrives(server, start, monkeypatch):
     monkeypatch.setattr(http_client, "ASK_S", 0.5)
     server.pages["/v1/models"] = lambda connection: connection.hang()
     with pytest.raises(ServerError):
         start()
 
 
-def test_what_never_ends_after_the_answer_is_not_waited_for(server, start):
+def test_a_stream_that_never_ends_after_the_answer_is_closed(server, start):
     def page(connection):
         connection.head(Content_Type="text/event-stream")
         connection.events(*HELLO)
@@ -557,7 +557,7 @@ def test_what_never_ends_after_the_answer_is_not_waited_for(server, start):
     assert (reply.text, reply.ended) == ("Hello there.", "end")
 
 
-def test_an_answer_that_never_ends_is_cut(server, start):
+def test_an_answer_that_never_ends_is_stopped(server, start):
     def page(connection):
         connection.head(Content_Type="text/event-stream")
         for n in itertools.count():
@@ -569,7 +569,7 @@ def test_an_answer_that_never_ends_is_cut(server, start):
     assert isinstance(reply.notice, ConnectionLost)
 
 
-def test_a_line_that_never_ends_is_cut(server, start, monkeypatch):
+def test_a_line_that_never_ends_is_an_error(server, start, monkeypatch):
     monkeypatch.setattr("lcp.remote.events.LARGEST", 1 << 20)
 
     def page(connection):
@@ -582,7 +582,7 @@ def test_a_line_that_never_ends_is_cut(server, start, monkeypatch):
     assert start().ask("Hi").ended == "interrupted"
 
 
-def test_an_answer_that_repeats_itself_is_cut(server, start):
+def test_an_answer_that_repeats_itself_is_stopped(server, start):
     server.pages["/v1/chat/completions"] = answer(*[delta("ha ")] * 400, delta(ended="stop"))
     reply = start().ask("Hi")
     assert reply.ended == "length" and len(reply.text) < 1000
@@ -596,7 +596,7 @@ def test_a_stop_string_across_events(server, start):
     assert (reply.text, reply.ended) == ("one ", "stop")
 
 
-def test_escape_sequences_reach_no_terminal(server, start):
+def test_escape_sequences_do_not_reach_the_terminal(server, start):
     evil = "\x1b]0;pwned\x07\x1b[2J\u202e"
     server.pages |= serving("someone", f"m{evil}", answer(delta("Hello"), {"error": evil}))
     chat = start()
@@ -645,9 +645,7 @@ TOO_LONG = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TOO_LONG)
 @pytest.mark.parametrize("how", ["status", "event"])
-def test_a_prompt_that_is_too_long_corrects_the_count_and_is_asked_once_more(
-    server, start, kind, how
-):
+def test_a_prompt_that_is_too_long_corrects_the_count_and_is_retried_once(server, start, kind, how):
     error = TOO_LONG[kind]
     refused = json_page(error, 400) if how == "status" else answer(error)
     chat = start(ctx_size=8192, max_tokens=64)
@@ -674,7 +672,7 @@ def test_a_question_that_is_too_long_by_itself_is_refused(server, start):
 # which model
 
 
-def test_the_model_is_the_only_one_or_the_one_that_is_named(server, start):
+def test_the_model_is_the_only_one_or_the_named_one(server, start):
     cards = [{"id": name, "owned_by": "vllm"} for name in ("big", "org/small")]
     server.pages["/v1/models"] = json_page({"data": cards})
     with pytest.raises(ChooseModel, match="big, org/small") as caught:
@@ -697,7 +695,7 @@ def test_no_proxy_for_this_computer(server, start, monkeypatch):
     assert start().ask("Hi").text == "Hello there."
 
 
-def test_chunks_count_their_tokens(server, start):
+def test_chunks_have_their_number_of_tokens(server, start):
     items = []
     chat = start()
     request = Request.by(chat.settings, [PromptMessage("user", "Hi")])

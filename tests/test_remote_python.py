@@ -53,7 +53,7 @@ def test_an_answer_and_the_next_turn(start):
     assert start().ask("Tell me about Paris.").text == first.text
 
 
-def test_a_cut_answer_cannot_continue(start):
+def test_a_truncated_answer_cannot_continue(start):
     chat = start()
     cut = chat.ask("Tell me about Paris.").text
     with pytest.raises(LcpError):
@@ -69,7 +69,7 @@ def test_estimates_keep_a_long_chat_in_the_window(start):
     assert chat.overflow.dropped()
 
 
-def test_a_prompt_that_is_too_long_is_an_error_and_no_turn(start):
+def test_a_prompt_that_is_too_long_is_an_error_and_not_a_turn(start):
     chat = start(ctx_size=4096)
     with pytest.raises(ServerError):
         chat.ask("Tell me about the sea. " * 100)

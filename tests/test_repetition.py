@@ -24,7 +24,7 @@ ids = st.integers(0, 5)
 
 
 @given(st.lists(ids, max_size=300), st.lists(ids, min_size=1, max_size=100))
-def test_a_cycle_is_found_whatever_stands_before_it(before, cycle):
+def test_a_cycle_is_found_after_any_text(before, cycle):
     tokens = before + cycle * max(repetition.TIMES, -(-repetition.TOKENS // len(cycle)))
     size = repetition.period(tokens)
     assert size and len(cycle) % size == 0
@@ -32,14 +32,14 @@ def test_a_cycle_is_found_whatever_stands_before_it(before, cycle):
 
 
 @given(st.lists(ids, max_size=900))
-def test_what_is_found_is_a_cycle(tokens):
+def test_a_found_cycle_repeats(tokens):
     if size := repetition.period(tokens):
         filled = max(repetition.TOKENS, repetition.TIMES * size)
         assert all(a == b for a, b in zip(tokens[-filled:], tokens[-filled + size :], strict=False))
 
 
 @given(st.lists(ids, min_size=1, max_size=200), st.integers(1, 1000))
-def test_nothing_short_is_a_loop(cycle, n):
+def test_short_repetition_is_not_a_loop(cycle, n):
     assert repetition.period((cycle * n)[: repetition.TOKENS - 1]) == 0
 
 
@@ -81,7 +81,7 @@ HARMLESS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HARMLESS)
-def test_no_false_alarm(name):
+def test_ordinary_answers_are_not_loops(name):
     tokens = words(HARMLESS[name])
     assert not any(repetition.period(tokens[:n]) for n in range(len(tokens) + 1))
 
@@ -89,11 +89,11 @@ def test_no_false_alarm(name):
 @pytest.mark.parametrize(
     "text", [" and so on" * 100, "The same line again.\n" * 60, "no" + " no" * 300]
 )
-def test_an_alarm(text):
+def test_endless_answers_are_loops(text):
     assert repetition.period(words(text))
 
 
-def test_it_counts_how_often_the_cycle_came():
+def test_the_repetitions_of_a_cycle_are_counted():
     assert repetition.repetition([7, 8, 9] + [1, 2] * 110, 2) == Repetition(2, 110)
     assert repetition.repetition([1] * 200, 1) == Repetition(1, 200)
 
@@ -102,7 +102,7 @@ def test_it_counts_how_often_the_cycle_came():
 
 
 @pytest.mark.slow
-def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
+def test_an_answer_that_repeats_itself_is_stopped_and_can_continue(tiny):
     def ask(**request):
         reply = one.reply(
             Request(
@@ -132,7 +132,7 @@ def test_an_answer_that_repeats_itself_is_cut_and_goes_on(tiny):
 
 
 @pytest.mark.slow
-def test_in_a_chat_it_is_said_and_can_be_allowed(tiny):
+def test_in_a_chat_a_loop_is_reported_and_can_be_allowed(tiny):
     err = io.StringIO()
     with LlamaEngine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
         one.load().result()

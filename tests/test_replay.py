@@ -78,7 +78,7 @@ def answers(chat):
 
 
 @pytest.mark.slow
-def test_the_same_tokens_come_also_behind_a_slide(chat, lcp_main, capsys):
+def test_the_same_tokens_also_after_a_slide(chat, lcp_main, capsys):
     one = chat()
     for word in ("sea", "salt", "fog"):
         one.ask(LONG.format(word))
@@ -91,7 +91,7 @@ def test_the_same_tokens_come_also_behind_a_slide(chat, lcp_main, capsys):
 
 
 @pytest.mark.slow
-def test_an_answer_that_parts_says_where_and_the_exit_code_is_one(chat, lcp_main, capsys):
+def test_a_different_answer_is_shown_where_it_differs_with_exit_code_1(chat, lcp_main, capsys):
     one = chat()
     one.ask("Hi.")
     one.ask("And?")
@@ -112,7 +112,7 @@ def test_an_answer_that_parts_says_where_and_the_exit_code_is_one(chat, lcp_main
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forked", [True, False])
-def test_a_slide_behind_other_tokens_moves_what_was_said_then(chat, forked):
+def test_a_slide_after_different_tokens_uses_the_saved_answer(chat, forked):
     one = chat(seed=1)
     one.ask(LONG.format("sea"))
     one.ask(LONG.format("salt"))
@@ -128,7 +128,7 @@ def test_a_slide_behind_other_tokens_moves_what_was_said_then(chat, forked):
     assert third.startswith("turn 3: the same ") and fourth.startswith("turn 4: the same ")
 
 
-def test_everything_is_as_it_was_then(chat):
+def test_each_answer_is_replayed_with_its_own_settings(chat):
     """The system text, the settings, what was forgotten, what the template was told."""
     one = chat()
     one.keep(one.conversation.set_system("Be brief."))
@@ -163,7 +163,7 @@ def test_an_answer_must_end_where_it_ended(chat):
     assert replay(one)[0].startswith("turn 1: differs from token 25 of 24: the end in the chat, '")
 
 
-def test_what_was_not_drawn_in_one_go_is_not_replayed(chat):
+def test_an_answer_generated_in_several_parts_is_not_replayed(chat):
     one = chat(max_tokens=20)
     one.ask("Hi?" * 20)
     does(one, "/continue")
@@ -197,7 +197,7 @@ def test_an_answer_in_which_the_window_slid_is_not_replayed(chat):
     assert replay(one)[1] == "turn 2: not replayed: it continues another answer"
 
 
-def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
+def test_replay_uses_the_saved_context_size_and_the_local_threads(chat):
     one = chat(ctx_size=512, flash_attn="on", threads=2)
     one.ask("Hi.")
     one.engine.close()
@@ -213,13 +213,13 @@ def test_the_context_is_as_it_was_and_the_threads_are_as_here(chat):
     assert (answer.result, seen) == ("same", [(512, "on", 1, NOW)])
 
 
-def test_an_answer_with_a_given_form_is_not_replayed(chat):
+def test_an_answer_with_a_constraint_is_not_replayed(chat):
     one = chat(form=gbnf('root ::= "yes" | "no"'))
     one.ask("Hi.")
     assert replay(one) == ["turn 1: not replayed: it had a given form"]
 
 
-def test_an_older_log_is_replayed_as_far_as_it_says_enough(chat):
+def test_an_older_log_is_replayed_if_it_has_enough_facts(chat):
     one = chat()
     one.ask("Hi.")
     change(one, "answer", made_with=None)
@@ -231,7 +231,7 @@ def test_an_older_log_is_replayed_as_far_as_it_says_enough(chat):
     ]
 
 
-def test_another_prompt_than_it_was_is_said(chat):
+def test_a_different_prompt_is_reported(chat):
     one = chat()
     one.keep(one.conversation.set_system("Be brief."))
     one.ask("Hi.")
@@ -242,7 +242,7 @@ def test_another_prompt_than_it_was_is_said(chat):
     ]
 
 
-def test_another_version_of_llama_cpp_is_said_where_an_answer_parts(chat):
+def test_a_different_version_of_llama_cpp_is_reported(chat):
     one = chat()
     one.ask("Hi.")
     made_with = answers(one)[0]["made_with"] | {"llama.cpp": "0.2.1"}
@@ -252,7 +252,7 @@ def test_another_version_of_llama_cpp_is_said_where_an_answer_parts(chat):
     assert "llama-cpp-python 0.2.1" in replay(one)[0]
 
 
-def test_another_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsys):
+def test_a_different_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsys):
     one = chat()
     one.ask("Hi.")
     other = tiny("dense", seed=1)
@@ -267,7 +267,7 @@ def test_another_model_is_refused_and_both_are_named(chat, tiny, lcp_main, capsy
     assert err == "lcp: No answer of this chat could be generated again.\n"
 
 
-def test_each_model_draws_its_own_answers(chat, tiny):
+def test_each_model_generates_its_own_answers(chat, tiny):
     one, other = chat(), tiny("swa", quant="Q8_0")
     one.services = Services(find=lambda name: FoundModel(name, Path(name)))
     first = one.model
@@ -286,7 +286,7 @@ def test_each_model_draws_its_own_answers(chat, tiny):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_at_once_and_says_how_far_it_came(chat, home):
+def test_ctrl_c_stops_at_once_and_reports_the_progress(chat, home):
     one = chat()
     one.ask("Hi.")
     one.ask("And?")

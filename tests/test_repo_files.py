@@ -209,7 +209,7 @@ def test_the_quant_in_a_file_name(path, quant):
         (FOLDERS, "Q8_0", "Q8_0/model.gguf"),
     ],
 )
-def test_the_quant_that_is_asked_for(files, quant, path):
+def test_a_requested_quant(files, quant, path):
     (one,) = choose(files, quant=quant).models
     assert one.path == path
 
@@ -231,7 +231,7 @@ def test_the_quant_that_is_asked_for(files, quant, path):
         (listing("model.gguf 1"), "Q4_K_M", "No file of the repository is named Q4_K_M. "),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_a_sentence(files, quant, sentence):
+def test_a_missing_file_or_quant_is_an_error(files, quant, sentence):
     with pytest.raises(ModelNotFound) as error:
         choose(files, quant=quant)
     assert str(error.value).startswith(sentence)
@@ -255,21 +255,21 @@ def test_what_is_not_there_is_a_sentence(files, quant, sentence):
         (QWEN, None, "qwen2.5-7b-instruct-q4_k_m-00001-of-00002.gguf", None),
     ],
 )  # fmt: skip
-def test_without_a_quant_the_best_that_fits(files, gb, path, why):
+def test_without_a_quant_the_best_that_fits_is_chosen(files, gb, path, why):
     choice = choose(files, gb and room(gb))
     (one,) = choice.models
     assert one.path == path
     assert why is None or choice.why == why
 
 
-def test_what_the_disk_has_no_room_for_is_not_chosen():
+def test_a_quant_without_room_on_the_disk_is_not_chosen():
     (one,) = choose(BARTOWSKI, room(100), disk=int(2.1 * GB)).models
     assert one.quant == "Q4_K_M"
     (one,) = choose(BARTOWSKI, room(100), disk=1).models  # the caller says that it is full
     assert one.quant == "Q8_0"
 
 
-def test_what_is_here_already_needs_no_room_on_the_disk():
+def test_a_downloaded_file_needs_no_room_on_the_disk():
     files = [replace(f, here=f.size) if "Q6_K." in f.path else f for f in BARTOWSKI]
     (one,) = choose(files, room(100), disk=int(2.1 * GB)).models
     assert one.quant == "Q6_K"
@@ -301,7 +301,7 @@ def test_a_file_can_be_named():
         "a.gguf.part1of2", "a.gguf-split-a", "a.gguf.split-b", "a.gguf.part-a", "b/a.gguf-part-b",
     ],
 )  # fmt: skip
-def test_pieces_of_old_tools_are_known(path):
+def test_files_cut_by_old_tools_are_recognized(path):
     assert is_cut(path)
     assert not is_cut("a-00001-of-00002.gguf")
 
@@ -323,7 +323,7 @@ LISTINGS = st.sampled_from(ALL)
 
 @pytest.mark.slow
 @given(st.data(), LISTINGS, st.none() | st.floats(0.5, 60), st.none() | st.integers(0, 60 * GB))
-def test_whatever_is_chosen_is_a_whole_model_of_the_listing(data, files, gb, disk):
+def test_any_choice_is_a_complete_model_of_the_listing(data, files, gb, disk):
     subset = data.draw(st.lists(st.sampled_from(files), unique=True))
     try:
         choice = choose(subset, gb and room(gb), disk=disk)
@@ -339,7 +339,7 @@ def test_whatever_is_chosen_is_a_whole_model_of_the_listing(data, files, gb, dis
 
 @pytest.mark.slow
 @given(st.data(), LISTINGS)
-def test_an_asked_quant_is_given_or_refused_and_never_another(data, files):
+def test_a_requested_quant_is_chosen_or_refused(data, files):
     quant = data.draw(st.sampled_from(BEST_FIRST))
     try:
         choice = choose(files, quant=quant)
@@ -351,7 +351,7 @@ def test_an_asked_quant_is_given_or_refused_and_never_another(data, files):
 
 @pytest.mark.slow
 @given(LISTINGS, st.floats(0.5, 60), st.floats(0.5, 60))
-def test_more_memory_never_brings_a_worse_quant(files, less, more):
+def test_more_memory_never_gives_a_worse_quant(files, less, more):
     less, more = sorted((less, more))
     fits = [one.size <= less * GB for one in models(files) if one.quant]
     if any(fits):
@@ -367,7 +367,7 @@ def test_the_order_of_the_listing_does_not_matter(files, random):
 
 
 @given(st.sampled_from(BEST_FIRST), st.sampled_from(["", "UD-"]), st.sampled_from("-._"))
-def test_every_quant_is_read_back_from_a_file_name(quant, dynamic, separator):
+def test_every_quant_is_recognized_in_a_file_name(quant, dynamic, separator):
     assert quant_of(f"Some-Model-3B{separator}{dynamic}{quant}.gguf") == dynamic + quant
     assert quant_of(f"{dynamic}{quant}/model-00001-of-00009.gguf") == dynamic + quant
 
@@ -375,7 +375,7 @@ def test_every_quant_is_read_back_from_a_file_name(quant, dynamic, separator):
 # drafts and other files that are no models
 
 
-def test_a_draft_for_each_quant_is_no_model():
+def test_draft_models_of_each_quant_are_not_models():
     assert {one.base for one in models(GEMMA_4)} == {"gemma-4-12b-it"}
     for asked in (None, "Q8_0", "q8_0"):
         (one,) = choose(GEMMA_4, room(100), quant=asked).models
@@ -396,7 +396,7 @@ def test_a_draft_for_each_quant_is_no_model():
         "m-F16-vocab.gguf", "m-Q8_0-MTP-00001-of-00001.gguf",
     ],
 )  # fmt: skip
-def test_names_of_what_is_no_model(path):
+def test_names_of_files_that_are_not_models(path):
     others = [RepoFile("m-Q8_0.gguf", 8 * GB), RepoFile("m-it-Q8_0.gguf", 8 * GB)]
     assert {one.path for one in models([*others, RepoFile(path, GB)])} == {f.path for f in others}
     (asked,) = choose([*others, RepoFile(path, GB)], path=path).models
@@ -409,7 +409,7 @@ def test_names_of_what_is_no_model(path):
     ["Qwen3.6-27B-MTP-Q8_0.gguf", "code-assistant-Q8_0.gguf", "assistant-7b-Q8_0.gguf",
      "Mistral-Small-Draft-0.5B-Q8_0.gguf", "Exploration-Q8_0.gguf", "Florafaun-F16.gguf"],
 )  # fmt: skip
-def test_names_of_models_with_such_a_word_in_them(path):
+def test_names_of_models_that_contain_such_a_word(path):
     among = [RepoFile(path, GB), RepoFile("other-Q8_0.gguf", GB)]
     assert path in [one.path for one in models(among)]
     # the same size: the model with its MTP layers, and not a draft of it
@@ -417,7 +417,7 @@ def test_names_of_models_with_such_a_word_in_them(path):
     assert len(models([RepoFile(path, GB), RepoFile(f"x/{plain}", GB)])) == 2
 
 
-def test_a_header_is_stronger_than_a_word_within_a_name():
+def test_a_header_precedes_a_word_in_the_name():
     model = RepoFile("m-Q8_0.gguf", 8 * GB, kind="")
     assert len(models([model, RepoFile("m-draft-Q8_0.gguf", GB, kind="")])) == 2
     assert (

@@ -45,7 +45,7 @@ def ranked(context):
     return np.argsort(np.ctypeslib.as_array(scores, (context.model.n_vocab,)))[::-1].tolist()
 
 
-def test_temperature_zero_takes_the_likeliest_token(context):
+def test_temperature_zero_selects_the_most_likely_token(context):
     assert draw(context, GREEDY, 3, seed=1) == [ranked(context)[0]] * 3
     assert draw(context, GREEDY, 3, seed=2) == [ranked(context)[0]] * 3
 
@@ -53,11 +53,11 @@ def test_temperature_zero_takes_the_likeliest_token(context):
 @pytest.mark.parametrize(
     "narrow", [Sampling(temp=10, top_k=1), Sampling(top_p=0), Sampling(min_p=1)], ids=str
 )
-def test_filters_at_their_narrowest_leave_the_likeliest_token(context, narrow):
+def test_the_narrowest_filters_leave_the_most_likely_token(context, narrow):
     assert draw(context, narrow, 20) == [ranked(context)[0]] * 20
 
 
-def test_top_k_leaves_the_k_likeliest(context):
+def test_top_k_leaves_the_k_most_likely_tokens(context):
     wide = Sampling(temp=10, top_k=5, top_p=1, min_p=0)
     assert set(draw(context, wide, 300)) == set(ranked(context)[:5])
 
@@ -66,15 +66,15 @@ def test_top_k_of_zero_is_off(context):
     assert len(set(draw(context, Sampling(temp=10, top_k=0, top_p=1, min_p=0), 300))) > 100
 
 
-def test_the_same_seed_draws_the_same_tokens(context):
+def test_the_same_seed_samples_the_same_tokens(context):
     assert draw(context, FREE, 20, seed=7) == draw(context, FREE, 20, seed=7)
 
 
-def test_different_seeds_draw_different_tokens(context):
+def test_different_seeds_sample_different_tokens(context):
     assert len({tuple(draw(context, FREE, 20, seed=seed)) for seed in range(9)}) == 9
 
 
-def test_a_higher_temperature_draws_unlikelier_tokens(context):
+def test_a_higher_temperature_samples_less_likely_tokens(context):
     likely = ranked(context)[:5]
 
     def share(temp):
@@ -89,7 +89,7 @@ def test_a_higher_temperature_draws_unlikelier_tokens(context):
     [{"repeat_penalty": 10}, {"frequency_penalty": 10}, {"presence_penalty": 10}],
     ids=str,
 )
-def test_a_penalty_makes_what_was_said_less_likely(context, penalty):
+def test_a_penalty_makes_earlier_tokens_less_likely(context, penalty):
     first, second, *_ = ranked(context)
     assert draw(context, Sampling(temp=0, **penalty)) == [first]
     assert draw(context, Sampling(temp=0, **penalty), said=[first]) == [second]
@@ -98,12 +98,12 @@ def test_a_penalty_makes_what_was_said_less_likely(context, penalty):
 @pytest.mark.parametrize(
     "penalty", [{"frequency_penalty": -10}, {"presence_penalty": -10}], ids=str
 )
-def test_a_negative_penalty_makes_what_was_said_likelier(context, penalty):
+def test_a_negative_penalty_makes_earlier_tokens_more_likely(context, penalty):
     third = ranked(context)[2]
     assert draw(context, Sampling(temp=0, **penalty), said=[third]) == [third]
 
 
-def test_the_frequency_counts_for_the_frequency_penalty(context):
+def test_the_frequency_penalty_depends_on_the_frequency(context):
     first, second, third, *_ = ranked(context)
     often = [first, second, second, second, first, first, third]
     assert draw(context, Sampling(temp=0, frequency_penalty=5), said=often)[0] not in (
@@ -113,11 +113,11 @@ def test_the_frequency_counts_for_the_frequency_penalty(context):
     assert draw(context, Sampling(temp=0, presence_penalty=5), said=often)[0] not in often
 
 
-def test_what_the_sampler_drew_itself_counts_as_said(context):
+def test_sampled_tokens_count_for_penalties(context):
     assert draw(context, Sampling(temp=0, presence_penalty=10), 4) == ranked(context)[:4]
 
 
-def test_penalties_look_at_the_last_tokens_only(context):
+def test_penalties_count_only_the_last_tokens(context):
     first, second, *others = ranked(context)
     long_ago = [first, *others[-5:]]
     assert draw(context, Sampling(temp=0, presence_penalty=10, repeat_last_n=5), said=long_ago) == [
@@ -138,7 +138,7 @@ def test_penalties_look_at_the_last_tokens_only(context):
         (GREEDY, ["penalties", "greedy"]),
     ],
 )
-def test_the_chain_is_llama_cpps_in_its_order(context, sampling, names):
+def test_the_chain_has_llama_cpps_order(context, sampling, names):
     c = library()
     with sampler(context, sampling) as one:
         chain = one._chain

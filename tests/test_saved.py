@@ -76,7 +76,7 @@ def test_a_named_chat_is_found_by_its_name(begin):
         store.find("my trip")
 
 
-def test_an_id_is_stronger_than_a_name_and_a_name_than_the_beginning_of_an_id(begin):
+def test_an_id_precedes_a_name_and_a_name_precedes_a_part_of_an_id(begin):
     one, two = begin(), begin()
     one.ask("Hi.")
     two.ask("Hi.")
@@ -87,7 +87,7 @@ def test_an_id_is_stronger_than_a_name_and_a_name_than_the_beginning_of_an_id(be
     assert store.find("2026") == two.log.path
 
 
-def test_two_chats_of_one_name_are_told_apart_by_their_ids(begin):
+def test_chats_with_the_same_name_are_distinguished_by_ids(begin):
     one, two = begin(), begin()
     for chat in (one, two):
         chat.ask("Hi.")
@@ -97,7 +97,7 @@ def test_two_chats_of_one_name_are_told_apart_by_their_ids(begin):
 
 
 @pytest.mark.parametrize("name", ["last", "x" * 61, "a\x1b]0;b", "two\nlines\x00"])
-def test_some_names_cannot_be(begin, name):
+def test_some_names_are_invalid(begin, name):
     chat = begin()
     assert "60 printable characters" in refuses(chat, f"/save {name}")
     assert chat.conversation.name == ""
@@ -111,7 +111,7 @@ def test_the_name_of_another_chat_is_refused(begin):
     does(one, "/save trip")  # its own again
 
 
-def test_a_chat_that_is_not_kept_has_no_name(begin):
+def test_an_unsaved_chat_cannot_be_named(begin):
     assert "(--no-save)" in refuses(begin(saved=False), "/save trip")
 
 
@@ -127,7 +127,7 @@ def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
     assert re.fullmatch(rf"   {one.log.id}  trip  [\d-]+ [\d:]+  2 turns  Where to\?", rows[0])
 
 
-def test_one_shots_are_listed_apart_and_found(begin):
+def test_one_shots_are_listed_separately_and_found(begin):
     mine, script = begin(), begin("It is blue.", kind="one-shot")
     mine.ask("Where to?")
     script.ask("The sky?")
@@ -140,13 +140,13 @@ def test_one_shots_are_listed_apart_and_found(begin):
     assert "trip" in does(mine, "/sessions")
 
 
-def test_with_one_shots_alone_the_list_says_so(begin):
+def test_with_only_one_shots_the_list_says_so(begin):
     one, script = begin(), begin(kind="one-shot")
     script.ask("Hi.")
     assert "/sessions --all" in refuses(one, "/sessions")
 
 
-def test_a_one_shot_in_which_a_person_asks_is_a_chat(begin):
+def test_a_one_shot_that_a_person_continues_is_a_chat(begin):
     chat = begin(kind="one-shot")
     chat.ask("Hi.")
     store = chat.services.store
@@ -178,7 +178,7 @@ class Saving(ScriptedEngine):
         ({"kind": "one-shot"}, True, True),  # it may be again
     ],
 )
-def test_the_cache_of_a_one_shot_is_saved_only_when_it_is_resumed(begin, begun, resumed, kept):
+def test_the_cache_of_a_one_shot_is_saved_only_after_resuming(begin, begun, resumed, kept):
     chat = begin(**begun)
     chat.engine = Saving()
     chat.ask("Hi.")
@@ -191,7 +191,7 @@ def test_the_cache_of_a_one_shot_is_saved_only_when_it_is_resumed(begin, begun, 
     assert chat.log.path.with_suffix(".kv").exists() == kept
 
 
-def test_of_many_chats_the_last_used_are_listed(begin, monkeypatch):
+def test_only_the_last_used_of_many_chats_are_listed(begin, monkeypatch):
     begun = [begin() for _ in range(saved_chats.LISTED + 2)]
     for chat in begun:
         chat.keep(chat.conversation.ask("Hi."))
@@ -200,7 +200,7 @@ def test_of_many_chats_the_last_used_are_listed(begin, monkeypatch):
     assert "/sessions TEXT" in lines[-1]
 
 
-def test_sessions_searches_what_was_said_and_names(begin):
+def test_sessions_searches_messages_and_names(begin):
     one, two = begin("It is blue."), begin()
     one.ask("The sky?")
     two.ask("The sea?")
@@ -213,7 +213,7 @@ def test_sessions_searches_what_was_said_and_names(begin):
     assert refuses(one, '/sessions "blue it"').startswith("No saved chat contains that.")
 
 
-def test_a_search_shows_where_the_words_stand(begin):
+def test_a_search_shows_the_text_around_the_words(begin):
     chat = begin("Because of what Rayleigh found, it is blue.")
     chat.ask("The sky?")
     assert does(chat, "/sessions rayleigh").splitlines()[0].endswith("Rayleigh found, it is blue.")
@@ -223,7 +223,7 @@ def test_a_search_shows_where_the_words_stand(begin):
 
 
 @pytest.mark.parametrize("ending", ["md", "json", "html", "HTML", "txt"])
-def test_a_chat_is_written_as_the_ending_says(begin, tmp_path, ending):
+def test_the_file_ending_selects_the_export_format(begin, tmp_path, ending):
     chat = begin("Light <b>.")
     does(chat, "/system Be brief.")
     chat.ask("Why is the sky blue?")
@@ -233,7 +233,7 @@ def test_a_chat_is_written_as_the_ending_says(begin, tmp_path, ending):
     assert file.read_text("utf-8") == form(chat.conversation)
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked_for(begin, tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(begin, tmp_path):
     chat = begin()
     chat.ask("Hi.")
     file = tmp_path / "my chat.md"
@@ -245,7 +245,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked_for(begin, tmp_path):
     assert file.read_text().startswith("# Hi.")
 
 
-def test_an_export_that_cannot_be_says_why(begin, tmp_path):
+def test_a_failed_export_says_why(begin, tmp_path):
     chat = begin()
     assert refuses(chat, "/export chat.md") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
@@ -260,7 +260,7 @@ def test_an_export_that_cannot_be_says_why(begin, tmp_path):
         assert f"Cannot write {name}: " in refuses(chat, f"/export {name}")
 
 
-def test_what_is_replaced_is_there_until_the_new_text_is(begin, tmp_path):
+def test_the_old_file_stays_until_the_new_one_is_complete(begin, tmp_path):
     chat = begin("word " * 2000)
     chat.ask("Hi.")
     chat.log.close()
@@ -278,7 +278,7 @@ def test_what_is_replaced_is_there_until_the_new_text_is(begin, tmp_path):
     assert {*tmp_path.iterdir()} == before
 
 
-def test_each_answer_is_told_as_that_of_its_model(begin):
+def test_each_answer_names_its_model(begin):
     chat = begin("One.", "Two.")
     chat.ask("Hi.")
     chat.model = "/models/other.gguf"
@@ -304,7 +304,7 @@ def test_each_answer_is_told_as_that_of_its_model(begin):
         ("```one line```", []),
     ],
 )
-def test_code_stands_between_fences(text, blocks):
+def test_code_blocks_are_between_fences(text, blocks):
     assert export.code_blocks(text) == blocks
 
 
@@ -320,13 +320,13 @@ def test_code_stands_between_fences(text, blocks):
         ("none", ""),
     ],
 )
-def test_the_block_of_code_that_an_answer_was_cut_in(text, opens):
+def test_the_code_block_of_a_truncated_answer(text, opens):
     assert export.open_fence(text) == opens
 
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from("`~ ab\n")))
-def test_the_pieces_of_a_text_hold_all_its_letters(text):
+def test_the_pieces_of_a_text_contain_all_its_characters(text):
     kept = "".join(piece for piece, *_ in export.pieces(text))
     fences = sum(1 for _, is_code, _ in export.pieces(text) if is_code)
     assert kept.count("a") + kept.count("b") <= text.count("a") + text.count("b")
@@ -355,7 +355,7 @@ def test_an_answer_or_its_code_is_copied(begin, tmp_path, monkeypatch, argument,
     assert (tmp_path / "got").read_text() == text
 
 
-def test_what_is_not_there_is_not_copied(begin):
+def test_a_missing_answer_is_not_copied(begin):
     chat = begin()
     assert refuses(chat, "/copy") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
@@ -384,7 +384,7 @@ def test_the_end_of_a_long_last_turn_is_shown(begin):
     assert (out.getvalue() + err.getvalue()).count("…") == 2
 
 
-def test_an_answer_that_goes_on_in_the_middle_of_its_code_is_drawn_as_code(begin):
+def test_an_answer_that_continues_in_its_code_is_shown_as_code(begin):
     code = "\n".join(f"    line_{n} = {n}" for n in range(40))
     chat = begin(f"See:\n\n```python\n{code}\n```\nThat is all.")
     chat.ask("Count.")
@@ -415,11 +415,11 @@ TABLE = "| a | b |\n|---|---|\n" + "".join(f"| {n} | x |\n" for n in range(20))
         ("```py\n" + "x = 1\n" * 20 + "```\nEnd.", "```py\n" + "x = 1\n" * 10 + "```\nEnd."),
     ],
 )
-def test_the_end_of_an_answer_begins_where_a_block_does(text, shown):
+def test_the_shown_end_of_an_answer_starts_at_a_block(text, shown):
     assert tail(text.strip(), 12, 1200) == shown.strip()
 
 
-def test_a_turn_is_shown_again(begin):
+def test_show_prints_a_turn(begin):
     chat = begin(Said(TABLE, thinking="Hm, hm."), "Two.")
     chat.ask("Why?\n" * 20)
     chat.ask("And?")
@@ -434,7 +434,7 @@ def test_a_turn_is_shown_again(begin):
     assert refuses(chat, "/history 3").startswith("3 is not a turn.")
 
 
-def test_which_chat_goes_on_is_told(begin):
+def test_resuming_names_the_chat(begin):
     chat = begin()
     does(chat, "/save trip")
     chat.keep(chat.conversation.ask("Why?"))
@@ -446,7 +446,7 @@ def test_which_chat_goes_on_is_told(begin):
     ]
 
 
-def test_a_chat_whose_last_answer_was_cut_says_what_goes_on_with_it(begin):
+def test_resuming_after_a_truncated_answer_names_continue(begin):
     chat = begin(Said("It", ended="length"))
     chat.ask("Why?")
     chat.screen._err.file.truncate(0)

@@ -71,13 +71,13 @@ def test_an_answer_ends_with_one_line_end(pieces, written):
     assert out.getvalue() == written
 
 
-def test_answers_that_are_printed_elsewhere_are_not_printed_here():
+def test_an_answer_printed_elsewhere_is_not_printed_again():
     screen, out, err = in_pipes(answers=False)
     answer(screen, "The answer.", thinking=["Hm."])
     assert (out.getvalue(), err.getvalue()) == ("", "Hm.\n")
 
 
-def test_an_answer_that_was_cut_off_ends_its_line():
+def test_a_truncated_answer_ends_its_line():
     screen, out, _ = in_pipes()
     with pytest.raises(KeyboardInterrupt), screen.answer():
         screen.write("It was a dark")
@@ -100,7 +100,7 @@ plain = st.text(st.sampled_from("ab \n世é\u0301👩\r"), max_size=300)
 
 @settings(deadline=None, max_examples=50)
 @given(plain, st.lists(st.integers(0, 300)))
-def test_a_terminal_shows_the_text_however_it_is_cut(text, cuts):
+def test_a_terminal_shows_the_text_for_any_split(text, cuts):
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     screen, out, _ = in_a_terminal(plain=True)
     answer(screen, *(text[a:b] for a, b in pairwise(edges)))
@@ -108,7 +108,7 @@ def test_a_terminal_shows_the_text_however_it_is_cut(text, cuts):
     assert out.written == cleaned + ("\n" if cleaned and not cleaned.endswith("\n") else "")
 
 
-def test_thinking_is_dim_and_stands_apart():
+def test_thinking_is_dim_and_separated():
     screen, out, err = in_a_terminal(plain=True)
     answer(screen, "Four.", thinking=["Two ", "and two."])
     assert out.glass.text() == "Two and two.\n\nFour."
@@ -116,7 +116,7 @@ def test_thinking_is_dim_and_stands_apart():
     assert out.written == "Four.\n"
 
 
-def test_an_answer_in_a_terminal_is_drawn_as_markdown():
+def test_an_answer_in_a_terminal_is_rendered_as_markdown():
     screen, out, _ = in_a_terminal()
     answer(screen, "# Title\n\nSome **bold**", " words.")
     assert out.glass.text() == "Title\n\nSome bold words."
@@ -125,7 +125,7 @@ def test_an_answer_in_a_terminal_is_drawn_as_markdown():
     assert out.glass.text() == "# Title\n\nSome **bold** words."
 
 
-def test_progress_is_one_line_that_goes_away():
+def test_progress_is_one_line_that_disappears():
     screen, out, _ = in_a_terminal()
     with screen.answer():
         screen.progress("reading 1/9")
@@ -150,7 +150,7 @@ def test_progress_in_a_dumb_terminal_is_silent(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_dumb_terminal_has_the_width_it_has(home):
+def test_a_dumb_terminal_has_its_own_width(home):
     code = (
         "from lcp.terminal.screen import Screen; screen = Screen()\n"
         "screen.notice('one two ' * 20)\n"
@@ -185,7 +185,7 @@ SENTENCE = "One two " + "世界 " * 8 + "three" * 30 + " end of a sentence that 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
 @pytest.mark.parametrize("say", [Screen.notice, Screen.error])
-def test_what_lcp_says_is_wrapped_at_words(monkeypatch, say, width):
+def test_notices_are_wrapped_at_words(monkeypatch, say, width):
     monkeypatch.setenv("COLUMNS", str(width))
     screen, _, err = in_a_terminal()
     say(screen, SENTENCE)
@@ -198,34 +198,34 @@ def test_what_lcp_says_is_wrapped_at_words(monkeypatch, say, width):
         assert row == row.strip()
 
 
-def test_what_lcp_says_is_one_line_in_a_pipe():
+def test_notices_are_one_line_in_a_pipe():
     screen, _, err = in_pipes()
     screen.notice(SENTENCE)
     screen.error(SENTENCE)
     assert err.getvalue() == f"{SENTENCE}\n" * 2
 
 
-def test_lines_of_what_lcp_says_stay_lines():
+def test_line_breaks_in_notices_are_kept():
     screen, out, _ = in_a_terminal()
     screen.notice("one\n  two\n\nthree")
     assert out.glass.text() == "one\n  two\n\nthree"
 
 
-def test_a_table_has_no_blanks_at_line_ends():
+def test_a_table_has_no_trailing_spaces():
     screen, _, err = in_a_terminal()
     screen.table([("a", "short"), ("b", "much longer than that " * 6)])
     assert len(err.written.splitlines()) > 2
     assert all(line == line.rstrip() for line in err.written.splitlines())
 
 
-def test_nothing_of_a_table_is_cut_off():
+def test_no_cell_of_a_table_is_cut():
     screen, _, err = in_a_terminal()
     screen.table([("frequency_penalty", "0.0", "less likely " * 20)] * 2 + [("x" * 60, "", "")])
     assert err.written.replace("\n", "").count("x") == 60
     assert "…" not in err.written
 
 
-def test_an_answer_that_goes_on_in_code_is_code():
+def test_an_answer_that_continues_in_code_is_code():
     screen, out, _ = in_a_terminal()
     with screen.answer("```py\n"):
         screen.write("    return __x__\n```\n*Done.*\n")
@@ -235,7 +235,7 @@ def test_an_answer_that_goes_on_in_code_is_code():
     assert lines == ["─── py", "    return __x__", "───", "", "Done.", "x"]
 
 
-def test_an_encoding_that_cannot_spell_it_gets_a_question_mark(monkeypatch):
+def test_characters_outside_the_encoding_become_question_marks(monkeypatch):
     data = io.BytesIO()
     out = io.TextIOWrapper(data, encoding="ascii")
     monkeypatch.setattr(sys, "__stdout__", out)
@@ -259,7 +259,7 @@ class Closed(io.StringIO):
         raise OSError(self.number, "closed")
 
 
-def test_a_terminal_that_was_closed_does_not_stop_an_answer():
+def test_a_closed_terminal_does_not_stop_an_answer():
     gone = Closed(tty=True, number=errno.EIO)
     screen = Screen(gone, gone)
     answer(screen, "The answer.", thinking=["Hm."])
@@ -268,7 +268,7 @@ def test_a_terminal_that_was_closed_does_not_stop_an_answer():
     screen.progress("reading")
 
 
-def test_a_pipe_that_was_closed_does():
+def test_a_closed_pipe_stops_an_answer():
     screen = Screen(Closed(tty=False, number=errno.EPIPE), io.StringIO())
     with pytest.raises(BrokenPipeError), screen.answer():
         screen.write("The answer.")

@@ -79,7 +79,7 @@ NOTHING_CAME = "Nothing came on stdin; "
 
 @slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell")
-def test_a_silent_stdin_that_nobody_else_writes_to_is_left_alone(start, home):
+def test_a_silent_inherited_stdin_is_not_read(start, home):
     """As under ssh, cron and test runners: it stays open, and nothing comes."""
     process = start("-p", "Hi.")
     assert process.wait(timeout=60) == 0
@@ -88,7 +88,7 @@ def test_a_silent_stdin_that_nobody_else_writes_to_is_left_alone(start, home):
 
 
 @slow
-def test_the_first_byte_decides_and_all_is_read_then(start, home):
+def test_after_a_first_byte_all_of_stdin_is_read(start, home):
     process = start("-p", "Sum it up.")
     process.stdin.write(b"The ")
     time.sleep(3)
@@ -106,7 +106,7 @@ def test_the_first_byte_decides_and_all_is_read_then(start, home):
         "(sleep 3; echo The end.) | (set -m; lcp -p 'Sum it up.')",
     ],
 )
-def test_a_slow_command_is_waited_for(shell, home, pipeline):
+def test_lcp_waits_for_a_slow_command(shell, home, pipeline):
     done = shell(pipeline)
     assert (done.returncode, uncut(done.stderr)) == (0, b"")
     assert asked(home) == ["The end.\n\nSum it up."]
@@ -124,7 +124,7 @@ def test_a_slow_command_is_waited_for(shell, home, pipeline):
         (b"One. \nTwo\xff.\n", ["One. ", "Two\ufffd."]),
     ],
 )
-def test_line_ends_and_marks_of_other_systems(start, home, given, lines):
+def test_line_ends_and_byte_order_marks_of_other_systems(start, home, given, lines):
     process = start("--lines")
     _, err = process.communicate(given, timeout=60)
     assert (process.returncode, uncut(err)) == (0, b"")
@@ -132,7 +132,7 @@ def test_line_ends_and_marks_of_other_systems(start, home, given, lines):
 
 
 @slow
-def test_a_nul_ends_the_lines_with_a_sentence(start, home):
+def test_a_nul_ends_the_lines_with_an_error(start, home):
     process = start("--lines")
     _, err = process.communicate(b"One.\n\0\n", timeout=60)
     assert (process.returncode, uncut(err).count(b"\n")) == (2, 1)
@@ -148,7 +148,7 @@ def test_a_prompt_from_windows_is_text(start, home):
 
 
 @slow
-def test_without_a_question_it_is_waited_for_in_any_case(start, home):
+def test_without_a_question_lcp_always_waits_for_stdin(start, home):
     process = start()
     time.sleep(3)
     assert process.poll() is None
@@ -169,7 +169,7 @@ def test_a_file_is_read_at_once(start, home, tmp_path, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", ["", "--lines", "-p Hm."])
-def test_what_is_no_text_is_refused(shell, flags):
+def test_stdin_that_is_not_text_is_refused(shell, flags):
     done = shell(f"printf 'PNG\\0\\1' | lcp {flags}")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"lcp: stdin is not text.")
@@ -177,7 +177,7 @@ def test_what_is_no_text_is_refused(shell, flags):
 
 @slow
 @pytest.mark.parametrize("flags", [("-p", "Sum it up."), ("--lines",)])
-def test_more_than_any_window_holds_is_refused(start, tmp_path, flags):
+def test_stdin_larger_than_any_window_is_refused(start, tmp_path, flags):
     """Before a stdin without end has taken all memory."""
     with (tmp_path / "zeros").open("w+b") as file:
         file.truncate(MOST + 1)
@@ -197,7 +197,7 @@ def saved(home):
 
 @slow
 @pytest.mark.parametrize("command", ["lcp Hi.", "echo Hi. | lcp", "echo Hi. | lcp --lines"])
-def test_what_a_script_asks_is_no_chat_to_continue(shell, home, command):
+def test_a_one_shot_is_not_a_chat_to_continue(shell, home, command):
     assert shell(command).returncode == 0
     assert is_one_shot(saved(home))
     done = shell("lcp --continue And now?")
@@ -209,7 +209,7 @@ def test_what_a_script_asks_is_no_chat_to_continue(shell, home, command):
 
 
 @slow
-def test_a_one_shot_that_a_person_goes_on_with_is_a_chat(shell, home, tiny):
+def test_a_one_shot_that_a_person_continues_is_a_chat(shell, home, tiny):
     shell("lcp Hi.")
     words = ["-m", str(tiny()), "-n", "3", "--resume", saved(home).stem[-4:]]
     with Pty(*COMMAND, "chat", *words, home=home) as chat:
@@ -228,7 +228,7 @@ def test_a_one_shot_that_a_person_goes_on_with_is_a_chat(shell, home, tiny):
 
 
 @slow
-def test_a_one_shot_that_is_too_long_leaves_nothing(shell, home):
+def test_a_one_shot_that_is_too_long_leaves_no_chat(shell, home):
     done = shell("printf 'word %.0s' {1..3000} | lcp -c 256")
     assert (done.returncode, done.stdout) == (1, b"")
     assert not list((home / "data" / "sessions").glob("*"))
@@ -238,7 +238,7 @@ def test_a_one_shot_that_is_too_long_leaves_nothing(shell, home):
 
 
 @slow
-def test_a_line_that_cannot_be_answered_is_told_and_the_next_one_is(shell, home):
+def test_a_line_that_fails_is_reported_and_the_next_one_is_answered(shell, home):
     lines = "(echo Hi.; echo; printf 'word %.0s' {1..3000}; echo; echo Ho.)"
     done = shell(f"{lines} | lcp -c 256 --lines")
     assert done.returncode == 1
@@ -252,7 +252,7 @@ def test_a_line_that_cannot_be_answered_is_told_and_the_next_one_is(shell, home)
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_loaded_ends_it_at_the_first_line(start, tmp_path):
+def test_a_model_that_cannot_be_loaded_fails_at_the_first_line(start, tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"no model")
     process = start("--lines", model=tmp_path / "broken.gguf")
     _, err = process.communicate(b"Hi.\nHo.\n", timeout=60)
@@ -263,7 +263,7 @@ def test_a_model_that_cannot_be_loaded_ends_it_at_the_first_line(start, tmp_path
 
 
 @slow
-def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
+def test_an_answer_matches_its_schema_or_grammar(shell, tmp_path):
     (tmp_path / "s.json").write_text('{"enum": ["red", "green"]}')
     (tmp_path / "g.gbnf").write_text('root ::= "yes" | "no"')
     done = shell(f"lcp Hi. -n 20 --json-schema {tmp_path}/s.json")
@@ -286,7 +286,7 @@ def test_an_answer_is_held_to_a_schema_or_a_grammar(shell, tmp_path):
 
 
 @pytest.mark.parametrize(("ended", "cut"), [("end", 0), ("stop", 0), ("length", 1), ("full", 1)])
-def test_an_answer_whose_thinking_was_ended_is_whole_all_the_same(ended, cut):
+def test_an_answer_after_ended_thinking_is_complete(ended, cut):
     report = ScriptOutput(
         Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False
     )
@@ -297,7 +297,7 @@ def test_an_answer_whose_thinking_was_ended_is_whole_all_the_same(ended, cut):
 
 
 @slow
-def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
+def test_a_truncated_answer_is_a_failure(shell, tmp_path):
     (tmp_path / "g.gbnf").write_text("root ::= [ab]{9}")
     done = shell(f"lcp Hi. --grammar {tmp_path}/g.gbnf")
     assert done.returncode == 1
@@ -331,7 +331,7 @@ def test_an_answer_that_was_cut_is_no_answer(shell, tmp_path):
         (["--json", "-i"], "--json is for scripts, -i for a person. Leave one of them out."),
     ],
 )
-def test_what_cannot_be_is_said_before_the_model_is_loaded(start, tmp_path, words, sentence):
+def test_invalid_options_are_reported_before_loading(start, tmp_path, words, sentence):
     (tmp_path / "g").write_text('root = "a"')
     (tmp_path / "broken.gguf").write_bytes(b"no model")
     process = start(
@@ -359,7 +359,7 @@ def test_what_cannot_be_is_said_before_the_model_is_loaded(start, tmp_path, word
         ("printf 'One.\\nTwo.\\n' | lcp --lines -i", "One."),
     ],
 )
-def test_a_question_is_answered_and_a_chat_goes_on(home, tiny, command, first):
+def test_with_dash_i_a_chat_continues_after_the_answer(home, tiny, command, first):
     home.mkdir()
     lcp = " ".join([*COMMAND, "chat", str(tiny()), "-n", "3"])
     script = f'lcp() {{ {lcp} "$@"; }}; {command}'
@@ -378,7 +378,7 @@ def test_a_question_is_answered_and_a_chat_goes_on(home, tiny, command, first):
 
 
 @slow
-def test_what_is_pasted_during_the_first_answer_stands_in_the_line(home, tiny):
+def test_text_pasted_during_the_first_answer_is_in_the_input_line(home, tiny):
     home.mkdir()
     long = "x" * 20_000  # more than a terminal takes while nobody reads
     words = ["-m", str(tiny()), "-n", "300", "-i", "-p", "A story."]
@@ -406,7 +406,7 @@ def test_the_keys_can_be_chosen_on_the_command_line(home, tiny):
 
 
 @slow
-def test_without_a_terminal_nobody_can_go_on(start):
+def test_dash_i_needs_a_terminal(start):
     process = start("-i", "-p", "Hi.", start_new_session=True)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -420,7 +420,7 @@ def test_without_a_terminal_nobody_can_go_on(start):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_while_stdin_is_awaited(start, number, code):
+def test_a_signal_while_waiting_for_stdin(start, number, code):
     process = start()
     time.sleep(2)
     process.send_signal(number)
@@ -429,7 +429,7 @@ def test_a_signal_while_stdin_is_awaited(start, number, code):
 
 
 @slow
-def test_a_reader_of_stderr_that_leaves(shell):
+def test_a_closed_stderr(shell):
     done = shell("{ lcp Hi. --stats 2>&1 >&3 | true; } 3>&1; echo ${PIPESTATUS[0]}")
     assert (done.stdout.splitlines()[-1], uncut(done.stderr)) == (b"141", b"")
 
@@ -448,7 +448,7 @@ def test_every_exit_code_is_documented():
 @pytest.mark.parametrize(
     ("ended", "said"), [("length", "-n"), ("full", "-c"), ("end", ""), ("stop", "")]
 )
-def test_an_answer_that_a_limit_cut_says_so(capsys, ended, said):
+def test_an_answer_truncated_by_a_limit_is_reported(capsys, ended, said):
     reply = LlamaReply(1)
     reply.ended = ended
     for as_json, person, told in ((False, False, said), (True, False, ""), (False, True, "")):

@@ -100,7 +100,7 @@ def value(words, option):
 
 
 @pytest.mark.slow
-def test_the_sizes_are_those_of_a_chat(printed, smollm2, without_server):
+def test_the_sizes_equal_those_of_a_chat(printed, smollm2, without_server):
     chat = memory_fit.choose(smollm2, Settings(), paths.cache() / "known", gpu=False)
     words = printed("smollm2-135m")
     assert words[0] == "llama-server"
@@ -115,13 +115,13 @@ def test_the_sizes_are_those_of_a_chat(printed, smollm2, without_server):
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_a_chat_is_not_served(lcp_main, capsys, without_server):
+def test_a_model_that_does_not_fit_is_not_served(lcp_main, capsys, without_server):
     assert lcp_main("serve", "smollm2-135m", "-c", "4000000", "--print") == 1
     told = capsys.readouterr()
     assert told.out == "" and "-c " in told.err
 
 
-def test_settings_reach_the_server(printed, tiny, fitted, without_server, monkeypatch):
+def test_settings_are_passed_to_the_server(printed, tiny, fitted, without_server, monkeypatch):
     fitted()
     monkeypatch.setenv("LCP_REPEAT_LAST_N", "128")
     words = printed(
@@ -134,7 +134,7 @@ def test_settings_reach_the_server(printed, tiny, fitted, without_server, monkey
     assert "--top-k" not in words and "--seed" not in words
 
 
-def test_what_lcp_bench_found_fastest_is_used(printed, tiny, fitted, without_server):
+def test_the_measured_speed_settings_are_used(printed, tiny, fitted, without_server):
     fitted(flash_attn="on", threads=3)
     words = printed(tiny())
     assert (value(words, "-fa"), value(words, "-t")) == ("on", "3")
@@ -149,7 +149,7 @@ def test_a_server_is_not_served(lcp_main, capsys, without_server):
     assert told.out == "" and "is on a server" in told.err
 
 
-def test_a_shell_reads_the_printed_line_as_it_was_meant(printed, tmp_path, tiny, fitted):
+def test_the_printed_command_is_quoted_for_a_shell(printed, tmp_path, tiny, fitted):
     fitted()
     file = tmp_path / "$(reboot) 'a' \"b\" ü; c.gguf"
     shutil.copy(tiny(), file)
@@ -168,7 +168,7 @@ def test_a_shell_reads_the_printed_line_as_it_was_meant(printed, tmp_path, tiny,
         (False, CUDA, ("-ngl", "5"), "5", "auto", None),
     ],
 )
-def test_layers_go_where_the_server_has_memory(
+def test_layers_are_offloaded_if_the_server_has_a_gpu(
     printed, server, fitted, tiny, ours, theirs, asked, layers, flash, fits_a_gpu
 ):
     server(theirs)
@@ -201,7 +201,7 @@ def test_with_all_layers_on_the_cpu_flash_attention_is_off(printed, server, fitt
         ("flags : avx2", "", False, True),  # copies of the weights do not fit
     ],
 )
-def test_weights_are_not_repacked_where_that_may_crash(
+def test_weights_are_not_repacked_if_that_may_crash(
     printed, tiny, fitted, without_server, monkeypatch, cpu, forced, repack, told
 ):
     fitted(repack=repack)
@@ -213,7 +213,7 @@ def test_weights_are_not_repacked_where_that_may_crash(
 # several machines
 
 
-def test_the_memory_of_other_machines_is_not_judged_here(printed, tiny, fitted, without_server):
+def test_the_memory_of_other_machines_is_not_checked(printed, tiny, fitted, without_server):
     asked = fitted()
     words = printed(tiny(), "--rpc", "box:50052, 192.168.1.7:50052", "--flash-attn", "auto")
     assert value(words, "--rpc") == "box:50052,192.168.1.7:50052"
@@ -224,7 +224,7 @@ def test_the_memory_of_other_machines_is_not_judged_here(printed, tiny, fitted, 
 
 
 @pytest.mark.slow
-def test_the_model_is_checked_all_the_same(lcp_main, capsys, tmp_path, without_server):
+def test_with_other_machines_the_model_is_still_checked(lcp_main, capsys, tmp_path, without_server):
     embedding = headers.write(tmp_path / "bert.gguf", "bert")
     assert lcp_main("serve", str(embedding), "--rpc", "box:1", "--print") == 1
     assert "bert.gguf" in capsys.readouterr().err
@@ -235,7 +235,7 @@ def test_the_model_is_checked_all_the_same(lcp_main, capsys, tmp_path, without_s
     ["", "box", "box:", ":50052", "box:0", "box:65536", "box:1,", "box:1,,box:2", "[::1]:1",
      "a b:1", "box:1;reboot", "-x:1", "box:１", ",".join(f"box:{n}" for n in range(1, 18))],
 )  # fmt: skip
-def test_machines_that_cannot_be_meant_are_refused(lcp_main, capsys, given):
+def test_invalid_machines_are_refused(lcp_main, capsys, given):
     assert lcp_main("serve", "smollm2-135m", f"--rpc={given}", "--print") == 2
     assert "--rpc" in capsys.readouterr().err
 
@@ -244,13 +244,13 @@ def test_machines_that_cannot_be_meant_are_refused(lcp_main, capsys, given):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
-def test_on_this_machine_it_needs_no_key(printed, tiny, fitted, without_server, host):
+def test_a_local_server_needs_no_key(printed, tiny, fitted, without_server, host):
     fitted()
     assert value(printed(tiny(), "--host", host), "--host") == host.strip("[]")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "box", "0", "localhost.evil.org"])
-def test_other_machines_need_a_key(
+def test_a_server_for_other_machines_needs_a_key(
     lcp_main, capsys, tiny, fitted, without_server, host, monkeypatch
 ):
     fitted()
@@ -266,9 +266,7 @@ def test_other_machines_need_a_key(
 
 
 @pytest.mark.parametrize("key", [",", "a,b", 'a"b', "a b", "schlüssel", "a\tb"])
-def test_a_key_that_llama_server_would_read_otherwise_is_refused(
-    lcp_main, capsys, monkeypatch, key
-):
+def test_a_key_that_llama_server_would_misread_is_refused(lcp_main, capsys, monkeypatch, key):
     monkeypatch.setenv("LCP_API_KEY", key)
     assert lcp_main("serve", "smollm2-135m", "--host", "0.0.0.0", "--print") == 2
     told = capsys.readouterr()
@@ -276,14 +274,14 @@ def test_a_key_that_llama_server_would_read_otherwise_is_refused(
 
 
 @pytest.mark.parametrize("host", ["", "a b", "127.0.0.1,0.0.0.0", "-x", "/tmp/x.sock", "a\n"])
-def test_an_address_that_cannot_be_one_is_refused(lcp_main, capsys, host, monkeypatch):
+def test_an_invalid_address_is_refused(lcp_main, capsys, host, monkeypatch):
     monkeypatch.setenv("LCP_API_KEY", KEY)
     assert lcp_main("serve", "smollm2-135m", f"--host={host}", "--print") == 2
     assert "--host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "8080.0", "http", "", "８０８０"])
-def test_a_port_that_cannot_be_one_is_refused(lcp_main, capsys, port):
+def test_an_invalid_port_is_refused(lcp_main, capsys, port):
     assert lcp_main("serve", "smollm2-135m", f"--port={port}", "--print") == 2
     assert "--port" in capsys.readouterr().err
 
@@ -300,7 +298,7 @@ def run(home, *words, **environment):
 
 
 @pytest.mark.slow
-def test_it_becomes_the_server_and_the_key_is_not_in_its_words(server, home, tiny):
+def test_lcp_becomes_the_server_and_the_key_is_not_in_its_arguments(server, home, tiny):
     folder = server()
     done = run(home, tiny(), "--port", "8123", LCP_API_KEY=KEY)
     assert done.returncode == 0 and done.stdout == ""
@@ -325,7 +323,7 @@ def without_free_memory(words, others):
     return words
 
 
-def test_who_has_chosen_the_web_pages_keeps_them(lcp_main, capsys, tiny, fitted, monkeypatch):
+def test_cors_origins_of_the_environment_are_kept(lcp_main, capsys, tiny, fitted, monkeypatch):
     fitted()
     monkeypatch.setenv("LLAMA_ARG_CORS_ORIGINS", "https://example.org")
     assert lcp_main("serve", str(tiny()), "--print") == 0
@@ -333,20 +331,20 @@ def test_who_has_chosen_the_web_pages_keeps_them(lcp_main, capsys, tiny, fitted,
 
 
 @pytest.mark.slow
-def test_a_server_that_cannot_start_is_one_sentence(server, home, tiny):
+def test_a_server_that_cannot_start_is_an_error(server, home, tiny):
     (server() / "llama-server").write_text("no program\0")
     done = run(home, tiny())
     assert done.returncode == 1
     assert "cannot be started" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_without_a_server_the_ways_to_get_one(lcp_main, capsys, without_server):
+def test_without_llama_server_the_error_names_ways_to_get_it(lcp_main, capsys, without_server):
     assert lcp_main("serve", "smollm2-135m") == 1
     told = capsys.readouterr().err
     assert "llama-server is not on PATH" in told and "brew install llama.cpp" in told
 
 
-def test_the_doctor_says_where_it_is(server, monkeypatch):
+def test_the_doctor_shows_its_path(server, monkeypatch):
     folder = server()
     found = health_checks.llama_server()
     assert found.value == str(folder / "llama-server") and not found.wrong

@@ -66,7 +66,7 @@ def test_the_environment_names_a_server_and_a_key(server, lcp_main, monkeypatch,
     assert files and not [file for file in files if KEY.encode() in file.read_bytes()]
 
 
-def test_no_key_is_sent_unasked(server, lcp_main, monkeypatch):
+def test_openai_api_key_is_not_sent_by_default(server, lcp_main, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
     assert lcp_main("chat", "--server", server.address, "Hi") == 0
     assert keys(server) == {""}
@@ -86,7 +86,7 @@ def test_the_default_server_of_config(config, server, lcp_main):
     assert server.bodies()[-1]["model"] == "m"
 
 
-def test_a_key_that_is_not_set_and_tables_without_meaning(config, lcp_main, monkeypatch, capfd):
+def test_a_missing_key_and_invalid_tables(config, lcp_main, monkeypatch, capfd):
     monkeypatch.delenv("BOX_KEY")
     assert lcp_main("chat", "box", "Hi") == 2
     assert "BOX_KEY" in capfd.readouterr().err
@@ -105,7 +105,7 @@ def test_several_models_are_listed(server, lcp_main, capfd):
     assert server.bodies()[-1]["model"] == "small"
 
 
-def test_a_name_that_no_server_has(config, lcp_main, capfd):
+def test_an_unknown_server_name(config, lcp_main, capfd):
     assert lcp_main("chat", "--server", "bax", "Hi") == 2
     assert "box" in capfd.readouterr().err
 
@@ -133,7 +133,7 @@ def test_answers_of_a_server_are_not_replayed(config, server, lcp_main, home, ca
     assert "server" in capfd.readouterr().out
 
 
-def test_a_chat_template_of_ones_own_is_refused(config, lcp_main, tmp_path, capfd):
+def test_an_own_chat_template_is_refused(config, lcp_main, tmp_path, capfd):
     (tmp_path / "own.jinja").write_text("{{ messages }}")
     flags = ("--chat-template", str(tmp_path / "own.jinja"))
     assert lcp_main("chat", "box", *flags, "Hi") == 2
@@ -162,7 +162,7 @@ def test_names_for_people():
     assert plain_name("https://box/v1") == "box"
 
 
-def test_what_a_server_is(config, server, lcp_main, capfd):
+def test_info_of_a_server(config, server, lcp_main, capfd):
     server.pages |= serving("vllm", max_model_len=2048)
     assert lcp_main("info", "--server", "box", "--json") == 0
     told = json.loads(capfd.readouterr().out)
@@ -173,7 +173,7 @@ def test_what_a_server_is(config, server, lcp_main, capfd):
     assert "2,048" in page and "vLLM" in page
 
 
-def test_a_check_of_each_server(config, home):
+def test_the_doctor_checks_each_server(config, home):
     (table,) = servers(home / "config" / "config.toml").values()
     found = check("box", table)
     assert not found.wrong and "m" in found.value
@@ -182,7 +182,7 @@ def test_a_check_of_each_server(config, home):
     assert "127.0.0.1:1" in check("box", table).wrong
 
 
-def test_several_models_are_no_fault(config, server, home):
+def test_several_models_are_not_a_finding(config, server, home):
     server.pages["/v1/models"] = json_page({"data": [{"id": "big"}, {"id": "small"}]})
     (table,) = servers(home / "config" / "config.toml").values()
     found = check("box", table)
@@ -191,7 +191,7 @@ def test_several_models_are_no_fault(config, server, home):
 
 
 @pytest.mark.parametrize("header", ['X-A = "a\\nb"', '"X A" = "b"', 'X-A = "\u00e4"'])
-def test_a_header_that_no_request_can_have(config, lcp_main, capfd, header):
+def test_an_invalid_header(config, lcp_main, capfd, header):
     config(f'[server.box]\nurl = "URL"\nheaders = {{{header}}}\n')
     assert lcp_main("chat", "box", "Hi") == 2
     assert "server.box" in capfd.readouterr().err

@@ -95,7 +95,7 @@ def test_the_list_has_the_chat_last_used_first(chats):
     assert chats.lcp() == chats.lcp("list")
 
 
-def test_the_list_in_json_has_one_object_a_line(chats):
+def test_the_list_in_json_has_one_object_per_line(chats):
     one = chats.chat(("Grüße, 世界", "Hello."), model="/models/smol.gguf", kv=5)
     two = chats.chat(("Hi.", None))
     code, out, err = chats.lcp("list", "--json")
@@ -119,7 +119,7 @@ def test_the_list_in_json_has_one_object_a_line(chats):
     assert (code, err) == (0, "")
 
 
-def test_json_needs_no_word_list(chats):
+def test_json_works_without_the_word_list(chats):
     chats.chat(("Hi.", "Hello."))
     assert chats.lcp("--json") == chats.lcp("list", "--json")
     assert json.loads(chats.lcp("--json")[1])["title"] == "Hi."
@@ -137,7 +137,7 @@ def test_a_chat_with_a_name_is_listed_and_found_by_it(chats):
     assert chats.lcp("search", "TRIP")[1].startswith(id)
 
 
-def test_without_chats_the_list_says_how_one_begins(chats):
+def test_without_chats_the_list_says_how_to_start_one(chats):
     code, out, err = chats.lcp("list")
     assert (code, out) == (0, "") and "`lcp chat`" in err
     assert chats.lcp("list", "--json") == (0, "", "")
@@ -159,7 +159,7 @@ def test_a_model_is_shown_by_its_name_without_folder_and_ending(chats, model, na
 
 
 @pytest.mark.parametrize("command", [[], ["list"]])
-def test_one_shots_are_apart(chats, command):
+def test_one_shots_are_listed_separately(chats, command):
     one = chats.chat(("Hi.", "Hello."))
     two = chats.one_shot(("Sum it up.", "It is."))
     code, out, err = chats.lcp(*command)
@@ -185,7 +185,7 @@ def test_a_one_shot_with_a_name_is_a_chat(chats):
     assert id not in chats.listed()
 
 
-def test_with_one_shots_alone_the_last_is_named_with_the_command(chats):
+def test_with_only_one_shots_the_command_for_the_last_is_named(chats):
     chats.one_shot(("Hi.", "Hello."))
     id = chats.one_shot(("Ho.", "Hello."))
     code, out, err = chats.lcp("show", "last")
@@ -195,7 +195,7 @@ def test_with_one_shots_alone_the_last_is_named_with_the_command(chats):
     assert (code, out) == (0, "") and "--all" in err
 
 
-def test_so_many_are_listed_as_asked_for(chats):
+def test_as_many_chats_are_listed_as_requested(chats):
     ids = [chats.chat(("Hi.", "Hello.")) for _ in range(4)][::-1]
     assert chats.listed("-n", "2") == chats.listed("list", "-n", "2") == ids[:2]
     assert chats.listed("-n", "9") == ids
@@ -207,7 +207,7 @@ def test_so_many_are_listed_as_asked_for(chats):
 # search
 
 
-def test_search_finds_the_chats_in_which_all_words_were_said(chats):
+def test_search_finds_the_chats_that_contain_all_words(chats):
     one = chats.chat(("Why is the SKY blue?", "Because of Rayleigh."))
     two = chats.chat(("Is the sky red?", "In the evening."))
     chats.chat(("Hi.", "Hello."))
@@ -226,7 +226,7 @@ def test_search_covers_one_shots_with_a_mark(chats):
     assert "one-shot" in chats.lcp("search", "sky")[1].splitlines()[0]
 
 
-def test_search_looks_into_every_branch(chats):
+def test_search_covers_every_branch(chats):
     id = chats.chat(("Hi.", "Hello."))
     log, events, _ = chats.store.open(id)
     with log:
@@ -292,7 +292,7 @@ def test_a_chat_is_printed_as_markdown(chats, command):
         ["--json", "export", "last"],
     ],
 )
-def test_json_may_stand_on_either_side_of_the_subcommand(chats, command):
+def test_json_can_be_before_or_after_the_subcommand(chats, command):
     a_long_chat(chats)
     code, out, err = chats.lcp(*command)
     assert (code, err) == (0, "")
@@ -337,7 +337,7 @@ def test_an_export_overwrites_nothing(chats, tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_an_export_overwrites_what_it_may(chats, tmp_path):
+def test_an_export_overwrites_with_force(chats, tmp_path):
     id, file = a_long_chat(chats), tmp_path / "chat.html"
     file.write_text("mine")
     assert chats.lcp("export", id, str(file), "--force") == (0, "", "")
@@ -358,7 +358,7 @@ class Window(io.TextIOWrapper):
 
 
 @pytest.mark.parametrize("command", [["show", "last"], ["export", "last"], ["list"]])
-def test_what_a_model_said_does_not_reach_the_terminal_as_an_escape(chats, monkeypatch, command):
+def test_escape_sequences_in_answers_do_not_reach_the_terminal(chats, monkeypatch, command):
     chats.chat(("\x1b]0;title\x07", "\x1b[31mred\u202e"))
     with monkeypatch.context() as patch, Window(io.BytesIO(), encoding="utf-8") as window:
         patch.setattr(sys, "stdout", window)
@@ -370,7 +370,7 @@ def test_what_a_model_said_does_not_reach_the_terminal_as_an_escape(chats, monke
 
 
 @pytest.mark.slow
-def test_into_a_pipe_goes_what_it_can_spell(chats):
+def test_a_pipe_gets_only_characters_of_its_encoding(chats):
     chats.chat(("Grüße, \ud800!", "Hello."))
     run = subprocess.run(
         [sys.executable, "-m", "lcp", "sessions", "show", "last"],
@@ -405,7 +405,7 @@ def test_rm_asks_before_it_removes(chats, typed, removed):
     assert chats.file(id).exists() is chats.file(id, "kv").exists() is not removed
 
 
-def test_where_nobody_can_be_asked_nothing_is_removed(chats):
+def test_without_a_terminal_nothing_is_removed(chats):
     id = chats.chat(("Hi.", "Hello."))
     assert chats.lcp("rm", id)[0] == 130
     assert chats.file(id).exists()
@@ -421,7 +421,7 @@ def test_a_chat_that_is_open_is_not_removed(chats):
     assert len(load(chats.file(id))[0]) == 4
 
 
-def test_what_cannot_be_removed_says_why(chats):
+def test_a_failed_removal_says_why(chats):
     id = chats.chat(("Hi.", "Hello."))
     chats.file(id, "kv").mkdir()
     code, _, err = chats.lcp("rm", "--yes", id)
@@ -444,7 +444,7 @@ def test_rm_takes_several_or_none(chats):
 # rename
 
 
-def test_renaming_changes_the_name_and_not_when_it_was_used(chats):
+def test_renaming_does_not_change_the_time_of_use(chats):
     one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
     assert chats.lcp("rename", one, "trip") == (0, "", "")
     assert chats.listed() == [two, one]
@@ -453,7 +453,7 @@ def test_renaming_changes_the_name_and_not_when_it_was_used(chats):
     assert chats.lcp("show", "voyage")[1] == chats.lcp("show", one)[1]
 
 
-def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(chats):
+def test_an_invalid_name_is_refused_and_nothing_is_written(chats):
     one, two = chats.chat(("Hi.", "Hello."), name="trip"), chats.chat(("Ho.", "Hello."))
     before = chats.file(two).read_bytes()
     for name in ("last", "x" * 61, "trip", one, "a\x1b"):
@@ -465,7 +465,7 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(chats):
     assert chats.file(two).read_bytes() == before
 
 
-def test_a_chat_whose_last_line_is_torn_is_renamed(chats):
+def test_a_chat_with_an_incomplete_last_line_can_be_renamed(chats):
     id = chats.chat(("Hi.", "Hello."))
     with chats.file(id).open("ab") as file:
         file.write(b'{"half": ')
@@ -511,7 +511,7 @@ def left(chats, many, ending="jsonl"):
         (["--one-shots", "--larger-than", "1M"], {"new"}),
     ],
 )
-def test_prune_removes_what_matches_all_options(chats, many, options, gone):
+def test_prune_removes_chats_that_match_all_options(chats, many, options, gone):
     code, out, err = chats.lcp("prune", *options, "--yes")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} == {many[name] for name in gone}
@@ -520,7 +520,7 @@ def test_prune_removes_what_matches_all_options(chats, many, options, gone):
     assert (f"Removed {len(gone)} chat" in err) == bool(gone)
 
 
-def test_prune_removes_kv_caches_alone(chats, many):
+def test_prune_can_remove_only_kv_caches(chats, many):
     code, _, err = chats.lcp("prune", "--kv", "-y")
     assert code == 0 and "3 KV caches: 5.24 MB freed" in err
     assert left(chats, many) == set(many)
@@ -530,7 +530,7 @@ def test_prune_removes_kv_caches_alone(chats, many):
 
 
 @pytest.mark.parametrize(("typed", "code"), [("n\n", 0), ("\n", 0), ("", 130)])
-def test_prune_shows_what_would_go_and_asks(chats, many, typed, code):
+def test_prune_lists_the_chats_and_asks(chats, many, typed, code):
     done = chats.lcp("prune", "--larger-than", "2M", typed=typed)
     assert done[0] == code
     assert [line.split()[0] for line in done[1].splitlines() if line.strip()] == [
@@ -556,7 +556,7 @@ def test_prune_never_removes_a_chat_that_is_open(chats, many):
     "options",
     [[], ["--yes"], ["--older-than", "soon"], ["--older-than", "30"], ["--larger-than", "x"]],
 )
-def test_prune_without_a_meaning_removes_nothing(chats, many, options):
+def test_prune_with_invalid_options_removes_nothing(chats, many, options):
     code, out, _ = chats.lcp("prune", *options)
     assert (code, out, left(chats, many)) == (2, "", set(many))
 
@@ -566,7 +566,7 @@ def test_prune_without_a_meaning_removes_nothing(chats, many, options):
 
 @pytest.mark.parametrize("command", ["show ID", "export ID", "rm --yes ID", "rename ID trip"])
 @pytest.mark.parametrize("part", ["2025", "1231-23", "db58"])
-def test_any_part_that_only_one_id_has_is_enough(chats, command, part):
+def test_a_unique_part_of_an_id_is_enough(chats, command, part):
     one, two = chats.chat(("Hi.", "Hello.")), chats.chat(("Ho.", "Hello."))
     meant = chats.file(two).rename(chats.file("20251231-2359-db58"))
     before = meant.read_bytes()
@@ -577,14 +577,14 @@ def test_any_part_that_only_one_id_has_is_enough(chats, command, part):
     assert chats.file(one).exists()
 
 
-def test_a_name_is_stronger_than_a_part_of_an_id(chats):
+def test_a_name_precedes_a_part_of_an_id(chats):
     chats.chat(("Hi.", "Hello."))
     chats.chat(("Ho.", "Hello."), name="0001")
     assert chats.lcp("show", "0001")[1].startswith("# 0001\n")
 
 
 @pytest.mark.parametrize("command", [["show"], ["export"], ["rm", "--yes"]])
-def test_a_chat_that_is_not_there_is_not_found(chats, command):
+def test_an_unknown_chat_is_an_error(chats, command):
     for name, hint in (("last", "`lcp chat`"), ("x", "`lcp chat`")):
         code, out, err = chats.lcp(*command, name)
         assert (code, out) == (1, "") and "There is no saved chat " in err and hint in err
@@ -603,7 +603,7 @@ def test_a_part_of_several_ids_is_refused(chats, command):
     assert len(list(chats.sessions.iterdir())) == 2
 
 
-def test_an_empty_name_never_stands_for_the_only_chat(chats):
+def test_an_empty_name_does_not_match_the_only_chat(chats):
     """As from an empty variable of a script."""
     id = chats.chat(("Hi.", "Hello."))
     assert chats.lcp("rm", "--yes", "")[0] == 1

@@ -74,7 +74,7 @@ def asked(chat):
 # the file
 
 
-def test_the_tables_and_the_default_stand_in_one_file(tmp_path):
+def test_the_tables_and_the_default_are_in_one_file(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text(CONFIG)
     assert from_file(path) == {"temp": 0.3, "persona": "cook"}
@@ -101,7 +101,7 @@ def test_an_unknown_persona_gets_a_hint(tables, hint):
 # /persona
 
 
-def test_a_persona_brings_its_system_text_and_sampling(chat):
+def test_a_persona_sets_its_system_text_and_sampling(chat):
     assert does(chat, "/persona cook") == "Persona: cook\n"
     system, sampling = asked(chat)
     assert system == "You are a cook."
@@ -109,7 +109,7 @@ def test_a_persona_brings_its_system_text_and_sampling(chat):
     assert chat.settings.sources["temp"] == "persona"
 
 
-def test_the_next_persona_leaves_nothing_of_the_last(chat):
+def test_the_next_persona_replaces_all_of_the_last(chat):
     does(chat, "/persona cook")
     assert ": /model other" in does(chat, "/persona judge")
     system, sampling = asked(chat)
@@ -120,7 +120,7 @@ def test_the_next_persona_leaves_nothing_of_the_last(chat):
     assert (system, sampling.top_p, chat.settings.persona) == ("", 0.95, None)
 
 
-def test_a_persona_without_a_system_text_takes_away_only_that_of_the_last_one(chat):
+def test_a_persona_without_a_system_text_removes_only_that_of_the_last_persona(chat):
     does(chat, "/persona cook")
     does(chat, "/persona plain")
     assert asked(chat)[0] == ""
@@ -129,7 +129,7 @@ def test_a_persona_without_a_system_text_takes_away_only_that_of_the_last_one(ch
     assert asked(chat)[0] == "Be brief."
 
 
-def test_what_is_chosen_later_counts(chat):
+def test_a_later_choice_counts(chat):
     does(chat, "/set temp 0.1")
     does(chat, "/persona cook")
     assert asked(chat)[1].temp == 0.9
@@ -139,7 +139,7 @@ def test_what_is_chosen_later_counts(chat):
     assert asked(chat)[1].temp == 0.3
 
 
-def test_what_a_persona_cannot_change_now_is_said(chat, monkeypatch):
+def test_values_that_a_persona_cannot_change_now_are_reported(chat, monkeypatch):
     monkeypatch.setitem(TABLES, "large", {"temp": 0.5, "ctx_size": 512, "threads": 1})
     said = does(chat, "/persona large")
     later = "ctx_size, threads: takes effect when you resume this chat.\n"
@@ -150,13 +150,13 @@ def test_what_a_persona_cannot_change_now_is_said(chat, monkeypatch):
     assert (resumed.settings["ctx_size"], resumed.settings["threads"]) == (512, 1)
 
 
-def test_a_flag_is_stronger_than_a_persona(chat):
+def test_a_flag_precedes_a_persona(chat):
     chat.layers = replace(chat.layers, flags={**chat.layers.flags, "top_k": 11})
     does(chat, "/persona cook")
     assert asked(chat)[1].top_k == 11
 
 
-def test_tomorrow_the_chat_is_as_the_persona_made_it(chat):
+def test_a_resumed_chat_keeps_the_values_of_its_persona(chat):
     does(chat, "/persona cook")
     does(chat, "/set temp 0.2")
     chat.ask("Hi.")
@@ -182,14 +182,14 @@ def test_personas_are_listed_and_the_one_that_counts_is_marked(chat):
     ]
 
 
-def test_a_long_text_of_a_persona_is_cut_with_an_ellipsis(chat):
+def test_a_long_text_of_a_persona_is_shortened_with_an_ellipsis(chat):
     chat.services = Services(
         personas={"judge": {"system": "You judge " + "all " * 20, "temp": 0.5}}
     )
     assert "system = You judge all all all all all all all a…, temp = 0.5" in does(chat, "/persona")
 
 
-def test_a_persona_that_cannot_be_changes_nothing(chat):
+def test_an_invalid_persona_changes_nothing(chat):
     assert refuses(chat, "/persona cok") == ("There is no persona called cok. Did you mean cook?")
     TABLES_BAD = {"bad": {"tmep": 1}, "hot": {"temp": "hot"}}
     chat.services = Services(personas=TABLES_BAD)
@@ -210,7 +210,7 @@ def test_a_persona_that_cannot_be_changes_nothing(chat):
     ("word", "think", "whole"),
     [("on", "on", False), ("off", "off", False), ("show", "on", True), ("hide", "hide", False)],
 )
-def test_thinking_is_chosen(chat, word, think, whole):
+def test_thinking_can_be_set(chat, word, think, whole):
     assert does(chat, f"/think {word}").startswith(f"Thinking: {think}")
     assert (chat.settings.think, chat.screen.show_thinking) == (think, whole)
     chat.ask("Hi.")
@@ -219,12 +219,12 @@ def test_thinking_is_chosen(chat, word, think, whole):
     assert does(chat, "/think") == f"Thinking: {think}{' (shown whole)' if whole else ''}\n"
 
 
-def test_another_word_is_no_way_to_think(chat):
+def test_an_unknown_thinking_mode_is_refused(chat):
     words = "on, off, show, hide, low, medium, high or a number of tokens"
     assert refuses(chat, "/think deep") == f"/think must be {words} (got deep)."
 
 
-def test_a_number_is_the_most_tokens_of_thinking(chat):
+def test_a_number_limits_the_tokens_of_thinking(chat):
     assert does(chat, "/think 1500") == "Thinking: on · at most 1,500 tokens\n"
     chat.ask("Hi.")
     assert chat.engine.asked[-1].thinking_tokens == 1500
@@ -234,20 +234,20 @@ def test_a_number_is_the_most_tokens_of_thinking(chat):
     assert does(chat, "/think") == "Thinking: on\n"
 
 
-def test_how_hard_it_thinks_is_told_to_the_template(chat):
+def test_the_reasoning_effort_is_a_template_variable(chat):
     assert does(chat, "/think low") == "Thinking: on · effort low\n"
     assert chat.engine.variables["reasoning_effort"] == "low"
     does(chat, "/set reasoning_effort auto")
     assert "reasoning_effort" not in chat.engine.variables
 
 
-def test_an_effort_that_a_model_cannot_be_told_is_said(chat):
+def test_an_unsupported_reasoning_effort_is_reported(chat):
     chat.engine.template_uses = lambda *_: False
     assert does(chat, "/think high") == "Thinking: on · effort high (not supported by this model)\n"
 
 
 @pytest.mark.parametrize("word", ["high", "300"])
-def test_to_choose_how_it_thinks_lets_it_think(chat, word):
+def test_setting_an_effort_turns_thinking_on(chat, word):
     does(chat, "/think off")
     does(chat, f"/think {word}")
     assert chat.settings.think == "on"
@@ -287,7 +287,7 @@ def of(events, type):
 
 
 @pytest.mark.slow
-def test_the_default_persona_counts_for_a_new_chat(lcp):
+def test_the_default_persona_applies_to_a_new_chat(lcp):
     events = lcp(lcp.model)
     assert [e["text"] for e in of(events, "system")] == ["You are a cook."]
     assert of(events, "answer")[0]["sampling"]["temp"] == 0.9
@@ -296,7 +296,7 @@ def test_the_default_persona_counts_for_a_new_chat(lcp):
 
 
 @pytest.mark.slow
-def test_a_persona_is_named_by_a_flag_or_the_environment(lcp, monkeypatch):
+def test_a_persona_can_come_from_a_flag_or_the_environment(lcp, monkeypatch):
     events = lcp(lcp.model, "--persona", "judge", "--temp", "0.1")
     answer = of(events, "answer")[0]["sampling"]
     assert (of(events, "system")[0]["text"], answer["top_p"]) == ("You are a judge.", 0.5)
@@ -309,14 +309,14 @@ def test_a_persona_is_named_by_a_flag_or_the_environment(lcp, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_chat_begins_without_the_default_persona_when_none_is_named(lcp):
+def test_persona_none_turns_the_default_persona_off(lcp):
     events = lcp(lcp.model, "--persona", "none")
     assert of(events, "system") == of(events, "set") == []
     assert of(events, "answer")[0]["sampling"]["temp"] == 0.3
 
 
 @pytest.mark.slow
-def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
+def test_a_resumed_chat_keeps_its_persona_unless_another_is_named(lcp, home):
     lcp(lcp.model, "--persona", "judge")
     (home / "config" / "config.toml").write_text(CONFIG.replace("0.5", "0.6").replace("other", ""))
     events = lcp("--resume", "20")
@@ -329,7 +329,7 @@ def test_a_saved_chat_keeps_its_persona_until_another_is_named(lcp, home):
 
 
 @pytest.mark.slow
-def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home, monkeypatch):
+def test_values_set_after_a_persona_survive_naming_it_again(lcp, home, monkeypatch):
     lcp(lcp.model, "--persona", "cook")
     (log,) = (home / "data" / "sessions").glob("*.jsonl")
     with log.open("a") as file:
@@ -340,14 +340,14 @@ def test_what_was_set_after_a_persona_counts_though_it_is_named_again(lcp, home,
 
 
 @pytest.mark.slow
-def test_a_persona_may_name_the_model(lcp, home):
+def test_a_persona_can_set_the_model(lcp, home):
     config = f'[persona.small]\nmodel = "{lcp.model}"\n'
     (home / "config" / "config.toml").write_text(config)
     assert lcp("--persona", "small")[0]["model"] == lcp.model
 
 
 @pytest.mark.slow
-def test_a_saved_chat_that_gets_another_model_keeps_it(lcp, tiny):
+def test_a_resumed_chat_with_another_model_keeps_it(lcp, tiny):
     lcp(lcp.model)
     other = str(tiny("swa"))
     events = lcp("--resume", "20", "-m", other)
@@ -358,6 +358,6 @@ def test_a_saved_chat_that_gets_another_model_keeps_it(lcp, tiny):
 
 
 @pytest.mark.parametrize("blank", ["\t", "\N{NO-BREAK SPACE}", "  ", " = "])
-def test_any_blank_is_between_a_name_and_its_value(chat, blank):
+def test_any_white_space_separates_a_name_and_its_value(chat, blank):
     commands.run(chat, f"/set{blank.replace('=', ' ')}temp{blank}0.5")
     assert chat.settings.sampling.temp == 0.5

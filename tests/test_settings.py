@@ -40,7 +40,7 @@ def test_the_order_of_the_layers():
 
 
 @pytest.mark.parametrize(("weak", "strong"), list(combinations(SOURCES, 2)))
-def test_the_stronger_layer_wins(weak, strong):
+def test_a_stronger_layer_precedes_a_weaker_one(weak, strong):
     chosen = Layers(**{strong: {"temp": 0.5}, weak: {"temp": 0.25, "top_k": 3}}).resolve()
     assert (chosen.sampling.temp, chosen.sources["temp"]) == (0.5, SOURCES[strong])
     assert (chosen.sampling.top_k, chosen.sources["top_k"]) == (3, SOURCES[weak])
@@ -57,7 +57,7 @@ def test_the_strongest_layer_with_a_value_wins(temps):
     assert chosen.sampling.temp == temps.get(strongest, 0.8)
 
 
-def test_operations_make_new_layers_and_leave_the_old_ones():
+def test_operations_return_new_layers():
     layers = Layers(conversation={"temp": 0.1, "top_k": 3}, persona={"temp": 0.2})
     chosen = layers.choosing(temp=0.5).choosing(seed=7)
     assert (chosen.resolve().sampling.temp, chosen.resolve().sampling.seed) == (0.5, 7)
@@ -136,12 +136,12 @@ def test_an_error_has_the_name_the_value_its_source_and_what_it_must_be(name, ra
 
 
 @pytest.mark.parametrize(("name", "meant"), [("temperature", "temp"), ("maxtokens", "max_tokens")])
-def test_an_unknown_name_gets_the_one_that_was_meant(name, meant):
+def test_an_unknown_name_suggests_a_similar_one(name, meant):
     with pytest.raises(SettingsError, match=f"{name}.*Did you mean {meant}"):
         check(name, 1, "flag")
 
 
-def test_a_name_like_no_other_lists_them_all():
+def test_a_name_without_a_similar_one_lists_all():
     with pytest.raises(SettingsError, match=r"Known are: temp, top_k, .*think, .*"):
         check("xyzzy", 1, "config.toml")
 
@@ -152,7 +152,7 @@ def test_a_name_like_no_other_lists_them_all():
     st.sampled_from(list(OPTIONS)),
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
 )
-def test_any_value_is_taken_or_refused_with_a_sentence(name, raw):
+def test_any_value_is_accepted_or_an_error(name, raw):
     try:
         value = check(name, raw, "config.toml")
     except SettingsError as error:
@@ -165,21 +165,21 @@ def test_any_value_is_taken_or_refused_with_a_sentence(name, raw):
 # environment and file
 
 
-def test_the_environment_gives_what_is_not_empty():
+def test_empty_variables_count_as_absent():
     environ = {"LCP_TEMP": "0.1", "LCP_MODEL": "m", "LCP_TOP_K": "", "LCP_HOME": "/x", "TEMP": "/t"}
     assert from_environment(environ) == {"temp": "0.1", "model": "m"}
 
 
-def test_a_wrong_variable_says_where_it_stands():
+def test_an_invalid_variable_is_named():
     with pytest.raises(SettingsError, match=r"temp must be .*hot.*environment"):
         Layers(environment=from_environment({"LCP_TEMP": "hot"})).resolve()
 
 
-def test_an_absent_file_is_an_empty_one(tmp_path):
+def test_a_missing_file_counts_as_empty(tmp_path):
     assert from_file(tmp_path / "none" / "config.toml") == {}
 
 
-def test_a_file_gives_its_top_level(tmp_path):
+def test_a_file_gives_its_top_level_values(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text('temp = 0.3\nstop = ["A", "B"]\nmodel = "m"\n[persona.cook]\ntemp = 1\n')
     layer = from_file(path)
@@ -189,7 +189,7 @@ def test_a_file_gives_its_top_level(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"temp = ", b"\xff\xfe", b"temp 0.3", b"temp = 1\ntemp = 2"])
-def test_a_broken_file_is_a_sentence(tmp_path, content):
+def test_a_broken_file_is_an_error(tmp_path, content):
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(SettingsError) as error:
@@ -199,13 +199,13 @@ def test_a_broken_file_is_a_sentence(tmp_path, content):
     assert error.value.exit_code == 2
 
 
-def test_a_file_that_is_a_folder_is_a_sentence(tmp_path):
+def test_a_folder_in_place_of_the_file_is_an_error(tmp_path):
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(SettingsError, match="Cannot read"):
         from_file(tmp_path / "config.toml")
 
 
-def test_a_setting_the_file_misspells_is_a_sentence(tmp_path):
+def test_a_misspelled_setting_in_the_file_is_an_error(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("tmep = 0.3\n")
     with pytest.raises(SettingsError, match=r"tmep \(config.toml\)\. Did you mean temp\?"):
@@ -235,7 +235,7 @@ def test_a_setting_the_file_misspells_is_a_sentence(tmp_path):
         ),
     ],
 )
-def test_what_the_template_is_told(chosen, told):
+def test_variables_for_the_template(chosen, told):
     assert Layers(flags=chosen).resolve().template_variables == told
 
 

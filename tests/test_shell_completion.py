@@ -79,7 +79,7 @@ def test_names_of_models_chats_and_personas_are_offered(stocked):
     assert offered(stocked, "lcp sessions show tr") == ["trip"]
 
 
-def test_models_are_offered_where_a_model_is_wanted(stocked):
+def test_models_are_offered_where_a_model_is_expected(stocked):
     assert "qwen3-0.6b" in offered(stocked, "lcp pull q")
     assert {"small-model", "smollm2-135m"} <= set(offered(stocked, "lcp info sm"))
     assert "qwen3-0.6b" not in offered(stocked, "lcp rm ")
@@ -121,7 +121,7 @@ def test_chats_come_before_one_shots(stocked):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize("line", ["lcp chat -m ", "lcp chat --resume ", "lcp chat --persona "])
-def test_a_shell_gets_nothing_that_it_could_run(stocked, shell, line):
+def test_completions_contain_nothing_that_a_shell_could_run(stocked, shell, line):
     out, err = complete(stocked, shell, line)
     assert out and err == ""
     assert not set("$`") & set(out)
@@ -136,7 +136,7 @@ def test_completing_imports_nothing_heavy(stocked, line):
     assert not [m for m in modules if m.split(".")[0] in HEAVY]
 
 
-def test_a_config_that_cannot_be_read_offers_nothing(stocked):
+def test_an_unreadable_config_offers_nothing(stocked):
     (stocked / "config" / "config.toml").write_text("[persona")
     assert complete(stocked, "bash", "lcp chat --persona ") == ("\n", "")
 

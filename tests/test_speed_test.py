@@ -84,7 +84,7 @@ def test_a_context_is_filled_without_evaluating_its_tokens(tiny, kind, flash_att
     model.close()
 
 
-def test_a_measurement_has_all_choices_and_keeps_one(begin, monkeypatch):
+def test_a_measurement_times_all_choices_and_selects_one(begin, monkeypatch):
     monkeypatch.setattr(speed_test, "QUIET", 0)
     kept = []
     speeds = begin(kept).speeds().result()
@@ -107,7 +107,7 @@ def test_memory_that_is_not_free_is_not_taken(begin):
         begin().speeds(free=1000).result()
 
 
-def test_it_is_measured_in_idle_time_and_once(begin, monkeypatch):
+def test_the_speed_is_measured_once_in_idle_time(begin, monkeypatch):
     monkeypatch.setattr(speed_test, "QUIET", 0)
     done = threading.Event()
 
@@ -125,7 +125,7 @@ def test_it_is_measured_in_idle_time_and_once(begin, monkeypatch):
     assert len(kept) == 1
 
 
-def test_on_a_busy_computer_it_is_tried_three_times():
+def test_on_a_busy_computer_the_measurement_is_tried_three_times():
     asked = []
 
     def steps(free):
@@ -142,7 +142,7 @@ def test_on_a_busy_computer_it_is_tried_three_times():
     assert asked == [0, 1, 2]
 
 
-def test_a_key_a_question_and_ctrl_c_end_it(begin, monkeypatch):
+def test_a_key_a_question_and_ctrl_c_end_the_measurement(begin, monkeypatch):
     monkeypatch.setattr(speed_test, "ROUNDS", 1 << 30)  # else it never ends
     monkeypatch.setattr(speed_test, "LIMIT_S", 1e9)
 
@@ -171,7 +171,7 @@ def test_a_key_a_question_and_ctrl_c_end_it(begin, monkeypatch):
     assert answer(engine) == alone
 
 
-def test_a_step_that_was_stopped_frees_what_it_made():
+def test_a_stopped_step_frees_its_contexts():
     freed = []
 
     def steps(free):
@@ -196,7 +196,7 @@ def test_a_step_that_was_stopped_frees_what_it_made():
 
 
 @pytest.mark.slow
-def test_the_next_start_uses_it_and_a_flag_wins(tiny, tmp_path):
+def test_the_next_start_uses_the_result_unless_a_flag_is_given(tiny, tmp_path):
     path = tiny("dense")
 
     def fit(**settings):
@@ -225,7 +225,7 @@ def test_a_resumed_chat_keeps_the_flash_attention_of_its_cache(begin, tmp_path, 
 
 
 @pytest.mark.parametrize(("made_by", "used"), [("", "off"), ("older", "on")])
-def test_a_cache_that_cannot_be_used_chooses_nothing(tmp_path, made_by, used):
+def test_an_unusable_cache_does_not_select_flash_attention(tmp_path, made_by, used):
     file = tmp_path / "chat.kv"
     made_with = {"llama.cpp": made_by or version(), "kv_type": "f16", "flash_attn": "off"}
     statefile.write(file, State([], [], (ctypes.c_uint8 * 0)()), made_with)
@@ -233,7 +233,7 @@ def test_a_cache_that_cannot_be_used_chooses_nothing(tmp_path, made_by, used):
     assert with_flash_attention(Settings(), fit, file).flash_attn == used
 
 
-def test_the_sizes_are_those_of_every_chat_not_of_what_is_fastest(tiny, tmp_path, monkeypatch):
+def test_the_measurement_does_not_change_the_sizes(tiny, tmp_path, monkeypatch):
     """A resumed chat keeps the flash attention of its saved cache."""
     sized = []
     sizes = memory_fit._sizes
@@ -248,7 +248,7 @@ def test_the_sizes_are_those_of_every_chat_not_of_what_is_fastest(tiny, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid"])
-def test_a_model_that_cannot_be_measured_has_flags_to_choose(home, tiny, lcp_main, capsys, kind):
+def test_a_model_that_cannot_be_measured_suggests_flags(home, tiny, lcp_main, capsys, kind):
     assert lcp_main("bench", str(tiny(kind))) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "--flash-attn on|off --threads N" in said
@@ -259,7 +259,7 @@ def test_a_model_on_a_server_is_not_measured(home, lcp_main, capsys):
     assert "lcp list" in capsys.readouterr().err
 
 
-def test_a_stop_before_a_cache_is_written_ends_the_writing(begin, tmp_path):
+def test_a_stop_before_a_cache_is_written_cancels_it(begin, tmp_path):
     engine, go = begin(), threading.Event()
     for _ in engine.reply(Request([PromptMessage("user", "Hi")], Sampling(), max_tokens=2)):
         pass
@@ -273,14 +273,14 @@ def test_a_stop_before_a_cache_is_written_ends_the_writing(begin, tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"lcpkv", statefile.MAGIC + b"\xff" * 40])
-def test_a_damaged_cache_says_nothing(tmp_path, data):
+def test_a_damaged_cache_does_not_select_flash_attention(tmp_path, data):
     file = tmp_path / "chat.kv"
     file.write_bytes(data)
     assert statefile.made_with(file) == {}
     assert statefile.made_with(tmp_path / "none") == {}
 
 
-def test_lcp_doctor_says_what_is_fastest(tiny, tmp_path):
+def test_lcp_doctor_shows_the_measurement(tiny, tmp_path):
     assert not list(findings(tmp_path))
     assert not list(findings(tmp_path / ("x" * 300)))  # a folder that the system refuses
     (tmp_path / "speed").mkdir()

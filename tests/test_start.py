@@ -45,12 +45,12 @@ def test_a_command_line_imports_no_other_command(words, home):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_lcp_says_of_a_command_what_its_own_help_says(name):
+def test_the_list_of_commands_and_their_own_help_agree(name):
     assert LoadedCommands()[name].get_short_help_str(100) == COMMANDS[name][2]
 
 
 @pytest.mark.slow
-def test_a_wrong_value_is_said_before_llama_cpp_is_loaded(home):
+def test_an_invalid_value_is_reported_before_llama_cpp_is_loaded(home):
     modules = imported_by("chat", "--temp", "hot", home=home)
     assert not [m for m in modules if m.split(".")[0] in ("llama_cpp", "prompt_toolkit", "jinja2")]
 
@@ -75,7 +75,7 @@ def test_one_answer_imports_nothing_that_it_does_not_need(home, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("piped", "prepared"), [(True, False), (False, True)])
-def test_what_draws_an_answer_is_imported_before_there_is_one(home, piped, prepared):
+def test_the_renderer_is_imported_before_the_first_answer(home, piped, prepared):
     """And only where one will be drawn."""
     code = (
         "import sys; from lcp.terminal.screen import Screen; screen = Screen(); before = "

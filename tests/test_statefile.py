@@ -19,7 +19,7 @@ def a_state(size=3000, seed=0):
     return State([1, 2, 3], [0, 1, 2], (ctypes.c_uint8 * size).from_buffer_copy(blob))
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_state_is_read_back(tmp_path):
     path = tmp_path / "chats" / "a.kv"
     size = write(path, a_state(), MADE_BY)
     state = read(path, MADE_BY)
@@ -30,18 +30,18 @@ def test_what_is_written_is_read(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.kv"]
 
 
-def test_no_file_is_no_state(tmp_path):
+def test_a_missing_file_is_no_state(tmp_path):
     assert read(tmp_path / "none.kv", MADE_BY) is None
 
 
 @pytest.mark.parametrize("other", [{"model": "n"}, {"kv_type": "q8_0"}, {"new": "fact"}])
-def test_what_something_else_made_is_not_used_and_why(tmp_path, other):
+def test_a_state_of_another_model_or_build_is_refused_with_a_reason(tmp_path, other):
     path = tmp_path / "a.kv"
     write(path, a_state(), MADE_BY)
     assert read(path, MADE_BY | other) == Unusable(f"was made with another {next(iter(other))}")
 
 
-def test_900_cut_or_altered_files_are_never_trusted(tmp_path):
+def test_truncated_and_altered_files_are_refused(tmp_path):
     path = tmp_path / "a.kv"
     write(path, a_state(), MADE_BY)
     whole = path.read_bytes()
@@ -60,7 +60,7 @@ def test_900_cut_or_altered_files_are_never_trusted(tmp_path):
         assert read(path, MADE_BY) == Unusable("is damaged"), n
 
 
-def test_a_write_that_is_cancelled_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_cancelled_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.kv"
     write(path, a_state(seed=1), MADE_BY)
     monkeypatch.setattr(statefile, "_PIECE", 100)
@@ -70,7 +70,7 @@ def test_a_write_that_is_cancelled_leaves_what_was_there(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.kv"]
 
 
-def test_a_write_that_fails_leaves_no_part(tmp_path):
+def test_a_failed_write_leaves_no_part_file(tmp_path):
     path = tmp_path / "a.kv"
 
     def fails():
@@ -81,7 +81,7 @@ def test_a_write_that_fails_leaves_no_part(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_oldest_go_first_when_all_together_are_too_large(tmp_path):
+def test_the_oldest_caches_are_removed_if_all_together_are_too_large(tmp_path):
     for n in range(5):
         write(tmp_path / f"{n}.kv", a_state(1000), MADE_BY)
         os.utime(tmp_path / f"{n}.kv", (n, n))

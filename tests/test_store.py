@@ -76,7 +76,7 @@ def test_a_chat_is_one_line_per_event(tmp_path):
     assert "Grüße, 世界" in lines[3]
 
 
-def test_a_chat_that_was_opened_and_left_leaves_nothing(tmp_path):
+def test_a_chat_without_a_question_leaves_no_file(tmp_path):
     folder = tmp_path / "data" / "sessions"
     chat = a_chat()
     with a_store(folder).create(chat.opening) as log:
@@ -85,7 +85,7 @@ def test_a_chat_that_was_opened_and_left_leaves_nothing(tmp_path):
     assert not folder.exists()
 
 
-def test_what_came_before_the_first_question_is_written_with_it(tmp_path):
+def test_events_before_the_first_question_are_written_with_it(tmp_path):
     chat = a_chat()
     with a_store(tmp_path).create(chat.opening) as log:
         events = [chat.opening, chat.set_system("Be brief."), chat.ask("Hi.")]
@@ -94,7 +94,7 @@ def test_what_came_before_the_first_question_is_written_with_it(tmp_path):
         assert load(log.path) == (events, 0)
 
 
-def test_a_chat_of_questions_that_could_not_be_asked_leaves_nothing(tmp_path):
+def test_a_chat_of_failed_questions_leaves_no_file(tmp_path):
     chat = a_chat()
     with a_store(tmp_path).create(chat.opening) as log:
         events = [chat.opening, chat.set_system("Be brief.")]
@@ -114,7 +114,7 @@ def test_a_chat_of_questions_that_could_not_be_asked_leaves_nothing(tmp_path):
         assert load(log.path) == (events, 0)
 
 
-def test_a_chat_that_is_gone_on_with_is_never_taken_back(tmp_path):
+def test_a_resumed_chat_is_never_removed(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, "Hi.")
     log, _, _ = store.open(name)
@@ -124,14 +124,14 @@ def test_a_chat_that_is_gone_on_with_is_never_taken_back(tmp_path):
     assert len(load(log.path)[0]) == len(events) + 1
 
 
-def test_only_the_owner_reads_a_chat(tmp_path):
+def test_only_the_owner_can_read_a_chat(tmp_path):
     folder = tmp_path / "data" / "sessions"
     name, _ = save(a_store(folder), "Hi.")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / f"{name}.jsonl").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_chat_goes_on_in_its_own_file(tmp_path):
+def test_a_chat_continues_in_its_own_file(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, "Hi.")
     log, found, notices = store.open(name)
@@ -145,7 +145,7 @@ def test_a_chat_goes_on_in_its_own_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_chat_that_is_not_saved_leaves_nothing(tmp_path, monkeypatch):
+def test_a_chat_that_is_not_saved_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chat = a_chat()
     with Log.nowhere() as log:
@@ -154,7 +154,7 @@ def test_a_chat_that_is_not_saved_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_log_takes_nothing_more(tmp_path):
+def test_a_closed_log_refuses_events(tmp_path):
     log = a_store(tmp_path).create(a_chat().opening)
     log.close()
     log.close()
@@ -162,7 +162,7 @@ def test_a_closed_log_takes_nothing_more(tmp_path):
         log.append(a_chat().ask("Hi."))
 
 
-def test_a_name_that_is_taken_is_not_used_again(tmp_path):
+def test_a_taken_file_name_is_not_reused(tmp_path):
     save(a_store(tmp_path), "Hi.")
     name, _ = save(a_store(tmp_path), "Another.")
     assert name == "20261122-0931-0002"
@@ -194,7 +194,7 @@ def test_the_list_has_the_chat_last_used_first(tmp_path):
         ["и\u0306од"],
     ],
 )
-def test_a_search_sees_no_case_no_accents_and_no_line_ends(tmp_path, words):
+def test_a_search_ignores_case_accents_and_line_ends(tmp_path, words):
     store = a_store(tmp_path)
     name, _ = save(store, "Le café est très bon\nà Besançon, dit Zoë. Straße. Йод.")
     save(store, "Rien.")
@@ -202,13 +202,13 @@ def test_a_search_sees_no_case_no_accents_and_no_line_ends(tmp_path, words):
 
 
 @pytest.mark.parametrize("words", [["bon très"], ["Zoë", "Rien"], ["か"], ["one. Two"]])
-def test_a_search_keeps_apart_what_is_apart(tmp_path, words):
+def test_a_search_does_not_match_across_messages(tmp_path, words):
     store = a_store(tmp_path)
     save(store, "Le café est très bon à Besançon, dit Zoë. が", "One.", "Two.")
     assert list(store.saved(words)) == []
 
 
-def test_a_search_gives_the_words_around_the_place(tmp_path):
+def test_a_search_returns_the_words_around_the_match(tmp_path):
     store = a_store(tmp_path)
     save(store, "Hello.", f"{'Well then. ' * 9}And what of\nÎle-de-Bréhat, {'you know, ' * 20}?")
     (saved,) = store.saved(["brehat", "hello"])
@@ -220,7 +220,7 @@ def test_a_search_gives_the_words_around_the_place(tmp_path):
     assert store.saved()[0].passage == ""
 
 
-def test_the_list_survives_whatever_lies_in_the_folder(tmp_path):
+def test_the_list_ignores_other_files_in_the_folder(tmp_path):
     store = a_store(tmp_path)
     name, _ = save(store, "Hi.")
     aged(store, name, 10**10)
@@ -234,7 +234,7 @@ def test_the_list_survives_whatever_lies_in_the_folder(tmp_path):
     assert {saved.id for saved in store.saved()} == {name, "zeros", "deep", "other"}
 
 
-def test_a_chat_is_found_by_its_id_its_beginning_or_as_the_last(tmp_path):
+def test_a_chat_is_found_by_id_by_a_part_of_it_or_as_last(tmp_path):
     store = a_store(tmp_path)
     old, _ = save(store, "Hi.")
     new, _ = save(store, "Hi again.")
@@ -249,7 +249,7 @@ def test_a_chat_is_found_by_its_id_its_beginning_or_as_the_last(tmp_path):
 ONE_SHOT = {"kind": "one-shot"}
 
 
-def test_a_log_says_whether_a_person_or_a_script_asked(tmp_path):
+def test_a_log_records_whether_a_person_or_a_script_asked(tmp_path):
     store = a_store(tmp_path)
     old, events = save(store, 'Hi, "kind":"one-shot".')
     assert "kind" not in events[0]  # as in every log of before
@@ -266,7 +266,7 @@ def test_a_log_says_whether_a_person_or_a_script_asked(tmp_path):
     assert store.count_one_shots() == 0
 
 
-def test_the_last_chat_is_one_that_a_person_had(tmp_path):
+def test_last_is_the_last_chat_of_a_person(tmp_path):
     store = a_store(tmp_path)
     mine, _ = save(store, "Hi.")
     scripts = [save(store, "Hi.", **ONE_SHOT)[0] for _ in range(3)]
@@ -288,7 +288,7 @@ def test_a_one_shot_that_is_damaged_is_listed_not_lost(tmp_path):
     assert [saved.id for saved in store.saved()] == [name]
 
 
-def test_the_ids_of_tokens_are_left_out_of_what_is_listed_and_nothing_else(tmp_path):
+def test_listing_skips_only_the_token_ids(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, 'A ,"tokens":[1,2] and ,\\"sampled\\":[3]', "Hi.")
     (saved,) = store.saved(["tokens:[1,2]".replace(":", '":')])
@@ -297,7 +297,7 @@ def test_the_ids_of_tokens_are_left_out_of_what_is_listed_and_nothing_else(tmp_p
     assert load(store.find(name))[0] == events
 
 
-def test_what_cannot_be_found_is_said_with_the_next_step(tmp_path):
+def test_an_unknown_chat_is_an_error_with_the_next_step(tmp_path):
     store = a_store(tmp_path)
     for name in ("last", "x"):
         with pytest.raises(NoSavedChat) as caught:
@@ -335,7 +335,7 @@ ODD = st.sampled_from(["\u2028\x85\r\n\0", "\ud800", "\\\udfff"])
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ANYTHING | ODD, min_size=1, max_size=8))
-def test_any_text_comes_back_as_it_was(texts):
+def test_any_text_is_read_back_unchanged(texts):
     chat = a_chat()
     events = [chat.opening, *map(chat.ask, texts)]
     with TemporaryDirectory() as folder, a_store(Path(folder)).create(chat.opening) as log:
@@ -353,7 +353,7 @@ def healed(text):
 
 
 @pytest.mark.slow
-def test_a_log_cut_at_any_byte_loads_and_goes_on(tmp_path):
+def test_a_log_truncated_at_any_byte_loads_and_continues(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, "Grüße", "zwei\u2028")
     path = store.find(name)
@@ -409,7 +409,7 @@ def another_process_in(folder):
             process.kill()
 
 
-def test_a_chat_open_elsewhere_goes_on_in_a_copy(tmp_path):
+def test_a_chat_open_elsewhere_continues_in_a_copy(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, "Hi.")
     before = store.find(name).read_bytes()
@@ -429,7 +429,7 @@ def test_a_chat_open_elsewhere_goes_on_in_a_copy(tmp_path):
     assert store.find(name).read_bytes() == before
 
 
-def test_a_killed_process_leaves_its_chat_free(tmp_path):
+def test_a_killed_process_leaves_its_chat_unlocked(tmp_path):
     store = a_store(tmp_path)
     name, _ = save(store, "Hi.")
     with another_process_in(tmp_path) as process:
@@ -440,7 +440,7 @@ def test_a_killed_process_leaves_its_chat_free(tmp_path):
     assert (log.id, notices) == (name, [])
 
 
-def test_a_new_chat_is_held_against_others_too(tmp_path):
+def test_a_new_chat_is_locked(tmp_path):
     store = a_store(tmp_path)
     chat = a_chat()
     with store.create(chat.opening) as log:
@@ -451,7 +451,7 @@ def test_a_new_chat_is_held_against_others_too(tmp_path):
     assert "open in another lcp" in notice
 
 
-def test_a_copy_says_what_could_not_be_read_as_well(tmp_path):
+def test_a_copy_reports_unreadable_lines(tmp_path):
     store = a_store(tmp_path)
     name, _ = save(store, "Hi.")
     with store.find(name).open("ab") as file:
@@ -468,7 +468,7 @@ def impossible_folders(tmp_path):
     return [tmp_path / "file" / "sessions", tmp_path / ("x" * 300), tmp_path / "loop" / "sessions"]
 
 
-def test_where_nothing_can_be_written_the_chat_goes_on_and_says_so(tmp_path):
+def test_if_writing_fails_the_chat_continues_with_a_notice(tmp_path):
     for folder in impossible_folders(tmp_path):
         chat = a_chat()
         store = a_store(folder)
@@ -483,7 +483,7 @@ def test_where_nothing_can_be_written_the_chat_goes_on_and_says_so(tmp_path):
         assert log.problem is problem
 
 
-def test_after_the_disk_was_full_nothing_more_is_written(tmp_path):
+def test_after_a_full_disk_nothing_more_is_written(tmp_path):
     store = a_store(tmp_path)
     name, events = save(store, "Hi.")
     path = store.find(name)

@@ -19,7 +19,7 @@ SET = [
 ]
 
 
-def test_rows_that_fit_stand_in_columns():
+def test_rows_that_fit_are_in_columns():
     assert lines([("a", "1"), ("long name", "2")], 80) == ["a          1", "long name  2"]
     assert lines([], 80) == []
 
@@ -30,7 +30,7 @@ def test_a_last_column_is_wrapped_between_words():
     assert wide[1].endswith("randomness; 0 always takes the")
 
 
-def test_where_columns_do_not_fit_rows_stand_below_each_other():
+def test_if_columns_do_not_fit_cells_are_below_each_other():
     assert lines(SET, 40, head=True) == [
         "temp",
         "    value 0.2 · from flag · default 0.8",
@@ -43,14 +43,14 @@ def test_where_columns_do_not_fit_rows_stand_below_each_other():
     ]
 
 
-def test_marks_stand_before_the_names():
+def test_marks_are_before_the_names():
     rows = [("*", "20261122-0931-0001", "2 turns", "title"), (" ", "20261122-0931-0002", "", "x")]
     assert lines(rows, 24) == [
         "* 20261122-0931-0001", "    2 turns", "    title", "  20261122-0931-0002", "    x"
     ]  # fmt: skip
 
 
-def test_what_is_cut_ends_with_an_ellipsis_where_the_row_is_full():
+def test_a_cut_row_ends_with_an_ellipsis_at_the_margin():
     assert lines([("1", "世" * 30)], 30, cut=(1,)) == ["1  " + "世" * 13 + "…"]
     assert lines([("1", "q" * 30, "a" * 10)], 40, cut=(1, 2)) == [
         "1  " + "q" * 24 + "…  " + "a" * 10

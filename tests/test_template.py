@@ -61,7 +61,7 @@ def refusal(source, messages=TALK, seconds=2.0):
         ("", "never prints the content of a message"),
     ],
 )
-def test_a_file_of_the_person_is_named_with_the_line_to_mend(source, sentence):
+def test_errors_in_a_template_file_name_the_line(source, sentence):
     with pytest.raises(TemplateError) as raised:
         template(source, own=True).render([USER])
     said = str(raised.value)
@@ -69,7 +69,7 @@ def test_a_file_of_the_person_is_named_with_the_line_to_mend(source, sentence):
     assert not raised.value.change
 
 
-def test_a_file_of_the_person_may_do_what_it_likes_with_a_message():
+def test_a_template_file_of_a_person_is_used_as_it_is():
     shout = "{% macro say(m) %}{{ m.content|upper }}!{% endmacro %}{{ say(messages[-1]) }}"
     assert template(shout, own=True).render([USER]) == "HELLO!"
     needs = "{{ raise_exception('Alone.') if messages|length < 2 }}"
@@ -174,13 +174,13 @@ def test_chatml():
     )
 
 
-def test_a_template_may_fold_the_system_text_itself():
+def test_a_template_may_place_the_system_text_itself():
     assert render(LLAMA_2) == (
         "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHello [/INST] Hi. </s><s>[INST] Bye [/INST]"
     )
 
 
-def test_a_template_that_refuses_a_system_message_finds_it_in_the_first_question():
+def test_if_a_template_refuses_a_system_message_it_is_in_the_first_question():
     assert render(GEMMA) == (
         "<s><start_of_turn>user\nBe brief.\n\nHello<end_of_turn>\n"
         "<start_of_turn>model\nHi.<end_of_turn>\n"
@@ -188,7 +188,7 @@ def test_a_template_that_refuses_a_system_message_finds_it_in_the_first_question
     )
 
 
-def test_a_template_that_ignores_a_system_message_finds_it_in_the_first_question():
+def test_if_a_template_ignores_a_system_message_it_is_in_the_first_question():
     ignoring = (
         "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}]{{ m.content }}"
         "{% endif %}{% endfor %}"
@@ -200,7 +200,7 @@ def test_a_template_that_takes_a_system_message_gets_it():
     assert "<|start_header_id|>system<|end_header_id|>" in render(LLAMA_3, [SYSTEM, USER])
 
 
-def test_a_system_message_without_a_question_becomes_one_where_none_is_taken():
+def test_a_refused_system_message_without_a_question_becomes_one():
     assert render(GEMMA, [SYSTEM]) == render(GEMMA, [message("user", "Be brief.")])
     assert "Be brief." in render(GEMMA, [SYSTEM, ANSWER])
 
@@ -211,12 +211,12 @@ def test_an_unanswered_question_is_joined_with_the_next_one(source):
     assert rendered == render(source, [message("user", "Hello\n\nBye"), ANSWER, AGAIN])
 
 
-def test_what_a_template_refuses_after_folding_is_said():
+def test_a_refusal_after_moving_the_system_text_is_reported():
     sentence = refusal(GEMMA, [message("tool", "42"), ANSWER])
     assert "refuses these messages: Conversation roles must alternate" in sentence
 
 
-def test_the_messages_given_are_left_as_they_are():
+def test_the_given_messages_are_not_changed():
     talk = [dict(m) for m in [SYSTEM, USER, AGAIN]]
     render(GEMMA, talk)
     assert talk == [SYSTEM, USER, AGAIN]
@@ -231,7 +231,7 @@ def test_contents_may_be_trimmed():
     assert "Hello<end_of_turn>" in render(GEMMA, [message("user", " \nHello\n ")])
 
 
-def test_no_tools_are_there():
+def test_templates_see_no_tools():
     assert "ipython" not in render(LLAMA_3)
     assert render("{% if tools %}yes{% else %}no{% endif %}") == "no"
     assert render("{% if tools is not none %}yes{% else %}no{% endif %}") == "no"
@@ -239,7 +239,7 @@ def test_no_tools_are_there():
     assert render("{{ tools|length }}{{ documents|length }}") == "00"
 
 
-def test_thinking_of_earlier_turns_is_stripped_and_of_this_one_is_kept():
+def test_thinking_of_earlier_turns_is_stripped_but_not_of_the_last():
     thought = message("assistant", "<think>\nHm.\n</think>\n\nHi.")
     assert "Hm." not in render(QWEN_3, [USER, thought, AGAIN])
     assert "<|im_start|>assistant\nHi.<|im_end|>" in render(QWEN_3, [USER, thought, AGAIN])
@@ -254,7 +254,7 @@ def test_thinking_can_be_turned_off():
     assert render(QWEN_3, [USER], variables=on).endswith("assistant\n")
 
 
-def test_a_variable_is_told_and_never_the_messages():
+def test_variables_cannot_replace_the_messages():
     source = "{{ messages | length }} {{ reasoning_effort is defined }} {{ reasoning_effort }}"
     assert render(source, [USER]) == "1 False "
     assert render(source, [USER], variables={"reasoning_effort": "low"}) == "1 True low"
@@ -263,7 +263,7 @@ def test_a_variable_is_told_and_never_the_messages():
     assert not template(source).uses("enable_thinking")
 
 
-def test_without_asking_there_is_no_tail():
+def test_without_a_generation_prompt_there_is_no_tail():
     assert render(CHATML, [USER], ask=True).removeprefix(render(CHATML, [USER], ask=False)) == (
         "<|im_start|>assistant\n"
     )
@@ -312,7 +312,7 @@ def test_without_asking_there_is_no_tail():
         ("{{ messages[0].content | safe }}{{ '<b>' }}", "Hello<b>"),
     ],
 )  # fmt: skip
-def test_what_templates_are_made_of(source, text):
+def test_features_that_templates_use(source, text):
     assert render(source, [USER, ANSWER, AGAIN]) == text
 
 
@@ -325,7 +325,7 @@ def test_without_a_template_chatml_is_used():
 @pytest.mark.slow
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
-def test_contents_arrive_as_they_are(contents):
+def test_contents_are_printed_unchanged(contents):
     rendered = render(CHATML, [message("user", content) for content in contents])
     assert rendered == "".join(
         f"<|im_start|>user\n{content}<|im_end|>\n" for content in contents
@@ -338,12 +338,12 @@ def test_contents_arrive_as_they_are(contents):
     "content",
     ["My number: 5551234567", "100%  0000000 * {0:9999999}", "{{ 7 * 7 }}{% break %}", "é🙂" * 9],
 )
-def test_no_content_is_taken_for_a_program_or_a_format(source, content):
+def test_contents_are_never_run_as_templates_or_formats(source, content):
     assert content in render(source, [message("user", content)])
 
 
 @pytest.mark.slow
-def test_a_long_conversation_is_no_bomb():
+def test_a_long_conversation_stays_within_the_limits():
     text = "A paragraph with a number in it: 5551234567. " * 20
     talk = [SYSTEM, *[message("user", text), message("assistant", text)] * 500, AGAIN]
     collecting = (
@@ -354,7 +354,7 @@ def test_a_long_conversation_is_no_bomb():
         assert render(source, talk).count(text.strip()) == 1000
 
 
-def test_two_threads_may_render_at_once():
+def test_two_threads_can_render_at_once():
     """Reading ahead does while a window is fitted; the limits of one are not the other's."""
     one = template(CHATML)
     large, small = [message("user", "x" * 2_000_000)], [USER]
@@ -506,7 +506,7 @@ BROKEN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", TOO_LONG.values(), ids=TOO_LONG)
-def test_a_template_without_end_is_stopped(source):
+def test_an_endless_template_is_stopped(source):
     begun = time.monotonic()
     assert "takes too much time" in refusal(source, seconds=0.1)
     assert time.monotonic() - begun < 3
@@ -514,29 +514,29 @@ def test_a_template_without_end_is_stopped(source):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", TOO_LARGE.values(), ids=TOO_LARGE)
-def test_a_template_that_wants_much_memory_is_stopped(source):
+def test_a_template_that_uses_much_memory_is_stopped(source):
     begun = time.monotonic()
     assert "takes too much room" in refusal(source, seconds=10)
     assert time.monotonic() - begun < 3
 
 
 @pytest.mark.parametrize("source", OUT_OF_BOUNDS.values(), ids=OUT_OF_BOUNDS)
-def test_a_template_finds_no_way_out(source):
+def test_a_template_cannot_leave_the_sandbox(source):
     assert "does not work" in refusal(source)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)
-def test_a_broken_template_is_one_sentence(source):
+def test_a_broken_template_is_an_error(source):
     refusal(source)
 
 
-def test_a_refusal_of_many_lines_is_one_sentence():
+def test_a_refusal_of_many_lines_is_shown_on_one_line():
     assert "refuses these messages: a b c." in refusal("{{ raise_exception('a\\nb\\n  c.') }}")
 
 
 @pytest.mark.slow
-def test_the_memory_a_template_can_take_is_bounded():
+def test_the_memory_of_a_template_is_bounded():
     peaks = {}
     tracemalloc.start()
     for name, source in (TOO_LARGE | TOO_LONG).items():

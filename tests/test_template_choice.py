@@ -33,7 +33,7 @@ def chosen(source, **more):
 
 
 @pytest.mark.parametrize("source", [EACH_PART, FIRST_PART, USER_PARTS])
-def test_a_template_that_wants_a_list_of_parts_gets_one(source):
+def test_a_template_that_expects_a_list_of_parts_gets_one(source):
     choice = chosen(source)
     text = choice.template.render(TALK)
     assert [text.count(m["content"]) for m in TALK] == [1, 1, 1, 1]
@@ -51,7 +51,7 @@ def test_a_template_that_raises_for_a_text_gets_parts():
     assert chosen(source).template.render([USER, ANSWER, AGAIN]) == "Hello.Hi..Bye."
 
 
-def test_a_list_that_is_printed_as_python_has_it_is_no_text():
+def test_a_list_printed_in_pythons_notation_does_not_count():
     source = (
         "{% if messages[0].content is string %}.{% else %}{{ messages[-1].content }}{% endif %}"
     )
@@ -89,7 +89,7 @@ def test_a_template_that_fails_says_why_at_the_first_question():
         ),
     ],
 )
-def test_what_a_template_leaves_out_of_a_conversation_is_said(source, what):
+def test_parts_that_a_template_leaves_out_are_reported(source, what):
     choice = chosen(source)
     assert f"leaves out {what}." in choice.notice.sentence
     assert not choice.template.is_fallback
@@ -99,7 +99,7 @@ def test_what_a_template_leaves_out_of_a_conversation_is_said(source, what):
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_the_name_of_a_template_of_llama_cpp_is_that_template(own):
+def test_the_name_of_a_llama_cpp_template_selects_it(own):
     choice = chosen("llama3\n", own=own)
     assert choice.template.render([USER]) == (
         "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
@@ -109,7 +109,7 @@ def test_the_name_of_a_template_of_llama_cpp_is_that_template(own):
     assert choice.template.end_marks == ("<|eot_id|>",)
 
 
-def test_a_text_that_llama_cpp_is_given_may_be_long_and_have_zero_bytes():
+def test_a_llama_cpp_template_takes_long_texts_and_zero_bytes():
     long = "é" * 5000 + "\0end"
     text = chosen("chatml").template.render([{"role": "user", "content": long}])
     assert "é" * 5000 + "end" in text
@@ -136,7 +136,7 @@ def engine(path, **options):
     return LlamaEngine(path, Settings(ctx_size=512, threads=1), now=NOW, **options)
 
 
-def test_every_template_lets_every_question_reach_the_model(tmp_path):
+def test_all_templates_print_the_question(tmp_path):
     for i, source in enumerate([EACH_PART, FIRST_PART, USER_PARTS, "", "chatml", "odd-name"]):
         path = write(tmp_path / f"{i}.gguf", template=source)
         with engine(path) as one:
@@ -151,7 +151,7 @@ def answer_with(monkeypatch, one, text):
 
 
 @pytest.mark.parametrize("mark", ["<|im_end|>", "<|im_start|>"])
-def test_the_end_marks_of_chatml_end_an_answer_as_a_text_too(tmp_path, monkeypatch, mark):
+def test_end_marks_of_chatml_spelled_as_text_end_an_answer(tmp_path, monkeypatch, mark):
     """The vocabulary of a base model has no token for them."""
     path = write(tmp_path / "base.gguf", template=None)
     with engine(path) as one:
@@ -167,7 +167,7 @@ def test_the_end_marks_of_chatml_end_an_answer_as_a_text_too(tmp_path, monkeypat
         assert raw.ended in ("end", "stop")
 
 
-def test_the_end_mark_of_a_templates_own_ends_an_answer_as_a_text(tmp_path, monkeypatch):
+def test_end_marks_of_a_template_spelled_as_text_end_an_answer(tmp_path, monkeypatch):
     source = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -184,7 +184,7 @@ def test_the_end_mark_of_a_templates_own_ends_an_answer_as_a_text(tmp_path, monk
     ("named", "which"),
     [(("tool_use", "default"), "default"), (("tool_use", "odd"), "odd"), (("rag",), "rag")],
 )
-def test_of_several_named_templates_the_one_for_a_talk_is_used(tmp_path, named, which):
+def test_the_conversation_template_of_several_is_used(tmp_path, named, which):
     facts = {
         f"tokenizer.chat_template.{n}": f"{n}:"
         + "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -221,7 +221,7 @@ def test_the_system_text_of_a_template_is_known(source, own, silent):
     assert template.takes_system
 
 
-def test_an_empty_system_text_takes_the_templates_own_away_and_adds_nothing():
+def test_an_empty_system_text_removes_the_templates_own():
     empty = SYSTEM | {"content": ""}
     assert "I am Tiny." in chosen(OWN).template.render([USER])
     assert "I am Tiny." not in chosen(OWN).template.render([empty, USER])

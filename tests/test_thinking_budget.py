@@ -69,32 +69,32 @@ def test_thinking_ends_with_its_budget_and_the_answer_begins(engine, seed):
     assert reply.notice == ThinkingEnded(12)
 
 
-def test_without_a_budget_the_model_ends_it(engine):
+def test_without_a_budget_the_model_ends_its_thinking(engine):
     assert ask(engine, max_tokens=50).notice is None
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_model_that_thinks_though_it_was_told_not_to_is_stopped_at_once(engine, seed):
+def test_thinking_is_ended_at_once_if_it_is_off(engine, seed):
     reply = ask(engine, seed, thinking_tokens=0, max_tokens=20)
     assert (reply.thinking, reply.notice) == ("", None)
     assert reply.sampled[:1] == engine.model.tokenize("</think>")
     assert reply.text
 
 
-def test_the_engine_reads_on_from_what_was_put_in(engine):
+def test_the_engine_evaluates_the_inserted_text(engine):
     """What the cache holds is what was said, last words and all."""
     reply = ask(engine, thinking_tokens=5, max_tokens=90)
     held = engine._loaded.context.tokens
     assert held[-(len(reply.sampled) - 1) :] == reply.sampled[:-1]
 
 
-def test_the_answer_behind_a_budget_keeps_to_its_grammar(engine):
+def test_the_answer_after_a_budget_matches_its_grammar(engine):
     reply = ask(engine, thinking_tokens=8, constraint=gbnf('root ::= "yes" | "no"'))
     assert reply.thinking.endswith(LAST_WORDS)
     assert (reply.text in ("yes", "no"), reply.ended) == (True, "end")
 
 
-def test_a_cut_answer_that_goes_on_has_used_a_part_of_its_budget(engine):
+def test_a_continued_answer_has_used_a_part_of_its_budget(engine):
     cut = ask(engine, thinking_tokens=20, max_tokens=15)
     assert cut.ended == "length" and not cut.text
     begun = PromptMessage("assistant", "", "", tuple(cut.sampled), engine.identity)
@@ -103,7 +103,7 @@ def test_a_cut_answer_that_goes_on_has_used_a_part_of_its_budget(engine):
     assert 20 <= thought(engine, rest) <= 23
 
 
-def test_continue_of_an_answer_that_was_cut_in_its_thinking_goes_on_with_the_thinking(engine):
+def test_an_answer_truncated_in_its_thinking_continues_with_the_thinking(engine):
     conversation = Conversation.begin(local_now, "tiny")
     layers = Layers(flags={"max_tokens": 15, "seed": 0})
     screen = Screen(io.StringIO(), io.StringIO())
@@ -149,20 +149,20 @@ def spoken(model, limit, *words, tail=""):
     ],
 )
 @pytest.mark.parametrize("limit", [0, 1, 2])
-def test_each_kind_of_thinking_is_closed_in_its_own_way(model, opener, tail, limit):
+def test_each_kind_of_thinking_is_closed_by_its_own_tag(model, opener, tail, limit):
     thinking, text = spoken(model, limit, opener, *["Hm."] * limit, "Yes", "Yes", tail=tail)
     assert thinking == "Hm." * limit + (LAST_WORDS if limit else "")
     assert text == "YesYes"
 
 
-def test_an_answer_that_does_not_think_has_all_the_tokens_it_wants(model):
+def test_an_answer_without_thinking_is_not_limited(model):
     assert spoken(model, 0, *["Yes"] * 9) == ("", "Yes" * 9)
 
 
-def test_thinking_within_its_budget_is_left_alone(model):
+def test_thinking_within_its_budget_is_unchanged(model):
     assert spoken(model, 2, "<think>", "Hm.", "</think>", "Yes") == ("Hm.", "Yes")
 
 
-def test_a_character_is_whole_before_the_thinking_ends(model):
+def test_thinking_ends_only_after_a_whole_character(model):
     thinking, _ = spoken(model, 1, "<think>", "ü", "Yes")  # two tokens, a byte each
     assert re.fullmatch("ü" + re.escape(LAST_WORDS), thinking)

@@ -39,14 +39,14 @@ def written(family):
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
 @given(places=st.lists(st.integers(0, 999), max_size=12))
 @settings(max_examples=40, deadline=None)
-def test_any_cut_of_the_bytes_tells_thinking_and_answer_apart(family, places):
+def test_any_split_of_the_bytes_separates_thinking_and_answer(family, places):
     data, of = written(family).encode(), known(family)
     assert told(cut(data, places), of) == (HM, YES)
     assert told([data[i : i + 1] for i in range(len(data))], of) == (HM, YES)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
-def test_a_prompt_may_have_opened_the_thinking(family):
+def test_a_prompt_can_open_the_thinking(family):
     data = written(family).removeprefix(family.opener).encode()
     assert told([data], known(family), f"assistant\n{family.opener}\n") == (HM, YES)
 
@@ -64,7 +64,7 @@ def test_a_prompt_may_have_opened_the_thinking(family):
         "42</answer>\n",
     ],
 )
-def test_a_model_of_no_family_loses_no_text(text):
+def test_a_model_of_an_unknown_family_loses_no_text(text):
     assert told([text.encode()], PLAIN) == ("", text)
     assert told([bytes([b]) for b in text.encode()], PLAIN) == ("", text)
 
@@ -75,7 +75,7 @@ def test_a_special_token_of_the_vocabulary_is_a_sign(sign):
     assert tags("", lambda text: False) == PLAIN
 
 
-def test_a_closing_tag_with_more_behind_it_is_text():
+def test_a_closing_tag_with_text_after_it_is_text():
     of = tags("<answer>")
     text = "<think>Hm</think><answer>Write <answer>42</answer> so.</answer>\n"
     assert told([text.encode()], of) == ("Hm", "Write <answer>42</answer> so.")
@@ -84,12 +84,12 @@ def test_a_closing_tag_with_more_behind_it_is_text():
     assert told([b"<answer>Half </ans"], of) == ("", "Half </ans")
 
 
-def test_tool_results_in_a_template_are_no_sign_of_an_answer_in_tags():
+def test_tags_for_tool_results_are_not_a_sign_of_answer_tags():
     assert "<response>" not in tags("tool: <response>{{ m.content }}</response>").openers
     assert "<response>" in tags("think_mode=True <response>{{ m.content }}</response>").openers
 
 
-def test_without_tags_all_is_the_answer():
+def test_without_tags_all_text_is_the_answer():
     text = " \n<think>Hm.</think>"
     assert told([text.encode()], NONE) == ("", text)
 
@@ -106,5 +106,5 @@ def test_without_tags_all_is_the_answer():
         ("", False),
     ],
 )
-def test_a_template_that_thinks_is_known(template, yes):
+def test_thinking_templates_are_recognized(template, yes):
     assert thinks(template) is yes

@@ -49,7 +49,7 @@ def typed(chat, text, status=None):
     return (status or ToolbarText(chat))()
 
 
-def test_it_says_what_is_so():
+def test_the_toolbar_shows_the_state():
     chat = a_chat("three words more", engine=Reading)
     status = ToolbarText(chat)
     assert status()[0] == ("context 0/100 (0 %)", "")
@@ -63,14 +63,14 @@ def test_it_says_what_is_so():
     ]
 
 
-def test_the_meter_counts_what_stands_in_the_line():
+def test_the_meter_counts_the_typed_text():
     chat = a_chat("three words more", size=1000)
     chat.ask("one two")
     assert typed(chat, "word " * 745)[0] == ("context 5+745/1,000 (75 %)", "warn")
     assert typed(chat, "word " * 99)[0] == ("context 5/1,000 (0 %)", "")
 
 
-def test_the_meter_is_never_over_all_of_the_window():
+def test_the_meter_never_exceeds_the_window():
     """What does not fit leaves with the next question; until then it is no more than all."""
     chat = a_chat("word " * 40, size=30)
     chat.ask("one two")
@@ -78,7 +78,7 @@ def test_the_meter_is_never_over_all_of_the_window():
 
 
 @pytest.mark.parametrize("max_tokens", [6, pytest.param(None, marks=pytest.mark.slow)])
-def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, capsys, max_tokens):
+def test_all_views_show_the_tokens_in_the_cache(smollm2, capsys, max_tokens):
     """An answer that filled the window once made 519 of 512: what would end it was counted."""
     conversation = Conversation.begin(lambda: NOW, "real")
     layers = Layers(flags={"temp": "0", "max_tokens": max_tokens, "overflow": "stop"})
@@ -96,7 +96,7 @@ def test_every_view_has_the_same_figure_and_it_is_what_the_cache_holds(smollm2, 
         assert answer.ended == ("length" if max_tokens else "full")
 
 
-def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
+def test_the_toolbar_shows_the_name_of_the_chat(tmp_path):
     chat = a_chat()
     chat.log = Log(tmp_path / "20261122-0931-tail.jsonl")
     assert ToolbarText(chat)()[-1] == ("20261122-0931-tail", "")
@@ -106,7 +106,7 @@ def test_the_chat_has_the_name_that_a_person_gave_it(tmp_path):
     assert ToolbarText(chat)()[-1] == ("not saved", "")
 
 
-def test_how_much_of_the_model_is_loaded():
+def test_the_toolbar_shows_how_much_of_the_model_is_loaded():
     chat = a_chat()
     chat.model = "models/scripted.gguf"
     chat.loading = WorkerTask(lambda _: None)
@@ -117,7 +117,7 @@ def test_how_much_of_the_model_is_loaded():
     assert ("scripted", "") in ToolbarText(chat)()
 
 
-def test_the_files_of_a_message_are_weighed_while_it_is_typed(tmp_path, monkeypatch):
+def test_the_files_of_a_message_are_counted_while_it_is_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("one two")
     (tmp_path / "b.txt").write_text("three " * 500)
@@ -151,7 +151,7 @@ def test_the_meter_has_another_colour_when_the_window_is_nearly_full(words, styl
     assert ToolbarText(chat)()[0] == (f"context {words}/100 ({words} %)", style)
 
 
-def test_it_goes_back_with_the_conversation():
+def test_the_meter_goes_back_with_the_conversation():
     chat = a_chat("three words more")
     status = ToolbarText(chat)
     chat.ask("one two")
@@ -196,7 +196,7 @@ def test_a_template_that_does_not_work_costs_only_the_number():
 
 
 @pytest.mark.slow
-def test_an_idle_chat_is_not_looked_at_again():
+def test_an_idle_chat_is_not_counted_again():
     """The line was made anew eight times a second, from all turns: 6 % of a core for 500."""
     chat = a_chat("Fine.", size=100_000)
     for _ in range(500):
@@ -256,11 +256,11 @@ def test_the_last_parts_are_dropped_first():
     assert ("class:state.warn", "context 5/100") in fitting(parts, 80)
 
 
-def test_nothing_in_it_reaches_the_terminal_as_a_command():
+def test_nothing_in_the_toolbar_can_act_on_the_terminal():
     assert shown([("\x1b[2J\nmodel", "")], 80) == "␛[2J model"
 
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.text("ab 世界\n\x1b", max_size=30), st.just(""))), st.integers(2, 60))
-def test_it_is_never_wider_than_the_terminal(parts, columns):
+def test_the_toolbar_is_never_wider_than_the_terminal(parts, columns):
     assert get_cwidth(shown(parts, columns)) < columns

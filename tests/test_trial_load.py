@@ -52,7 +52,7 @@ SPOILED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", SPOILED)
-def test_what_llama_cpp_cannot_load_is_a_sentence(tmp_path, what):
+def test_a_file_that_llama_cpp_cannot_load_is_an_error(tmp_path, what):
     change, said = SPOILED[what]
     path = tiny_models.write(tmp_path / "spoiled.gguf", change=change)
     with pytest.raises(ModelError) as caught:
@@ -71,7 +71,7 @@ def lcp(*words):
 
 
 @pytest.mark.slow
-def test_a_duplicate_token_stops_neither_chat_nor_info_with_a_crash(tmp_path):
+def test_a_duplicate_token_crashes_neither_chat_nor_info(tmp_path):
     """As in the makers' own files of Gemma 4 QAT."""
     path = tiny_models.write(tmp_path / "twice.gguf", change=SPOILED["a token twice"][0])
     chat = lcp("chat", path, "hi")
@@ -84,7 +84,7 @@ def test_a_duplicate_token_stops_neither_chat_nor_info_with_a_crash(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_that_passed_is_not_tried_again_unless_it_changes(tmp_path, monkeypatch):
+def test_a_file_that_passed_is_not_checked_again_unless_it_changes(tmp_path, monkeypatch):
     path = tiny_models.write(tmp_path / "model.gguf")
     known = tmp_path / "known"
     check_loads(local(path), known)
@@ -97,14 +97,14 @@ def test_a_file_that_passed_is_not_tried_again_unless_it_changes(tmp_path, monke
         check_loads(local(path), known)
 
 
-def test_where_llama_cpp_does_not_run_nothing_is_said_of_the_file(tmp_path, monkeypatch):
+def test_if_llama_cpp_does_not_run_the_file_is_not_blamed(tmp_path, monkeypatch):
     path = tiny_models.write(tmp_path / "model.gguf")
     monkeypatch.setattr(sys, "executable", "/no/such/program")
     check_loads(local(path), tmp_path / "known")
     assert not list(tmp_path.glob("known/*"))
 
 
-def test_a_blob_of_ollama_is_named_as_ollama_names_it(tmp_path):
+def test_errors_about_an_ollama_blob_use_ollamas_name(tmp_path):
     blobs = tmp_path / "blobs"
     blobs.mkdir()
     path = tiny_models.write(blobs / "sha256-77", change=SPOILED["a short list"][0])

@@ -102,7 +102,7 @@ def resumed(chat):
         ("/continue", "There is no cut answer to continue. Ask something first."),
     ],
 )
-def test_before_anything_was_said_there_is_nothing_to_go_back_to(begin, command, sentence):
+def test_undo_in_an_empty_chat_is_an_error(begin, command, sentence):
     assert refuses(begin(), command) == sentence
 
 
@@ -119,7 +119,7 @@ def test_before_anything_was_said_there_is_nothing_to_go_back_to(begin, command,
         ("/forget", "a turn"),
     ],
 )
-def test_a_number_that_is_no_turn_is_refused_with_those_that_are(begin, command, number, what):
+def test_an_unknown_turn_number_is_refused_with_the_valid_range(begin, command, number, what):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
     expected = f"{number} is not {what}. Give a number from 1 to 3."
@@ -129,7 +129,7 @@ def test_a_number_that_is_no_turn_is_refused_with_those_that_are(begin, command,
 # undo
 
 
-def test_undo_takes_the_last_turn_back(begin):
+def test_undo_removes_the_last_turn(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
     assert " 1 turn. /branches " in does(chat, "/undo")
@@ -138,7 +138,7 @@ def test_undo_takes_the_last_turn_back(begin):
     assert seen(chat) == ["One?", "Answer 1.", "Something else?"]
 
 
-def test_undo_takes_back_as_many_turns_as_are_named(begin):
+def test_undo_n_removes_n_turns(begin):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
     assert " 2 turns. /branches " in does(chat, "/undo 2")
@@ -152,7 +152,7 @@ def test_undo_takes_back_as_many_turns_as_are_named(begin):
 # edit
 
 
-def test_edit_puts_the_question_back_into_the_line(begin):
+def test_edit_puts_the_question_into_the_input_line(begin):
     chat = begin()
     ask(chat, "One?", "Two\nlines?")
     assert commands.run(chat, "/edit") == "Two\nlines?"
@@ -162,7 +162,7 @@ def test_edit_puts_the_question_back_into_the_line(begin):
     assert [m.content for m in chat.conversation.children("id2")] == ["Two\nlines?", "Two words?"]
 
 
-def test_edit_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
+def test_edit_of_an_earlier_question_keeps_the_rest_as_a_branch(begin):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
     assert commands.run(chat, "/edit 1") == "One?"
@@ -181,7 +181,7 @@ def editor(monkeypatch, folder, script):
     monkeypatch.setenv("EDITOR", str(program))
 
 
-def test_an_edited_answer_is_the_models_own_and_can_be_gone_on_with(begin, monkeypatch, tmp_path):
+def test_an_edited_answer_is_the_models_own_and_can_continue(begin, monkeypatch, tmp_path):
     chat = begin("It is Rome.", "It is Paris indeed.", "Yes.")
     chat.ask("The capital of France?")
     editor(monkeypatch, tmp_path, 'grep -q Rome "$1" && printf "It is Paris" > "$1"')
@@ -201,7 +201,7 @@ def test_an_edited_answer_is_the_models_own_and_can_be_gone_on_with(begin, monke
 
 
 @pytest.mark.parametrize("script", ["true", ': > "$1"'])
-def test_an_answer_that_was_not_changed_stays(begin, monkeypatch, tmp_path, script):
+def test_an_unchanged_answer_stays(begin, monkeypatch, tmp_path, script):
     chat = begin("Hello.\n\n")
     chat.ask("Hi.")
     editor(monkeypatch, tmp_path, script)
@@ -210,7 +210,7 @@ def test_an_answer_that_was_not_changed_stays(begin, monkeypatch, tmp_path, scri
     assert chat.conversation.head == before
 
 
-def test_an_answer_that_cannot_be_edited_stays(begin, monkeypatch, tmp_path):
+def test_a_failed_edit_keeps_the_answer(begin, monkeypatch, tmp_path):
     chat = begin()
     assert refuses(chat, "/edit answer") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
@@ -218,7 +218,7 @@ def test_an_answer_that_cannot_be_edited_stays(begin, monkeypatch, tmp_path):
     assert "exit code 3" in refuses(chat, "/edit answer")
 
 
-def test_ctrl_c_and_fg_in_the_editor_are_the_editors(begin, monkeypatch, tmp_path):
+def test_ctrl_c_and_fg_belong_to_the_editor(begin, monkeypatch, tmp_path):
     chat = begin()
     chat.ask("Hi.")
     editor(monkeypatch, tmp_path, 'kill -INT $PPID; kill -CONT $PPID; printf "New." > "$1"')
@@ -232,7 +232,7 @@ def test_ctrl_c_and_fg_in_the_editor_are_the_editors(begin, monkeypatch, tmp_pat
 # retry
 
 
-def test_retry_answers_the_last_question_once_more(begin):
+def test_retry_answers_the_last_question_again(begin):
     chat = begin("No.", "Yes.", "Maybe.")
     chat.ask("Really?")
     assert does(chat, "/retry").startswith("Variant 2 of this answer; /branches ")
@@ -257,19 +257,19 @@ def test_retry_says_why_the_answer_is_the_same_again(begin, flags, why):
     assert "same" not in does(chat, "/retry")  # of another one there is nothing to say
 
 
-def test_answers_without_a_text_are_no_more_the_same_than_their_thinking(begin):
+def test_answers_without_text_are_compared_by_their_thinking(begin):
     chat = begin(Said(thinking="Hm."), Said(thinking="Well."), Said(), Said(), seed=5)
     chat.ask("Really?")
     assert "same" not in does(chat, "/retry x3")
 
 
-def test_the_same_answer_by_chance_is_no_matter_of_settings(begin):
+def test_the_same_answer_by_chance_suggests_no_settings(begin):
     chat = begin("No.", "No.")
     chat.ask("Really?")
     assert "same" not in does(chat, "/retry")
 
 
-def test_retry_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
+def test_retry_of_an_earlier_question_keeps_the_rest_as_a_branch(begin):
     chat = begin()
     ask(chat, "One?", "Two?", "Three?")
     does(chat, "/retry 2")
@@ -277,7 +277,7 @@ def test_retry_of_an_earlier_question_leaves_what_followed_in_its_branch(begin):
     assert said(chat) == [("One?", "Answer 1."), ("Two?", "Answer 4.")]
 
 
-def test_a_question_that_was_never_answered_has_no_variants(begin):
+def test_an_unanswered_question_has_no_variants(begin):
     chat = begin()
     chat.keep(chat.conversation.ask("Are you there?"))  # killed here
     chat.ask("Still?")
@@ -286,7 +286,7 @@ def test_a_question_that_was_never_answered_has_no_variants(begin):
     assert said(chat) == [("Are you there?", "Answer 2.")]
 
 
-def test_where_nothing_stands_before_a_question_nothing_is_read_again(begin):
+def test_retry_of_the_first_question_reads_nothing_again(begin):
     chat = begin("word " * 99)
     chat.ask("One?")
     assert "read again" not in does(chat, "/retry")
@@ -295,7 +295,7 @@ def test_where_nothing_stands_before_a_question_nothing_is_read_again(begin):
     assert seen(chat) == ["Anew?"]
 
 
-def test_a_retry_that_fails_leaves_the_answer_where_it_was(begin):
+def test_a_failed_retry_keeps_the_answer(begin):
     chat = begin(size=64)
     ask(chat, "One?", "Two?")
     does(chat, "/system " + "word " * 60)
@@ -306,7 +306,7 @@ def test_a_retry_that_fails_leaves_the_answer_where_it_was(begin):
 # continue
 
 
-def test_continue_goes_on_with_an_answer_that_was_cut(begin):
+def test_continue_continues_a_truncated_answer(begin):
     chat = begin("Once upon…", " a time.")
     chat.ask("A story.")
     assert does(chat, "/continue").startswith("…Once upon\n")
@@ -317,7 +317,7 @@ def test_continue_goes_on_with_an_answer_that_was_cut(begin):
     assert refuses(chat, "/continue").startswith("There is no cut answer to continue.")
 
 
-def test_continue_of_an_answer_that_was_stopped_before_its_first_word_gives_one(begin):
+def test_continue_of_an_empty_answer_generates_one(begin):
     chat = begin("…", "Once upon a time.")
     chat.ask("A story.")
     assert does(chat, "/continue").startswith("20.0 tokens/s")
@@ -325,7 +325,7 @@ def test_continue_of_an_answer_that_was_stopped_before_its_first_word_gives_one(
     assert said(chat) == [("A story.", "Once upon a time.")]
 
 
-def test_retry_draws_several_answers_and_keeps_them_all(begin):
+def test_retry_n_generates_and_keeps_n_answers(begin):
     chat = begin("No.", "Yes.", "Perhaps.", "Never.", "Later.")
     ask(chat, "Really?", "When?")
     told = does(chat, "/retry 1 x3")
@@ -338,7 +338,7 @@ def test_retry_draws_several_answers_and_keeps_them_all(begin):
     assert said(chat) == [("Really?", "Later.")]
 
 
-def test_several_answers_end_with_one_that_is_stopped_or_can_only_repeat(begin):
+def test_several_answers_end_at_one_that_is_stopped_or_must_repeat(begin):
     chat = begin("No.", "No.", "No.")
     chat.ask("Really?")
     chat.set("seed", "5")
@@ -347,7 +347,7 @@ def test_several_answers_end_with_one_that_is_stopped_or_can_only_repeat(begin):
 
 
 @pytest.mark.parametrize("argument", ["x0", "x10", "x", "1 x-1", "x2 1", "1 2 x2"])
-def test_a_number_of_answers_is_from_one_to_nine(begin, argument):
+def test_the_number_of_answers_is_from_one_to_nine(begin, argument):
     chat = begin()
     chat.ask("Really?")
     refused = refuses(chat, f"/retry {argument}")
@@ -364,7 +364,7 @@ def test_a_turn_that_leaves_no_room_is_not_pinned(begin):
     assert len(chat.conversation.pinned) == 1
 
 
-def test_retry_of_an_earlier_question_says_where_the_rest_is(begin):
+def test_retry_of_an_earlier_question_names_the_branch_of_the_rest(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
     assert "Later turns stay on their branch.\n" in does(chat, "/retry 1")
@@ -391,7 +391,7 @@ def test_branch_needs_an_answer_to_go_back_to(begin):
     assert refuses(chat, "/branch") == expected
 
 
-def test_branches_switches_to_the_one_that_is_named(begin):
+def test_branches_n_switches_to_that_branch(begin):
     chat = begin("No.", "Yes.")
     chat.ask("Really?")
     does(chat, "/retry")
@@ -402,7 +402,7 @@ def test_branches_switches_to_the_one_that_is_named(begin):
     assert refuses(chat, "/branches 3") == "3 is not a branch. Give a number from 1 to 2."
 
 
-def test_after_a_step_back_the_star_is_where_the_person_is(begin):
+def test_after_undo_the_star_marks_the_present_branch(begin):
     chat = begin("One.", "Two.", "Other.")
     ask(chat, "One?", "Two?")
     does(chat, "/branch 1")
@@ -506,7 +506,7 @@ def test_a_forgotten_turn_is_not_seen_until_it_is_shown_again(begin):
     assert not chat.engine.asked[-1].move
 
 
-def test_what_is_to_be_moved_is_not_read_ahead(begin):
+def test_tokens_to_move_are_not_read_ahead(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
     chat.look_ahead("Th")
@@ -522,7 +522,7 @@ def test_what_is_to_be_moved_is_not_read_ahead(begin):
     assert chat.engine.looked == "Three?"
 
 
-def test_what_is_not_to_be_moved_is_read_again_after_forget(begin):
+def test_with_reread_the_rest_is_read_again_after_forget(begin):
     chat = begin(slide="reread")
     ask(chat, "One?", "Two?")
     does(chat, "/forget 1")
@@ -556,7 +556,7 @@ def test_history_shows_a_turn_on_one_row_of_a_narrow_terminal(begin):
     assert len(row) <= 60
 
 
-def test_history_shows_what_stands_in_a_note(begin):
+def test_history_shows_the_turns_of_a_note(begin):
     chat = begin()
     ask(chat, "One?", "Two?")
     chat.keep(chat.conversation.summarize("A note.", ["id1"]))
@@ -618,7 +618,7 @@ LINES = st.lists(
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(LINES, st.sampled_from([64, 160, 4096]))
-def test_whatever_is_done_the_log_keeps_everything(lines, size):
+def test_the_log_keeps_everything_after_any_commands(lines, size):
     answers = ["Cut…", " and gone on with. ", "word " * 40, "Fine."] * 10
     with TemporaryDirectory() as folder:
         chat = a_chat(Path(folder), *answers, size=size)

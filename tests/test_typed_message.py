@@ -94,7 +94,7 @@ def a_chat_that_may_not_slide(chat):
         a_chat_that_may_not_slide,
     ],
 )
-def test_a_message_that_cannot_be_sent_says_so_before_enter_with_the_same_numbers(begin, case):
+def test_a_message_that_does_not_fit_is_announced_before_enter_with_the_same_numbers(begin, case):
     chat = begin()
     text = case(chat)
     (said, style), *rest = line(chat, text)
@@ -130,7 +130,7 @@ def test_a_text_too_long_to_count_is_estimated(begin):
     assert chat.engine.looked == ""
 
 
-def test_what_fits_is_promised_to_the_token(begin):
+def test_the_promise_that_a_message_fits_is_exact(begin):
     chat = begin(size=1000)
     chat.ask("one two")
     text = "@notes.md " + "word " * 120
@@ -141,7 +141,7 @@ def test_what_fits_is_promised_to_the_token(begin):
 
 
 @pytest.mark.parametrize("policy", ["slide", "truncate"])
-def test_what_enter_would_drop_is_named_before_and_after(begin, policy):
+def test_turns_that_enter_would_drop_are_named_before_and_after(begin, policy):
     chat = begin(overflow=policy)
     chat.ask_with_files("@notes.md Sum it up.")
     chat.ask("word " * 100)
@@ -156,7 +156,7 @@ def test_what_enter_would_drop_is_named_before_and_after(begin, policy):
     assert ("only this question" in told) == (policy == "slide")
 
 
-def test_weighing_changes_nothing(begin):
+def test_counting_a_typed_message_changes_nothing(begin):
     chat = begin()
     chat.ask_with_files("@notes.md Sum it up.")
     before = chat.conversation.turns(), chat.conversation.head, chat.overflow.out()
@@ -176,7 +176,7 @@ def test_files_that_will_leave_soon_are_named_once(begin):
     assert "/pin 1" in err(chat)
 
 
-def test_pinned_files_are_not_said_to_leave(begin):
+def test_pinned_files_are_not_announced_to_leave(begin):
     chat = begin()
     chat.ask_with_files("@notes.md Sum it up.")
     chat.ask("word " * 190)
@@ -228,7 +228,7 @@ def test_a_file_is_read_again_only_when_it_has_changed(begin, tmp_path):
     assert not attach("@notes.md", tmp_path, first).files
 
 
-def test_typing_never_waits_for_what_is_weighed():
+def test_typing_never_waits_for_the_count():
     going, weighed = threading.Event(), []
 
     def slowly(attached):
@@ -248,7 +248,7 @@ def test_typing_never_waits_for_what_is_weighed():
     assert [message.attached.text for message in weighed] == ["three"]
 
 
-def test_nobody_is_told_of_a_draft_that_was_sent():
+def test_a_count_of_a_sent_message_is_not_shown():
     going, told = threading.Event(), []
 
     def slowly(attached):
@@ -265,7 +265,7 @@ def test_nobody_is_told_of_a_draft_that_was_sent():
     assert typed.newest == TypedMessage(Attached())
 
 
-def test_a_draft_that_cannot_be_weighed_is_only_not_known():
+def test_a_message_that_cannot_be_counted_is_shown_without_a_count():
     def fails(attached):
         raise LcpError("The template refuses.")
 

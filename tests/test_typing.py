@@ -68,7 +68,7 @@ def has_editor(chat, script):
 
 
 @in_both("Read.", size=8192)
-def test_a_paste_of_2000_lines_stands_folded_and_is_sent_whole(chat):
+def test_a_paste_of_2000_lines_is_folded_and_sent_whole(chat):
     chat.type("What is this? " + paste(LONG) + " Say.")
     chat.sees("> What is this? [paste 1: 2,000 lines] Say.")
     assert "line 7" not in chat.screen()
@@ -109,7 +109,7 @@ def test_escape_sequences_in_a_paste_are_text(chat):
 
 
 @in_both("Read.")
-def test_a_folded_paste_opens_and_can_be_edited(chat):
+def test_a_folded_paste_unfolds_and_can_be_edited(chat):
     chat.type("Is " + paste(SHORT) + " good?")
     chat.sees("> Is [paste 1: 9 lines] good?")
     chat.type(OPEN_PASTE)
@@ -134,7 +134,7 @@ def test_one_key_removes_a_folded_paste_whole(chat, key):
 
 
 @in_both("Two.", "Again.")
-def test_folded_pastes_are_told_apart_and_recalled(chat):
+def test_folded_pastes_are_numbered_and_recalled(chat):
     other = SHORT.replace("line", "row")
     chat.type(paste(SHORT) + " or " + paste(other) + "?")
     chat.sees("[paste 1: 9 lines] or [paste 2: 9 lines]?")
@@ -147,7 +147,7 @@ def test_folded_pastes_are_told_apart_and_recalled(chat):
 
 
 @in_both("Short enough.", size=64)
-def test_what_is_too_long_is_offered_again_folded(chat):
+def test_a_message_that_is_too_long_returns_folded(chat):
     chat.type("Hm: " + paste(SHORT.replace("\n", " word word word\n") * 9) + ENTER)
     chat.sees("371 tokens, room for 48")
     chat.waits(lambda: chat.screen().count("> Hm: [paste 1: 73 lines]") == 2, "it is not offered")
@@ -203,7 +203,7 @@ def test_not_every_slash_is_a_command(chat, keys, text):
 
 
 @in_both("Asked.", "Edited.")
-def test_an_edited_question_with_a_slash_is_a_question_again(chat):
+def test_an_edited_question_with_a_slash_is_not_a_command(chat):
     chat.type(paste("/exit") + ENTER)
     chat.sees("Asked.")
     chat.type("/edit" + ENTER)
@@ -232,7 +232,7 @@ def test_a_recalled_command_is_a_command(chat):
 
 
 @in_both("Sent.", **EDITOR)
-def test_an_editor_gives_the_line_back_and_does_not_send(chat):
+def test_an_editor_returns_the_line_without_sending(chat):
     has_editor(chat, "printf ', edited\n' >> \"$1\"")
     chat.type("a draft" + OPEN_EDITOR)
     chat.sees("> a draft, edited")
@@ -264,7 +264,7 @@ def test_an_editor_shows_a_folded_paste_whole(chat):
     [(None, "No such file or directory"), ("exit 3", "exit code 3")],
 )
 @in_both("Sent.", **EDITOR)
-def test_an_editor_that_fails_is_told_and_the_line_stays(chat, script, told):
+def test_a_failing_editor_is_reported_and_the_line_kept(chat, script, told):
     if script:
         has_editor(chat, script)
     chat.type("a draft" + OPEN_EDITOR)
@@ -355,7 +355,7 @@ def test_an_earlier_message_is_suggested_and_right_takes_it(chat):
 
 
 @in_both("An animal.", "Sure.")
-def test_what_is_only_suggested_is_not_sent(chat):
+def test_a_suggestion_is_not_sent(chat):
     chat.type("What is a llama?" + ENTER)
     chat.sees("An animal.")
     chat.type("What")
@@ -368,7 +368,7 @@ def test_what_is_only_suggested_is_not_sent(chat):
 
 
 @in_both("One.", "Two.", "Three.")
-def test_ctrl_r_finds_an_earlier_message_and_enter_takes_it(chat):
+def test_ctrl_r_finds_an_earlier_message_and_enter_accepts_it(chat):
     chat.type("What is a llama?" + ENTER)
     chat.sees("One.")
     chat.type("And a tapir?" + ENTER)
@@ -385,7 +385,7 @@ def test_ctrl_r_finds_an_earlier_message_and_enter_takes_it(chat):
 
 
 @in_both()
-def test_tab_completes_a_command_and_what_it_takes(chat):
+def test_tab_completes_a_command_and_its_arguments(chat):
     chat.type("/sy" + TAB)
     chat.sees("> /system")
     chat.type(" Hi." + ENTER)
@@ -399,7 +399,7 @@ def test_tab_completes_a_command_and_what_it_takes(chat):
 
 
 @in_both()
-def test_tab_shows_what_may_be_meant_and_enter_takes_the_chosen_one(chat):
+def test_tab_shows_candidates_and_enter_accepts_one(chat):
     chat.type("/st" + CTRL_C + "/pi" + BACKSPACE * 2 + "bra" + TAB)
     chat.sees("> /branch\n")
     chat.sees("          branches")
@@ -410,7 +410,7 @@ def test_tab_shows_what_may_be_meant_and_enter_takes_the_chosen_one(chat):
 
 
 @in_both()
-def test_tab_says_what_the_words_mean(chat):
+def test_tab_describes_the_candidates(chat):
     chat.type("/co" + TAB + TAB)
     chat.sees("what fills the context window")
     chat.sees("cut")  # /continue
@@ -419,7 +419,7 @@ def test_tab_says_what_the_words_mean(chat):
 
 
 @in_both()
-def test_tab_goes_into_folders_with_blanks(chat):
+def test_tab_completes_folders_with_spaces(chat):
     folder = chat.home / "my folder"
     folder.mkdir()
     (folder / "a.txt").touch()
@@ -456,7 +456,7 @@ def test_tab_completes_paths_after_an_at(chat):
 
 
 @in_both("They hum.")
-def test_a_file_is_put_in_front_of_the_message_and_told(chat):
+def test_a_file_is_placed_before_the_message_and_announced(chat):
     (chat.home / "notes.txt").write_text("Llamas hum.\n")
     chat.type("What do they do, @notes.txt?" + ENTER)
     chat.sees("notes.txt: 12 bytes, 5 tokens, 0 % of the context of 4,096")
@@ -469,7 +469,7 @@ def test_a_file_is_put_in_front_of_the_message_and_told(chat):
 
 
 @in_both("They hum.", toolbar=True)
-def test_a_file_is_weighed_before_it_is_sent(chat):
+def test_a_file_is_counted_before_it_is_sent(chat):
     (chat.home / "notes.txt").write_text("Llamas hum.\n")
     chat.type("See @notes.tx")
     chat.sees("> See @notes.tx\nThere is no file notes.tx; it stays plain text · context")
@@ -481,7 +481,7 @@ def test_a_file_is_weighed_before_it_is_sent(chat):
 
 
 @in_both("Without it.")
-def test_a_file_that_is_no_text_is_refused_and_the_message_offered_again(chat):
+def test_a_file_that_is_not_text_is_refused_and_the_message_returned(chat):
     (chat.home / "photo.png").write_bytes(b"\x89PNG\0")
     chat.type("See @photo.png" + ENTER)
     chat.sees("photo.png is not a UTF-8 text file")
@@ -511,7 +511,7 @@ def test_read_and_edit_keep_the_line_short(chat):
 
 
 @in_both("Wide.")
-def test_wide_characters_take_their_place(chat):
+def test_wide_characters_take_two_columns(chat):
     chat.type("世界👍x" + LEFT * 2 + "!")
     chat.sees("> 世界!👍x")
     chat.type(BACKSPACE * 2 + ENTER)
@@ -523,7 +523,7 @@ def test_wide_characters_take_their_place(chat):
 @pytest.mark.slow
 @pytest.mark.parametrize("one", CLUSTERS.values(), ids=CLUSTERS.keys())
 @in_both("Wide.")
-def test_what_is_seen_as_one_character_is_one(chat, one):
+def test_a_grapheme_is_one_character(chat, one):
     """For keys that move and for keys that remove, from both sides."""
     chat.type(f"a{one}b{one}c" + LEFT * 4 + "<" + RIGHT + ">" + RIGHT + DELETE + "!" + ENTER)
     chat.sees("Wide.")
@@ -534,7 +534,7 @@ def test_what_is_seen_as_one_character_is_one(chat, one):
 
 
 @in_both()
-def test_what_terminals_disagree_about_stands_apart_in_the_line(chat):
+def test_characters_of_uncertain_width_are_separated(chat):
     chat.type("".join(CLUSTERS.values()) + "|" + LEFT * 3 + "#")
     chat.sees("> 👩👩👧👦DE👍❤#1\u00e9|")
     chat.type(CTRL_C + "a\u202eb\u200bc")
@@ -542,7 +542,7 @@ def test_what_terminals_disagree_about_stands_apart_in_the_line(chat):
 
 
 @in_both("Wide.", **VI)
-def test_vi_keys_see_the_same(chat):
+def test_vi_keys_treat_graphemes_as_one_character(chat):
     flag = CLUSTERS["flag"]
     chat.type(f"a{flag}b{flag}c")
     presses_escape(chat)
@@ -563,7 +563,7 @@ def test_a_long_line_wraps_at_40_columns(chat):
 
 
 @pytest.mark.slow
-def test_a_terminal_that_can_do_nothing_gets_a_plain_line(tmp_path):
+def test_a_dumb_terminal_gets_a_plain_input_line(tmp_path):
     scene = Scene(["Hello.", "Bye."], toolbar=True, env={"TERM": "dumb"})
     with ScriptedPty(scene, tmp_path) as chat:
         chat.sees(">")
@@ -576,7 +576,7 @@ def test_a_terminal_that_can_do_nothing_gets_a_plain_line(tmp_path):
 
 
 @in_both("Hello.", Said("Bye."), toolbar=True)
-def test_the_line_below_the_prompt_is_below_the_prompt(chat):
+def test_the_toolbar_is_below_the_prompt(chat):
     chat.sees("\ncontext 0/4,096 (0 %) · scripted · 2")
     assert "\x1b[6n" not in chat.raw  # nobody has to say where the cursor is
     chat.type("one" + CTRL_J + "two")
@@ -593,7 +593,7 @@ def test_the_line_below_the_prompt_is_below_the_prompt(chat):
 
 
 @in_both("Hello.", toolbar=True)
-def test_the_line_below_the_prompt_drops_what_does_not_fit(chat):
+def test_the_toolbar_drops_what_does_not_fit(chat):
     chat.resize(40, 24)
     chat.type("Hi." + ENTER)
     chat.sees("Hello.")

@@ -95,11 +95,11 @@ def a_chat(*turns, system="", thinking="", name=""):
         ("<b>x</b>", "&lt;b&gt;x&lt;/b&gt;"),
     ],
 )  # fmt: skip
-def test_a_block_of_markdown(markdown, html):
+def test_blocks_of_markdown_as_html(markdown, html):
     assert html in fragment(markdown)
 
 
-def test_a_table_keeps_its_alignment_and_scrolls_in_itself():
+def test_a_table_keeps_its_alignment_and_scrolls():
     html = fragment("| a | b |\n|--|--:|\n| 1 | 2 |")
     assert html.startswith('<div class="table"><table><thead><tr><th dir="auto">a</th>')
     assert '<td dir="auto" class="right">2</td>' in html
@@ -128,7 +128,7 @@ def test_only_addresses_of_the_web_and_mail_are_links(markdown, html):
 
 
 @pytest.mark.slow
-def test_marks_deep_inside_each_other_do_not_fall_over():
+def test_deeply_nested_markup_is_rendered():
     for deep in ("*a " * 3000, "> " * 3000 + "a", "- " * 3000 + "a", "[" * 3000, "`" * 3000):
         Page(fragment(deep))
 
@@ -149,7 +149,7 @@ def test_a_page_has_its_facts():
         assert part in page
 
 
-def test_the_branch_where_the_person_stands_is_the_one_on_the_page():
+def test_the_page_has_the_present_branch():
     chat = a_chat(("One?", "First."))
     chat.go(chat.nodes[chat.head].parent)
     chat.answer(Answer("Second.", "length", "x/other.gguf", seed=8))
@@ -160,7 +160,7 @@ def test_the_branch_where_the_person_stands_is_the_one_on_the_page():
         assert part in page
 
 
-def test_a_page_of_nothing_is_a_page():
+def test_an_empty_chat_is_a_page():
     assert "<title>Chat</title>" in webpage.page(a_chat())
 
 
@@ -168,7 +168,7 @@ def test_a_page_of_nothing_is_a_page():
 @pytest.mark.parametrize(
     "typed", ["What do @a.py and @b.txt do?", "@a.py @b.txt", "```\n@a.py @b.txt"]
 )
-def test_files_in_front_of_a_question_are_folded(tmp_path, before, typed):
+def test_attached_files_are_folded(tmp_path, before, typed):
     (tmp_path / "a.py").write_text("def f():\n    return '```'\n")
     (tmp_path / "b.txt").write_text("plain <b>\n```\nx\n```\n")
     chat = a_chat()
@@ -210,7 +210,7 @@ def texts():
 @pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.tuples(*5 * [texts()]))
-def test_nothing_that_was_said_becomes_markup_and_nothing_is_lost(said):
+def test_no_message_becomes_html_and_none_is_lost(said):
     question, answer, thinking, system, name = (text for text, _ in said)
     page = Page(
         webpage.page(a_chat((question, answer), system=system, thinking=thinking, name=name))

@@ -26,7 +26,7 @@ def ids(*numbers):
     return frozenset(f"u{n}" for n in numbers)
 
 
-def test_what_fits_is_whole():
+def test_a_chat_that_fits_is_whole():
     turns = [turn(1), turn(2, answered=False)]
     assert fit("Be brief.", turns, words, room=5) == Window(
         messages=[
@@ -41,7 +41,7 @@ def test_what_fits_is_whole():
     )
 
 
-def test_what_was_sampled_goes_along():
+def test_sampled_ids_are_in_the_messages():
     answer = Message("a", "assistant", "Hi.", thinking="Hm.", tokens=(4, 5), fingerprint="f0")
     window = fit(None, [Turn(Message("u", "user", "Hello"), answer)], words, room=9)
     assert window.messages == [
@@ -50,18 +50,18 @@ def test_what_was_sampled_goes_along():
     ]
 
 
-def test_an_answer_stopped_before_its_first_word_is_no_message():
+def test_an_empty_answer_is_not_a_message():
     stopped = Turn(Message("u", "user", "Hello"), Message("a", "assistant", "", thinking="Hm."))
     assert messages(None, [stopped]) == [PromptMessage("user", "Hello")]
 
 
-def test_the_oldest_turns_go_first():
+def test_the_oldest_turns_are_dropped_first():
     window = fit("System", [turn(n) for n in range(5)], words, room=5)
     assert (window.out, window.newly_out) == (ids(0, 1, 2), ("u0", "u1", "u2"))
     assert window.tokens == words(window.messages) == 5
 
 
-def test_a_note_stands_as_the_first_turn_behind_the_system_text():
+def test_a_note_is_the_first_turn_after_the_system_text():
     window = fit("System", [turn(1)], words, room=20, note="They said hello.")
     assert window.messages == [
         PromptMessage("system", "System"),
@@ -98,7 +98,7 @@ def test_slack_drops_nothing_while_everything_fits():
     assert fit(None, [turn(n) for n in range(9)], words, room=18, slack=6).out == frozenset()
 
 
-def test_what_is_out_stays_out_until_all_of_it_fits_with_slack():
+def test_dropped_turns_stay_out_until_all_fit_with_slack():
     turns = [turn(n) for n in range(6)]
     tight = fit(None, turns, words, room=17, out=ids(0, 1), slack=6)
     assert (tight.out, tight.newly_out, tight.tokens) == (ids(0, 1), (), 8)
@@ -106,25 +106,25 @@ def test_what_is_out_stays_out_until_all_of_it_fits_with_slack():
     assert (wide.out, wide.newly_out, wide.tokens) == (frozenset(), (), 12)
 
 
-def test_what_is_out_on_another_branch_is_of_no_concern():
+def test_dropped_turns_of_another_branch_do_not_matter():
     window = fit(None, [turn(1), turn(2)], words, room=4, out=ids(7, 8), slack=4)
     assert (window.out, window.tokens) == (frozenset(), 4)
 
 
-def test_the_last_turn_comes_back_even_if_it_was_out():
+def test_the_last_turn_is_kept_even_if_it_was_out():
     """The person went back to a turn that had left the window."""
     window = fit(None, [turn(1), turn(2)], words, room=2, out=ids(1, 2))
     assert (window.out, window.newly_out, window.tokens) == (ids(1), (), 2)
 
 
-def test_a_pinned_turn_stays_where_it_was_said():
+def test_a_pinned_turn_keeps_its_place():
     turns = [turn(n, n + 1) for n in range(4)]
     window = fit(None, turns, words, room=14, pinned=["u1"])
     assert window.out == ids(0, 2)
     assert [len(m.content.split()) for m in window.messages] == [2, 2, 4, 4]
 
 
-def test_a_turn_that_is_pinned_while_it_is_out_comes_back():
+def test_a_dropped_turn_that_is_pinned_comes_back():
     turns = [turn(n) for n in range(6)]
     window = fit(None, turns, words, room=8, out=ids(0, 1), pinned=["u0"])
     assert (window.out, window.newly_out, window.tokens) == (ids(1, 2), ("u2",), 8)
@@ -136,7 +136,7 @@ def test_without_turns_the_system_text_is_the_window():
     )
 
 
-def test_nothing_is_counted_where_there_is_nothing():
+def test_an_empty_window_is_not_counted():
     def never(messages):
         raise AssertionError("templates cannot render an empty list")
 
@@ -162,12 +162,12 @@ def test_a_message_larger_than_the_window_is_refused_with_numbers(turns, pinned,
     assert ways_to_fit(error)[1:] in with_advice(error)
 
 
-def test_a_system_text_that_leaves_no_room_is_named_with_its_size():
+def test_a_system_text_that_leaves_no_room_is_reported_with_its_size():
     with pytest.raises(TooLong, match=r"system text \(30 tokens, room for 20\)"):
         fit("word " * 30, [turn(1, answered=False)], words, room=20)
 
 
-def test_the_last_turn_stays_where_the_slack_cannot_be_had():
+def test_the_last_turn_stays_even_without_slack():
     window = fit(None, [turn(1), turn(2, 9)], words, room=19, slack=5)
     assert (window.out, window.tokens) == (ids(1), 18)
 
@@ -202,7 +202,7 @@ def fits_or_skips(system, turns, room, **more):
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME, SOME, st.sampled_from([None, "Be brief."]), st.text(max_size=9))
-def test_a_window_never_exceeds_its_room_nor_drops_what_must_stay(
+def test_a_window_never_exceeds_its_room_nor_drops_required_parts(
     turns, room, slack, out, pinned, system, note
 ):
     window = fits_or_skips(system, turns, room, slack=slack, out=out, pinned=pinned, note=note)
@@ -217,7 +217,7 @@ def test_a_window_never_exceeds_its_room_nor_drops_what_must_stay(
 
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME, SOME)
-def test_of_what_was_in_the_window_the_oldest_goes_first(turns, room, slack, out, pinned):
+def test_the_oldest_turn_of_the_window_is_dropped_first(turns, room, slack, out, pinned):
     window = fits_or_skips(None, turns, room, slack=slack, out=out, pinned=pinned)
     could_go = [t.user.id for t in turns[:-1] if t.user.id not in out | pinned]
     assert list(window.newly_out) == could_go[: len(window.newly_out)]
@@ -234,7 +234,7 @@ def test_no_turn_is_dropped_that_would_fit(turns, room):
 
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME, SOME)
-def test_only_what_must_stay_can_be_too_long(turns, room, slack, out, pinned):
+def test_only_required_parts_can_be_too_long(turns, room, slack, out, pinned):
     last = turns[-1].user.id
     alone = [t for t in turns if t.user.id in pinned | {last}]
     if words(messages(None, alone)) <= room:
@@ -255,7 +255,7 @@ def test_a_smaller_room_never_drops_less(turns, one, other, slack):
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME)
-def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack, pinned):
+def test_as_a_chat_grows_its_window_only_moves_forward(turns, room, slack, pinned):
     out = frozenset()
     for n in range(1, len(turns) + 1):
         window = fits_or_skips(None, turns[:n], room, out=out, slack=slack, pinned=pinned)
@@ -268,7 +268,7 @@ def test_as_a_chat_grows_its_window_only_moves_on(turns, room, slack, pinned):
 
 @settings(max_examples=40, deadline=None)
 @given(TURNS, ROOM, SLACK, SOME)
-def test_the_window_of_a_window_is_itself(turns, room, slack, pinned):
+def test_fitting_a_window_again_changes_nothing(turns, room, slack, pinned):
     once = fits_or_skips(None, turns, room, slack=slack, pinned=pinned)
     again = fit(None, turns, words, room, slack=slack, pinned=pinned, out=once.out)
     assert (again.messages, again.out, again.newly_out) == (once.messages, once.out, ())

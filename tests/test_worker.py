@@ -24,20 +24,20 @@ def count(n):
     return job
 
 
-def test_a_task_is_iterated_for_what_its_job_emits(worker):
+def test_iterating_a_task_gives_the_items_of_its_job(worker):
     assert list(worker.submit(count(3))) == [0, 1, 2]
 
 
-def test_the_result_is_what_the_job_returned(worker):
+def test_the_result_is_the_return_value_of_the_job(worker):
     assert worker.submit(count(3)).result() == 3
 
 
-def test_a_task_may_be_waited_for_after_it_was_iterated_and_the_other_way_round(worker):
+def test_a_task_can_be_iterated_before_or_after_waiting(worker):
     task = worker.submit(count(2))
     assert (list(task), task.result(), list(task), task.result()) == ([0, 1], 2, [], 2)
 
 
-def test_items_come_while_the_job_runs(worker):
+def test_items_arrive_while_the_job_runs(worker):
     go_on = threading.Event()
 
     def job(emit):
@@ -51,7 +51,7 @@ def test_items_come_while_the_job_runs(worker):
     assert list(items) == ["second"]
 
 
-def test_jobs_run_one_after_another_on_one_thread_that_is_not_this_one(worker):
+def test_jobs_run_one_after_another_on_one_other_thread(worker):
     seen = []
 
     def job(n):
@@ -69,7 +69,7 @@ def test_jobs_run_one_after_another_on_one_thread_that_is_not_this_one(worker):
 
 
 @pytest.mark.parametrize("error", [ValueError("wrong"), MemoryError(), SystemExit(3)], ids=repr)
-def test_an_error_of_a_job_reaches_who_iterates_and_the_next_job_runs(worker, error):
+def test_an_error_of_a_job_is_raised_by_iterating_and_the_next_job_runs(worker, error):
     def job(emit):
         emit("before")
         raise error
@@ -91,7 +91,7 @@ def test_an_exception_in_the_loop_that_iterates_leaves_the_worker_running(worker
     assert worker.submit(count(1)).result() == 1
 
 
-def test_closing_waits_for_what_is_queued():
+def test_closing_waits_for_queued_jobs():
     worker, done = Worker(), []
     for n in range(5):
         worker.submit(lambda emit, n=n: (time.sleep(0.01), done.append(n)))
@@ -99,7 +99,7 @@ def test_closing_waits_for_what_is_queued():
     assert done == [0, 1, 2, 3, 4]
 
 
-def test_a_worker_that_is_closed_has_no_thread_left():
+def test_a_closed_worker_has_no_thread():
     before = set(threading.enumerate())
     worker = Worker()
     (thread,) = set(threading.enumerate()) - before
