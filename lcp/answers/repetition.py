@@ -20,7 +20,9 @@ def period(tokens: Sequence[object]) -> int:
     n = len(tokens)
     for size in range(1, min(PERIOD, n // TIMES) + 1):
         need = max(TOKENS, TIMES * size)
-        if n >= need and all(tokens[-i] == tokens[-i - size] for i in range(1, need - size + 1)):
+        if n < need or tokens[-1] != tokens[-1 - size]:  # nearly always, and quickly said
+            continue
+        if all(tokens[-i] == tokens[-i - size] for i in range(2, need - size + 1)):
             return size
     return 0
 
