@@ -97,12 +97,14 @@ class Waiting:
 @dataclass(frozen=True)
 class Progress:
     """Progress of reading the prompt, in tokens. `kept` tokens were in the KV cache, `moved` of
-    them at another position; `done` of `total` new ones are read."""
+    them at another position; `done` of `total` new ones are read. About `lost` tokens were in the
+    cache of a server after the last answer, and no longer are."""
 
     kept: int
     moved: int
     done: int
     total: int
+    lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ holds there, by the server's own counts."""
 import io
 import json
 import time
+from dataclasses import replace
 from itertools import pairwise
+from socket import create_server
 
 import pytest
 from fakes import does
@@ -14,6 +16,7 @@ from lcp.chat.advice import with_advice
 from lcp.chat.chat import Chat
 from lcp.engine_interface import Chunk, Constraint, Progress, PromptMessage, Request
 from lcp.errors import LcpError, NotSupported
+from lcp.remote import server_kinds
 from lcp.remote.engine import RemoteEngine
 from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
@@ -151,6 +154,17 @@ def test_a_stop_string_ends_the_answer_and_is_cut(start):
     assert whole.startswith(reply.text)
 
 
+@pytest.mark.parametrize("places", [[(20, 24)], [(15, 40), (18, 20)], [(25, 27), (24, 30)]])
+def test_a_stop_string_that_is_sent_gives_the_same_text(start, monkeypatch, places):
+    whole = start(max_tokens=30).ask("Tell me about Paris.").text
+    stops = tuple(whole[begin:end] for begin, end in places)
+    cut = start(max_tokens=30, stop=stops).ask("Tell me about Paris.")
+    monkeypatch.setattr(server_kinds, "LLAMA", replace(server_kinds.LLAMA, stops=True))
+    sent = start(max_tokens=30, stop=stops).ask("Tell me about Paris.")
+    assert sent.text == cut.text and len(cut.text) < 30
+    assert (cut.ended, sent.ended) == ("stop", "end")  # this server does not tell
+
+
 def test_a_seed_gives_the_same_answer_again(start):
     answers = {start(temp=1.5, seed=s).ask("Tell me a story.").text for s in (1, 1, 2)}
     assert len(answers) == 2
@@ -188,12 +202,84 @@ def test_a_truncated_answer_continues(start):
     assert whole.startswith(answer.content[:-8])
 
 
+def test_an_answer_with_a_schema_continues_and_one_with_a_grammar_does_not(start):
+    chat = start(max_tokens=10)
+    form = {"type": "object", "properties": {"n": {"enum": ["a long value"]}}, "required": ["n"]}
+    chat.constraint = Constraint("schema", json.dumps(form), "The schema")
+    assert chat.ask("Give the value.").ended == "length"
+    for _ in range(3):
+        if chat.conversation.turns()[-1].answer.ended == "length":
+            chat.go_on()
+    assert json.loads(chat.conversation.turns()[-1].answer.content) == {"n": "a long value"}
+    chat.constraint = Constraint("grammar", 'root ::= ("one " | "two ")+ "end"', "The grammar")
+    cut = chat.ask("Count.")
+    with pytest.raises(NotSupported):
+        chat.go_on()  # llama-server would begin the grammar again
+    assert chat.conversation.turns()[-1].answer.content == cut.text
+
+
+THINKING = """
+{%- for m in messages %}<|im_start|>{{ m.role }}
+{% if m.reasoning_content %}<think>
+{{ m.reasoning_content }}
+</think>
+
+{% endif %}{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def thinking(smollm2, tmp_path_factory):
+    """The address of a llama-server whose model thinks."""
+    file = tmp_path_factory.mktemp("thinking") / "template.jinja"
+    file.write_text(THINKING)
+    with llama_server(smollm2, SIZE, "--jinja", "--chat-template-file", str(file)) as address:
+        yield address
+
+
+def test_thinking_that_was_cut_continues(start, thinking):
+    chat = start(thinking, max_tokens=8)
+    cut = chat.ask("Tell me about Paris.")
+    assert cut.ended == "length" and cut.thinking and not cut.text
+    does(chat, "/continue")
+    answer = chat.conversation.turns()[-1].answer
+    assert answer.thinking.startswith(cut.thinking) and len(answer.thinking) > len(cut.thinking)
+
+
+def test_a_fork_keeps_the_thinking(start, thinking):
+    chat = start(thinking, max_tokens=20, reasoning_budget=8, token_probs="on")
+    reply = chat.ask("Tell me about Paris.")
+    assert reply.thinking and reply.text
+    rows = chat.engine.probs([], PromptMessage("assistant", reply.text)).result()
+    does(chat, "/fork 2 2")
+    forked = chat.conversation.turns()[-1].answer
+    assert forked.thinking == reply.thinking
+    assert forked.content.startswith(rows[0].text + rows[1].others[1].text)
+
+
+def test_a_server_that_was_restarted_is_not_a_change_of_the_chat(smollm2, start):
+    with create_server(("127.0.0.1", 0)) as free:
+        port = ("--port", str(free.getsockname()[1]))
+    with llama_server(smollm2, SIZE, *port) as address:
+        chat = start(address)
+        chat.ask(LONG)
+    with pytest.raises(LcpError):
+        chat.ask("And the fish?")
+    with llama_server(smollm2, SIZE, *port):
+        stats = chat.ask("And the fish?").stats
+    assert stats.reused < 32 and len(chat.conversation.turns()) == 2
+    assert "re-read" in said(chat) and "no longer had them" in said(chat)
+
+
 def test_an_answer_continues_after_turns_leave_a_full_context(smollm2, start):
     with llama_server(smollm2, 256) as small:
         chat = start(small, max_tokens=4, loop_guard="off")
         chat.ask(LONG)
         chat.set("max_tokens", "auto")
-        chat.constraint = Constraint("grammar", 'root ::= ("one " | "two ")+', "The grammar")
+        form = {"type": "array", "items": {"enum": ["one", "two"]}, "minItems": 200}
+        chat.constraint = Constraint("schema", json.dumps(form), "The schema")
         reply = chat.ask("Count.")
     assert reply.ended == "full" and reply.stats.dropped_turns == 1
     assert reply.stats.reply_tokens > 256 - reply.stats.prompt_tokens
@@ -249,6 +335,9 @@ def test_probabilities_come_with_the_answer(start):
     does(chat, "/fork 2 2")
     forked = chat.conversation.turns()[-1].answer.content
     assert forked.startswith(rows[0].text + rows[1].others[1].text)
+    again = chat.engine.probs([], PromptMessage("assistant", forked)).result()
+    assert "".join(row.text for row in again).strip() == forked.strip()
+    assert again[1].text == rows[1].others[1].text and again[1].others == rows[1].others
     plain = start()
     plain.ask("Hi")
     with pytest.raises(LcpError) as caught:

@@ -146,6 +146,29 @@ def test_thinking_in_the_text_is_separated(server, start):
     assert (reply.thinking.strip(), reply.text) == ("Hm.", "Hello")
 
 
+def test_thinking_that_was_cut_goes_on_where_the_server_can(server, start):
+    begun = (delta("", reasoning_content="Let me"), delta(ended="length"))
+    rest = (delta("", reasoning_content=" see."), delta("\n\nHello"), delta(ended="stop"))
+    for owner in ("llamacpp", "vllm"):
+        pages = iter([answer(*begun), answer(*rest)])
+        page = lambda connection, pages=pages: next(pages)(connection)  # noqa: E731
+        server.pages |= serving(owner, max_model_len=2048, chat=page)
+        chat = start()
+        assert chat.ask("Hi").thinking == "Let me"
+        if owner == "vllm":
+            with pytest.raises(NotSupported):
+                chat.go_on()
+            assert chat.conversation.turns()[-1].answer.thinking == "Let me"
+            continue
+        reply = chat.go_on()
+        assert (reply.thinking, reply.text, reply.ended) == ("Let me see.", "Hello", "end")
+        body = server.bodies()[-1]
+        assert body["messages"][-1] == {
+            "role": "assistant", "content": "", "reasoning_content": "Let me",
+        }  # fmt: skip
+        assert body["continue_final_message"] and not body["add_generation_prompt"]
+
+
 @pytest.mark.parametrize("owner", DIALECTS)
 def test_thinking_is_sent_back_in_the_field_of_the_kind(server, start, owner):
     server.pages |= serving(owner, max_model_len=2048)
@@ -594,6 +617,24 @@ def test_a_stop_string_across_events(server, start):
     )
     reply = start(stop="END").ask("Hi")
     assert (reply.text, reply.ended) == ("one ", "stop")
+
+
+@pytest.mark.parametrize(
+    ("told", "ended"),
+    [({"stop_reason": None}, "end"), ({"stop_reason": 2}, "end"), ({"stop_reason": "END"}, "stop"),
+     ({"matched_stop": "END"}, "stop"), ({}, "end")],
+)  # fmt: skip
+def test_stop_strings_are_sent_where_the_server_tells_whether_one_came(server, start, told, ended):
+    last = delta(ended="stop")
+    last["choices"][0] |= told
+    server.pages |= serving("vllm", max_model_len=2048, chat=answer(delta("Hello"), last))
+    reply = start(stop=("END", "THE END", ""), think="off").ask("Hi")
+    assert (reply.text, reply.ended) == ("Hello", ended)
+    assert server.bodies()[-1]["stop"] == ["END"]  # "THE END" comes after it
+    start(stop="END").ask("Hi")  # it may think: the thinking may have the string
+    server.pages |= serving("library")
+    start(stop="END", think="off").ask("Hi")  # it does not tell
+    assert not {"stop"} & (server.bodies()[-1].keys() | server.bodies()[-2].keys())
 
 
 def test_escape_sequences_do_not_reach_the_terminal(server, start):

@@ -133,7 +133,8 @@ class Chat:
         if cut.content:
             self.screen.notice("…" + cut.content[-60:])
         self.go(cut.parent)
-        return self.answer_or_go(cut.id, cut if cut.content or cut.sampled else None)
+        said = cut.content or cut.thinking or cut.sampled
+        return self.answer_or_go(cut.id, cut if said else None)
 
     def answer_or_go(self, back: str | None, begun: Message | None = None) -> Reply:
         """Answer. If this fails or is interrupted, go to the message `back`: the log keeps the

@@ -35,6 +35,8 @@ def reading(
         twice = max(0, history - progress.kept)  # the question is new, however long it is
         if twice > REREAD and not progress.moved:
             why = "" if told else ", because what comes before them has changed"
+            if progress.lost > REREAD:
+                why = ", because the server no longer had them in its cache"
             told.append(f"lcp re-read {twice:,} tokens of the chat in {seconds:.1f} s{why}.")
     return " ".join(told)
 

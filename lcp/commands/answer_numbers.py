@@ -71,7 +71,7 @@ def fork(chat: Chat, argument: str) -> None:
     begun = replace(
         answer,
         content="".join(row.text for row in kept) + chosen.text,
-        thinking="",
+        thinking="" if answer.ids else answer.thinking,  # ids include those of the thinking
         tokens=(),
         sampled=(*(row.token for row in kept), chosen.token),
     )

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lcp.answers.thinking_tag_table import thinks
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.formatting import short
 from lcp.remote import server_kinds
@@ -43,6 +44,11 @@ class ServerFacts:
     template: str | None = None  # the chat template
     takes_system: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)  # its values for lcp's settings
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before it answers."""
+        return self.template is None or thinks(self.template)
 
 
 def look_up(

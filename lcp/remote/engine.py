@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.answers.thinking_tag_table import NONE, tags, thinks
+from lcp.answers.thinking_tag_table import NONE, tags
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import (
@@ -28,13 +28,13 @@ from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
 from lcp.remote.counting import Counter
 from lcp.remote.discovery import ServerFacts, discover
-from lcp.remote.events import spelling
+from lcp.remote.events import beginning, spelling
 from lcp.remote.http_client import Cut, HttpClient
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.read_ahead import ServerReadAhead
 from lcp.remote.reply import Listener, RemoteReply
-from lcp.remote.request_body import REUSE, answer_body, constraint_fields, text_of
+from lcp.remote.request_body import answer_body, constraint_fields, text_of
 from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
@@ -197,8 +197,7 @@ class RemoteEngine:
 
     @property
     def thinks(self) -> bool:
-        template = self.facts.template
-        return template is None or thinks(template)
+        return self.facts.thinks
 
     @property
     def takes_system(self) -> bool:
@@ -304,13 +303,9 @@ class RemoteEngine:
         facts, kind = self.facts, self.facts.kind
         expected = self._counter.tally.about(request.messages)
         self._chosen = request.chosen
-        asked = answer_body(kind, facts.model, request, self._kwargs(), reply.seed, self.raw)
+        asked = answer_body(facts, request, self._kwargs(), reply.seed, self.raw)
         if facts.size and request.max_tokens and not kind.moves:  # others refuse what is too long
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
-        if kind.tells_progress:
-            asked["return_progress"] = True
-        if kind.moves and request.move:
-            asked["n_cache_reuse"] = REUSE
         if self._llama_server and (slot := self._llama_server.slot()) is not None:
             asked["id_slot"] = slot
         known = NONE if self.raw else tags(facts.template or "")
@@ -336,17 +331,20 @@ class RemoteEngine:
 
     def _learn(self, listener: Listener, reply: RemoteReply, request: Request) -> None:
         """Cache what the server told about the tokens."""
-        answer = PromptMessage("assistant", reply.text)
-        if listener.prompt_told and not self.raw and not request.begun:
-            self._counter.tally.note(request.messages, listener.prompt_told)
-        self._last = [*request.messages, answer]
-        if listener.prompt_told and not reply.thinking:
-            self._counter.tally.note(self._last, listener.prompt_told + reply.stats.reply_tokens)
+        told, tally = listener.prompt_told, self._counter.tally
+        if told and not self.raw and not request.begun:
+            tally.note(request.messages, told)
+        self._last = request.messages
+        if not reply.thinking:  # which the next prompt lacks: what follows is not in its place
+            self._last = [*request.messages, PromptMessage("assistant", reply.text)]
+            if told:
+                tally.note(self._last, told + reply.stats.reply_tokens)
         self._ahead.forget()
         if reply.probs:
             if len(self._probs) >= KEPT:
                 self._probs.pop(next(iter(self._probs)))
-            self._probs[reply.text] = reply.probs
+            begun = request.begun.content if request.begun else ""
+            self._probs[reply.text] = [*beginning(self._probs, begun), *reply.probs]
 
     # what a server may not support
 

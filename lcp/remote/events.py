@@ -70,6 +70,7 @@ class ServerEvent:
     thinking: str = ""
     text: str = ""
     ended: str = ""  # finish_reason
+    stopped: bool = False  # the server says that a stop string ended it
     probs: tuple[TokenProb, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, Any] = field(default_factory=dict)
@@ -86,6 +87,7 @@ def read(value: Any) -> ServerEvent:
         next((t for name in THOUGHTS if (t := _text(delta.get(name)))), ""),
         _text(delta.get("content")) or _text(choice.get("text")),
         _text(choice.get("finish_reason")),
+        any(_text(choice.get(name)) for name in ("stop_reason", "matched_stop")),
         tuple(_probs(choice.get("logprobs"))),
         record(event.get("usage")),
         record(event.get("timings")),
@@ -138,4 +140,19 @@ def spelling(rows: list[TokenProb], content: str) -> list[TokenProb]:
         if at <= 0:
             return rows[i:]
         at -= len(row.text)
+    return []
+
+
+def beginning(known: Mapping[str, list[TokenProb]], content: str) -> list[TokenProb]:
+    """The tokens that spell `content`, the beginning of one of the answers that are `known`: its
+    last token may be an alternative of that answer. [] if there are none."""
+    for answer, rows in known.items():
+        at, kept = 0, list[TokenProb]()
+        for row in spelling(rows, answer):
+            for other in (Alternative(row.token, row.text, row.p), *row.others):
+                if other.text and content[at:] == other.text:
+                    return [*kept, TokenProb(other.token, other.text, other.p, row.others)]
+            if not content.startswith(row.text, at):
+                break
+            at, kept = at + len(row.text), [*kept, row]
     return []

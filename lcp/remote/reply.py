@@ -72,14 +72,15 @@ class Listener:
         self._parser = OutputParser(request.stop, "", tags)
         if request.begun and request.begun.content:
             self._parser.begin_answer()
+        self._parser.after_thinking = bool(request.begun and request.begun.thinking)
         self._pieces: list[str] = []  # the text of each event, about a token each
-        self._thought = False
         self._waiting: Chunk | None = None
         self._sent = self._first = self._last = self._first_text = 0.0
         self._usage: Mapping[str, Any] = {}
         self._timings: Mapping[str, Any] = {}
         self._progress: Progress | None = None
         self.ended = ""  # why the server or lcp ended it; "" if it goes on
+        self._cut = False  # whether lcp ended it
 
     @property
     def has_begun(self) -> bool:
@@ -95,9 +96,9 @@ class Listener:
             event = read(value)
             self._take(event)
             if event.ended and not self.ended:
-                self.ended = event.ended
+                self.ended = "text" if event.stopped else event.ended
                 answer.until = time.monotonic() + AFTER_S
-            if self.ended in ("text", "loop", "endless"):
+            if self._cut:
                 return
 
     def _failed(self, complaint: Complaint) -> Exception:
@@ -121,7 +122,7 @@ class Listener:
             self._reading_ended()
         self._pieces.append(event.thinking or event.text)
         if event.thinking:
-            self._thought = self._parser.after_thinking = True
+            self._parser.after_thinking = True
             self._give(Chunk("thinking", event.thinking))
         if event.text:
             for chunk in self._parser.feed(event.text.encode("utf-8", "replace")):
@@ -131,25 +132,26 @@ class Listener:
     def _check(self) -> None:
         """End the answer at a stop string, or if it would never end."""
         if self._parser.stopped:
-            self.ended = "text"
+            self._cut, self.ended = True, "text"
         n = len(self._pieces)
         look = self._request.loop_guard and n % repetition.EVERY == 0
         if look and (period := repetition.period(self._pieces)):
             self._reply.notice = repetition.repetition(self._pieces, period)
-            self.ended = "loop"
+            self._cut, self.ended = True, "loop"
         most = self._request.max_tokens or self.told_size
         if most and n > most + SLACK:
             self._reply.notice = ConnectionLost(
                 f"lcp closed it, because the answer exceeds the limit of {most:,} tokens"
             )
-            self.ended = "endless"
+            self._cut, self.ended = True, "endless"
 
     def _read(self, values: Mapping[str, Any]) -> None:
         """Emit the progress of reading the prompt, as llama-server reports it."""
         total, kept = count(values.get("total")), count(values.get("cache"))
         done = max(0, count(values.get("processed")) - kept)
-        moved = max(0, kept - self._cached_before) if self._request.move else 0
-        self._progress = Progress(kept, moved, done, total - kept)
+        more = kept - self._cached_before  # than were in their place
+        moved = max(0, more) if self._request.move else 0
+        self._progress = Progress(kept, moved, done, total - kept, max(0, -more))
         if done < total - kept:
             self._emit(self._progress)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lcp.engine_interface import Constraint, PromptMessage, Request
 from lcp.errors import NotSupported
+from lcp.remote.discovery import ServerFacts
 from lcp.remote.server_kinds import ServerKind
 from lcp.settings import EFFORTS
 
@@ -39,45 +40,61 @@ def prompt_fields(
 
 
 def answer_body(
-    kind: ServerKind,
-    model: str,
-    request: Request,
-    variables: Mapping[str, Any],
-    seed: int,
-    raw: bool,
+    facts: ServerFacts, request: Request, variables: Mapping[str, Any], seed: int, raw: bool
 ) -> dict[str, Any]:
     """The body of a request for an answer. NotSupported if this kind of server cannot give it."""
+    kind, model, begun = facts.kind, facts.model, request.begun
+    if begun:
+        _check_continuing(kind, request, begun, raw)
     if raw:
         if not kind.completes:
             raise NotSupported("This server cannot continue a text without a chat template.")
-        before = request.begun.content if request.begun else ""
-        body: dict[str, Any] = {"model": model, "prompt": text_of(request.messages) + before}
+        before = text_of(request.messages) + (begun.content if begun else "")
+        body: dict[str, Any] = {"model": model, "prompt": before}
     else:
         body = prompt_fields(kind, model, request.messages, variables)
-        if request.begun:
-            body |= _continuing(kind, request.begun, body["messages"])
+        if begun:
+            body["messages"] += [_message(kind, begun)]
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         body |= _thinking(kind, request, variables)
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     body |= _sampling(kind, request, seed)
+    if kind.stops and (stops := _stops(request.stop)) and not _may_think(facts, request, raw):
+        body["stop"] = stops
     if request.max_tokens:
         body["max_tokens"] = request.max_tokens
     if request.constraint:
         body |= constraint_fields(kind, request.constraint)
+    if kind.tells_progress:
+        body["return_progress"] = True
+    if kind.moves and request.move:
+        body["n_cache_reuse"] = REUSE
     if request.probs and kind.probs:
         body |= {"logprobs": PROBS} if raw else {"logprobs": True, "top_logprobs": PROBS}
     return body
 
 
-def _continuing(
-    kind: ServerKind, begun: PromptMessage, before: list[dict[str, str]]
-) -> dict[str, Any]:
-    if not kind.continues or not begun.content:
-        raise NotSupported("This server cannot continue an answer.", again=True)
-    return {
-        "messages": [*before, _message(kind, begun)],
-        "continue_final_message": True,
-        "add_generation_prompt": False,
-    }
+def _check_continuing(kind: ServerKind, request: Request, begun: PromptMessage, raw: bool) -> None:
+    """NotSupported unless this kind can continue such an answer."""
+    can, what, form = kind.continues or raw, "an answer", request.constraint
+    if form and begun.content:
+        can = can and kind.continues_schema and form.kind == "schema" and not raw
+        what = f"an answer with a {_FORMS[form.kind]}"
+    elif not begun.content:
+        can, what = can and kind.continues_thinking, "an answer that has no text yet"
+    if not can:
+        raise NotSupported(f"This server cannot continue {what}.", again=True)
+
+
+def _stops(stops: Sequence[str]) -> list[str]:
+    """Those that can end an answer: before one that contains another, the other has come."""
+    return [s for s in stops if s and not any(other and other in s for other in {*stops} - {s})]
+
+
+def _may_think(facts: ServerFacts, request: Request, raw: bool) -> bool:
+    """Whether thinking may come, in which a server would look for stop strings and lcp does not."""
+    begun = request.begun and request.begun.content
+    return facts.thinks and request.thinking_tokens != 0 and not (raw or begun)
 
 
 def _sampling(kind: ServerKind, request: Request, seed: int) -> dict[str, Any]:

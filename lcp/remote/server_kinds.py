@@ -26,6 +26,9 @@ class ServerKind:
     moves: bool = False  # moves cached tokens over a gap
     reads_ahead: bool = False
     continues: bool = False  # continues an answer that was stopped
+    continues_thinking: bool = False  # also one that has no text yet
+    continues_schema: bool = False  # also one with a JSON schema; others begin the schema again
+    stops: bool = False  # accepts stop strings, and tells whether one of them ended the answer
     completes: bool = True  # continues text without a chat template (/v1/completions)
     schema: bool = True
     regex: str = ""  # the field for a regular expression
@@ -45,19 +48,21 @@ LLAMA = ServerKind(
     samplers=OPENAI
     | {n: n for n in ("top_k", "min_p", "repeat_penalty", "repeat_last_n")},
     counts=True, tells_cached=True, tells_progress=True, moves=True, reads_ahead=True,
-    continues=True, grammar="grammar", probs=True, template=True, effort=True,
+    continues=True, continues_thinking=True, continues_schema=True, grammar="grammar", probs=True,
+    template=True, effort=True,
     budget="thinking_budget_tokens", thinking="reasoning_content",
 )  # fmt: skip
 VLLM = ServerKind(
     "vLLM",
     samplers=OPENAI | {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"},
-    counts=True, tells_cached=True, continues=True, regex="structured_outputs", probs=True,
-    template=True, effort=True, budget="thinking_token_budget", thinking="reasoning",
+    counts=True, tells_cached=True, continues=True, stops=True, regex="structured_outputs",
+    probs=True, template=True, effort=True, budget="thinking_token_budget", thinking="reasoning",
 )  # fmt: skip
 SGLANG = ServerKind(
     "SGLang",
     samplers=OPENAI | {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"},
-    tells_cached=True, continues=True, regex="regex", probs=True, template=True, effort=True,
+    tells_cached=True, continues=True, stops=True, regex="regex", probs=True, template=True,
+    effort=True,
     thinking="reasoning_content",
 )  # fmt: skip
 OLLAMA = ServerKind(
