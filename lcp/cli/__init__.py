@@ -67,8 +67,9 @@ def main() -> None:
         raise
     except LcpError as error:
         from lcp.chat.advice import with_advice
+        from lcp.terminal.screen import Screen
 
-        _say(with_advice(error))
+        Screen(sys.stderr).error(f"lcp: {with_advice(error)}")
         sys.exit(error.exit_code)
     except typer.TyperException as error:  # a usage error, with the usage line
         error.show()  # type: ignore[attr-defined]
@@ -78,7 +79,9 @@ def main() -> None:
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        _say(str(refused(error)))
+        from lcp.terminal.screen import Screen
+
+        Screen(sys.stderr).error(f"lcp: {refused(error)}")
         sys.exit(1)
     finally:
         # Where the reader of our output has left, what is still buffered has nowhere to go.
@@ -87,9 +90,3 @@ def main() -> None:
                 output.flush()
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
-
-
-def _say(sentence: str) -> None:
-    from lcp.terminal.screen import console_on, say
-
-    say(console_on(sys.stderr), f"lcp: {sentence}", "red")

@@ -85,7 +85,7 @@ class KeyboardOptions:
 
     `on_text` is called with the message typed so far, soon after the last key. `state` gives the
     parts of the line below the prompt.
-    `commands` and `paths` are what Tab completes (see completion.py). `keys` gives "emacs" or
+    `commands` and `paths` are what Tab completes (see tab_completion.py). `keys` gives "emacs" or
     "vi". `meanwhile` is called once, in another thread, soon after the first prompt is drawn.
     """
 
@@ -143,7 +143,7 @@ class Keyboard:
             input=input,
             output=output,
         )
-        self._session.app.ttimeoutlen = 0.1  # Esc alone is a key of vi's
+        self._session.app.ttimeoutlen = _ESCAPE_S  # Esc alone is a key of vi's
         toolbar.place(self._session, self._parts)
         self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 

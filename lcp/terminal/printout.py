@@ -85,6 +85,10 @@ class Printout:
             row.rstrip()
             self._console.print(Text(" " * indent) + row, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """A sentence that explains what is above it."""
+        self.line(text, style="dim")
+
     def blank(self) -> None:
         self._console.print()
 

@@ -6,7 +6,6 @@ the commands outside a chat.
 """
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
@@ -254,17 +252,11 @@ class _Terminal:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print a sentence: on one line in a pipe, wrapped at words in a terminal. The terminal itself
-    wraps a word that is longer than a row, so that it can be copied whole."""
+    """Print a sentence: on one line in a pipe, wrapped at words in a terminal."""
     for line in clean(text).split("\n"):
-        row = ""
-        for word in re.findall(r"\s*\S+(?: %\S*)?", line.rstrip()):
-            if row and console.is_terminal and cell_len(row + word) >= console.width:
-                console.print(Text(row, style), soft_wrap=True)
-                row = word.lstrip()
-            else:
-                row += word
-        console.print(Text(row, style), soft_wrap=True)
+        rows = table.wrapped(line, console.width - 1) if console.is_terminal else [line.rstrip()]
+        for row in rows:
+            console.print(Text(row, style), soft_wrap=True)
 
 
 def console_on(file: TextIO) -> Console:

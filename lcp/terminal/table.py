@@ -4,6 +4,7 @@ Strings in, lines out. Words are not broken. Only a word that is itself too wide
 wide: the terminal wraps it, and copies it whole.
 """
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
@@ -69,15 +70,16 @@ def cut_to(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines, between words; one at least."""
-    found, line = [], ""
-    for word in text.split():
-        if line and cell_len(line) + 1 + cell_len(word) > width:
-            found.append(line)
-            line = word
+    """One line of text in rows, between words; one at least. A word that is longer than a row stays
+    whole: the terminal wraps it, so that it can be copied."""
+    found, row = [], ""
+    for word in re.findall(r"\s*\S+(?: %\S*)?", text.rstrip()):
+        if row and cell_len(row + word) > width:
+            found.append(row)
+            row = word.lstrip()
         else:
-            line = f"{line} {word}" if line else word
-    return [*found, line]
+            row += word
+    return [*found, row]
 
 
 def _joined(row: TableRow, widths: Sequence[int], right: Collection[int]) -> str:

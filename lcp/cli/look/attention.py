@@ -33,8 +33,7 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
 
     lcp look attention --head 23.4 "The capital of France is"
     """
-    name, words = common.words_of(asked)
-    text = common.text_of(words)
+    name, text = common.text_of(asked)
     if asked.head is not None and asked.layer is not None:
         raise UsageError("--head and --layer cannot be combined. Give one of them.")
 
@@ -87,15 +86,14 @@ def _show(
     else:
         _show_layer(page, maps, pieces)
     page.blank()
-    page.line(
+    page.note(
         "read: the share of attention. carried: the same, weighted by how much of what is there "
         "arrives (Kobayashi 2020): many heads look at the first token and take next to nothing "
         "from it, so it stands apart. Where a head looks is not what the answer needed (Jain & "
         "Wallace 2019): lcp look swap and lcp look without measure that. A mean over all heads "
-        "would show the first token and little else, so there is none.",
-        style="dim",
+        "would show the first token and little else, so there is none."
     )
-    page.line(f"{opened.work.seconds:.1f} s.", style="dim")
+    page.note(f"{opened.work.seconds:.1f} s.")
 
 
 def _show_links(page: "Printout", data: Mapping[str, Any], pieces: list[str]) -> None:

@@ -47,8 +47,7 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
 
     The text is optional: lcp look cache "Once upon a time" -n 128
     """
-    name, given = common.words_of(asked)
-    text = common.text_of(given) if given else PROMPT
+    name, text = common.text_of(asked)
 
     with common.models(name, flags) as (opened,):
         from lcp.look.cache import measure
@@ -59,7 +58,7 @@ def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
                 f"-n {n} would take too long without the cache: its time grows with the square. "
                 f"Give at most {MOST:,}."
             )
-        prompt = opened.tokens(text, chat=asked.chat, least=1)
+        prompt = opened.tokens(text or PROMPT, chat=asked.chat, least=1)
         observed = opened.observe(len(prompt) + n, watched=False)
         found = opened.work(measure, observed, prompt, n, opened.work.tell)
         observed.clear()
@@ -105,24 +104,22 @@ def _show(page: "Printout", shown: CacheShown) -> None:
         ])  # fmt: skip
     page.table(["answer", "read with", "time", "read without", "time", "", ""], rows, drop=(1, 3))
     page.blank()
-    page.line(
+    page.note(
         f"The same {count(n, 'token')} after a prompt of {shown.prompt:,}, with the KV cache and "
         "without. read: tokens that the model has to read. With the cache, the time grows with "
-        "the length; without, with its square (Pope et al. 2022).",
-        style="dim",
+        "the length; without, with its square (Pope et al. 2022)."
     )
     for part in found.differences[:3]:
         ours, other = map(shown.opened.visible, (part.cached, part.again))
-        page.line(
+        page.note(
             f"At token {part.at + 1} the first choice differs: {ours} {part.p_cached:.1%} with the "
             f"cache, {other} {part.p_again:.1%}. Nothing is wrong: llama.cpp computes many tokens "
             "at once with other kernels than one, they round differently, and this is nearly a "
-            "tie.",
-            style="dim",
+            "tie."
         )
     page.blank()
     page.line(_memory(shown))
-    page.line(f"{shown.opened.work.seconds:.1f} s.", style="dim")
+    page.note(f"{shown.opened.work.seconds:.1f} s.")
 
 
 def _memory(shown: CacheShown) -> str:

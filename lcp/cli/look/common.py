@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,11 +215,16 @@ def words_of(asked: LookArguments) -> tuple[str | None, list[str]]:
     return model, words
 
 
-def text_of(words: Sequence[str]) -> str:
-    """One text from the words of a command line; @FILE is the text of a file."""
+def text_of(asked: LookArguments) -> tuple[str | None, str]:
+    """The name of the model, if the first word is one, and the text of the others."""
+    name, words = words_of(asked)
+    return name, read(" ".join(words))
+
+
+def read(text: str) -> str:
+    """The text itself, or of @FILE the text of the file."""
     from lcp.cli import option_files
 
-    text = " ".join(words)
     return option_files.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
 
 

@@ -46,8 +46,7 @@ def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
 
     lcp look heads --off 23.4 "The capital of France is"
     """
-    name, words = common.words_of(asked)
-    text = common.text_of(words)
+    name, text = common.text_of(asked)
     if text and not asked.off:
         raise UsageError(
             "lcp look heads takes a text only with --off. Example: lcp look heads --off 23.4 "
@@ -134,7 +133,7 @@ def _show_map(page: "Printout", opened: "OpenModel", found: "Heads") -> None:
     page.title("What each head looks at", f"{layers} layers of {heads} heads")
     page.blank()
     ruler = "".join(f"{i:<10}" for i in range(0, heads, 10)).rstrip()
-    page.line(f"layer   {ruler}  head", style="dim")
+    page.note(f"layer   {ruler}  head")
     kinds = {(i, j): found.kind(i, j) for i in range(layers) for j in range(heads)}
     for layer in range(layers):
         known = not math.isnan(found.shares[0, layer, 0])
@@ -150,18 +149,16 @@ def _show_map(page: "Printout", opened: "OpenModel", found: "Heads") -> None:
         rows.append([GLYPHS[kind], str(len(own)), MEANINGS[kind], best])
     page.listing([["", "heads", "look at", "the clearest"], *rows])
     page.blank()
-    page.line(
+    page.note(
         "Measured on random words said twice (Olsson 2022): a head is called after the kind of "
         "place that gets more than 40 % of its attention. The words have no meaning, so heads of "
-        "grammar or facts do not show; lcp look swap finds those that a fact needs.",
-        style="dim",
+        "grammar or facts do not show; lcp look swap finds those that a fact needs."
     )
-    page.line(
+    page.note(
         f"Loss on the words: {found.loss_first:.1f} nats the first time, {found.loss_second:.1f} "
-        "the second: what it learns from the context alone.",
-        style="dim",
+        "the second: what it learns from the context alone."
     )
-    page.line(f"{opened.work.seconds:.1f} s.", style="dim")
+    page.note(f"{opened.work.seconds:.1f} s.")
 
 
 def _show_answers(
@@ -175,11 +172,10 @@ def _show_answers(
         page.line(title, style="bold", indent=0)
         page.line(data[answer].strip() or "(the answer ends at once)")
         page.blank()
-    page.line(
+    page.note(
         f"{first} has {data['p']:.1%} as the first token, and "
         f"{data['p_without']:.1%} without (KL {data['kl']:.3f} nats). A head switched off puts out "
         "zeros, which it never does by itself: that breaks more than what it knows. Where other "
-        "heads do the same, nothing may change. lcp look swap asks a finer question.",
-        style="dim",
+        "heads do the same, nothing may change. lcp look swap asks a finer question."
     )
-    page.line(f"{opened.work.seconds:.1f} s.", style="dim")
+    page.note(f"{opened.work.seconds:.1f} s.")

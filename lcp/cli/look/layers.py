@@ -31,8 +31,7 @@ def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
 
     Each layer is read as if the model stopped there.
     """
-    name, words = common.words_of(asked)
-    text = common.text_of(words)
+    name, text = common.text_of(asked)
 
     with common.models(name, flags) as (opened,):
         from lcp.look import layers
@@ -116,16 +115,14 @@ def _show(page: "Printout", opened: "OpenModel", data: Mapping[str, Any]) -> Non
             cut=True,
         )  # fmt: skip
     page.blank()
-    page.line(
+    page.note(
         f"Each row: the next token if the model stopped after this layer, where {answer} ranks "
         f"among all tokens, and what the layer adds to the logit of {answer} minus that of "
         f"{other}. The last row is the model's own answer. Early layers work for later ones, in a "
         "form that the last norm and the output matrix cannot read: a nonsense word there does "
         "not mean that the layer knows nothing (Belrose 2023). A part may also act through later "
-        "ones; that is not in its number. lcp look swap shows causes.",
-        style="dim",
+        "ones; that is not in its number. lcp look swap shows causes."
     )
-    page.line(
-        f"{opened.work.seconds:.1f} s. The parts add up to the logits within {data['error']:.2f}.",
-        style="dim",
+    page.note(
+        f"{opened.work.seconds:.1f} s. The parts add up to the logits within {data['error']:.2f}."
     )

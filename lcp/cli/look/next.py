@@ -42,8 +42,7 @@ def run(asked: NextArguments, flags: dict[str, Any]) -> None:
     """
     if not 1 <= asked.steps <= MOST_STEPS:
         raise UsageError(f"--steps must be from 1 to {MOST_STEPS} (got {asked.steps}).")
-    name, words = common.words_of(asked)
-    text = common.text_of(words)
+    name, text = common.text_of(asked)
 
     with common.models(name, flags) as (opened,):
         tokens = opened.tokens(text, chat=asked.chat, least=1)
@@ -126,15 +125,14 @@ def _show(
         _show_stages(page, step)
         before.append(token)
     page.blank()
-    page.line(
+    page.note(
         "From left to right: the model's own probabilities, then what each sampler makes of them "
         "before the next one. bits: how open the choice is (3 bits are as open as 8 equal "
         "choices). dropped: the probability of the tokens that the sampler removed. The numbers "
-        "are those of one place in the text; they say nothing about whether a token is true.",
-        style="dim",
+        "are those of one place in the text; they say nothing about whether a token is true."
     )
     again = "" if greedy else f" The same choice again: --seed {data['seed']}."
-    page.line(f"{opened.work.seconds:.1f} s.{again}", style="dim")
+    page.note(f"{opened.work.seconds:.1f} s.{again}")
 
 
 def _show_stages(page: "Printout", step: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
     if asked.kv and asked.kv not in KV_TYPES:
         raise UsageError(f"--kv must be {either(KV_TYPES)} (got {asked.kv}).")
     first, *more = names or [""]
-    given = None if asked.text is None else common.text_of([asked.text])
+    given = None if asked.text is None else common.read(asked.text)
 
     with common.models(first or None, flags, *more) as opened:
         shown = _measure(asked, given, *opened)
@@ -184,15 +184,14 @@ def _show(page: "Printout", shown: QuantShown) -> None:
         page.line(f"Most different at the end of: {' '.join(shown.worst.split())}")
         page.line(_parting(shown))
         page.blank()
-    page.line(
+    page.note(
         "KL: how far the next-token probabilities are from those of A, in nats, on average over "
         f"the {shown.tokens:,} tokens of a text; 99 %: below this at 99 of 100. same first: how "
         "often the most likely token is the same. The floor: how far a model is from itself, "
         "because llama.cpp rounds otherwise when it reads token by token. Another text gives "
-        "other numbers.",
-        style="dim",
+        "other numbers."
     )
-    page.line(f"{shown.a.work.seconds:.1f} s.", style="dim")
+    page.note(f"{shown.a.work.seconds:.1f} s.")
 
 
 def _row(distance: "Distance", name: str) -> list[str]:
@@ -260,8 +259,7 @@ def _show_groups(page: "Printout", shown: QuantShown) -> None:
         rows.append(row(small, f"{len(small)} others"))
     page.table(head, rows, cut=True, drop=(0,))
     if two:
-        page.line(
+        page.note(
             "error: the length of the difference of the weights, by the length of A's."
-            + " Of large tensors, rows from all over them were compared." * shown.sampled,
-            style="dim",
+            + " Of large tensors, rows from all over them were compared." * shown.sampled
         )

@@ -188,13 +188,12 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
             cut=True,
         )
     page.blank()
-    page.line(
+    page.note(
         "Both states are the model's own, so what comes back was carried there. This shows what "
         "distinguishes A from B, not all that the answer needs: what both prompts have in common "
-        "stays hidden, and where several parts do the same, each one alone moves little.",
-        style="dim",
+        "stays hidden, and where several parts do the same, each one alone moves little."
     )
-    page.line(f"{found.runs:,} runs in {opened.work.seconds:.1f} s.", style="dim")
+    page.note(f"{found.runs:,} runs in {opened.work.seconds:.1f} s.")
 
 
 def _summary(shown: SwapShown) -> str:

@@ -55,8 +55,7 @@ class TokensShown:
 
 def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
     """Show the tokens of a text, with their numbers. @FILE reads the text of a file."""
-    name, words = common.words_of(asked)
-    text = common.text_of(words)
+    name, text = common.text_of(asked)
 
     with common.models(name, flags) as (opened,):
         model = opened.model
@@ -141,25 +140,21 @@ def _show(page: "Printout", shown: TokensShown) -> None:
         page.table(["token", "merge", "parts"], rows, cut=True)
         left = shown.merged - len(shown.merges)
         more = f" {left:,} other tokens are built the same way." if left else ""
-        page.line(
+        page.note(
             "Of all neighbours, the pair with the lowest number is merged first, until no "
-            f"neighbours are a pair.{more}",
-            style="dim",
+            f"neighbours are a pair.{more}"
         )
         page.blank()
     plain = [t for t in ids if t not in special]
     text = shown.text
     rate = f", {len(text) / len(plain):.1f} characters a token" if plain else ""
-    page.line(
+    page.note(
         f"{count(len(ids), 'token')} of a vocabulary of {opened.model.n_vocab:,}; "
         f"{count(len(text), 'character')}, {count(len(text.encode()), 'byte')}{rate}. "
-        "␣ is a blank, ⏎ the end of a line.",
-        style="dim",
+        "␣ is a blank, ⏎ the end of a line."
     )
     if special:
         found = ", ".join(f"{opened.piece(t)} [{t}]" for t in sorted(special))
-        page.line(f"Structure, not text: {found}.", style="dim")
+        page.note(f"Structure, not text: {found}.")
     if any(map(broken, shown.raw)):
-        page.line(
-            r"\xe2 is a byte: the token begins or ends in the middle of a character.", style="dim"
-        )
+        page.note(r"\xe2 is a byte: the token begins or ends in the middle of a character.")

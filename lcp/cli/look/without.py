@@ -33,8 +33,7 @@ def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
 
     lcp look without "Maria keeps the key in a box. Tom waters the plants. Where is the key?"
     """
-    name, words = common.words_of(asked)
-    text = common.text_of(words)
+    name, text = common.text_of(asked)
 
     with common.models(name, flags) as (opened,):
         from lcp.look.quant import greedy
@@ -107,6 +106,6 @@ def _show(
     head, *rows = without_rows([(text, span.lost, span.attention) for text, span in parts])
     page.table(head, rows, drop=(len(head) - 2,), cut=True)
     page.blank()
-    page.line(WITHOUT, style="dim")
-    page.line(without_sum(float(found.logp.sum()), found.sink), style="dim")
-    page.line(f"{1 + len(parts)} runs in {opened.work.seconds:.1f} s.", style="dim")
+    page.note(WITHOUT)
+    page.note(without_sum(float(found.logp.sum()), found.sink))
+    page.note(f"{1 + len(parts)} runs in {opened.work.seconds:.1f} s.")

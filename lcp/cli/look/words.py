@@ -86,12 +86,11 @@ def _show(
         page.table(["", *names], rows)
         page.blank()
     width, count = tensor.shape[0], tensor.shape[1]
-    page.line(
+    page.note(
         f"The cosine of the angle between two rows of {TABLE} ({count:,} tokens, {width:,} "
         f"numbers each, {tensor.quant}), without the part that all rows share: 1 is the same "
         f"direction. Of random pairs, 19 of 20 are below {data['usual']:.2f}; with the shared "
         f"part, half of them would be above {data['shared']:.2f}. A row is all that a token is "
-        "before the first layer: the bank of a river and one for money have the same.",
-        style="dim",
+        "before the first layer: the bank of a river and one for money have the same."
     )
-    page.line(f"{opened.work.seconds:.1f} s.", style="dim")
+    page.note(f"{opened.work.seconds:.1f} s.")
