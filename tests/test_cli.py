@@ -102,7 +102,7 @@ WHOLE = "must be a whole number from"
         (["-ctk", "f64"], 2, "kv_type must be f16, q8_0 or q4_0 (got "),
         (["--think", "hard"], 2, "think must be on, off or hide (got "),
         (["--seed", "x"], 2, f"seed {WHOLE} 0 to 4,294,967,294 or"),
-        (["smollm2-135n"], 2, "There is no model called smollm2-135n. Did you mean smollm2-135m?"),
+        (["smollm2-135n"], 2, "There is no model called smollm2-135n. Did you mean smollm2-135m"),
         (["missing.gguf"], 1, "There is no file missing.gguf. lcp list "),
         (["missing.gguf", "Hi."], 1, "There is no file missing.gguf."),
         (["-m", "gemma", "Hi."], 1, "There is no model called gemma. Did you mean gemma-3-1b, "),

@@ -3,6 +3,7 @@
 import inspect
 import io
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 
@@ -209,24 +210,21 @@ def test_the_last_value_of_a_setting_counts(chat):
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"),
+    ("line", "facts"),
     [
-        ("/set temp hot", 'temp must be a number from 0 to 10 (got "hot" from /set).'),
-        ("/set think maybe", 'think must be on, off or hide (got "maybe" from /set).'),
-        ("/set tmep 1", "There is no setting called tmep (/set). Did you mean temp?"),
-        ("/set tmep", "There is no setting called tmep (/set). Did you mean temp?"),
-        (
-            "/set ctx_size 64",
-            "ctx_size cannot change while the model is loaded. Restart lcp with --ctx-size.",
-        ),
-        ("/set model other", "The model has its own command: /model NAME."),
-        ("/set persona cook", "The persona has its own command: /persona NAME."),
-        ("/set system Be brief.", "The system has its own command: /system TEXT."),
+        ("/set temp hot", r"temp .* 0 to 10 .*hot.* /set"),
+        ("/set think maybe", r"think .* on, off or hide .*maybe.* /set"),
+        ("/set tmep 1", "tmep .*temp"),
+        ("/set tmep", "tmep .*temp"),
+        ("/set ctx_size 64", "ctx_size .*--ctx-size"),
+        ("/set model other", "/model NAME"),
+        ("/set persona cook", "/persona NAME"),
+        ("/set system Be brief.", "/system TEXT"),
     ],
 )
-def test_a_refused_setting_keeps_its_value(chat, line, sentence):
+def test_a_refused_setting_keeps_its_value(chat, line, facts):
     before = chat.settings
-    assert refused(chat, line) == sentence
+    assert re.search(facts, refused(chat, line))
     assert chat.settings == before
     assert chat.conversation.settings == {}
 

@@ -36,9 +36,7 @@ def test_a_build_that_uses_all_cpu_features_is_fine():
 
 def test_unused_cpu_features_are_advice_with_a_command():
     found = cpu("avx2 fma f16c avx512f amx_int8")
-    assert found.advice == (
-        "llama.cpp was built without AVX512, AMX_INT8; a build for this CPU is faster."
-    )
+    assert "AVX512, AMX_INT8" in found.advice
     assert "GGML_NATIVE=ON" in found.mend
     assert found.wrong == ""
 

@@ -140,7 +140,7 @@ def test_an_incomplete_file_is_shown_with_code_3(info, file):
     done = info(file(LLAMA, [("a", (1024, 1024), 0)], cut=1 << 20))
     assert done.exit_code == 3
     assert "incomplete" in done.output
-    assert "3.15 MB of 4.19 MB are here: the download was interrupted." in done.output
+    assert "3.15 MB of 4.19 MB" in done.output
 
 
 def test_a_header_alone_is_shown_with_code_3(info, file):
@@ -239,7 +239,7 @@ def test_the_table_of_contexts(info):
     ]
     assert rows[2][-3:] == ["fits", "←", "default"]
     rest = "\n".join(lines[head + 4 :])
-    assert "Largest context that fits: 8,192 (limited by training, not by memory)." in rest
+    assert "Largest context that fits: 8,192" in rest
     assert "Not counted: " in rest
 
 

@@ -185,16 +185,16 @@ def test_the_new_model_knows_when_the_conversation_began(world):
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "fact"),
     [
-        ("nwe", "There is no model called nwe."),
-        ("old", "This chat already uses old. /model lists the others."),
+        ("nwe", "nwe"),
+        ("old", "/model"),
     ],
 )
-def test_an_unknown_model_changes_nothing(world, name, sentence):
+def test_an_unknown_model_changes_nothing(world, name, fact):
     here = world()
     here.chat.ask("Hi.")
-    assert here.refuses(f"/model {name}") == sentence
+    assert fact in here.refuses(f"/model {name}")
     assert here.life == []
 
 
@@ -352,22 +352,22 @@ def test_resume_loads_the_model_of_the_chat(world):
 
 
 @pytest.mark.parametrize(
-    ("argument", "sentence"),
+    ("argument", "fact"),
     [
-        ("", "/open needs a chat: /open NAME or ID. /sessions lists them."),
-        ("OWN", "This chat is already open. /sessions lists the others."),
-        ("nowhere", "There is no saved chat 'nowhere'."),
-        ("lost", "There is no model called gone."),
+        ("", "/open NAME or ID"),
+        ("OWN", "already open"),
+        ("nowhere", "'nowhere'"),
+        ("lost", "gone"),
         ("broken", "It cannot be loaded. Try another."),
     ],
 )
-def test_a_failed_resume_changes_nothing(world, argument, sentence):
+def test_a_failed_resume_changes_nothing(world, argument, fact):
     here = world(scripts={"new": [broken()]})
     here.chat.ask("Hi.")
     ids = {name: another(here, "Why?", name=name, model=model)
            for name, model in (("lost", "gone"), ("broken", "new"))}  # fmt: skip
     argument = here.chat.log.id if argument == "OWN" else argument
-    assert here.refuses(f"/open {argument}").startswith(sentence)
+    assert fact in here.refuses(f"/open {argument}")
     here.chat.ask("And now?")
     assert len(here.events("answer")) == 2
     for id in ids.values():

@@ -130,7 +130,7 @@ def test_a_slide_says_what_the_model_no_longer_sees_and_how_to_keep_it():
     scene.turns(100, 100, 60)
     window = scene.ask(80)
     told = window_notices.reading(scene.overflow, window, Progress(160, 150, 80, 80), 0.2, 260)
-    assert told == "Context full: the model no longer sees your first turn. /pin 1 brings it back."
+    assert "first turn" in told and "/pin 1" in told
     scene.answer(1)
     window = scene.ask(150)
     told = window_notices.reading(scene.overflow, window, Progress(160, 150, 80, 80), 0.2, 260)

@@ -190,17 +190,13 @@ def test_a_long_text_of_a_persona_is_shortened_with_an_ellipsis(chat):
 
 
 def test_an_invalid_persona_changes_nothing(chat):
-    assert refuses(chat, "/persona cok") == ("There is no persona called cok. Did you mean cook?")
+    assert "Did you mean cook?" in refuses(chat, "/persona cok")
     TABLES_BAD = {"bad": {"tmep": 1}, "hot": {"temp": "hot"}}
     chat.services = Services(personas=TABLES_BAD)
-    assert "There is no setting called tmep (persona). Did you mean temp?" in (
-        refuses(chat, "/persona bad")
-    )
-    assert refuses(chat, "/persona hot").startswith("temp must be a number")
+    assert "Did you mean temp?" in refuses(chat, "/persona bad")
+    assert "temp must be" in refuses(chat, "/persona hot")
     chat.services = Services()
-    assert refuses(chat, "/persona") == (
-        "There are no personas. Add one to config.toml as [persona.NAME]."
-    )
+    assert "[persona.NAME]" in refuses(chat, "/persona")
 
 
 # /think
@@ -243,7 +239,7 @@ def test_the_reasoning_effort_is_a_template_variable(chat):
 
 def test_an_unsupported_reasoning_effort_is_reported(chat):
     chat.engine.template_uses = lambda *_: False
-    assert does(chat, "/think high") == "Thinking: on · effort high (not supported by this model)\n"
+    assert "high (not supported" in does(chat, "/think high")
 
 
 @pytest.mark.parametrize("word", ["high", "300"])
@@ -303,9 +299,7 @@ def test_a_persona_can_come_from_a_flag_or_the_environment(lcp, monkeypatch):
     assert answer["temp"] == 0.1
     monkeypatch.setenv("LCP_PERSONA", "plain")
     assert of(lcp(lcp.model), "answer")[0]["seed"] == 3
-    assert lcp(lcp.model, "--persona", "coock") == (
-        "lcp: There is no persona called coock. Did you mean cook?\n"
-    )
+    assert "Did you mean cook?" in lcp(lcp.model, "--persona", "coock")
 
 
 @pytest.mark.slow

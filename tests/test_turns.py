@@ -1,6 +1,7 @@
 """The slash commands that go back in a conversation, and what the model and the log see of it."""
 
 import io
+import re
 import signal
 from datetime import datetime, timezone
 from itertools import count
@@ -85,25 +86,25 @@ def resumed(chat):
 
 
 @pytest.mark.parametrize(
-    ("command", "sentence"),
+    ("command", "advice"),
     [
-        ("/undo", "This chat is empty. Ask something first."),
-        ("/undo 2", "This chat is empty. Ask something first."),
-        ("/edit", "This chat is empty. Ask something first."),
-        ("/retry", "This chat is empty. Ask something first."),
-        ("/branch 1", "This chat is empty. Ask something first."),
-        ("/branches", "There are no branches yet. Ask something first."),
-        ("/branches 1", "There are no branches yet. Ask something first."),
-        ("/pin 1", "This chat is empty. Ask something first."),
-        ("/pin", "/pin needs a turn: /pin 1. /history numbers them."),
-        ("/forget 1", "This chat is empty. Ask something first."),
-        ("/forget", "/forget needs a turn: /forget 1. /history numbers them."),
-        ("/history", "This chat is empty. Ask something first."),
-        ("/continue", "There is no cut answer to continue. Ask something first."),
+        ("/undo", "Ask"),
+        ("/undo 2", "Ask"),
+        ("/edit", "Ask"),
+        ("/retry", "Ask"),
+        ("/branch 1", "Ask"),
+        ("/branches", "Ask"),
+        ("/branches 1", "Ask"),
+        ("/pin 1", "Ask"),
+        ("/pin", "/pin 1"),
+        ("/forget 1", "Ask"),
+        ("/forget", "/forget 1"),
+        ("/history", "Ask"),
+        ("/continue", "Ask"),
     ],
 )
-def test_undo_in_an_empty_chat_is_an_error(begin, command, sentence):
-    assert refuses(begin(), command) == sentence
+def test_commands_in_an_empty_chat_name_the_next_step(begin, command, advice):
+    assert advice in refuses(begin(), command)
 
 
 @pytest.mark.slow
@@ -329,9 +330,7 @@ def test_retry_n_generates_and_keeps_n_answers(begin):
     chat = begin("No.", "Yes.", "Perhaps.", "Never.", "Later.")
     ask(chat, "Really?", "When?")
     told = does(chat, "/retry 1 x3")
-    assert [line for line in told.splitlines() if line.startswith("Variant")] == [
-        f"Variant {n} of this answer; /branches lists the others." for n in (2, 3, 4)
-    ]
+    assert re.findall(r"(?m)^Variant (\d)\b.*/branches", told) == ["2", "3", "4"]
     question = chat.conversation.turns()[0].user.id
     answers = [m.content for m in chat.conversation.children(question)]
     assert answers == ["No.", "Perhaps.", "Never.", "Later."]
@@ -399,7 +398,7 @@ def test_branches_n_switches_to_that_branch(begin):
     assert does(chat, "/branches 1") == "On branch 1: Really? · No.\n"
     assert said(chat) == [("Really?", "No.")]
     assert does(chat, "/branches") == "*  1  turn 1  Really?  No.\n   2  turn 1  Really?  Yes.\n"
-    assert refuses(chat, "/branches 3") == "3 is not a branch. Give a number from 1 to 2."
+    assert "from 1 to 2" in refuses(chat, "/branches 3")
 
 
 def test_after_undo_the_star_marks_the_present_branch(begin):
