@@ -1,4 +1,4 @@
-"""A real browser without a window: Chromium, spoken to over a pipe."""
+"""A real browser without a window: Chromium, controlled over a pipe."""
 
 import json
 import os
@@ -14,7 +14,7 @@ _FLAGS = (
 
 
 class Browser:
-    """One tab. What it reports stands in `events`."""
+    """One tab. `events` are the events that it reports."""
 
     def __init__(self, profile: Path) -> None:
         self.events: list[dict] = []
@@ -39,7 +39,7 @@ class Browser:
             self.does(f"{domain}.enable")
 
     def does(self, method: str, **parameters):
-        """A command of the DevTools protocol, and what comes of it."""
+        """Send a command of the DevTools protocol. Returns its result."""
         self._last += 1
         asked = {"id": self._last, "method": method, "params": parameters}
         if self._session:
@@ -53,7 +53,7 @@ class Browser:
             self.events.append(told)
 
     def shows(self, file: Path, width: int = 1000, scheme: str = "light") -> None:
-        """Open a page, in a window of that width."""
+        """Open a page in a window of this width."""
         self.events = []
         self.does(
             "Emulation.setDeviceMetricsOverride",
@@ -66,7 +66,7 @@ class Browser:
             self.events.append(self._told())
 
     def says(self, expression: str):
-        """The value of an expression in JavaScript, which the page itself may not run."""
+        """The value of a JavaScript expression. The page itself may not run JavaScript."""
         result = self.does("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
 

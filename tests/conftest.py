@@ -1,4 +1,4 @@
-"""What every test gets: a home of its own, no network, and models to compute with."""
+"""Fixtures for all tests: a home of its own, no network, and models."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lcp.cli import main
 from lcp.downloads import library
 from lcp.terminal.signals import LEAVING, handling
 
-# Whoever runs the tests in the background may have had these ignored; they send them.
+# In the background, these signals may be ignored, but the tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _number in LEAVING:
     signal.signal(_number, signal.SIG_DFL)
@@ -27,8 +27,8 @@ _HERE = ("127.0.0.1", "::1", "localhost")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """LCP_HOME of this test; no models of other programs, no other variable that lcp reads, and
-    no connection but to this machine."""
+    """LCP_HOME of this test. There are no models of other programs, no other variables that lcp
+    reads, and no connections except to this machine."""
     for name in os.environ:
         theirs = name.startswith(("HF_", "HUGGING", "OLLAMA_")) or name == "XDG_CACHE_HOME"
         ours = name.startswith("LCP_") and name != "LCP_EXTRA_BUFTS"
@@ -49,7 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def lcp_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A function that runs a command line in this process; its exit code."""
+    """A function that runs a command line in this process and returns its exit code."""
 
     def run(*words: str, typed: str = "") -> int:
         leaving = {number: signal.getsignal(number) for number in LEAVING}
@@ -67,7 +67,7 @@ def lcp_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function: the kind of a tiny model, and options of tiny.write, to its file."""
+    """A function that writes a tiny model of a kind (see tiny.write) and returns its path."""
     folder = tmp_path_factory.mktemp("models")
     written: dict[str, Path] = {}
 
@@ -91,7 +91,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="module")
 def model(tiny: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
-    """A function: a kind to its loaded model."""
+    """A function that loads a tiny model of a kind."""
     from lcp.engine.model import Model
 
     loaded: dict[Any, Model] = {}
@@ -111,7 +111,7 @@ def model(tiny: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that remembers which tiny models load: else each command would try that again."""
+    """A home that caches which tiny models load, so that not every command checks it again."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -122,7 +122,7 @@ def look(
     monkeypatch: pytest.MonkeyPatch,
     known: Path,
 ) -> Callable[..., Any]:
-    """A function: the words after `lcp look` to the JSON, or to the error if they are refused."""
+    """A function that runs `lcp look` and returns the JSON, or the error."""
     monkeypatch.setenv("LCP_HOME", str(known))
 
     def run(*words: object, code: int = 0) -> Any:

@@ -1,4 +1,4 @@
-"""The one fake, at the one seam: an engine whose answers are written in a script."""
+"""The only fake: an engine whose answers come from a script."""
 
 import io
 import re
@@ -29,18 +29,18 @@ from lcp.errors import LcpError, NotSupported
 
 @dataclass(frozen=True)
 class Said:
-    """One scripted answer. With `forever` it goes on, silently, until it is stopped."""
+    """One scripted answer. With `forever` it never ends by itself: it waits until it is stopped."""
 
     text: str = ""
     thinking: str = ""
     ended: str = "end"
     forever: bool = False
-    reading: bool = False  # with `forever`: it is the prompt that is read for ever
+    reading: bool = False  # with `forever`: it reads the prompt for ever
     notice: EngineNotice | None = None
 
 
 class Words:
-    """An engine of which a word is a token, as far as numbers of tokens go."""
+    """An engine that counts a word as a token."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -69,13 +69,13 @@ class Words:
 
 
 class ScriptedEngine(Words):
-    """Answers in the order of the script, then "Answer 1.", "Answer 2." and so on. `asked` are
-    the Requests it got."""
+    """It gives the answers of the script in order, then "Answer 1.", "Answer 2." and so on.
+    `asked` are the Requests it got."""
 
     def __init__(
         self, *answers: Said | str, size: int = 4096, fails: LcpError | None = None
     ) -> None:
-        """`fails`: why it cannot be loaded."""
+        """`fails`: the error that loading raises."""
         super().__init__(size)
         self.identity = "scripted"
         self.name = ""
@@ -171,7 +171,7 @@ class ScriptedEngine(Words):
 
 
 def weighed(chat: Chat) -> None:
-    """Wait until what is typed is weighed."""
+    """Wait until the typed message is counted."""
     deadline = time.monotonic() + 20
     while chat.typed.pending and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -179,7 +179,7 @@ def weighed(chat: Chat) -> None:
 
 
 def does(chat: Chat, line: str) -> str:
-    """What a command says, in a chat whose screen is a StringIO."""
+    """Run a command in a chat whose screen is a StringIO. Returns what it prints."""
     said = chat.screen._err.file
     assert isinstance(said, io.StringIO)
     said.seek(0)
@@ -189,7 +189,7 @@ def does(chat: Chat, line: str) -> str:
 
 
 def gbnf(rules: str) -> Constraint:
-    """A form for answers, as a grammar."""
+    """A grammar as a Constraint."""
     return Constraint("grammar", rules, "The grammar")
 
 
@@ -198,14 +198,14 @@ def _refuse(_: object) -> None:
 
 
 def _done(job: Callable[[object], Any]) -> WorkerTask[Any]:
-    """A task that was run at once."""
+    """A task that has run already."""
     task = WorkerTask(job)
     task.run()
     return task
 
 
 class ScriptedReply:
-    """An answer that comes word by word."""
+    """An answer that arrives word by word."""
 
     def __init__(self, engine: ScriptedEngine, said: Said, read: int) -> None:
         self._engine = engine
@@ -226,8 +226,8 @@ class ScriptedReply:
             yield Progress(0, 0, total, total)
             yield from self._words()
         while said.forever and not self._engine.stopped:
-            time.sleep(0.005)  # a signal's handler runs in between
-            if not said.reading:  # words that come all at once are painted with what comes next
+            time.sleep(0.005)  # signal handlers run here
+            if not said.reading:  # words without a pause are painted with the next ones
                 yield Chunk("answer", "")
         self.ended = "interrupted" if self._engine.stopped else said.ended
         n = len(self.tokens)
@@ -246,4 +246,7 @@ class ScriptedReply:
             yield Chunk("answer", word)
 
 
-_: tuple[type[Engine], type[Reply]] = ScriptedEngine, ScriptedReply  # mypy compares them
+_: tuple[type[Engine], type[Reply]] = (
+    ScriptedEngine,
+    ScriptedReply,
+)  # mypy checks that they have all methods

@@ -1,4 +1,4 @@
-"""A gemma3 in numpy: what it has beyond the llama of docs/how-it-works/attention.py.
+"""A gemma3 in numpy: what it adds to the llama of docs/how-it-works/attention.py.
 
 Norms after each part, normalized queries and keys, GELU, and layers that look back only a window.
 """

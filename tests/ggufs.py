@@ -1,4 +1,4 @@
-"""GGUF files byte by byte, right ones and wrong ones: what gguf's own writer would not write."""
+"""GGUF files byte by byte, valid and invalid ones: gguf's own writer does not write these."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ def pair(key: str | bytes, kind: int, it: Any, order: str = "<") -> bytes:
 
 
 def array(kind: int, count: int, elements: Iterable[bytes] = (), order: str = "<") -> bytes:
-    """What stands behind an array's key and type."""
+    """The bytes after an array's key and type."""
     return struct.pack(f"{order}IQ", kind, count) + b"".join(elements)
 
 
@@ -58,7 +58,7 @@ def start(n_tensors: int, n_pairs: int, version: int = 3, order: str = "<") -> b
 def laid_out(
     tensors: Sequence[tuple[str, Sequence[int], int]], order: str = "<", alignment: int = 32
 ) -> tuple[list[bytes], int]:
-    """Tensor infos one behind the other, and the size of the data."""
+    """Consecutive tensor infos, and the size of the data."""
     infos, at = [], 0
     for name, shape, kind in tensors:
         infos.append(tensor(name, shape, kind, at, order))
@@ -78,7 +78,7 @@ def gguf(
     version: int = 3,
     data: bool = True,
 ) -> bytes:
-    """A whole file; without `data` only its header."""
+    """A whole file; without `data`, only its header."""
     infos, size = laid_out(tensors, order)
     head = start(len(infos), len(pairs), version, order) + b"".join([*pairs, *infos])
     padded = head + bytes(-len(head) % 32) if tensors else head

@@ -1,7 +1,7 @@
 """When two greedy answers count as the same.
 
-llama.cpp adds up in another order when the same tokens arrive in batches of another size, so the
-logits of a reused cache and of a fresh one need not be bit-equal. On a CPU with AVX2 only,
+llama.cpp adds numbers in another order if the same tokens come in batches of another size, so the
+logits of a reused cache and of a new one need not be bit-identical. On a CPU with AVX2 only,
 SmolLM2's logits differ by up to 0.88 between one batch and one token at a time.
 """
 
@@ -16,13 +16,13 @@ CLOSE = 0.01
 
 
 def logits(context, model):
-    """A copy of the logits of the last token that was read."""
+    """A copy of the logits of the last token."""
     row = library().llama_get_logits_ith(context.handle, -1)
     return np.ctypeslib.as_array(row, (model.n_vocab,)).copy()
 
 
 def logits_after(model, *batches):
-    """The logits after these tokens, read in these batches by a fresh context."""
+    """The logits after these tokens, evaluated in these batches by a new context."""
     size = sum(map(len, batches))
     with closing(Context(model, size, StopByte(), threads=1)) as fresh:
         held = []
@@ -34,7 +34,7 @@ def logits_after(model, *batches):
 
 
 def split_difference(model, tokens):
-    """How much splitting the same tokens into other batches changes the logits after them here."""
+    """How much other batches of the same tokens change the logits after them on this machine."""
     alone = logits_after(model, *([token] for token in tokens))
     return np.abs(logits_after(model, tokens) - alone).max()
 
@@ -55,7 +55,7 @@ def assert_same(said, fresh_said, scores, difference):
 
 
 def assert_says_what_a_fresh_one_says(model, prompt, said):
-    """`said` begins the greedy answer of a fresh context that read `prompt` at once."""
+    """Assert that `said` begins the greedy answer of a context that evaluates `prompt` at once."""
     fresh_said, rows = [], []
     size = len(prompt) + len(said) + 1
     with closing(Context(model, size, StopByte(), threads=1)) as fresh:

@@ -1,4 +1,4 @@
-"""Headers of models as large as real ones, without the weights: some 20 kB that announce gigabytes.
+"""Headers of models as large as real ones, without the weights: 20 kB that announce gigabytes.
 
 One per architecture, see MODELS. Shapes are llama.cpp's: the contiguous dimension first.
 """
@@ -142,7 +142,7 @@ def llama() -> Model:
 
 
 def deci() -> Model:
-    """Half of the layers have half the heads."""
+    """Half of the layers have half as many heads."""
     heads = [8 if i % 2 else 4 for i in range(32)]
     values = common(
         "deci", 32, 4096, 128256, attention__head_count=32, attention__head_count_kv=heads,

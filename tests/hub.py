@@ -1,4 +1,4 @@
-"""A Hub on this machine that lies and breaks: what huggingface.co answers, and faults on demand.
+"""A fake Hub on this machine: it answers as huggingface.co does, and with faults on request.
 
     with Hub() as hub:
         repo = hub.add("owner/model", {"model.gguf": b"...", "docs/README.md": b"..."})
@@ -6,7 +6,7 @@
         ...  # HF_ENDPOINT = hub.url
         assert [r.range for r in hub.log if r.where == "cdn"] == [None, "bytes=5000000-"]
 
-Two origins, as in the world: `url` knows repositories and tokens; `cdn_url` holds large files under
+Two origins, as in reality: `url` knows repositories and tokens; `cdn_url` has large files under
 signed addresses and answers 400 if a token reaches it. As a process, on a folder that has
 repositories as owner/name: `python tests/hub.py FOLDER [--fault KIND=N@WHERE*TIMES ...]`; it prints
 its address and the commits, and GET /__log gives the log.
@@ -15,17 +15,17 @@ its address and the commits, and GET /__log gives the log.
 |-----------|---------|----------------------------------------------------------------|
 | drop      | bytes   | the connection is closed after n bytes of the body             |
 | reset     | bytes   | the same, by a TCP reset                                       |
-| stall     | bytes   | nothing more comes after n bytes                               |
+| stall     | bytes   | nothing more is sent after n bytes                             |
 | slow      | bytes/s | the body trickles                                              |
-| corrupt   | offset  | the byte at this place of the file is another one              |
+| corrupt   | offset  | the byte at this offset of the file is wrong                   |
 | short     | bytes   | the file is n bytes shorter, and the headers say so            |
 | long      | bytes   | the file is n bytes longer, and the headers say so             |
 | norange   |         | Range is ignored: 200 and everything                           |
 | nolength  |         | there is no Content-Length; the connection closes at the end   |
-| noifrange |         | If-Range is ignored: 206, whatever the file is by now          |
-| etag      |         | the ETag is another one each time                              |
+| noifrange |         | If-Range is ignored: 206, even if the file has changed         |
+| etag      |         | the ETag differs each time                                     |
 | noheader  |         | X-Repo-Commit, ETag and X-Linked-* are missing                 |
-| html      |         | a web page, as a network shows that wants a login              |
+| html      |         | a web page, as from a network that requires a login            |
 | status    | code    | this status instead of an answer; retry_after adds Retry-After |
 """
 
@@ -50,13 +50,13 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 TOKEN, NO_GRANT = "hf_ok", "hf_nogrant"  # any other token is invalid
-SMALL = 10_000  # files below live in git, not in LFS
+SMALL = 10_000  # smaller files are in git, not in LFS
 PAGE = 1000  # entries of a tree in one answer
 MIB = 1 << 20
 
 
 def pattern(path: Path, size: int, seed: int = 0) -> Path:
-    """A file of `size` bytes in which no two MiB are alike, written fast."""
+    """A file of `size` bytes in which no two MiB are the same, written fast."""
     block = bytearray(random.Random(seed).randbytes(MIB))
     with path.open("wb") as file:
         for begin in range(0, size, MIB):
@@ -83,7 +83,7 @@ class File:
 
     @property
     def oid(self) -> str:
-        """What git names it: of a large file, something that stands for its pointer."""
+        """Its name in git; for a large file, a stand-in for the hash of its pointer."""
         return self.etag[:40]
 
     def parts(self, begin: int, end: int, step: int = MIB) -> Iterator[bytes]:
@@ -140,7 +140,7 @@ class Hub:
         self.renamed: dict[str, str] = {}
         self.faults: list[Fault] = []
         self.log: list[Request] = []
-        self.expires = 3600.0  # seconds a signed address of the CDN is good for
+        self.expires = 3600.0  # seconds for which a signed address of the CDN is valid
         self.connections = collections.Counter[str]()  # taken by "hub" and by "cdn"
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -156,15 +156,15 @@ class Hub:
         return self.repos[name]
 
     def fault(self, kind: str, n: int = 0, **where: Any) -> None:
-        """From now on, an answer breaks like this."""
+        """Add a fault: from now on, answers break in this way."""
         self.faults.append(Fault(kind, n, **where))
 
     def url_of(self, repo: Repo, path: str) -> str:
-        """Where a file is asked for, at its commit."""
+        """The address of a file at its commit."""
         return f"{self.url}/{repo.name}/resolve/{repo.commit}/{quote(path)}"
 
     def take(self, where: str, path: str, *kinds: str) -> Fault | None:
-        """The first fault of these kinds that is meant for this address; one time less is left."""
+        """The first fault of these kinds for this address. It counts as used once."""
         with self._lock:
             for fault in self.faults:
                 here = fault.where in (where, "any") and fault.path in path
@@ -213,7 +213,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are no news."""
+        """Do not report clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
-        """Our log has it."""
+        """Our own log has it."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -268,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
     def fault(self, *kinds: str) -> Fault | None:
         return self.hub.take(self.seen.where, self.path, *kinds)
 
-    # what a repository says
+    # facts of a repository
 
     def repo(self, name: str, content: bool) -> Repo | None:
         """The repository, if this token may see it, or, for content, have its files."""
@@ -350,7 +350,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Link"] = f'<{next_}>; rel="next"'
         self.json(entries[begin : begin + PAGE], headers)
 
-    # what a file is
+    # files
 
     def resolve(self, name: str, revision: str, path: str, cached: bool = False) -> None:
         repo = self.repo(name, content=True)
@@ -393,7 +393,7 @@ class _Handler(BaseHTTPRequestHandler):
     # sending
 
     def content(self, file: File, headers: dict[str, str]) -> None:
-        """The file, or the range of it that is asked for, broken as the faults say."""
+        """The file, or the requested range of it, broken as the faults say."""
         lie = self.fault("short", "long")
         size = file.size + (0 if lie is None else lie.n if lie.kind == "long" else -lie.n)
         begin, end, status = 0, size, 200

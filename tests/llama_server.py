@@ -1,4 +1,4 @@
-"""Real servers in processes of their own: llama.cpp's, out of the wheel xllamacpp, and
+"""Real servers in processes of their own: llama.cpp's, from the wheel xllamacpp, and
 llama-cpp-python's."""
 
 import subprocess
@@ -14,8 +14,8 @@ PLAIN = ("--host", "127.0.0.1", "--port", "0", "-np", "1", "-b", "512", "-t", "1
 
 @contextmanager
 def llama_server(model: Path, size: int = 1024, *options: str) -> Iterator[str]:
-    """The address of a server of this model with a context of this size; `options` as llama-server
-    has them."""
+    """The address of a server with this model and a context of this size. `options` are those of
+    llama-server."""
     words = ["-m", str(model), "-c", str(size), *PLAIN, *options]
     with _running(str(PROGRAM), *words) as address:
         yield address
@@ -67,7 +67,7 @@ def python_server(model: Path, size: int) -> Iterator[str]:
 
 @contextmanager
 def _running(*words: str) -> Iterator[str]:
-    """A program of Python that prints its address and ends with its stdin."""
+    """A Python program that prints its address and ends when its stdin closes."""
     process = subprocess.Popen(
         [sys.executable, *words],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

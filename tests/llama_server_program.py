@@ -16,7 +16,7 @@ PARSE = "_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"
 
 
 def parse(words: list[str]) -> xllamacpp.CommonParams:
-    """What llama.cpp makes of the words of a command line, and of the environment."""
+    """Parse a command line and the environment with llama.cpp."""
     params = xllamacpp.CommonParams()
     given = [os.fsencode(word) for word in ("llama-server", *words)]
     array = (ctypes.c_char_p * (len(given) + 1))(*given, None)
@@ -31,6 +31,6 @@ if __name__ == "__main__":
     server = xllamacpp.Server(parse(sys.argv[1:]))
     print(server.listening_address, flush=True)
     if stat.S_ISFIFO(os.fstat(0).st_mode):
-        sys.stdin.read()  # until whoever started it has ended
+        sys.stdin.read()  # until the process that started it has ended
     else:
         threading.Event().wait()

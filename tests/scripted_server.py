@@ -1,4 +1,4 @@
-"""A server on the loopback whose answers a test writes, byte for byte."""
+"""A local server whose answers a test writes byte for byte."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Asked:
-    """A request that came."""
+    """A request that the server received."""
 
     method: str
     path: str
@@ -36,18 +36,18 @@ class Connection:
         self.send("\r\n".join([*lines, "", ""]))
 
     def events(self, *values: Any, end: str = "\n\n") -> None:
-        """Events of a stream: values as JSON, text as it is."""
+        """Events of a stream: values as JSON, texts unchanged."""
         for value in values:
             self.send(f"data: {value if isinstance(value, str) else json.dumps(value)}{end}")
 
     def reset(self) -> None:
-        """End the connection as a crash does."""
-        time.sleep(0.1)  # a reset throws away what the other end has not read
+        """Reset the connection, as a crash does."""
+        time.sleep(0.1)  # a reset discards what the other end has not read
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.peer.close()
 
     def hang(self) -> None:
-        """Say nothing more, until the test ends."""
+        """Send nothing more until the test ends."""
         self.over.wait(60)
 
 
@@ -56,7 +56,7 @@ Page = Callable[[Connection], None]
 
 @dataclass
 class ScriptedServer:
-    """Pages by path; `asked` are the requests that came. `with` starts and ends it."""
+    """Pages by path; `asked` are the requests it received. `with` starts and stops it."""
 
     pages: dict[str, Page] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
@@ -98,7 +98,7 @@ class ScriptedServer:
 
 
 def json_page(value: Any, status: int = 200, **headers: str) -> Page:
-    """A page with a JSON value, or with bytes."""
+    """A page with a JSON value or with bytes."""
 
     def page(connection: Connection) -> None:
         connection.head(status, **{"Content_Type": "application/json", **headers})
@@ -114,7 +114,7 @@ def delta(text: str | None = None, ended: str | None = None, **more: Any) -> dic
 
 
 def usage(prompt: int, answer: int, **more: Any) -> dict[str, Any]:
-    """The last event, with the numbers."""
+    """The last event, with the usage."""
     told = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
     return {"choices": [], "usage": told | more}
 

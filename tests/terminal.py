@@ -1,8 +1,8 @@
-"""Two terminals to chat in, with one surface: `type`, `sees`, `screen`, `resize`, `exit_code`.
+"""Two terminals for chats, with one interface: `type`, `sees`, `screen`, `resize`, `exit_code`.
 
 InProcess: the chat runs in this process, on a prompt_toolkit pipe and a rich Console that both
 draw on a pyte screen. Pty: a child runs in a real pseudo-terminal, which pyte reads. `in_both`
-makes of one test body a test in each. Run as a program, this file is the child: the same chat.
+makes a test in each from one body. Run as a program, this file is the child with the same chat.
 """
 
 import codecs
@@ -47,7 +47,7 @@ from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 from lcp.terminal.screen import Screen
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_S = 60  # the machine may be busy; nothing that works takes so long
+PATIENCE_S = 60  # the machine may be busy; nothing that works takes this long
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
 ENTER, ALT_ENTER, CTRL_J, UP = "\r", "\x1b\r", "\n", "\x1b[A"
 CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
@@ -58,7 +58,7 @@ OPEN_EDITOR, OPEN_PASTE = "\x18\x05", "\x18p"
 
 
 def paste(text: str) -> str:
-    """As a terminal sends what is pasted."""
+    """Pasted text as a terminal sends it."""
     return "\x1b[200~" + text.replace("\n", "\r") + "\x1b[201~"
 
 
@@ -78,7 +78,7 @@ class Scene:
 
 
 def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **devices):
-    """The chat of `lcp chat`, with a script for a model; its times and ids are always the same.
+    """The chat of `lcp chat` with a scripted model. Its times and ids are always the same.
     `devices`: what the Keyboard reads from and draws on, where that is no terminal."""
     ids = (f"id{n}" for n in count())
     chat = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
@@ -98,7 +98,7 @@ def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **dev
 
 
 def in_both(*answers: Said | str, **scene):
-    """Makes a test of one body, whose `chat` is a terminal, and runs it in both kinds."""
+    """Run a test, whose `chat` is a terminal, in both kinds of terminal."""
 
     def decorate(body: Callable[..., None]):
         def test(place, tmp_path, **more):
@@ -142,7 +142,7 @@ class Glass:
 
 
 class Terminal:
-    """What the person in a test can do in either terminal, each of which has these two."""
+    """What a person can do in either terminal."""
 
     type: Callable[[str], None]
     leaves: Callable[[], int | None]
@@ -151,11 +151,11 @@ class Terminal:
     exit_code: int | None = None
 
     def sees(self, text: str) -> None:
-        """Wait until the text stands on the screen or in its scrollback."""
+        """Wait until the text is on the screen or in its scrollback."""
         self.waits(lambda: text in self.screen(), f"{text!r} was not seen")
 
     def waits(self, until: Callable[[], bool], otherwise: str) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         deadline = time.monotonic() + PATIENCE_S
         while not until():
             if time.monotonic() > deadline:
@@ -163,12 +163,12 @@ class Terminal:
             self._pass_time(0.01)
 
     def ends(self) -> None:
-        """Leave by Ctrl-D; what was said is then on disk."""
+        """End the chat with Ctrl-D, so that it is on disk."""
         self.type(CTRL_D)
         assert self.leaves() == 0
 
     def screen(self) -> str:
-        """The text on the screen, with what has scrolled out of it."""
+        """The text of the scrollback and the screen."""
         return self.glass.text()
 
     @property
@@ -189,7 +189,7 @@ class Terminal:
 
 
 class Paper:
-    """A file that is a terminal, or a pipe to one: what is written stands on the glass."""
+    """A file that is a terminal, or a pipe to one: its text appears on the glass."""
 
     encoding = "utf-8"
 
@@ -219,10 +219,10 @@ def a_console(file, width: int, height: int, **more) -> Console:
 
 
 class InProcess(Terminal):
-    """The person is a thread, the chat has the main thread, where signals go."""
+    """The person is a thread. The chat runs on the main thread, which gets signals."""
 
     def __init__(self, scene: Scene, home: Path, piped: bool = False) -> None:
-        """`piped`: stdout and stderr are no terminals."""
+        """`piped`: stdout and stderr are not terminals."""
         self.scene = scene
         self.home = home
         self.size = (80, 24)
@@ -241,9 +241,9 @@ class InProcess(Terminal):
             for name, value in self.scene.environment(self.home).items():
                 environment.setenv(name, value)
             environment.setenv("TERM", "xterm-256color")
-            environment.delenv("COLUMNS", raising=False)  # it would fix the width for good
+            environment.delenv("COLUMNS", raising=False)  # it would fix the width
             screen = Screen(self.out, self.err)
-            environment.setenv("COLUMNS", "80")  # what rich goes by without a real terminal
+            environment.setenv("COLUMNS", "80")  # rich uses it without a real terminal
             person = threading.Thread(target=self._act, args=(body,))
             person.start()
             try:
@@ -256,7 +256,7 @@ class InProcess(Terminal):
             raise self._failure
 
     def type(self, text: str) -> None:
-        """As a terminal does it: only in raw mode is Ctrl-C a key."""
+        """Type as in a terminal: Ctrl-C is a key only in raw mode."""
         if text == CTRL_C and not self._raw:
             os.kill(os.getpid(), signal.SIGINT)
         else:
@@ -278,7 +278,7 @@ class InProcess(Terminal):
             body(self)
         except BaseException as failure:
             self._failure = failure
-        while not self._left:  # whatever the body left it in
+        while not self._left:  # in whatever state the body left it
             self.engine.stop()
             self._keys.send_text(CTRL_C + CTRL_D)
             time.sleep(0.05)
@@ -298,7 +298,7 @@ _IN_CHARGE += "os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 class Pty(Terminal):
-    """A command in a real terminal; `with` ends it, whatever happened."""
+    """A command in a real terminal; `with` ends it in any case."""
 
     def __init__(
         self, *command: str, home: Path, env: dict[str, str] | None = None, cwd: Path = ROOT
@@ -367,7 +367,7 @@ class Pty(Terminal):
         return self.exit_code
 
     def modes(self) -> list:
-        """The terminal's modes now, to compare with `modes_before`."""
+        """The present modes of the terminal, to compare with `modes_before`."""
         return termios.tcgetattr(self.slave)
 
     def _set_size(self, columns: int, rows: int) -> None:
@@ -424,5 +424,5 @@ if __name__ == "__main__":
 
 
 def uncut(err: bytes) -> bytes:
-    """What came on stderr, without the line on an answer that -n has cut."""
+    """The text on stderr without the line about an answer that -n has truncated."""
     return re.sub(rb"Cut at \d+ tokens?\. .*\n", b"", err)

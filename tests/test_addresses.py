@@ -1,5 +1,5 @@
-"""Addresses of servers and proxies: what is one, which are near, and that no sentence shows a
-secret that was written into one."""
+"""Addresses of servers and proxies: which are valid, which are local, and that no error shows a
+secret in one."""
 
 import re
 
@@ -20,7 +20,7 @@ port = st.sampled_from(["", ":80", ":port", ":", ":99999", ":-1", ":８０"])
 
 @st.composite
 def addresses(draw):
-    """Addresses with a secret where people write one, whole or broken anywhere."""
+    """Addresses with a secret in places where people write one, whole or broken."""
     scheme = draw(st.sampled_from(["", "http://", "https://", "HTTP://", "http:/", "ftp://", "//"]))
     user = draw(st.sampled_from(["", "me"])) + draw(st.sampled_from([":", ""])) + draw(junk)
     host = draw(st.sampled_from(["box", "127.0.0.1", "[::1]", "[::1", "b ox", ""])) + draw(port)

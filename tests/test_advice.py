@@ -1,4 +1,4 @@
-"""What a person reads about an error: the rooms name options, the corridor spells them."""
+"""Advice after an error: rooms name options, chat/ spells them as commands or flags."""
 
 from lcp.chat.advice import with_advice
 from lcp.errors import AnswerDoesNotMatch, ContextFull, DoesNotRun, TemplateError

@@ -1,4 +1,4 @@
-"""The sentences about an answer: the numbers are right, and the command to type next is named."""
+"""Notices about an answer: their numbers, and the command to type next."""
 
 from lcp.chat import answer_notices
 from lcp.engine_interface import Progress, Stats

@@ -1,4 +1,4 @@
-"""The slash commands that look at the last prompt and answer, on a real engine."""
+"""The slash commands about the last prompt and answer, with a real engine."""
 
 import io
 import re
@@ -38,7 +38,7 @@ def chat(engine):
 
 
 def chat_with(engine):
-    """A chat; `says` runs a command and gives what it prints."""
+    """A chat; `says` runs a command and returns what it prints."""
     err = io.StringIO()
     layers = Layers(flags={"seed": "1", "temp": "2"})
     conversation = Conversation.begin(local_now, "tiny")
@@ -95,7 +95,7 @@ def test_probs_n_shows_the_alternatives_of_a_token(chat):
     told = chat.says("/probs 5")
     assert told.startswith(f"…{answer[:4]}\n")
     assert len(re.findall(r"^ *\*?\d* \S+ +[\d.]+% █+$", told, re.MULTILINE)) in (10, 11)
-    assert told.count("*") >= 1  # the one that was said
+    assert told.count("*") >= 1  # the sampled one
     assert "/fork 5 K " in told
 
 
@@ -119,7 +119,7 @@ def test_a_fork_continues_with_the_alternative(chat):
     assert re.fullmatch("[a-z ]{40}[.]", new.content)
     assert chat.conversation.turns()[-1].answer == new
     assert told.startswith(f"…{new.content[:10]}\n")
-    # what stood before it was not read again
+    # the tokens before it were not read again
     assert chat.stats.reused >= held.index(first.sampled[8]) - 1 > 0
     assert chat.stats.read <= 2
 
@@ -179,7 +179,7 @@ def test_why_shows_what_an_answer_needed(chat, engine):
     assert any("Say it." in row for row in rows)
     assert all("%" in row for row in rows[:3])
     assert engine.cached == held
-    chat.ask("And now?")  # the chat goes on
+    chat.ask("And now?")  # the chat continues
 
 
 def test_a_prompt_without_a_sentence_may_have_more_tokens(tiny):
@@ -208,7 +208,7 @@ def test_leaving_out_the_system_text_adds_no_default_system_text(smollm2):
         one.load().result()
         prompt = "".join(text for _, text in one.prompt(parts[0].rest))
     assert "A. B." in prompt and "Be kind." not in prompt
-    assert "assistant named" not in prompt  # the template's own
+    assert "assistant named" not in prompt  # of the template
 
 
 def test_why_refuses_a_single_sentence(chat):

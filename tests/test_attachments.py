@@ -1,4 +1,4 @@
-"""Files that a message names with an @, and what is none."""
+"""Files that a message names with an @, and words that are not files."""
 
 import io
 import os
@@ -63,7 +63,7 @@ def test_a_file_is_placed_once_before_the_typed_message(folder, text):
     [
         "mail user@notes.txt please",
         "@someone and @nobody.txt",
-        "@src and @src/",  # a folder is no file
+        "@src and @src/",  # a folder is not a file
         "@ notes.txt",
         "@nothing/*.py",
         "@~nobody/notes.txt",
@@ -218,7 +218,7 @@ def test_completed_folders_end_in_a_slash_and_hidden_files_are_left_out(folder):
         ("no", ["notes.txt"]),
         ("my", ['"my notes.txt"']),
         ('"no', ['"notes.txt"']),
-        ('"sr', ['"src/']),  # goes on in the quotes
+        ('"sr', ['"src/']),  # continues inside the quotes
         ("s", ["src/"]),
     ],
 )

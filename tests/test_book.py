@@ -1,4 +1,4 @@
-"""docs/how-it-works: every chapter has its parts, and its commands still print what it shows."""
+"""docs/how-it-works: every chapter has its parts, and its commands print the shown output."""
 
 import ast
 import difflib
@@ -32,7 +32,7 @@ def test_the_contents_list_every_chapter():
 @pytest.mark.slow
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
 def test_the_commands_print_the_shown_output(page, smollm2, tmp_path):
-    """Loosely: times, free memory and the last digits depend on the computer."""
+    """Compare loosely: times, free memory and the last digits depend on the computer."""
     for command, written in commands(page):
         now = run(command, tmp_path)
         alike = difflib.SequenceMatcher(None, _words(written), _words(now), autojunk=False).ratio()

@@ -1,4 +1,4 @@
-"""From the tokens cached to the tokens wanted."""
+"""The plan from the cached tokens to the wanted ones."""
 
 import pytest
 from hypothesis import given

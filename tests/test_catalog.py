@@ -1,4 +1,4 @@
-"""The catalogue: what comes with lcp can be used, and a person's own file adds and overrides."""
+"""The catalogue: lcp's own is usable, and a person's file adds and overrides entries."""
 
 import pytest
 

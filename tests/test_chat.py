@@ -1,4 +1,4 @@
-"""A chat, as the person at the keyboard lives it: each test in process and in a real terminal."""
+"""A chat as a person experiences it: each test runs in this process and in a real terminal."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def test_ctrl_c_while_the_prompt_is_read_keeps_the_chat(chat):
     chat.type("Still here?" + ENTER)
     chat.sees("Here again.")
     assert "reading" not in chat.screen()
-    assert "stopped (/retry)" in chat.screen()  # there is nothing to go on with
+    assert "stopped (/retry)" in chat.screen()  # there is nothing to continue
     chat.ends()
     assert said(chat) == ["", "Here again."]
 
@@ -161,7 +161,7 @@ def test_ctrl_c_while_editing_a_question_keeps_the_conversation(chat):
     chat.waits(lambda: chat.screen().count("> Third?") == 2, "not offered")
     chat.type(" Really?" + ENTER)
     chat.waits(lambda: chat.screen().count("tokens/s") == 4, "not answered")
-    chat.type(CTRL_C)  # that one was sent: nothing is taken back any more
+    chat.type(CTRL_C)  # the message was sent: nothing is taken back
     chat.ends()
     parents = {e["id"]: e["parent"] for e in chat.events()}
     _, two, three, four = (e for e in chat.events() if e["type"] == "answer")
@@ -294,7 +294,7 @@ def test_a_full_disk_is_reported_once_and_the_chat_continues(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# what the engine is asked
+# requests to the engine
 
 
 def a_chat(*answers, layers=None, **scene):
@@ -318,7 +318,7 @@ def test_the_model_sees_all_earlier_messages():
         ("assistant", "Hello."),
         ("user", "How are you?"),
     ]
-    assert chat.engine.asked[-1].messages[2].tokens == (0,)  # as it was sampled
+    assert chat.engine.asked[-1].messages[2].tokens == (0,)  # the sampled ids
 
 
 def test_the_request_has_the_chosen_settings():
@@ -377,7 +377,7 @@ def test_an_error_while_loading_does_not_end_the_chat(capsys):
             raise EOFError
 
     chat = a_chat()
-    chat.loading = WorkerTask(lambda emit: None)  # not begun yet
+    chat.loading = WorkerTask(lambda emit: None)  # it has not begun
     InputLoop(chat, Person(), commands.run).run()
     assert "There is no command /nothing." in capsys.readouterr().err
 
@@ -400,7 +400,7 @@ def test_ctrl_c_while_loading_returns_the_question_to_the_input_line():
         def read(self, text):
             offered.append(text)
             if len(offered) == 2:
-                chat.loading = None  # it is loaded meanwhile
+                chat.loading = None  # it has been loaded in the meantime
             if lines:
                 return TypedLine(lines.pop(0))
             raise EOFError
@@ -413,7 +413,7 @@ def test_ctrl_c_while_loading_returns_the_question_to_the_input_line():
 
 
 def test_a_question_that_edit_offers_is_not_read_ahead():
-    """What follows it would leave the cache, and be read again after Ctrl-C."""
+    """The turns after it would leave the cache and be read again after Ctrl-C."""
 
     class Person:
         ahead = kept = nullcontext
@@ -437,7 +437,7 @@ def test_a_question_that_edit_offers_is_not_read_ahead():
 def test_rereading_a_resumed_chat_is_announced(capsys):
     chat = a_chat("One.", "Two.")
     chat.ask("word " * 60)
-    chat.stats = None  # it was another program
+    chat.stats = None  # as in another program
     chat.engine.cached = 100
     capsys.readouterr()
     chat.ask("And now?")
@@ -519,7 +519,7 @@ def test_a_kill_loses_only_the_unfinished_answer(tmp_path):
     assert conversation.turns()[-1].answer is None
 
 
-# what an engine cannot do
+# unsupported features of an engine
 
 
 def test_a_chat_works_with_an_engine_that_saves_no_cache(tmp_path):

@@ -1,4 +1,4 @@
-"""lcp's child process: what it is given and what comes back."""
+"""lcp's child process: its input and its output."""
 
 from dataclasses import asdict
 
@@ -11,9 +11,9 @@ from lcp.engine_interface import Constraint
 @pytest.mark.slow
 @pytest.mark.parametrize("patience", [0.001, 60])
 def test_a_child_that_starts_late_gets_its_input(monkeypatch, patience):
-    """A child that was waited for in small steps got nothing if it started after the first one."""
+    """A child that started after the first short wait got no input."""
     monkeypatch.setattr(child_process, "_PATIENCE", patience)
-    wish = asdict(Constraint("regex", "x" * 100_000, "--regex"))  # more than a pipe holds
+    wish = asdict(Constraint("regex", "x" * 100_000, "--regex"))  # more than fits into a pipe
     assert child_process.run("constraint", wish, timeout=30).answers
 
 

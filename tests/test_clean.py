@@ -1,4 +1,4 @@
-"""Text of strangers: what must never reach a terminal as it is."""
+"""Foreign text: control sequences must not reach a terminal."""
 
 import re
 import unicodedata
@@ -58,7 +58,7 @@ FORBIDDEN = {c for text in NASTY.values() for c in text if not c.isprintable()} 
     "\x1b", "\u200c", "\u200d"
 }  # fmt: skip
 SEQUENCES = ("\x1b]", "\x1bP", "\x1b[31mred", "\x1b[2J\x1b[H")
-# In the line editor a joiner stays, as it cannot know where one belongs.
+# In the line editor, joiners stay, because it cannot know where one belongs.
 MISPLACED = ("pass\u200d", "d\u200c1", "a\ufe01", "\U0001f600\U000e0100", "\ufe0f\ufe01")
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 HEART = "\u2764\ufe0f"
@@ -110,7 +110,7 @@ def test_line_ends_become_line_feeds():
 def test_any_cleaned_text_is_harmless(text):
     cleaned = clean(text)
     assert not FORBIDDEN & set(cleaned)
-    assert len(UNSEEN.findall(cleaned)) <= len(UNSEEN.sub("", cleaned))  # one behind each, at most
+    assert len(UNSEEN.findall(cleaned)) <= len(UNSEEN.sub("", cleaned))  # at most one after each
     assert {c for c in cleaned if unicodedata.category(c) in ("Cc", "Cs")} <= {"\t", "\n"}
     assert clean(cleaned) == cleaned
 
@@ -142,7 +142,7 @@ def test_an_answer_and_its_thinking_cannot_act_on_the_terminal(chat):
     assert "␛]52;c;cm0gLXJm␇" in chat.screen()
     chat.ends()
     answers = [event["text"] for event in chat.events() if event["type"] == "answer"]
-    assert answers[0].startswith("\x1b[31mred")  # the log keeps what was said
+    assert answers[0].startswith("\x1b[31mred")  # the log keeps the text unchanged
 
 
 @in_both("Fine.")
@@ -173,7 +173,7 @@ def test_names_of_files_cannot_act_on_the_terminal(chat):
     chat.type("See @f" + TAB + TAB)
     chat.sees("fplain.txt")  # the menu
     chat.type(TAB * len(names) + CTRL_C)
-    for name in names:  # what is read of them is told
+    for name in names:  # each file that is read is announced
         chat.type(f"/read f{name}.txt".replace("\x1b", "\x16\x1b") + ENTER)
     chat.type(CTRL_C + CTRL_C)
     chat.sees("Ctrl-D or /exit leaves.")
@@ -193,7 +193,7 @@ def test_a_system_text_cannot_act_on_the_terminal(chat):
 
 
 class Numbers(ScriptedEngine):
-    """Its tokens are nasty, too."""
+    """Its tokens have control sequences, too."""
 
     def prompt(self, messages):
         return list(enumerate(NASTY.values()))
@@ -205,7 +205,7 @@ class Numbers(ScriptedEngine):
 
 @pytest.mark.slow
 def test_the_output_of_commands_cannot_act_on_the_terminal(home, tmp_path, monkeypatch):
-    """Names and texts of every kind, in what each command says and in what it refuses."""
+    """Names and texts of every kind in the output and the errors of all commands."""
     monkeypatch.setenv("PATH", "")  # no clipboard but the terminal's
     monkeypatch.chdir(tmp_path)
     line = EVERYTHING.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The command line, as a script or a person sees it: `python -m lcp` in a process of its own."""
+"""The command line as a script or a person uses it: `python -m lcp` in a process of its own."""
 
 import json
 import shutil
@@ -167,7 +167,7 @@ def test_a_broken_config_file_is_a_usage_error(lcp_here, home):
     assert sentence.endswith("Correct or remove it.\n")
 
 
-# with a tiny model: what is asked, and what is kept
+# with a tiny model: requests and saved chats
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_with_dash_m_all_words_are_the_question(lcp, tiny, home):
 
 @pytest.mark.slow
 def test_a_model_file_cannot_act_on_the_terminal_by_its_metadata(home, tiny):
-    """Not in the page of lcp info, nor where all is shown that llama.cpp says of it."""
+    """Neither in lcp info nor in the log of llama.cpp."""
     home.mkdir()
     line = EVERYTHING.replace("\n", " ").replace("\x00", "").encode("utf-8", "replace").decode()
     facts = {"general.name": line, "general.description": line, "general.license": line}
@@ -273,7 +273,7 @@ def test_a_full_disk_for_stdout_is_an_error(home, tiny):
     assert done.returncode == 1
     assert done.stderr.startswith(b"lcp: The output cannot be written: No space left on device.")
     assert done.stderr.count(b"\n") == 1
-    answer = log_of(home)[-1]  # what there was of it is kept, and no more is made
+    answer = log_of(home)[-1]  # its text is kept, and nothing more is generated
     assert (answer["type"], answer["ended"]) == ("answer", "interrupted")
     assert answer["text"] and answer["stats"]["reply_tokens"] < 900
 
@@ -452,10 +452,10 @@ def test_the_same_seed_gives_the_same_answer(lcp):
 @slow
 @pytest.mark.parametrize("flags", [["--continue"], ["--resume", "last"]])
 def test_a_continued_chat_knows_its_earlier_messages(lcp, home, flags):
-    greedy = ("-n", "20", "--temp", "0")  # else it now and then spells the name in its own way
+    greedy = ("-n", "20", "--temp", "0")  # otherwise, it sometimes spells the name differently
     name = lcp("chat", "smollm2-135m", "-s", "", "My name is Bartholomew.", *greedy)
     assert name.returncode == 0
-    assert lcp("sessions", "rename", "20", "mine").returncode == 0  # else it is a script's
+    assert lcp("sessions", "rename", "20", "mine").returncode == 0  # otherwise, it is a one-shot
     done = lcp("chat", *flags, "What is my name?", "--temp", "0", "--json")
     assert done.stderr.decode().splitlines()[0].endswith("· My name is Bartholomew.")
     assert "Bartholomew" in json.loads(done.stdout)["answer"]
@@ -465,10 +465,10 @@ def test_a_continued_chat_knows_its_earlier_messages(lcp, home, flags):
 
 
 def started(home, *words):
-    """An answer under way, of which the first bytes have come."""
+    """An answer whose first bytes have arrived."""
     process = subprocess.Popen(
         [*COMMAND, "chat", "smollm2-135m", "--temp", "0", *words],
-        bufsize=0,  # nothing is read but these bytes
+        bufsize=0,  # read only these bytes
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -494,7 +494,7 @@ def test_a_signal_ends_an_answer_and_saves_the_partial_answer(home, number, code
 @slow
 @pytest.mark.parametrize("name", ["INT", "HUP", "TERM"])
 def test_an_ignored_signal_stays_ignored(home, name):
-    """As under nohup, or in the background of a script whose foreground is stopped."""
+    """As under nohup or in the background of a script."""
     command = [*COMMAND, "chat", "smollm2-135m", "--temp", "0", "-n", "60", STORY]
     process = subprocess.Popen(
         ["sh", "-c", f"trap '' {name}; exec \"$@\"", "sh", *command],
@@ -537,7 +537,7 @@ main()
 
 
 def test_ctrl_c_during_imports_prints_no_traceback(home):
-    """What takes longer than some fingers."""
+    """An import takes longer than a fast Ctrl-C."""
     command = [sys.executable, "-c", IN_THE_IMPORTS]
     done = subprocess.run(command, capture_output=True, env=terminal_environment(home), check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
@@ -580,7 +580,7 @@ def test_a_killed_chat_can_be_resumed(lcp, home):
     assert [event["type"] for event in log_of(home)] == ["begin", "system", "user"]
     with Pty(*COMMAND, "chat", "--resume", "20", home=home) as chat:
         chat.sees("Its last question has no answer yet; /retry answers it.")
-        chat.sees("context ")  # the prompt is there
+        chat.sees("context ")  # the prompt has appeared
         chat.type("/set max_tokens 5" + ENTER + "/retry" + ENTER)
         chat.sees("tokens/s")
         chat.type(CTRL_D)
@@ -598,7 +598,7 @@ def test_a_chat_with_the_real_model(in_terminal, home):
         chat.sees("\n>")
         chat.type(JAPAN + ENTER)
         chat.sees("\nThe capital of Japan is Tokyo.\n")
-        # in the middle of an answer
+        # during an answer
         chat.type(STORY + ENTER)
         chat.sees(f"> {STORY}\n")
         before = len(chat.screen())

@@ -1,4 +1,4 @@
-"""The clipboard: tools that lie on PATH, and terminals that are asked by OSC 52."""
+"""The clipboard: tools on PATH, and terminals that support OSC 52."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ NEVER = "#!/bin/sh\nexit 1\n"
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    """Makes a tool that is alone on PATH with its like, and writes what it gets to a file."""
+    """Creates a clipboard tool, the only one on PATH, that writes its input to a file."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -37,7 +37,7 @@ def tool(tmp_path, monkeypatch):
 
 
 class Terminal:
-    """Takes control sequences, or is none."""
+    """A stream that takes control sequences, or does not."""
 
     def __init__(self, there=True):
         self.there = there
@@ -84,7 +84,7 @@ def test_if_a_tool_fails_the_next_one_and_then_the_terminal_is_tried(tool):
 
 
 def test_a_tool_that_keeps_running_does_not_block(tool):
-    """As xclip does, in the background, with its output still open."""
+    """Like xclip, it stays in the background with its output open."""
     tool("xclip", "#!/bin/sh\n/bin/cat > /dev/null\n/bin/sleep 30 &\nexit 0\n")
     began = time.monotonic()
     assert clipboard.copy(TEXT, Terminal(), {}) == "copied with xclip"
@@ -173,14 +173,14 @@ input()
 
 @pytest.fixture
 def copies(home, tmp_path):
-    """A function: a program that the copying is done in, to what its terminal then got."""
+    """A function that copies a text inside a program and returns what the outer terminal got."""
     home.mkdir()
     (tmp_path / "text").write_text(LONG)
     (tmp_path / "copies.py").write_text(COPIES)
 
     def run(*command, env=None):
         with Pty(*command, home=home, env={"SSH_TTY": "x", **(env or {})}) as outer:
-            outer.sees("ready")  # before that it has no terminal around it
+            outer.sees("ready")  # before this, there is no outer terminal
             outer.type(ENTER)
             outer.waits(lambda: "OSC 52" in outer.screen() or "with tmux" in outer.screen(), "no")
             asked = lambda: re.findall(r"\x1b\]52;c?;([A-Za-z0-9+/=]+)(?:\x07|\x1b)", outer.raw)  # noqa: E731
@@ -199,7 +199,7 @@ def test_in_tmux_the_outer_terminal_gets_the_text(copies, tmp_path, option):
     options = option if option != "passthrough" else "allow-passthrough on"
     (tmp_path / "conf").write_text(f"set -g {options}\n")
     path = os.environ["PATH"]
-    if option != "set-clipboard external":  # as where tmux is too old to do it by itself
+    if option != "set-clipboard external":  # as with a tmux that is too old to do it by itself
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "tmux").write_text(NEVER)
         (tmp_path / "bin" / "tmux").chmod(0o755)

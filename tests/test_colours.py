@@ -1,4 +1,4 @@
-"""Colours: all that lcp writes can be read on a light background as on a dark one.
+"""Colours: all output is readable on a light and on a dark background.
 
 A terminal's owner chose its text, its background and what the names of colours look like. So
 either both are the terminal's own, or the text has a name that no usual theme draws like one of
@@ -23,7 +23,7 @@ ATTRIBUTES = {0, 1, 2, 3, 4, 7, 9, 22, 23, 24, 27, 29, 39, 49}
 
 
 def unreadable(raw):
-    """The sequences that set a colour which cannot be read everywhere, or hide text."""
+    """The sequences that set an unreadable colour or hide text."""
     codes = (found for found in re.findall(r"\x1b\[([\d;]*)m", raw))
     used = ((found, {int(code or 0) for code in found.split(";")}) for found in codes)
     return {found for found, numbers in used if not numbers <= NAMED | ATTRIBUTES}

@@ -1,4 +1,4 @@
-"""The slash commands: what each says and does."""
+"""The slash commands: their output and their effects."""
 
 import inspect
 import io
@@ -34,7 +34,7 @@ def chat(monkeypatch):
 
 
 def refused(chat, line):
-    """The sentence with which a command is refused."""
+    """The error of a refused command."""
     with pytest.raises(LcpError) as error:
         commands.run(chat, line)
     return str(error.value)
@@ -239,7 +239,7 @@ def test_set_reset_removes_the_value_set_in_the_chat(chat, name, value, counted,
     assert chat.settings != before
     assert does(chat, f"/set {name} reset").split()[2] == (source or "default")
     assert chat.settings == before
-    assert chat.conversation.settings == {name: counted}  # a chat that is resumed has it
+    assert chat.conversation.settings == {name: counted}  # a resumed chat has it, too
 
 
 def test_set_reset_removes_the_value_of_the_resumed_chat(chat):
@@ -279,7 +279,7 @@ def test_the_system_text_can_be_removed(chat):
     commands.run(chat, "/system Be brief.")
     assert does(chat, "/system none") == "System text: (none)\n"
     chat.ask("Hi.")
-    # an empty one, which takes the template's own away
+    # an empty one, which removes the template's own
     assert chat.engine.asked[-1].messages[0] == PromptMessage("system", "")
     assert does(chat, "/system reset") == "System text: (none)\n"
     chat.ask("Hi.")

@@ -1,5 +1,5 @@
-"""Answers held to a grammar: the text is in its language, whatever the model would say; the
-thinking before it is free."""
+"""Answers with a grammar: any model's answer matches it, and the
+thinking before it is not constrained."""
 
 import io
 import re
@@ -37,12 +37,12 @@ def test_a_token_that_the_model_does_not_have(engine):
         ask(engine(), "root ::= <think>")
 
 
-# the language, with models that say anything
+# models that generate any tokens
 
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    """A function: options of a tiny model, to an engine with it."""
+    """A function that loads an engine with a tiny model."""
     engines = {}
 
     def loaded(kind="dense", **options):
@@ -185,7 +185,7 @@ def test_a_truncated_answer_is_a_prefix_and_continues_in_the_grammar(engine):
 
 def test_if_no_token_is_allowed_the_answer_ends_with_a_notice(engine):
     one = engine(words=["y"])
-    reply = ask(one, "root ::= [ab]{3} <unk>")  # a control token is no answer
+    reply = ask(one, "root ::= [ab]{3} <unk>")  # a control token is not an answer
     assert re.fullmatch("[ab]{3}", reply.text)
     assert reply.ended == "length"
     assert isinstance(reply.notice, NoTokenFits)
@@ -208,7 +208,7 @@ def test_thinking_opened_by_the_prompt_is_not_constrained(engine, seed):
 
 @pytest.fixture(scope="module")
 def scripted(tiny):
-    """A function: what a thinking model would say, token by token, to thinking and answer."""
+    """A function: the tokens that a thinking model samples -> its thinking and its answer."""
     controls = ["<think>", "</think>", "<|channel|>", "<|message|>", "<|end|>"]
     controls += ["<|return|>", "<|call|>"]  # or <|end|> would end an answer
     words = ["\n\n", "Hm", "yes"]
@@ -238,7 +238,7 @@ def scripted(tiny):
 
 
 class Script:
-    """A sampler that wants these tokens; where one is refused, it takes the first that fits."""
+    """A sampler that wants these tokens; if one is refused, it selects the first allowed one."""
 
     def __init__(self, model, pieces):
         ids = {model.text([token]): token for token in range(model.n_vocab)}

@@ -1,5 +1,5 @@
-"""What is found out of a constraint before a model is loaded: in a process with limits, so that no
-input takes all memory or time, or ends the person's own process."""
+"""The check of a constraint before a model is loaded, in a process with limits, so that no
+input uses up memory or time, or crashes lcp."""
 
 import json
 import subprocess

@@ -1,7 +1,7 @@
-"""The KV cache: whatever was in it, it then says what a fresh one would say.
+"""The KV cache: whatever was in it, it gives the same answers as a new one.
 
-Tiny models of every kind of memory. A fresh context reads the tokens in batches cut at the same
-places, so that what both say can be compared to the third digit.
+Tiny models of every kind of memory. A new context reads the tokens in batches split at the same
+places, so that both can be compared to the third digit.
 """
 
 import os
@@ -32,7 +32,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 class Watched(Context):
-    """A Context that remembers where the batches ended in which its tokens were read."""
+    """A Context that records where its batches ended."""
 
     edges = ()
 
@@ -66,7 +66,7 @@ def tokens(n, seed=0):
 
 
 def feed(one, wanted, boundary=None):
-    """Feed it; the last Progress."""
+    """Feed tokens. Returns the last Progress."""
     *_, progress = one.feed(wanted, boundary)
     return progress
 
@@ -88,7 +88,7 @@ def holds_what_it_says(one):
 
 
 def assert_says_what_a_fresh_one_says(one, model, wanted, close=1e-3):
-    """The same tokens, but where the fresh one wavers; and nearly the same logits."""
+    """Assert nearly the same logits and the same tokens, except for near ties."""
     assert one.tokens == wanted
     assert holds_what_it_says(one)
     edges = one.edges
@@ -103,11 +103,11 @@ def assert_says_what_a_fresh_one_says(one, model, wanted, close=1e-3):
     assert_same(said, fresh_said, fresh_seen.__getitem__, lambda i: close)
 
 
-# what is kept, and that it is right
+# what is kept, and that it is correct
 
 
 def turns(boundary):
-    """Prompts as a chat makes them, named: [(name, tokens, boundary), ...]."""
+    """Prompts as in a chat, with names: [(name, tokens, boundary), ...]."""
     first, question, other = tokens(60, 1), tokens(40, 2), tokens(45, 3)
     long = tokens(N_BATCH + 100, 4)
     prompts = [
@@ -161,7 +161,7 @@ steps = st.lists(
 
 
 def prompts(steps):
-    """Each a change of the one before: [(tokens, boundary), ...]."""
+    """Prompts, each a change of the one before: [(tokens, boundary), ...]."""
     wanted = tokens(50)
     for seed, (step, where, n, boundary) in enumerate(steps):
         place = 1 + int(where * (len(wanted) - 1))
@@ -263,7 +263,7 @@ def test_a_snapshot_of_removed_tokens_is_not_restored(model, kind):
         for end in (800, 1000):
             feed(one, tokens(end), boundary=end - 10)
         other = tokens(790) + tokens(1200, 1)
-        feed(one, other)  # behind 790 another text, also where 990 was remembered
+        feed(one, other)  # another text after 790, which includes the snapshot at 990
         wanted = other[:995] + tokens(5, 2)
         assert feed(one, wanted).kept < 990
         assert_says_what_a_fresh_one_says(one, m, wanted)
@@ -377,7 +377,7 @@ def test_a_feed_abandoned_between_batches_leaves_a_valid_context(model, kind):
 
 
 def check_stops(m, kind, rounds):
-    """Stops at random moments of random feeds; how many came before the feed had ended."""
+    """Stop at random moments of random feeds. Returns how many took effect."""
     stop, chance, stopped = StopByte(), random.Random(kind), 0
     with context(m, stop=stop) as one:
         for seed in range(rounds):
@@ -417,7 +417,7 @@ def test_a_stop_during_a_step_leaves_a_valid_context(model, kind):
     with context(m, stop=stop) as one:
         feed(one, tokens(80), boundary=70)
         stop.set()
-        if kind in RECURRENT:  # the step is finished: half of it would spoil the state
+        if kind in RECURRENT:  # the step is finished: half of it would break the state
             one.append(7)
         else:
             with pytest.raises(Stopped):
@@ -468,7 +468,7 @@ def test_a_stop_takes_effect_within_a_batch(model):
     assert not one.tokens
 
 
-# full
+# a full context
 
 
 @every_kind
@@ -559,7 +559,7 @@ def test_full_size_sliding_window_layers_cut_freely_until_a_file_is_loaded(model
         assert not other.takes_back_freely
 
 
-# settings that cannot be
+# invalid settings
 
 
 @pytest.mark.parametrize(

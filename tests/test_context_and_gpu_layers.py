@@ -1,4 +1,4 @@
-"""What to choose on a machine: pure arithmetic; and what a machine has, from its text files."""
+"""The choice of sizes for a machine, and the memory of a machine from its text files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ ORDER = {"no": 0, "pages": 1, "fits": 2}
 
 
 class Model:
-    """A model of equal layers; `asked` are the questions."""
+    """A model with equal layers; `asked` are the questions to it."""
 
     layers = 28
 
@@ -92,7 +92,7 @@ def test_more_memory_is_never_worse(memory, free, more, card, larger, room, wide
 
 @given(memories(), st.integers(-GIB, GIB))
 def test_only_memory_that_cannot_be_mapped_leads_to_refusal(memory, spare):
-    """Without a GPU: no where anonymous memory does not fit, pages where the file does not."""
+    """Without a GPU: "no" if anonymous memory does not fit, "pages" if the file does not."""
     row = replace(memory.rows[0], devices=memory.rows[0].devices[:1])
     cpu = row.devices[0]
     held = memory.weights_anon + cpu.kv + cpu.compute + row.output + RUNTIME
@@ -232,7 +232,7 @@ def test_a_refusal_names_what_would_fit():
 
 
 def test_contexts_that_llama_cpp_refuses():
-    """A context whose tables alone are too large is refused here; else the load says why."""
+    """A context whose tables alone are too large is refused here; otherwise, loading says why."""
 
     class Refusing(Model):
         def __init__(self, why):
@@ -369,7 +369,7 @@ def test_limits_of_the_process_count(root):
 
 
 def test_control_groups_version_2(root):
-    """The least of the group and its ancestors; files in the page cache are free."""
+    """The smallest limit of the group and its ancestors counts; the page cache is free."""
     put(root, "proc/self/cgroup", "0::/user/me\n")
     for folder, most, now, cached in [
         ("user/me", "max", 3 * GIB, 0),
@@ -388,7 +388,7 @@ def test_control_groups_version_2(root):
 
 def test_control_groups_version_1(root):
     put(root, "proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/\n")
-    folder = "sys/fs/cgroup/memory"  # in the container the group's own path is not there
+    folder = "sys/fs/cgroup/memory"  # the container does not have the group's own path
     put(root, f"{folder}/memory.limit_in_bytes", f"{6 * GIB}\n")
     put(root, f"{folder}/memory.usage_in_bytes", f"{4 * GIB}\n")
     put(root, f"{folder}/memory.stat", f"cache 9\ntotal_inactive_file {GIB}\ntotal_active_file 0\n")

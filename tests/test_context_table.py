@@ -1,4 +1,4 @@
-"""ContextTable: which contexts are shown, what is said of them, and what a GPU would hold."""
+"""ContextTable: which contexts are shown, their figures, and what fits on a GPU."""
 
 import headers
 import pytest
@@ -18,7 +18,7 @@ PLENTY = Machine(free=1024 * GIB, total=1024 * GIB)
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    """A model of 8B parameters, of which only the header is real."""
+    """A model of 8B parameters; only its header is real."""
     return local(headers.write(tmp_path_factory.mktemp("models") / "m.gguf", "llama"))
 
 
@@ -121,6 +121,6 @@ def test_figures_do_not_depend_on_the_order_of_questions(llama):
     told = exact(llama.header, wishes, n_gpu_layers=0, flash_attn="off")
     again = figures.needs([*wishes, wishes[1]], ALL)
     assert again.rows == told.rows
-    assert again.rows[0] is first  # it was not asked for again
+    assert again.rows[0] is first  # it was not computed again
     assert again.refused == told.refused
     assert set(told.refused) == {(2048, "q8_0"), (4096, "q8_0")}

@@ -1,4 +1,4 @@
-"""The tree of messages, and that its events make it again."""
+"""The tree of messages, and how events rebuild it."""
 
 import json
 from datetime import datetime, timedelta, timezone
@@ -343,7 +343,7 @@ OPERATIONS = st.lists(
 
 
 def perform(chat, operations):
-    """What a person could do, and the events it made."""
+    """Random actions of a person, and their events."""
     events = [chat.opening]
     for name, value in operations:
         if name == "ask":

@@ -1,6 +1,6 @@
-"""A disk that takes nothing: read-only, full, or no folder for temporary files.
+"""An unwritable disk: read-only, full, or without a folder for temporary files.
 
-Each file of lcp that writes is named here with what happens then, and tried in a real process.
+All modules of lcp that write are listed here with what happens, and tested in a real process.
 """
 
 import ast
@@ -38,7 +38,7 @@ CALLS = {
 
 
 def writes(tree):
-    """Whether a file makes or fills files: by a call of a name above, or a mode or flag to open."""
+    """Whether a module creates or writes files: by a function above, or a mode or flag to open."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr == "O_CREAT":
             return True
@@ -71,7 +71,7 @@ exec "$@"
 
 
 def spaces():
-    """Whether a process here can have mounts of its own."""
+    """Whether a process can have its own mounts here."""
     unshare = shutil.which("unshare")
     probe = [unshare, "-rm", "mount", "--make-rprivate", "/"]
     return bool(unshare) and not subprocess.run(probe, capture_output=True, check=False).returncode
@@ -79,7 +79,7 @@ def spaces():
 
 @pytest.fixture(params=["read-only", "full"])
 def lcp(request, tmp_path):
-    """A function: a command line on such a disk, with no folder for temporary files."""
+    """A function that runs a command line on such a disk, without a folder for temporary files."""
     if sys.platform != "linux" or not spaces():
         pytest.skip("no mounts of one's own here")
     room = tmp_path / "room"

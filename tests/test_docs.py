@@ -1,4 +1,4 @@
-"""The docs say what the program does. Run as a script, this writes the generated parts again."""
+"""The docs agree with the program. Run as a script, this file rewrites their generated parts."""
 
 import os
 import re

@@ -1,5 +1,5 @@
-"""Downloading: whatever breaks, the bytes that arrive are the right ones, and no byte comes twice
-that need not."""
+"""Downloads: whatever breaks, the bytes are correct, and no byte is sent twice
+without need."""
 
 import dataclasses
 import hashlib
@@ -73,7 +73,7 @@ def blob_of(hub, repo, path, cache):
 
 @dataclass
 class Pull:
-    """A fetch and what it said."""
+    """A download and its messages."""
 
     path: Path | None = None
     error: DownloadError | None = None
@@ -106,7 +106,7 @@ def content_of(hub, blob):
 
 
 def assert_kept(hub, blob, path):
-    """The file is in the cache, right, under its name, and nothing else is."""
+    """Assert that the correct file is in the cache under its name, and nothing else."""
     assert path == blob.pointer
     assert path.read_bytes() == content_of(hub, blob)
     assert path.is_symlink() and path.resolve() == blob.blob
@@ -115,7 +115,7 @@ def assert_kept(hub, blob, path):
     assert (blob.folder / "refs" / "main").read_text() == blob.commit
 
 
-# faults: what broke, the ranges that were asked for, what the person is told
+# faults: what broke, the requested ranges, the messages
 
 
 M = 1_000_000
@@ -158,7 +158,7 @@ def test_a_download_survives_network_faults(hub, blob, name):
     assert_kept(hub, blob, done.path)
     assert ranges(hub) == asked
     assert re.search(said, done.said) and bool(said) == bool(done.notices)
-    # Each try begins at the Hub, which signs a new address; the token stays there.
+    # Each try starts at the Hub, which signs a new address; the token is sent only there.
     assert [r.token for r in hub.log if r.where == "resolve"] == [TOKEN] * len(asked)
     assert [r.token for r in hub.log if r.where == "cdn"] == [None] * len(asked)
     assert done.progress[-1] == ("downloading", SIZE, SIZE)
@@ -287,7 +287,7 @@ def test_offline_mode_sends_no_request(hub, blob, monkeypatch):
     assert not hub.log
 
 
-# what an earlier run has left
+# files of an earlier run
 
 
 def leave(blob, data):
@@ -469,7 +469,7 @@ def test_after_fifty_kills_the_file_is_correct(hub, tmp_path, cache):
     for kill in range(50):
         hub.log.clear()
         process = subprocess.Popen(arguments(blob), stderr=subprocess.DEVNULL)
-        while kill % 5 and not ranges(hub):  # each fifth dies while it starts, or checks
+        while kill % 5 and not ranges(hub):  # every fifth is killed while it starts or checks
             time.sleep(0.005)
         time.sleep(dice.uniform(0, 0.5))
         assert process.poll() is None, "a kill came too late"
@@ -493,7 +493,7 @@ def test_after_fifty_kills_the_file_is_correct(hub, tmp_path, cache):
     assert digest.hexdigest() == blob.etag == repo.files["big.gguf"].etag
 
 
-# what huggingface_hub makes of it
+# huggingface_hub with our cache
 
 CLIENT = """
 import json, logging, sys, warnings
@@ -529,7 +529,7 @@ def hub_client(hub, *command):
 
 
 def tree(folder):
-    """What lies in a cache, and where its links lead; not what a client remembers for itself."""
+    """The files and links of a cache, without a client's own records."""
     found = {p.relative_to(folder): p for p in sorted(folder.rglob("*"))}
     return {
         str(name): str(p.readlink()) if p.is_symlink() else p.is_file() and p.read_bytes()

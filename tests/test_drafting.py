@@ -1,6 +1,6 @@
-"""Drafts: what a text says next where it repeats itself, and how much of that is worth checking.
+"""Drafts: the tokens that follow if a text repeats itself, and how many are worth evaluating.
 
-Pure: a scripted clock and a scripted memory, no model.
+The clock and the memory are scripted; there is no model.
 """
 
 import random
@@ -52,11 +52,11 @@ def test_a_draft_follows_an_earlier_match_of_the_end(tokens):
     assert not found or found in [tokens[i : i + MOST] for i in places]
 
 
-# how much of it is worth checking
+# how many tokens are worth evaluating
 
 
 def control(rate=1.0, seen=0, **costs):
-    """With a hit rate after so many tokens, and the cost of batches: s1=1, s8=2.5."""
+    """A control with a hit rate after so many tokens, and costs of batches: s1=1, s8=2.5."""
     one = DraftControl()
     for size, seconds in costs.items():
         one.record_time(int(size[1:]), seconds)
@@ -115,7 +115,7 @@ def test_one_slow_time_does_not_rule_out_a_size_for_ever():
     assert one.size(15) == 15
 
 
-# the two together, on a memory that only counts
+# both together, with a memory that only counts
 
 
 class Memory:
@@ -146,8 +146,8 @@ class Memory:
 
 
 def write(prompt, answer, costs=F16, certain=(), drafts=True):
-    """Write an answer token by token, as the loop of inference does. `certain` are the places in it
-    whose token must come."""
+    """Generate an answer token by token, as the inference loop does. `certain` are the places of
+    forced tokens."""
     memory = Memory(prompt, costs)
     one = Proposals(memory, DraftControl() if drafts else None, lambda: memory.now)
     for i, token in enumerate(answer):
@@ -159,7 +159,7 @@ def write(prompt, answer, costs=F16, certain=(), drafts=True):
         end = next((n for n in range(i + 1, len(answer)) if n not in certain), len(answer))
         one.add(token, answer[i + 1 : end], len(answer) - i - 2)
         assert memory.tokens[: len(prompt) + i + 1] == [*prompt, *answer[: i + 1]]
-        assert len(memory.tokens) <= len(prompt) + len(answer) - 1  # no more than is said
+        assert len(memory.tokens) <= len(prompt) + len(answer) - 1  # no more than the answer has
     one.take_back()
     assert memory.tokens == [*prompt, *answer[:-1]]
     return one, memory
@@ -215,7 +215,7 @@ def test_a_copy_with_small_changes_is_evaluated_in_few_batches():
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_text_without_copies_is_evaluated_token_by_token(costs, seed):
-    """All its threes of tokens were there before, and something else followed each time."""
+    """Any three tokens occurred before, and were followed by something else."""
     chance = random.Random(seed)
     answer = [chance.choice([1, 2, 3]) for _ in range(400)]
     wrong = [t for i in range(400) for t in (*answer[max(0, i - 3) : i], 4 + i % 3)]
@@ -225,7 +225,7 @@ def test_a_text_without_copies_is_evaluated_token_by_token(costs, seed):
 
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 def test_drafts_that_are_always_wrong_are_not_evaluated(costs):
-    """Each step finds a match, and another token follows."""
+    """Each step finds a match, but another token follows."""
     prompt = [t for i in range(200) for t in (3 * i, 3 * i + 1, 3 * i + 2, 9999)]
     answer = list(range(600))
     one, memory = write(prompt, answer, costs)
@@ -237,7 +237,7 @@ def test_drafts_that_are_always_wrong_are_not_evaluated(costs):
 @pytest.mark.parametrize("costs", [GPU, F16, Q4_1, JUMP, LINEAR])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_drafts_that_are_sometimes_right_cost_almost_nothing(costs, share):
-    """With any share of right drafts, the time is at most a little more than without drafts."""
+    """With any hit rate, drafts take at most a little more time than no drafts."""
     chance = random.Random(share)
     prompt, answer = list(range(3000)), [0, 1, 2]
     while len(answer) < 1500:

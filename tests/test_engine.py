@@ -1,4 +1,4 @@
-"""Messages in, a Reply out: the engine with everything in it, on tiny models and on a real one."""
+"""Messages in, a Reply out: the whole engine, with tiny models and a real one."""
 
 import os
 import random
@@ -39,7 +39,7 @@ STORY = [user("Tell me a long story.")]
 
 @pytest.fixture
 def engine(tiny):
-    """A function: a model's path, or a kind of tiny model, to an engine that has loaded it."""
+    """A function that loads an engine with a model's path or a kind of tiny model."""
     engines = []
 
     def loaded(path="dense", settings=SETTINGS, **options):
@@ -55,14 +55,14 @@ def engine(tiny):
 
 @pytest.fixture(scope="module")
 def real(smollm2):
-    """An engine with the real model, shared: its cache holds what other tests left there."""
+    """A shared engine with the real model; its cache has what other tests left there."""
     with LlamaEngine(smollm2, Settings(ctx_size=4096, threads=2), now=NOW) as one:
         one.load().result()
         yield one
 
 
 def ask(engine, messages, sampling=GREEDY, max_tokens=200, **request):
-    """The reply, ended."""
+    """Ask, and return the finished reply."""
     reply = engine.reply(Request(messages, sampling, max_tokens, **request))
     chunks = [item for item in reply if isinstance(item, Chunk)]
     assert "".join(c.text for c in chunks if c.kind == "answer") == reply.text
@@ -70,7 +70,7 @@ def ask(engine, messages, sampling=GREEDY, max_tokens=200, **request):
 
 
 def said(engine, reply):
-    """What the reply becomes in the next turn's messages."""
+    """The reply as a message of the next turn."""
     return PromptMessage("assistant", reply.text, "", tuple(reply.tokens), engine.identity)
 
 
@@ -130,7 +130,7 @@ def test_a_reply_ends_when_the_context_is_full(engine, smollm2):
     assert reply.stats.prompt_tokens + reply.stats.reply_tokens == 256 + 1  # the last is not read
 
 
-# what it tells
+# statistics and notices
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_a_random_answer_is_never_read_again(engine, kind):
 
 
 def test_penalties_count_the_prompt(engine):
-    """With what was asked out of reach, nothing of it is said."""
+    """With a high penalty, no token of the prompt is sampled."""
     one = engine()
     sampling = Sampling(temp=0, presence_penalty=10, repeat_last_n=1000)
     letters = "".join(map(chr, range(32, 127)))
@@ -212,7 +212,7 @@ def test_the_same_seed_gives_the_same_answer(smollm2):
 
 @pytest.mark.slow
 def test_a_random_seed_is_reported_and_reproduces_the_answer(real):
-    ask(real, STORY, max_tokens=1)  # both find the same cache
+    ask(real, STORY, max_tokens=1)  # both start with the same cache
     free = ask(real, STORY, Sampling(temp=1.5), max_tokens=12)
     again = ask(real, STORY, Sampling(temp=1.5, seed=free.seed), max_tokens=12)
     assert free.tokens == again.tokens
@@ -241,7 +241,7 @@ def test_a_stop_while_the_prompt_is_read_keeps_the_tokens_read(engine):
 
 
 def assert_fresh_answer(one, messages, max_tokens):
-    """The engine answers as a fresh context would; the reply."""
+    """Assert that the engine answers as a new context would. Returns the reply."""
     reply = ask(one, messages, max_tokens=max_tokens)
     prompt = one._loaded.writer.write(messages).tokens
     assert_says_what_a_fresh_one_says(one._loaded.model, prompt, reply.sampled)
@@ -283,7 +283,7 @@ def test_after_interrupts_the_real_model_gives_the_same_answer_as_a_new_one(engi
 
 @pytest.mark.slow
 def test_a_stop_while_a_long_prompt_is_read_takes_effect_at_once(real):
-    """In the middle of a batch of 512 tokens, which takes seconds."""
+    """During a batch of 512 tokens, which takes seconds."""
     long = [user("The quick brown fox jumps over the lazy dog. " * 220)]
     assert real.count(long) > 2000
     reply = real.reply(Request(long, GREEDY))
@@ -296,11 +296,11 @@ def test_a_stop_while_a_long_prompt_is_read_takes_effect_at_once(real):
     took = time.perf_counter() - stopped_at
     print(f"a stop took effect after {took:.3f} s")
     assert reply.ended == "interrupted" and not any(isinstance(i, Chunk) for i in rest)
-    assert took < 1  # 0.2 on a machine of its own
+    assert took < 1  # 0.2 on an idle machine
     assert ask(real, JAPAN).ended == "end"
 
 
-# what goes wrong
+# errors
 
 
 def test_the_engine_works_after_a_template_error(engine):
@@ -337,7 +337,7 @@ def test_load_raises_the_error_of_a_bad_file(tiny, tmp_path):
     assert type(load_error(tiny(), replace(SETTINGS, kv_type="q8_0"))) is SettingsError
 
 
-# life
+# closing
 
 
 def test_loading_progress_reaches_one(tiny):
@@ -362,7 +362,9 @@ def test_chunks_have_their_number_of_tokens(engine):
     one = engine()
     reply = one.reply(Request(STORY, Sampling(seed=1), max_tokens=30))
     tokens = [item.tokens for item in reply if isinstance(item, Chunk)]
-    assert sum(tokens) <= reply.stats.reply_tokens <= sum(tokens) + 4  # bytes of no character yet
+    assert (
+        sum(tokens) <= reply.stats.reply_tokens <= sum(tokens) + 4
+    )  # bytes of incomplete characters
 
 
 def test_a_rounded_up_context_is_reported(engine):
@@ -381,7 +383,7 @@ def test_an_engine_can_be_closed_twice_and_before_loading(tiny):
 
 
 def process(path, body):
-    """A program with an engine; its end is what is looked at."""
+    """A program with an engine; the test checks how it ends."""
     code = (
         "import sys, time, threading\n"
         "from datetime import datetime\n"
@@ -412,7 +414,7 @@ def process(path, body):
     [
         "items = iter(reply()); next(items); engine.close()",
         "items = iter(reply()); next(items); time.sleep(0.3); engine.close(); list(items)",
-        "items = iter(reply()); next(items); time.sleep(0.3)",  # ends without close
+        "items = iter(reply()); next(items); time.sleep(0.3)",  # exits without close
         "engine.close()",  # while it loads
         "pass",
     ],
@@ -449,7 +451,7 @@ def vocabulary(tiny):
 
 
 def speak(model, *words, stop=(), prompt_tail=""):
-    """A reply of the model that says these words, given as text or as bytes."""
+    """A reply with these pieces, given as text or as bytes."""
     reply, chunks = LlamaReply(seed=0), []
     builder = ReplyBuilder(
         reply, OutputParser(stop, prompt_tail), model, tag_tokens(model), chunks.append

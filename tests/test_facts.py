@@ -1,4 +1,4 @@
-"""Facts: what is told of real, tiny and made-up models, and of files that say it wrongly."""
+"""Facts of real, tiny and made-up models, and of files with wrong metadata."""
 
 import contextlib
 import random
@@ -86,7 +86,7 @@ Q4_0, Q4_K, Q8_0, F32, F16, MXFP4 = 2, 12, 8, 0, 1, 39
     ("file_type", "matrices", "quant"),
     [
         (15, [Q4_K, Q8_0], "Q4_K_M"),
-        (15, [Q8_0], "Q8_0"),  # it was copied from another conversion
+        (15, [Q8_0], "Q8_0"),  # copied from another conversion
         (15 + 1024, [Q4_K], "Q4_K_M"),  # guessed by llama.cpp
         (None, [Q4_K, Q8_0, Q4_K, Q4_K], "Q4_K"),
         (0, [Q4_0], "Q4_0"),
@@ -178,7 +178,7 @@ def test_a_blank_template_counts_as_none():
     assert not of([*described("llama"), pair("tokenizer.chat_template", STRING, " \n")]).template
 
 
-# what is wrong
+# problems
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_any_number_of_layers_is_handled(count):
 
 @pytest.mark.slow
 def test_numbers_of_any_size_are_handled(tiny):
-    """Facts are told of every header that can be read."""
+    """Every readable header has facts."""
     told = 0
     for seed in range(600):
         chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""How full the context is: every place that says so says the same."""
+"""How full the context is: all displays agree."""
 
 import io
 import json
@@ -22,7 +22,7 @@ SIZE = 512
 
 @pytest.fixture
 def begin(tiny):
-    """Begins a chat with a tiny model, of which a token is a byte."""
+    """Begins a chat with a tiny model whose tokens are bytes."""
     engines = []
 
     def make(**choices):
@@ -44,7 +44,7 @@ def begin(tiny):
 
 
 def figure(chat):
-    """Tokens and size of the line below the prompt."""
+    """Tokens and size in the toolbar."""
     line = next(text for text, _ in ToolbarText(chat)() if text.startswith("context"))
     used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
     assert share == round(100 * used / size) <= 100
@@ -54,7 +54,7 @@ def figure(chat):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["slide", "truncate", "stop"])
 def test_a_full_context_is_never_more_than_100_percent(begin, policy):
-    """The end of its turn, and what asks for the next one, have no cells there."""
+    """The end of the turn and the generation prompt have no cells yet."""
     chat = begin(max_tokens=None, overflow=policy, loop_guard="off")
     reply = chat.ask("Tell me a story. " * 20)
     assert reply.ended in ("full", "end")
@@ -84,4 +84,4 @@ def test_the_next_prompt_has_the_tokens_of_the_toolbar_and_the_question(begin):
     chat.ask("One?")
     used = figure(chat)[0]
     alone = chat.engine.count([PromptMessage("user", "Two?")])
-    assert chat.ask("Two?").stats.prompt_tokens == used + alone - 1  # it begins once: one BOS
+    assert chat.ask("Two?").stats.prompt_tokens == used + alone - 1  # there is one BOS

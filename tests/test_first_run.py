@@ -1,4 +1,4 @@
-"""The first run: nothing is here, a table of what fits, Enter brings one and the chat begins."""
+"""The first run: a table of models that fit, Enter downloads one, and the chat begins."""
 
 import re
 import subprocess
@@ -57,7 +57,7 @@ def test_choosing_a_model_downloads_it_and_starts_the_chat(bare_home, tiny):
         with Pty(*COMMAND, home=bare_home, env={"HF_ENDPOINT": server.url}) as chat:
             chat.sees("No model is here yet. These fit this machine:")
             chat.sees("Which one? Enter takes [")
-            chat.type("tiny" + ENTER)  # who mistypes is asked again
+            chat.type("tiny" + ENTER)  # after a typing error, lcp asks again
             chat.sees("There is no model called tiny.")
             chat.type("owner/tiny-GGUF" + ENTER)
             chat.sees("tiny-Q8_0.gguf: verified")
@@ -67,7 +67,7 @@ def test_choosing_a_model_downloads_it_and_starts_the_chat(bare_home, tiny):
 
 @pytest.mark.slow
 def test_enter_chooses_the_suggested_model(bare_home, tiny):
-    """What the arrow stands at, with its size and the memory it needs."""
+    """The row with the arrow: its size and the memory it needs."""
     (bare_home / "config" / "models.toml").write_text(
         BARE + '[tiny-one]\nrepo = "owner/tiny-GGUF"\nquant = "Q8_0"\nsize = 2900000000\n'
         'licence = "mit"\ngood_for = "trying this"\n'

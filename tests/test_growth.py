@@ -1,4 +1,4 @@
-"""A context that grows with its tokens says what one says that was large from the beginning."""
+"""A context that grows gives the same answers as one that was large from the beginning."""
 
 import io
 import random
@@ -37,7 +37,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.fixture(autouse=True)
 def memory(monkeypatch):
-    """The memory of this computer; `free` bytes of it, None: unknown."""
+    """The memory of this computer, with `free` bytes (None: unknown)."""
     computer = SimpleNamespace(free=None, mapped=0, asked=lambda: None)
 
     def machine():
@@ -49,7 +49,7 @@ def memory(monkeypatch):
 
 
 class Refusing(Context):
-    """llama.cpp refuses its next `refusals` allocations."""
+    """llama.cpp refuses the next `refusals` allocations."""
 
     refusals = 0
 
@@ -94,7 +94,7 @@ def holds_what_it_says(one):
 
 
 def say(one, model, n):
-    """The next `n` tokens, always the likeliest, and the logits they were taken from."""
+    """The next `n` most likely tokens, and the logits from which they were selected."""
     said, seen = [], []
     for i in range(n):
         if i:
@@ -112,7 +112,7 @@ def assert_say_the_same(one, other, model, n=4, close=1e-3):
     assert_same(said, other_said, other_seen.__getitem__, lambda i: close)
 
 
-# it grows
+# growing
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_snapshots_survive_growing(model, kind):
 
 
 def test_sliding_window_layers_that_keep_all_cells_never_grow(model):
-    """A copied state has only the window: a later step back would read everything again."""
+    """A copied state has only the window, so a later cut would read everything again."""
     with growing(model("swa"), swa_full=True) as one:
         assert cells(one) == SIZE
 
@@ -281,7 +281,7 @@ def test_a_longrope_model_starts_above_its_border(tmp_path, monkeypatch):
         assert cells(one) == 768
 
 
-# it is stopped
+# stopping
 
 
 @pytest.mark.slow
@@ -291,7 +291,7 @@ def test_a_stop_while_growing_leaves_a_valid_context(model, memory, kind):
     with growing(m, stop=stop) as one, large(m) as other:
         n = cells(one)
         feed(one, tokens(n), boundary=n - 10)
-        memory.asked = stop.set  # when the growth begins
+        memory.asked = stop.set  # when growing begins
         if kind in RECURRENT:  # a single token is always finished
             one.append(7)
         else:
@@ -308,7 +308,7 @@ def test_a_stop_while_growing_leaves_a_valid_context(model, memory, kind):
         assert_say_the_same(one, other, m, close=0.03)
 
 
-# it cannot grow
+# failing to grow
 
 
 @every_kind
@@ -328,7 +328,7 @@ def test_growing_without_memory_changes_only_the_size(model, memory, kind):
         assert stays.needed > 0
         assert (one.size, cells(one)) == (n, n)
         assert one.room(None) < n
-        memory.free = None  # the size stays: what is planned with it must not change again
+        memory.free = None  # the size stays, because plans depend on it
         with pytest.raises(ContextFull):
             feed(one, tokens(n + 1))
         feed(one, tokens(100))
@@ -362,7 +362,7 @@ def test_the_weights_stay_in_memory(model, memory):
 
 
 def test_if_memory_is_scarce_all_cells_are_allocated_at_once(model, memory):
-    """What was promised must not fail later for lack of memory for a copy."""
+    """The promised size must not fail later for lack of memory for a copy."""
     memory.free = 0
     with growing(model("dense")) as one:
         assert cells(one) == SIZE
@@ -407,7 +407,7 @@ def test_if_llama_cpp_refuses_the_old_size_too_the_next_prompt_tries_again(model
 
 
 class Forgetful(Context):
-    """Its state cannot be carried over: llama.cpp gives none, or takes only half of it."""
+    """Its state cannot be copied: llama.cpp returns none, or restores only half of it."""
 
     gives = 0.0
 
@@ -475,7 +475,7 @@ def test_a_saved_cache_does_not_depend_on_how_many_cells_a_sliding_window_keeps(
         for each in (one, other):
             feed(each, wanted + tokens(40, 1))
         assert_say_the_same(one, other, m, close=0.03)
-        # and a step back behind the window is read again, not answered wrongly
+        # and a cut before the window is read again, not answered wrongly
         for each in (one, other):
             feed(each, tokens(500))
         assert_say_the_same(one, other, m, close=0.03)
@@ -486,13 +486,13 @@ def test_a_saved_cache_does_not_depend_on_how_many_cells_a_sliding_window_keeps(
 
 @pytest.fixture
 def told():
-    """What a person is told."""
+    """The notices for a person."""
     return io.StringIO()
 
 
 @pytest.fixture
 def chat(tiny, tmp_path, monkeypatch, told):
-    """A function: settings to a chat whose context has SMALL of 1,024 tokens at first."""
+    """A function that begins a chat whose context has SMALL of 1,024 tokens at first."""
     monkeypatch.setattr(context_module, "START", SMALL)
     engines = []
 
@@ -541,7 +541,9 @@ def test_without_memory_for_an_answer_the_window_slides_and_it_continues(chat, t
     one.ask("Sea? " * 10)
     memory.free = 0
     one.set("max_tokens", "150")
-    one.constraint = Constraint("regex", "[a-z]{200}", "The letters")  # else the answer may end
+    one.constraint = Constraint(
+        "regex", "[a-z]{200}", "The letters"
+    )  # otherwise, the answer may end
     reply = one.ask("Wind? " * 10)
     assert one.engine.size == SMALL
     assert reply.stats.prompt_tokens + reply.stats.reply_tokens > SMALL

@@ -1,4 +1,4 @@
-"""Header: what is read, what is refused and with which sentence, and how little that costs."""
+"""Header: what is read, what is refused with which error, and how little it costs."""
 
 import random
 import resource
@@ -25,7 +25,7 @@ SECONDS, BYTES = 1, 200 << 20
 
 
 def reader(data):
-    """The `read` of a file with these bytes; `calls` are the reads it got."""
+    """The `read` function of a file with these bytes; `calls` are its calls."""
 
     def read(offset, n):
         assert offset >= 0 and n >= 0
@@ -41,7 +41,7 @@ def header_of(data, size=True, **options):
 
 
 def quickly(data, size=True):
-    """The header, or None where it is refused; within a second either way."""
+    """The header, or None if it is refused; within a second in both cases."""
     begin = time.perf_counter()
     try:
         return header_of(data, size)
@@ -53,7 +53,7 @@ def quickly(data, size=True):
 
 
 def cheaply(data, size=True):
-    """The same, with 200 MiB at most; measuring that makes it several times as slow."""
+    """The same, with at most 200 MiB of memory; measuring makes it several times slower."""
     tracemalloc.start()
     try:
         return quickly(data, size)
@@ -342,7 +342,7 @@ def test_pairs_and_infos_make_a_valid_header():
 
 
 def vocabulary(tokens, merges):
-    """A header as large models have it."""
+    """A header like those of large models."""
     words = [f"token {i}" for i in range(tokens)]
     return gguf([
         ARCH,
@@ -366,7 +366,7 @@ def test_a_large_vocabulary_is_skipped():
     assert peak < 3 * len(data)  # blocks of the file, no lists
     begin = time.perf_counter()
     header_of(data)
-    assert time.perf_counter() - begin < 3  # some 0.1 s on an idle machine
+    assert time.perf_counter() - begin < 3  # about 0.1 s on an idle machine
 
 
 @pytest.mark.slow
@@ -378,7 +378,7 @@ def test_reads_are_few_and_growing():
     assert sizes == [1 << 20, 2 << 20, 4 << 20, 8 << 20][: len(sizes)]
     ends = [0, *(offset + n for offset, n in read.calls)]
     gaps = [offset - end for (offset, _), end in zip(read.calls, ends, strict=False)]
-    assert min(gaps) == 0  # forward, and nothing twice; what is only skipped is left out
+    assert min(gaps) == 0  # forward, and nothing twice; skipped bytes are not read
 
 
 @pytest.mark.slow
@@ -455,7 +455,7 @@ def test_written_headers_are_read_back(pairs, order):
 
 
 def mutated(seed, data):
-    """The bytes with one to four things done to them, as disks, networks and attackers do."""
+    """The bytes with one to four changes, as by disks, networks and attackers."""
     chance = random.Random(seed)
     data = bytearray(data)
     for _ in range(chance.randint(1, 4)):
@@ -480,7 +480,7 @@ def mutated(seed, data):
 
 
 def whole_headers(tiny, smollm2):
-    """What is damaged: up to 64 kB of headers that are right."""
+    """The headers to damage: up to 64 kB of valid ones."""
     kinds = ("dense", "swa", "recurrent", "hybrid", "mla", "moe")
     originals = [tiny(kind).read_bytes()[:65_536] for kind in kinds]
     originals.append(smollm2.read_bytes()[:65_536])
@@ -512,7 +512,7 @@ def test_ten_thousand_damaged_headers_are_read_or_refused(tiny, smollm2):
 
 
 def difference(header, whole):
-    """In how many values and tensors a header that was read differs from the one it was."""
+    """In how many values and tensors two headers differ."""
     values = [key for key in header.values.keys() | whole.values.keys()
               if header.values.get(key) != whole.values.get(key)]  # fmt: skip
     return len(values) + len(set(header.tensors) ^ set(whole.tensors))
@@ -520,7 +520,7 @@ def difference(header, whole):
 
 @pytest.mark.slow
 def test_damaged_headers_that_lcp_accepts_crash_only_the_child(tiny, smollm2):
-    """Of 8,000 the 200 that were read and differ most from what they were."""
+    """Of 8,000 damaged headers, use the 200 readable ones that differ most from the originals."""
     originals = whole_headers(tiny, smollm2)
     read = []
     for seed in range(8_000):
@@ -536,7 +536,7 @@ def test_damaged_headers_that_lcp_accepts_crash_only_the_child(tiny, smollm2):
 
 
 def answers(header):
-    """Whether llama.cpp's figures for a header come, or a sentence."""
+    """Whether llama.cpp gives figures for a header, or lcp an error."""
     try:
         return exact(header, [(512, "f16")]).source == "exact"
     except LcpError as error:

@@ -1,4 +1,4 @@
-"""What the doctor finds, on computers that are made of folders; and the command on this one."""
+"""The findings of the doctor, on fake computers in folders; and the command on this one."""
 
 import json
 import os
@@ -116,13 +116,13 @@ def test_unreadable_settings_are_a_finding(home, file, text, said):
 
 
 def test_an_unreadable_folder_counts_as_missing(tmp_path):
-    folder = tmp_path / ("x" * 300)  # an error, as in a folder that is somebody else's
+    folder = tmp_path / ("x" * 300)  # an error, as in a folder of another user
     assert "not here" in health_checks.models("Ollama", [folder]).value
     assert "(0 bytes, " in health_checks.space("models", folder).value
 
 
 def test_all_model_folders_are_listed(home, tmp_path, monkeypatch):
-    """Those that `lcp list` looks into: a model in each of them is found."""
+    """The folders of `lcp list`: a model in each of them is found."""
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
     for place in places()[LM_STUDIO] + places()[OWN]:
         folder = place / "owner/repo" if place not in places()[OWN] else place
@@ -160,7 +160,7 @@ def test_the_page_and_its_json_agree(home):
 
 
 def test_a_folder_that_cannot_be_created_suggests_lcp_home(tmp_path, monkeypatch):
-    """As /nowhere/hub, whose nearest folder that is there is the root of all."""
+    """As with /nowhere/hub, whose nearest existing folder is /."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and Path(path).exists())
     above = health_checks.space("cache", tmp_path / "not" / "here")
     assert "LCP_HOME" in above.mend and "chown" not in above.mend

@@ -1,4 +1,4 @@
-"""Help: every command and option, as a person reads it; and a wrong value for each."""
+"""Help of every command and option, and an invalid value for each."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Opening URLs: where a token goes, what a refusal says, pieces of a file that is not here."""
+"""Opening URLs: where a token is sent, errors, and ranges of a remote file."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ from lcp.errors import DownloadError, NetworkError
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port: no program listens
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def hub():
 
 @pytest.fixture
 def big(hub, tmp_path):
-    """The address of a file of 3 MiB and a bit, and its content."""
+    """The address of a file of a little over 3 MiB, and its content."""
     content = pattern(tmp_path / "big", (3 << 20) + 5).read_bytes()
     return hub.url_of(hub.add("o/n", {"a b.gguf": content}), "a b.gguf"), content
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as `script` says, path -> (status, headers, body), and is a proxy, too."""
+    """A server that answers as `script` says, path -> (status, headers, body), and a proxy."""
 
     daemon_threads = True
 
@@ -94,7 +94,7 @@ def copy(source, target):
 
 @pytest.fixture
 def servers():
-    """A function that starts one more."""
+    """A function that starts another server."""
     started = []
 
     def start(context=None):
@@ -285,7 +285,7 @@ def test_an_expired_signed_address_can_be_retried(hub, big, status):
 )
 def test_retry_after_headers(servers, headers, seconds):
     server = servers()
-    if headers.get("Retry-After") == "in a while":  # a date is counted from now on
+    if headers.get("Retry-After") == "in a while":  # a date is relative to now
         headers = {"Retry-After": formatdate(time() + seconds, usegmt=True)}
     server.script["/a"] = (429, headers, b"")
     with pytest.raises(DownloadError) as error:
@@ -359,7 +359,7 @@ def test_a_truncated_body_is_noticed(hub, big, kind, says):
     with pytest.raises(DownloadError, match=says) as error:
         get(big[0], stall=0.3 if kind == "stall" else 10)
     assert error.value.retryable
-    assert time() - begun < 5  # far from the 10 s that a connection may take
+    assert time() - begun < 5  # far less than the 10 s limit of a connection
 
 
 # pieces of a file that is not here

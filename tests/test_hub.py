@@ -1,4 +1,4 @@
-"""Names, and what a repository on the Hub holds: huggingface_hub against a Hub on this machine."""
+"""Names and repositories on the Hub: huggingface_hub with a fake Hub on this machine."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ FILES = {"README.md": b"small", "m-Q4_K_M.gguf": BIG, "q/m-Q8_0.gguf": BIG + b"8
 
 @pytest.fixture
 def server(monkeypatch):
-    """A Hub with one repository, which huggingface_hub asks."""
+    """A Hub with one repository, for huggingface_hub."""
     with Hub() as running:
         running.add("owner/model", FILES, info={"cardData": {"license": "mit"}})
         monkeypatch.setenv("HF_ENDPOINT", running.url)
@@ -138,7 +138,7 @@ def test_any_text_parses_or_is_a_usage_error(text):
         parse(text)
 
 
-# what a repository holds
+# repositories
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_a_renamed_repository_is_found(server):
     assert hub.look_up(Name("old/name")).files == hub.look_up(Name("owner/model")).files
 
 
-# what cannot be had
+# errors
 
 
 def refusal(name, known=()):

@@ -1,4 +1,4 @@
-"""`lcp info`, as a person or a script sees it."""
+"""`lcp info` as a person or a script uses it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NAME = "Smollm2 135M 8k Lc100K Mix1 Ep2"
 
 @pytest.fixture
 def info(monkeypatch):
-    """A function: words of a command line to what came of it; `width` in columns."""
+    """A function that runs a command line and returns its result; `width` in columns."""
 
     def run(*words, width=80):
         monkeypatch.setenv("COLUMNS", str(width))
@@ -72,7 +72,7 @@ def test_the_page_of_the_real_model(info):
     [(40, []), (60, []), (80, []), (40, ["--all"]), (80, ["--all"]), (40, ["--tensors"])],
 )
 def test_no_line_is_wider_than_the_terminal(info, width, more, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal to rich
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
     done = info("smollm2-135m", *more, width=width)
     assert done.exit_code == 0
     lines = re.sub(r"\x1b\[[\d;]*m", "", done.output).splitlines()

@@ -1,4 +1,4 @@
-"""`lcp info` of what is not downloaded: a name, a repository and its quants, against a Hub here."""
+"""`lcp info` of models that are not downloaded, with a fake Hub on this machine."""
 
 import json
 import subprocess

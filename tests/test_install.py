@@ -1,4 +1,4 @@
-"""The installation of llama.cpp: what is compiled, with which flags, and what a person sees."""
+"""The installation of llama.cpp: what is compiled, with which flags, and its output."""
 
 import importlib.util
 import shutil

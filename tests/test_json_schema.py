@@ -1,5 +1,5 @@
-"""Answers in JSON: whatever a model would say, its answer is JSON that the schema allows, as an
-independent validator finds; and what is not enforced is told.
+"""Answers in JSON: whatever a model would generate, an independent validator accepts its answer
+for the schema; and keywords that are not enforced are reported.
 """
 
 import json
@@ -62,7 +62,7 @@ def answer(engine, schema, seed=1, max_tokens=3000, messages=QUESTION, temp=2.0,
 
 
 def takes(engine, schema, text):
-    """Whether a model could give this answer."""
+    """Whether a model could generate this answer."""
     matcher = LlguidanceMatcher(form(schema), engine.model, engine._loaded.answering.tokenizer)
     for token in engine.model.tokenize(text, special=False):
         if not matcher.allows(token):
@@ -185,7 +185,7 @@ def wider(parts):
 def test_an_answer_matches_its_schema(engine, schema, seed):
     try:
         told = examine(form(schema))
-    except SettingsError:  # the parts of it exclude each other
+    except SettingsError:  # its parts exclude each other
         assume(False)
     reply = answer(engine, schema, seed, max_tokens=1200)
     if reply.ended == "length":

@@ -37,7 +37,7 @@ ENDLESS = Said("Once upon a time", forever=True)
 
 @pytest.fixture
 def press(tmp_path):
-    """The message that a person writes with these keys."""
+    """The message that these keys type."""
 
     def press(keys, text=""):
         with create_pipe_input() as input:
@@ -82,7 +82,7 @@ def test_ctrl_d_on_an_empty_line_is_end_of_file(press):
 def test_ctrl_c_while_the_prompt_opens_or_closes_is_an_interrupt(
     tmp_path, monkeypatch, when, capfd
 ):
-    """It is a signal then, not a key: no coroutine, loop or terminal mode is left behind."""
+    """Then it is a signal, not a key. No coroutine, loop or terminal mode may be left."""
     due = [when]
 
     def strike(now):
@@ -297,7 +297,7 @@ def test_ctrl_z_and_fg_during_an_answer(shell):
     shell.type(CTRL_Z)
     shell.sees("Stopped")
     shell.type("echo between" + "'' ; stty -a | tr ' ' '\\n' | grep -x -e -*echo; fg" + ENTER)
-    shell.sees("between\necho\n")  # the shell has its echo
+    shell.sees("between\necho\n")  # the shell has echo again
     shell.type("typed ahead")
     shell.waits(lambda: local_modes(shell) == (False, False, True), "the terminal is not quiet")
     shell.type(CTRL_C)

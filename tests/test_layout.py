@@ -69,9 +69,9 @@ OWNERS = {
     "tomli": ("settings.py", "downloads/catalog.py"),
 }
 MOST_PARAMETERS = 10
-# Files that run other programs, or read their command lines.
+# Files that run other programs or parse their command lines.
 SPELL_FLAGS_OF_OTHERS = ("terminal/clipboard.py", "downloads/model_names.py")
-# What cli/ may import at the top of its files: `lcp --help` pays for nothing else.
+# What cli/ may import at the top of its files, so that `lcp --help` is fast.
 LIGHT = {"typer", "lcp"}
 
 

@@ -1,4 +1,4 @@
-"""Library: what a name stands for, and whether a word is a model or the beginning of a question."""
+"""Library: which model a name means, and whether a word is a model or the start of a question."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def models(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bare(monkeypatch):
-    """A computer on which no model came with a wheel."""
+    """A computer without models in wheels."""
     monkeypatch.setattr(paths, "distribution", lambda name: None)
 
 
@@ -201,7 +201,7 @@ OLD, NEW = "0" * 40, "1" * 40
 
 
 class Cache:
-    """The Hub's cache, written as huggingface_hub writes it."""
+    """The Hub cache, written as by huggingface_hub."""
 
     def __init__(self, hub):
         self.hub = hub
@@ -224,7 +224,7 @@ class Cache:
 
 @pytest.fixture
 def cache(models, bare):
-    """The Hub's cache where it is when nothing is set; no wheel has a model."""
+    """The Hub cache at its default place; no wheel has a model."""
     return Cache(Path("~/.cache/huggingface/hub").expanduser())
 
 
@@ -303,7 +303,7 @@ def test_the_newest_snapshot_is_used(cache):
     cache.add(Q8, b"new", commit=NEW)
     cache.add(Q8, b"older", commit=OLD, main=False)
     assert library.find(REPO).stored.commit == NEW
-    assert names() == [f"{REPO}:Q8_0", f"{REPO}/{Q8}@{OLD[:12]}"]  # it takes room, too
+    assert names() == [f"{REPO}:Q8_0", f"{REPO}/{Q8}@{OLD[:12]}"]  # it takes space, too
     for name in (names()[1], f"{REPO}:Q8_0@{OLD}"):
         assert library.find(name).stored.commit == OLD
     (cache.folder() / "refs" / "main").write_text(OLD)
@@ -341,13 +341,13 @@ def test_a_model_of_two_programs_is_used_from_the_first(cache):
     folder = Path("~/.lmstudio/models").expanduser() / REPO
     folder.mkdir(parents=True)
     (folder / Q8).write_bytes(b"GGUF")
-    assert names() == [f"{REPO}:Q8_0", f"{REPO}/{Q8}"]  # both take room
+    assert names() == [f"{REPO}:Q8_0", f"{REPO}/{Q8}"]  # both take space
     assert library.find(REPO).stored.place == "Hub cache"
     assert library.find(f"hf.co/{REPO}:Q8_0").stored.place == "Hub cache"
 
 
 def ollama(root, name, tag="latest", host="registry.ollama.ai", blob=b"GGUF", **more):
-    """A model as Ollama keeps it; the file of its weights."""
+    """A model in Ollama's store. Returns the file of its weights."""
     (root / "blobs").mkdir(parents=True, exist_ok=True)
 
     def keep(content):
@@ -431,7 +431,7 @@ DRAFTS = {
     "eyes-F16.gguf": header("clip", "mmproj"),
     "tuned-F16.gguf": header("llama", "adapter"),
     "measured.gguf": header("", "imatrix"),
-    "mmproj-F16.gguf": b"GGUF",  # nothing but its name says what it is
+    "mmproj-F16.gguf": b"GGUF",  # only its name tells what it is
 }
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp started quietly: its log, the stop byte, its traps, cores, and the probe."""
+"""Loading llama.cpp: its log, the stop byte, its pitfalls, cores, and the probe."""
 
 import ctypes
 import json
@@ -165,7 +165,7 @@ def test_the_environment_overrides_extra_buffers(monkeypatch, value, use):
 
 
 def test_without_extra_buffers_no_weights_are_repacked(monkeypatch, tiny):
-    """As seen in llama.cpp's own account of its buffers."""
+    """Checked in llama.cpp's log of its buffers."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     Model.load(tiny("dense", quant="Q4_0")).close()
     assert log.find("CPU_Mapped model buffer size")
@@ -266,7 +266,7 @@ def test_this_computer_has_at_least_one_core():
 
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
-    """A function: the code of a llama_cpp that the child finds instead of the real one."""
+    """A function that writes a llama_cpp package that the child imports instead of the real one."""
 
     def install(code):
         package = tmp_path / "broken" / "llama_cpp"
@@ -344,7 +344,7 @@ def test_a_good_answer_is_cached(broken, tmp_path):
     cpu_check.check_once(cache)
     (remembered,) = cache.iterdir()
     assert json.loads(remembered.read_text())["ok"] is True
-    # even where the child would die now, because it is not asked
+    # even if the child would crash now, because it is not started
     broken_child = tmp_path / "python"
     broken_child.mkdir()
     (broken_child / "sitecustomize.py").write_text("import os; os._exit(9)")

@@ -1,4 +1,4 @@
-"""LongPastes that stand folded in a line."""
+"""Long pastes that are folded in the input line."""
 
 import time
 
@@ -111,7 +111,7 @@ def test_a_truncated_history_line_is_not_a_message(tmp_path):
 
 
 def completed(line, **words):
-    """What may stand in the line."""
+    """Possible texts of the input line."""
     words = LineCompleter(words or commands.completions(lambda: None), lambda begun: ["a b", "ab"])
     event = CompleteEvent(completion_requested=True)
     found = words.get_completions(Document(line), event)
@@ -157,4 +157,4 @@ def test_the_work_per_key_does_not_grow_with_the_paste(tmp_path):
     for n in range(1_000):
         pastes.at_end(line + "x" * (n % 10))
         suggested(history, line)
-    assert time.perf_counter() - started < 2  # reading the paste once takes a tenth of it
+    assert time.perf_counter() - started < 2  # reading the paste once takes a tenth of this

@@ -1,4 +1,4 @@
-"""`lcp look`, on tiny models and on the real one: what it finds, and what it refuses."""
+"""`lcp look` with tiny models and the real one: what it finds, and what it refuses."""
 
 import ctypes
 
@@ -37,7 +37,7 @@ def silent(what, done, total):
 
 @pytest.fixture
 def shown(lcp_main, capsys, monkeypatch, known):
-    """A function: the words of a command to the lines that a person reads."""
+    """A function that runs a command and returns its lines."""
     monkeypatch.setenv("LCP_HOME", str(known))
 
     def run(*words, width=80):
@@ -52,7 +52,7 @@ def shown(lcp_main, capsys, monkeypatch, known):
 
 @pytest.fixture
 def observed(tiny, monkeypatch):
-    """A function: a kind of tiny model to an Observer of it."""
+    """A function that makes an Observer of a kind of tiny model."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     made = []
 
@@ -78,7 +78,7 @@ def tokens_of(one, text=TEXT):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_layer_predicts_what_the_model_predicts(observed, kind):
-    """Bit for bit: what is written into the last layer goes through llama.cpp's own matrices."""
+    """They are bit-identical: states in the last layer go through llama.cpp's own matrices."""
     one = observed(kind, quant="Q8_0")
     found = layers(one, tokens_of(one), tell=silent)
     assert np.array_equal(found.lens[-1], found.true)
@@ -123,7 +123,7 @@ def test_what_a_head_writes_before_a_norm_equals_a_numpy_model(observed):
 
 
 def test_heads_that_do_not_add_to_the_state_are_refused(observed):
-    """Here the output of the heads is raised to the third power before it is added."""
+    """Here, the output of the heads is raised to the third power before it is added."""
     one = observed()
     decode = one.decode
 
@@ -228,7 +228,7 @@ def test_answers_that_the_prompts_hardly_change_are_refused(observed):
     a, b = tokens_of(one), tokens_of(one, TEXT.replace("quick", "quack"))
     prompts = read_prompts(one, a, b, silent)
     order = np.argsort(prompts.logits_a - prompts.logits_b)
-    x, y = order[100:102]  # both are as much likelier after A
+    x, y = order[100:102]  # both are more likely after A by the same factor
     with pytest.raises(UsageError, match="nats"):
         swap(one, prompts, int(x), int(y), silent)
 
@@ -274,7 +274,7 @@ SETTINGS = [
 
 
 def stages_of(one, chosen, tokens, seed):
-    """The stages of a choice after these tokens, and a function that chooses again."""
+    """The stages of sampling after these tokens, and a function that samples again."""
     context = Context(one.model, 256, StopByte(), threads=2, flash_attn="off")
     list(context.feed(tokens))
     sampler = Sampler(one.model, chosen, seed, tokens)
@@ -376,7 +376,7 @@ def test_the_loss_is_the_change_of_the_log_probability_without_a_span(observed, 
 
 
 def test_the_attention_is_summed_over_the_whole_answer(observed):
-    """However many pieces it is read in."""
+    """In any number of batches."""
     found = []
     for rows in (8, 64):
         one = observed(rows=rows)
@@ -405,7 +405,7 @@ def test_the_command_without(look, shown, tiny):
     assert any("A cat sat." in line for line in shown("without", tiny(), "A cat sat. Who?"))
 
 
-# what cannot be looked at
+# errors
 
 ALL = ["swap", "next", "without", "layers"]
 
@@ -527,7 +527,7 @@ def test_the_heads_of_the_real_model(look):
 
 
 def carried_by(model, tokens, layer, head):
-    """What a head takes for each token, weighted by the length of what arrives; and the length of
+    """What a head takes from each token, weighted by the length of what arrives; and the length of
     the last state before it."""
     facts, weight = model
     gemma = facts["general.architecture"] == "gemma3"

@@ -1,4 +1,4 @@
-"""`lcp look quant` and `lcp look cache`: differences beside their noise floor; time and bytes."""
+"""`lcp look quant` and `lcp look cache`: differences and their noise floor; times and bytes."""
 
 import gguf
 import ggufs
@@ -17,7 +17,7 @@ from lcp.modelfile.weights import Weights
 
 @pytest.fixture
 def shown(lcp_main, capsys, monkeypatch):
-    """A function: the words of a command to what a person reads in 80 columns."""
+    """A function that runs a command and returns its page in 80 columns."""
 
     def run(*words):
         monkeypatch.setenv("COLUMNS", "80")
@@ -31,7 +31,7 @@ def shown(lcp_main, capsys, monkeypatch):
 
 @pytest.fixture
 def observed(tiny, monkeypatch):
-    """A function: a file to an Observer of it that watches nothing."""
+    """A function that makes an Observer of a file, which watches nothing."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     made = []
 

@@ -36,7 +36,7 @@ def test_the_lowest_pair_is_merged_first_and_then_the_first_of_equals():
 
 
 def test_merges_build_every_token_of_the_real_vocabulary(real):
-    """Each token that llama.cpp makes of a text is what the merges make of its own characters."""
+    """The merges build each token of a text from the characters of the token."""
     rank = by_list(merges(real.path))
     tokens = set(real.tokenize(STORY + real.path.name))
     built = [t for t in tokens if len(real.spelling(t)) > 1]
@@ -46,7 +46,7 @@ def test_merges_build_every_token_of_the_real_vocabulary(real):
 
 
 def test_merges_by_score_equal_those_of_llamacpp(tiny):
-    """SentencePiece: a word becomes the tokens that llama.cpp makes of it."""
+    """SentencePiece: a word becomes the same tokens as in llama.cpp."""
     path = tiny(words=["th", "he", "the", "er", "re", " t", "ere"])
     model = Model.load(path, 0)
     rank = by_score({model.spelling(t): model.score(t) for t in range(model.n_vocab)})

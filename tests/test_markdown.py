@@ -1,4 +1,4 @@
-"""Markdown that streams: however a text is cut, what stands there in the end is the same."""
+"""Streamed Markdown: any split of a text gives the same result in the end."""
 
 import io
 import re
@@ -20,7 +20,7 @@ from lcp.terminal.painter import AnswerPainter
 TALL = 10_000  # rows: nothing scrolls
 SPEC = (Path(__file__).parent / "commonmark.txt").read_text("utf-8")
 EXAMPLES = SPEC.split("␞\n")[1:]
-# What chats are full of, and what is open for long.
+# Typical content of chats, and blocks that stay open for long.
 CHAT = [
     "Some **bold words**, `code`, a [link](https://example.org/a_b) and Vec<T>.\nA second line.\n",
     "# A title\n",
@@ -52,7 +52,7 @@ CHAT = [
 
 
 class Roll(io.StringIO):
-    """A terminal without a height: the styled rows that stand on it."""
+    """A terminal of unlimited height: its styled rows."""
 
     def __init__(self):
         super().__init__()
@@ -73,7 +73,7 @@ class Roll(io.StringIO):
 
 
 def streamed(pieces, width=60):
-    """The rows of a text that came in pieces, painted after each."""
+    """The rows of a text that arrives in pieces and is painted after each."""
     roll = Roll()
     painter = AnswerPainter(a_console(roll, width, TALL), clock=count().__next__)
     for piece in pieces:
@@ -83,7 +83,7 @@ def streamed(pieces, width=60):
 
 
 def whole(text, width=60, **more):
-    """The rows of a text that is read and drawn once."""
+    """The rows of a text that is parsed and rendered once."""
     console = a_console(io.StringIO(), width, TALL, **more)
     root = Node(parser().parse(clean(text)))
     rows = Renderer(console).rows(blocks(root), width - 1)
@@ -282,7 +282,7 @@ def test_no_text_is_lost_in_a_very_narrow_window():
 
 
 def test_colours_are_the_terminals_own():
-    """Each by its name: no colour of ours, and no background, on white or on black."""
+    """Colours have names: there are no fixed colours and no backgrounds."""
     allowed = {"0", "1", "2", "3", "4", "9", "31", "32", "35", "36"}
     text = "".join(row for text in CHAT for row in whole(text))
     used = {code for codes in re.findall(r"\x1b\[([\d;]*)m", text) for code in codes.split(";")}

@@ -1,4 +1,4 @@
-"""The chat chooses by what fits, and refuses before it would run out of memory."""
+"""The chat chooses sizes that fit, and refuses before it runs out of memory."""
 
 import json
 import re
@@ -70,7 +70,7 @@ def test_a_draft_model_is_refused_by_its_kind(tmp_path, architecture):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["32768", "auto"])
 def test_under_a_memory_limit_a_chat_refuses_or_uses_less(smollm2, home, size):
-    """1 GiB of addresses, which file, cache, libraries and threads share."""
+    """1 GiB of address space for the file, the cache, the libraries and the threads."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (GIB, GIB))
@@ -138,7 +138,7 @@ def test_the_size_of_a_split_model_is_the_sum_of_its_parts(tmp_path):
 
 
 def test_all_commands_show_the_same_size_of_a_model(home, lcp_main, capsys):
-    """A file, a split one and Ollama's blob: lcp list, lcp info and /model."""
+    """A file, a split model and a blob of Ollama in lcp list, lcp info and /model."""
     hub = Path("~/.cache/huggingface/hub/models--a--b/snapshots/1").expanduser()
     hub.mkdir(parents=True)
     data = ggufs.gguf(ggufs.described("llama", block_count=1), [("t", (32, 40_000), 0)])

@@ -1,4 +1,4 @@
-"""The memory of a model: what llama.cpp says without taking it is what a real load takes."""
+"""The memory of a model: llama.cpp's figures without allocation equal those of a real load."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ MIB = 1 << 20
 ROUNDED = 0.0051 * MIB  # llama.cpp logs MiB with two decimals
 ROWS = [(256, "f16"), (1000, "f16"), (4096, "f16"), (256, "q8_0"), (4096, "q8_0"), (1000, "q4_0")]
 
-# The model and its contexts as a chat makes them once they are full, and what llama.cpp says of
+# The model and its contexts as in a chat whose context is full, and llama.cpp's log about
 # their buffers.
 REAL = """
 import json, sys
@@ -54,7 +54,7 @@ print(json.dumps(said))
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch):
-    """Children find this lcp."""
+    """Child processes import this lcp."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
 
@@ -67,7 +67,7 @@ def python(code, wish):
 
 
 def wish(header_bytes, header, rows):
-    """What the child reads for its task "memory"."""
+    """The input of the child's task "memory"."""
     return {
         "header": base64.b64encode(header_bytes).decode(), "data_size": header.data_size,
         "name": "m.gguf", "n_gpu_layers": -1, "flash_attn": "auto", "repack": True, "rows": rows,
@@ -75,7 +75,7 @@ def wish(header_bytes, header, rows):
 
 
 def logged(lines, what):
-    """The sum of a kind of buffers, in bytes; what the mapped ones have is left out."""
+    """The sum of a kind of buffers in bytes, without mapped ones."""
     pattern = re.compile(rf"(\S+) +{what} buffer size = +([\d.]+) MiB")
     found = [match.groups() for line in lines if (match := pattern.search(line))]
     return sum(float(mib) * MIB for name, mib in found if "Mapped" not in name)
@@ -87,7 +87,7 @@ def assert_is_real(path, rows):
     loaded, *contexts = python(REAL, [str(path), rows])
     mapped = sum(float(m[1]) for x in loaded if (m := re.search(r"Mapped model .* ([\d.]+) M", x)))
     assert told.weights_anon == pytest.approx(logged(loaded, "model"), abs=ROUNDED)
-    if not told.weights_anon:  # else the mapping spans what was repacked, too
+    if not told.weights_anon:  # otherwise, the mapping includes repacked weights
         assert told.weights_file == pytest.approx(mapped * MIB, abs=ROUNDED)
     refused = [row for row, lines in zip(rows, contexts, strict=True) if lines is None]
     assert list(told.refused) == refused
@@ -112,7 +112,7 @@ def test_exact_figures_equal_a_real_load(tiny, kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid", "mrope", "mla"])
 def test_contexts_that_llama_cpp_refuses_are_refused(tiny, kind, monkeypatch):
-    """Heads of 16 numbers cannot be kept in blocks of 32; a recurrent state does not ask."""
+    """Heads of 16 numbers do not fit into blocks of 32; recurrent states have no blocks."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")
     assert_is_real(tiny(kind, quant="Q8_0"), ROWS)
 
@@ -123,13 +123,13 @@ SMOLLM2_ROWS = [(2048, "f16"), (8192, "f16"), (2048, "q8_0"), (8192, "q8_0"), (3
 @pytest.mark.slow
 @pytest.mark.parametrize("repacked", [False, True])
 def test_exact_figures_equal_a_load_of_the_real_model(smollm2, repacked, monkeypatch):
-    """Repacked weights are copies: they are held beside the file."""
+    """Repacked weights are copies in addition to the file."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", str(int(repacked)))
     assert_is_real(smollm2, SMOLLM2_ROWS)
 
 
 def test_exact_figures_count_repacked_weights(tiny, monkeypatch):
-    """Which formats are repacked is the CPU's affair; a real load tells how many bytes are."""
+    """Which formats are repacked depends on the CPU; a real load tells the bytes."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "1")
     assert_is_real(tiny("dense", quant="Q4_0"), ROWS[:2])
 
@@ -168,7 +168,7 @@ def test_flash_attention_is_that_of_a_chat(smollm2):
     assert exact(header, [(512, "q8_0")], flash_attn="off").rows == ()
 
 
-# where llama.cpp is no help
+# headers on which llama.cpp aborts
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ print(json.dumps(memory_needs(json.load(sys.stdin), by_buffer=lambda ctx: [])))
 
 
 def test_the_log_gives_the_same_figures(tmp_path):
-    """Where the breakdown cannot be read the log is, to 0.01 MiB; of weights it says nothing."""
+    """If the breakdown cannot be read, the log is, to 0.01 MiB; it does not have the weights."""
     for name in ("gemma3", "qwen3next"):
         header = local(headers.write(tmp_path / f"{name}.gguf", name)).header
         rows = [(1000, "f16"), (8192, "q8_0")]
@@ -256,7 +256,7 @@ def test_devices():
     assert all(gpu.total for gpu in gpus()) and (told["gpu"] or not gpus())
 
 
-# files that are not one
+# other files
 
 
 def test_a_split_model_is_one_model(tmp_path):

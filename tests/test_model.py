@@ -1,4 +1,4 @@
-"""One GGUF in memory: what is wrong with a file, text and tokens, facts."""
+"""A GGUF in memory: errors of files, text and tokens, facts."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
 
 
 def load(path, **options):
-    """Loads; tests may leave it open, as a process would."""
+    """Load a model; a test may leave it open, as a process would."""
     return Model.load(path, **options)
 
 
@@ -32,11 +32,11 @@ def real(smollm2):
     model.close()
 
 
-# files that are none
+# files that are not models
 
 
 def refusal(path, kind=ModelError):
-    """The sentence instead of a model; of exactly this kind of error."""
+    """The error for a file, which must have exactly this type."""
     with pytest.raises(ModelError) as raised:
         load(path)
     assert type(raised.value) is kind
@@ -165,7 +165,7 @@ def test_tokens_give_back_the_text(dense, text):
 
 @pytest.fixture(scope="module")
 def unspeakable(real):
-    """Bytes that no token of the real model has; they are lost in its tokenizer."""
+    """Bytes without a token in the real model; its tokenizer drops them."""
     pieces = {real.piece(token) for token in range(real.n_vocab)}
     return {byte for byte in range(256) if bytes([byte]) not in pieces}
 
@@ -329,7 +329,7 @@ def test_the_fingerprint_depends_on_the_content_not_on_the_path(tiny, tmp_path):
 
 def test_a_change_at_the_end_of_a_file_changes_the_fingerprint(tiny, tmp_path):
     whole = bytearray(tiny("dense").read_bytes())
-    whole[-1] ^= 1  # the file is shorter than what is looked at of its beginning
+    whole[-1] ^= 1  # the file is shorter than the part that is hashed
     path = Path(tmp_path / "other.gguf")
     path.write_bytes(whole)
     one, other = load(tiny("dense")), load(path)

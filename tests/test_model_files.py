@@ -1,4 +1,4 @@
-"""Parts: one model out of several files; what is missing, cut off, or too much."""
+"""Models in several files: missing, truncated and extra data."""
 
 import ggufs
 import pytest
@@ -94,7 +94,7 @@ def test_any_part_leads_to_the_whole_model(three, given):
     assert [t.name for t in model.header.tensors] == ["a", "b", "c"]
     assert (model.complete, model.missing, len(model.parts)) == (True, (), 3)
     assert model.size_present == sum(p.stat().st_size for p in three.iterdir())
-    # where the tensors really are
+    # the real places of the tensors
     assert [t.offset for part in model.parts for t in part.header.tensors] == [0, 128, 0]
 
 
@@ -165,11 +165,11 @@ def test_parts_in_both_byte_orders(tmp_path, order):
     assert header.infos == b"".join(infos)
 
 
-# where it lies
+# places
 
 
 def test_a_model_that_is_not_on_this_computer(three):
-    """On a server: parts are opened by name; of some nobody knows the size."""
+    """On a server: parts are opened by name, and the size of some is not known."""
     opened = []
 
     def open(name):
@@ -216,7 +216,7 @@ def test_a_broken_link(tmp_path):
 
 
 def test_parts_are_found_through_links(three, tmp_path):
-    """As in Hugging Face's cache: names in one folder, contents in another."""
+    """As in the Hub cache: names in one folder, contents in another."""
     links = tmp_path / "snapshot"
     links.mkdir()
     for n, path in enumerate(sorted(three.glob("*.gguf"))):
@@ -225,7 +225,7 @@ def test_parts_are_found_through_links(three, tmp_path):
 
 
 def test_an_unreadable_file(tmp_path):
-    """What is refused to root as to anybody, and so holds wherever the tests run."""
+    """An error that root gets, too, so that the test runs everywhere."""
     file = write(tmp_path / "m.gguf", gguf())
     for path, why in ((file / "m.gguf", "Not a directory"), (tmp_path / ("m" * 999), "too long")):
         with pytest.raises(GgufError, match=why):

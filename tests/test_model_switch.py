@@ -36,7 +36,7 @@ PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
 
 @dataclass
 class World:
-    """A chat with the model "old", and what is around it. `life` says what became of engines."""
+    """A chat with the model "old" and its services. `life` records which engines start and end."""
 
     folder: object
     free: int = PLENTY
@@ -95,7 +95,7 @@ class World:
         return engine
 
     def does(self, line):
-        """What a command says."""
+        """Run a command and return what it prints."""
         self.chat.screen._err.file.seek(0)
         self.chat.screen._err.file.truncate()
         came = commands.run(self.chat, line)
@@ -104,7 +104,7 @@ class World:
         return self.chat.screen._err.file.getvalue()
 
     def refuses(self, line):
-        """The sentence a command is refused with; the chat is then as it was."""
+        """The error of a refused command, which must not change the chat."""
         before = dict(vars(self.chat))
         with pytest.raises(LcpError) as error:
             commands.run(self.chat, line)
@@ -157,7 +157,7 @@ def test_the_next_answer_reads_the_conversation_with_the_new_model(world):
     here.chat.ask("And now?")
     assert said(here.chat.engine) == ["Who are you?", "I am old.", "And now?"]
     assert [e["model"] for e in here.events("answer")] == ["old", "new"]
-    assert here.life == ["+new", "-old"]  # the old one was kept until the new one was there
+    assert here.life == ["+new", "-old"]  # the old one was kept until the new one was loaded
 
 
 def test_a_chat_resumes_with_the_model_it_switched_to(world):
@@ -254,7 +254,7 @@ def test_the_toolbar_counts_with_the_new_model(world):
 
 
 class Slow(ScriptedEngine):
-    """Is loaded until it is stopped."""
+    """A model that loads until it is stopped."""
 
     def load(self, constraint=None, saved=None):
         def job(_):
@@ -321,8 +321,8 @@ def test_resume_switches_to_another_chat(world):
     assert said(here.chat.engine)[:2] == ["Why?", "Said to Why?"]
     assert (here.chat.log.id, len(here.events("answer"))) == (id, 3)
     assert here.chat.engine.restored == here.chat.log.path.with_suffix(".kv")
-    assert not kv.exists()  # what was worth nothing is not kept, as on leaving
-    log, events, notices = here.store.open(left.id)  # nobody holds it any more
+    assert not kv.exists()  # a useless cache is not kept, as at the end of a chat
+    log, events, notices = here.store.open(left.id)  # it is not locked any more
     log.close()
     assert (notices, [e["type"] for e in events]) == ([], ["begin", "user", "answer"])
 
@@ -371,7 +371,7 @@ def test_a_failed_resume_changes_nothing(world, argument, fact):
     here.chat.ask("And now?")
     assert len(here.events("answer")) == 2
     for id in ids.values():
-        log, _, notices = here.store.open(id)  # and nobody holds its lock
+        log, _, notices = here.store.open(id)  # and it is not locked
         log.close()
         assert notices == []
 
@@ -394,7 +394,7 @@ def test_a_chat_that_is_open_elsewhere_continues_in_a_copy(world):
     with log:
         text = here.does("/open why")
         assert f"The chat {id} is open in another lcp" in text
-        assert here.chat.conversation.name == ""  # the name stays with the other one
+        assert here.chat.conversation.name == ""  # the other chat keeps the name
         here.chat.ask("So?")
     assert here.chat.log.id != id
 
@@ -404,7 +404,7 @@ def test_a_chat_that_is_open_elsewhere_continues_in_a_copy(world):
 
 @pytest.fixture
 def two(tiny, tmp_path):
-    """A chat with one real tiny model, beside another one."""
+    """A chat with a real tiny model, and a second model."""
     models = {"one": tiny("dense"), "two": tiny("swa"), "broken": tmp_path / "broken.gguf"}
     models["broken"].write_bytes(b"GGUF" + bytes(100))
     services = Services(
@@ -430,13 +430,13 @@ def test_real_models_answer_in_turn_in_one_conversation(two):
     two = commands.run(two, "/model two")
     assert two.engine.identity != made_by
     second = two.ask("And the ship?")
-    assert second.stats.reused == 0  # nothing of another model's cache
+    assert second.stats.reused == 0  # nothing from another model's cache
     third = two.ask("And the gulls?")
     assert third.stats.reused >= second.stats.prompt_tokens
     answers = [e for e in load(two.log.path)[0] if e["type"] == "answer"]
     assert [e["model"] for e in answers] == ["one", "two", "two"]
     assert [e["text"] for e in answers] == [first.text, second.text, third.text]
-    # a model that reads all of it for the first time says the same
+    # a model that reads it all for the first time gives the same answer
     services, now = two.services, two.conversation.created
     with services.engine(services.find("two"), two.settings, now) as fresh:
         fresh.load().result()
@@ -462,7 +462,7 @@ def test_a_resumed_chat_loads_its_kv_cache(two):
     with two.services.store.create(conversation.opening) as log:
         log.append(conversation.ask("Another one?"))
     kept = two.log.path.with_suffix(".kv").read_bytes()
-    two = commands.run(two, f"/open {log.id}")  # a chat as short as this one leaves no cache behind
+    two = commands.run(two, f"/open {log.id}")  # such a short chat leaves no cache
     two.services.store.find(first).with_suffix(".kv").write_bytes(kept)
     commands.run(two, "/retry")
     two = commands.run(two, f"/open {first}")

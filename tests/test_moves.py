@@ -1,4 +1,4 @@
-"""Dropping a middle: the plan, and what each kind of memory does with it."""
+"""Dropping a middle part: the plan, and what each kind of memory does."""
 
 import ctypes
 
@@ -19,7 +19,7 @@ text = st.lists(st.integers(0, 9), max_size=120)
 
 
 def after(held, todo):
-    """What is left of `held` when a plan's drops and cut are done."""
+    """The rest of `held` after the drops and the cut of a plan."""
     left = list(held[: todo.end])
     for begin, end in reversed(todo.drops):
         del left[begin:end]
@@ -102,7 +102,7 @@ def test_a_slide_on_every_kind_of_memory(tiny, kind):
         assert (progress.moved, progress.total) == (200, 60)
     hole = len(old) if kind == "mrope" else 0
     assert pos_max(context) == len(context.tokens) - 1 + hole
-    # a slide, and then whatever comes: cut back, go on
+    # a slide, and then other operations: cut back, continue
     for wanted in (system + kept + new[:30], system + kept + new + old, system, old):
         for _ in context.feed(wanted):
             pass
@@ -116,8 +116,8 @@ def test_a_slide_on_every_kind_of_memory(tiny, kind):
 
 @pytest.mark.parametrize("kind", ONE_LAYER)
 def test_with_one_layer_a_moved_cache_equals_a_reread_one(tiny, kind, monkeypatch):
-    # With one layer keys and values depend on their own token alone: moving is then exact, if
-    # the keys were turned to their new places.
+    # With one layer, keys and values depend only on their own token, so moving is exact if
+    # the keys were rotated to their new positions.
     monkeypatch.setattr(tiny_models, "_LAYERS", 1)
     model = Model.load(tiny(kind, seed=41))
     system, old, kept, new = (tokens(n, n) for n in (40, 150, 200, 60))

@@ -24,7 +24,7 @@ SECRET = "s3cret"
 
 
 class Socks(threading.Thread):
-    """A SOCKS5 proxy that knows every name as this machine."""
+    """A SOCKS5 proxy that resolves every name to this machine."""
 
     def __init__(self, pair=None, reply=0):
         super().__init__(daemon=True)
@@ -42,7 +42,7 @@ class Socks(threading.Thread):
             threading.Thread(target=self.answer, args=(client,), daemon=True).start()
 
     def answer(self, client):
-        with contextlib.suppress(OSError):  # it went away
+        with contextlib.suppress(OSError):  # it disconnected
             self.serve(client)
 
     def serve(self, client):
@@ -184,7 +184,7 @@ def test_a_server_with_models_is_reached_through_the_socks_proxy(socks, monkeypa
         assert not proxy.asked
 
 
-# values without a meaning
+# invalid values
 
 
 MALFORMED = [

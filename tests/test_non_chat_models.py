@@ -1,4 +1,4 @@
-"""What a file is for: chat and info say the same, and never to download it again."""
+"""What a file is for: chat and info agree, and never suggest downloading it again."""
 
 import pytest
 import tiny as tiny_models

@@ -1,4 +1,4 @@
-"""Looking at tensors, and replacing them, compared with a forward pass that shares no code."""
+"""Watching and replacing tensors, compared with an independent forward pass."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ reference = pytest.mark.parametrize("kind, limit", [("dense", 1e-5), ("swa", 2e-
 
 @pytest.fixture(scope="module")
 def observer(tiny):
-    """A function: a kind of tiny model, and options of an Observer, to one that is closed later."""
+    """A function that makes an Observer of a kind of tiny model and closes it later."""
     made, models = [], {}
 
     def make(kind="dense", quant=None, kv_heads=4, stop=None, **options):
@@ -42,7 +42,7 @@ def tokens_of(one, text=TEXT):
 
 
 def far(a, b):
-    """How far arrays are apart, as a part of the largest number."""
+    """The largest difference between arrays, relative to the largest number."""
     return np.abs(a - b).max() / np.abs(b).max()
 
 
@@ -130,7 +130,7 @@ def test_a_long_text_is_read_in_batches(observer):
 
 @pytest.mark.parametrize("kind", ["dense", "swa", "mrope", "moe"])
 def test_each_ending_of_a_batch_equals_a_separate_run(observer, kind):
-    """Q8_0 is computed row by row, so batches of any shape give the same bits."""
+    """Q8_0 is computed row by row, so batches of any shape give bit-identical results."""
     one = observer(kind, quant="Q8_0", sequences=8)
     tokens = tokens_of(one)
     endings = [tokens[-3:], [5, 6, 7], [9]]

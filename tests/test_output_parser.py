@@ -1,4 +1,4 @@
-"""Bytes in, text out."""
+"""Bytes of tokens in, Chunks of thinking and answer out."""
 
 from itertools import groupby, pairwise
 
@@ -34,7 +34,7 @@ def cut(data, places):
     return [data[a:b] for a, b in pairwise(edges)]
 
 
-# Texts of everything that could be cut in two: tags and parts of them, stop strings and parts of
+# Texts of everything that could be split: tags and parts of them, stop strings and parts of
 # them, characters of several bytes, bytes that are no UTF-8.
 stops = st.lists(st.sampled_from(["abcd", "bc", "b", "\n\n", "<end>", "<th", "é"]), max_size=3)
 tags = st.sampled_from([tag for pair in TAGS.items() for tag in pair if tag])

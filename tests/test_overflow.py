@@ -1,4 +1,4 @@
-"""What the model sees of a conversation that is larger than the window."""
+"""Which part of a conversation the model sees if it is larger than the window."""
 
 import re
 from datetime import datetime, timezone
@@ -23,7 +23,7 @@ POLICIES = ["slide", "summarize", "truncate", "stop"]
 
 
 class Measured(Words):
-    """Which has read before, so that it knows how fast it is."""
+    """An engine that has read before, so that its speed is known."""
 
     leaves_holes = False
 
@@ -32,7 +32,7 @@ class Measured(Words):
 
 
 class Scene:
-    """A conversation, the engine it is for, and what fits the one into the other.
+    """A conversation, its engine, and the Overflow that fits it into the context.
 
     The words of turn 3 are "3.0 3.1 3.2 ...", so that a window shows what it kept.
     """
@@ -46,7 +46,7 @@ class Scene:
         self.condensed = []
 
     def ask(self, words, condense=None):
-        """A question, and the window it is asked in."""
+        """Ask a question. Returns its window."""
         self.chat.ask(self.text(len(self.chat.turns()), 0, words))
         return self.fit(condense)
 
@@ -58,7 +58,7 @@ class Scene:
         return self.chat.answer(Answer(said, **{**usual, **facts}))
 
     def turns(self, *sizes, condense=None):
-        """Turns of so many words, half of them the answer's; the window of the last one."""
+        """Add turns of so many words, half of them in the answer. Returns the last window."""
         for words in sizes:
             window = self.ask(words - words // 2, condense)
             self.answer(words // 2)
@@ -68,7 +68,7 @@ class Scene:
         return self.overflow.fit(self.settings, condense or self.note, **more)
 
     def note(self, asked, covers):
-        """The model condenses."""
+        """The model summarizes."""
         self.condensed.append((asked, self.numbers(covers)))
         self.chat.summarize(f"Note {len(self.condensed)}.", covers)
         return True
@@ -77,7 +77,7 @@ class Scene:
         return self.chat.turns()[n].user.id
 
     def numbers(self, ids):
-        """Which turns these are."""
+        """The numbers of these turns."""
         return [n for n, turn in enumerate(self.chat.turns()) if turn.user.id in ids]
 
     @staticmethod
@@ -90,13 +90,13 @@ def said(messages):
 
 
 def shown(messages):
-    """The numbers of the turns that the messages have words of."""
+    """The numbers of the turns whose words are in the messages."""
     words = {word for m in messages for word in re.findall(r"(\d+)\.\d", m.content)}
     return sorted(map(int, words))
 
 
 def stopped(asked, covers):
-    """The person did not want to wait for the note."""
+    """The person does not wait for the note."""
     return False
 
 
@@ -240,7 +240,7 @@ def test_invalid_ids_lose_only_the_window_of_a_resumed_chat():
     assert (len(again.turns()), Overflow(Measured(400), again).out()) == (1, frozenset())
 
 
-# a step back
+# going back
 
 
 def test_after_going_back_turns_return_to_the_window():
@@ -259,7 +259,7 @@ def test_after_going_back_turns_return_to_the_window():
 def test_going_back_never_drops_a_turn():
     scene = Scene(400)
     scene.turns(100, 100, 60)
-    scene.turns(60, 200)  # the last answer is longer than the room that was left for it
+    scene.turns(60, 200)  # the last answer is longer than its reserved room
     out = scene.overflow.out()
     scene.overflow.settle(scene.settings)
     assert scene.overflow.out() == out
@@ -467,7 +467,7 @@ def test_room_can_be_made_before_the_question():
     assert shown(scene.overflow.visible()) == [1, 2]
 
 
-# an answer that is gone on with
+# continued answers
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -480,7 +480,7 @@ def test_a_continued_answer_may_fill_more_of_the_window(policy):
     scene.chat.go(cut.parent)
     window = scene.fit(begun=cut)
     assert [m.role for m in window.messages] == ["user", "assistant", "user"]
-    assert window.tokens == 330  # with what was said; more than 300
+    assert window.tokens == 330  # with the partial answer; more than 300
 
 
 def test_a_continued_answer_drops_the_oldest_turns():
@@ -506,7 +506,7 @@ def test_after_truncated_thinking_the_question_stays_and_the_thinking_counts():
     assert window.tokens == 270
 
 
-# what fills the window
+# shares of the window
 
 
 def test_the_shares_of_the_window_add_up_to_it():
@@ -545,7 +545,7 @@ def test_no_share_of_a_full_window_is_negative():
     assert [share for _, share in scene.overflow.shares(scene.settings)] == [0, 0, 200, 0, 0]
 
 
-# whatever is done
+# any commands
 
 STEPS = st.lists(
     st.one_of(

@@ -1,4 +1,4 @@
-"""What is painted, when, and what it leaves behind in the scrollback."""
+"""What is painted, when, and what stays in the scrollback."""
 
 import io
 import re
@@ -88,7 +88,7 @@ def test_the_end_of_a_very_long_block_keeps_its_style(text):
 
 @pytest.mark.slow
 def test_finished_rows_are_shown_before_the_block_ends():
-    """A long fence is in the scrollback while it is written; only its last lines may change."""
+    """A long code block is in the scrollback while it arrives; only its last lines may change."""
     painter, glass = painting()
     for piece in letters(FENCE.removesuffix("```\n")):
         painter.feed(piece)
@@ -111,7 +111,7 @@ def test_wide_characters():
 
 
 class Window(io.StringIO):
-    """A terminal with a scrollback. When it gets narrower, it wraps anew what is too wide, or
+    """A terminal with a scrollback. When it gets narrower, it rewraps lines that are too wide, or
     cuts it off on the screen."""
 
     def __init__(self, width, height, reflows):
@@ -207,7 +207,7 @@ def test_a_narrower_window_with_room_shows_everything_once(reflows):
 
 
 class Hours:
-    """A clock that is put forward; a terminal that takes its time is `slow`."""
+    """A clock that a test advances; `slow` is the delay of the terminal."""
 
     def __init__(self, slow=0.0):
         self.now, self.slow, self.paints = 0.0, slow, []
@@ -263,7 +263,7 @@ def test_the_end_is_painted_at_once():
     assert hours.now == hours.paints[-1]
 
 
-# terminals that cannot, and what else is written
+# dumb terminals, and other output
 
 
 def test_a_dumb_terminal_gets_finished_rows_and_no_escapes():
@@ -408,7 +408,7 @@ def test_words_in_the_thinking_window_are_not_split():
         assert set(shown[:-1]) <= set(text.split())
 
 
-# nothing of a stranger's acts on the terminal
+# foreign text
 
 MARKED = "\n\n".join(
     [

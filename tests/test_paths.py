@@ -1,4 +1,4 @@
-"""Where things live: in LCP_HOME, or in the platform's own folders."""
+"""The folders of lcp: LCP_HOME, or the folders of the platform."""
 
 from pathlib import Path
 

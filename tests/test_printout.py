@@ -1,4 +1,4 @@
-"""Pages: titles, lines and tables in any width, in colour only where there is a terminal."""
+"""Pages: titles, lines and tables in any width, with colours only in a terminal."""
 
 import io
 import re
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """A function: the lines that `draw` prints on a page of so many columns."""
+    """A function: the lines that `draw` prints on a page with so many columns."""
 
     def lines(draw, width=40, out=None):
         monkeypatch.setenv("COLUMNS", str(width))
@@ -142,7 +142,7 @@ def test_no_line_is_wider_than_the_page(width, items, rows):
 
 
 def test_an_svg_keeps_leading_spaces():
-    """librsvg drops blanks at the beginning of a text, so none begins with one."""
+    """librsvg drops spaces at the start of a text, so no text starts with one."""
     page = Printout(picture=True)
     page.title("left", "right")
     page.table(["a", "b"], [["1", "x"], ["1000", "y"]])

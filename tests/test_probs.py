@@ -1,4 +1,4 @@
-"""How likely the tokens of an answer were, by the engine and by a softmax of its own."""
+"""Probabilities of an answer's tokens: the engine's, and a softmax in this file."""
 
 from datetime import datetime
 
@@ -47,7 +47,7 @@ def said(one, n=70, messages=STORY, seed=3):
 
 
 def expected(one, answer):
-    """Rows of probabilities, one for each token of the answer, by a token at a time."""
+    """Rows of probabilities, one for each token of the answer, evaluated one by one."""
     model, stop = one.model, StopByte()
     prompt = [token for token, _ in one.prompt(STORY)]
     context = Context(model, 1024, stop, threads=2)

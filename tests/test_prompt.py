@@ -1,4 +1,4 @@
-"""Messages to tokens: the prompt's text, with every answer's tokens as they were sampled."""
+"""Messages to tokens: the prompt's text, with the sampled tokens of every answer."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -34,7 +34,7 @@ def real(smollm2):
 
 @pytest.fixture(scope="module")
 def load(tiny):
-    """A function: the options of a tiny model to the loaded one."""
+    """A function that loads a tiny model with options."""
     loaded = {}
 
     def model(kind="dense", **options):
@@ -65,18 +65,18 @@ def test_a_prompt_without_a_token_is_an_error(load):
 
 
 def letter_by_letter(model, text):
-    """Tokens that spell a text and are not those that it is tokenised to."""
+    """Tokens that spell a text but differ from those of the tokenizer."""
     return [token for letter in text for token in model.tokenize(letter, special=False)]
 
 
 def said(model, content, tokens=None):
-    """An answer of the model, by default in tokens that re-tokenising would not give."""
+    """An answer of the model, by default with tokens that differ from those of the tokenizer."""
     tokens = letter_by_letter(model, content) if tokens is None else tokens
     return PromptMessage("assistant", content, "", tuple(tokens), model.fingerprint)
 
 
 def position(part, whole):
-    """Where the tokens stand in the prompt, -1 if nowhere."""
+    """The index of the tokens in the prompt; -1 if they are not there."""
     places = range(len(whole) - len(part) + 1)
     return next((i for i in places if whole[i : i + len(part)] == part), -1)
 
@@ -143,7 +143,7 @@ def test_the_tokens_of_the_real_model_spell_the_rendered_prompt(real, source, ta
         assert tokens.count(control) == count
 
 
-# what the model said
+# answers
 
 
 def test_an_answer_in_the_prompt_has_its_sampled_tokens(real):
@@ -159,7 +159,7 @@ def test_an_answer_in_the_prompt_has_its_sampled_tokens(real):
 
 
 def test_the_next_prompt_begins_with_all_earlier_tokens(real):
-    """What makes the KV cache last: the next prompt extends it."""
+    """The next prompt extends the KV cache."""
     messages = [PromptMessage("system", "Be brief."), QUESTION]
     held = []
     for turn in range(4):
@@ -241,7 +241,7 @@ def test_any_number_of_answers_is_spliced(real):
     assert real.text(tokens) == rendered(CHATML, messages)
 
 
-# what a person says is text
+# messages of a person are text
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_a_control_token_in_a_message_is_text(real, source, content):
     assert structure(content) == structure("harmless")
 
 
-# vocabularies of sentencepiece that put a space in front of a text
+# SentencePiece vocabularies that add a space before a text
 
 SPACED = {"add_space_prefix": True, "words": (" Hi", " Hello", "Hi", "ab", "abc")}
 
@@ -354,7 +354,7 @@ def test_thinking_can_be_turned_on_and_off(load):
     assert writer.write([QUESTION]).tail.endswith("</think>")
 
 
-# what was tokenised lately
+# cached results
 
 
 def test_repeated_texts_are_not_tokenized_again():

@@ -1,5 +1,5 @@
-"""Tokens that are proposed to follow: read in one batch, they make the answer that is made token by
-token. Certain ones (the keys of a schema) and drafts (text that repeats)."""
+"""Proposed tokens: evaluated in one batch, they give the same answer as token by
+token. They are forced (the keys of a schema) or drafts (text that repeats)."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def regex(pattern):
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    """A function: options of a tiny model, to an engine with it."""
+    """A function that loads an engine with a tiny model."""
     engines = {}
 
     def loaded(kind="dense", size=2048, **options):
@@ -74,7 +74,7 @@ def prompt(engine, messages=STORY):
 
 
 def holds(engine, said):
-    """The cache has these tokens, but for the last ones, and llama.cpp has as many."""
+    """Assert that the cache has these tokens except the last ones, and llama.cpp as many."""
     context = engine._loaded.context
     n, c = len(context.tokens), library()
     last = c.llama_memory_seq_pos_max(c.llama_get_memory(context.handle), 0)
@@ -82,7 +82,7 @@ def holds(engine, said):
 
 
 def token_by_token(engine, form, sampling, most=300):
-    """The answer that a fresh context gives, each token read alone."""
+    """The answer of a new context that evaluates each token alone."""
     loaded = engine._loaded
     model, tokens = loaded.model, prompt(engine)
     matcher = LlguidanceMatcher(form, model, loaded.answering.tokenizer)
@@ -100,7 +100,7 @@ def token_by_token(engine, form, sampling, most=300):
     return said
 
 
-# certain tokens
+# forced tokens
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_fewer_batches_are_read_than_tokens(engine):
         del context.append
     assert len(ahead) + sum(ahead) == len(context.tokens) - len(prompt(one))
     assert max(ahead) >= len("a long name of a key")
-    assert (reply.stats.drafted, reply.stats.accepted) == (0, 0)  # nothing was uncertain
+    assert (reply.stats.drafted, reply.stats.accepted) == (0, 0)  # nothing was drafted
 
 
 def test_forced_text_is_spelled_as_by_the_tokenizer(engine):
@@ -153,7 +153,7 @@ def test_a_tokenizer_that_adds_a_space_spells_keys_correctly(engine):
 
 
 def test_a_key_that_is_spelled_like_a_tag_of_the_model(engine):
-    """The token of the tag is no text of an answer."""
+    """The token of the tag is not text of an answer."""
 
     def user_defined(keys):
         keys["tokenizer.ggml.token_type"].value[-1] = 4
@@ -182,7 +182,7 @@ def test_max_tokens_can_end_within_forced_text(engine, kind, most):
     cut = ask(one, sampling=Sampling(0), constraint=schema(), max_tokens=most)
     assert (cut.ended, len(cut.sampled)) == ("length", most)
     assert whole.text.startswith(cut.text)
-    # as many as without: the last one is not read
+    # as many as without: the last one is not evaluated
     assert len(one._loaded.context.tokens) == len(prompt(one)) + most - 1
 
 
@@ -233,7 +233,7 @@ def test_an_answer_truncated_within_a_key_continues(engine):
 
 # drafts
 
-# A model that repeats itself: what was said is made likely.
+# A model that repeats itself: a negative penalty makes earlier tokens likely.
 PARROT = {"frequency_penalty": -3.0, "repeat_last_n": 512}
 REPEATS = gbnf('root ::= ("the sea is " ("blue" | "grey") ", "){9,} "."')
 PIECES = st.lists(st.sampled_from(["salt ", "wind and sea ", "a b c d ", "x"]), max_size=12)
@@ -358,7 +358,7 @@ def test_a_copy_is_drafted(real):
     assert_differs_by_batches_only(
         real.model, prompt(real, messages), drafted.sampled, plain.sampled
     )
-    assert drafted.stats.drafted  # what a batch costs on this machine decides how many
+    assert drafted.stats.drafted  # how many depends on the cost of batches on this machine
     assert drafted.stats.accepted > drafted.stats.drafted / 2
 
 

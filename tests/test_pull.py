@@ -1,4 +1,4 @@
-"""lcp pull, list, rm and verify, and the chat that offers a pull: against a Hub on this machine."""
+"""lcp pull, list, rm and verify, and chats that offer a pull, with a fake Hub on this machine."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def lcp(server, lcp_main, monkeypatch, capsys):
 
 @pytest.fixture
 def process(home, server):
-    """A function that begins a command line in a process of its own."""
+    """A function that starts a command line in a process of its own."""
 
     def begin(*words, **environment):
         return subprocess.Popen(
@@ -72,7 +72,7 @@ def process(home, server):
 
 
 def cdn(server):
-    """What was asked of the server of large files: the Range of each request."""
+    """The Range of each request to the server of large files."""
     return [request.range for request in server.log if request.where == "cdn"]
 
 
@@ -286,7 +286,7 @@ def test_a_stopped_pull_resumes(server, process, lcp):
     assert done.returncode == 0, done.stderr
     (again,) = cdn(server)[1:]
     assert int(again.removeprefix("bytes=").removesuffix("-")) > MB
-    assert "already here)" in done.stderr  # what was there is counted
+    assert "already here)" in done.stderr  # bytes that are here are counted
 
 
 def test_without_a_quant_the_one_that_is_here_is_used(lcp, server):
@@ -393,7 +393,7 @@ def test_the_offer_to_pull_can_be_declined(home, server, key, code):
     with Pty(*command, home=home, env={"HF_ENDPOINT": server.url}) as chat:
         chat.sees("Download it? [Y/n]:")
         chat.waits(lambda: chat.raw.endswith(" "), "nothing is read")
-        time.sleep(0.1)  # between the prompt and the read, Python would not see a Ctrl-C
+        time.sleep(0.1)  # between the prompt and the read, Python does not notice Ctrl-C
         chat.type(key)
         assert chat.leaves() == code
     assert server.log == []
@@ -420,7 +420,9 @@ def test_in_a_terminal_a_bar_shows_the_progress(home, server):
         assert pull.leaves() == 130
         assert "the same command resumes" in pull.screen()
         assert pull.modes() == pull.modes_before
-        assert pull.raw.count("\x1b[?25h") == pull.raw.count("\x1b[?25l")  # the cursor is back
+        assert pull.raw.count("\x1b[?25h") == pull.raw.count(
+            "\x1b[?25l"
+        )  # the cursor is visible again
 
 
 # the bar itself
@@ -498,7 +500,7 @@ def test_a_search_as_json(lcp, found):
     ("words", "code", "says"),
     [
         (["--search", "nothing"], 1, "nothing"),
-        (["--search", "no-model"], 1, "lcp pull"),  # which has no GGUF
+        (["--search", "no-model"], 1, "lcp pull"),  # it has no GGUF
         (["--search", " "], 2, "--search"),
         (["--json"], 2, "--search"),
     ],

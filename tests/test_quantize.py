@@ -1,4 +1,4 @@
-"""`lcp quantize`: other quants of real files; what it refuses, and what it leaves behind."""
+"""`lcp quantize`: other quants of real files, errors, and leftover files."""
 
 import re
 import signal
@@ -55,7 +55,7 @@ def test_the_new_file_has_the_weights_in_the_new_quant(quantize, tiny):
     path, said = quantize(source, "q8_0")
     assert path == str(quantize.folder / f"{source.stem}.Q8_0.gguf")
     assert facts(local(quantize.folder / path)).quant == "Q8_0"
-    assert "errors" not in said  # of F32 nothing was lost before
+    assert "errors" not in said  # F32 has no errors to add up
     old, new = weights(source), weights(path)
     assert set(new) == set(old)
     for name, values in old.items():
@@ -111,7 +111,7 @@ def test_a_file_created_in_the_meantime_is_kept(tmp_path, monkeypatch, links):
     part.write_text("complete")
     take_name(part, target)
     assert target.read_text() == "complete"
-    part.unlink(missing_ok=True)  # the same file, where there are links
+    part.unlink(missing_ok=True)  # the same file, if there are links
     target.write_text("another's")
     part.write_text("complete")
     with pytest.raises(LcpError, match="-o"):
@@ -136,7 +136,7 @@ def test_a_refused_quant_leaves_no_file(quantize, smollm2, quant, code, said):
 
 @pytest.mark.slow
 def test_a_failure_in_the_middle_leaves_no_file(quantize, tiny, tmp_path):
-    """llama.cpp begins the file, finds a number that is not finite, and stops."""
+    """llama.cpp starts to write the file, finds a number that is not finite, and stops."""
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny().read_bytes())
     tensor = next(t for t in gguf.GGUFReader(broken).tensors if t.name == "blk.1.ffn_up.weight")

@@ -1,5 +1,5 @@
-"""Random chats: whatever a person does in whatever order, the cache holds what a model that starts
-fresh would have read, says what it would say, and nothing is lost on the disk."""
+"""Random chats: after any actions in any order, the cache holds what a new context would
+have read, gives the same answers, and nothing is lost on the disk."""
 
 import io
 import random
@@ -39,8 +39,8 @@ class Life:
         self.path, self.folder, self.layers = path, folder, layers
         self.drafted = 0
         self.random = random.Random(seed)
-        self.moved = False  # something moved: equal answers are no longer promised
-        self.not_said = set()  # answers that were rewritten: no model would say them
+        self.moved = False  # something moved, so answers may differ
+        self.not_said = set()  # edited answers, which no model would generate
         self.begin(None)
 
     def begin(self, id):
@@ -57,7 +57,7 @@ class Life:
         self.chat.load(log.path.with_suffix(".kv"))
         self.chat.ready()
 
-    # what can happen
+    # actions
 
     def ask(self):
         question = " ".join(self.random.choices(WORDS, k=self.random.randint(1, 30)))
@@ -105,7 +105,7 @@ class Life:
         self.do("retry", self.turn())
 
     def edit_answer(self):
-        """Other words stand in front of it then; and it is gone on with."""
+        """Other text is before the answer then, and it continues."""
         self.do("edit", "answer")
         self.do("continue", "")
         self.not_said.add(self.chat.conversation.turns()[-1].answer.id)
@@ -133,7 +133,7 @@ class Life:
         self.resume()
 
     def kill(self):
-        """What kill -9 leaves behind is what is in the files now."""
+        """After kill -9, only the files are left."""
         self.folder.mkdir(exist_ok=True)
         copy = self.folder / "copy"
         shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("copy"))
@@ -159,13 +159,13 @@ class Life:
     def turn(self):
         return str(self.random.randint(1, max(1, len(self.chat.conversation.turns()))))
 
-    # what must be true after it
+    # what must be true after each action
 
     def check(self, answered):
-        """`answered`: the last thing that happened was an answer."""
+        """`answered`: the last action was an answer."""
         chat = self.chat
         chat.typed.drop()
-        self.engine._ahead.rest()  # llama.cpp is asked below: nothing may run meanwhile
+        self.engine._ahead.rest()  # nothing may run while llama.cpp is used below
         self.engine._worker.submit(lambda emit: None).result()
         held = self.engine._loaded.context.tokens
         cells = self.engine._loaded.context._cells
@@ -191,11 +191,11 @@ class Life:
         if not answered or not turns or not turns[-1].answer or not turns[-1].answer.tokens:
             return
         said = turns[-1].answer
-        # The rendered prompt of what is in the window is what the cache begins with.
+        # The cache begins with the rendered prompt of the window.
         visible = chat.overflow.visible()
         if visible and visible[-1].tokens == said.tokens and said.ended != "full":
             prompt = self.engine._loaded.writer.write(visible[:-1]).tokens
-            if held[: len(prompt)] == prompt:  # the last command may have gone elsewhere
+            if held[: len(prompt)] == prompt:  # the last command may have gone to another branch
                 spoken = prompt + list(said.tokens)
                 n = min(len(spoken), len(held))
                 assert spoken[:n] == held[:n]
@@ -203,7 +203,7 @@ class Life:
                     assert_says_what_a_fresh_one_says(self.engine.model, prompt, said.tokens)
 
     def check_figures(self, answered):
-        """The line below the prompt, /context and the statistics say the same, at most 100 %."""
+        """The toolbar, /context and the statistics agree, and show at most 100 %."""
         chat = self.chat
         line = next(text for text, _ in ToolbarText(chat)() if text.startswith("context"))
         used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
@@ -231,7 +231,7 @@ ANSWERS = ("ask", "ask_and_stop", "edit", "retry")
 
 
 def live(path, folder, seed, steps, layers=LAYERS):
-    """A life of so many steps; how many tokens were drafted."""
+    """Run so many random actions. Returns how many tokens were drafted."""
     life = Life(path, folder, seed, layers)
     try:
         for _ in range(steps):

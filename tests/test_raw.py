@@ -1,4 +1,4 @@
-"""Text that goes on as it is: --raw."""
+"""--raw continues text without a chat template."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def test_the_prompt_is_the_text_and_nothing_else(engine):
         PromptMessage("user", "a  time "),
     ]
     assert spelled(engine, talk) == "<s> Once\n upon a  time "
-    with pytest.raises(TemplateError):  # a model without BOS would have nothing to go on from
+    with pytest.raises(TemplateError):  # a model without BOS would have nothing to continue
         engine.model.adds_bos = False
         engine.count([PromptMessage("user", "")])
 
@@ -68,7 +68,7 @@ def test_a_chat_continues_its_text_and_reads_nothing_twice(tiny, kind):
             ids += [*one.model.tokenize(turn.user.content), *turn.answer.tokens]
         assert [token for token, _ in one.prompt(chat.overflow.visible())] == ids
         assert chat.stats.reused >= 1 + len("Once upon") + len(first.sampled) - 1
-        # what a fresh engine makes of the same text
+        # a new engine with the same text
         chat.go(turns[-1].user.id)
         again = chat.answer()
         assert again.text == turns[-1].answer.content
@@ -140,14 +140,14 @@ def stats(done):
 
 @pytest.mark.slow
 def test_pipes_lines_and_resumed_chats_continue_the_text(home, tiny):
-    model = tiny()  # it has a template, which is not used
+    model = tiny()  # its template is not used
     (one,) = stats(run(home, model, "--raw", "--json", "Once"))
     assert one["prompt_tokens"] == len("<Once")  # a token is a byte, and one begins the text
     (piped,) = stats(run(home, model, "--raw", "--json", "--no-save", stdin="Once\n"))
     assert piped["prompt_tokens"] == one["prompt_tokens"]
     first, second = stats(run(home, model, "--raw", "--json", "--lines", "--no-save", stdin="a\nb"))
     assert second["prompt_tokens"] == first["prompt_tokens"] + first["reply_tokens"] + 1
-    (on,) = stats(run(home, model, "--resume", "20", "--json", "!"))  # as it began
+    (on,) = stats(run(home, model, "--resume", "20", "--json", "!"))  # raw, as before
     assert on["prompt_tokens"] == one["prompt_tokens"] + one["reply_tokens"] + 1
 
 
@@ -163,7 +163,7 @@ def test_a_person_continues_a_text(home, tiny):
         assert "ChatML" not in chat.raw
 
 
-# what this model has no use for is said once
+# settings without effect are reported once
 
 
 @pytest.mark.parametrize("name", ["reasoning_effort", "reasoning_budget"])

@@ -1,4 +1,4 @@
-"""What is read while a person types."""
+"""Reading ahead while a person types."""
 
 import time
 from datetime import datetime, timezone
@@ -140,7 +140,7 @@ def test_reading_ahead_resumes_after_a_stopped_answer(engine):
 
 
 def test_changed_template_variables_are_read_ahead(tiny):
-    """Thinking that is turned off, or its effort, may stand in front of everything."""
+    """Whether thinking is on, or its effort, may be at the start of the prompt."""
     source = "{{ enable_thinking }} {% for m in messages %}[{{ m.content }}]{% endfor %}[answer]"
     path = tiny("dense", quant="Q8_0", template=source)
     question = PromptMessage("user", "And what of the mountains?")

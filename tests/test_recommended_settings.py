@@ -1,4 +1,4 @@
-"""What a model's makers recommend never keeps anybody from the model."""
+"""Settings that a model's makers recommend never prevent the use of the model."""
 
 import math
 import os

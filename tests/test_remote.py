@@ -1,5 +1,5 @@
-"""The engine of a server, with llama.cpp's own server and the real model: what the chat promises
-holds there, by the server's own counts."""
+"""The engine of a server, with llama.cpp's own server and the real model: the promises of a chat
+hold, by the server's own counts."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def box(smollm2):
 
 @pytest.fixture
 def start(box):
-    """A function: settings to a chat with the server."""
+    """A function that begins a chat with the server."""
     chats = []
 
     def begin(address=box, **flags):
@@ -101,7 +101,7 @@ def test_next_turn_retry_undo_and_branches_are_not_read_again(start):
 
 
 def slides(chat, what):
-    """Ask until turns left twice; the numbers of the answers before which some did."""
+    """Ask until turns have left the window twice. Returns the numbers of those answers."""
     asked = [chat.ask(f"{n} {what}: {LONG}").stats for n in range(6)]
     found = [now for before, now in pairwise(asked) if now.dropped_turns > before.dropped_turns]
     assert found and "no longer sees" in said(chat)

@@ -1,5 +1,5 @@
-"""Everything a server can do wrong, and every dialect: a server on the loopback that says what the
-test wrote. Nothing that came is lost, nothing waits past its limit, the key is nowhere."""
+"""All that a server can do wrong, and all kinds of servers: a local server sends what the
+test wrote. No received text is lost, nothing waits past its limit, and no key is shown."""
 
 import io
 import itertools
@@ -54,7 +54,7 @@ def server():
 
 @pytest.fixture
 def start(server, tmp_path):
-    """A function: settings to a chat with the server."""
+    """A function that begins a chat with the server."""
     chats = []
 
     def begin(address=None, headers=None, **flags):
@@ -83,12 +83,12 @@ def said(chat):
 
 
 def ask(server, start, *events, **how):
-    """The reply to a question whose answer has these events."""
+    """The reply to a question that is answered with these events."""
     server.pages["/v1/chat/completions"] = answer(*events, **how)
     return start().ask("Hi")
 
 
-# what servers do differently, and lcp takes
+# differences between servers that lcp accepts
 
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
@@ -273,7 +273,7 @@ def test_cached_tokens_are_reported_if_the_server_tells_them(server, start):
     assert (stats.prompt_tokens, stats.reused, stats.read) == (100, 0, 0)
 
 
-# what goes wrong
+# errors
 
 
 def test_a_server_that_does_not_listen(start):
@@ -291,7 +291,7 @@ def test_an_answer_without_a_finish_reason_is_broken_and_kept(server, start):
     assert isinstance(reply.notice, ConnectionLost)
     assert chat.conversation.turns()[-1].answer.ended == "interrupted"
     assert "/retry" in said(chat)
-    assert len(server.bodies()) == 1  # what had begun is not asked for again
+    assert len(server.bodies()) == 1  # an answer that has begun is not requested again
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -321,8 +321,8 @@ def test_a_connection_closed_before_an_answer_is_retried(server, start):
 
 
 def stopped_soon(chat):
-    """Ask, and stop after a moment, as Ctrl-C does; the reply and the seconds it took."""
-    chat.engine.load()  # something before it
+    """Ask, and stop after a moment, as Ctrl-C does. Returns the reply and the seconds it took."""
+    chat.engine.load()  # an earlier task
     reply = chat.engine.reply(Request.by(chat.settings, [PromptMessage("user", "Hi")]))
     threading.Timer(0.3, chat.engine.stop).start()
     began = time.monotonic()
@@ -351,7 +351,7 @@ def test_a_stop_closes_the_connection(server, start):
 
     def page(connection):
         connection.head(Content_Type="text/event-stream")
-        connection.peer.recv(1)  # until the other end closes
+        connection.peer.recv(1)  # until the client closes
         closed.set()
 
     server.pages["/v1/chat/completions"] = page
@@ -477,7 +477,7 @@ def test_malformed_facts_cause_no_traceback(server, start, bad):
         engine = start().engine
         assert engine.size and engine.tokens("text") >= 1
         llama_server = LlamaServer(engine._http, replace(engine.facts, slots=2), dict)
-        assert llama_server.slot() in (1, 3)  # 3: a row with a good id
+        assert llama_server.slot() in (1, 3)  # 3: a row with a valid id
 
 
 def test_lm_studios_trained_size_is_not_the_context(server, start):

@@ -1,5 +1,5 @@
-"""The server of llama-cpp-python: it tells no counts, ends a chat that is too long without a word,
-and cannot continue."""
+"""The server of llama-cpp-python: it sends no counts, ends a chat that is too long without an
+error, and cannot continue."""
 
 import io
 

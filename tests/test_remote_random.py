@@ -1,5 +1,5 @@
-"""Random chats with a server: whatever a person does in whatever order, the server's cache gives
-what a request without it would give, and nothing is lost on the disk."""
+"""Random chats with a server: after any actions in any order, the server's cache gives
+the same answer as a request without it, and nothing is lost on the disk."""
 
 import io
 
@@ -64,7 +64,7 @@ class Life(local.Life):
             self.check_fresh(asked, said.content)
 
     def check_fresh(self, asked, said):
-        """Without the cache, the server gives the same answer, but for tokens as likely."""
+        """Without the cache, the server gives the same answer, except for near ties."""
         facts = self.engine.facts
         body = {
             "messages": messages(facts.kind, asked), "temperature": 0, "max_tokens": 12,
@@ -73,7 +73,7 @@ class Life(local.Life):
         choice = httpx2.post(f"{self.path}/v1/chat/completions", json=body, timeout=60).json()
         choice = choice["choices"][0]
         fresh, said = (text.rstrip("\ufffd") for text in (choice["message"]["content"], said))
-        # A stream lacks what follows half a character at its very end.
+        # A stream lacks an incomplete character at its end.
         if not fresh.startswith(said) or len(fresh) - len(said) > 4:
             rows = [row["top_logprobs"] for row in choice["logprobs"]["content"]]
             margins = [row[0]["logprob"] - row[1]["logprob"] for row in rows if len(row) == 2]

@@ -1,4 +1,4 @@
-"""Whether an answer says the same for ever: truths about cycles, and what is none."""
+"""Whether an answer repeats itself for ever: properties of cycles, and counterexamples."""
 
 import io
 import re
@@ -58,11 +58,11 @@ def test_the_longest_cycle():
     assert repetition.period([*longest, 9999] * repetition.TIMES) == 0
 
 
-# what models are asked for, and what they do then
+# typical answers, and typical loops
 
 
 def words(text):
-    """About as a tokenizer cuts: words with a space, white space, signs."""
+    """About what a tokenizer does: words with a space, white space, punctuation."""
     return re.findall(r" ?\w+|\s+|[^\w\s]", text)
 
 

@@ -1,4 +1,4 @@
-"""Replaying: the answers of a saved chat, drawn again in a fresh engine."""
+"""Replaying: the answers of a saved chat, generated again in a new engine."""
 
 import json
 import os
@@ -54,16 +54,16 @@ def chat(tiny, home):
 
 
 def replay(chat, moved=None):
-    """What is said of each answer of the log; `moved`: a model's name -> the file it now is."""
+    """The result for each answer of the log; `moved`: a model's name -> its file now."""
     chat.engine.close()
     services = Services(find=lambda name: FoundModel(name, (moved or {}).get(name, Path(name))))
-    here = Layers(config={"threads": 1, "temp": 2, "think": "off"})  # of which one counts
+    here = Layers(config={"threads": 1, "temp": 2, "think": "off"})  # only one of them counts
     drawn = Replay(services, here, load(chat.log.path)[0], lambda _: None)
     return [answer.line() for answer in drawn]
 
 
 def change(chat, type, **facts):
-    """The last event of a type in the log, with other facts; None takes one away."""
+    """Change the facts of the last event of a type in the log; None removes one."""
     lines = chat.log.path.read_text("utf-8").splitlines()
     at = max(i for i, line in enumerate(lines) if f'"type":"{type}"' in line)
     event = json.loads(lines[at]) | facts
@@ -129,7 +129,7 @@ def test_a_slide_after_different_tokens_uses_the_saved_answer(chat, forked):
 
 
 def test_each_answer_is_replayed_with_its_own_settings(chat):
-    """The system text, the settings, what was forgotten, what the template was told."""
+    """The system text, the settings, forgotten turns, the variables of the template."""
     one = chat()
     one.keep(one.conversation.set_system("Be brief."))
     one.ask("Hi.")

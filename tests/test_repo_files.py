@@ -1,4 +1,4 @@
-"""Which file of a repository is meant, in listings as people publish them."""
+"""Which file of a repository a name means, in real listings."""
 
 from dataclasses import replace
 
@@ -145,7 +145,7 @@ ALL = [BARTOWSKI, UNSLOTH, GGML_ORG, GPT_OSS, THE_BLOKE, MRADERMACHER, QWEN, FOL
 
 
 def room(gb):
-    """A machine on which so many GB of weights fit, and half as much again will page."""
+    """A machine where so many GB of weights fit, and up to half as much again page."""
     words = ("fits", "pages", "no")
     return lambda n: words[(n > gb * GB) + (n > gb * 1.5 * GB)]
 
@@ -175,7 +175,7 @@ def room(gb):
         ("model-TQ1_0.gguf", "TQ1_0"),
         ("Q4_K_M.gguf", "Q4_K_M"),
         ("from-Q8_0-to-Q4_K_S.gguf", "Q4_K_S"),
-        ("Llama-3.2-3B-Instruct-Q4_0_4_4.gguf", None),  # llama.cpp reads it no more
+        ("Llama-3.2-3B-Instruct-Q4_0_4_4.gguf", None),  # llama.cpp no longer reads it
         ("Model-APEX-I-Compact.gguf", None),
         ("Q4/2024-report.gguf", "Q4"),
         ("Qwen3-8B.gguf", None),
@@ -198,7 +198,7 @@ def test_the_quant_in_a_file_name(path, quant):
         (UNSLOTH, "Q4_K_M", "Qwen3.6-27B-Q4_K_M.gguf"),
         (UNSLOTH, "UD-Q4_K_M", "Qwen3.6-27B-UD-Q4_K_M.gguf"),
         (UNSLOTH, "ud-q4_k_xl", "Qwen3.6-27B-UD-Q4_K_XL.gguf"),
-        (UNSLOTH, "Q8_0", "Qwen3.6-27B-Q8_0.gguf"),  # and not the draft
+        (UNSLOTH, "Q8_0", "Qwen3.6-27B-Q8_0.gguf"),  # not the draft
         (UNSLOTH, "BF16", "BF16/Qwen3.6-27B-BF16-00001-of-00002.gguf"),  # not the projector
         (GGML_ORG, "F16", "gemma-3-4b-it-f16.gguf"),
         (GPT_OSS, "MXFP4", "gpt-oss-120b-mxfp4-00001-of-00003.gguf"),
@@ -411,7 +411,7 @@ def test_names_of_files_that_are_not_models(path):
 def test_names_of_models_that_contain_such_a_word(path):
     among = [RepoFile(path, GB), RepoFile("other-Q8_0.gguf", GB)]
     assert path in [one.path for one in models(among)]
-    # the same size: the model with its MTP layers, and not a draft of it
+    # the same size: the model with its MTP layers, not a draft of it
     plain = path.replace("-MTP", "").replace("-assistant", "")
     assert len(models([RepoFile(path, GB), RepoFile(f"x/{plain}", GB)])) == 2
 

@@ -1,4 +1,4 @@
-"""Files that an earlier lcp wrote, a log and a KV cache, are resumed; nothing is read again."""
+"""A log and a KV cache of an earlier lcp are resumed, and nothing is read again."""
 
 import ctypes
 import hashlib
@@ -24,7 +24,7 @@ QUESTION = "Tell me of the sea. " * 10
 
 
 def old_log(fingerprint, reply):
-    """The lines of lcp 1.0, written out: not what today's Conversation would write."""
+    """The lines of a log as lcp 1.0 wrote them, not as today's Conversation would."""
     stats = {
         "prompt_tokens": 210, "reused": 0, "moved": 0, "read": 210, "reply_tokens": 12,
         "dropped_turns": 0, "ttft_s": 0.2, "read_s": 0.2, "decode_s": 0.4,

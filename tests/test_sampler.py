@@ -17,7 +17,7 @@ FREE = Sampling(temp=2, top_k=0, top_p=1, min_p=0)
 
 @pytest.fixture(scope="module")
 def context(tiny):
-    """A context with the logits of a few tokens, which every test draws from."""
+    """A context with the logits of a few tokens, from which every test samples."""
     model = Model.load(tiny("dense"))
     one = Context(model, 256, StopByte(), threads=1)
     list(one.feed([5, 50, 150]))
@@ -40,7 +40,7 @@ def draw(context, sampling, n=1, seed=1, said=()):
 
 
 def ranked(context):
-    """All tokens, the likeliest first."""
+    """All tokens, the most likely first."""
     scores = library().llama_get_logits_ith(context.handle, -1)
     return np.argsort(np.ctypeslib.as_array(scores, (context.model.n_vocab,)))[::-1].tolist()
 
@@ -146,5 +146,5 @@ def test_the_chain_has_llama_cpps_order(context, sampling, names):
             c.llama_sampler_chain_get(chain, i) for i in range(c.llama_sampler_chain_n(chain))
         ]
         found = [c.llama_sampler_name(stage).decode() for stage in stages]
-    # one that would change nothing is there as "?min-p"
+    # a sampler that is off is named "?min-p"
     assert [name.lstrip("?") for name in found] == names

@@ -1,4 +1,4 @@
-"""What is kept of a chat: its name, the saved chats, files, the clipboard, the last turn."""
+"""Saved chats: names, lists, exported files, the clipboard, the last turn."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def test_a_named_chat_is_found_by_its_name(begin):
     named = "now called my trip{}. Resume it with: lcp chat --resume 'my trip'\n"
     later = " (saved after your first question)"
     assert named.format(later) in said
-    assert not chat.log.path.exists()  # still worth no file
+    assert not chat.log.path.exists()  # still without a file
     assert f"{chat.log.id}{later}" in does(chat, "/save")
     chat.ask("Where to?")
     store = chat.services.store
@@ -108,7 +108,7 @@ def test_the_name_of_another_chat_is_refused(begin):
     does(one, "/save trip")
     one.ask("Hi.")
     assert f"{one.log.id} already uses trip." in refuses(two, "/save trip")
-    does(one, "/save trip")  # its own again
+    does(one, "/save trip")  # its own name again
 
 
 def test_an_unsaved_chat_cannot_be_named(begin):
@@ -159,7 +159,7 @@ def test_a_one_shot_that_a_person_continues_is_a_chat(begin):
 
 
 class Saving(ScriptedEngine):
-    """An engine whose cache takes long to read again, and is saved."""
+    """An engine whose cache takes long to read again, so that it is saved."""
 
     def seconds_to_read(self, n):
         return 60.0
@@ -175,7 +175,7 @@ class Saving(ScriptedEngine):
         ({}, False, True),
         ({"kind": "chat"}, False, True),
         ({"kind": "one-shot"}, False, False),
-        ({"kind": "one-shot"}, True, True),  # it may be again
+        ({"kind": "one-shot"}, True, True),  # it may be continued
     ],
 )
 def test_the_cache_of_a_one_shot_is_saved_only_after_resuming(begin, begun, resumed, kept):
@@ -405,7 +405,7 @@ TABLE = "| a | b |\n|---|---|\n" + "".join(f"| {n} | x |\n" for n in range(20))
         ("short", "short"),
         ("# One\n\ntwo\n\nthree", "# One\n\ntwo\n\nthree"),
         (f"Before.\n\n{TABLE}", TABLE),  # whole, however long
-        (f"{TABLE}\nAfter.", "After."),  # never its end alone
+        (f"{TABLE}\nAfter.", "After."),  # never only its end
         (
             "\n".join(f"{n}. item" for n in range(40)),
             "\n".join(f"{n}. item" for n in range(28, 40)),

@@ -1,4 +1,4 @@
-"""Screen: what goes to stdout, what to stderr, and how it looks in a terminal."""
+"""Screen: what goes to stdout and stderr, and how it looks in a terminal."""
 
 import errno
 import io
@@ -193,7 +193,7 @@ def test_notices_are_wrapped_at_words(monkeypatch, say, width):
     assert [word for row in rows for word in row.split()] == SENTENCE.split()  # none is cut
     assert len(rows) > 2
     for row, following in pairwise(rows):
-        assert cell_len(row) < width or row == "three" * 30  # copies whole
+        assert cell_len(row) < width or row == "three" * 30  # can be copied whole
         assert cell_len(f"{row} {following.split()[0]}") >= width
         assert row == row.strip()
 
@@ -245,7 +245,7 @@ def test_characters_outside_the_encoding_become_question_marks(monkeypatch):
 
 
 class Closed(io.StringIO):
-    """A stream nobody reads any more."""
+    """A stream without a reader."""
 
     def __init__(self, tty, number):
         super().__init__()

@@ -80,7 +80,7 @@ NOTHING_CAME = "Nothing came on stdin; "
 @slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell")
 def test_a_silent_inherited_stdin_is_not_read(start, home):
-    """As under ssh, cron and test runners: it stays open, and nothing comes."""
+    """As under ssh, cron and test runners, stdin stays open and nothing arrives."""
     process = start("-p", "Hi.")
     assert process.wait(timeout=60) == 0
     assert process.stderr.read().decode().startswith(NOTHING_CAME)
@@ -117,10 +117,10 @@ def test_lcp_waits_for_a_slow_command(shell, home, pipeline):
     ("given", "lines"),
     [
         (b"One.\r\nTwo.\r\n", ["One.", "Two."]),
-        (b"One.\nTwo.", ["One.", "Two."]),  # without a line end behind it
+        (b"One.\nTwo.", ["One.", "Two."]),  # without a final line end
         (b"\xef\xbb\xbfOne.\r\n\r\n \r\nTwo.\r\n", ["One.", "Two."]),
         (b"\xef\xbb\xbf\nOne.", ["One."]),
-        (b"a\rb\r\n", ["a\rb"]),  # a CR within a line is none of its ends
+        (b"a\rb\r\n", ["a\rb"]),  # a CR inside a line is not a line end
         (b"One. \nTwo\xff.\n", ["One. ", "Two\ufffd."]),
     ],
 )
@@ -178,7 +178,7 @@ def test_stdin_that_is_not_text_is_refused(shell, flags):
 @slow
 @pytest.mark.parametrize("flags", [("-p", "Sum it up."), ("--lines",)])
 def test_stdin_larger_than_any_window_is_refused(start, tmp_path, flags):
-    """Before a stdin without end has taken all memory."""
+    """Before an endless stdin uses up the memory."""
     with (tmp_path / "zeros").open("w+b") as file:
         file.truncate(MOST + 1)
         process = start(*flags, stdin=file)
@@ -187,7 +187,7 @@ def test_stdin_larger_than_any_window_is_refused(start, tmp_path, flags):
     assert err.startswith(b"lcp: More than 16,777,216 characters came on stdin")
 
 
-# which chats a person had
+# chats of a person
 
 
 def saved(home):
@@ -214,7 +214,7 @@ def test_a_one_shot_that_a_person_continues_is_a_chat(shell, home, tiny):
     words = ["-m", str(tiny()), "-n", "3", "--resume", saved(home).stem[-4:]]
     with Pty(*COMMAND, "chat", *words, home=home) as chat:
         chat.sees("/help lists commands")
-        chat.type(CTRL_D)  # only looked at
+        chat.type(CTRL_D)  # only looked at, not continued
         assert chat.leaves() == 0
     assert is_one_shot(saved(home))
     with Pty(*COMMAND, "chat", *words, home=home) as chat:
@@ -346,7 +346,7 @@ def test_invalid_options_are_reported_before_loading(start, tmp_path, words, sen
     assert err.count(b"\n") == 1
 
 
-# a person after all
+# -i
 
 
 @slow
@@ -380,7 +380,7 @@ def test_with_dash_i_a_chat_continues_after_the_answer(home, tiny, command, firs
 @slow
 def test_text_pasted_during_the_first_answer_is_in_the_input_line(home, tiny):
     home.mkdir()
-    long = "x" * 20_000  # more than a terminal takes while nobody reads
+    long = "x" * 20_000  # more than a terminal buffers
     words = ["-m", str(tiny()), "-n", "300", "-i", "-p", "A story."]
     with Pty(*COMMAND, "chat", *words, home=home) as chat:
         chat.sees("/help lists commands")
@@ -441,7 +441,7 @@ def codes():
 
 
 def test_every_exit_code_is_documented():
-    """Each of them is tested: 130, 143, 129, 141 in test_cli.py, the others everywhere."""
+    """All of them are tested: 130, 143, 129, 141 in test_cli.py, the others in many files."""
     assert codes() == {0, 1, 2, 3, 129, 130, 141, 143}
 
 

@@ -28,7 +28,7 @@ from lcp.settings import Settings
 KEY = "s3cret-key"
 CUDA = "Available devices:\n  CUDA0: NVIDIA H100 (81559 MiB, 80000 MiB free)\n"
 NO_GPU = "Available devices:\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n"
-# It writes down how it was started: words and environment, each ended by a NUL.
+# It records its arguments and environment, each ended by a NUL.
 FAKE = """#!/bin/sh
 here=$(dirname "$0")
 if [ "$1" = --list-devices ]; then cat "$here/devices"; exit; fi
@@ -39,7 +39,7 @@ env -0 > "$here/environment"
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A function: what the fake llama-server on PATH says of its devices, to its folder."""
+    """A function: puts a fake llama-server with these devices on PATH and returns its folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "llama-server").write_text(FAKE)
@@ -60,7 +60,7 @@ def without_server(monkeypatch):
 
 @pytest.fixture
 def fitted(monkeypatch):
-    """A function: the Fit of a chat, and whether lcp's llama.cpp has a GPU; nothing is computed."""
+    """A function that sets the Fit of a chat and whether lcp's llama.cpp has a GPU."""
 
     def fit(ctx_size=2048, n_gpu_layers=-1, gpu=False, **more):
         asked = []
@@ -78,7 +78,7 @@ def fitted(monkeypatch):
 
 @pytest.fixture
 def printed(lcp_main, capsys):
-    """A function: words after `lcp serve`, to the words of the printed command line."""
+    """A function: arguments of `lcp serve` -> the words of the printed command line."""
 
     def run(*words):
         assert lcp_main("serve", *map(str, words), "--print") == 0
@@ -162,7 +162,7 @@ def test_the_printed_command_is_quoted_for_a_shell(printed, tmp_path, tiny, fitt
     ("ours", "theirs", "asked", "layers", "flash", "fits_a_gpu"),
     [
         (False, NO_GPU, (), None, "off", False),
-        (True, NO_GPU, (), None, "off", False),  # its llama.cpp has no GPU, whatever ours has
+        (True, NO_GPU, (), None, "off", False),  # its llama.cpp has no GPU, even if ours has
         (True, CUDA, (), "999", "auto", True),
         (False, CUDA, (), None, "auto", None),  # lcp cannot see that memory: the server fills it
         (False, CUDA, ("-ngl", "5"), "5", "auto", None),
@@ -316,7 +316,7 @@ def test_lcp_becomes_the_server_and_the_key_is_not_in_its_arguments(server, home
 
 
 def without_free_memory(words, others):
-    """The words with the size of the cache that the others have: free memory changes."""
+    """The words, with the cache size of the others, because free memory changes."""
     if "--cache-ram" in words and "--cache-ram" in others:
         at = words.index("--cache-ram") + 1
         words[at] = value(others, "--cache-ram")
@@ -396,7 +396,7 @@ def test_a_real_server_takes_the_options(home, smollm2, tmp_path):
 
 
 def allows(port, origin):
-    """Whether a browser would let a web page of this origin read what the server answers."""
+    """Whether a browser would let a web page of this origin read the answers."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/health", headers={"Origin": origin})
     allowed = connection.getresponse().getheader("Access-Control-Allow-Origin")
@@ -405,7 +405,7 @@ def allows(port, origin):
 
 
 def ask(port, path, process, headers=None):
-    """Status and JSON of an answer, once the server is there and the model is loaded."""
+    """Status and JSON of an answer, once the server runs and the model is loaded."""
     while process.poll() is None:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         try:

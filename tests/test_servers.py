@@ -31,7 +31,7 @@ def server():
 
 @pytest.fixture
 def config(home, server, monkeypatch):
-    """A config.toml with the server as `box`; a function writes another one."""
+    """A function that writes a config.toml, which has the server as `box` at first."""
     file = home / "config" / "config.toml"
     file.parent.mkdir(parents=True)
 
@@ -45,7 +45,7 @@ def config(home, server, monkeypatch):
 
 
 def keys(server):
-    """The keys that the server got."""
+    """The keys that the server received."""
     return {asked.headers.get("authorization", "") for asked in server.asked}
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Chats:
-    """Saved chats, and the command line that looks at them."""
+    """Saved chats, and the command line for them."""
 
     def __init__(self, home, lcp_main, capsys):
         self.sessions = home / "data" / "sessions"
@@ -32,7 +32,7 @@ class Chats:
         self._capsys = capsys
 
     def chat(self, *turns, model="smollm2", system="", kv=0, name="", **begun):
-        """A saved chat; its id. A later one was used a minute later."""
+        """Save a chat, used a minute after the one before. Returns its id."""
         ids = (f"id{n}" for n in count())
         chat = Conversation.begin(lambda: START, model, new_id=lambda: next(ids), **begun)
         with self.store.create(chat.opening) as log:
@@ -51,7 +51,7 @@ class Chats:
         return log.id
 
     def one_shot(self, *turns, **more):
-        """What a script asked; its id."""
+        """Save a one-shot. Returns its id."""
         return self.chat(*turns, kind="one-shot", **more)
 
     def listed(self, *words):
@@ -62,11 +62,11 @@ class Chats:
         return self.sessions / f"{id}.{ending}"
 
     def used(self, id):
-        """When a chat was last used, as it is listed."""
+        """The time of use of a chat, as listed."""
         return f"{datetime.fromtimestamp(self.file(id).stat().st_mtime):%Y-%m-%d %H:%M}"
 
     def lcp(self, *words, typed=""):
-        """Run lcp sessions with these words: its exit code, stdout and stderr."""
+        """Run lcp sessions with these words. Returns its exit code, stdout and stderr."""
         code = self._main("sessions", *words, typed=typed)
         return (code, *self._capsys.readouterr())
 
@@ -479,7 +479,7 @@ def test_a_chat_with_an_incomplete_last_line_can_be_renamed(chats):
 
 @pytest.fixture
 def many(chats):
-    """Chats of every kind, all from 2027 but `new`; and what is in the folder."""
+    """Chats of every kind, all from 2027 except `new`; and the files in the folder."""
     ids = {
         "big": chats.chat(("Hi.", "Hello."), kv=3 << 20),
         "small": chats.chat(("Hi.", "Hello."), kv=1 << 10),
@@ -604,7 +604,7 @@ def test_a_part_of_several_ids_is_refused(chats, command):
 
 
 def test_an_empty_name_does_not_match_the_only_chat(chats):
-    """As from an empty variable of a script."""
+    """For example, from an empty variable of a script."""
     id = chats.chat(("Hi.", "Hello."))
     assert chats.lcp("rm", "--yes", "")[0] == 1
     assert chats.file(id).exists()

@@ -1,4 +1,4 @@
-"""What is chosen in a chat: personas and thinking; settings and the system text are in
+"""Personas and thinking in a chat; settings and the system text are in
 test_commands."""
 
 import io
@@ -64,7 +64,7 @@ def refuses(chat, line):
 
 
 def asked(chat):
-    """System text and sampling of the next answer."""
+    """System text and sampling settings of the next answer."""
     chat.ask("Hi.")
     request = chat.engine.asked[-1]
     system = [m.content for m in request.messages if m.role == "system"]
@@ -262,7 +262,7 @@ def test_the_candidates_of_set_are_names_and_then_words():
 
 @pytest.fixture
 def lcp(home, tiny, lcp_main, capsys):
-    """Runs `lcp chat` with a tiny model in this process; the events of the last used chat."""
+    """Run `lcp chat` with a tiny model in this process. Returns the events of the last chat."""
     (home / "config").mkdir(parents=True)
     (home / "config" / "config.toml").write_text(CONFIG.replace('model = "other"', ""))
 

@@ -1,4 +1,4 @@
-"""Settings: which layer wins, where a value came from, what has no meaning."""
+"""Settings: which layer counts, where a value came from, invalid values."""
 
 from dataclasses import fields
 from itertools import combinations
@@ -68,7 +68,7 @@ def test_operations_return_new_layers():
     assert layers == Layers(conversation={"temp": 0.1, "top_k": 3}, persona={"temp": 0.2})
 
 
-# what a value may be
+# values
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_any_value_is_accepted_or_an_error(name, raw):
         assert str(error).startswith(f"{name} must be ")
         assert str(error).endswith(".")
     else:
-        assert check(name, value, "conversation") == value  # as it comes back from a log
+        assert check(name, value, "conversation") == value  # as it is read from a log
 
 
 # environment and file
@@ -212,7 +212,7 @@ def test_a_misspelled_setting_in_the_file_is_an_error(tmp_path):
         Layers(config=from_file(path)).resolve()
 
 
-# what a chat template is told
+# variables of a chat template
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the Tab key of a shell offers, and what it costs."""
+"""What the Tab key of a shell offers, and how fast."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ LCP = "import sys; sys.argv[0] = 'lcp'; from lcp.cli import main; main()"
 
 @pytest.fixture
 def stocked(home):
-    """A home with a persona, models and chats; some have names that a shell would run."""
+    """A home with a persona, models and chats; a shell would run the names of some."""
     (home / "config").mkdir(parents=True)
     (home / "config" / "config.toml").write_text('[persona.cook]\n[persona."$(id)"]\n')
     models = home / "data" / "models"
@@ -44,7 +44,7 @@ def stocked(home):
 
 
 def complete(home, shell, line, *python):
-    """What is offered behind a line, and what Python said of its imports."""
+    """The completions of a line, and Python's log of its imports."""
     words = line.split(" ")
     asked = {
         "_LCP_COMPLETE": f"complete_{shell}",
@@ -88,7 +88,7 @@ def test_models_are_offered_where_a_model_is_expected(stocked):
 
 
 def test_the_values_of_every_setting_are_offered(stocked):
-    """As lcp.settings declares them, for every option that carries a setting with words."""
+    """The words that lcp.settings declares, for every option of a setting with words."""
     command = typer.main.get_command(app)
     asked = 0
     for name in ("chat", "info"):
@@ -144,7 +144,7 @@ def test_an_unreadable_config_offers_nothing(stocked):
 @pytest.mark.parametrize(
     "shell",
     [
-        "bash",  # which the checks themselves are run with
+        "bash",  # the checks themselves run in it
         *(
             pytest.param(
                 name,
@@ -157,7 +157,7 @@ def test_an_unreadable_config_offers_nothing(stocked):
     ],
 )
 def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
-    """As `lcp --install-completion` sets it up, from the first Tab on."""
+    """As set up by `lcp --install-completion`, from the first Tab on."""
     path = shutil.which(shell)
     assert path
     command = tmp_path / "bin" / "lcp"
@@ -166,12 +166,12 @@ def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
     command.chmod(0o755)
     person = tmp_path / "person"
     person.mkdir(exist_ok=True)
-    (person / f".{shell}rc").write_text("PS1='$ '\n")  # a newcomer to zsh is asked things
+    (person / f".{shell}rc").write_text("PS1='$ '\n")  # zsh asks a new user questions
     (person / ".config/fish").mkdir(parents=True)
     (person / ".config/fish/config.fish").write_text("set -g fish_autosuggestion_enabled 0\n")
     env = {
         "HOME": str(person),
-        "SHELL": path,  # asked for where the programs above cannot be seen
+        "SHELL": path,  # needed if the parent programs cannot be seen
         "PATH": f"{command.parent}:{os.environ['PATH']}",
     }
     (tmp_path / "model.gguf").touch()
@@ -181,7 +181,7 @@ def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
         shell_before.sees("completion installed in")
     with Pty(path, "-i", home=stocked, env=env, cwd=tmp_path) as at:
         at.waits(lambda: at.screen() != "", "no prompt")
-        time.sleep(1)  # keys that come before the line editor are not its own
+        time.sleep(1)  # keys before the line editor starts are lost
         for typed, completed in (
             ("lcp chat --persona c\t", "lcp chat --persona cook"),
             ("lcp chat --pers\t", "lcp chat --persona"),
@@ -200,5 +200,5 @@ def test_tab_completes_in_the_real_shell(stocked, tmp_path, shell):
         ):
             at.type(typed)
             at.sees(completed)
-            at.type("\x15")  # the line is emptied
+            at.type("\x15")  # clear the line
             at.waits(lambda line=completed: line not in at.screen(), "it stays")

@@ -1,4 +1,4 @@
-"""What is measured to be fastest, when, and what uses it."""
+"""What is measured to be fastest, when, and what uses the result."""
 
 import ctypes
 import json
@@ -39,7 +39,7 @@ SPEEDS = {
 
 @pytest.fixture
 def begin(tiny):
-    """Makes a loaded engine; `kept` gets what it measures."""
+    """Makes a loaded engine; `kept` gets its measurements."""
     engines = []
 
     def make(kept=None, saved=None, kind="dense", **settings):
@@ -143,7 +143,7 @@ def test_on_a_busy_computer_the_measurement_is_tried_three_times():
 
 
 def test_a_key_a_question_and_ctrl_c_end_the_measurement(begin, monkeypatch):
-    monkeypatch.setattr(speed_test, "ROUNDS", 1 << 30)  # else it never ends
+    monkeypatch.setattr(speed_test, "ROUNDS", 1 << 30)  # otherwise, it would end
     monkeypatch.setattr(speed_test, "LIMIT_S", 1e9)
 
     def answer(engine):
@@ -207,7 +207,7 @@ def test_the_next_start_uses_the_result_unless_a_flag_is_given(tiny, tmp_path):
     assert (fit().flash_attn, fit().threads) == ("on", 1)
     for chosen in ({"flash_attn": "off"}, {"kv_type": "q8_0"}):
         assert (fit(**chosen).flash_attn, fit(**chosen).threads) == ("auto", None)
-    path.touch()  # another file, as far as anyone knows
+    path.touch()  # it counts as another file
     assert fit().flash_attn == "auto"
 
 
@@ -263,7 +263,7 @@ def test_a_stop_before_a_cache_is_written_cancels_it(begin, tmp_path):
     engine, go = begin(), threading.Event()
     for _ in engine.reply(Request([PromptMessage("user", "Hi")], Sampling(), max_tokens=2)):
         pass
-    engine.stop()  # of something before
+    engine.stop()  # of an earlier task
     assert engine.save(tmp_path / "chat.kv").result()
     engine.run_soon(go.wait)
     saving = engine.save(tmp_path / "other.kv")
@@ -282,7 +282,7 @@ def test_a_damaged_cache_does_not_select_flash_attention(tmp_path, data):
 
 def test_lcp_doctor_shows_the_measurement(tiny, tmp_path):
     assert not list(findings(tmp_path))
-    assert not list(findings(tmp_path / ("x" * 300)))  # a folder that the system refuses
+    assert not list(findings(tmp_path / ("x" * 300)))  # an invalid folder
     (tmp_path / "speed").mkdir()
     (tmp_path / "speed/cut.json").write_text('{"model": "m')
     stored_speed(local(tiny("dense")), tmp_path, 2).write(SPEEDS)

@@ -1,4 +1,4 @@
-"""What starting costs: `lcp --help` imports nothing that only a chat needs."""
+"""The cost of starting: `lcp --help` imports nothing that only a chat needs."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ HEAVY = ("rich", "numpy", "llama_cpp", "gguf", "huggingface_hub", "prompt_toolki
 
 
 def imported_by(*words, home):
-    """The modules that a command line imports, in all their depth."""
+    """All modules that a command line imports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "lcp", *words],
         capture_output=True,
@@ -76,7 +76,7 @@ def test_one_answer_imports_nothing_that_it_does_not_need(home, tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize(("piped", "prepared"), [(True, False), (False, True)])
 def test_the_renderer_is_imported_before_the_first_answer(home, piped, prepared):
-    """And only where one will be drawn."""
+    """And only if an answer will be rendered."""
     code = (
         "import sys; from lcp.terminal.screen import Screen; screen = Screen(); before = "
         "set(sys.modules); screen.prepare(); print(*sorted(set(sys.modules) - before))"

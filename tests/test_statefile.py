@@ -1,4 +1,4 @@
-"""The KV cache in a file: trusted only when every byte is right."""
+"""The KV cache in a file: it is used only if every byte is right."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Saved chats: what is on the disk, after anything that can happen to it."""
+"""Saved chats: what is on the disk after any events."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def reply(chat, text="Hello."):
 
 
 def save(store, *questions, **begun):
-    """A finished chat on the disk: its id and its events."""
+    """Save a finished chat. Returns its id and its events."""
     chat = a_chat(**begun)
     events = [chat.opening]
     with store.create(chat.opening) as log:
@@ -58,7 +58,7 @@ def aged(store, name, seconds):
 
 @contextmanager
 def files_no_larger_than(size):
-    """A disk that is full: the kernel refuses what goes beyond."""
+    """A full disk: the kernel refuses larger files."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -108,7 +108,7 @@ def test_a_chat_of_failed_questions_leaves_no_file(tmp_path):
             assert (log.is_kept, list(tmp_path.iterdir())) == (False, [])
         events += [chat.ask("Hi."), reply(chat)]
         log.append(events[-2], sync=True)
-        assert load(log.path) == (events[:-1], 0)  # what was refused stands in it, as ever
+        assert load(log.path) == (events[:-1], 0)  # the refused event is not lost
         log.append(events[-1])
         log.take_back()
         assert load(log.path) == (events, 0)
@@ -252,7 +252,7 @@ ONE_SHOT = {"kind": "one-shot"}
 def test_a_log_records_whether_a_person_or_a_script_asked(tmp_path):
     store = a_store(tmp_path)
     old, events = save(store, 'Hi, "kind":"one-shot".')
-    assert "kind" not in events[0]  # as in every log of before
+    assert "kind" not in events[0]  # as in older logs
     new, _ = save(store, "Hi.", kind="chat")
     later, _ = save(store, "Hi.", kind="from a later version")
     script, events = save(store, 'Not yet: "type":"kind", "type":"name".', **ONE_SHOT)
@@ -342,7 +342,7 @@ def test_any_text_is_read_back_unchanged(texts):
         for event in events[1:]:
             log.append(event)
         found, unread = load(log.path)
-        log.path.read_text(encoding="utf-8")  # for jq and the like
+        log.path.read_text(encoding="utf-8")  # for tools such as jq
     assert unread == 0
     # JSON has one spelling for a character and for its two surrogates, so that a pair heals.
     assert [e.get("text") for e in found] == [healed(e.get("text")) for e in events]
@@ -361,7 +361,7 @@ def test_a_log_truncated_at_any_byte_loads_and_continues(tmp_path):
     ends = [n for n, byte in enumerate(whole) if byte == ord("\n")]
     more = {"type": "user", "id": "more", "parent": None, "text": "more"}
 
-    for cut in range(1, len(whole) + 1):  # a file of no bytes is no chat
+    for cut in range(1, len(whole) + 1):  # an empty file is not a chat
         path.write_bytes(whole[:cut])
         complete = [event for event, end in zip(events, ends, strict=True) if end <= cut]
         half = cut not in ends and whole[cut - 1] != ord("\n")

@@ -1,4 +1,4 @@
-"""Tables: in columns where they fit, below each other where they do not; no word is broken."""
+"""Tables: in columns if they fit, otherwise below each other; no word is broken."""
 
 import sys
 
@@ -96,7 +96,7 @@ def test_rows_that_may_be_cut_are_one_line_or_one_for_each_message(width):
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [44, 60, 100])
 def test_the_lists_of_the_command_line_fit_the_terminal(columns, home, smollm2):
-    """With words whole, whatever the width."""
+    """With whole words at any width."""
     store = Store(home / "data" / "sessions")
     chat = Conversation.begin(lambda: NOW, "smollm2-135m")
     with store.create(chat.opening) as log:

@@ -1,4 +1,4 @@
-"""Messages to prompts, by templates as model makers write them and as nobody should."""
+"""Messages to prompts, with real templates and with hostile ones."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ def render(source, messages=TALK, **options):
 
 
 def refusal(source, messages=TALK, seconds=2.0):
-    """The sentence that ends the rendering."""
+    """The error of the rendering."""
     with pytest.raises(TemplateError) as raised:
         template(source, seconds=seconds).render(messages)
     sentence = str(raised.value)
@@ -46,7 +46,7 @@ def refusal(source, messages=TALK, seconds=2.0):
     return sentence
 
 
-# a person's own
+# templates of a person
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_template_file_of_a_person_is_used_as_it_is():
     assert template(needs, own=True).render([SYSTEM, USER]) == "Be brief.Hello"
 
 
-# templates as they are
+# real templates
 
 LLAMA_2 = """\
 {%- if messages[0]['role'] == 'system' -%}
@@ -355,7 +355,7 @@ def test_a_long_conversation_stays_within_the_limits():
 
 
 def test_two_threads_can_render_at_once():
-    """Reading ahead does while a window is fitted; the limits of one are not the other's."""
+    """Reading ahead does while a window is fitted. Each rendering has its own limits."""
     one = template(CHATML)
     large, small = [message("user", "x" * 2_000_000)], [USER]
     failed = []
@@ -375,7 +375,7 @@ def test_two_threads_can_render_at_once():
     assert not failed
 
 
-# templates as nobody should write them: each ends in a sentence
+# hostile templates: each ends in an error
 
 BIG = "{% set b = 'a'.ljust(1000000) %}"
 PAIR = "{% set ns = namespace(s=['a'], t=['a']) %}{% for i in range(60) %}"
@@ -546,5 +546,5 @@ def test_the_memory_of_a_template_is_bounded():
     tracemalloc.stop()
     worst = max(peaks, key=peaks.get)
     print(f"the most: {peaks[worst]} MiB by {worst}")
-    # what is made within a second counts, so a faster machine gets further; none gets far
+    # a faster machine does more within a second, but no machine does much
     assert peaks[worst] < 600

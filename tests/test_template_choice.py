@@ -1,4 +1,4 @@
-"""Which chat template a model is given: the question always reaches it."""
+"""Which chat template is used: the question always reaches the model."""
 
 from datetime import datetime
 

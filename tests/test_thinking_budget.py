@@ -1,4 +1,4 @@
-"""The most tokens of thinking: behind them the thinking is closed and the answer begins."""
+"""The limit of thinking, in tokens: after it, the thinking is closed and the answer begins."""
 
 import io
 import re
@@ -49,7 +49,7 @@ def ask(engine, seed=0, **more):
 
 
 def thought(engine, reply):
-    """How many tokens come before the last words."""
+    """How many tokens are before the last words."""
     closer = engine.model.tokenize(LAST_WORDS + "</think>")
     ids = reply.sampled
     return next(i for i in range(len(ids)) if ids[i : i + len(closer)] == closer)
@@ -61,7 +61,7 @@ def test_thinking_ends_with_its_budget_and_the_answer_begins(engine, seed):
     free = ask(engine, seed, max_tokens=20)
     assert free.thinking and not free.text
     reply = ask(engine, seed, thinking_tokens=12, max_tokens=90)
-    # a character that is not whole yet is not cut
+    # an incomplete character is not cut
     assert 12 <= thought(engine, reply) <= 15
     assert reply.sampled[:12] == free.sampled[:12]
     assert reply.thinking.endswith(LAST_WORDS)
@@ -82,7 +82,7 @@ def test_thinking_is_ended_at_once_if_it_is_off(engine, seed):
 
 
 def test_the_engine_evaluates_the_inserted_text(engine):
-    """What the cache holds is what was said, last words and all."""
+    """The cache holds the whole answer, including the last words."""
     reply = ask(engine, thinking_tokens=5, max_tokens=90)
     held = engine._loaded.context.tokens
     assert held[-(len(reply.sampled) - 1) :] == reply.sampled[:-1]
@@ -117,11 +117,11 @@ def test_an_answer_truncated_in_its_thinking_continues_with_the_thinking(engine)
     assert whole.thinking.startswith(cut.thinking)
 
 
-# every way to close it
+# all ways to close the thinking
 
 
 def spoken(model, limit, *words, tail=""):
-    """What the parser makes of a model that wants to say these words, and thinks on for ever."""
+    """The result of the parser for a model that samples these words and then thinks for ever."""
     reply, chunks, shown = LlamaReply(seed=0), [], tag_tokens(model)
     parser = OutputParser(prompt_tail=tail)
     builder = ReplyBuilder(reply, parser, model, shown, chunks.append)

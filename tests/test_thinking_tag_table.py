@@ -1,4 +1,4 @@
-"""Every family's thinking and answer are told apart, however the bytes are cut."""
+"""The thinking and the answer of each family are separated for any split of the bytes."""
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +25,7 @@ def told(pieces, of, tail=""):
 
 
 def written(family):
-    """What a model of the family writes, as its source has it."""
+    """The output of a model of the family, according to its source."""
     between = family.then or "\n\n".join(h for h in family.headings if h != family.closer)
     behind = "".join(f"\n{end}" for end in family.ends)
     return (

@@ -1,4 +1,4 @@
-"""The line below the prompt: what it says, and what of it fits."""
+"""The toolbar: what it shows, and what fits."""
 
 import pytest
 from fakes import ScriptedEngine, weighed
@@ -24,13 +24,13 @@ from lcp.terminal.toolbar import fitting
 
 
 class Reading(ScriptedEngine):
-    """It has read 3 of 12 tokens ahead."""
+    """An engine that has read 3 of 12 tokens ahead."""
 
     ahead = (3, 12)
 
 
 class Refusing(ScriptedEngine):
-    """Its template takes no messages."""
+    """An engine whose template refuses all messages."""
 
     def count(self, messages):
         raise TemplateError("It refuses.")
@@ -43,7 +43,7 @@ def a_chat(*answers, engine=ScriptedEngine, size=100):
 
 
 def typed(chat, text, status=None):
-    """The line when this was typed and weighed."""
+    """The toolbar after this text was typed and counted."""
     chat.look_ahead(text)
     weighed(chat)
     return (status or ToolbarText(chat))()
@@ -71,7 +71,7 @@ def test_the_meter_counts_the_typed_text():
 
 
 def test_the_meter_never_exceeds_the_window():
-    """What does not fit leaves with the next question; until then it is no more than all."""
+    """Turns that do not fit leave with the next question; until then, it shows 100 %."""
     chat = a_chat("word " * 40, size=30)
     chat.ask("one two")
     assert ToolbarText(chat)()[0] == ("context 30/30 (100 %)", "bad")
@@ -79,7 +79,7 @@ def test_the_meter_never_exceeds_the_window():
 
 @pytest.mark.parametrize("max_tokens", [6, pytest.param(None, marks=pytest.mark.slow)])
 def test_all_views_show_the_tokens_in_the_cache(smollm2, capsys, max_tokens):
-    """An answer that filled the window once made 519 of 512: what would end it was counted."""
+    """An answer that filled the window once showed 519 of 512: its end marks were counted."""
     conversation = Conversation.begin(lambda: NOW, "real")
     layers = Layers(flags={"temp": "0", "max_tokens": max_tokens, "overflow": "stop"})
     settings = Settings(ctx_size=256, threads=1)
@@ -89,7 +89,7 @@ def test_all_views_show_the_tokens_in_the_cache(smollm2, capsys, max_tokens):
         chat.ask("Tell me a very long story of two brothers and a dragon, in ten chapters.")
         held, answer = engine.cached, chat.conversation.turns()[-1].answer
         used = int(ToolbarText(chat)()[0][0].split()[1].split("/")[0].replace(",", ""))
-        assert held <= used <= min(held + 4, 256)  # what ends a turn is not read yet
+        assert held <= used <= min(held + 4, 256)  # the end of the turn is not read yet
         assert sum(n for name, n in chat.overflow.shares(chat.settings)[:3]) == used
         chat.say_status()
         assert f"context {used}/256" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_the_meter_goes_back_with_the_conversation():
 @pytest.mark.parametrize(
     ("size", "figure"),
     [
-        (40, "context 20/40 (50 %)"),  # two turns fit beside the next answer
+        (40, "context 20/40 (50 %)"),  # two turns and the next answer fit
         (100, "context 60/100 (60 %)"),  # as it was
         (400, "context 60/400 (15 %)"),
     ],
@@ -197,7 +197,7 @@ def test_a_template_that_does_not_work_costs_only_the_number():
 
 @pytest.mark.slow
 def test_an_idle_chat_is_not_counted_again():
-    """The line was made anew eight times a second, from all turns: 6 % of a core for 500."""
+    """It was computed from all turns eight times a second: 6 % of a core for 500 turns."""
     chat = a_chat("Fine.", size=100_000)
     for _ in range(500):
         chat.ask("Hi.")

@@ -1,4 +1,4 @@
-"""Files that llama.cpp aborts on or refuses: a sentence, by the real program, never a crash."""
+"""Files on which llama.cpp aborts, or that it refuses: an error, never a crash."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def put(**values):
     )
 
 
-# What aborted the chat, and what else the sentence should say of it.
+# Changes that aborted the chat, and what else the error should say.
 SPOILED = {
     "a token twice": (tokens(lambda t: [*t[:100], t[101], *t[101:]]), "the same token twice"),
     "empty tokens": (tokens(lambda t: [""] * len(t)), "crashes"),
@@ -72,7 +72,7 @@ def lcp(*words):
 
 @pytest.mark.slow
 def test_a_duplicate_token_crashes_neither_chat_nor_info(tmp_path):
-    """As in the makers' own files of Gemma 4 QAT."""
+    """As in the official files of Gemma 4 QAT."""
     path = tiny_models.write(tmp_path / "twice.gguf", change=SPOILED["a token twice"][0])
     chat = lcp("chat", path, "hi")
     assert (chat.returncode, chat.stdout, len(chat.stderr.splitlines())) == (1, "", 1)

@@ -1,4 +1,4 @@
-"""The slash commands that go back in a conversation, and what the model and the log see of it."""
+"""The slash commands that go back in a conversation, and their effect on model and log."""
 
 import io
 import re
@@ -43,7 +43,7 @@ def begin(tmp_path, monkeypatch):
 
 
 def said_so(text):
-    """What has an ellipsis at its end was cut there."""
+    """A text with an ellipsis at its end was cut there."""
     return Said(text.removesuffix("…"), ended="length" if text.endswith("…") else "end")
 
 
@@ -63,7 +63,7 @@ def ask(chat, *questions):
 
 
 def refuses(chat, line):
-    """The sentence with which a command is refused; nothing has changed then."""
+    """The error of a refused command, which must change nothing."""
     before = said(chat)
     with pytest.raises(LcpError) as error:
         commands.run(chat, line)
@@ -77,7 +77,7 @@ def said(chat):
 
 
 def seen(chat):
-    """What the model saw the last time."""
+    """The messages of the last request."""
     return [m.content for m in chat.engine.asked[-1].messages]
 
 
@@ -191,7 +191,7 @@ def test_an_edited_answer_is_the_models_own_and_can_continue(begin, monkeypatch,
     assert "edited" in does(chat, "/history")
     commands.run(chat, "/continue")
     assert chat.engine.asked[-1].begun.content == "It is Paris"
-    commands.run(chat, "/branch")  # back behind it, then on
+    commands.run(chat, "/branch")  # back to after it, then continue
     chat.ask("Sure?")
     assert [m.content for m in chat.conversation.children("id1")][:2] == [
         "It is Rome.",
@@ -255,7 +255,7 @@ def test_retry_says_why_the_answer_is_the_same_again(begin, flags, why):
     chat = begin("No.", "No.", "Yes.", **flags)
     chat.ask("Really?")
     assert f"The same answer again: {why}\n" in does(chat, "/retry")
-    assert "same" not in does(chat, "/retry")  # of another one there is nothing to say
+    assert "same" not in does(chat, "/retry")  # another answer needs no notice
 
 
 def test_answers_without_text_are_compared_by_their_thinking(begin):
@@ -420,7 +420,7 @@ def test_after_undo_the_star_marks_the_present_branch(begin):
 
 @pytest.mark.parametrize("columns", ["44", "80", "200"])
 def test_branches_show_where_they_differ(begin, monkeypatch, columns):
-    """As after /edit of a long question, whose end was changed; and with one answer to both."""
+    """As after /edit of the end of a long question, with the same answer to both."""
     monkeypatch.setenv("COLUMNS", columns)
     chat = begin(f"{LONG} red.", "So.", f"{LONG} blue.", "So.")
     for end in ("dogs", "cats"):
@@ -594,7 +594,7 @@ def test_context_shows_what_fills_the_window(begin):
     )
 
 
-# whatever is done
+# any commands
 
 LINES = st.lists(
     st.one_of(

@@ -1,4 +1,4 @@
-"""What sending a message would do is said before Enter; files leave the window with their names."""
+"""What Enter would do is shown before Enter; files that leave the window are named."""
 
 import io
 import os
@@ -26,7 +26,7 @@ from lcp.terminal.screen import Screen
 
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
-    """Begins a chat in a folder with files; a word is a token."""
+    """Begin a chat in a folder with files; a word is a token."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "src").mkdir()
     for n in range(20):
@@ -43,7 +43,7 @@ def begin(tmp_path, monkeypatch):
 
 
 def line(chat, text):
-    """The line below the prompt when this is typed and weighed."""
+    """The toolbar after this text was typed and counted."""
     chat.look_ahead(text)
     weighed(chat)
     return ToolbarText(chat)()
@@ -211,7 +211,7 @@ def test_the_names_of_files_are_kept_with_the_question(begin):
     assert files == [("notes.md", "src/1.py"), ()]
 
 
-# beside the keyboard
+# the counting thread
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(begin, tmp_path):

@@ -1,4 +1,4 @@
-"""What a person types, pastes, completes and recalls: each test in process and in a real pty."""
+"""Typing, pasting, completing and recalling: each test runs in this process and in a real pty."""
 
 import json
 import signal
@@ -52,13 +52,13 @@ def asked(chat):
 
 
 def presses_escape(chat):
-    """As a person does it: a moment before the next key, or it would be Alt and that key."""
+    """Press Escape and wait a moment: with the next key at once, it would be Alt."""
     chat.type(ESC)
     time.sleep(0.3)
 
 
 def has_editor(chat, script):
-    """The script of an editor that gets the file's name."""
+    """An editor as a shell script, which gets the name of the file."""
     path = chat.home / "editor"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o700)
@@ -84,7 +84,7 @@ def test_a_paste_of_2000_lines_is_folded_and_sent_whole(chat):
 def test_a_paste_during_an_answer_is_one_paste_in_the_next_line(chat, text):
     chat.type("A story." + ENTER)
     chat.sees("Once upon a time")
-    # the terminal marks a paste only where it was asked to
+    # a terminal marks pastes only on request
     assert chat.raw.rfind("\x1b[?2004h") > chat.raw.rfind("\x1b[?2004l")
     chat.type(paste(text))
     chat.type(CTRL_C)
@@ -115,7 +115,7 @@ def test_a_folded_paste_unfolds_and_can_be_edited(chat):
     chat.type(OPEN_PASTE)
     chat.sees("> Is line 1\n  line 2\n")
     chat.sees("  line 9 good?")
-    chat.type("!" + ENTER)  # the cursor is behind what was opened
+    chat.type("!" + ENTER)  # the cursor is after the unfolded text
     chat.sees("Read.")
     chat.ends()
     assert asked(chat) == [f"Is {SHORT}! good?"]
@@ -162,7 +162,7 @@ def test_the_history_on_disk_has_the_pasted_text(place, tmp_path):
     def first(chat):
         chat.type("See " + paste(SHORT) + ENTER)
         chat.sees("One.")
-        chat.type(paste("word " * 20_000) + ENTER)  # too long to be of use
+        chat.type(paste("word " * 20_000) + ENTER)  # too long for the context
         chat.sees("Two.")
 
     def second(chat):
@@ -196,7 +196,7 @@ def test_the_history_on_disk_has_the_pasted_text(place, tmp_path):
 def test_not_every_slash_is_a_command(chat, keys, text):
     chat.type(keys + ENTER)
     chat.sees("Asked.")
-    chat.type(UP + ENTER)  # nor is it when it is recalled
+    chat.type(UP + ENTER)  # nor is it a command when recalled
     chat.sees("Again.")
     chat.ends()
     assert asked(chat) == [text, text]
@@ -284,7 +284,7 @@ def test_an_editor_that_was_stopped_still_has_the_terminal(tmp_path):
         chat.sees(">")
         chat.type("a draft" + OPEN_EDITOR)
         chat.waits(lambda: (tmp_path / "open").exists(), "it was not opened")
-        chat.kill(signal.SIGCONT)  # as fg sends it to both
+        chat.kill(signal.SIGCONT)  # as fg does to both
         time.sleep(0.3)
         assert chat.modes()[3] & termios.ICANON
         (tmp_path / "go").touch()
@@ -524,7 +524,7 @@ def test_wide_characters_take_two_columns(chat):
 @pytest.mark.parametrize("one", CLUSTERS.values(), ids=CLUSTERS.keys())
 @in_both("Wide.")
 def test_a_grapheme_is_one_character(chat, one):
-    """For keys that move and for keys that remove, from both sides."""
+    """For keys that move and keys that delete, from both sides."""
     chat.type(f"a{one}b{one}c" + LEFT * 4 + "<" + RIGHT + ">" + RIGHT + DELETE + "!" + ENTER)
     chat.sees("Wide.")
     chat.type(f"a{one}{one}b" + LEFT + BACKSPACE + "!" + ENTER)
@@ -578,7 +578,7 @@ def test_a_dumb_terminal_gets_a_plain_input_line(tmp_path):
 @in_both("Hello.", Said("Bye."), toolbar=True)
 def test_the_toolbar_is_below_the_prompt(chat):
     chat.sees("\ncontext 0/4,096 (0 %) · scripted · 2")
-    assert "\x1b[6n" not in chat.raw  # nobody has to say where the cursor is
+    assert "\x1b[6n" not in chat.raw  # the position of the cursor is not requested
     chat.type("one" + CTRL_J + "two")
     chat.sees("> one\n  two\ncontext 0/4,096 (0 %)")
     chat.type(BACKSPACE * 4)
@@ -587,7 +587,7 @@ def test_the_toolbar_is_below_the_prompt(chat):
     chat.type(ENTER)
     chat.sees("20.0 tokens/s · first token 0.25 s · context 3/4,096 (0 %)\n\n>\ncontext 3/4,096")
     chat.sees("(0 %) · scripted · 20.0 tokens/s · 20261122-0931-tail")
-    assert chat.screen().count("scripted") == 1  # none stays above
+    assert chat.screen().count("scripted") == 1  # no old one stays above
     chat.type("/undo" + ENTER)
     chat.sees(">\ncontext 0/4,096")
 

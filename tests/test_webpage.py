@@ -1,4 +1,4 @@
-"""The page that /export writes: Markdown drawn, nothing run, nothing fetched."""
+"""The page of /export: Markdown is rendered, nothing runs, nothing is fetched."""
 
 import re
 from html.parser import HTMLParser
@@ -28,7 +28,7 @@ ATTRIBUTES = {
 
 
 class Page(HTMLParser):
-    """The elements and the text of a page; each element is closed where it was opened."""
+    """The elements and the text of a page; each element must be closed in its parent."""
 
     def __init__(self, text):
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
     @property
     def everything(self):
-        """With what stands in attributes: addresses, titles of links, languages."""
+        """The text with that of attributes: addresses, titles of links, languages."""
         return self.shown + " ".join(value or "" for _, value in self.attributes)
 
 
@@ -184,7 +184,7 @@ def test_attached_files_are_folded(tmp_path, before, typed):
     assert before.strip() in rest
 
 
-# whatever a chat says
+# any messages
 
 WORDS = [f"w{n}w" for n in range(30)]
 MARKS = [
@@ -197,7 +197,7 @@ MARKS = [
 
 
 def texts():
-    """Words, each at most once, among marks: (text, its words)."""
+    """Words, each at most once, among markup: (text, its words)."""
 
     def joined(parts):
         words = iter(WORDS)
@@ -221,7 +221,7 @@ def test_no_message_becomes_html_and_none_is_lost(said):
         if name == "href":
             assert re.match("https?://|mailto:", value, re.IGNORECASE)
     assert not set("\x00\x1b\u202e\u2028\r") & set(page.everything)
-    for _, words in said[:4]:  # of a name what fits
+    for _, words in said[:4]:  # a name is cut to fit
         assert [word for word in words if word not in page.everything] == []
 
 
@@ -267,7 +267,7 @@ def test_a_page_in_a_browser(browser, tmp_path, width, scheme):
     )
     file.write_text(webpage.page(chat), "utf-8")
     browser.shows(file, width, scheme)
-    # nothing was fetched, nothing ran, nothing was complained about
+    # nothing was fetched, nothing ran, no errors
     asked = [event["request"]["url"] for event in browser.heard("Network.requestWillBeSent")]
     assert asked == [file.as_uri()]
     assert browser.heard("Log.entryAdded") == []

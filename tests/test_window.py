@@ -1,4 +1,4 @@
-"""Which turns fit."""
+"""Which turns fit into the window."""
 
 from itertools import count
 

@@ -1,4 +1,4 @@
-"""Tiny random models: GGUF files of half a megabyte that real llama.cpp loads and computes.
+"""Tiny random models: GGUF files of half a megabyte that llama.cpp runs.
 
 One writer per kind of memory, see KINDS. Shapes are numpy's (rows, columns); llama.cpp lists them
 reversed. The vocabulary is sentencepiece's with a token for every byte: any text round-trips.
@@ -39,11 +39,11 @@ def write(
     """Write a model of a kind; `quant` is "Q8_0" or "Q4_0" for every matrix it can hold.
 
     `kv_heads`: heads that have keys and values of their own, of dense and swa.
-    `loops`: the next token depends on the last one nearly alone, so that a greedy answer soon runs
+    `loops`: the next token depends almost only on the last one, so that a greedy answer soon runs
     in circles.
-    `words` are further tokens that are text, `controls` such that are structure; `facts` are
+    `words` are further text tokens, `controls` further control tokens; `facts` are
     further metadata. A q8_0 KV cache needs `head`, the size of an attention head, to be 32.
-    `change` may spoil the metadata, key -> gguf's value, before it is written.
+    `change` can change the metadata, key -> gguf's value, before it is written.
     """
     arch, build = KINDS[kind]
     tiny = _Tiny(path, arch, quant, seed, head, kv_heads)
@@ -62,7 +62,7 @@ def write(
 
 
 def value(it: Any) -> Any:
-    """A value of the metadata as gguf keeps it, for `change`."""
+    """A value of the metadata in gguf's form, for `change`."""
     kinds = gguf.GGUFValueType
     if isinstance(it, list):
         return gguf.gguf_writer.GGUFValue(it, kinds.ARRAY, kinds.get_type(it[0]))
@@ -71,7 +71,7 @@ def value(it: Any) -> Any:
 
 
 class _Tiny:
-    """A GGUF being written: its metadata and random tensors."""
+    """Writes a GGUF: its metadata and random tensors."""
 
     def __init__(
         self, path: Path, arch: str, quant: str | None, seed: int, head: int, kv_heads: int
@@ -114,7 +114,7 @@ class _Tiny:
         self.random("output.weight", len(tokens), _E)
 
     def put(self, name: str, array: Any) -> None:
-        """A tensor; matrices in the quant where their rows are whole blocks of it."""
+        """Add a tensor; matrices get the quant if their rows are whole blocks."""
         array = np.ascontiguousarray(array, np.float32)
         if self._quant and array.ndim > 1 and array.shape[-1] % 32 == 0 and "norm" not in name:
             quantised = gguf.quants.quantize(array, self._quant)
