@@ -7,6 +7,7 @@ are the likeliest ones (temperature 0), so that two runs differ in their figures
 """
 
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,8 +81,11 @@ def main() -> None:
     for name in sys.argv[1:] or [*PICTURES, *LOOKS]:
         if name in LOOKS:
             file = ROOT / "docs" / f"{name}.svg"
-            words = [*LOOKS[name], "--model", "smollm2-135m", "--svg", str(file)]
-            subprocess.run([sys.executable, "-m", "lcp", "look", *words], check=True)
+            with tempfile.TemporaryDirectory() as folder:  # --svg replaces no file
+                made = Path(folder) / file.name
+                words = [*LOOKS[name], "--model", "smollm2-135m", "--svg", str(made)]
+                subprocess.run([sys.executable, "-m", "lcp", "look", *words], check=True)
+                shutil.copy(made, file)
             continue
         command, steps = PICTURES[name]
         with tempfile.TemporaryDirectory() as home:

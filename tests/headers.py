@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
-_F32, _F16, _Q8_0, _Q4_K = 0, 1, 8, 12  # ggml tensor types
-_BLOCKS = {_F32: (1, 4), _F16: (1, 2), _Q8_0: (32, 34), _Q4_K: (256, 144)}
+F32, _F16, Q4_0, Q8_0, _Q4_K, Q6_K = 0, 1, 2, 8, 12, 14  # ggml tensor types
+_BLOCKS = {F32: (1, 4), _F16: (1, 2), Q4_0: (32, 18), Q8_0: (32, 34), _Q4_K: (256, 144),
+           Q6_K: (256, 210)}  # fmt: skip
 
 
 def write(path: Path, name: str, vocabulary: bool = False, **facts: Any) -> Path:
@@ -30,13 +31,19 @@ def write(path: Path, name: str, vocabulary: bool = False, **facts: Any) -> Path
     return write_header(path, {k: v for k, v in values.items() if v is not None}, shapes)
 
 
-def write_header(path: Path, values: dict[str, Any], shapes: Shapes) -> Path:
+def write_header(
+    path: Path,
+    values: dict[str, Any],
+    shapes: Shapes,
+    quant: Callable[[str, tuple[int, ...]], int] | None = None,
+) -> Path:
+    """A file with these tensors; `quant`: name and shape -> the type of a tensor."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values))
     for key, value in values.items():
         head += _string(key) + _typed(value)
     offset = 0
     for name, shape in shapes.items():
-        kind = _kind(name, shape)
+        kind = (quant or _kind)(name, shape)
         head += _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
         block, size = _BLOCKS[kind]
         offset += -(-(math.prod(shape) // block * size) // 32) * 32
@@ -50,8 +57,8 @@ def write_header(path: Path, values: dict[str, Any], shapes: Shapes) -> Path:
 def _kind(name: str, shape: tuple[int, ...]) -> int:
     plain = ("norm", "bias", "ssm_a", "ssm_d", "conv", "gate_inp", "ssm_dt", "rel_b", "sinks")
     if len(shape) < 2 or any(part in name for part in plain):
-        return _F32
-    return next(k for k in (_Q4_K, _Q8_0, _F16) if shape[0] % _BLOCKS[k][0] == 0)
+        return F32
+    return next(k for k in (_Q4_K, Q8_0, _F16) if shape[0] % _BLOCKS[k][0] == 0)
 
 
 def _string(text: str) -> bytes:

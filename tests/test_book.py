@@ -5,12 +5,13 @@ import difflib
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 BOOK = Path(__file__).parents[1] / "docs/how-it-works"
 sys.path.append(str(BOOK))
-from outputs import commands, run  # noqa: E402
+from outputs import FIGURES, commands, figures, run  # noqa: E402
 
 CHAPTERS = sorted(BOOK.glob("[0-9]*.md"))
 
@@ -22,6 +23,35 @@ def test_a_chapter_has_a_command_an_exercise_and_sources(page):
     for part in ("\n## Exercise\n", "<summary>Solution</summary>", "\n## Sources\n", "\n```\n"):
         assert part in text, part
     assert len(text.splitlines()) < 180
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_chapter_has_a_picture_with_a_ground_and_its_measured_tables(page):
+    text = page.read_text("utf-8")
+    pictures = re.findall(r"!\[[^]]{20,}\]\(([^)]+\.svg)\)", text)
+    assert pictures
+    for name in pictures:
+        root = ElementTree.fromstring((page.parent / name).read_text("utf-8"))
+        grounds = [x.get("fill") for x in root.iter() if x.tag.endswith("}rect")]
+        assert grounds and all(fill != "none" for fill in grounds[:1])
+    for name in re.findall(r"<!-- (?!end)(.*?) -->", text):
+        assert name in figures(text)
+        table = text.partition(f"<!-- {name} -->")[2].partition("<!-- end -->")[0]
+        assert table.count("\n|") >= 4
+
+
+def test_a_measured_picture_stays_inside_its_card():
+    """Texts are as wide as a monospace font makes them."""
+    for name in FIGURES:
+        if not (file := BOOK / f"{name}.svg").exists():
+            continue
+        root = ElementTree.fromstring(file.read_text("utf-8"))
+        width, height = map(float, root.attrib["viewBox"].split()[2:])
+        for text in root.iter("{http://www.w3.org/2000/svg}text"):
+            x, y, length = float(text.attrib["x"]), float(text.attrib["y"]), len(text.text) * 8.5
+            anchor = text.get("text-anchor", "start")
+            left = x - length * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            assert left >= 0 and left + length <= width and y < height, text.text
 
 
 def test_the_contents_list_every_chapter():

@@ -154,6 +154,7 @@ def test_the_command_layers(look, shown, tiny, tmp_path):
     lines = shown("layers", tiny(), TEXT, "--svg", picture)
     assert TEXT in lines[0]
     assert "feed-forward" in picture.read_text("utf-8")
+    assert lines[-1].endswith(" s.") and "&#160;s." not in picture.read_text("utf-8")
     picture.write_text("mine", "utf-8")
     assert "--svg" in look("layers", tiny(), TEXT, "--svg", picture, code=2)
     assert picture.read_text("utf-8") == "mine"
@@ -435,6 +436,7 @@ def test_longer_than_trained(look, tiny, command):
         (["next", "abc", "--fork", "xyzzy"], 2, "xyzzy"),
         (["next", "abc", "--steps", "0"], 2, "--steps"),
         (["layers", "abc", "--over", "99999"], 2, "99999"),
+        (["layers", "abc", "--over", ""], 2, "token"),
         (["without", "One sentence only"], 2, "sentence"),
     ],
 )
@@ -461,6 +463,8 @@ def test_models_whose_tensors_have_no_names(look, tiny):
     assert "recurrent" in look("swap", tiny("recurrent"), "abc", "abd", code=1)
     assert "heads" in look("layers", tiny("recurrent"), "abc", "--heads", code=1)
     assert "heads" in look("layers", tiny("hybrid_mrope"), "abc", "--heads", code=1)
+    assert "no name" in look("layers", tiny("hybrid"), "abc", "--heads", code=1)
+    assert look("attention", tiny("hybrid"), "abc")["links"][0]["carried"] is None
     base = tiny(template=None)
     assert "--raw" in look("without", base, "A. B.", code=1)
     assert "base model" in look("next", base, "A. B.", "--chat", code=1)

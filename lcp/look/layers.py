@@ -91,9 +91,11 @@ def _heads(
     tell("heads", 0, len(at) * model.heads)
     written = head_vectors(model, tensors, kept, at, token)
     if not written:
+        why = "they do not add to its state one by one" if any(tensors.middle) else (
+            "llama.cpp has no name for the state between its attention and its feed-forward"
+        )  # fmt: skip
         raise NotSupported(
-            "What the heads of this model write cannot be told apart: they do not add to its state "
-            "one by one. Choose another model."
+            f"What the heads of this model write cannot be told apart: {why}. Choose another model."
         )
     vectors = np.concatenate([*written.values()]) * norm_scale(tensors, kept)
     logits = computed_from(model, tensors.normal, vectors, token)

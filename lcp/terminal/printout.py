@@ -89,6 +89,11 @@ class Printout:
         """A sentence that explains what is above it."""
         self.line(text, style="dim")
 
+    def of_this_run(self, text: str) -> None:
+        """A line on how long this run took: a picture leaves it out."""
+        if not self._console.record:
+            self.note(text)
+
     def blank(self) -> None:
         self._console.print()
 

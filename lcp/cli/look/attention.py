@@ -93,7 +93,7 @@ def _show(
         "Wallace 2019): lcp look swap and lcp look without measure that. A mean over all heads "
         "would show the first token and little else, so there is none."
     )
-    page.note(f"{opened.work.seconds:.1f} s.")
+    page.of_this_run(f"{opened.work.seconds:.1f} s.")
 
 
 def _show_links(page: "Printout", data: Mapping[str, Any], pieces: list[str]) -> None:

@@ -119,7 +119,7 @@ def _show(page: "Printout", shown: CacheShown) -> None:
         )
     page.blank()
     page.line(_memory(shown))
-    page.note(f"{shown.opened.work.seconds:.1f} s.")
+    page.of_this_run(f"{shown.opened.work.seconds:.1f} s.")
 
 
 def _memory(shown: CacheShown) -> str:

@@ -134,7 +134,7 @@ class OpenModel:
         model will `read` them, more than it was trained for."""
         model = self.model
         if not text.strip():
-            raise UsageError('There is no text. Give one: lcp look next "Once upon a time"')
+            raise UsageError('There is no text. Give one in quotes: "Once upon a time"')
         found = model.tokenize(self.prompt(text) if chat else text)
         if model.adds_bos and model.bos >= 0 and found[:1] != [model.bos]:
             found = [model.bos, *found]
@@ -154,9 +154,11 @@ class OpenModel:
     def token(self, text: str) -> int:
         """The token that a text stands for: a word after a blank, the text itself, or the number
         of a token. UsageError if it is none, or several."""
+        if not text:
+            raise UsageError("A token is missing. Give a word, or the number of a token.")
         if text.isdecimal() and int(text) < self.model.n_vocab:
             return int(text)
-        for spelled in (f" {text}", text) if text else ():
+        for spelled in (f" {text}", text):
             found = self.model.tokenize(spelled, special=True)
             if len(found) == 1:
                 return found[0]

@@ -9,7 +9,6 @@ from lcp.cli.look import common
 from lcp.cli.look.common import LookArguments
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
-from lcp.formatting import count
 
 if TYPE_CHECKING:
     from lcp.cli.look.common import OpenModel
@@ -158,16 +157,17 @@ def _show_map(page: "Printout", opened: "OpenModel", found: "Heads") -> None:
         f"Loss on the words: {found.loss_first:.1f} nats the first time, {found.loss_second:.1f} "
         "the second: what it learns from the context alone."
     )
-    page.note(f"{opened.work.seconds:.1f} s.")
+    page.of_this_run(f"{opened.work.seconds:.1f} s.")
 
 
 def _show_answers(
     page: "Printout", opened: "OpenModel", data: Mapping[str, Any], first: str
 ) -> None:
-    off = ", ".join(f"{one['layer']}.{one['head']}" for one in data["off"])
+    off = [f"{one['layer']}.{one['head']}" for one in data["off"]]
+    without = f"Without head {off[0]}" if len(off) == 1 else f"Without the heads {', '.join(off)}"
     for title, answer in (
         ("With all heads", "answer"),
-        (f"Without {count(len(data['off']), 'head')}: {off}", "answer_without"),
+        (without, "answer_without"),
     ):
         page.line(title, style="bold", indent=0)
         page.line(data[answer].strip() or "(the answer ends at once)")
@@ -178,4 +178,4 @@ def _show_answers(
         "zeros, which it never does by itself: that breaks more than what it knows. Where other "
         "heads do the same, nothing may change. lcp look swap asks a finer question."
     )
-    page.note(f"{opened.work.seconds:.1f} s.")
+    page.of_this_run(f"{opened.work.seconds:.1f} s.")

@@ -98,7 +98,7 @@ def _show(page: "Printout", opened: "OpenModel", data: Mapping[str, Any]) -> Non
     head = ["layer", "rank", *columns, "would say"]
     rows = []
     for row in data["layers"]:
-        said = "  ".join(f"{visible(t['text'])} {t['p']:.0%}" for t in row["says"])
+        said = " · ".join(f"{visible(t['text'])} {t['p']:.0%}" for t in row["says"])
         added = (f"{row['added'][c]:+.2f}" if c in row["added"] else "" for c in columns)
         rows.append([str(row["layer"]), f"{row['rank']:,}", *added, said])
     page.table(head, rows, cut=True)
@@ -123,6 +123,5 @@ def _show(page: "Printout", opened: "OpenModel", data: Mapping[str, Any]) -> Non
         "not mean that the layer knows nothing (Belrose 2023). A part may also act through later "
         "ones; that is not in its number. lcp look swap shows causes."
     )
-    page.note(
-        f"{opened.work.seconds:.1f} s. The parts add up to the logits within {data['error']:.2f}."
-    )
+    page.note(f"The parts add up to the logits within {data['error']:.2f}.")
+    page.of_this_run(f"{opened.work.seconds:.1f} s.")

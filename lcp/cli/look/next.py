@@ -131,8 +131,9 @@ def _show(
         "choices). dropped: the probability of the tokens that the sampler removed. The numbers "
         "are those of one place in the text; they say nothing about whether a token is true."
     )
-    again = "" if greedy else f" The same choice again: --seed {data['seed']}."
-    page.note(f"{opened.work.seconds:.1f} s.{again}")
+    if not greedy:
+        page.note(f"The same choice again: --seed {data['seed']}.")
+    page.of_this_run(f"{opened.work.seconds:.1f} s.")
 
 
 def _show_stages(page: "Printout", step: Mapping[str, Any]) -> None:

@@ -191,7 +191,7 @@ def _show(page: "Printout", shown: QuantShown) -> None:
         "because llama.cpp rounds otherwise when it reads token by token. Another text gives "
         "other numbers."
     )
-    page.note(f"{shown.a.work.seconds:.1f} s.")
+    page.of_this_run(f"{shown.a.work.seconds:.1f} s.")
 
 
 def _row(distance: "Distance", name: str) -> list[str]:

@@ -193,7 +193,7 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
         "distinguishes A from B, not all that the answer needs: what both prompts have in common "
         "stays hidden, and where several parts do the same, each one alone moves little."
     )
-    page.note(f"{found.runs:,} runs in {opened.work.seconds:.1f} s.")
+    page.of_this_run(f"{found.runs:,} runs in {opened.work.seconds:.1f} s.")
 
 
 def _summary(shown: SwapShown) -> str:

@@ -93,4 +93,4 @@ def _show(
         f"part, half of them would be above {data['shared']:.2f}. A row is all that a token is "
         "before the first layer: the bank of a river and one for money have the same."
     )
-    page.note(f"{opened.work.seconds:.1f} s.")
+    page.of_this_run(f"{opened.work.seconds:.1f} s.")
