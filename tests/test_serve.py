@@ -356,7 +356,7 @@ def test_the_doctor_shows_its_path(server, monkeypatch):
 @pytest.mark.slow
 def test_llama_server_knows_every_option(printed, tiny, fitted, without_server, monkeypatch):
     fitted(n_gpu_layers=1, threads=3, repack=False)
-    monkeypatch.setattr(machine, "machine", lambda: machine.Machine(1 << 30, None))
+    monkeypatch.setattr(serve, "machine", lambda: machine.Machine(1 << 30, None))
     for name in serve.SAMPLING:
         monkeypatch.setenv(f"LCP_{name.upper()}", "1")
     words = printed(tiny(), "-ngl", "1")

@@ -12,6 +12,7 @@ import typer
 from lcp.cli import free_memory, model_lookup, shell_completion
 from lcp.cli.chat_services import find, services
 from lcp.errors import NotSupported
+from lcp.settings import Settings
 
 
 def bench(
@@ -28,7 +29,6 @@ def bench(
 ) -> None:
     """Measure flash attention and threads for a model; its next chats use what is fastest."""
     from lcp.engine.engine import LlamaEngine
-    from lcp.settings import Settings
 
     found = find(model or model_lookup.default().name)
     settings = Settings(ctx_size=512)  # the measurement has contexts of its own

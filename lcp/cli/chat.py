@@ -17,16 +17,16 @@ from lcp.cli.new_or_resumed import open_conversation
 from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
 from lcp.cli.script_output import ScriptOutput
+from lcp.engine_interface import Constraint
 from lcp.errors import LcpError, ModelNotFound, UsageError
 from lcp.formatting import count
+from lcp.settings import Layers, Settings, persona
 
 if TYPE_CHECKING:
     from lcp.chat.chat import Chat
     from lcp.chat.services_interface import FoundModel, Services
-    from lcp.engine_interface import Constraint
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
-    from lcp.settings import Layers, Settings
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ class ChatJob:
     """What a command line asks for, found and checked before a model is loaded."""
 
     asked: ChatArguments
-    layers: "Layers"
+    layers: Layers
     persona: Mapping[str, Any] | None  # the settings of one that begins with this command
     question: str
     piped: bool
     person: bool  # someone at a terminal, who goes on talking
     terminal: int | None  # where stdin is a pipe and a person goes on
-    constraint: "Constraint | None"
+    constraint: Constraint | None
     services: "Services"
     log: "Log"
     conversation: "Conversation"
@@ -114,7 +114,6 @@ chat = options.command(ChatArguments, run)
 
 
 def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
-    from lcp.settings import Layers
 
     if "system" in flags:
         flags["system"] = option_files.system(flags["system"])
@@ -154,10 +153,9 @@ def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
 
 
 def _persona(
-    settings: "Settings", tables: Mapping[str, Mapping[str, Any]], resuming: bool
+    settings: Settings, tables: Mapping[str, Mapping[str, Any]], resuming: bool
 ) -> Mapping[str, Any] | None:
     """The settings of the persona that begins; a resumed chat has its own unless one is named."""
-    from lcp.settings import persona
 
     named = settings.sources["persona"] in ("flag", "environment")
     if settings.persona and (named or not resuming):
@@ -165,7 +163,7 @@ def _persona(
     return None
 
 
-def _question(asked: ChatArguments, settings: "Settings") -> tuple[str | None, str]:
+def _question(asked: ChatArguments, settings: Settings) -> tuple[str | None, str]:
     """The name of the model, if there is one, and the question. With --server, -m names a model of
     that server; without the flag, a model that is named is stronger than the server of the
     settings."""

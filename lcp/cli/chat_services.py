@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.cli import free_memory, model_lookup, server_lookup
+from lcp.cli.pull import find_or_pull
+from lcp.engine_interface import Engine
+from lcp.formatting import size
+from lcp.recommended_settings import usable
+from lcp.settings import Settings, personas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,18 +19,15 @@ if TYPE_CHECKING:
 
     from lcp.chat.services_interface import FoundModel, Services
     from lcp.downloads.library import Installed
-    from lcp.engine_interface import Engine
-    from lcp.settings import Settings
 
 
 def services(template: str | None = None, verbose: bool = False) -> "Services":
     """The services of a chat. `template`: Jinja source for its first model only."""
     from lcp.chat.services_interface import Services
-    from lcp.settings import personas
 
     first: list[Path] = []
 
-    def engine(found: "FoundModel", settings: "Settings", now: "datetime") -> "Engine":
+    def engine(found: "FoundModel", settings: Settings, now: "datetime") -> Engine:
         if found.path is None:
             return server_lookup.engine(found.name, settings)
         from lcp.chat import memory_fit
@@ -59,7 +61,6 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundM
     """The model with this name or path, found by `look`, with its recommended settings; or the
     server with this name or address."""
     from lcp.chat.services_interface import FoundModel
-    from lcp.recommended_settings import usable
 
     if address := server_lookup.named(name):
         return FoundModel(address.name, None)
@@ -72,8 +73,6 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundM
 def _find_or_pull(name: str) -> "FoundModel":
     """The model of this name; if it is not here, a person is asked whether to download it."""
     import typer
-
-    from lcp.cli.pull import find_or_pull
 
     try:
         return find(name, lambda wanted: find_or_pull(wanted, remember=False))
@@ -97,7 +96,6 @@ def _echo(line: str) -> None:
 def _models() -> dict[str, str]:
     """Name of each model that is here -> its quant and size; of each server -> its host."""
     from lcp.downloads import library
-    from lcp.formatting import size
 
     found = {name: model.stored for name, model in library.installed().items()}
     here = {n: f"{f.quant or ''} {size(f.size)}".strip() if f else "" for n, f in found.items()}

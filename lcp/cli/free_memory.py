@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from lcp import paths
 from lcp.errors import LcpError
+from lcp.machine import Gpu, machine
 
 if TYPE_CHECKING:
-    from lcp.machine import Gpu
     from lcp.modelfile.context_and_gpu_layers import Verdict
 
 
@@ -24,7 +24,6 @@ def gpus() -> "tuple[Gpu, ...]":
 
 def free() -> int | None:
     """Free bytes in the fullest memory, of the machine and its GPUs; None if unknown."""
-    from lcp.machine import machine
 
     found = machine(gpus=gpus())
     return None if found.free is None else min([found.free, *(gpu.free for gpu in found.gpus)])
@@ -32,7 +31,6 @@ def free() -> int | None:
 
 def room() -> int | None:
     """Free bytes in all memories together; None if unknown."""
-    from lcp.machine import machine
 
     found = machine(gpus=gpus())
     if found.free is None:

@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lcp import formatting, paths
-from lcp.cli import free_memory, model_lookup, options, shell_completion
+from lcp.cli import (
+    free_memory,
+    info_online,
+    info_page,
+    info_server,
+    model_lookup,
+    options,
+    shell_completion,
+)
+from lcp.cli.chat_services import title
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, ModelError, NotHere, UsageError
+from lcp.machine import machine
+from lcp.settings import Layers
 
 if TYPE_CHECKING:
     from lcp.modelfile.context_table import ContextTable
@@ -44,14 +55,10 @@ class InfoArguments:
 def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
     """Show what a model is and what memory it needs. Its weights are never read."""
     if server := flags.pop("server", None):
-        from lcp.cli import info_server
-
         info_server.show(server, asked.name, asked.as_json)
         return
     from lcp.chat.advice import with_advice
-    from lcp.cli import info_online
     from lcp.modelfile.facts import facts
-    from lcp.settings import Layers
 
     name, settings = asked.name, Layers.of(flags).resolve()
     card = None if asked.gpu_mem is None else _bytes(asked.gpu_mem)
@@ -76,7 +83,6 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
             told["tensors"] = [_tensor(t) for t in model.header.tensors]
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
-        from lcp.cli import info_page
         from lcp.terminal.printout import Printout
 
         page = Printout()
@@ -108,7 +114,6 @@ def _bytes(given: str) -> int:
 
 
 def _open(name: str | None, files: ExitStack) -> "ModelFile":
-    from lcp.cli import info_online
     from lcp.downloads import library, model_names
     from lcp.modelfile.model_files import local
 
@@ -133,8 +138,6 @@ def _memory_table(
     name: str | None, model: "ModelFile", known: "Facts", settings: Any, card: int | None
 ) -> "ContextTable":
     """The memory table; an LcpError says why there is none."""
-    from lcp.cli.chat_services import title
-    from lcp.machine import machine
     from lcp.modelfile.context_table import context_table
     from lcp.modelfile.llamacpp_answers import check_loads
     from lcp.modelfile.non_chat_models import not_for_chat

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlunsplit
 
 from lcp import formatting
+from lcp.cli import free_memory
+from lcp.cli.info_page import VERDICTS
+from lcp.cli.pull import find_on_hub
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -41,8 +44,6 @@ def at_address(url: str, files: ExitStack) -> "ModelFile":
 
 def on_hub(name: str, files: ExitStack) -> "ModelFile":
     """The model on the Hugging Face Hub that `lcp pull` would download for this name."""
-    from lcp.cli import free_memory
-    from lcp.cli.pull import find_on_hub
     from lcp.downloads import hub
     from lcp.modelfile.model_files import open_model
 
@@ -68,8 +69,6 @@ def is_repository(name: str) -> bool:
 
 def list_models(name: str, as_json: bool) -> None:
     """The models of a repository, each with its size and whether it fits this machine."""
-    from lcp.cli import free_memory
-    from lcp.cli.info_page import VERDICTS
     from lcp.downloads import hub, model_names
     from lcp.downloads.repo_files import models, rank
     from lcp.terminal.printout import Printout

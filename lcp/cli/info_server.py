@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import server_lookup
 from lcp.servers.address import parse
+from lcp.servers.config import key, table_of
 
 if TYPE_CHECKING:
     from lcp.remote.discovery import ServerFacts
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 def show(server: str, model: str | None, as_json: bool) -> None:
     """Ask the server, and print what it is."""
     from lcp.remote.discovery import look_up
-    from lcp.servers.config import key, table_of
     from lcp.terminal.printout import Printout
 
     address = parse(server_lookup.chosen(server, model))

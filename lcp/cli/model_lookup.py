@@ -3,6 +3,7 @@
 import shlex
 from typing import TYPE_CHECKING
 
+from lcp.cli import server_lookup
 from lcp.errors import ModelNotFound, NotHere, UsageError
 from lcp.formatting import short
 
@@ -46,7 +47,6 @@ def is_model(word: str) -> bool:
 
     UsageError if it almost matches a known name: lcp asks rather than answers with another model.
     """
-    from lcp.cli import server_lookup
     from lcp.downloads import library
 
     if server_lookup.named(word) or library.is_model(word):

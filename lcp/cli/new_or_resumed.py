@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from lcp import paths
 from lcp.cli import first_run
 from lcp.cli.chat_services import absolute, find
+from lcp.settings import Settings
 
 if TYPE_CHECKING:
     from lcp.session.conversation import Conversation
     from lcp.session.log import Log
-    from lcp.settings import Settings
 
 
 def open_conversation(
-    resume: str | None, model: str | None, settings: "Settings", no_save: bool, person: bool
+    resume: str | None, model: str | None, settings: Settings, no_save: bool, person: bool
 ) -> tuple["Log", "Conversation", list[str], Path | None]:
     """The log, the saved conversation or a new one (of a `person` or a script), notices about it,
     and the file of its KV cache."""

@@ -1,14 +1,11 @@
 """Texts and files that options name: system text, chat template, schema, grammar."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lcp import paths
+from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError, UsageError
 from lcp.formatting import short
-
-if TYPE_CHECKING:
-    from lcp.engine_interface import Constraint
 
 MAX_BYTES = 4_000_000  # of a text file; no context window is that large
 
@@ -26,7 +23,6 @@ def constraint(
         if not value:  # "$SCHEMA" of a script, unset
             raise UsageError(f"{flag} is empty. Give it a value, or leave it out.")
     from lcp.engine.constraint import check
-    from lcp.engine_interface import Constraint
 
     if schema:
         written = schema.lstrip().startswith("{")

@@ -18,6 +18,7 @@ from lcp import child_process, formatting
 from lcp.cli import model_lookup, options, shell_completion
 from lcp.cli.options import argument, option, switch
 from lcp.errors import DoesNotRun, LcpError, UsageError
+from lcp.settings import Layers
 
 if TYPE_CHECKING:
     from lcp.modelfile.facts import Facts
@@ -53,7 +54,6 @@ def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
     from lcp.modelfile.facts import facts
     from lcp.modelfile.model_files import local
     from lcp.modelfile.quants import file_types
-    from lcp.settings import Layers
     from lcp.terminal.screen import Screen
 
     kinds = file_types()

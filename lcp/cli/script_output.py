@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lcp.engine_interface import Reply
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import LcpError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.engine_interface import Reply
     from lcp.terminal.screen import Screen
 
 
@@ -29,7 +29,7 @@ class ScriptOutput:
     broken: bool = False  # whether the connection to a server broke in an answer
     unanswered: int = 0  # lines without an answer
 
-    def __call__(self, reply: "Reply") -> None:
+    def __call__(self, reply: Reply) -> None:
         if self.as_json:
             _print(reply.text, reply.thinking, reply.ended, reply.stats.as_dict())
         if self.stats:
@@ -44,7 +44,7 @@ class ScriptOutput:
         self.broken |= broken
         self.cut |= self.whole and reply.ended not in ("end", "stop")
 
-    def _say_cut(self, reply: "Reply") -> None:
+    def _say_cut(self, reply: Reply) -> None:
         """If a limit cut the answer, print which one, and what to type for the rest."""
         tokens = count(reply.stats.reply_tokens, "token")
         if reply.ended == "length":

@@ -25,12 +25,12 @@ from lcp.cli.chat_services import find, title
 from lcp.cli.options import argument, option, switch
 from lcp.cli.pull import find_or_pull
 from lcp.errors import LcpError, UsageError
-from lcp.settings import Layers, Sampling
+from lcp.machine import machine, physical_cores
+from lcp.settings import Layers, Sampling, Settings
 
 if TYPE_CHECKING:
     from lcp.chat.services_interface import FoundModel
     from lcp.engine.loading import Fit
-    from lcp.settings import Settings
 
 SERVER = "llama-server"
 MISSING = (
@@ -137,11 +137,11 @@ def _machines(given: str | None) -> tuple[str, ...]:
     if given is None:
         return ()
     machines = tuple(part.strip() for part in given.split(","))
-    for machine in machines:
-        host, _, port = machine.partition(":")
+    for one in machines:
+        host, _, port = one.partition(":")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", host) or not _is_port(port):
             raise UsageError(
-                f'--rpc must be a list of HOST:PORT, with commas between them (got "{machine}"). '
+                f'--rpc must be a list of HOST:PORT, with commas between them (got "{one}"). '
                 "A host is a name or an IPv4 address."
             )
     if len(machines) > MOST_MACHINES:
@@ -172,13 +172,12 @@ def _listening(found: "FoundModel", host: str, port: str) -> list[str]:
 
 
 def _sizes(
-    found: "FoundModel", settings: "Settings", program: str | None, machines: tuple[str, ...]
+    found: "FoundModel", settings: Settings, program: str | None, machines: tuple[str, ...]
 ) -> list[str]:
     """Context, layers, KV type and batch. Raises what `memory_fit.choose` does."""
     from lcp.chat import memory_fit
     from lcp.engine import cpu_check
     from lcp.engine.params import flash_attention
-    from lcp.machine import machine, physical_cores
 
     name = title(found.file.name, found.name)
     here = cpu_check.check_once(paths.cache())  # llama.cpp has a GPU, as lcp is installed
@@ -234,7 +233,7 @@ def _may_repack(fit: "Fit") -> bool:
     return fit.repack and (forced != "0" if forced else not amx)
 
 
-def _sampling(settings: "Settings") -> Iterator[str]:
+def _sampling(settings: Settings) -> Iterator[str]:
     """What a client gets that does not choose for itself: all that is not llama.cpp's default."""
     for name in SAMPLING:
         value = settings.value(name)

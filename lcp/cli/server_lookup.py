@@ -1,21 +1,17 @@
 """Finds the server that a name or an address means: [server.NAME] of config.toml, and its key."""
 
 import re
-from typing import TYPE_CHECKING
 
 from lcp import paths
+from lcp.engine_interface import Engine
 from lcp.errors import UsageError
 from lcp.servers.address import ServerAddress, is_server, parse
-
-if TYPE_CHECKING:
-    from lcp.engine_interface import Engine
-    from lcp.servers.config import ServerTable
-    from lcp.settings import Settings
+from lcp.servers.config import ServerTable, key, servers, table_of
+from lcp.settings import Settings
 
 
 def tables() -> "dict[str, ServerTable]":
     """The servers of config.toml by name."""
-    from lcp.servers.config import servers
 
     return servers(paths.config() / "config.toml")
 
@@ -47,10 +43,9 @@ def _address(server: str) -> str:
     )
 
 
-def engine(name: str, settings: "Settings") -> "Engine":
+def engine(name: str, settings: Settings) -> Engine:
     """An engine for the model of this name, with the key of its server."""
     from lcp.remote.engine import RemoteEngine
-    from lcp.servers.config import key, table_of
 
     address = parse(name)
     table = table_of(address, tables())

@@ -12,7 +12,9 @@ import typer
 
 from lcp import formatting, paths
 from lcp.cli import shell_completion
+from lcp.cli.chat_services import services
 from lcp.errors import SessionError, UsageError
+from lcp.settings import Layers
 
 if TYPE_CHECKING:
     from lcp.session.store import Saved, Store
@@ -139,9 +141,7 @@ def replay(id: Id, as_json: Rows = False) -> None:
     Each answer is generated from its own seed. The exit code is 1 if any tokens differ.
     """
     from lcp.chat.replay import Replay
-    from lcp.cli.chat_services import services
     from lcp.session.store import load
-    from lcp.settings import Layers
     from lcp.terminal.printout import Printout
     from lcp.terminal.screen import Screen
 

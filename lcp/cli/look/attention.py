@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.attention import HeadMap
     from lcp.terminal.printout import Printout
 
@@ -74,7 +73,7 @@ attention = options.command(AttentionArguments, run, common.SETTINGS)
 
 
 def _show(
-    page: "Printout", opened: "OpenModel", data: Mapping[str, Any], maps: "list[HeadMap]"
+    page: "Printout", opened: OpenModel, data: Mapping[str, Any], maps: "list[HeadMap]"
 ) -> None:
     from lcp.terminal.token_charts import visible
 

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 from lcp import formatting
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.errors import UsageError
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.cache import Timed
     from lcp.terminal.printout import Printout
 
@@ -32,7 +31,7 @@ class CacheArguments(LookArguments):
 class CacheShown:
     """What was measured."""
 
-    opened: "OpenModel"
+    opened: OpenModel
     heads: int
     prompt: int  # tokens
     found: "Timed"

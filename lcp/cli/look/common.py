@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lcp import paths
-from lcp.cli import free_memory, model_lookup, shell_completion
+from lcp.answers.worker import Worker
+from lcp.cli import free_memory, model_lookup, option_files, shell_completion
+from lcp.cli.chat_services import find, title
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, UsageError
 from lcp.formatting import count
+from lcp.machine import physical_cores
+from lcp.settings import Layers, Settings
 
 if TYPE_CHECKING:
     from lcp.engine.context import Context
     from lcp.engine.model import Model
     from lcp.engine.observer import Observer
-    from lcp.settings import Layers, Settings
     from lcp.terminal.printout import Printout
 
 Result = TypeVar("Result")
@@ -57,7 +60,6 @@ class Work:
     work is shown once it takes longer than a moment."""
 
     def __init__(self) -> None:
-        from lcp.answers.worker import Worker
         from lcp.engine.llama_library import StopByte
         from lcp.terminal.screen import Screen
 
@@ -99,13 +101,12 @@ class OpenModel:
 
     model: "Model"
     name: str  # what people call it
-    settings: "Settings"
+    settings: Settings
     work: Work  # runs what takes long
     _life: ExitStack
 
     @property
     def _threads(self) -> int:
-        from lcp.machine import physical_cores
 
         return self.settings.threads or physical_cores()
 
@@ -225,7 +226,6 @@ def text_of(asked: LookArguments) -> tuple[str | None, str]:
 
 def read(text: str) -> str:
     """The text itself, or of @FILE the text of the file."""
-    from lcp.cli import option_files
 
     return option_files.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
 
@@ -245,7 +245,6 @@ def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
 def models(name: str | None, flags: Mapping[str, Any], *more: str) -> "Iterator[list[OpenModel]]":
     """Load the model of this name, or the default one, and those named by `more`, until the end of
     the block."""
-    from lcp.settings import Layers
 
     layers, work = Layers.of(flags), Work()
     with ExitStack() as life:
@@ -258,10 +257,9 @@ def models(name: str | None, flags: Mapping[str, Any], *more: str) -> "Iterator[
             work.close()  # before the models and contexts are freed
 
 
-def _load(name: str | None, layers: "Layers", work: Work, life: ExitStack) -> OpenModel:
+def _load(name: str | None, layers: Layers, work: Work, life: ExitStack) -> OpenModel:
     """The model of this name, or the default one, in memory until the end of `life`."""
     from lcp.chat import memory_fit
-    from lcp.cli.chat_services import find, title
     from lcp.engine import cpu_check
     from lcp.engine.model import Model
 

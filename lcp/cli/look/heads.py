@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.heads import Heads
     from lcp.terminal.printout import Printout
 
@@ -59,7 +58,7 @@ def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
 heads = options.command(HeadsArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
-def _map(opened: "OpenModel", asked: HeadsArguments, _: str) -> None:
+def _map(opened: OpenModel, asked: HeadsArguments, _: str) -> None:
     from lcp.look.heads import heads
 
     tokens = opened.work(_random_words, opened)
@@ -67,7 +66,7 @@ def _map(opened: "OpenModel", asked: HeadsArguments, _: str) -> None:
     common.publish(asked, opened, _map_json(found), lambda page: _show_map(page, opened, found))
 
 
-def _random_words(opened: "OpenModel") -> list[int]:
+def _random_words(opened: OpenModel) -> list[int]:
     """Random words of the vocabulary, said twice."""
     from lcp.look.heads import WORDS, repeated
 
@@ -85,7 +84,7 @@ def _random_words(opened: "OpenModel") -> list[int]:
     return repeated(usable, [model.bos] if model.adds_bos and model.bos >= 0 else [])
 
 
-def _off(opened: "OpenModel", asked: HeadsArguments, text: str) -> None:
+def _off(opened: OpenModel, asked: HeadsArguments, text: str) -> None:
     from lcp.look.heads import compare
 
     tokens = opened.tokens(text, chat=asked.chat, least=1)
@@ -123,7 +122,7 @@ def _map_json(found: "Heads") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show_map(page: "Printout", opened: "OpenModel", found: "Heads") -> None:
+def _show_map(page: "Printout", opened: OpenModel, found: "Heads") -> None:
     import math
 
     from lcp.look.heads import KINDS
@@ -160,9 +159,7 @@ def _show_map(page: "Printout", opened: "OpenModel", found: "Heads") -> None:
     page.of_this_run(f"{opened.work.seconds:.1f} s.")
 
 
-def _show_answers(
-    page: "Printout", opened: "OpenModel", data: Mapping[str, Any], first: str
-) -> None:
+def _show_answers(page: "Printout", opened: OpenModel, data: Mapping[str, Any], first: str) -> None:
     off = [f"{one['layer']}.{one['head']}" for one in data["off"]]
     without = f"Without head {off[0]}" if len(off) == 1 else f"Without the heads {', '.join(off)}"
     for title, answer in (

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import option, switch
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.layers import Contribution, LayersFound
     from lcp.terminal.printout import Printout
 
@@ -49,7 +48,7 @@ def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
 layers = options.command(LayersArguments, run, common.SETTINGS)
 
 
-def _data(opened: "OpenModel", found: "LayersFound", other: int | None) -> dict[str, Any]:
+def _data(opened: OpenModel, found: "LayersFound", other: int | None) -> dict[str, Any]:
     """What JSON has of all numbers that were found."""
     from lcp.look.distributions import best, rank, softmax
     from lcp.look.layers import strongest
@@ -85,7 +84,7 @@ def _data(opened: "OpenModel", found: "LayersFound", other: int | None) -> dict[
     }  # fmt: skip
 
 
-def _show(page: "Printout", opened: "OpenModel", data: Mapping[str, Any]) -> None:
+def _show(page: "Printout", opened: OpenModel, data: Mapping[str, Any]) -> None:
     from lcp.terminal.token_charts import visible
 
     answer, other = (visible(data[name]["text"]) for name in ("answer", "other"))

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import option
 from lcp.errors import UsageError
 from lcp.settings import Sampling
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.engine.context import Context
     from lcp.terminal.printout import Printout
 
@@ -58,7 +57,7 @@ next_ = options.command(NextArguments, run, (*common.SETTINGS, *SAMPLING))
 
 
 def _choices(
-    opened: "OpenModel", tokens: list[int], fork: int | None, count: int, seed: int
+    opened: OpenModel, tokens: list[int], fork: int | None, count: int, seed: int
 ) -> list[dict[str, Any]]:
     """The choices, one after another, as JSON has them: all probabilities would be gigabytes."""
     from lcp.engine.sampler import Sampler, TokenCandidates
@@ -81,7 +80,7 @@ def _choices(
 
 
 def _step(
-    opened: "OpenModel", context: "Context", sampler: Any, candidates: Any, forced: int | None
+    opened: OpenModel, context: "Context", sampler: Any, candidates: Any, forced: int | None
 ) -> dict[str, Any]:
     """The choice of one token, and what each stage left."""
     from lcp.look import next as look
@@ -110,9 +109,7 @@ def _step(
     }  # fmt: skip
 
 
-def _show(
-    page: "Printout", opened: "OpenModel", tokens: list[int], data: Mapping[str, Any]
-) -> None:
+def _show(page: "Printout", opened: OpenModel, tokens: list[int], data: Mapping[str, Any]) -> None:
     before, greedy = list(tokens), opened.settings.sampling.temp == 0
     for step in data["steps"]:
         if len(before) > len(tokens):

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options, shell_completion
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
 from lcp.formatting import count, either, short, size
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.engine.observer import Observer
     from lcp.look.quant import Choice, Distance, Group
     from lcp.modelfile.weights import Weights
@@ -46,7 +45,7 @@ class QuantArguments(LookArguments):
 class QuantShown:
     """What was measured."""
 
-    a: "OpenModel"
+    a: OpenModel
     names: list[str]  # of A, and of what is compared with it
     tokens: int
     own: "Distance"  # of A: its perplexity
@@ -83,7 +82,7 @@ quant = options.command(QuantArguments, run, (*common.SETTINGS, "max_tokens"))
 
 
 def _measure(
-    asked: QuantArguments, given: str | None, a: "OpenModel", b: "OpenModel | None" = None
+    asked: QuantArguments, given: str | None, a: OpenModel, b: OpenModel | None = None
 ) -> QuantShown:
     from lcp.look import quant as look
     from lcp.modelfile.weights import Weights
@@ -100,7 +99,7 @@ def _measure(
     prompt = a.tokens(asked.ask, chat=chat, least=1)
     size = max(len(tokens), len(prompt) + n)
 
-    def observe(one: "OpenModel", rows: int, kv_type: str = "f16") -> "Observer":
+    def observe(one: OpenModel, rows: int, kv_type: str = "f16") -> "Observer":
         return one.observe(size, rows=rows, kv_type=kv_type, watched=False)
 
     compared = [(a, "f16"), *([(b, "f16")] if b else [(a, asked.kv)] if asked.kv else [])]
@@ -121,7 +120,7 @@ def _measure(
     )  # fmt: skip
 
 
-def _groups(files: "list[Weights]", opened: "OpenModel") -> "tuple[list[Group], bool]":
+def _groups(files: "list[Weights]", opened: OpenModel) -> "tuple[list[Group], bool]":
     """Where the bits are, and how far the second file's weights are from the first one's; whether
     only some of them were compared."""
     from lcp.look import quant as look

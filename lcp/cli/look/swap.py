@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options, shell_completion
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import argument, option
 from lcp.errors import LcpError, NotSupported, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.swap import Swap, SwappedHead
     from lcp.terminal.printout import Printout
 
@@ -33,7 +32,7 @@ class SwapArguments(LookArguments):
 class SwapShown:
     """What was found, and the model that spells the tokens in it."""
 
-    opened: "OpenModel"
+    opened: OpenModel
     a: list[int]
     b: list[int]
     x: int  # A's answer
@@ -81,7 +80,7 @@ def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
 swap = options.command(SwapArguments, run, common.SETTINGS)
 
 
-def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
+def _check(opened: OpenModel, a: list[int], b: list[int]) -> None:
     """LcpError for prompts that cannot be swapped, or a model whose past cannot be shared."""
     if a == b:
         raise UsageError("The two prompts are the same. Change a word in one of them.")
@@ -103,7 +102,7 @@ def _check(opened: "OpenModel", a: list[int], b: list[int]) -> None:
         )
 
 
-def _first_choices(opened: "OpenModel", a: Any, b: Any) -> tuple[int, int]:
+def _first_choices(opened: OpenModel, a: Any, b: Any) -> tuple[int, int]:
     """The first choices after A and after B. UsageError if they are the same."""
     from lcp.look.distributions import best, softmax
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import switch
 from lcp.errors import NotSupported
 from lcp.formatting import count
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.tokens import Merge, Rank
     from lcp.terminal.printout import Printout
 
@@ -31,7 +30,7 @@ class TokensArguments(LookArguments):
 class TokensShown:
     """The tokens of a text, and how they are built."""
 
-    opened: "OpenModel"
+    opened: OpenModel
     tokens: list[int]
     merges: dict[int, list["Merge"]]  # of different tokens, in the order of the text
     merged: int  # different tokens of the text that were built by merges
@@ -72,7 +71,7 @@ def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
 tokens = options.command(TokensArguments, run, common.SETTINGS)
 
 
-def _merges(opened: "OpenModel", tokens: list[int]) -> dict[int, list["Merge"]]:
+def _merges(opened: OpenModel, tokens: list[int]) -> dict[int, list["Merge"]]:
     """The steps that build these tokens. NotSupported if the vocabulary works in another way."""
     from lcp.look import tokens as look
 

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import option
 from lcp.errors import LcpError, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.look.without import LeftOut, Without
     from lcp.terminal.printout import Printout
 
@@ -78,7 +77,7 @@ without = options.command(WithoutArguments, run, (*common.SETTINGS, "max_tokens"
 
 
 def _json(
-    opened: "OpenModel", answer: list[int], parts: "list[Part]", found: "Without"
+    opened: OpenModel, answer: list[int], parts: "list[Part]", found: "Without"
 ) -> dict[str, Any]:
     return {
         "answer": opened.model.text(answer),
@@ -97,7 +96,7 @@ def _json(
 
 
 def _show(
-    page: "Printout", opened: "OpenModel", answer: list[int], parts: "list[Part]", found: "Without"
+    page: "Printout", opened: OpenModel, answer: list[int], parts: "list[Part]", found: "Without"
 ) -> None:
     from lcp.terminal.look_pages import WITHOUT, without_rows, without_sum
 

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.cli import options
 from lcp.cli.look import common
-from lcp.cli.look.common import LookArguments
+from lcp.cli.look.common import LookArguments, OpenModel
 from lcp.cli.options import argument, option
 from lcp.errors import NotSupported, UsageError
 
 if TYPE_CHECKING:
-    from lcp.cli.look.common import OpenModel
     from lcp.modelfile.header import TensorInfo
     from lcp.terminal.printout import Printout
 
@@ -69,7 +68,7 @@ words = options.command(WordsArguments, run, common.SETTINGS)
 
 
 def _show(
-    page: "Printout", opened: "OpenModel", data: Mapping[str, Any], tensor: "TensorInfo"
+    page: "Printout", opened: OpenModel, data: Mapping[str, Any], tensor: "TensorInfo"
 ) -> None:
     from lcp.terminal.token_charts import visible
 
