@@ -108,3 +108,38 @@ def test_importing_does_not_start_llama_cpp(module, home):
     assert "llama_cpp" not in done.stdout.split()
     assert done.stderr == ""
     assert not home.exists()
+
+
+@pytest.mark.slow
+def test_a_prompt_needs_neither_markdown_nor_templates():
+    """They are imported while the person types."""
+    code = (
+        "import sys, lcp.chat.input_loop, lcp.commands, lcp.terminal.keyboard;"
+        "print({'markdown_it', 'jinja2', 'llama_cpp', 'pygments'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+def test_the_garbage_collector_costs_a_short_command_nothing(home, tiny):
+    """Neither on the way nor at the end, when Python would go through all modules once more."""
+    code = (
+        "import atexit, gc, sys\n"
+        "runs = []\n"
+        "gc.callbacks.append(lambda phase, about: runs.append(about['generation']))\n"
+        "atexit.register(lambda: print('whole:', runs.count(2), gc.get_freeze_count()))\n"
+        "from lcp.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "chat", str(tiny("dense")), "-n", "1", "-p", "hi"],
+        capture_output=True,
+        text=True,
+        env=terminal_environment(home),
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+    told = done.stdout.rpartition("whole: ")[2].split()
+    assert told[0] == "0"
+    assert int(told[-1]) > 10_000

@@ -4,10 +4,12 @@ The figures are llama.cpp's own, from a process that may crash, and are kept: on
 with a model waits for them.
 """
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lcp.answers.worker import WorkerTask
 from lcp.engine.loading import AUTO_CTX, Fit
 from lcp.errors import LcpError, ModelError, NotEnoughMemory
 from lcp.formatting import either, size
@@ -27,9 +29,7 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     call the model. Raises NotEnoughMemory if the model cannot run here, ModelError if llama.cpp
     cannot load it or it is not a chat model, and GgufError.
     """
-    # here and not above: the prompt does not wait for them
-    from concurrent.futures import ThreadPoolExecutor
-
+    # here and not above: the prompt does not wait for it
     from lcp.modelfile.llamacpp_answers import check_loads, stored_speed
 
     model = _chat_model(path, name)
@@ -37,12 +37,12 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     speed = stored_speed(model, known, physical_cores())
     ours = settings.flash_attn == "auto" and settings.kv_type == "f16" and not gpu
     fastest = (ours and speed.read()) or {}
-    with ThreadPoolExecutor(1) as beside:  # each of the two is a process
-        trial = beside.submit(check_loads, model, known, name)
-        try:
-            fit = _sizes(model, settings, known, gpu, name)
-        finally:
-            trial.result()  # what it raises says more than what the sizes raise
+    trial = WorkerTask(lambda _: check_loads(model, known, name))
+    threading.Thread(target=trial.run).start()  # each of the two is a process
+    try:
+        fit = _sizes(model, settings, known, gpu, name)
+    finally:
+        trial.result()  # what it raises says more than what the sizes raise
     if ours:
         fit = replace(fit, keep_speeds=lambda new: speed.write({"model": model.name, **new}))
     if fastest:

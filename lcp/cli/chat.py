@@ -3,7 +3,7 @@ one question, or for a question on each line of stdin.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -197,9 +197,12 @@ def _chat(job: ChatJob) -> "Iterator[Chat]":
     with job.log, ExitStack() as life:
         engine = job.services.engine(job.found, layers.resolve(), conversation.created)
         life.enter_context(closing(engine))
-        # llama.cpp reads the file while the rest is imported. A person's prompt comes first: two
-        # threads that import at once take twice as long.
+        # llama.cpp reads the file while the rest is imported, but not before it reads: two threads
+        # that import at once take twice as long. A person's prompt comes first.
         loading = None if job.person else engine.load(job.constraint, job.saved)
+        if loading:
+            with suppress(LcpError):  # it is raised again where the chat waits for the model
+                next(iter(loading), None)
         from lcp.chat import model_switch
         from lcp.chat.chat import Chat
         from lcp.terminal.screen import Screen
@@ -211,7 +214,11 @@ def _chat(job: ChatJob) -> "Iterator[Chat]":
         chat.loading = loading
         life.callback(model_switch.close, chat)
         if job.person:
-            import lcp.terminal.keyboard  # noqa: F401
+            import lcp.chat.input_loop
+            import lcp.commands
+            import lcp.terminal.keyboard
+        else:
+            import lcp.engine.template_choice  # noqa: F401
         chat.load(job.saved)
         if job.persona is not None:
             from lcp.commands.settings import record

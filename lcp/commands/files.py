@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lcp import paths
-from lcp.chat import attachments, webpage
+from lcp.chat import attachments
 from lcp.chat.chat import Chat
 from lcp.commands.command import command, turns_of
 from lcp.errors import LcpError, SessionError
@@ -82,6 +82,8 @@ def _write(chat: Chat, name: str, replace: bool) -> None:
         raise LcpError(
             "/export needs a file: /export chat.md, or a name that ends in .html or .json."
         )
+    from lcp.chat import webpage  # it imports the parser of Markdown
+
     file = Path(name.strip('"'))
     turns_of(chat)
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lcp.answers.thinking_tag_table import thinks
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.engine import probs, statefile
-from lcp.engine.llama_library import StopByte
+from lcp.engine.llama_library import StopByte, library
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
@@ -105,6 +105,8 @@ class LlamaEngine:
             return not self._stop.is_set()
 
         self._fit = self._choose() if self._choose else None
+        library()
+        on_progress(0.0)  # Python has nothing to do from here on: who waits for it goes on
         settings = with_flash_attention(self._settings, self._fit, saved)
         request = LoadRequest(
             self._path, settings, self._fit, self._now, self._template, self._name,

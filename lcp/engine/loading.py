@@ -73,13 +73,13 @@ def load(
 ) -> Loaded:
     """Load a model and create its context. `life` frees them, also after a failure. Raises what
     Model, Template and Context raise."""
-    from lcp.engine.template_choice import choose  # it imports jinja2, slowly
-
     s, fit, template = request.settings, request.fit, request.template
     layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
     repack = fit.repack if fit else True
     model = Model.load(request.path, layers, on_progress, repack, name=request.name)
     life.callback(model.close)
+    from lcp.engine.template_choice import choose  # it imports jinja2, slowly
+
     choice = choose(
         model.chat_template if template is None else template,
         now=request.now,
