@@ -65,11 +65,14 @@ class ScriptedServer:
         self._over = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        socket.create_connection(self._socket.getsockname()).close()  # wakes the thread
+        self._thread.join()  # or it might accept for the next server, on the same descriptor
         self._socket.close()
 
     def bodies(self) -> list[Any]:
