@@ -1,6 +1,7 @@
 """The network as the environment describes it: proxies, certificates, the Hub's address, tokens."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from test_http import copy, get, servers, tls  # noqa: F401  # fixtures
 
 from lcp.downloads import hub
 from lcp.downloads.model_names import Name, is_remote
-from lcp.errors import DownloadError
+from lcp.errors import DownloadError, ServerError
 from lcp.network.proxies import proxy_for
 from lcp.remote.discovery import look_up
 from lcp.servers.address import parse
@@ -182,6 +183,16 @@ def test_a_server_with_models_is_reached_through_the_socks_proxy(socks, monkeypa
         del proxy.asked[:]
         assert look_up(parse(there.address), "").model == "m"
         assert not proxy.asked
+
+
+def test_a_server_with_models_may_have_a_certificate_of_its_own(servers, tls, monkeypatch):  # noqa: F811
+    there = servers(tls)
+    listed = json.dumps({"data": [{"id": "m", "owned_by": "vllm"}]}).encode()
+    there.script["/v1/models"] = (200, {}, listed)
+    assert look_up(parse(there.url), "").model == "m"
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(ServerError, match="SSL_CERT_FILE"):
+        look_up(parse(there.url), "")
 
 
 # invalid values

@@ -164,6 +164,8 @@ def test_rereading_after_a_slide_is_announced_with_its_tokens():
     assert "38.8 s" in told
     told = window_notices.reading(scene.overflow, window, Progress(160, 0, 80, 80), 0.2, 260)
     assert "re-read" not in told, "a question is new"
+    told = window_notices.reading(scene.overflow, window, Progress(7, 0, 233, 233, 150), 9, 260)
+    assert "re-read 153 tokens" in told and "no longer had them" in told
 
 
 def test_a_slide_happens_every_few_turns():

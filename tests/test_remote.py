@@ -3,6 +3,7 @@ hold, by the server's own counts."""
 
 import io
 import json
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -138,6 +139,17 @@ def test_a_stop_ends_an_answer_at_once(start):
     assert chat.ask("Hi").ended != "interrupted"
 
 
+def test_the_tokens_of_a_stopped_answer_are_counted_when_there_is_time(start):
+    chat = start(max_tokens=400)
+    threading.Timer(1, chat.engine.stop).start()
+    assert chat.ask("Count from one to a thousand.").ended == "interrupted"
+    visible = chat.overflow.visible()
+    deadline = time.monotonic() + 30
+    while not chat.engine.counts_exactly(visible) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert chat.engine.used(visible) == chat.engine.count(visible)
+
+
 def test_a_stop_before_the_first_word_gives_no_answer(start):
     chat = start()
     reply = chat.engine.reply(Request.by(chat.settings, user(LONG * 2)))
@@ -155,7 +167,7 @@ def test_a_stop_string_ends_the_answer_and_is_cut(start):
 
 
 @pytest.mark.parametrize("places", [[(20, 24)], [(15, 40), (18, 20)], [(25, 27), (24, 30)]])
-def test_a_stop_string_that_is_sent_gives_the_same_text(start, monkeypatch, places):
+def test_a_stop_string_gives_the_same_text_if_the_server_cuts_it(start, monkeypatch, places):
     whole = start(max_tokens=30).ask("Tell me about Paris.").text
     stops = tuple(whole[begin:end] for begin, end in places)
     cut = start(max_tokens=30, stop=stops).ask("Tell me about Paris.")
@@ -239,7 +251,7 @@ def thinking(smollm2, tmp_path_factory):
         yield address
 
 
-def test_thinking_that_was_cut_continues(start, thinking):
+def test_truncated_thinking_continues(start, thinking):
     chat = start(thinking, max_tokens=8)
     cut = chat.ask("Tell me about Paris.")
     assert cut.ended == "length" and cut.thinking and not cut.text
@@ -259,7 +271,7 @@ def test_a_fork_keeps_the_thinking(start, thinking):
     assert forked.content.startswith(rows[0].text + rows[1].others[1].text)
 
 
-def test_a_server_that_was_restarted_is_not_a_change_of_the_chat(smollm2, start):
+def test_a_restarted_server_is_not_called_a_change_of_the_chat(smollm2, start):
     with create_server(("127.0.0.1", 0)) as free:
         port = ("--port", str(free.getsockname()[1]))
     with llama_server(smollm2, SIZE, *port) as address:

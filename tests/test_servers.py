@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import ScriptedEngine, does
@@ -12,6 +13,7 @@ from lcp.chat.chat import Chat
 from lcp.cli.chat_services import services
 from lcp.commands import command_table
 from lcp.health_checks import server as check
+from lcp.remote import server_kinds
 from lcp.servers.config import servers
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.export import plain_name
@@ -84,6 +86,46 @@ def test_the_default_server_of_config(config, server, lcp_main):
     config('[server]\ndefault = "box"\n[server.box]\nurl = "URL"\nmodel = "m"\n')
     assert lcp_main("chat", "Hi there") == 0
     assert server.bodies()[-1]["model"] == "m"
+
+
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_without_a_server_the_default_one_is_not_asked(config, server, lcp_main, monkeypatch, how):
+    config('[server]\ndefault = "box"\n[server.box]\nurl = "URL"\n')
+    flag = ("--server", "none") if how == "flag" else ()
+    if how == "environment":
+        monkeypatch.setenv("LCP_SERVER", "none")
+    assert lcp_main("chat", *flag, "-m", "no-such-model", "Hi") == 1
+    assert not server.asked
+    assert lcp_main("chat", "-m", "m", "Hi") == (0 if how == "flag" else 1)  # a model of the server
+
+
+ABILITIES = {
+    "turns that stay when others leave are moved, not read again": "moves",
+    "your message is read while you type": "reads_ahead",
+    "progress while a prompt is read": "tells_progress",
+    "`--json-schema`": "schema",
+    "`--grammar`": "grammar",
+    "`--regex`": "regex",
+    "`/continue`": "continues",
+    "`/continue` inside the thinking": "continues_thinking",
+    "`/continue` with `--json-schema` (with `--grammar`: no)": "continues_schema",
+    "`/probs` (with `--token-probs on`)": "probs",
+    "`/fork` (with `--token-probs on`)": "continues",
+    "`--stop`: sent, if the answer cannot have thinking": "stops",
+    "`--raw`": "completes",
+}
+
+
+@pytest.mark.parametrize("label", ABILITIES)
+def test_the_docs_say_of_each_kind_what_the_code_does(label):
+    text = (Path(__file__).parents[1] / "docs" / "servers.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+    told = [cell.strip() for cell in row.strip(" |").split("|")[1:]]
+    kinds = [getattr(server_kinds, n) for n in ("LLAMA", "VLLM", "SGLANG", "OLLAMA", "LM_STUDIO")]
+    can = [bool(getattr(kind, ABILITIES[label])) for kind in kinds]
+    assert [cell.startswith("yes") for cell in told[:4]] == can[:4] and can[3] == can[4]
+    python = bool(getattr(server_kinds.LLAMA_CPP_PYTHON, ABILITIES[label]))
+    assert told[4].startswith(("yes", "llama-cpp-python")) == python
 
 
 def test_a_missing_key_and_invalid_tables(config, lcp_main, monkeypatch, capfd):
@@ -195,6 +237,29 @@ def test_an_invalid_header(config, lcp_main, capfd, header):
     config(f'[server.box]\nurl = "URL"\nheaders = {{{header}}}\n')
     assert lcp_main("chat", "box", "Hi") == 2
     assert "server.box" in capfd.readouterr().err
+
+
+EVIL = "\x1b]0;x\x07\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize("words", [("info",), ("chat", "Hi"), ("doctor",)])
+@pytest.mark.parametrize("models", [["m"], ["big", "small"], []])
+def test_escape_sequences_of_a_server_reach_no_terminal(
+    config, server, lcp_main, capfd, words, models
+):
+    props = {"build_info": EVIL, "chat_template": EVIL, "total_slots": 1}
+    props["default_generation_settings"] = {"n_ctx": 512, "params": {"top_k": 5}}
+    cards = [{"id": model + EVIL, "owned_by": "llamacpp"} for model in models]
+    server.pages |= {
+        "/v1/models": json_page({"data": cards}) if cards else json_page({"error": EVIL}, 418),
+        "/props": json_page(props),
+        "/v1/chat/completions": json_page({"error": {"message": EVIL}}, 400),
+    }
+    where = () if words == ("doctor",) else ("--server", server.address)
+    lcp_main(*words[:1], *where, *words[1:])
+    told = capfd.readouterr()
+    assert not {"\x1b", "\x07", "\u202e"} & set(told.out + told.err)
+    assert told.out + told.err
 
 
 def test_a_broken_answer_does_not_end_the_other_lines(server, lcp_main, capfd):

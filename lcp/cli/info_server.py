@@ -44,6 +44,7 @@ def abilities(kind: "ServerKind") -> dict[str, bool]:
         "keep turns in the cache when others leave": kind.moves,
         "read a message while you type it": kind.reads_ahead,
         "continue an answer that was cut": kind.continues,
+        "continue one that has only thinking so far": kind.continues_thinking,
         "continue text without a chat template": kind.completes,
         "hold answers to a JSON schema": kind.schema,
         "hold answers to a regular expression": bool(kind.regex),

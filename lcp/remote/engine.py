@@ -273,6 +273,8 @@ class RemoteEngine:
         return self._worker.submit(lambda emit: job())
 
     def _read_ahead(self) -> bool:
+        if self._llama_server and self._last and not (self.raw or self._closing):
+            self._counter.count(self._last)  # of an answer that was stopped, nobody told the number
         more = not self._closing and self._ahead.step(self._kept)
         if messages := self._ahead.read_for:  # the server has dropped what came after these
             self._last = self._last[: self._same(messages)]
