@@ -202,6 +202,14 @@ def test_not_every_slash_is_a_command(chat, keys, text):
     assert asked(chat) == [text, text]
 
 
+@in_both()
+def test_a_slash_and_a_blank_ask_the_model_nothing(chat):
+    chat.type("/ " + ENTER)
+    chat.sees("/help")
+    chat.ends()
+    assert not list((chat.home / "data" / "sessions").glob("*"))
+
+
 @in_both("Asked.", "Edited.")
 def test_an_edited_question_with_a_slash_is_not_a_command(chat):
     chat.type(paste("/exit") + ENTER)

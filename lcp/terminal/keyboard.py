@@ -49,7 +49,7 @@ PAUSE_S = 0.05  # after the last key, before `on_text` is called: nothing delays
 REFRESH_S = 0.25
 _ESCAPE_S = 0.1  # after this, an Esc is the Esc key, not the start of a sequence
 _BACKGROUND_S = 0.5  # how often to check whether lcp is in the foreground again
-_COMMAND = re.compile(r"/(?:[^\s/]+(?:[^\S\n][^\n]*)?)?")  # "/etc/hosts is a file" is a question
+_COMMAND = re.compile(r"/(?:[^\s/]+(?:[^\S\n][^\n]*)?|[^\S\n]*)")  # "/etc/hosts is" is a question
 # Readable on white as on black: bright black is the background itself in a well-known theme.
 _OWN = "fg:default bg:default"  # the colours of the terminal
 _STYLE = Style.from_dict(
