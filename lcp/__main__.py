@@ -6,10 +6,10 @@ import signal
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it is still imported is no traceback."""
+    """Run the command line. Ctrl-C during its imports ends it without a traceback."""
     # The collector went through all modules again and again: a fifth of the time of a short answer.
     gc.set_threshold(50_000)
-    # Ignored, as in a script's `lcp &`, it stays so; but who has the keyboard means it.
+    # `lcp &` in a shell script ignores SIGINT, and still does; at a terminal, Ctrl-C must work.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler or os.isatty(0):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from lcp.cli import main as run

@@ -48,7 +48,7 @@ def refused(error: OSError) -> LcpError:
     why, place = error.strerror or error, error.filename
     if place is None:
         return LcpError(f"The output cannot be written: {why}. Make room and run it again.")
-    return LcpError(f"Cannot use {os.fsdecode(place)}: {why}. Name another file, or mend this one.")
+    return LcpError(f"Cannot use {os.fsdecode(place)}: {why}. Check the path, or name another one.")
 
 
 class UsageError(LcpError):

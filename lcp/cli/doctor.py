@@ -1,4 +1,4 @@
-"""`lcp doctor`: what this computer can do, what is wrong, and the command that mends it."""
+"""`lcp doctor`: what this computer can do, what is wrong, and the command that fixes it."""
 
 import json
 import sys

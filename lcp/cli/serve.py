@@ -227,7 +227,7 @@ def _uses_gpu(program: str) -> bool:
 
 def _may_repack(fit: "Fit") -> bool:
     """Whether weights may be copied in an order that suits the CPU. Not on one with AMX: see
-    `llama_library.extra_bufts`; but here nobody knows how llama.cpp was built."""
+    `llama_library.extra_bufts`; but lcp cannot know how llama.cpp was built here."""
     forced = os.environ.get("LCP_EXTRA_BUFTS")
     amx = "amx_int8" in paths.contents(Path("/proc/cpuinfo"))
     return fit.repack and (forced != "0" if forced else not amx)
@@ -253,8 +253,8 @@ def _spelled(words: list[str], key: str) -> str:
 
 
 def _variables(key: str) -> dict[str, str]:
-    """The environment of llama-server, beside that of lcp. Here, and not among the words, is what
-    other users must not see, and what older servers do not know."""
+    """What the environment of llama-server has beyond that of lcp: what other users must not see
+    on the command line, and what older servers do not know as an option."""
     # By default, the web pages in a browser of this machine may use the server.
     found = {"LLAMA_ARG_CORS_ORIGINS": "localhost"} | ({"LLAMA_API_KEY": key} if key else {})
     return {name: value for name, value in found.items() if value == key or name not in os.environ}

@@ -1,11 +1,10 @@
 """What the shell's Tab key offers: models, saved chats, personas, the values of settings.
 
-The shell evaluates what it gets, and help texts would cost the import of rich: only names of
-harmless characters are offered, without a word on them.
+The shell evaluates what it gets, so only names of harmless characters are offered. They have no
+help texts, which would need the import of rich.
 
-Two of typer's scripts have a flaw that a person meets with lcp: bash takes a colon, as in
-qwen3:4b, for the end of a word; and zsh, which loads the script at the first Tab, completes
-nothing at that one.
+Two of typer's scripts have flaws that matter to lcp: bash ends a word at a colon, as in qwen3:4b;
+zsh loads its script at the first Tab, which then completes nothing.
 """
 
 import re
@@ -17,8 +16,8 @@ from lcp.errors import LcpError
 
 _HARMLESS = re.compile(r"[\w.@/+][\w.@/+:-]*", re.ASCII)
 CHATS = 50  # the last ones
-# It is asked for as fish asks: with the whole line, so that nothing is split at a colon; what bash
-# took for a word of its own stands in front of each completion and is taken off.
+# It asks as fish does, with the whole line, so that nothing is split at a colon. Bash itself keeps
+# the part of the word before the colon, so that is removed from each completion.
 _BASH = """
 %(complete_func)s() {
   local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}" word
@@ -36,7 +35,7 @@ if [[ "$zsh_eval_context[-1]" == loadautofunc ]]; then %(complete_func)s "$@"; f
 
 
 def mend_scripts() -> None:
-    """Before typer installs or shows one: see above."""
+    """Repair typer's scripts, before it installs or shows one."""
     from typer import _completion_shared as typers
 
     scripts = typers._completion_scripts
@@ -47,8 +46,8 @@ def mend_scripts() -> None:
 def _offer(
     names: Callable[[], Iterable[str]], front: Callable[[str], str] = lambda begun: ""
 ) -> Callable[[str], list[str]]:
-    """A completion: those of the names that begin so; none where they cannot be read. `front` is
-    what may stand in front of each, such as an address."""
+    """A completion: the names that begin with the typed text; none if they cannot be read. `front`
+    gives what may come before each name, such as an address."""
 
     def complete(incomplete: str) -> list[str]:
         try:
@@ -81,7 +80,7 @@ def _servers() -> Iterable[str]:
 
 
 def _models() -> Iterable[str]:
-    """Those that are here, then servers, then the catalogue's."""
+    """The models on this computer, then the servers, then the models of the catalogue."""
     return [*_installed(), *_servers(), *_catalogue()]
 
 

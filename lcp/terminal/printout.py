@@ -125,7 +125,7 @@ class Printout:
     ) -> None:
         """Shares of 0..1 as heights, a row for each label, a character for each column. The
         columns are numbered from 0 and called `columns`; of too many, every nth is shown. `notes`
-        stand after the rows and are cut at the margin."""
+        follow the rows and are cut at the margin."""
         left = min(24, max(cell_len(one_line(text)) for text in (*labels, columns)))
         right = min(24, max((_GAP + cell_len(one_line(note)) for note in notes), default=0))
         room = max(10, self._console.width - left - right - 2 * _GAP)

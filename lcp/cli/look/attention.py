@@ -88,7 +88,7 @@ def _show(
     page.note(
         "read: the share of attention. carried: the same, weighted by how much of what is there "
         "arrives (Kobayashi 2020): many heads look at the first token and take next to nothing "
-        "from it, so it stands apart. Where a head looks is not what the answer needed (Jain & "
+        "from it, so it is shown apart. Where a head looks is not what the answer needed (Jain & "
         "Wallace 2019): lcp look swap and lcp look without measure that. A mean over all heads "
         "would show the first token and little else, so there is none."
     )
