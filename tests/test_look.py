@@ -1,6 +1,10 @@
 """`lcp look` with tiny models and the real one: what it finds, and what it refuses."""
 
 import ctypes
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from gemma import forward, read
 from tiny import KINDS
 
 from lcp.cli import free_memory
+from lcp.cli.look.common import Work
 from lcp.engine.context import Context
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
@@ -70,6 +75,23 @@ def observed(tiny, monkeypatch):
 
 def tokens_of(one, text=TEXT):
     return [1, *one.model.tokenize(text)]
+
+
+def test_a_second_ctrl_c_frees_nothing_that_the_work_still_uses():
+    work, ended = Work(), []
+
+    def job():
+        while not work.stop.is_set():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        ended.append(True)
+
+    for seconds in (0.1, 0.2):
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        work(job)
+    work.close()
+    assert ended
 
 
 # look layers

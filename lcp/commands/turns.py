@@ -270,8 +270,8 @@ def _width(chat: Chat, taken: int) -> int:
     return max(SHORTEST, min(SHOWN, left // 2))
 
 
-def _short(message: Message | None, width: int = SHOWN) -> str:
-    return formatting.short(message.written, width) if message else NO_ANSWER
+def _short(message: Message | None) -> str:
+    return formatting.short(message.written, SHOWN) if message else NO_ANSWER
 
 
 def _marks(chat: Chat, turn: Turn) -> str:

@@ -1,6 +1,7 @@
 """What all commands of `lcp look` share: their options, the model, the thread, the output."""
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -89,9 +90,12 @@ class Work:
         self._doing = f"{what}: {done:,} of {total:,} (Ctrl-C stops)"
 
     def close(self) -> None:
-        """Stop the work, and wait for its end."""
+        """Stop the work, and wait for its end: a second Ctrl-C must not free what it uses."""
+        from lcp.terminal.signals import handling
+
         self.stop.set()
-        self._worker.close()
+        with handling({signal.SIGINT: lambda number, frame: None}):
+            self._worker.close()
         self._screen.clear_progress()
 
 
