@@ -2,7 +2,8 @@
 
     python -m bench.speculate [MODEL.gguf] [--as F16] [-t N] [--pairs N] [--only PART ...]
 
-keys    tokens a second of an object of ten fixed keys, over the same with each token sampled.
+keys    tokens a second of an object of ten fixed keys, over the same with each token sampled: once
+        with ten texts, once with a number, a date and two enums among them.
 copy    tokens a second of an answer that repeats the text of the question, over the same with
         `speculate off`.
 story   the same for an answer that copies nothing: drafting must not cost more than 2 %.
@@ -45,18 +46,29 @@ TEXT = (
 )
 
 
-def schema() -> Constraint:
-    """An object of ten keys, each with a short text."""
-    value = {"type": "string", "maxLength": 20}
-    rules = {"type": "object", "properties": dict.fromkeys(KEYS, value), "required": list(KEYS)}
+def schema(typed: bool = False) -> Constraint:
+    """An object of ten keys, each with a short text; or `typed`, as forms have them: with a number,
+    a date, and texts that are one of a few."""
+    properties: dict[str, object] = {k: {"type": "string", "maxLength": 20} for k in KEYS}
+    if typed:
+        properties |= {
+            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "favorite_color": {"enum": ["red", "green", "blue", "yellow"]},
+            "date_of_birth": {"type": "string", "format": "date"},
+            "marital_status": {"enum": ["single", "married", "divorced", "widowed"]},
+        }
+    rules = {"type": "object", "properties": properties, "required": list(KEYS)}
     return Constraint("schema", json.dumps(rules), "The schema")
 
 
 def ask(
-    engine: LlamaEngine, question: str, tokens: int, speculate: bool, form: bool
+    engine: LlamaEngine,
+    question: str,
+    tokens: int,
+    speculate: bool,
+    constraint: Constraint | None = None,
 ) -> tuple[float, Stats]:
     """Tokens a CPU second of a greedy answer, and its numbers."""
-    constraint = schema() if form else None
     request = Request(
         [PromptMessage("user", question)],
         Sampling(temp=0),
@@ -88,18 +100,18 @@ def every_token_sampled() -> Iterator[None]:
         setattr(LlguidanceMatcher, "forced", forced)  # noqa: B010
 
 
-def keys(engine: LlamaEngine, pairs: int) -> Row:
+def keys(engine: LlamaEngine, pairs: int, typed: bool) -> Row:
     question = f"Invent a person. Answer with a JSON object with the keys {', '.join(KEYS)}."
 
     def ours() -> float:
-        return ask(engine, question, 300, False, True)[0]
+        return ask(engine, question, 300, False, schema(typed))[0]
 
     def sampled() -> float:
         with every_token_sampled():
             return ours()
 
     ours()
-    name = "object of ten keys, over every token sampled"
+    name = f"ten keys, {'types and enums' if typed else 'texts'}, over each token sampled"
     return Row(name, "tokens/CPU s", abba(ours, sampled, pairs), ">= 1.3")
 
 
@@ -107,9 +119,9 @@ def drafts(
     engine: LlamaEngine, name: str, question: str, tokens: int, pairs: int, target: str
 ) -> Row:
     def speed(speculate: bool) -> float:
-        return ask(engine, question, tokens, speculate, False)[0]
+        return ask(engine, question, tokens, speculate)[0]
 
-    _, stats = ask(engine, question, tokens, True, False)
+    _, stats = ask(engine, question, tokens, True)
     found = abba(partial(speed, True), partial(speed, False), pairs)
     kept = f"{stats.accepted} of {stats.drafted} drafted, {stats.reply_tokens} in all"
     return Row(f"{name} ({kept}), over off", "tokens/CPU s", found, target)
@@ -158,7 +170,7 @@ def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[
             if "batch" in only:
                 rows += batches(engine, pairs)
             if "keys" in only:
-                rows.append(keys(engine, pairs))
+                rows += [keys(engine, pairs, typed) for typed in (False, True)]
             if "copy" in only:
                 question = f"Repeat this text exactly: {TEXT}"
                 rows.append(drafts(engine, "copy", question, 60, pairs, ">= 1.5"))
