@@ -1,13 +1,14 @@
 """lcp beside other local chats, each in a real pty, with the same file and the same settings.
 
-    python -m bench.peers [MODEL.gguf] [-t N] [--pairs N] [--peers FOLDER] [--only PART ...]
+    python -m bench.peers [MODEL.gguf] [-t N] [--pairs N] [--peers FOLDER] [--peer NAME]
+                          [--only PART ...]
 
 The peers are llama-cli (bench.build_tools) and, where FOLDER has them, node-llama-cpp and llm:
 
     cd FOLDER && npm install node-llama-cpp
     python3 -m venv FOLDER/llm && FOLDER/llm/bin/pip install llm llm-gguf
 
-Each sample is a process of its own; the file is in the page cache. Parts, and what they measure:
+Each sample is a process of its own, of a program that has run before. Parts, and what they measure:
 
 chat      prompt: from exec until a typed letter is echoed; first text: from Enter of the first
           question; conversation: 4 questions, from the first Enter to the end of the last answer of
@@ -30,7 +31,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -198,39 +199,50 @@ def peak(pid: int) -> int:
     return held + sum(peak(int(child)) for child in children)
 
 
-def sample(make: Callable[[str], Peer], parts: list[str]) -> Found:
-    """All figures of a peer, in a home of its own."""
+def sample(peer: Peer, parts: list[str]) -> Found:
+    """All figures of a peer."""
     found: Found = {}
     for part in parts:
-        with tempfile.TemporaryDirectory() as home:
-            found |= {"chat": chat, "paste": paste, "overflow": overflow}[part](make(home))
+        found |= {"chat": chat, "paste": paste, "overflow": overflow}[part](peer)
     return found
 
 
+def warm_up(peer: Peer) -> Peer:
+    """The peer, after a first start: what it does once for a model or a user is done."""
+    with peer.running() as terminal:
+        terminal.watch(5)
+    return peer
+
+
 def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[Row]:
-    with tempfile.TemporaryDirectory() as home:
-        makers = {
-            "llama-cli": partial(llama_cli, model),
-            "node-llama-cpp": partial(node, model, folder=options.peers),
-            "llm": partial(llm, model, folder=options.peers),
-        }
-        peers = {name: peer for name, make in makers.items() if (peer := make(home))}
     rows = []
     parts = options.only or list(PARTS)
-    for name, peer in peers.items():
-        found = abba(
-            partial(sample, partial(lcp, model), parts), partial(sample, makers[name], parts),
-            options.pairs,
-        )  # fmt: skip
-        for row in found[0][0]:
-            if row in found[0][1]:
-                unit = "MiB" if row == "memory" else "s"
-                rows.append(
-                    Row(f"{row}, beside {name}", unit, [(a[row], b[row]) for a, b in found])
-                )
-            else:
-                mine = statistics.median(a[row] for a, _ in found)
-                known[f"{row}: lcp {mine:.3g}, {name}"] = peer.cannot.get(row, "not measured")
+    with ExitStack() as life:
+
+        def home() -> str:
+            return life.enter_context(tempfile.TemporaryDirectory())
+
+        ours = warm_up(lcp(model, home()))
+        theirs = (
+            llama_cli(model, home()),
+            node(model, home(), options.peers),
+            llm(model, home(), options.peers),
+        )
+        for peer in filter(None, theirs):
+            if options.peer not in (None, peer.name):
+                continue
+            found = abba(
+                partial(sample, ours, parts), partial(sample, warm_up(peer), parts), options.pairs
+            )
+            for row in found[0][0]:
+                if row in found[0][1]:
+                    unit = "MiB" if row == "memory" else "s"
+                    pairs = [(a[row], b[row]) for a, b in found]
+                    rows.append(Row(f"{row}, beside {peer.name}", unit, pairs))
+                else:
+                    mine = statistics.median(a[row] for a, _ in found)
+                    why = peer.cannot.get(row, "not measured")
+                    known[f"{row}: lcp {mine:.3g}, {peer.name}"] = why
     return rows
 
 
@@ -238,6 +250,7 @@ def main() -> int:
     parser = sides.arguments((__doc__ or "").partition("\n")[0])
     parser.set_defaults(pairs=5)
     parser.add_argument("--peers", type=Path, default=Path("bench/.build/peers"), metavar="FOLDER")
+    parser.add_argument("--peer", choices=("llama-cli", "node-llama-cpp", "llm"))
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=" ".join(PARTS))
     return sides.run(parser, measure)
 
