@@ -214,6 +214,39 @@ def write_llama(path: Path, width: int, inner: int, layers: int, heads: int, kv_
     headers.write_header(path, values, shapes, quant)
 
 
+ANALOGIES = (
+    ("king", "man", "woman", "queen"),
+    ("uncle", "man", "woman", "aunt"),
+    ("bigger", "big", "small", "smaller"),
+    ("walking", "walk", "swim", "swimming"),
+    ("Berlin", "Germany", "Japan", "Tokyo"),
+    ("Paris", "France", "Italy", "Rome"),
+    ("better", "good", "bad", "worse"),
+)
+
+
+def analogies(lcp: Lcp) -> Figure:
+    """Chapter 3: what is nearest to king - man + woman, after the mean row is subtracted."""
+    import numpy as np
+
+    from lcp.engine.model import Model
+    from lcp.modelfile.weights import Weights
+
+    path = Path(lcp("info", "smollm2-135m")["file"]["path"])
+    model, rows = Model.load(path, 0), Weights(path).rows("token_embd.weight")
+    rows = rows - rows.mean(0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    lines = ["| sum | nearest rows | the answer that is expected | its rank |", "|---|---|---|--:|"]
+    for words in ANALOGIES:
+        a, b, c, right = (model.tokenize(f" {word}")[0] for word in words)
+        cosines = rows @ (rows[a] - rows[b] + rows[c])
+        near = ", ".join(model.spelled(int(t)).strip() for t in np.argsort(-cosines)[:4])
+        rank = 1 + int((cosines > cosines[right]).sum())
+        lines.append(f"| {words[0]} − {words[1]} + {words[2]} | {near} | {words[3]} | {rank} |")
+    model.close()
+    return Figure(table="\n".join(lines))
+
+
 def loop(lcp: Lcp) -> Figure:
     """Chapter 7: three rounds of the loop."""
     told = lcp("look", "next", "The capital of France is", "--steps", "3", "--temp", "0")
@@ -335,6 +368,7 @@ def losses(lcp: Lcp) -> Figure:
 FIGURES: dict[str, Callable[[Lcp], Figure]] = {
     "memory": memory,
     "sizes": sizes,
+    "analogies": analogies,
     "loop": loop,
     "cache": cache,
     "quants": quants,

@@ -13,6 +13,7 @@ from lcp.look.observed_model import Activations, ObservedModel, Tell, TensorName
 
 Outputs = Mapping[int, Array]  # of all heads of a layer, side by side: layer -> (rows, width)
 _ALIKE = 0.05  # the part of its length by which a vector may differ from an equal one
+_KNOWN = 4  # rows of a batch whose outputs of heads are not those asked about
 _NUMBERS = 1 << 23  # of a batch that are kept: 64 MiB
 
 
@@ -45,6 +46,15 @@ def written(
     follows, its scale is that of the model's own output, so that the heads add up to what attention
     adds. Layers are left out in which the heads do not add to the state in one of these ways.
     """
+    most = max(1, min(model.most_rows, model.batch) - _KNOWN)
+    if any(len(rows) > most for rows in outputs.values()):
+        parts: dict[int, list[Array]] = {}
+        for start in range(0, max(map(len, outputs.values())), most):
+            part = {i: rows[start : start + most] for i, rows in outputs.items()}
+            part = {i: rows for i, rows in part.items() if len(rows)}
+            for i, rows in written(model, tensors, kept, part, token).items():
+                parts.setdefault(i, []).append(rows)
+        return {i: np.concatenate(rows) for i, rows in parts.items()}
     own = {layer: _last(kept, tensors.heads[layer]) for layer in outputs}
     some = {layer: _random(x) for layer, x in own.items()}
     first = _states_after(model, tensors, kept, token, {
@@ -163,7 +173,7 @@ def carried_by(
     total = {layer: tokens * len(one) for layer, one in own.items()}
     lengths: dict[int, list[float]] = {layer: [] for layer in own}
     width = len(_last(kept, tensors.after[-1])) * len(own)
-    most = max(8, min(model.most_rows, model.batch, _NUMBERS // width) - 4)
+    most = max(8, min(model.most_rows, model.batch, _NUMBERS // width) - _KNOWN)
     for start in range(0, max(total.values()), most):
         tell("measuring heads", start, max(total.values()))
         part = {
