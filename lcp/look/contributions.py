@@ -47,14 +47,13 @@ def written(
     adds. Layers are left out in which the heads do not add to the state in one of these ways.
     """
     most = max(1, min(model.most_rows, model.batch) - _KNOWN)
-    if any(len(rows) > most for rows in outputs.values()):
+    if any(len(x) > most for x in outputs.values()):
         parts: dict[int, list[Array]] = {}
         for start in range(0, max(map(len, outputs.values())), most):
-            part = {i: rows[start : start + most] for i, rows in outputs.items()}
-            part = {i: rows for i, rows in part.items() if len(rows)}
-            for i, rows in written(model, tensors, kept, part, token).items():
-                parts.setdefault(i, []).append(rows)
-        return {i: np.concatenate(rows) for i, rows in parts.items()}
+            part = {i: x[start : start + most] for i, x in outputs.items() if len(x) > start}
+            for i, vectors in written(model, tensors, kept, part, token).items():
+                parts.setdefault(i, []).append(vectors)
+        return {i: np.concatenate(pieces) for i, pieces in parts.items()}
     own = {layer: _last(kept, tensors.heads[layer]) for layer in outputs}
     some = {layer: _random(x) for layer, x in own.items()}
     first = _states_after(model, tensors, kept, token, {
