@@ -346,6 +346,25 @@ def test_a_stop_while_waiting_for_headers_and_in_a_stall(server, start):
     assert (reply.text, reply.ended) == ("Hello", "interrupted") and seconds < 3
 
 
+def test_text_before_a_pause_is_given_without_waiting_for_more(server, start):
+    def page(connection):
+        connection.head(Content_Type="text/event-stream")
+        connection.events(delta("one"), delta(" two"), delta(" three"))
+        connection.hang()
+
+    server.pages["/v1/chat/completions"] = page
+    chat = start()
+    reply = chat.engine.reply(Request.by(chat.settings, [PromptMessage("user", "Hi")]))
+    threading.Timer(10, chat.engine.stop).start()
+    began, text = time.monotonic(), ""
+    for item in reply:
+        text += item.text if isinstance(item, Chunk) else ""
+        if text == "one two three":
+            break
+    assert time.monotonic() - began < 8
+    chat.engine.stop()
+
+
 def test_a_stop_closes_the_connection(server, start):
     closed = threading.Event()
 

@@ -224,6 +224,7 @@ class ServerAnswer:
     ) -> None:
         self._http, self._request, self._stopped = http, request, stopped
         self.until = until
+        self.when_idle: Callable[[], object] = never  # called now and then while nothing arrives
         self.status = 0
         self.headers: Mapping[str, str] = {}
 
@@ -287,6 +288,7 @@ class ServerAnswer:
                 )
             with suppress(queue.Empty):
                 return self._request.items.get(timeout=left)
+            self.when_idle()
 
     def _unreachable(self, error: Exception) -> LcpError:
         if isinstance(error, LcpError):

@@ -89,6 +89,7 @@ class Listener:
 
     def listen(self, answer: ServerAnswer) -> None:
         """Process the whole answer. Broken, Cut or ServerError if it ends too early."""
+        answer.when_idle = self._send
         for value in _values(answer):
             complaint = error_in(value, answer.hide)
             if complaint.text:
