@@ -141,7 +141,13 @@ def test_a_stop_ends_an_answer_at_once(start):
 
 def test_the_tokens_of_a_stopped_answer_are_counted_when_there_is_time(start):
     chat = start(max_tokens=400)
-    threading.Timer(1, chat.engine.stop).start()
+
+    def stop():
+        while not (chat.engine._reply and chat.engine._reply.text):
+            time.sleep(0.02)
+        chat.engine.stop()
+
+    threading.Thread(target=stop, daemon=True).start()
     assert chat.ask("Count from one to a thousand.").ended == "interrupted"
     visible = chat.overflow.visible()
     deadline = time.monotonic() + 30
