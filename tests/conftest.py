@@ -132,3 +132,23 @@ def look(
         return json.loads(out) if code == 0 else err
 
     return run
+
+
+@pytest.fixture
+def shown(
+    lcp_main: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    known: Path,
+) -> Callable[..., list[str]]:
+    """A function that runs `lcp look` and returns its lines."""
+    monkeypatch.setenv("LCP_HOME", str(known))
+
+    def run(*words: object, width: int = 80) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert lcp_main("look", *map(str, words)) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        return lines
+
+    return run

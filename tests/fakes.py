@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ from lcp.engine_interface import (
 )
 from lcp.engine_notices import EngineNotice, TemplateFault
 from lcp.errors import LcpError, NotSupported
+from lcp.session.conversation import Conversation, local_now
+from lcp.session.log import Log
+from lcp.session.store import Store
+from lcp.settings import Layers
+from lcp.terminal.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,22 @@ class ScriptedEngine(Words):
 
     def stop(self) -> None:
         self.stopped = True
+
+
+def new_chat(
+    engine: Engine,
+    layers: Layers | None = None,
+    model: str = "scripted",
+    *,
+    store: Store | None = None,
+    now: Callable[[], datetime] = local_now,
+    **more: Any,
+) -> Chat:
+    """A chat whose screen is two StringIOs; `store` saves it. The model is not loaded."""
+    conversation = Conversation.begin(now, model)
+    log = store.create(conversation.opening) if store else Log.nowhere()
+    screen = more.pop("screen", None) or Screen(io.StringIO(), io.StringIO())
+    return Chat(engine, conversation, log, screen, model, layers or Layers(), **more)
 
 
 def weighed(chat: Chat) -> None:

@@ -6,21 +6,16 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from fakes import gbnf
+from fakes import does, gbnf, new_chat
 from rich.console import Console
 
-from lcp import commands
-from lcp.chat.chat import Chat
 from lcp.commands.why import prompt_parts
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, NotEnoughMemory
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.session.message import Answer
 from lcp.settings import Layers, Settings
 from lcp.terminal import token_charts
-from lcp.terminal.screen import Screen
 
 FORCED = "root ::= [a-z ]{40} [.]"
 
@@ -39,21 +34,9 @@ def chat(engine):
 
 def chat_with(engine):
     """A chat; `says` runs a command and returns what it prints."""
-    err = io.StringIO()
     layers = Layers(flags={"seed": "1", "temp": "2"})
-    conversation = Conversation.begin(local_now, "tiny")
-    screen = Screen(io.StringIO(), err)
-    chat = Chat(
-        engine, conversation, Log.nowhere(), screen, "tiny", layers, False, constraint=gbnf(FORCED)
-    )
-
-    def says(line):
-        err.seek(0)
-        err.truncate()
-        commands.run(chat, line)
-        return err.getvalue()
-
-    chat.says = says
+    chat = new_chat(engine, layers, "tiny", read_ahead=False, constraint=gbnf(FORCED))
+    chat.says = lambda line: does(chat, line)
     return chat
 
 

@@ -1,23 +1,16 @@
 """Files that a message names with an @, and words that are not files."""
 
-import io
 import os
 import re
 
 import pytest
-from fakes import ScriptedEngine, weighed
+from fakes import ScriptedEngine, new_chat, weighed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from terminal import NOW
 
 from lcp import commands
 from lcp.chat.attachments import ALL_BYTES, FILE_BYTES, attach, completions, mention, paths
-from lcp.chat.chat import Chat
 from lcp.errors import LcpError
-from lcp.session.conversation import Conversation
-from lcp.session.log import Log
-from lcp.settings import Layers
-from lcp.terminal.screen import Screen
 
 
 @pytest.fixture
@@ -191,13 +184,9 @@ def test_only_three_hints_are_shown(folder):
 
 def test_the_chat_shows_the_hint(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    out, err = io.StringIO(), io.StringIO()
-    conversation = Conversation.begin(lambda: NOW, "scripted")
-    chat = Chat(
-        ScriptedEngine(), conversation, Log.nowhere(), Screen(out, err), "scripted", Layers()
-    )
+    chat = new_chat(ScriptedEngine())
     chat.ask_with_files("What is in @note.txt?")
-    assert "note.txt" in err.getvalue()
+    assert "note.txt" in chat.screen._err.file.getvalue()
     assert chat.engine.asked[0].messages[0].content == "What is in @note.txt?"
 
 
@@ -242,9 +231,7 @@ def test_a_completed_path_attaches_that_file(folder):
 @pytest.fixture
 def chat(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    conversation = Conversation.begin(lambda: NOW, "scripted")
-    screen = Screen(io.StringIO(), io.StringIO())
-    return Chat(ScriptedEngine("Fine."), conversation, Log.nowhere(), screen, "scripted", Layers())
+    return new_chat(ScriptedEngine("Fine."))
 
 
 def test_files_are_read_ahead_while_the_question_is_typed(chat):

@@ -6,7 +6,7 @@ import signal
 from contextlib import nullcontext
 
 import pytest
-from fakes import Said, ScriptedEngine
+from fakes import Said, ScriptedEngine, new_chat
 from terminal import (
     ALT_ENTER,
     CTRL_C,
@@ -28,7 +28,6 @@ from lcp.chat.input_loop import InputLoop
 from lcp.engine_notices import ThinkingEnded
 from lcp.errors import LcpError, NotSupported
 from lcp.session.conversation import Conversation
-from lcp.session.log import Log
 from lcp.session.store import Store
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
@@ -298,9 +297,7 @@ def test_a_full_disk_is_reported_once_and_the_chat_continues(tmp_path):
 
 
 def a_chat(*answers, layers=None, **scene):
-    conversation = Conversation.begin(lambda: NOW, "scripted")
-    engine = ScriptedEngine(*answers, **scene)
-    return Chat(engine, conversation, Log.nowhere(), Screen(), "scripted", layers or Layers())
+    return new_chat(ScriptedEngine(*answers, **scene), layers, now=lambda: NOW, screen=Screen())
 
 
 def asked(chat):

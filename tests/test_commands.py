@@ -1,36 +1,28 @@
 """The slash commands: their output and their effects."""
 
 import inspect
-import io
 import os
 import re
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from fakes import Said, ScriptedEngine, does
-from terminal import NOW, Glass, Paper, a_console
+from fakes import Said, ScriptedEngine, does, new_chat
+from terminal import Glass, Paper, a_console
 
 from lcp import commands
-from lcp.chat.chat import Chat
 from lcp.cli.chat import chat as command_line
 from lcp.commands import command_table, settings
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError
-from lcp.session.conversation import Conversation
-from lcp.session.log import Log
 from lcp.settings import LIVE, OPTIONS, Layers
-from lcp.terminal.screen import Screen
 
 
 @pytest.fixture
 def chat(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    conversation = Conversation.begin(lambda: NOW, "scripted")
     engine = ScriptedEngine("One.", Said("Two.", thinking="Hm."), "Three.")
-    screen = Screen(io.StringIO(), io.StringIO())
-    layers = Layers(flags={"temp": "0.2"}, catalog={"top_p": 0.9})
-    return Chat(engine, conversation, Log.nowhere(), screen, "scripted", layers)
+    return new_chat(engine, Layers(flags={"temp": "0.2"}, catalog={"top_p": 0.9}))
 
 
 def refused(chat, line):

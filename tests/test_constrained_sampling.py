@@ -1,17 +1,15 @@
 """Answers with a grammar: any model's answer matches it, and the
 thinking before it is not constrained."""
 
-import io
 import re
 from datetime import datetime
 
 import pytest
-from fakes import gbnf
+from fakes import gbnf, new_chat
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lcp.answers.output_parser import OutputParser
-from lcp.chat.chat import Chat
 from lcp.engine.constrained_sampling import ConstrainedSampler
 from lcp.engine.context import Context
 from lcp.engine.engine import LlamaEngine
@@ -23,10 +21,7 @@ from lcp.engine.reply import tag_tokens
 from lcp.engine_interface import Constraint, PromptMessage, Request
 from lcp.engine_notices import NoTokenFits
 from lcp.errors import AnswerDoesNotMatch, SettingsError
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
-from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22)
 STORY = [PromptMessage("user", "Tell me a story.")]
@@ -318,13 +313,9 @@ def test_a_tag_inside_the_answer_is_text(scripted):
 def test_an_answer_continues_in_its_grammar_after_the_window_slides(tiny):
     with LlamaEngine(tiny(), Settings(ctx_size=256), now=NOW) as one:
         one.load().result()
-        conversation = Conversation.begin(local_now, "tiny")
         layers = Layers(flags={"seed": 1, "temp": 2})
-        screen = Screen(io.StringIO(), io.StringIO())
-        rule = 'root ::= [a-z]{75} "." [A-Z]{75}'
-        chat = Chat(
-            one, conversation, Log.nowhere(), screen, "tiny", layers, False, constraint=gbnf(rule)
-        )
+        rule = gbnf('root ::= [a-z]{75} "." [A-Z]{75}')
+        chat = new_chat(one, layers, "tiny", read_ahead=False, constraint=rule)
         for _ in range(3):
             reply = chat.ask("Hi.")
             assert reply.ended == "end"

@@ -177,28 +177,17 @@ def prompts(steps):
         yield wanted, None if boundary is None else int(boundary * len(wanted))
 
 
-def check_steps(m, steps):
+@pytest.mark.slow
+@every_kind
+@given(steps=steps)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+def test_any_order_of_prompts_gives_the_same_answers_as_new_caches(model, kind, steps):
+    m = model(kind)
     with context(m) as one:
         for wanted, boundary in prompts(steps):
             progress = feed(one, wanted, boundary)
             assert progress.kept + progress.done == len(wanted) and progress.done == progress.total
             assert_says_what_a_fresh_one_says(one, m, wanted, close=0.03)
-
-
-@pytest.mark.slow
-@every_kind
-@given(steps=steps)
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-def test_any_order_of_prompts_gives_the_same_answers_as_new_caches(model, kind, steps):
-    check_steps(model(kind), steps)
-
-
-@pytest.mark.slow
-@every_kind
-@given(steps=steps)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-def test_many_orders_of_prompts_give_the_same_answers_as_new_caches(model, kind, steps):
-    check_steps(model(kind), steps)
 
 
 @every_kind

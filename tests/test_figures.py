@@ -1,20 +1,16 @@
 """How full the context is: all displays agree."""
 
-import io
 import json
 import re
 from datetime import datetime, timezone
 
 import pytest
+from fakes import new_chat
 
-from lcp.chat.chat import Chat
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
-from lcp.session.conversation import Conversation
-from lcp.session.log import Log
 from lcp.settings import Layers, Settings
-from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
 SIZE = 512
@@ -31,9 +27,7 @@ def begin(tiny):
         )
         engines.append(engine)
         layers = Layers(flags={"temp": 0, "max_tokens": 12} | choices)
-        conversation = Conversation.begin(lambda: NOW, "tiny")
-        screen = Screen(io.StringIO(), io.StringIO())
-        chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
+        chat = new_chat(engine, layers, "tiny", now=lambda: NOW)
         chat.load()
         chat.ready()
         return chat

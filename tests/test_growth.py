@@ -10,12 +10,12 @@ import gguf
 import numpy as np
 import pytest
 import tiny as tiny_models
+from fakes import new_chat
 from greedy import assert_same, logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import KINDS, WINDOW
 
-from lcp.chat.chat import Chat
 from lcp.engine import context as context_module
 from lcp.engine import statefile
 from lcp.engine.context import N_BATCH, Context, State, Stopped
@@ -24,7 +24,6 @@ from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
 from lcp.engine_interface import Constraint, PromptMessage
 from lcp.errors import ContextFull, NotEnoughMemory, TooLong
-from lcp.session.conversation import Conversation
 from lcp.session.store import Store
 from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
@@ -499,11 +498,9 @@ def chat(tiny, tmp_path, monkeypatch, told):
     def begin(**flags):
         engine = LlamaEngine(tiny("dense"), Settings(ctx_size=1024, threads=1), now=NOW)
         engines.append(engine)
-        conversation = Conversation.begin(lambda: NOW, "tiny")
-        log = Store(tmp_path / "chats").create(conversation.opening)
         layers = Layers(flags={"temp": 0, "max_tokens": 20} | flags)
-        screen = Screen(io.StringIO(), told)
-        one = Chat(engine, conversation, log, screen, "tiny", layers)
+        store, screen = Store(tmp_path / "chats"), Screen(io.StringIO(), told)
+        one = new_chat(engine, layers, "tiny", store=store, now=lambda: NOW, screen=screen)
         one.load()
         one.ready()
         return one

@@ -330,8 +330,9 @@ def test_an_untrusted_certificate(servers, tls, monkeypatch):
     assert not error.value.retryable
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n"])
-def test_a_server_that_does_not_speak_http(said):
+@contextlib.contextmanager
+def one_answer(said):
+    """A server that sends these bytes to its first client, and closes. Yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -340,8 +341,14 @@ def test_a_server_that_does_not_speak_http(said):
                 connection.sendall(said)
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(DownloadError, match=r" the connection to 127") as error:
-            get(f"http://127.0.0.1:{server.getsockname()[1]}/a")
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n"])
+def test_a_server_that_does_not_speak_http(said):
+    raises = pytest.raises(DownloadError, match=r" the connection to 127")
+    with one_answer(said) as port, raises as error:
+        get(f"http://127.0.0.1:{port}/a")
     assert error.value.retryable
 
 

@@ -41,21 +41,6 @@ def silent(what, done, total):
 
 
 @pytest.fixture
-def shown(lcp_main, capsys, monkeypatch, known):
-    """A function that runs a command and returns its lines."""
-    monkeypatch.setenv("LCP_HOME", str(known))
-
-    def run(*words, width=80):
-        monkeypatch.setenv("COLUMNS", str(width))
-        assert lcp_main("look", *map(str, words)) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= width
-        return lines
-
-    return run
-
-
-@pytest.fixture
 def observed(tiny, monkeypatch):
     """A function that makes an Observer of a kind of tiny model."""
     monkeypatch.setenv("LCP_EXTRA_BUFTS", "0")

@@ -12,7 +12,7 @@ import pytest
 from hub import TOKEN, Hub
 from scripted_server import ScriptedServer, serving
 from terminal import terminal_environment
-from test_http import copy, get, servers, tls  # noqa: F401  # fixtures
+from test_http import copy, get, one_answer, servers, tls  # noqa: F401  # fixtures
 
 from lcp.downloads import hub
 from lcp.downloads.model_names import Name, is_remote
@@ -143,15 +143,8 @@ def test_a_socks_proxy_that_refuses(socks, monkeypatch, options, given, says):
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 def test_a_proxy_that_does_not_speak_socks(monkeypatch, said):
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
-
-        def answer():
-            with proxy.accept()[0] as client:
-                client.recv(100)
-                client.sendall(said)
-
-        threading.Thread(target=answer, daemon=True).start()
-        monkeypatch.setenv("all_proxy", f"socks5h://127.0.0.1:{proxy.getsockname()[1]}")
+    with one_answer(said) as port:
+        monkeypatch.setenv("all_proxy", f"socks5h://127.0.0.1:{port}")
         with pytest.raises(DownloadError, match=r"not (be )?a SOCKS5 proxy"):
             get("http://models.test/a")
 

@@ -472,38 +472,31 @@ def test_room_can_be_made_before_the_question():
 # continued answers
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_continued_answer_may_fill_more_of_the_window(policy):
-    scene = Scene(400, overflow=policy)
+def continued(words, overflow="slide", **answer):
+    """A scene with a truncated answer of so many words, and the window for its continuation."""
+    scene = Scene(400, overflow=overflow)
     scene.turns(100)
     scene.ask(150)
-    scene.answer(80, ended="length")
+    scene.answer(words, **answer)
     cut = scene.chat.turns()[-1].answer
     scene.chat.go(cut.parent)
-    window = scene.fit(begun=cut)
+    return scene, scene.fit(begun=cut)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_continued_answer_may_fill_more_of_the_window(policy):
+    _, window = continued(80, ended="length", overflow=policy)
     assert [m.role for m in window.messages] == ["user", "assistant", "user"]
     assert window.tokens == 330  # with the partial answer; more than 300
 
 
 def test_a_continued_answer_drops_the_oldest_turns():
-    scene = Scene(400)
-    scene.turns(100)
-    scene.ask(150)
-    scene.answer(120, ended="full")
-    cut = scene.chat.turns()[-1].answer
-    scene.chat.go(cut.parent)
-    window = scene.fit(begun=cut)
+    scene, window = continued(120, ended="full")
     assert (shown(window.messages), window.newly_out) == ([1], (scene.id(0),))
 
 
 def test_after_truncated_thinking_the_question_stays_and_the_thinking_counts():
-    scene = Scene(400)
-    scene.turns(100)
-    scene.ask(150)
-    scene.answer(0, thinking="hm " * 120, sampled=[1] * 120, ended="full")
-    cut = scene.chat.turns()[-1].answer
-    scene.chat.go(cut.parent)
-    window = scene.fit(begun=cut)
+    _, window = continued(0, thinking="hm " * 120, sampled=[1] * 120, ended="full")
     assert said(window.messages) == [("user", Scene.text(1, 0, 150))]
     assert window.tokens == 270
 

@@ -174,16 +174,7 @@ class Life:
         assert top == (cells.positions[-1] if held else -1)
         assert len(held) <= SIZE
         self.check_figures(answered)
-        if chat.log.path.exists():
-            events, unread = load(chat.log.path)
-            assert unread == 0
-            again = Conversation.from_events(events)
-            assert again.turns() == chat.conversation.turns()
-            assert again.nodes == chat.conversation.nodes
-            assert (again.pinned, again.forgotten) == (
-                chat.conversation.pinned,
-                chat.conversation.forgotten,
-            )
+        self.check_log()
         if answered and chat.stats:
             self.drafted += chat.stats.drafted
             self.moved = chat.stats.moved > 0 or (self.moved and chat.stats.reused > 0)
@@ -201,6 +192,16 @@ class Life:
                 assert spoken[:n] == held[:n]
                 if not self.moved and said.id not in self.not_said:
                     assert_says_what_a_fresh_one_says(self.engine.model, prompt, said.tokens)
+
+    def check_log(self):
+        """The log rebuilds the same conversation."""
+        now = self.chat.conversation
+        if self.chat.log.path.exists():
+            events, unread = load(self.chat.log.path)
+            again = Conversation.from_events(events)
+            assert unread == 0
+            assert (again.turns(), again.nodes) == (now.turns(), now.nodes)
+            assert (again.pinned, again.forgotten) == (now.pinned, now.forgotten)
 
     def check_figures(self, answered):
         """The toolbar, /context and the statistics agree, and show at most 100 %."""

@@ -1,33 +1,26 @@
 """--raw continues text without a chat template."""
 
-import io
 import json
 import subprocess
 import sys
 from datetime import datetime
 
 import pytest
-from fakes import ScriptedEngine, does, gbnf
+from fakes import ScriptedEngine, does, gbnf, new_chat
 from terminal import ENTER, Pty, terminal_environment
 
-from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage, Request
 from lcp.errors import TemplateError
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
-from lcp.terminal.screen import Screen
 
 NOW = datetime(2026, 11, 29, 9, 0)
 COMMAND = [sys.executable, "-m", "lcp"]
 
 
 def chat_with(engine, **flags):
-    conversation = Conversation.begin(local_now, "tiny")
-    screen = Screen(io.StringIO(), io.StringIO())
     layers = Layers(flags={"raw": "on", "max_tokens": 12, "seed": 1, **flags})
-    return Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
+    return new_chat(engine, layers, "tiny")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The engine of a server, with llama.cpp's own server and the real model: the promises of a chat
 hold, by the server's own counts."""
 
-import io
 import json
 import threading
 import time
@@ -10,20 +9,16 @@ from itertools import pairwise
 from socket import create_server
 
 import pytest
-from fakes import does
+from fakes import does, new_chat
 from llama_server import llama_server
 
 from lcp.chat.advice import with_advice
-from lcp.chat.chat import Chat
 from lcp.engine_interface import Chunk, Constraint, Progress, PromptMessage, Request
 from lcp.errors import LcpError, NotSupported
 from lcp.remote import server_kinds
 from lcp.remote.engine import RemoteEngine
 from lcp.servers.address import parse
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.settings import Layers, Sampling
-from lcp.terminal.screen import Screen
 
 pytestmark = pytest.mark.slow  # a server is started
 SIZE = 512
@@ -45,10 +40,7 @@ def start(box):
     def begin(address=box, **flags):
         layers = Layers(flags={"temp": 0, "max_tokens": 12, **flags})
         engine = RemoteEngine(parse(address), layers.resolve())
-        conversation = Conversation.begin(local_now, address)
-        screen = Screen(io.StringIO(), io.StringIO())
-        chat = Chat(engine, conversation, Log.nowhere(), screen, address, layers)
-        chats.append(chat)
+        chats.append(chat := new_chat(engine, layers, address))
         chat.load()
         chat.ready()
         return chat

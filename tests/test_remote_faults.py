@@ -1,7 +1,6 @@
 """All that a server can do wrong, and all kinds of servers: a local server sends what the
 test wrote. No received text is lost, nothing waits past its limit, and no key is shown."""
 
-import io
 import itertools
 import json
 import socket
@@ -10,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from fakes import new_chat
 from scripted_server import (
     HELLO,
     WHOLE,
@@ -21,7 +21,6 @@ from scripted_server import (
     usage,
 )
 
-from lcp.chat.chat import Chat
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.engine_notices import ConnectionLost
@@ -31,10 +30,8 @@ from lcp.remote.engine import RemoteEngine
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.server_errors import error_in
 from lcp.servers.address import parse
-from lcp.session.conversation import Conversation, local_now
 from lcp.session.store import Store
 from lcp.settings import Layers
-from lcp.terminal.screen import Screen
 
 KEY = "sk-5ecret-of-the-person"
 DIALECTS = {"vllm": "reasoning", "sglang": "reasoning_content", "library": "reasoning"}
@@ -61,11 +58,8 @@ def start(server, tmp_path):
         address = address or server.address
         layers = Layers(flags=flags)
         engine = RemoteEngine(parse(address), layers.resolve(), KEY, headers)
-        conversation = Conversation.begin(local_now, address)
-        log = Store(tmp_path / "sessions").create(conversation.opening)
-        screen = Screen(io.StringIO(), io.StringIO())
-        chat = Chat(engine, conversation, log, screen, address, layers)
-        chats.append(chat)
+        store = Store(tmp_path / "sessions")
+        chats.append(chat := new_chat(engine, layers, address, store=store))
         chat.load()
         chat.ready()
         return chat

@@ -1,19 +1,14 @@
 """The server of llama-cpp-python: it sends no counts, ends a chat that is too long without an
 error, and cannot continue."""
 
-import io
-
 import pytest
+from fakes import new_chat
 from llama_server import python_server
 
-from lcp.chat.chat import Chat
 from lcp.errors import LcpError, ServerError
 from lcp.remote.engine import RemoteEngine
 from lcp.servers.address import parse
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.settings import Layers
-from lcp.terminal.screen import Screen
 
 SIZE = 256
 pytestmark = pytest.mark.slow
@@ -32,12 +27,10 @@ def start(address):
     def begin(**flags):
         layers = Layers(flags={"temp": 0, "max_tokens": 8, "ctx_size": SIZE, **flags})
         engine = RemoteEngine(parse(address), layers.resolve())
-        screen = Screen(io.StringIO(), io.StringIO())
-        conversation = Conversation.begin(local_now, address)
-        chats.append(Chat(engine, conversation, Log.nowhere(), screen, address, layers))
-        chats[-1].load()
-        chats[-1].ready()
-        return chats[-1]
+        chats.append(chat := new_chat(engine, layers, address))
+        chat.load()
+        chat.ready()
+        return chat
 
     yield begin
     for chat in chats:

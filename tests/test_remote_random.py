@@ -13,7 +13,7 @@ from lcp.remote.engine import RemoteEngine
 from lcp.remote.request_body import messages
 from lcp.servers.address import parse
 from lcp.session.conversation import Conversation
-from lcp.session.store import Store, load
+from lcp.session.store import Store
 from lcp.terminal.screen import Screen
 
 SIZE = local.SIZE
@@ -43,12 +43,7 @@ class Life(local.Life):
         chat.typed.drop()
         self.engine.rest()
         self.engine._worker.submit(lambda emit: None).result()
-        if chat.log.path.exists():
-            events, unread = load(chat.log.path)
-            assert unread == 0
-            again = Conversation.from_events(events)
-            assert again.turns() == chat.conversation.turns()
-            assert again.nodes == chat.conversation.nodes
+        self.check_log()
         if answered and chat.stats:
             assert chat.stats.ctx_used <= chat.stats.ctx_size == SIZE
             assert chat.stats.read + chat.stats.reused == chat.stats.prompt_tokens

@@ -1,24 +1,19 @@
 """Whether an answer repeats itself for ever: properties of cycles, and counterexamples."""
 
-import io
 import re
 from datetime import datetime
 
 import pytest
-from fakes import gbnf
+from fakes import gbnf, new_chat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lcp import commands
 from lcp.answers import repetition
-from lcp.chat.chat import Chat
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage, Request
 from lcp.engine_notices import Repetition
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
-from lcp.terminal.screen import Screen
 
 ids = st.integers(0, 5)
 
@@ -133,21 +128,17 @@ def test_an_answer_that_repeats_itself_is_stopped_and_can_continue(tiny):
 
 @pytest.mark.slow
 def test_in_a_chat_a_loop_is_reported_and_can_be_allowed(tiny):
-    err = io.StringIO()
     with LlamaEngine(tiny(), Settings(ctx_size=2048), now=datetime.now()) as one:
         one.load().result()
-        conversation = Conversation.begin(local_now, "tiny")
         layers = Layers(flags={"seed": 1, "max_tokens": 500})
-        forced = 'root ::= ("la"){900}'
-        screen = Screen(io.StringIO(), err)
-        chat = Chat(
-            one, conversation, Log.nowhere(), screen, "tiny", layers, False, constraint=gbnf(forced)
-        )
+        forced = gbnf('root ::= ("la"){900}')
+        chat = new_chat(one, layers, "tiny", read_ahead=False, constraint=forced)
         first = chat.ask("Sing.")
         assert first.ended == "length" and len(first.tokens) < 300
-        assert "2 tokens" in err.getvalue() and "/set loop_guard off" in err.getvalue()
+        notice = chat.screen._err.file.getvalue()
+        assert "2 tokens" in notice and "/set loop_guard off" in notice
         commands.run(chat, "/continue")
-        second = conversation.turns()[-1].answer
+        second = chat.conversation.turns()[-1].answer
         assert second.content.startswith(first.text) and len(second.tokens) > len(first.tokens)
         commands.run(chat, "/set loop_guard off")
         assert len(chat.ask("Sing.").tokens) == 500

@@ -5,23 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from fakes import does, gbnf
+from fakes import does, gbnf, new_chat
 from terminal import NOW, PATIENCE_S, ROOT, terminal_environment
 
 from lcp import commands
-from lcp.chat.chat import Chat
 from lcp.chat.replay import Replay
 from lcp.chat.services_interface import FoundModel, Services
 from lcp.engine.engine import LlamaEngine
-from lcp.session.conversation import Conversation
 from lcp.session.message import Answer
 from lcp.session.store import Store, load
 from lcp.settings import Layers
-from lcp.terminal.screen import Screen
 
 # room for two short turns
 SETTINGS = {"ctx_size": 256, "max_tokens": 24, "threads": 1, "temp": 0.8, "seed": 5}
@@ -37,12 +33,10 @@ def chat(tiny, home):
     def begin(form=None, **flags):
         template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}" + ASKS
         path = tiny("dense", quant="Q8_0", template=template)
-        conversation = Conversation.begin(lambda: NOW, str(path))
-        log = Store(home / "data" / "sessions").create(conversation.opening)
-        layers = Layers(flags=SETTINGS | flags)
+        layers, store = Layers(flags=SETTINGS | flags), Store(home / "data" / "sessions")
         engine = LlamaEngine(path, layers.resolve(), now=NOW)
-        screen = Screen(StringIO(), StringIO())
-        begun.append(Chat(engine, conversation, log, screen, str(path), layers, constraint=form))
+        more = {"store": store, "now": lambda: NOW, "constraint": form}
+        begun.append(new_chat(engine, layers, str(path), **more))
         begun[-1].load()
         begun[-1].ready()
         return begun[-1]

@@ -1,26 +1,20 @@
 """Servers on the command line: names, addresses, keys, config.toml, `lcp info`, `lcp doctor`."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import ScriptedEngine, does
+from fakes import ScriptedEngine, does, new_chat
 from scripted_server import WHOLE, ScriptedServer, answer, delta, json_page, serving
 
-from lcp.chat.chat import Chat
 from lcp.cli.chat_services import services
 from lcp.commands import command_table
 from lcp.health_checks import server as check
 from lcp.remote import server_kinds
 from lcp.servers.config import servers
-from lcp.session.conversation import Conversation, local_now
 from lcp.session.export import plain_name
-from lcp.session.log import Log
 from lcp.session.store import Store
-from lcp.settings import Layers
-from lcp.terminal.screen import Screen
 
 KEY, OTHER = "sk-for-this-server", "sk-of-openai"
 
@@ -183,18 +177,14 @@ def test_an_own_chat_template_is_refused(config, lcp_main, tmp_path, capfd):
 
 
 def test_the_model_command_lists_servers_and_switches_to_one(config, server, smollm2):
-    screen = Screen(io.StringIO(), io.StringIO())
-    conversation = Conversation.begin(local_now, "smollm2-135m")
     engine = ScriptedEngine()
-    chat = Chat(
-        engine, conversation, Log.nowhere(), screen, "smollm2-135m", Layers(), services=services()
-    )
+    chat = new_chat(engine, model="smollm2-135m", services=services())
     assert "server" in does(chat, "/model") and "box" in does(chat, "/model")
     chat = command_table.run(chat, "/model box")
     try:
         assert engine.closed and chat.model == f"{server.address}#m"
         assert chat.ask("Hi").text == "Hello there."
-        assert "m on 127.0.0.1" in screen._err.file.getvalue()
+        assert "m on 127.0.0.1" in chat.screen._err.file.getvalue()
     finally:
         chat.engine.close()
 

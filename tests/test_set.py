@@ -1,23 +1,19 @@
 """Personas and thinking in a chat; settings and the system text are in
 test_commands."""
 
-import io
 import json
 from dataclasses import replace
 
 import pytest
-from fakes import Said, ScriptedEngine, does
-from terminal import NOW
+from fakes import Said, ScriptedEngine, does, new_chat
 
 from lcp import commands
-from lcp.chat.chat import Chat
 from lcp.chat.services_interface import Services
 from lcp.commands import settings
 from lcp.errors import LcpError, SettingsError
 from lcp.session.conversation import Conversation
 from lcp.session.store import Store, load
 from lcp.settings import Layers, from_file, persona, personas
-from lcp.terminal.screen import Screen
 
 CONFIG = """\
 temp = 0.3
@@ -46,13 +42,12 @@ TABLES = {
 @pytest.fixture
 def chat(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    conversation = Conversation.begin(lambda: NOW, "scripted")
     engine = ScriptedEngine(*[Said("Yes.", thinking="Hm.")] * 5)
-    screen = Screen(io.StringIO(), io.StringIO())
     layers = Layers(config={"temp": 0.3}, flags={"min_p": 0.2})
     services = Services(personas=TABLES, store=Store(tmp_path))
-    with services.store.create(conversation.opening) as log:
-        yield Chat(engine, conversation, log, screen, "scripted", layers, services=services)
+    chat = new_chat(engine, layers, store=services.store, services=services)
+    with chat.log:
+        yield chat
 
 
 def refuses(chat, line):

@@ -1,24 +1,20 @@
 """The limit of thinking, in tokens: after it, the thinking is closed and the answer begins."""
 
-import io
 import re
 from datetime import datetime
 
 import pytest
-from fakes import does, gbnf
+from fakes import does, gbnf, new_chat
 
 from lcp.answers.output_parser import OutputParser
-from lcp.chat.chat import Chat
+from lcp.answers.running_reply import RunningReply
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
-from lcp.engine.reply import LlamaReply, ReplyBuilder, tag_tokens
+from lcp.engine.reply import ReplyBuilder, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
 from lcp.engine_interface import PromptMessage, Request
 from lcp.engine_notices import ThinkingEnded
-from lcp.session.conversation import Conversation, local_now
-from lcp.session.log import Log
 from lcp.settings import Layers, Sampling, Settings
-from lcp.terminal.screen import Screen
 
 OPENED = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n"
 STORY = [PromptMessage("user", "Tell me a story.")]
@@ -104,15 +100,12 @@ def test_a_continued_answer_has_used_a_part_of_its_budget(engine):
 
 
 def test_an_answer_truncated_in_its_thinking_continues_with_the_thinking(engine):
-    conversation = Conversation.begin(local_now, "tiny")
-    layers = Layers(flags={"max_tokens": 15, "seed": 0})
-    screen = Screen(io.StringIO(), io.StringIO())
-    chat = Chat(engine, conversation, Log.nowhere(), screen, "tiny", layers)
+    chat = new_chat(engine, Layers(flags={"max_tokens": 15, "seed": 0}), "tiny")
     cut = chat.ask("Tell me a story.")
     assert (cut.ended, cut.text) == ("length", "")
     chat.set("max_tokens", "90")
     assert does(chat, "/continue")
-    whole = conversation.turns()[-1].answer
+    whole = chat.conversation.turns()[-1].answer
     assert whole.sampled[:15] == tuple(cut.sampled)
     assert whole.thinking.startswith(cut.thinking)
 
@@ -122,7 +115,7 @@ def test_an_answer_truncated_in_its_thinking_continues_with_the_thinking(engine)
 
 def spoken(model, limit, *words, tail=""):
     """The result of the parser for a model that samples these words and then thinks for ever."""
-    reply, chunks, shown = LlamaReply(seed=0), [], tag_tokens(model)
+    reply, chunks, shown = RunningReply(seed=0), [], tag_tokens(model)
     parser = OutputParser(prompt_tail=tail)
     builder = ReplyBuilder(reply, parser, model, shown, chunks.append)
     budget = ThinkingBudget(limit, model, parser, builder)

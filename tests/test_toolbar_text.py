@@ -1,7 +1,7 @@
 """The toolbar: what it shows, and what fits."""
 
 import pytest
-from fakes import ScriptedEngine, weighed
+from fakes import ScriptedEngine, new_chat, weighed
 from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.utils import get_cwidth
@@ -9,14 +9,12 @@ from terminal import NOW
 
 from lcp import commands
 from lcp.answers.worker import WorkerTask
-from lcp.chat.chat import Chat
 from lcp.chat.overflow import Overflow
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.chat.typed_message import EXACT
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import Stats
 from lcp.errors import TemplateError
-from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
@@ -37,9 +35,7 @@ class Refusing(ScriptedEngine):
 
 
 def a_chat(*answers, engine=ScriptedEngine, size=100):
-    conversation = Conversation.begin(lambda: NOW, "scripted")
-    engine = engine(*answers, size=size)
-    return Chat(engine, conversation, Log.nowhere(), Screen(), "models/scripted", Layers())
+    return new_chat(engine(*answers, size=size), model="models/scripted", screen=Screen())
 
 
 def typed(chat, text, status=None):
@@ -80,11 +76,10 @@ def test_the_meter_never_exceeds_the_window():
 @pytest.mark.parametrize("max_tokens", [6, pytest.param(None, marks=pytest.mark.slow)])
 def test_all_views_show_the_tokens_in_the_cache(smollm2, capsys, max_tokens):
     """An answer that filled the window once showed 519 of 512: its end marks were counted."""
-    conversation = Conversation.begin(lambda: NOW, "real")
     layers = Layers(flags={"temp": "0", "max_tokens": max_tokens, "overflow": "stop"})
     settings = Settings(ctx_size=256, threads=1)
     with LlamaEngine(smollm2, settings, now=NOW) as engine:
-        chat = Chat(engine, conversation, Log.nowhere(), Screen(), "real", layers)
+        chat = new_chat(engine, layers, "real", now=lambda: NOW, screen=Screen())
         chat.load()
         chat.ask("Tell me a very long story of two brothers and a dragon, in ten chapters.")
         held, answer = engine.cached, chat.conversation.turns()[-1].answer

@@ -1,6 +1,5 @@
 """What Enter would do is shown before Enter; files that leave the window are named."""
 
-import io
 import os
 import re
 import threading
@@ -8,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import ScriptedEngine, does, weighed
-from terminal import NOW
+from fakes import ScriptedEngine, does, new_chat, weighed
 
 from lcp.chat import resume_notices
 from lcp.chat.advice import ways_to_fit
@@ -18,10 +16,8 @@ from lcp.chat.chat import Chat
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.chat.typed_message import TypedMessage, TypedMessages
 from lcp.errors import LcpError, TooLong
-from lcp.session.conversation import Conversation
 from lcp.session.log import Log
 from lcp.settings import Layers
-from lcp.terminal.screen import Screen
 
 
 @pytest.fixture
@@ -34,10 +30,7 @@ def begin(tmp_path, monkeypatch):
     (tmp_path / "notes.md").write_text("fact " * 60)
 
     def make(size=400, **choices):
-        conversation = Conversation.begin(lambda: NOW, "scripted")
-        screen = Screen(io.StringIO(), io.StringIO())
-        layers = Layers(flags=choices)
-        return Chat(ScriptedEngine(size=size), conversation, Log.nowhere(), screen, "s", layers)
+        return new_chat(ScriptedEngine(size=size), Layers(flags=choices), "s")
 
     return make
 

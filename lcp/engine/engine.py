@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import thinks
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.engine import probs, statefile
@@ -18,7 +19,6 @@ from lcp.engine.llama_library import StopByte, library
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
-from lcp.engine.reply import LlamaReply
 from lcp.engine.speed_test import Speeds, SpeedTest, measure
 from lcp.engine_interface import (
     Constraint,
@@ -74,7 +74,7 @@ class LlamaEngine:
         self._stop = StopByte()
         self._closing = False
         self._ahead = ReadAhead()
-        self._reply: LlamaReply | None = None
+        self._reply: RunningReply | None = None
         self._speed_test = SpeedTest()
         self._worker = Worker(idle=self._idle)
         self._measured = probs.LastMeasured()
@@ -374,15 +374,17 @@ class LlamaEngine:
 
     # answers
 
-    def reply(self, request: Request) -> LlamaReply:
+    def reply(self, request: Request) -> RunningReply:
         """Begin an answer; iterate the reply."""
         chosen = request.sampling.seed
-        reply = self._reply = LlamaReply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
+        reply = self._reply = RunningReply(
+            secrets.randbelow(2**32 - 1) if chosen is None else chosen
+        )
         self._stop_idling()
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
-    def _answer(self, reply: LlamaReply, request: Request, emit: Emit) -> None:
+    def _answer(self, reply: RunningReply, request: Request, emit: Emit) -> None:
         self._speed_test.end()
         self._stop.clear()
         if reply.stop_asked:

@@ -1,40 +1,20 @@
-"""An answer while it is generated: tokens come in on the engine thread, Chunks leave it."""
+"""Builds a reply from its tokens: the tokens come in on the engine thread, Chunks leave it."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lcp.answers.output_parser import PLAIN, OutputParser
-from lcp.answers.worker import Emit, WorkerTask
+from lcp.answers.running_reply import RunningReply
+from lcp.answers.worker import Emit
 from lcp.engine.model import Model
-from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats
+from lcp.engine_interface import Chunk, Progress, PromptMessage
 from lcp.engine_notices import EngineNotice
 
 # The least time between two Chunks. Each one wakes the main thread, which takes a core from the
 # computation if all are busy.
 PACE_S = 0.1
 AFTER = 16  # tokens after an answer that may be tags or a stop string
-
-
-class LlamaReply:
-    """See lcp.engine_interface.Reply."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.asked = time.perf_counter()
-        self.text = ""
-        self.thinking = ""
-        self.tokens: list[int] = []
-        self.sampled: list[int] = []
-        self.before = 0
-        self.ended = ""
-        self.notice: EngineNotice | None = None
-        self.stats = Stats()
-        self.stop_asked = False
-        self.task: WorkerTask[None]
-
-    def __iter__(self) -> Iterator[Chunk | Progress]:
-        return iter(self.task)
 
 
 class Clock:
@@ -53,7 +33,7 @@ class ReplyBuilder:
 
     def __init__(
         self,
-        reply: LlamaReply,
+        reply: RunningReply,
         parser: OutputParser,
         model: Model,
         shown: frozenset[int],

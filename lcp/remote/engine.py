@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import NONE, tags
 from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.common_prefix import common_prefix
@@ -33,7 +34,7 @@ from lcp.remote.http_client import Cut, HttpClient
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.notices import notices
 from lcp.remote.read_ahead import ServerReadAhead
-from lcp.remote.reply import Listener, RemoteReply
+from lcp.remote.reply import Listener
 from lcp.remote.request_body import answer_body, constraint_fields, text_of
 from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
@@ -67,7 +68,7 @@ class RemoteEngine:
         self._variables: Mapping[str, Any] = settings.template_variables
         self._chosen: Collection[str] = settings.chosen
         self._stopped = self._closing = False
-        self._reply: RemoteReply | None = None
+        self._reply: RunningReply | None = None
         self._ahead = ServerReadAhead()
         self._retrying_client = RetryingClient(self._http, self._is_stopped)
         self._counter = Counter()
@@ -292,15 +293,16 @@ class RemoteEngine:
 
     # answers
 
-    def reply(self, request: Request) -> RemoteReply:
+    def reply(self, request: Request) -> RunningReply:
         chosen = request.sampling.seed
         seed = secrets.randbelow(2**31 - 1) if chosen is None else chosen
-        reply = self._reply = RemoteReply(seed, request.begun)
+        begun = request.begun or PromptMessage("assistant", "")
+        reply = self._reply = RunningReply(seed, begun.content, begun.thinking)
         self._ahead.rest()  # ends a step of reading ahead
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
-    def _answer(self, reply: RemoteReply, request: Request, emit: Emit) -> None:
+    def _answer(self, reply: RunningReply, request: Request, emit: Emit) -> None:
         self._stopped = reply.stop_asked
         facts, kind = self.facts, self.facts.kind
         expected = self._counter.tally.about(request.messages)
@@ -331,7 +333,7 @@ class RemoteEngine:
         tally = self._counter.tally
         tally.note(messages, error.tokens or max(self._size, tally.about(messages)) + 1)
 
-    def _learn(self, listener: Listener, reply: RemoteReply, request: Request) -> None:
+    def _learn(self, listener: Listener, reply: RunningReply, request: Request) -> None:
         """Cache what the server told about the tokens."""
         told, tally = listener.prompt_told, self._counter.tally
         if told and not self.raw and not request.begun:

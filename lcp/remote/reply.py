@@ -1,4 +1,4 @@
-"""An answer from a server: events come in on the worker thread, Chunks leave it.
+"""Builds a reply from the events of a stream: they come in on the worker thread, Chunks leave it.
 
 An answer without a finish_reason is broken, whatever its status. lcp keeps what has arrived.
 """
@@ -12,17 +12,16 @@ from typing import Any
 
 from lcp.answers import repetition
 from lcp.answers.output_parser import OutputParser
+from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import Tags
-from lcp.answers.worker import Emit, WorkerTask
+from lcp.answers.worker import Emit
 from lcp.engine_interface import (
     Chunk,
     Progress,
-    PromptMessage,
     Request,
     Stats,
-    TokenProb,
 )
-from lcp.engine_notices import ConnectionLost, EngineNotice
+from lcp.engine_notices import ConnectionLost
 from lcp.errors import ServerError
 from lcp.remote.events import ServerEvent, events, read
 from lcp.remote.http_client import LARGEST, Broken, ServerAnswer
@@ -34,33 +33,11 @@ AFTER_S = 3.0  # to wait after the finish_reason for the usage and the end of th
 SLACK = 1024  # how many tokens more than the context an answer may have; then it is endless
 
 
-class RemoteReply:
-    """See lcp.engine_interface.Reply. A server's answer has no token ids."""
-
-    def __init__(self, seed: int, begun: PromptMessage | None) -> None:
-        self.seed = seed
-        self.asked = time.perf_counter()
-        self.text = begun.content if begun else ""
-        self.thinking = begun.thinking if begun else ""
-        self.tokens: list[int] = []
-        self.sampled: list[int] = []
-        self.before = 0
-        self.ended = ""
-        self.notice: EngineNotice | None = None
-        self.stats = Stats()
-        self.stop_asked = False
-        self.probs: list[TokenProb] = []
-        self.task: WorkerTask[None]
-
-    def __iter__(self) -> Iterator[Chunk | Progress]:
-        return iter(self.task)
-
-
 class Listener:
     """Turns the events of one answer into Chunks and statistics."""
 
     def __init__(
-        self, reply: RemoteReply, request: Request, emit: Emit, *,
+        self, reply: RunningReply, request: Request, emit: Emit, *,
         size: int, told_size: int, expected: int, cached_before: int, tags: Tags, host: str,
     ) -> None:  # fmt: skip
         """`told_size`: the size of the server's context; 0 if it does not tell. `expected`: about
