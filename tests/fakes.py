@@ -4,6 +4,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
@@ -26,6 +27,8 @@ from lcp.engine_interface import (
 )
 from lcp.engine_notices import EngineNotice, TemplateFault
 from lcp.errors import LcpError, NotSupported
+from lcp.remote.engine import RemoteEngine
+from lcp.servers.address import parse
 from lcp.session.conversation import Conversation, local_now
 from lcp.session.log import Log
 from lcp.session.store import Store
@@ -190,6 +193,28 @@ def new_chat(
     log = store.create(conversation.opening) if store else Log.nowhere()
     screen = more.pop("screen", None) or Screen(io.StringIO(), io.StringIO())
     return Chat(engine, conversation, log, screen, model, layers or Layers(), **more)
+
+
+@contextmanager
+def server_chats(
+    address: str, store: Store | None = None, key: str = "", **settings: Any
+) -> Iterator[Callable[..., Chat]]:
+    """A function that begins a chat with a server; the chats are closed at the end."""
+    chats: list[Chat] = []
+
+    def begin(address: str = address, headers: Any = None, **more: Any) -> Chat:
+        layers = Layers(flags=settings | more)
+        engine = RemoteEngine(parse(address), layers.resolve(), key, headers)
+        chats.append(chat := new_chat(engine, layers, address, store=store))
+        chat.load()
+        chat.ready()
+        return chat
+
+    yield begin
+    for chat in chats:
+        chat.engine.close()
+        shown = chat.screen._err.file.getvalue() + chat.screen._out.file.getvalue()
+        assert not key or key not in shown
 
 
 def weighed(chat: Chat) -> None:

@@ -65,14 +65,14 @@ def tokens(n, seed=0):
     return random.Random(seed).choices(range(3, 259), k=n)
 
 
-def feed(one, wanted, boundary=None):
+def feed(one, wanted, boundary=None, move=False):
     """Feed tokens. Returns the last Progress."""
-    *_, progress = one.feed(wanted, boundary)
+    *_, progress = one.feed(wanted, boundary, move)
     return progress
 
 
 def say(one, model, n=4):
-    """The next `n` tokens, always the likeliest, and the logits they were taken from."""
+    """The next `n` most likely tokens, and the logits from which they were selected."""
     said, seen = [], []
     for i in range(n):
         if i:

@@ -1,7 +1,6 @@
 """A context that grows gives the same answers as one that was large from the beginning."""
 
 import io
-import random
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from fakes import new_chat
 from greedy import assert_same, logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_context import feed, say, tokens
 from tiny import KINDS, WINDOW
 
 from lcp.engine import context as context_module
@@ -72,15 +72,6 @@ def large(model, size=SIZE, **options):
     return growing(model, size, start=size, **options)
 
 
-def tokens(n, seed=0):
-    return random.Random(seed).choices(range(3, 259), k=n)
-
-
-def feed(one, wanted, boundary=None, move=False):
-    *_, progress = one.feed(wanted, boundary, move)
-    return progress
-
-
 def cells(one):
     return library().llama_n_ctx(one.handle)
 
@@ -90,17 +81,6 @@ def holds_what_it_says(one):
     return c.llama_memory_seq_pos_max(c.llama_get_memory(one.handle), 0) == (
         one._cells.positions[-1] if one.tokens else -1
     ) and len(one._cells.positions) == len(one.tokens)
-
-
-def say(one, model, n):
-    """The next `n` most likely tokens, and the logits from which they were selected."""
-    said, seen = [], []
-    for i in range(n):
-        if i:
-            one.append(said[-1])
-        seen.append(logits(one, model))
-        said.append(int(seen[-1].argmax()))
-    return said, seen
 
 
 def assert_say_the_same(one, other, model, n=4, close=1e-3):

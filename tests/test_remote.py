@@ -9,7 +9,7 @@ from itertools import pairwise
 from socket import create_server
 
 import pytest
-from fakes import does, new_chat
+from fakes import does, server_chats
 from llama_server import llama_server
 
 from lcp.chat.advice import with_advice
@@ -18,7 +18,7 @@ from lcp.errors import LcpError, NotSupported
 from lcp.remote import server_kinds
 from lcp.remote.engine import RemoteEngine
 from lcp.servers.address import parse
-from lcp.settings import Layers, Sampling
+from lcp.settings import Sampling
 
 pytestmark = pytest.mark.slow  # a server is started
 SIZE = 512
@@ -35,19 +35,8 @@ def box(smollm2):
 @pytest.fixture
 def start(box):
     """A function that begins a chat with the server."""
-    chats = []
-
-    def begin(address=box, **flags):
-        layers = Layers(flags={"temp": 0, "max_tokens": 12, **flags})
-        engine = RemoteEngine(parse(address), layers.resolve())
-        chats.append(chat := new_chat(engine, layers, address))
-        chat.load()
-        chat.ready()
-        return chat
-
-    yield begin
-    for chat in chats:
-        chat.engine.close()
+    with server_chats(box, temp=0, max_tokens=12) as begin:
+        yield begin
 
 
 def said(chat):

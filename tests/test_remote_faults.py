@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from fakes import new_chat
+from fakes import server_chats
 from scripted_server import (
     HELLO,
     WHOLE,
@@ -26,7 +26,6 @@ from lcp.engine_interface import Chunk, Constraint, PromptMessage, Request
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import ChooseModel, LcpError, NotSupported, ServerError
 from lcp.remote import http_client, reply, retrying_client
-from lcp.remote.engine import RemoteEngine
 from lcp.remote.llama_server import LlamaServer
 from lcp.remote.server_errors import error_in
 from lcp.servers.address import parse
@@ -52,22 +51,8 @@ def server():
 @pytest.fixture
 def start(server, tmp_path):
     """A function that begins a chat with the server."""
-    chats = []
-
-    def begin(address=None, headers=None, **flags):
-        address = address or server.address
-        layers = Layers(flags=flags)
-        engine = RemoteEngine(parse(address), layers.resolve(), KEY, headers)
-        store = Store(tmp_path / "sessions")
-        chats.append(chat := new_chat(engine, layers, address, store=store))
-        chat.load()
-        chat.ready()
-        return chat
-
-    yield begin
-    for chat in chats:
-        chat.engine.close()
-        assert KEY not in said(chat) and KEY not in chat.screen._out.file.getvalue()
+    with server_chats(server.address, Store(tmp_path / "sessions"), KEY) as begin:
+        yield begin
     for file in (tmp_path / "sessions").rglob("*"):
         assert file.is_dir() or KEY.encode() not in file.read_bytes()
 

@@ -2,13 +2,10 @@
 error, and cannot continue."""
 
 import pytest
-from fakes import new_chat
+from fakes import server_chats
 from llama_server import python_server
 
 from lcp.errors import LcpError, ServerError
-from lcp.remote.engine import RemoteEngine
-from lcp.servers.address import parse
-from lcp.settings import Layers
 
 SIZE = 256
 pytestmark = pytest.mark.slow
@@ -22,19 +19,8 @@ def address(smollm2):
 
 @pytest.fixture
 def start(address):
-    chats = []
-
-    def begin(**flags):
-        layers = Layers(flags={"temp": 0, "max_tokens": 8, "ctx_size": SIZE, **flags})
-        engine = RemoteEngine(parse(address), layers.resolve())
-        chats.append(chat := new_chat(engine, layers, address))
-        chat.load()
-        chat.ready()
-        return chat
-
-    yield begin
-    for chat in chats:
-        chat.engine.close()
+    with server_chats(address, temp=0, max_tokens=8, ctx_size=SIZE) as begin:
+        yield begin
 
 
 def test_an_answer_and_the_next_turn(start):
