@@ -1,1 +1,1 @@
-"""Model files: names, where they come from, where they lie. Knows no chat and no llama.cpp."""
+"""Model files: their names, where they come from, and where they are on this computer."""

@@ -2,7 +2,7 @@
 
 `open_url` returns a Response to read from. A token is sent only to the server it was given for,
 never to another one that a redirect leads to. A failure is a DownloadError that says whether
-trying again may help, or a NetworkError if nothing can. Knows no repositories and writes no files.
+trying again may help, or a NetworkError if nothing can.
 """
 
 import email.utils

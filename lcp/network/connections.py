@@ -1,7 +1,7 @@
 """Connections: HTTP over TCP, TLS and proxies, with Python's http.client.
 
-Knows neither downloads nor servers with models: they say in sentences what fails here. Whatever is
-raised by a connection is one of FAILURES.
+A connection raises only FAILURES. Downloads and servers with models turn them into errors for a
+person.
 """
 
 import base64

@@ -1,8 +1,7 @@
 """Log: writes one conversation's file, append-only, one event a line, one writer at a time.
 
-Each line is written before the next thing happens. A failing disk stops the log, never the chat.
-Of the meaning of events it knows only this: a chat gets a file with its first user line, and
-loses it again if nothing could be answered.
+Each line is written before the next thing happens. A failing disk stops the log, never the chat. A
+chat gets a file with its first user line, and the file is removed if no question was answered.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ else:
     import fcntl
 
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would write "\r\n" without it
-FAR_BEHIND = 0x7FFF0000  # Windows blocks reads of locked bytes: lock one beyond any file
+BEYOND_ANY_FILE = 0x7FFF0000  # Windows blocks reads of locked bytes: lock one beyond any file
 
 
 class Log:
@@ -168,7 +167,7 @@ def _open(path: Path, flags: int = 0) -> int:
     fd = os.open(path, os.O_RDWR | os.O_APPEND | BINARY | flags, 0o600)
     try:
         if sys.platform == "win32":
-            os.lseek(fd, FAR_BEHIND, os.SEEK_SET)
+            os.lseek(fd, BEYOND_ANY_FILE, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
