@@ -4,15 +4,17 @@ import time
 from collections.abc import Iterator
 
 from lcp.answers.worker import WorkerTask
-from lcp.engine_interface import Chunk, Progress, Stats, TokenProb
+from lcp.engine_interface import Chunk, Progress, PromptMessage, Stats, TokenProb
 from lcp.engine_notices import EngineNotice
 
 
 class RunningReply:
     """The engine thread sets the fields; iterating gives what it emits."""
 
-    def __init__(self, seed: int, text: str = "", thinking: str = "") -> None:
-        self.seed, self.text, self.thinking = seed, text, thinking
+    def __init__(self, seed: int, begun: PromptMessage | None = None) -> None:
+        """`begun`: the answer that it continues, if its text is not generated again."""
+        self.seed = seed
+        self.text, self.thinking = (begun.content, begun.thinking) if begun else ("", "")
         self.asked = time.perf_counter()
         self.tokens: list[int] = []
         self.sampled: list[int] = []

@@ -1,7 +1,6 @@
 """The engine of a server: messages in, a reply out. See lcp.engine_interface.Engine.
 
-Requests that a person waits for run on the worker's thread. Those that only count are short; if
-one fails, lcp estimates.
+Requests that a person waits for run on the worker's thread. A count that fails is estimated.
 """
 
 import secrets
@@ -296,8 +295,7 @@ class RemoteEngine:
     def reply(self, request: Request) -> RunningReply:
         chosen = request.sampling.seed
         seed = secrets.randbelow(2**31 - 1) if chosen is None else chosen
-        begun = request.begun or PromptMessage("assistant", "")
-        reply = self._reply = RunningReply(seed, begun.content, begun.thinking)
+        reply = self._reply = RunningReply(seed, request.begun)
         self._ahead.rest()  # ends a step of reading ahead
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
