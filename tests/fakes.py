@@ -213,8 +213,9 @@ def server_chats(
     yield begin
     for chat in chats:
         chat.engine.close()
-        shown = chat.screen._err.file.getvalue() + chat.screen._out.file.getvalue()
-        assert not key or key not in shown
+        for console in (chat.screen._err, chat.screen._out):
+            assert isinstance(console.file, io.StringIO)
+            assert not key or key not in console.file.getvalue()
 
 
 def weighed(chat: Chat) -> None:
