@@ -32,7 +32,6 @@ from lcp.settings import Layers, from_file, personas
 from lcp.terminal.screen import Screen
 
 PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "rich", "prompt-toolkit", "typer")
-REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python"
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"  # prebuilt, by CUDA version
 CUDA_WHEELS = (121, 125)  # the oldest and the newest CUDA version that has an index there
 LITTLE = 1 << 30  # a disk with fewer free bytes is nearly full
@@ -109,7 +108,7 @@ def cpu(built: set[str], cpuinfo: str) -> Finding:
         "CPU",
         value,
         advice=f"llama.cpp was built without {', '.join(unused)}; a build for this CPU is faster.",
-        mend=f"CMAKE_ARGS=-DGGML_NATIVE=ON {REBUILD} llama-cpp-python",
+        mend=f"CMAKE_ARGS=-DGGML_NATIVE=ON {cpu_check.REBUILD}",
     )
 
 
@@ -149,11 +148,11 @@ def gpu(used: tuple[Gpu, ...], cards: list[str], cuda: tuple[int, int] | None) -
                 "GPU",
                 "Apple, not used",
                 wrong="llama.cpp was built without Metal.",
-                mend=f"CMAKE_ARGS=-DGGML_METAL=ON {REBUILD} llama-cpp-python",
+                mend=f"CMAKE_ARGS=-DGGML_METAL=ON {cpu_check.REBUILD}",
             )
         return Finding("GPU", "none found; lcp uses the CPU")
     name, build = VENDORS[vendor or "0x10de"]
-    mend = f"CMAKE_ARGS=-DGGML_{build}=ON {REBUILD} llama-cpp-python"
+    mend = f"CMAKE_ARGS=-DGGML_{build}=ON {cpu_check.REBUILD}"
     if build == "CUDA" and cuda and (number := cuda[0] * 10 + cuda[1]) >= CUDA_WHEELS[0]:
         index = f"{WHEELS}/cu{min(number, CUDA_WHEELS[1])}"
         mend = f"pip install --force-reinstall llama-cpp-python --extra-index-url {index}"

@@ -54,7 +54,7 @@ class Scene:
         last = self.chat.turns()[-1].user.content.split()
         said = self.text(len(self.chat.turns()) - 1, len(last), words)
         usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
-        usual |= {"stats": {}, "out": self.overflow.out()}
+        usual |= {"stats": {}, "out": self.overflow.out}
         return self.chat.answer(Answer(said, **{**usual, **facts}))
 
     def turns(self, *sizes, condense=None):
@@ -108,7 +108,7 @@ def test_a_chat_that_fits_is_sent_whole(policy):
     assert [m.role for m in window.messages] == ["system", *["user", "assistant"] * 2, "user"]
     assert (window.out, window.newly_out, window.tokens) == (frozenset(), (), 52)
     assert scene.overflow.visible()[:-1] == window.messages
-    assert (scene.overflow.dropped(), scene.condensed) == (0, [])
+    assert (len(scene.overflow.unseen()), scene.condensed) == (0, [])
 
 
 # slide
@@ -121,8 +121,8 @@ def test_the_oldest_turns_leave_until_an_eighth_of_the_window_is_free():
     assert (window.newly_out, window.tokens) == ((scene.id(0),), 240)
     assert shown(window.messages) == [1, 2, 3]
     assert scene.overflow.visible() == window.messages
-    assert scene.overflow.out() == window.out == {scene.id(0)}
-    assert scene.overflow.dropped() == 1
+    assert scene.overflow.out == window.out == {scene.id(0)}
+    assert len(scene.overflow.unseen()) == 1
 
 
 def test_a_slide_says_what_the_model_no_longer_sees_and_how_to_keep_it():
@@ -187,9 +187,9 @@ def test_pinned_turns_stay_and_forgotten_turns_leave():
     scene.chat.pin(scene.id(0))
     scene.chat.forget(scene.id(1))
     assert shown(scene.overflow.visible()) == [0, 2]
-    assert scene.overflow.dropped() == 1
+    assert len(scene.overflow.unseen()) == 1
     assert shown(scene.ask(150).messages) == [0, 3]
-    assert scene.overflow.dropped() == 2
+    assert len(scene.overflow.unseen()) == 2
 
     scene.chat.forget(scene.id(1), False)
     assert shown(scene.overflow.visible()) == [0, 1, 3]
@@ -220,18 +220,18 @@ def test_a_resumed_chat_has_its_old_window(policy):
     scene.chat.forget(scene.id(2))
     scene.turns(*[60] * 4)
     again = Overflow(Measured(400), scene.chat)
-    assert (again.visible(), again.dropped()) == (
+    assert (again.visible(), len(again.unseen())) == (
         scene.overflow.visible(),
-        scene.overflow.dropped(),
+        len(scene.overflow.unseen()),
     )
-    assert again.dropped() > 1
+    assert len(again.unseen()) > 1
 
 
 def test_a_chat_resumed_before_its_last_answer_has_the_window_of_the_one_before():
     scene = Scene(400)
     scene.turns(*[60] * 8)
     scene.ask(10)
-    assert scene.overflow.out()
+    assert scene.overflow.out
     assert Overflow(Measured(400), scene.chat).visible() == scene.overflow.visible()
 
 
@@ -239,7 +239,7 @@ def test_invalid_ids_lose_only_the_window_of_a_resumed_chat():
     scene = Scene(400)
     events = [scene.chat.opening, scene.chat.ask("One?"), scene.answer(10) | {"out": "many"}]
     again = Conversation.from_events(events)
-    assert (len(again.turns()), Overflow(Measured(400), again).out()) == (1, frozenset())
+    assert (len(again.turns()), Overflow(Measured(400), again).out) == (1, frozenset())
 
 
 # going back
@@ -248,9 +248,9 @@ def test_invalid_ids_lose_only_the_window_of_a_resumed_chat():
 def test_after_going_back_turns_return_to_the_window():
     scene = Scene(400)
     scene.turns(100, 100, 60, 100)
-    assert scene.numbers(scene.overflow.out()) == [0]
+    assert scene.numbers(scene.overflow.out) == [0]
     scene.overflow.settle(scene.settings)
-    assert scene.numbers(scene.overflow.out()) == [0], "nothing has changed"
+    assert scene.numbers(scene.overflow.out) == [0], "nothing has changed"
     scene.chat.go(scene.chat.turns()[2].user.parent)
     assert shown(scene.overflow.visible()) == [1]
     scene.overflow.settle(scene.settings)
@@ -262,9 +262,9 @@ def test_going_back_never_drops_a_turn():
     scene = Scene(400)
     scene.turns(100, 100, 60)
     scene.turns(60, 200)  # the last answer is longer than its reserved room
-    out = scene.overflow.out()
+    out = scene.overflow.out
     scene.overflow.settle(scene.settings)
-    assert scene.overflow.out() == out
+    assert scene.overflow.out == out
 
 
 # stop
@@ -279,7 +279,7 @@ def test_stop_refuses_what_does_not_fit_and_names_the_next_step():
     assert all(
         way in with_advice(caught.value) for way in ("/forget", "/clear", "/set overflow slide")
     )
-    assert scene.overflow.out() == frozenset()
+    assert scene.overflow.out == frozenset()
 
     scene.chat.forget(scene.id(1))
     assert shown(scene.fit().messages) == [0, 2, 3]
@@ -386,7 +386,7 @@ def test_turns_that_leave_are_summarized_in_a_note_before_the_rest():
     ]
     assert (window.newly_out, window.out) == ((scene.id(0),), frozenset())
     assert scene.overflow.visible() == window.messages
-    assert scene.overflow.dropped() == 1
+    assert len(scene.overflow.unseen()) == 1
 
 
 def test_the_next_note_includes_the_previous_one():
@@ -604,6 +604,6 @@ def check(scene, window, room, begun=0):
     unseen = set(scene.numbers(scene.chat.forgotten - {now}))
     assert seen <= set(shown(messages))
     assert not unseen & set(shown(messages))
-    assert scene.overflow.dropped() == len(turns) - len(
+    assert len(scene.overflow.unseen()) == len(turns) - len(
         [t for t in turns if t.user.content in [m.content for m in messages]]
     )

@@ -93,7 +93,7 @@ def test_a_text_larger_than_the_window_slides(engine):
     chat = chat_with(engine, overflow="summarize", max_tokens=60)
     for _ in range(8):
         chat.ask("word " * 20)
-    assert chat.overflow.dropped() and not chat.conversation.summaries
+    assert len(chat.overflow.unseen()) and not chat.conversation.summaries
 
 
 def test_raw_can_be_set_in_the_chat_without_a_notice_about_chatml(tiny):

@@ -177,7 +177,7 @@ def test_turns_that_were_out_of_a_smaller_window_count_in_a_larger_one():
     before = a_chat(*["five words are in this"] * 4, size=40)
     for _ in range(4):
         before.ask("five words are in this")
-    assert before.overflow.out()
+    assert before.overflow.out
     chat = a_chat(size=400)
     chat.conversation = before.conversation
     chat.overflow = Overflow(chat.engine, chat.conversation)

@@ -152,9 +152,9 @@ def test_turns_that_enter_would_drop_are_named_before_and_after(begin, policy):
 def test_counting_a_typed_message_changes_nothing(begin):
     chat = begin()
     chat.ask_with_files("@notes.md Sum it up.")
-    before = chat.conversation.turns(), chat.conversation.head, chat.overflow.out()
+    before = chat.conversation.turns(), chat.conversation.head, chat.overflow.out
     line(chat, "more " * 290)
-    assert (chat.conversation.turns(), chat.conversation.head, chat.overflow.out()) == before
+    assert (chat.conversation.turns(), chat.conversation.head, chat.overflow.out) == before
 
 
 def test_files_that_will_leave_soon_are_named_once(begin):

@@ -298,7 +298,7 @@ class Chat:
             except OSError as error:  # the reader of stdout has left, or the disk is full
                 self._unwritten = error
                 self.engine.stop()
-        reply.stats = replace(reply.stats, dropped_turns=self.overflow.dropped())
+        reply.stats = replace(reply.stats, dropped_turns=len(self.overflow.unseen()))
         return reply
 
     def _condense(self, messages: list[PromptMessage], covers: frozenset[str]) -> bool:
@@ -337,7 +337,7 @@ class Chat:
             reply.text, reply.ended, self.model, reply.thinking, reply.tokens,
             sampled=reply.sampled if reply.sampled != reply.tokens else (),
             fingerprint=self.engine.identity,
-            out=self.overflow.out(),
+            out=self.overflow.out,
             made_with=self._made_with(reply),
             sampling=vars(self.settings.sampling),
             seed=reply.seed,

@@ -37,12 +37,12 @@ class Overflow:
     def __init__(self, engine: Engine, conversation: Conversation) -> None:
         self.engine = engine
         self.conversation = conversation
-        self._out = self._left()  # the turns that left the window
+        self.out = self._left()  # the turns that left the window
 
     def visible(self, out: Collection[str] | None = None) -> list[PromptMessage]:
         """The messages that the model sees now; `out`: without these turns instead of those that
         left."""
-        out = self._out if out is None else out
+        out = self.out if out is None else out
         turns = [t for t in self.turns() if t.user.id not in out]
         return messages(self.conversation.system, turns, self._note())
 
@@ -54,7 +54,7 @@ class Overflow:
         if answer and answer.stats.get("ctx_size", size) != size and settings.overflow != "stop":
             with suppress(TooLong):
                 room = self.engine.room(settings.max_tokens)
-                return self._fit(turns, room, size // 8, self._out).messages
+                return self._fit(turns, room, size // 8, self.out).messages
         return self.visible()
 
     def turns(self) -> list[Turn]:
@@ -70,17 +70,17 @@ class Overflow:
     def settle(self, settings: Settings) -> None:
         """Let the turns that left come back if all of them fit, after a step back in the tree. The
         engine can then read them ahead."""
-        if self._out and settings.overflow != "truncate":
+        if self.out and settings.overflow != "truncate":
             with suppress(TooLong):
                 room, size = self.engine.room(settings.max_tokens), self.engine.size
-                window = self._fit(self.turns(), room, size // 8, self._out)
+                window = self._fit(self.turns(), room, size // 8, self.out)
                 if not window.newly_out:
-                    self._out = window.out
+                    self.out = window.out
 
     def shares(self, settings: Settings) -> list[tuple[str, int]]:
         """What fills the window: (name, tokens); the last row is the room for the answer."""
         chat, tokens = self.conversation, self.engine.used
-        turns = [t for t in self.turns() if t.user.id not in self._out]
+        turns = [t for t in self.turns() if t.user.id not in self.out]
         system = tokens(self._all([]))
         pinned = tokens(self._all([t for t in turns if t.user.id in chat.pinned]))
         used, room = tokens(self._all(turns)), self.engine.room(settings.max_tokens)
@@ -141,21 +141,13 @@ class Overflow:
 
     def unseen(self) -> set[str]:
         """The turns of this branch that the model does not see, by their questions."""
-        seen = {t.user.id for t in self.turns()} - self._out
+        seen = {t.user.id for t in self.turns()} - self.out
         return {t.user.id for t in self.conversation.turns()} - seen
 
     def numbered(self, ids: Collection[str] | None = None) -> list[tuple[int, Turn]]:
         """The turns of this branch with their numbers, from 1; only these `ids`."""
         turns = enumerate(self.conversation.turns(), 1)
         return [(n, turn) for n, turn in turns if ids is None or turn.user.id in ids]
-
-    def dropped(self) -> int:
-        """The number of turns of this branch that the model does not see."""
-        return len(self.unseen())
-
-    def out(self) -> frozenset[str]:
-        """The turns that left the window."""
-        return self._out
 
     def fit(
         self,
@@ -180,17 +172,17 @@ class Overflow:
         room -= spare
         if policy == "truncate":  # always full: turns come back one by one
             window = self._fit(turns, room, 0, ())
-            newly_out = tuple(id for id in window.newly_out if id not in self._out)
+            newly_out = tuple(id for id in window.newly_out if id not in self.out)
             window = replace(window, newly_out=newly_out)
         else:
-            window = self._fit(turns, room, size // 8, self._out)
+            window = self._fit(turns, room, size // 8, self.out)
         if window.newly_out:
             if policy == "stop":
                 tokens = self.engine.count(self._all(turns))
                 raise TooLong(tokens, room, stopped=True)
             if policy == "summarize":
                 window = self._condensed(window, turns, room, condense)
-        self._out = window.out
+        self.out = window.out
         if policy == "truncate" and window.out:
             window = self._truncated(window, turns, room)
         if said:  # the engine continues this answer, so it is not a message of the prompt

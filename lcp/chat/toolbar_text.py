@@ -63,7 +63,7 @@ class ToolbarText:
         chat = self._chat
         conversation, overflow = chat.conversation, chat.overflow
         return (
-            id(chat.engine), id(conversation), conversation.events, overflow.out(), chat.settings
+            id(chat.engine), id(conversation), conversation.events, overflow.out, chat.settings
         )  # fmt: skip
 
     def _make(self) -> list[tuple[str, str]]:

@@ -281,7 +281,7 @@ def _marks(chat: Chat, turn: Turn) -> str:
         "pinned": id in conversation.pinned,
         "forgotten": id in conversation.forgotten,
         "in the note": bool(summary and id in summary.covers),
-        "out": id in chat.overflow.out(),
+        "out": id in chat.overflow.out,
         f"{_answers(chat, turn)} answers": _answers(chat, turn) > 1,
         turn.answer.ended if turn.answer else "": bool(turn.answer and turn.answer.ended != "end"),
     }

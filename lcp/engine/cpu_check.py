@@ -13,10 +13,10 @@ from lcp.errors import NativeError
 from lcp.paths import contents
 
 _TIMEOUT_S = 120  # a GPU's driver may compile kernels at first use
-_REINSTALL = (
-    "Build it for this machine: "
+REBUILD = (
     "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 )
+_REINSTALL = f"Build it for this machine: {REBUILD}"
 
 
 def check_once(cache: Path) -> bool:
