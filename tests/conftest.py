@@ -1,5 +1,6 @@
 """Fixtures for all tests: a home of its own, no network, and models."""
 
+import gc
 import json
 import os
 import signal
@@ -21,6 +22,9 @@ from lcp.terminal.signals import LEAVING, handling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _number in LEAVING:
     signal.signal(_number, signal.SIG_DFL)
+
+# As lcp itself: the collector would go through all modules again and again.
+gc.set_threshold(50_000)
 
 _HERE = ("127.0.0.1", "::1", "localhost")
 
