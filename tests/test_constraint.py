@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lcp.engine.constraint import check
+from lcp.engine.constraint_check import check
 from lcp.engine_interface import Constraint
 from lcp.errors import SettingsError
 

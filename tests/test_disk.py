@@ -23,7 +23,7 @@ WRITERS = {
     "downloads/pulls_and_uses.py": GOES_ON,
     "engine/cpu_check.py": GOES_ON,
     "engine/temporary_file.py": SENTENCE,  # not on Linux: it needs no folder there
-    "engine/statefile.py": GOES_ON,
+    "engine/kv_cache_file.py": GOES_ON,
     "modelfile/llamacpp_answers.py": GOES_ON,
     "session/export.py": SENTENCE,
     "session/log.py": GOES_ON,

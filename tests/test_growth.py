@@ -17,7 +17,7 @@ from test_context import feed, say, tokens
 from tiny import KINDS, WINDOW
 
 from lcp.engine import context as context_module
-from lcp.engine import statefile
+from lcp.engine import kv_cache_file
 from lcp.engine.context import N_BATCH, Context, State, Stopped
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.llama_library import StopByte, library
@@ -423,8 +423,8 @@ def test_a_saved_cache_does_not_depend_on_the_size(model, kind, tmp_path, size, 
     m, path, wanted = model(kind), tmp_path / "a.kv", tokens(700)
     with growing(m, size) as one, growing(m, other_size) as other:
         feed(one, wanted, boundary=690)
-        statefile.write(path, one.save(), one.fingerprint)
-        assert other.restore(statefile.read(path, other.fingerprint))
+        kv_cache_file.write(path, one.save(), one.fingerprint)
+        assert other.restore(kv_cache_file.read(path, other.fingerprint))
         assert other.tokens == wanted
         assert 700 <= cells(other) < SIZE
         for each in (one, other):
@@ -449,8 +449,8 @@ def test_a_saved_cache_does_not_depend_on_how_many_cells_a_sliding_window_keeps(
     m, path, wanted = model("swa"), tmp_path / "a.kv", tokens(700)
     with growing(m, swa_full=all_cells) as one, growing(m, swa_full=not all_cells) as other:
         feed(one, wanted)
-        statefile.write(path, one.save(), one.fingerprint)
-        assert other.restore(statefile.read(path, other.fingerprint))
+        kv_cache_file.write(path, one.save(), one.fingerprint)
+        assert other.restore(kv_cache_file.read(path, other.fingerprint))
         for each in (one, other):
             feed(each, wanted + tokens(40, 1))
         assert_say_the_same(one, other, m, close=0.03)

@@ -234,7 +234,7 @@ def sentences(tree):
 
 
 def test_rooms_name_no_command_and_no_flag(trees):
-    """A room says what is wrong; chat/ and cli/ say what to type (chat/advice.py)."""
+    """A room says what is wrong; chat/ and cli/ say what to type (chat/error_advice.py)."""
     commands = "|".join(command.name for command in TABLE)
     own = "|".join(COMMANDS)
     typed = re.compile(rf"(?<![\w/])/({commands})\b|(?<!\w)--[a-z]|\blcp ({own})\b")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcp.chat import window_notices
-from lcp.chat.advice import with_advice
+from lcp.chat.error_advice import with_advice
 from lcp.chat.overflow import CONDENSE, Overflow
 from lcp.engine_interface import Progress, PromptMessage
 from lcp.errors import TooLong

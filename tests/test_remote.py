@@ -12,7 +12,7 @@ import pytest
 from fakes import does, server_chats
 from llama_server import llama_server
 
-from lcp.chat.advice import with_advice
+from lcp.chat.error_advice import with_advice
 from lcp.engine_interface import Chunk, Constraint, Progress, PromptMessage, Request
 from lcp.errors import LcpError, NotSupported
 from lcp.remote import server_kinds

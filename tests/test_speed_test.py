@@ -10,7 +10,7 @@ import pytest
 
 from lcp.chat import memory_fit
 from lcp.chat.memory_fit import choose
-from lcp.engine import speed_test, statefile
+from lcp.engine import kv_cache_file, speed_test
 from lcp.engine.context import State, Stopped
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.llama_library import StopByte, library, version
@@ -228,7 +228,7 @@ def test_a_resumed_chat_keeps_the_flash_attention_of_its_cache(begin, tmp_path, 
 def test_an_unusable_cache_does_not_select_flash_attention(tmp_path, made_by, used):
     file = tmp_path / "chat.kv"
     made_with = {"llama.cpp": made_by or version(), "kv_type": "f16", "flash_attn": "off"}
-    statefile.write(file, State([], [], (ctypes.c_uint8 * 0)()), made_with)
+    kv_cache_file.write(file, State([], [], (ctypes.c_uint8 * 0)()), made_with)
     fit = Fit(512, 0, flash_attn="on")
     assert with_flash_attention(Settings(), fit, file).flash_attn == used
 
@@ -272,12 +272,12 @@ def test_a_stop_before_a_cache_is_written_cancels_it(begin, tmp_path):
     assert saving.result() == 0
 
 
-@pytest.mark.parametrize("data", [b"", b"lcpkv", statefile.MAGIC + b"\xff" * 40])
+@pytest.mark.parametrize("data", [b"", b"lcpkv", kv_cache_file.MAGIC + b"\xff" * 40])
 def test_a_damaged_cache_does_not_select_flash_attention(tmp_path, data):
     file = tmp_path / "chat.kv"
     file.write_bytes(data)
-    assert statefile.made_with(file) == {}
-    assert statefile.made_with(tmp_path / "none") == {}
+    assert kv_cache_file.made_with(file) == {}
+    assert kv_cache_file.made_with(tmp_path / "none") == {}
 
 
 def test_lcp_doctor_shows_the_measurement(tiny, tmp_path):

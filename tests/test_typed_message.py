@@ -10,9 +10,9 @@ import pytest
 from fakes import ScriptedEngine, does, new_chat, weighed
 
 from lcp.chat import resume_notices
-from lcp.chat.advice import ways_to_fit
 from lcp.chat.attachments import ALL_BYTES, FILE_BYTES, Attached, attach
 from lcp.chat.chat import Chat
+from lcp.chat.error_advice import ways_to_fit
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.chat.typed_message import TypedMessage, TypedMessages
 from lcp.errors import LcpError, TooLong

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lcp.chat.advice import ways_to_fit, with_advice
+from lcp.chat.error_advice import ways_to_fit, with_advice
 from lcp.engine_interface import PromptMessage
 from lcp.errors import TooLong
 from lcp.session.message import Message, Turn

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lcp.chat.advice import with_advice
 from lcp.chat.chat import Chat
+from lcp.chat.error_advice import with_advice
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.errors import LcpError
 from lcp.terminal.signals import quiet

@@ -4,8 +4,8 @@ from contextlib import suppress
 from typing import Any
 
 from lcp import formatting
-from lcp.chat.advice import ways_to_fit
 from lcp.chat.chat import Chat
+from lcp.chat.error_advice import ways_to_fit
 from lcp.chat.typed_message import TypedMessage
 from lcp.chat.window_notices import FILES_NAMED
 from lcp.errors import LcpError

@@ -66,7 +66,7 @@ def main() -> None:
             sys.exit(141)
         raise
     except LcpError as error:
-        from lcp.chat.advice import with_advice
+        from lcp.chat.error_advice import with_advice
         from lcp.terminal.screen import Screen
 
         Screen(sys.stderr).error(f"lcp: {with_advice(error)}")

@@ -57,7 +57,7 @@ def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
     if server := flags.pop("server", None):
         info_server.show(server, asked.name, asked.as_json)
         return
-    from lcp.chat.advice import with_advice
+    from lcp.chat.error_advice import with_advice
     from lcp.modelfile.facts import facts
 
     name, settings = asked.name, Layers.of(flags).resolve()

@@ -22,7 +22,7 @@ def constraint(
     for flag, value in given.items():
         if not value:  # "$SCHEMA" of a script, unset
             raise UsageError(f"{flag} is empty. Give it a value, or leave it out.")
-    from lcp.engine.constraint import check
+    from lcp.engine.constraint_check import check
 
     if schema:
         written = schema.lstrip().startswith("{")

@@ -58,7 +58,7 @@ class ScriptOutput:
     def refused(self, number: int, error: LcpError) -> None:
         """Report a line that cannot be answered; with --json, print an object for it, too."""
         self.unanswered += 1
-        from lcp.chat.advice import with_advice
+        from lcp.chat.error_advice import with_advice
 
         sentence = with_advice(error)
         self.screen.error(f"lcp: line {number}: {sentence}")

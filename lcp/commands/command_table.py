@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from lcp.chat.chat import Chat
-from lcp.commands import answer_numbers, files, model, saved_chats, settings, turns, why
+from lcp.commands import answer_tokens, files, model, saved_chats, settings, turns, why
 from lcp.commands.command import Candidate, Command, command
 from lcp.errors import UsageError, refused
 
@@ -123,7 +123,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         settings.set_, settings.system, settings.choose_persona, settings.think, model.model,
     ),
     "The last answer as numbers": (
-        answer_numbers.tokens, answer_numbers.probs, answer_numbers.fork, answer_numbers.stats,
+        answer_tokens.tokens, answer_tokens.probs, answer_tokens.fork, answer_tokens.stats,
         why.why,
     ),
     "Saved chats": (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lcp.chat.chat import Chat
-from lcp.commands.answer_numbers import own_answer, prompt_messages
+from lcp.commands.answer_tokens import own_answer, prompt_messages
 from lcp.commands.command import command, wait_for
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError

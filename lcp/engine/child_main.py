@@ -122,7 +122,7 @@ def _of_a_model(what: str) -> dict[str, Any]:
 def _constraint(wish: dict[str, Any]) -> dict[str, Any]:
     """The notices about a constraint, or the error."""
     from lcp.engine import gbnf_matcher, llguidance_matcher
-    from lcp.engine.constraint import CPU_S, MEMORY
+    from lcp.engine.constraint_check import CPU_S, MEMORY
     from lcp.engine.llama_library import library
     from lcp.engine_interface import Constraint
 

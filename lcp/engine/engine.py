@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import thinks
 from lcp.answers.worker import Emit, Worker, WorkerTask
-from lcp.engine import probs, statefile
+from lcp.engine import kv_cache_file, probs
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
@@ -300,7 +300,7 @@ class LlamaEngine:
             if state is None:
                 return 0
             made_by = self._loaded.context.fingerprint
-            return statefile.write(path, state, made_by, self._stop.is_set)
+            return kv_cache_file.write(path, state, made_by, self._stop.is_set)
 
         self._ahead.rest()
         self._speed_test.stop()
@@ -312,8 +312,8 @@ class LlamaEngine:
 
         def job(_: Emit) -> str:
             context = self._loaded.context
-            state = statefile.read(path, context.fingerprint)
-            if isinstance(state, statefile.Unusable):
+            state = kv_cache_file.read(path, context.fingerprint)
+            if isinstance(state, kv_cache_file.Unusable):
                 return state.why
             if state is not None and not context.restore(state):
                 return "does not fit this context"

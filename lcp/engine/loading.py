@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.engine import statefile
+from lcp.engine import kv_cache_file
 from lcp.engine.answering import Answering
 from lcp.engine.context import Context
 from lcp.engine.drafting import MOST
@@ -116,7 +116,7 @@ def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None
     cache in the file `saved`, because another context cannot use this cache, or the faster one."""
     if settings.flash_attn != "auto":
         return settings
-    made_with = statefile.made_with(saved) if saved else {}
+    made_with = kv_cache_file.made_with(saved) if saved else {}
     usable = {"llama.cpp": version(), "kv_type": settings.kv_type}.items() <= made_with.items()
     kept = made_with.get("flash_attn") if usable else ""
     measured = fit.flash_attn if fit else "auto"

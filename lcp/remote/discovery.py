@@ -11,9 +11,9 @@ from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.formatting import short
 from lcp.remote import server_kinds
 from lcp.remote.http_client import HttpClient, JsonAnswer, Stopped, never
+from lcp.remote.json_values import count, record, rows
 from lcp.remote.server_errors import is_loading
 from lcp.remote.server_kinds import ServerKind
-from lcp.remote.values import count, record, rows
 from lcp.servers.address import ServerAddress
 
 SHOWN = 20  # models that an error lists

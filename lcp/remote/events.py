@@ -11,7 +11,7 @@ from typing import Any
 
 from lcp.engine_interface import Alternative, TokenProb
 from lcp.remote.http_client import LARGEST, Broken
-from lcp.remote.values import record
+from lcp.remote.json_values import record
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 END = "[DONE]"

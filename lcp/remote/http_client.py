@@ -22,7 +22,7 @@ from lcp.formatting import short
 from lcp.network.connections import CONNECT_S, connect, distrust, reason, send
 from lcp.network.proxies import Proxy, proxy_for
 from lcp.network.urls import origin, shown
-from lcp.remote.values import count, record
+from lcp.remote.json_values import count, record
 from lcp.servers.address import ServerAddress
 
 WRITE_S = 30.0  # to send a piece of a request

@@ -11,8 +11,8 @@ from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
 from lcp.remote.discovery import ServerFacts
 from lcp.remote.http_client import HttpClient, Stopped, never
+from lcp.remote.json_values import is_whole, rows
 from lcp.remote.request_body import prompt_fields
-from lcp.remote.values import is_whole, rows
 
 MARK = "lcp-marks-this-place"
 COUNT_S = 2.0  # a person may wait for a count

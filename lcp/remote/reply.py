@@ -25,8 +25,8 @@ from lcp.engine_notices import ConnectionLost
 from lcp.errors import ServerError
 from lcp.remote.events import ServerEvent, events, read
 from lcp.remote.http_client import LARGEST, Broken, ServerAnswer
+from lcp.remote.json_values import count, record
 from lcp.remote.server_errors import Complaint, error_in, too_long
-from lcp.remote.values import count, record
 
 PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
 AFTER_S = 3.0  # to wait after the finish_reason for the usage and the end of the stream

@@ -7,7 +7,7 @@ from typing import Any
 
 from lcp.errors import Miscounted, ServerError
 from lcp.formatting import short
-from lcp.remote.values import count
+from lcp.remote.json_values import count
 
 # Errors of servers about a prompt that is too long, and the two numbers in it. From: llama-server's
 # server-context.cpp, vLLM's and SGLang's serving code, llama_cpp/server/errors.py, LM Studio's bug

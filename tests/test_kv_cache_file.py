@@ -7,9 +7,9 @@ import random
 import pytest
 
 from lcp.chat.saved_cache import prune
-from lcp.engine import statefile
+from lcp.engine import kv_cache_file
 from lcp.engine.context import State
-from lcp.engine.statefile import Unusable, read, write
+from lcp.engine.kv_cache_file import Unusable, read, write
 
 MADE_BY = {"model": "m", "kv_type": "f16"}
 
@@ -63,7 +63,7 @@ def test_truncated_and_altered_files_are_refused(tmp_path):
 def test_a_cancelled_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.kv"
     write(path, a_state(seed=1), MADE_BY)
-    monkeypatch.setattr(statefile, "_PIECE", 100)
+    monkeypatch.setattr(kv_cache_file, "_PIECE", 100)
     asked = iter([False] * 10 + [True])
     assert write(path, a_state(seed=2), MADE_BY, lambda: next(asked)) == 0
     assert bytes(read(path, MADE_BY).blob) == bytes(a_state(seed=1).blob)

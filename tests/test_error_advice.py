@@ -1,6 +1,6 @@
 """Advice after an error: rooms name options, chat/ spells them as commands or flags."""
 
-from lcp.chat.advice import with_advice
+from lcp.chat.error_advice import with_advice
 from lcp.errors import AnswerDoesNotMatch, ContextFull, DoesNotRun, TemplateError
 
 
