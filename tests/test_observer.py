@@ -12,7 +12,8 @@ from lcp.engine.observer import Observer
 from lcp.errors import ContextFull, NotEnoughMemory
 
 TEXT = "The quick brown fox jumps over the lazy dog again"  # longer than the window of swa
-# The GELU of swa is a table of half-precision numbers: a last bit of x may decide between two.
+# The GELU of swa is a table of half-precision numbers: a last bit of x may decide between two. In
+# the first layer that happens to 2 of 50 tokens (1.5e-5); the median of the others is 7e-8.
 reference = pytest.mark.parametrize("kind, limit", [("dense", 1e-5), ("swa", 2e-5)])
 
 
