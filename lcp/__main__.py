@@ -7,7 +7,7 @@ import signal
 
 def main() -> None:
     """Run the command line. Ctrl-C during its imports ends it without a traceback."""
-    # The collector went through all modules again and again: a fifth of the time of a short answer.
+    # Else the collector goes through all modules again and again: a fifth of a short answer.
     gc.set_threshold(50_000)
     # `lcp &` in a shell script ignores SIGINT, and still does; at a terminal, Ctrl-C must work.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler or os.isatty(0):
