@@ -46,7 +46,8 @@ from lcp.terminal.tab_completion import CompletionWords, LineCompleter
 
 PROMPT = "> "
 PAUSE_S = 0.05  # after the last key, before `on_text` is called: nothing delays an echo
-REFRESH_S = 0.25
+REFRESH_S = 0.25  # how often the line below the prompt is checked for changes
+_REST_S = 1.0  # the same after a while without any
 _ESCAPE_S = 0.1  # after this, an Esc is the Esc key, not the start of a sequence
 _BACKGROUND_S = 0.5  # how often to check whether lcp is in the foreground again
 _COMMAND = re.compile(r"/(?:[^\s/]+(?:[^\S\n][^\n]*)?|[^\S\n]*)")  # "/etc/hosts is" is a question
@@ -113,6 +114,7 @@ class Keyboard:
         self._meanwhile = [options.meanwhile]
         self._pastes = LongPastes()
         self._telling: asyncio.TimerHandle | None = None
+        self._stirred = asyncio.Event()  # a key changed the line
         self._editing = False
         self._kept: list[KeyPress] = []  # typed during an answer
         self._given = False  # whether the line began with a text that was not typed
@@ -144,6 +146,8 @@ class Keyboard:
             output=output,
         )
         self._session.app.ttimeoutlen = _ESCAPE_S  # Esc alone is a key of vi's
+        if hasattr(signal, "SIGWINCH"):
+            self._session.app.terminal_size_polling_interval = None  # the signal is enough
         toolbar.place(self._session, self._parts)
         self._session.default_buffer.on_text_changed += lambda buffer: self._changed()
 
@@ -191,6 +195,7 @@ class Keyboard:
 
     def _changed(self) -> None:
         self._complaint = ""
+        self._stirred.set()
         if self._telling:
             self._telling.cancel()
         if loop := self._session.app.loop:
@@ -222,13 +227,17 @@ class Keyboard:
 
     async def _watch(self) -> None:
         """Draw the line below the prompt again when it has changed; else write nothing."""
-        shown = self._parts()
+        shown, pause = self._parts(), REFRESH_S
+        self._stirred = asyncio.Event()  # each prompt has an event loop of its own
         while True:
-            await asyncio.sleep(REFRESH_S)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), pause)
+            pause = REFRESH_S if self._stirred.is_set() else min(2 * pause, _REST_S)
+            self._stirred.clear()
             if self._meanwhile:
                 asyncio.get_running_loop().run_in_executor(None, self._meanwhile.pop())
             if (parts := self._parts()) != shown:
-                shown = parts
+                shown, pause = parts, REFRESH_S
                 self._session.app.invalidate()
 
     async def _edit(self, event: KeyPressEvent) -> None:
