@@ -67,9 +67,11 @@ class Sampling:
         0.05, "Drop tokens below N times the most likely one; 0 is off.", 0, 1, "--min-p"
     )
     repeat_penalty: float = _number(
-        1.0, "Penalize tokens of the recent text; 1 is off.", 0.01, 10, "--repeat-penalty"
+        1.0, "Penalize recently used tokens; 1 is off.", 0.01, 10, "--repeat-penalty"
     )
-    repeat_last_n: int = _number(64, "Tokens of recent text that are penalized.", 0, 1_000_000)
+    repeat_last_n: int = _number(
+        64, "Number of recent tokens that the penalties look at.", 0, 1_000_000
+    )
     frequency_penalty: float = _number(
         0.0, "Penalize a token each time it appears; 0 is off.", -10, 10, "--frequency-penalty"
     )
@@ -87,17 +89,17 @@ class Settings:
 
     sampling: Sampling = Sampling()
     persona: str | None = _text(
-        None, "Persona: a table [persona.NAME] of config.toml.", "--persona", "NAME", none=None
+        None, "Persona: the table [persona.NAME] in config.toml.", "--persona", "NAME", none=None
     )
-    model: str | None = _text(None, "Model to use when none is named.")
+    model: str | None = _text(None, "Model to use if you name none.")
     server: str | None = _text(
-        None, "Chat with a model on this server.", "--server", "URL|NAME", none=None
+        None, "Use a model on this server.", "--server", "URL|NAME", none=None
     )
     system: str | None = _text(
         None, "System prompt: how the model should behave.", "-s --system", "TEXT|@FILE", none=""
     )
     max_tokens: int | None = _number(
-        None, "Longest answer in tokens, thinking included.", 1, 2**31 - 1, "-n --max-tokens",
+        None, "Limit an answer to N tokens, thinking included.", 1, 2**31 - 1, "-n --max-tokens",
         hidden="--predict", auto=None,
     )  # fmt: skip
     stop: tuple[str, ...] = _text(
@@ -119,7 +121,7 @@ class Settings:
     )  # fmt: skip
     flash_attn: str = _choice("Flash attention.", "--flash-attn", "auto", "on", "off", live=False)
     overflow: str = _choice(
-        "Strategy when the context window is full.", "--overflow",
+        "Choose what happens when the context window is full.", "--overflow",
         "slide", "summarize", "truncate", "stop",
     )  # fmt: skip
     slide: str = _choice(
@@ -136,7 +138,7 @@ class Settings:
     )  # fmt: skip
     keys: str = _choice("Key bindings of the line editor.", "--keys", "emacs", "vi")
     think: str = _choice(
-        "Thinking before the answer; hide does not show it.", "--think", "on", "off", "hide"
+        "Think before answering; hide does not show the thinking.", "--think", "on", "off", "hide"
     )
     raw: str = _choice(
         "Continue text as it is, without a chat template.", "--raw", "off", "on", switch=True
@@ -146,10 +148,10 @@ class Settings:
         "auto", "minimal", "low", "medium", "high", "xhigh", "max",
     )  # fmt: skip
     reasoning_budget: int | None = _number(
-        None, "Longest thinking in tokens.", 0, 2**31 - 1, "--reasoning-budget", auto=None
+        None, "Limit the thinking to N tokens.", 0, 2**31 - 1, "--reasoning-budget", auto=None
     )
     chat_template_kwargs: str = _declare(
-        "{}", "More variables for the chat template, as JSON.", "--chat-template-kwargs", "", True,
+        "{}", "Extra variables for the chat template, as JSON.", "--chat-template-kwargs", "", True,
         metavar="JSON", json=True,
     )  # fmt: skip
     # name -> the layer its value came from

@@ -291,7 +291,7 @@ def quants(lcp: Lcp) -> Figure:
     from lcp import formatting
 
     whole = lcp.path("quantize", "smollm2-135m", "F16")
-    lines = ["| quant | bits per weight | KL | same first token | greedy answers part after |",
+    lines = ["| quant | bits per weight | KL | same first token | greedy answers diverge after |",
              "|---|--:|--:|--:|--:|"]  # fmt: skip
     found, floor = [], 0.0
     for quant in ("Q8_0", "Q4_K_M", "Q3_K_M", "Q4_0", "Q2_K"):

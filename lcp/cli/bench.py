@@ -27,7 +27,7 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure flash attention and threads for a model; its next chats use what is fastest."""
+    """Measure flash attention and threads for a model; its later chats use the fastest."""
     from lcp.engine.engine import LlamaEngine
 
     found = find(model or model_lookup.default().name)

@@ -38,10 +38,12 @@ class ChatArguments:
         autocompletion=shell_completion.models,
     )  # fmt: skip
     model: str | None = option(
-        "-m --model", "NAME", "Model; all words are then the question.",
+        "-m --model", "NAME", "Model; every word is then part of the question.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-    prompt: str | None = option("-p --prompt", "TEXT", "Question, whatever its first word is.")
+    prompt: str | None = option(
+        "-p --prompt", "TEXT", "Question, even if it begins with the name of a model."
+    )
     interactive: bool = switch("-i --interactive", "Continue in a chat after the answer.")
     lines: bool = switch("--lines", "Answer each line of stdin as a turn of one chat.")
     as_json: bool = switch("--json", "Print one JSON object per turn.")
@@ -61,9 +63,9 @@ class ChatArguments:
         "--grammar", "FILE|GBNF", "Answer in text that matches this grammar."
     )
     chat_template: Path | None = option(
-        "--chat-template", "FILE|NAME", "Jinja chat template, or the name of one of llama.cpp's."
+        "--chat-template", "FILE|NAME", "Jinja chat template, or a template name of llama.cpp."
     )
-    no_ahead: bool = switch("--no-ahead", "Process nothing before Enter is pressed.")
+    no_ahead: bool = switch("--no-ahead", "Process nothing before you press Enter.")
     verbose: bool = switch("--verbose", "Show llama.cpp's log.")
 
 
@@ -88,9 +90,9 @@ class ChatJob:
 
 
 def run(asked: ChatArguments, flags: dict[str, Any]) -> None:
-    """Chat with a model. With a question, or a stdin that is not a terminal, answer once and exit.
+    """Chat with a model. With a question, or if stdin is not a terminal, answer once and exit.
 
-    Text on stdin is put before the question: git diff | lcp chat "write a commit message"
+    Text from stdin goes before the question: git diff | lcp chat "write a commit message"
     """
     job = _job(asked, flags)
     with _chat(job) as chat:

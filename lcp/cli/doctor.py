@@ -12,7 +12,7 @@ def doctor(
         bool, typer.Option("--json", help="Print the findings as one JSON object.")
     ] = False,
 ) -> None:
-    """Look at the installation: llama.cpp, CPU, GPU, folders. Exit 1 when something is wrong."""
+    """Check the installation: llama.cpp, CPU, GPU, folders. Exit with 1 if something is wrong."""
     from lcp import health_checks
     from lcp.terminal.screen import Screen
 

@@ -45,15 +45,15 @@ class InfoArguments:
     every: bool = switch("--all", "Print every key of the file.")
     tensors: bool = switch("--tensors", "Print every tensor of the file.")
     template: bool = switch("--template", "Print only the chat template.")
-    as_json: bool = switch("--json", "Print one JSON object; bytes as numbers.")
+    as_json: bool = switch("--json", "Print one JSON object, with sizes in bytes.")
     check: bool = switch("--check", "Exit with 3 if the model does not fit here.")
     gpu_mem: str | None = option(
-        "--gpu-mem", "SIZE", "Compute for a GPU with this memory, e.g. 24G."
+        "--gpu-mem", "SIZE", "Plan for a GPU with this much memory, e.g. 24G."
     )
 
 
 def run(asked: InfoArguments, flags: dict[str, Any]) -> None:
-    """Show what a model is and what memory it needs. Its weights are never read."""
+    """Show what a model is and how much memory it needs. Reads only the header."""
     if server := flags.pop("server", None):
         info_server.show(server, asked.name, asked.as_json)
         return

@@ -14,14 +14,14 @@ COMMANDS = {
     "doctor": (
         "lcp.cli.doctor",
         "doctor",
-        "Look at the installation: llama.cpp, CPU, GPU, folders.",
+        "Check the installation: llama.cpp, CPU, GPU, folders.",
     ),
-    "info": ("lcp.cli.info", "info", "Show what a model is and what memory it needs."),
+    "info": ("lcp.cli.info", "info", "Show what a model is and how much memory it needs."),
     "pull": ("lcp.cli.pull", "pull", "Download a model and print its path."),
     "bench": (
         "lcp.cli.bench",
         "bench",
-        "Measure flash attention and threads for a model; its next chats use what is fastest.",
+        "Measure flash attention and threads for a model; its later chats use the fastest.",
     ),
     "list": (
         "lcp.cli.installed_models",
@@ -38,12 +38,12 @@ COMMANDS = {
     "quantize": (
         "lcp.cli.quantize",
         "quantize",
-        "Make another quant of a model that is here, and print the path of the new file.",
+        "Quantize an installed model to another type, and print the path of the new file.",
     ),
     "sessions": (
         "lcp.cli.sessions",
         "app",
-        "Saved chats: list, search, show, export, replay, rename, remove.",
+        "List, search, show, export, replay, rename and remove saved chats.",
     ),
     "look": (
         "lcp.cli.look",

@@ -36,8 +36,10 @@ class QuantizeArguments:
         "MODEL", "Model name or file.", required=True, autocompletion=shell_completion.models
     )
     quant: str = argument("TYPE", "Quant to make, such as Q8_0 or Q4_K_M.", required=True)
-    output: Path | None = option("-o --output", "FILE", "File to write. Default: here.")
-    dry_run: bool = switch("--dry-run", "Show how large it would be, and stop.")
+    output: Path | None = option(
+        "-o --output", "FILE", "File to write; default: a new one in this folder."
+    )
+    dry_run: bool = switch("--dry-run", "Show the size of the new file, and stop.")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class NewFile:
 
 
 def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
-    """Make another quant of a model that is here, and print the path of the new file."""
+    """Quantize an installed model to another type, and print the path of the new file."""
     from lcp.modelfile.facts import facts
     from lcp.modelfile.model_files import local
     from lcp.modelfile.quants import file_types

@@ -55,14 +55,16 @@ class ServeArguments:
     )
     host: str = option("--host", "ADDR", "Address to listen on (127.0.0.1).", "127.0.0.1")
     port: str = option("--port", "N", "Port to listen on (8080).", "8080")
-    rpc: str | None = option("--rpc", "HOST:PORT,…", "Machines that share the model (rpc-server).")
+    rpc: str | None = option(
+        "--rpc", "HOST:PORT,…", "Machines to split the model over (rpc-server)."
+    )
     show: bool = switch("--print", "Print the command line of llama-server, and stop.")
 
 
 def run(asked: ServeArguments, flags: dict[str, Any]) -> None:
     """Serve a model to other programs and machines, with llama.cpp's llama-server.
 
-    The settings are those of a chat. LCP_API_KEY is the key that clients must send.
+    Uses the settings of a chat. Clients must send the key that is in LCP_API_KEY.
     """
     key, machines = _key(), _machines(asked.rpc)
     host, port = _host(asked.host), _port(asked.port)

@@ -19,7 +19,7 @@ from lcp.settings import Layers
 if TYPE_CHECKING:
     from lcp.session.store import Saved, Store
 
-ABOUT = "Saved chats: list, search, show, export, replay, rename, remove."
+ABOUT = "List, search, show, export, replay, rename and remove saved chats."
 LISTED = 40  # rows in a terminal, where more would scroll away
 
 app = typer.Typer(help=ABOUT, rich_markup_mode=None)
@@ -214,7 +214,7 @@ def prune(
     yes: Yes = False,
     as_json: Rows = False,
 ) -> None:
-    """Remove the chats that match all these options; shows them and asks first.
+    """Remove the chats that match all the options you give; shows them and asks first.
 
     Keeps chats that are open in another lcp, and chats with a name unless --named.
     """

@@ -23,7 +23,7 @@ class AttentionArguments(LookArguments):
     """What was typed after `lcp look attention`, except the settings."""
 
     head: str | None = option("--head", "LAYER.HEAD", "Show this head, for every token.")
-    layer: int | None = option("--layer", "N", "Show all heads of this layer, for the last.")
+    layer: int | None = option("--layer", "N", "Show all heads of this layer, for the last token.")
     chat: bool = common.as_chat()
 
 

@@ -42,7 +42,7 @@ class CacheShown:
 def run(asked: CacheArguments, flags: dict[str, Any]) -> None:
     """Show what the KV cache saves.
 
-    It measures the same answer with it and without it.
+    Generates the same answer with the cache and without it, and measures both.
 
     The text is optional: lcp look cache "Once upon a time" -n 128
     """

@@ -44,7 +44,7 @@ class LookArguments:
         autocompletion=shell_completion.models,
     )  # fmt: skip
     model: str | None = option(
-        "-m --model", "NAME", "Model; all words are then the text.",
+        "-m --model", "NAME", "Model; every word is then part of the text.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
     as_json: bool = switch("--json", "Print one JSON object.")

@@ -40,7 +40,7 @@ class HeadsArguments(LookArguments):
 def run(asked: HeadsArguments, flags: dict[str, Any]) -> None:
     """Show what attention heads look at, or switch some off.
 
-    With --off, it answers TEXT without these heads.
+    With --off, answers TEXT without these heads.
 
     lcp look heads --off 23.4 "The capital of France is"
     """

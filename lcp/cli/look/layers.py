@@ -19,14 +19,14 @@ class LayersArguments(LookArguments):
     """What was typed after `lcp look layers`, except the settings."""
 
     over: str | None = option(
-        "--over", "TOKEN", "Compare the answer with this token, not the second."
+        "--over", "TOKEN", "Compare the answer with this token, not with the second best."
     )
     heads: bool = switch("--heads", "Also show the attention heads that decided most.")
     chat: bool = common.as_chat()
 
 
 def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
-    """Show what each layer would say, and who wrote the answer.
+    """Show what each layer would answer, and which parts of the model wrote the answer.
 
     Each layer is read as if the model stopped there.
     """

@@ -27,15 +27,15 @@ SAMPLING = tuple(f.name for f in dataclasses.fields(Sampling))
 class NextArguments(LookArguments):
     """What was typed after `lcp look next`, except the settings."""
 
-    steps: int = option("--steps", "N", "Show the choice of N tokens; 1 if not given.", 1)
-    fork: str | None = option("--fork", "TOKEN", "Take this token first, whatever is chosen.")
+    steps: int = option("--steps", "N", "Show how N tokens are chosen; default: 1.", 1)
+    fork: str | None = option("--fork", "TOKEN", "Take this token first instead of the chosen one.")
     chat: bool = common.as_chat()
 
 
 def run(asked: NextArguments, flags: dict[str, Any]) -> None:
     """Show how the next token is chosen.
 
-    It shows what each sampler of the chat leaves of all tokens.
+    Shows which tokens each sampler of the chat keeps.
 
     lcp look next "My favourite animal is the" --temp 0.8
     """

@@ -33,7 +33,7 @@ class QuantArguments(LookArguments):
         autocompletion=shell_completion.models,
     )  # fmt: skip
     model: str | None = option(
-        "-m --model", "NAME", "Model A; all words are then B.",
+        "-m --model", "NAME", "Model A; the argument is then B.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
     kv: str | None = option("--kv", "TYPE", f"Compare this type of KV cache: {either(KV_TYPES)}.")
@@ -61,7 +61,7 @@ def run(asked: QuantArguments, flags: dict[str, Any]) -> None:
     """Show what another quant or KV cache type changes.
 
     It shows where the bits are, how much the next-token probabilities differ, and where greedy
-    answers part. lcp quantize makes the other quant.
+    answers diverge. lcp quantize makes the other quant.
     """
     names = [*([asked.model] if asked.model else []), *(asked.words or [])]
     if len(names) > 2:
@@ -210,7 +210,7 @@ def _verdict(floors: "list[Distance]", other: "Distance") -> str:
 
 
 def _parting(shown: QuantShown) -> str:
-    """Where the greedy answers part, and how narrow the choice was."""
+    """Where the greedy answers diverge, and how narrow the choice was."""
     a, b = shown.answers
     at = _part(shown)
     if at is None:
@@ -223,7 +223,7 @@ def _parting(shown: QuantShown) -> str:
 
     before = "".join(shown.a.piece(c.token) for c in a[:at])
     return (
-        f"The greedy answers part after {count(at, 'token')} "
+        f"The greedy answers diverge after {count(at, 'token')} "
         f"({short(before, 60) or 'at once'}). "
         f"A: {said(x)}. B: {said(y)}."
     )

@@ -25,7 +25,7 @@ class SwapArguments(LookArguments):
         "[MODEL] A B", "Two prompts with the same number of tokens.",
         autocompletion=shell_completion.models,
     )  # fmt: skip
-    tokens: tuple[str, str] | None = option("--tokens", "X Y", "Answers to A and to B.")
+    tokens: tuple[str, str] | None = option("--tokens", "X Y", "Tokens that answer A and B.")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class SwapShown:
 def run(asked: SwapArguments, flags: dict[str, Any]) -> None:
     """Follow a fact from one prompt into another.
 
-    It puts the state of prompt A into prompt B, and shows how much of A's answer comes back; then
-    it swaps one attention head at a time.
+    Puts the state of prompt A into prompt B and shows how much of A's answer comes back, then
+    swaps one attention head at a time.
 
     lcp look swap "The capital of France is" "The capital of Italy is"
     """

@@ -22,7 +22,7 @@ MERGED = 12  # tokens whose merges are shown
 class TokensArguments(LookArguments):
     """What was typed after `lcp look tokens`, except the settings."""
 
-    merges: bool = switch("--merges", "Also show the steps that build each token.")
+    merges: bool = switch("--merges", "Also show the merges that build each token.")
     chat: bool = common.as_chat()
 
 
@@ -53,7 +53,7 @@ class TokensShown:
 
 
 def run(asked: TokensArguments, flags: dict[str, Any]) -> None:
-    """Show the tokens of a text, with their numbers. @FILE reads the text of a file."""
+    """Show the tokens of a text and their numbers. @FILE reads the text from a file."""
     name, text = common.text_of(asked)
 
     with common.models(name, flags) as (opened,):

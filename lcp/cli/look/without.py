@@ -22,13 +22,13 @@ ANSWER = 48  # tokens of an answer, unless -n says otherwise
 class WithoutArguments(LookArguments):
     """What was typed after `lcp look without`, except the settings."""
 
-    answer: str | None = option("--answer", "TEXT", "Ask about this answer, not the model's.")
+    answer: str | None = option("--answer", "TEXT", "Test this answer, not the model's own.")
 
 
 def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
     """Show which sentences an answer needed.
 
-    It leaves out one after another, and measures how much less likely the same answer becomes.
+    Leaves out one sentence at a time and measures how much less likely the same answer becomes.
 
     lcp look without "Maria keeps the key in a box. Tom waters the plants. Where is the key?"
     """

@@ -23,7 +23,7 @@ class WordsArguments(LookArguments):
     """What was typed after `lcp look words`, except the settings."""
 
     words: list[str] | None = argument("[MODEL] WORD...", "Model name or file, then words.")
-    top: int = option("--top", "N", "Show N words near each; 8 if not given.", 8)
+    top: int = option("--top", "N", "Show the N nearest words of each; default: 8.", 8)
 
 
 def run(asked: WordsArguments, flags: dict[str, Any]) -> None:
