@@ -55,7 +55,7 @@ def edit(chat: Chat, argument: str) -> str | None:
 
 
 @command(
-    "retry", "[N] [xK]", "answer the last question, or the Nth, again, or K times", "/retry x3"
+    "retry", "[N] [xK]", "answer the last question, or the Nth, again; K times with xK", "/retry x3"
 )
 def retry(chat: Chat, argument: str) -> None:
     """Generates another answer to the last question, or to question N; with xK, K answers.
@@ -162,7 +162,7 @@ def forget(chat: Chat, argument: str) -> None:
 
 @command("history", "[N]", "list the turns of this branch; show turn N", "/history 2")
 def history(chat: Chat, argument: str) -> None:
-    """Lists question and answer of each turn, with its marks (pinned, forgotten, out of the
+    """Lists the question and answer of each turn, with its marks (pinned, forgotten, out of the
     window). With N, prints turn N whole."""
     said = turns_of(chat)
     if argument:

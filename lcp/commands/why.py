@@ -25,7 +25,7 @@ class PromptPart:
     own: range  # the messages that it consists of; empty for a sentence
 
 
-@command("why", "", "show what the last answer needed of the chat", "/why")
+@command("why", "", "show which parts of the chat the last answer needed", "/why")
 def why(chat: Chat, _: str) -> None:
     """Leaves out the system text, each earlier turn and each sentence of the question, then the
     sentences of the part that counted most, and measures how much less likely the same answer
