@@ -230,8 +230,11 @@ class Keyboard:
         shown, pause = self._parts(), REFRESH_S
         self._stirred = asyncio.Event()  # each prompt has an event loop of its own
         while True:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), pause)
+            stirred = asyncio.ensure_future(self._stirred.wait())
+            try:  # before Python 3.12, wait_for ignores the end of the prompt in the moment of a key
+                await asyncio.wait([stirred], timeout=pause)
+            finally:
+                stirred.cancel()
             pause = REFRESH_S if self._stirred.is_set() else min(2 * pause, _REST_S)
             self._stirred.clear()
             if self._meanwhile:
