@@ -231,7 +231,7 @@ class Keyboard:
         self._stirred = asyncio.Event()  # each prompt has an event loop of its own
         while True:
             stirred = asyncio.ensure_future(self._stirred.wait())
-            try:  # before Python 3.12, wait_for ignores the end of the prompt in the moment of a key
+            try:  # before Python 3.12, wait_for hides a cancellation in the moment of a key
                 await asyncio.wait([stirred], timeout=pause)
             finally:
                 stirred.cancel()
