@@ -114,7 +114,8 @@ class Keyboard:
         self._meanwhile = [options.meanwhile]
         self._pastes = LongPastes()
         self._telling: asyncio.TimerHandle | None = None
-        self._stirred = asyncio.Event()  # a key changed the line
+        self._check: asyncio.TimerHandle | None = None  # of the line below the prompt
+        self._shown: Sequence[toolbar.ToolbarPart] = ()
         self._editing = False
         self._kept: list[KeyPress] = []  # typed during an answer
         self._given = False  # whether the line began with a text that was not typed
@@ -161,7 +162,10 @@ class Keyboard:
         self._given = bool(text)
         with self._signals():
             text = " " + text if text.startswith("/") else text
-            line = self._session.prompt(default=text, pre_run=self._begin, handle_sigint=False)
+            try:
+                line = self._session.prompt(default=text, pre_run=self._begin, handle_sigint=False)
+            finally:
+                self._check = None  # its event loop has ended
         if self._signal or self._error:
             raise self._end()
         return self._line(line)
@@ -195,11 +199,11 @@ class Keyboard:
 
     def _changed(self) -> None:
         self._complaint = ""
-        self._stirred.set()
         if self._telling:
             self._telling.cancel()
         if loop := self._session.app.loop:
             self._telling = loop.call_later(PAUSE_S, self._tell)
+            self._check_in(loop, REFRESH_S)
 
     def _tell(self) -> None:
         line = self._line(self._session.default_buffer.text)
@@ -217,7 +221,8 @@ class Keyboard:
         # The keys typed during the answer may be Up or Ctrl-R, which need the history.
         self._session.default_buffer.load_history_if_not_yet_loaded()
         self._session.app.create_background_task(self._press())
-        self._session.app.create_background_task(self._watch())
+        self._shown = self._parts()
+        self._check_in(asyncio.get_running_loop(), REFRESH_S)
 
     async def _press(self) -> None:
         keys = self._session.app.key_processor
@@ -225,23 +230,20 @@ class Keyboard:
         self._kept.clear()
         keys.process_keys()
 
-    async def _watch(self) -> None:
+    def _check_in(self, loop: asyncio.AbstractEventLoop, pause: float) -> None:
+        if self._check:
+            self._check.cancel()
+        self._check = loop.call_later(pause, self._draw_changes, loop, pause)
+
+    def _draw_changes(self, loop: asyncio.AbstractEventLoop, pause: float) -> None:
         """Draw the line below the prompt again when it has changed; else write nothing."""
-        shown, pause = self._parts(), REFRESH_S
-        self._stirred = asyncio.Event()  # each prompt has an event loop of its own
-        while True:
-            stirred = asyncio.ensure_future(self._stirred.wait())
-            try:  # before Python 3.12, wait_for hides a cancellation in the moment of a key
-                await asyncio.wait([stirred], timeout=pause)
-            finally:
-                stirred.cancel()
-            pause = REFRESH_S if self._stirred.is_set() else min(2 * pause, _REST_S)
-            self._stirred.clear()
-            if self._meanwhile:
-                asyncio.get_running_loop().run_in_executor(None, self._meanwhile.pop())
-            if (parts := self._parts()) != shown:
-                shown, pause = parts, REFRESH_S
-                self._session.app.invalidate()
+        if self._meanwhile:
+            loop.run_in_executor(None, self._meanwhile.pop())
+        changed = (parts := self._parts()) != self._shown
+        if changed:
+            self._shown = parts
+            self._session.app.invalidate()
+        self._check_in(loop, REFRESH_S if changed else min(2 * pause, _REST_S))
 
     async def _edit(self, event: KeyPressEvent) -> None:
         """Open the line in an external editor; afterwards it is in the prompt again, not sent."""
