@@ -1,4 +1,4 @@
-"""What a command and the chat both show of an answer and the parts of its prompt."""
+"""The table of how much an answer needed each part of its prompt, for a command and the chat."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ from lcp.terminal.token_charts import bar
 
 WITHOUT = (
     "lost: by how many nats the logarithm of the answer's probability falls without this part "
-    "(1 nat: 2.7 times less likely; below 0: likelier). looked: the share of attention that it "
-    "got while the answer was written, over all heads; where a model looks is not what it uses. "
-    "Two parts that say the same hide each other, and what follows a part moves up in its place."
+    "(1 nat: 2.7 times less likely; below 0: more likely). looked: the share of attention that it "
+    "got during the answer, over all heads; where a model looks is not what it uses. "
+    "Two parts that say the same hide each other, and what follows a part takes its place."
 )
 _BAR = 8
 

@@ -32,7 +32,7 @@ _UP, _ERASE_TO_END = "\x1b[{}A\r", "\x1b[K"
 
 
 class Canvas:
-    """Rows that are row_text for good, and below them rows that may still change."""
+    """Finished rows, which never change, and below them rows that may still change."""
 
     def __init__(self, console: Console, reflows: bool | None = None) -> None:
         """`reflows`: whether the terminal rewraps its rows when it gets narrower."""
