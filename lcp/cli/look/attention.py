@@ -86,11 +86,11 @@ def _show(
         _show_layer(page, maps, pieces)
     page.blank()
     page.note(
-        "read: the share of attention. carried: the same, weighted by how much of what is there "
-        "arrives (Kobayashi 2020): many heads look at the first token and take next to nothing "
-        "from it, so it is shown apart. Where a head looks is not what the answer needed (Jain & "
-        "Wallace 2019): lcp look swap and lcp look without measure that. A mean over all heads "
-        "would show the first token and little else, so there is none."
+        "read: the share of attention. carried: the same, weighted by how much arrives from that "
+        "token (Kobayashi 2020). Many heads look at the first token and take next to nothing from "
+        "it, so it has its own figure. Where a head looks is not what the answer needed (Jain & "
+        "Wallace 2019); lcp look swap and lcp look without measure that. There is no mean over all "
+        "heads, because it would show the first token and little else."
     )
     page.of_this_run(f"{opened.work.seconds:.1f} s.")
 
@@ -115,7 +115,7 @@ def _show_links(page: "Printout", data: Mapping[str, Any], pieces: list[str]) ->
     ]  # fmt: skip
     page.table(["head", "read", "carried", "adds", "", "from"], rows, drop=(4,), cut=True)
     page.blank()
-    page.line("adds: the length of what arrives, as a part of the state that it is added to.")
+    page.line("adds: the length of what arrives, divided by that of the state it is added to.")
 
 
 def _show_head(page: "Printout", one: "HeadMap", pieces: list[str]) -> None:

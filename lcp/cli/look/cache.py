@@ -105,16 +105,15 @@ def _show(page: "Printout", shown: CacheShown) -> None:
     page.blank()
     page.note(
         f"The same {count(n, 'token')} after a prompt of {shown.prompt:,}, with the KV cache and "
-        "without. read: tokens that the model has to read. With the cache, the time grows with "
-        "the length; without, with its square (Pope et al. 2022)."
+        "without it. read: tokens that the model has to read. With the cache, the time grows with "
+        "the length; without it, with the square of the length (Pope et al. 2022)."
     )
     for part in found.differences[:3]:
         ours, other = map(shown.opened.visible, (part.cached, part.again))
         page.note(
-            f"At token {part.at + 1} the first choice differs: {ours} {part.p_cached:.1%} with the "
-            f"cache, {other} {part.p_again:.1%}. Nothing is wrong: llama.cpp computes many tokens "
-            "at once with other kernels than one, they round differently, and this is nearly a "
-            "tie."
+            f"At token {part.at + 1} the most likely token differs: {ours} {part.p_cached:.1%} "
+            f"with the cache, {other} {part.p_again:.1%} without it. Nothing is wrong: the two are "
+            "nearly tied, and llama.cpp rounds differently when it computes many tokens at once."
         )
     page.blank()
     page.line(_memory(shown))
@@ -128,14 +127,14 @@ def _memory(shown: CacheShown) -> str:
     )
     if shown.token < 64:
         return (
-            f"{total}, and would take as much if there were more: this model has a recurrent state "
-            "of a fixed size."
+            f"{total}. More tokens would take no more: this model has a recurrent state of a fixed "
+            "size."
         )
     model, heads = shown.opened.model, shown.opened.model.n_head_kv
     plain = 2 * model.n_layers * heads * model.head_size * 2
     if abs(shown.token - plain) > 64:
         return (
-            f"{total}; each more takes {shown.token:,.0f} bytes. The layers of this model keep "
+            f"{total}; each further one takes {shown.token:,.0f} bytes. The layers of this model keep "
             "different things, so no short formula gives this number."
         )
     shared = (

@@ -67,7 +67,7 @@ def _map(opened: OpenModel, asked: HeadsArguments, _: str) -> None:
 
 
 def _random_words(opened: OpenModel) -> list[int]:
-    """Random words of the vocabulary, said twice."""
+    """Random words of the vocabulary, twice."""
     from lcp.look.heads import WORDS, repeated
 
     model = opened.model
@@ -148,13 +148,14 @@ def _show_map(page: "Printout", opened: OpenModel, found: "Heads") -> None:
     page.listing([["", "heads", "look at", "the clearest"], *rows])
     page.blank()
     page.note(
-        "Measured on random words said twice (Olsson 2022): a head is called after the kind of "
-        "place that gets more than 40 % of its attention. The words have no meaning, so heads of "
-        "grammar or facts do not show; lcp look swap finds those that a fact needs."
+        "Measured on a text of random words that appears twice (Olsson 2022). A head is named "
+        "after the kind of token that gets more than 40 % of its attention. The words have no "
+        "meaning, so heads for grammar or facts do not show here; lcp look swap finds the heads "
+        "that a fact needs."
     )
     page.note(
         f"Loss on the words: {found.loss_first:.1f} nats the first time, {found.loss_second:.1f} "
-        "the second: what it learns from the context alone."
+        "the second time. The model gains the difference from the context alone."
     )
     page.of_this_run(f"{opened.work.seconds:.1f} s.")
 
@@ -171,8 +172,8 @@ def _show_answers(page: "Printout", opened: OpenModel, data: Mapping[str, Any], 
         page.blank()
     page.note(
         f"{first} has {data['p']:.1%} as the first token, and "
-        f"{data['p_without']:.1%} without (KL {data['kl']:.3f} nats). A head switched off puts out "
-        "zeros, which it never does by itself: that breaks more than what it knows. Where other "
-        "heads do the same, nothing may change. lcp look swap asks a finer question."
+        f"{data['p_without']:.1%} without (KL {data['kl']:.3f} nats). A head that is switched off "
+        "outputs zeros, which it never does by itself. That breaks more than what the head knows. "
+        "If other heads do the same, nothing may change. lcp look swap asks a finer question."
     )
     page.of_this_run(f"{opened.work.seconds:.1f} s.")

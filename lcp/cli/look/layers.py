@@ -1,4 +1,4 @@
-"""`lcp look layers`: what each layer would say, and who wrote the answer."""
+"""`lcp look layers`: what each layer would answer, and which parts of the model wrote the answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,9 +118,9 @@ def _show(page: "Printout", opened: OpenModel, data: Mapping[str, Any]) -> None:
         f"Each row: the next token if the model stopped after this layer, where {answer} ranks "
         f"among all tokens, and what the layer adds to the logit of {answer} minus that of "
         f"{other}. The last row is the model's own answer. Early layers work for later ones, in a "
-        "form that the last norm and the output matrix cannot read: a nonsense word there does "
-        "not mean that the layer knows nothing (Belrose 2023). A part may also act through later "
-        "ones; that is not in its number. lcp look swap shows causes."
+        "form that the last norm and the output matrix cannot read. A nonsense word there does "
+        "not mean that the layer knows nothing (Belrose 2023). A layer may also act through later "
+        "ones, which its numbers do not show. lcp look swap shows causes."
     )
     page.note(f"The parts add up to the logits within {data['error']:.2f}.")
     page.of_this_run(f"{opened.work.seconds:.1f} s.")

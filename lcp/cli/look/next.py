@@ -126,7 +126,7 @@ def _show(page: "Printout", opened: OpenModel, tokens: list[int], data: Mapping[
         "From left to right: the model's own probabilities, then what each sampler makes of them "
         "before the next one. bits: how open the choice is (3 bits are as open as 8 equal "
         "choices). dropped: the probability of the tokens that the sampler removed. The numbers "
-        "are those of one place in the text; they say nothing about whether a token is true."
+        "are for one place in the text; they do not say whether a token is true."
     )
     if not greedy:
         page.note(f"The same choice again: --seed {data['seed']}.")

@@ -187,7 +187,7 @@ def _show(page: "Printout", shown: QuantShown) -> None:
         "KL: how far the next-token probabilities are from those of A, in nats, on average over "
         f"the {shown.tokens:,} tokens of a text; 99 %: below this at 99 of 100. same first: how "
         "often the most likely token is the same. The floor: how far a model is from itself, "
-        "because llama.cpp rounds otherwise when it reads token by token. Another text gives "
+        "because llama.cpp rounds differently when it reads token by token. Another text gives "
         "other numbers."
     )
     page.of_this_run(f"{shown.a.work.seconds:.1f} s.")
@@ -203,9 +203,7 @@ def _row(distance: "Distance", name: str) -> list[str]:
 def _verdict(floors: "list[Distance]", other: "Distance") -> str:
     floor, kl = max(f.mean for f in floors), other.mean
     if kl < _SEEN * floor:
-        return (
-            f"A KL of {kl:.4f} is less than twice the floor: on this text, no difference is seen."
-        )
+        return f"A KL of {kl:.4f} is less than twice the floor: this text shows no difference."
     return f"A KL of {kl:.4f} is {kl / max(floor, 1e-9):,.0f} times the floor, {floor:.4f}."
 
 
@@ -259,6 +257,6 @@ def _show_groups(page: "Printout", shown: QuantShown) -> None:
     page.table(head, rows, cut=True, drop=(0,))
     if two:
         page.note(
-            "error: the length of the difference of the weights, by the length of A's."
-            + " Of large tensors, rows from all over them were compared." * shown.sampled
+            "error: the length of the difference of the weights, divided by the length of A's."
+            + " In large tensors, lcp compared some of the rows, from all over." * shown.sampled
         )

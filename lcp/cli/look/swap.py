@@ -90,20 +90,19 @@ def _check(opened: OpenModel, a: list[int], b: list[int]) -> None:
             for tokens in (a, b)
         ]
         raise UsageError(
-            f"The prompts have {len(a)} and {len(b)} tokens, and a state has a place only in a "
-            "prompt of the same length. Use words with as many tokens:\n"
+            f"The prompts have {len(a)} and {len(b)} tokens; lcp look swap needs prompts of the same "
+            "length. Use words with as many tokens:\n"
             f"  A  {spelled[0]}\n  B  {spelled[1]}"
         )
     if opened.model.memory.recurrent:
         raise NotSupported(
-            f"{opened.name} has recurrent layers, whose memory of the text is one state for all "
-            "tokens, so the state of a single token cannot be swapped. Choose another model: "
-            "lcp list."
+            f"{opened.name} has recurrent layers. They keep one state for all tokens, so lcp cannot "
+            "swap the state of a single token. Choose another model: lcp list."
         )
 
 
 def _first_choices(opened: OpenModel, a: Any, b: Any) -> tuple[int, int]:
-    """The first choices after A and after B. UsageError if they are the same."""
+    """The most likely tokens after A and after B. UsageError if they are the same."""
     from lcp.look.distributions import best, softmax
 
     x, y = int(a.argmax()), int(b.argmax())
@@ -111,7 +110,7 @@ def _first_choices(opened: OpenModel, a: Any, b: Any) -> tuple[int, int]:
         shares = (softmax(a), softmax(b))
         likely = [", ".join(f"{opened.piece(t)!r} {p[t]:.0%}" for t in best(p, 4)) for p in shares]
         raise UsageError(
-            f"Both prompts have the same first choice, {opened.piece(x)!r}. Name the two answers "
+            f"Both prompts have the same most likely token, {opened.piece(x)!r}. Name two answers "
             f"to compare: --tokens X Y. After A: {likely[0]}. After B: {likely[1]}."
         )
     return x, y
@@ -163,8 +162,8 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
     page.title(f"B: {b}", f"→ {y} {found.p_b[1]:.0%}, {x} {found.p_b[0]:.0%}")
     page.blank()
     page.line(
-        "B is read with the state of A put in after one layer, at one token: how much of A's "
-        "answer comes back (a blank is nothing, █ is all of it)."
+        "The model reads B with one state of A in it, after one layer, at one token. The bars show "
+        "how much of A's answer comes back (a space is nothing, █ is all of it)."
     )
     page.blank()
     page.grid(
@@ -177,8 +176,8 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
     if found.heads:
         page.blank()
         page.line(
-            f"One head of A at a time, at the last token, has its output of B: p({x}), and the "
-            "share of the difference that it moves."
+            "Then it reads A with the output of one head from B, at the last token. The table shows "
+            f"p({x}), and the share of the difference that the head moves."
         )
         page.blank()
         page.table(
@@ -188,9 +187,9 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
         )
     page.blank()
     page.note(
-        "Both states are the model's own, so what comes back was carried there. This shows what "
-        "distinguishes A from B, not all that the answer needs: what both prompts have in common "
-        "stays hidden, and where several parts do the same, each one alone moves little."
+        "Both states are the model's own, so they carry what comes back. This shows what "
+        "distinguishes A from B, not all that the answer needs: it does not show what both prompts "
+        "have in common, and if several parts do the same, each of them alone moves little."
     )
     page.of_this_run(f"{found.runs:,} runs in {opened.work.seconds:.1f} s.")
 

@@ -140,17 +140,17 @@ def _show(page: "Printout", shown: TokensShown) -> None:
         left = shown.merged - len(shown.merges)
         more = f" {left:,} other tokens are built the same way." if left else ""
         page.note(
-            "Of all neighbours, the pair with the lowest number is merged first, until no "
-            f"neighbours are a pair.{more}"
+            "The pair of neighbours with the lowest number merges first, until no two neighbours "
+            f"are a known pair.{more}"
         )
         page.blank()
     plain = [t for t in ids if t not in special]
     text = shown.text
-    rate = f", {len(text) / len(plain):.1f} characters a token" if plain else ""
+    rate = f", {len(text) / len(plain):.1f} characters per token" if plain else ""
     page.note(
         f"{count(len(ids), 'token')} of a vocabulary of {opened.model.n_vocab:,}; "
         f"{count(len(text), 'character')}, {count(len(text.encode()), 'byte')}{rate}. "
-        "␣ is a blank, ⏎ the end of a line."
+        "␣ is a space, ⏎ a line break."
     )
     if special:
         found = ", ".join(f"{opened.piece(t)} [{t}]" for t in sorted(special))
