@@ -134,8 +134,8 @@ def _memory(shown: CacheShown) -> str:
     plain = 2 * model.n_layers * heads * model.head_size * 2
     if abs(shown.token - plain) > 64:
         return (
-            f"{total}; each further one takes {shown.token:,.0f} bytes. The layers of this model keep "
-            "different things, so no short formula gives this number."
+            f"{total}; each further one takes {shown.token:,.0f} bytes. The layers of this model "
+            "keep different things, so no short formula gives this number."
         )
     shared = (
         f" Without heads that share their keys and values ({shown.heads} heads use {heads}), it "

@@ -1,4 +1,4 @@
-"""`lcp look layers`: what each layer would answer, and which parts of the model wrote the answer."""
+"""`lcp look layers`: what each layer would answer, and which parts wrote the model's answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

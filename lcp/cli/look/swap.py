@@ -90,14 +90,14 @@ def _check(opened: OpenModel, a: list[int], b: list[int]) -> None:
             for tokens in (a, b)
         ]
         raise UsageError(
-            f"The prompts have {len(a)} and {len(b)} tokens; lcp look swap needs prompts of the same "
-            "length. Use words with as many tokens:\n"
+            f"The prompts have {len(a)} and {len(b)} tokens; lcp look swap needs prompts of the "
+            "same length. Use words with as many tokens:\n"
             f"  A  {spelled[0]}\n  B  {spelled[1]}"
         )
     if opened.model.memory.recurrent:
         raise NotSupported(
-            f"{opened.name} has recurrent layers. They keep one state for all tokens, so lcp cannot "
-            "swap the state of a single token. Choose another model: lcp list."
+            f"{opened.name} has recurrent layers. They keep one state for all tokens, so lcp "
+            "cannot swap the state of a single token. Choose another model: lcp list."
         )
 
 
@@ -176,8 +176,8 @@ def _show(page: "Printout", shown: SwapShown, a: str, b: str) -> None:
     if found.heads:
         page.blank()
         page.line(
-            "Then it reads A with the output of one head from B, at the last token. The table shows "
-            f"p({x}), and the share of the difference that the head moves."
+            "Then it reads A with the output of one head from B, at the last token. The table "
+            f"shows p({x}), and the share of the difference that the head moves."
         )
         page.blank()
         page.table(

@@ -89,7 +89,7 @@ def _show(
         f"The cosine of the angle between two rows of {TABLE} ({count:,} tokens, {width:,} "
         f"numbers each, {tensor.quant}), without the part that all rows share: 1 is the same "
         f"direction. Of random pairs, 19 of 20 are below {data['usual']:.2f}; with the shared "
-        f"part, half of them would be above {data['shared']:.2f}. Before the first layer, a token is "
-        "only its row: the bank of a river and a bank for money have the same."
+        f"part, half of them would be above {data['shared']:.2f}. Before the first layer, a token "
+        "is only its row: the bank of a river and a bank for money have the same."
     )
     page.of_this_run(f"{opened.work.seconds:.1f} s.")
