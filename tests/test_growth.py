@@ -260,6 +260,78 @@ def test_a_longrope_model_starts_above_its_border(tmp_path, monkeypatch):
         assert cells(one) == 768
 
 
+# the next context is prepared while an answer continues
+
+
+@every_kind
+def test_an_answer_grows_into_the_context_that_was_prepared(model, kind):
+    m = model(kind)
+    with growing(m) as one, large(m) as other:
+        n = cells(one)
+        for each in (one, other):
+            feed(each, tokens(n - 80), boundary=n - 90)
+        assert one._next is None  # reading a prompt prepares nothing
+        for _ in range(80):
+            one.append(7)
+            other.append(7)
+        prepared = one._next.result()
+        assert cells(one) == n < prepared.cells
+        for each in (one, other):
+            each.append(8)
+        assert one.handle == prepared.handle
+        assert one._next is None
+        assert_say_the_same(one, other, m, n=2)
+
+
+def answering(one):
+    """Fill it up to where the next context is prepared."""
+    n = cells(one)
+    feed(one, tokens(n - 20))
+    one.append(7)
+    return n
+
+
+def test_a_new_chat_gives_the_memory_of_a_prepared_context_back(model):
+    with growing(model("dense")) as one:
+        answering(one)
+        assert one._next
+        feed(one, tokens(10))
+        assert (one._next, cells(one)) == (None, SMALL)
+
+
+def test_a_prompt_that_needs_more_than_was_prepared_gets_it(model):
+    with growing(model("dense")) as one:
+        prepared = answering(one) * 2
+        feed(one, tokens(3 * SMALL))
+        assert prepared < cells(one) == 4 * SMALL
+        assert one._next is None
+
+
+def test_nothing_is_prepared_without_memory_for_both_contexts(model, memory):
+    with growing(model("dense")) as one:
+        needs = one._needs(2 * SMALL)
+        memory.free = needs
+        n = answering(one)
+        assert one._next is None
+        feed(one, tokens(n + 1))  # one after the other they fit
+        assert cells(one) == 2 * SMALL
+
+
+def test_if_llama_cpp_refuses_to_prepare_growing_tries_again(model, monkeypatch):
+    def refuse(*args):
+        raise NotEnoughMemory("failed to allocate buffer")
+
+    with growing(model("dense")) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(context_module, "allocate", refuse)
+            n = answering(one)
+            assert isinstance(one._next.exception(), NotEnoughMemory)
+        for _ in range(20):
+            one.append(7)
+        assert cells(one) == 2 * n
+        assert len(one.tokens) == n + 1
+
+
 # stopping
 
 
@@ -499,7 +571,8 @@ def test_the_size_is_the_promised_size(chat):
     assert cells(one.engine._loaded.context) == 1024
 
 
-def test_without_memory_for_a_prompt_the_window_slides(chat, told, memory):
+def test_without_memory_for_a_prompt_the_window_slides(chat, told, memory, monkeypatch):
+    monkeypatch.setattr(context_module, "_PREPARED", -1)  # else the answers before have prepared it
     one = chat()
     for _ in range(2):
         one.ask("Tell me of the sea. " * 4)

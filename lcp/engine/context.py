@@ -9,35 +9,28 @@ Cells are allocated as the tokens come: for the first few thousand tokens, then 
 """
 
 import ctypes
-import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lcp.engine.allocation import Allocation, allocate, allocate_in_advance
 from lcp.engine.cache_plan import Plan, plan
 from lcp.engine.kv_cells import Cells, MemoryKind, Snapshot, first_size
-from lcp.engine.llama_library import StopByte, abort_callback, library, log, version
+from lcp.engine.llama_library import StopByte, abort_callback, library, supports_gpu, version
 from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH as N_BATCH
 from lcp.engine.params import context_params, flash_attention, padded
 from lcp.engine_interface import Progress, room_in
 from lcp.engine_notices import ContextStays
-from lcp.errors import (
-    ContextFull,
-    LcpError,
-    ModelError,
-    NativeError,
-    NotEnoughMemory,
-    SettingsError,
-)
+from lcp.errors import ContextFull, LcpError, NativeError
 from lcp.machine import machine
 
 SHORT = 64
 START = 2048  # tokens for which a Context has cells at first
 _ABORTED = 2
-# llama.cpp's log about a context: a line for each of its buffers
-_BUFFER = re.compile(r"buffer size = +([\d.]+) MiB")
+_PREPARED = 64  # with so few free cells, the next, larger context is made while an answer continues
 
 
 class Stopped(Exception):
@@ -100,6 +93,8 @@ class Context:
         self.tokens: list[int] = []
         self._ctx: Any = None
         self._capacity = self._n_batch = 0  # tokens: for which there are cells; of one decode
+        self._next: Future[Allocation] | None = None
+        self._prepared_at = 0  # the capacity at which `_next` was made, or there was no memory
         first = first_size(model, self.size, swa_full, start or START)
         self._allocate(first)
         if first < self.size and not self._fits(self.size, _free()):
@@ -112,6 +107,7 @@ class Context:
 
     def close(self) -> None:
         """Free the cache. Never call it while another thread evaluates tokens."""
+        self._discard_next()
         if self._ctx:
             library().llama_free(self._ctx)
         self._ctx, self._capacity, self._bytes = None, 0, 0.0
@@ -134,6 +130,8 @@ class Context:
         Raises Stopped, ContextFull (then nothing has changed) or NativeError.
         """
         self._make_room(len(wanted))
+        if len(wanted) + _PREPARED < self._capacity:
+            self._discard_next()
         # 1) Keep what the cache already has of `wanted`; cut, drop or move the rest.
         kept, moved = self._take_out(plan(self.tokens, wanted, move), wanted)
         total = len(wanted) - kept
@@ -172,6 +170,8 @@ class Context:
             self.feed_rows([token, *evaluated])
         else:
             self._decode([token, *evaluated])
+        if self._capacity - len(self.tokens) <= _PREPARED and self._capacity < self.size:
+            self._prepare()
         return evaluated
 
     def take_back(self, n: int) -> None:
@@ -234,19 +234,17 @@ class Context:
         """Move the cache to a context with at least `total` cells. If there is not enough memory,
         the present number of cells becomes the `size`.
 
-        The old context is freed before the new one is made: the two are never in memory together,
-        but each with a copy of the cache.
+        Unless the new context was prepared, the old one is freed before: the two are then never in
+        memory together, but each with a copy of the cache.
         """
         before, tokens, state = self._capacity, self.tokens, None
-        cells = before or first_size(self._model, self.size, self._swa_full, START)
-        while cells < total:
-            cells *= 2
-        cells = min(cells, self.size)
+        cells = self._cells_for(total)
+        prepared = self._next and not self._next.exception() and self._next.result().cells >= cells
         free, needs = _free(), self._needs(cells)
         lacking = free if free is not None and needs > free else None
         stays = ContextStays(before, self.size, needs, lacking)
         try:
-            if not self._fits(cells, free):
+            if not prepared and not self._fits(cells, free):
                 raise MemoryError
             state = self.save()
             self._allocate(cells)
@@ -254,6 +252,7 @@ class Context:
             if not before:
                 raise
             self.size, self.stays = before, stays
+            self._discard_next()
             if self._ctx:  # nothing has changed
                 return
             self._allocate(before)
@@ -261,25 +260,52 @@ class Context:
             for at in range(0, len(tokens), self._n_batch):
                 self._decode(tokens[at : at + self._n_batch])
 
+    def _cells_for(self, total: int) -> int:
+        """How many cells a context gets that must hold `total` tokens."""
+        cells = self._capacity or first_size(self._model, self.size, self._swa_full, START)
+        while cells < total:
+            cells *= 2
+        return min(cells, self.size)
+
+    def _prepare(self) -> None:
+        """Make the next context in another thread, so that the answer waits for the copy only. Not
+        where the memory for both is lacking. A GPU needs no time to clear cells."""
+        if self._prepared_at == self._capacity or supports_gpu():
+            return
+        self._prepared_at = self._capacity
+        cells, free = self._cells_for(self._capacity + 1), _free()
+        if free is None or self._needs(cells) + self._bytes <= free:
+            model, params, kv_type = self._model, self._params(cells), self._kv_type
+            self._next = allocate_in_advance(lambda: allocate(model, params, kv_type))
+
+    def _take_next(self, cells: int) -> Allocation | None:
+        """The context that was prepared, if it has so many cells."""
+        future, self._next, self._prepared_at = self._next, None, 0
+        if future is None or future.exception():
+            return None  # it is made again, and the error then has an effect
+        if future.result().cells >= cells:
+            return future.result()
+        future.result().free()
+        return None
+
+    def _discard_next(self) -> None:
+        self._take_next(self.size + 1)
+
     def _allocate(self, cells: int) -> None:
         """Replace llama.cpp's context with an empty one of so many cells."""
-        c = library()
+        new = self._take_next(cells)
         self.close()
         self.tokens = []
-        log.lines.clear()
-        self._ctx = c.llama_init_from_model(self._model.handle, self._params(cells))
-        if not self._ctx:
-            raise _why_not(self._model, cells, self._kv_type)
+        new = new or allocate(self._model, self._params(cells), self._kv_type)
+        self._ctx, self._capacity, self._n_batch = new.handle, new.cells, new.batch
+        self._bytes = new.bytes
         self._cells = Cells(self._ctx, self._model)
-        self._n_batch = c.llama_n_batch(self._ctx)
-        self._capacity = c.llama_n_ctx(self._ctx)
-        self._bytes = sum(map(float, _BUFFER.findall("\n".join(log.lines)))) * 2**20
+        self.decode_on(self._decode_threads)
 
     def _params(self, cells: int) -> Any:
         """The parameters of llama.cpp's context."""
         params = context_params(cells, self._kv_type, self._flash_attn, self._swa_full)
         params.n_outputs_max = self._rows
-        params.n_threads, params.n_threads_batch = self._decode_threads, self._threads
         params.abort_callback = abort_callback()
         params.abort_callback_data = self._stop.address
         return params
@@ -363,18 +389,3 @@ def _free() -> int | None:
     """Bytes that a context can take without pushing mapped weights out of memory."""
     here = machine()
     return None if here.free is None else here.free - here.mapped
-
-
-def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:
-    if line := log.find("quantization requires", "requires flash_attn", "block size"):
-        return SettingsError(
-            f"{model.path.name} cannot use a {kv_type} KV cache ({line.strip()}).",
-            change={"kv_type": "f16", "flash_attn": "auto"},
-        )
-    if line := log.find("failed to allocate", "unable to allocate", "alloc", "out of memory"):
-        return NotEnoughMemory(
-            f"There is not enough memory for a context of {size:,} tokens ({line.strip()}).",
-            change={"ctx_size": str(max(512, size // 2)), "kv_type": "q8_0"},
-        )
-    reason = log.find("error", "failed") or "no reason given"
-    return ModelError(f"llama.cpp cannot make a context for {model.path.name}: {reason.strip()}.")
