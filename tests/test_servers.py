@@ -94,9 +94,9 @@ def test_without_a_server_the_default_one_is_not_asked(config, server, lcp_main,
 
 
 ABILITIES = {
-    "turns that stay when others leave are moved, not read again": "moves",
-    "your message is read while you type": "reads_ahead",
-    "progress while a prompt is read": "tells_progress",
+    "when the window slides, the kept turns are moved, not read again": "moves",
+    "the model reads your message while you type": "reads_ahead",
+    "progress while the model reads a prompt": "tells_progress",
     "`--json-schema`": "schema",
     "`--grammar`": "grammar",
     "`--regex`": "regex",
@@ -105,7 +105,7 @@ ABILITIES = {
     "`/continue` with `--json-schema` (with `--grammar`: no)": "continues_schema",
     "`/probs` (with `--token-probs on`)": "probs",
     "`/fork` (with `--token-probs on`)": "continues",
-    "`--stop`: sent, if the answer cannot have thinking": "stops",
+    "lcp sends `--stop` texts to the server, if the answer cannot have thinking": "stops",
     "`--raw`": "completes",
 }
 

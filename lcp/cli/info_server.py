@@ -38,35 +38,35 @@ def show(server: str, model: str | None, as_json: bool) -> None:
 def abilities(kind: "ServerKind") -> dict[str, bool]:
     """What a chat can do with this kind of server, and what it cannot."""
     return {
-        "count tokens (others are estimated)": kind.counts,
-        "tell how much of a prompt was cached": kind.tells_cached,
-        "show how far a prompt is read": kind.tells_progress,
-        "keep turns in the cache when others leave": kind.moves,
-        "read a message while you type it": kind.reads_ahead,
+        "count tokens (otherwise, lcp estimates)": kind.counts,
+        "show how much of a prompt was cached": kind.tells_cached,
+        "show progress while the model reads a prompt": kind.tells_progress,
+        "keep turns in the cache when the window slides": kind.moves,
+        "read your message while you type": kind.reads_ahead,
         "continue an answer that was cut": kind.continues,
-        "continue one that has only thinking so far": kind.continues_thinking,
+        "continue an answer that was cut in its thinking": kind.continues_thinking,
         "continue text without a chat template": kind.completes,
-        "hold answers to a JSON schema": kind.schema,
-        "hold answers to a regular expression": bool(kind.regex),
-        "hold answers to a GBNF grammar": bool(kind.grammar),
-        "tell the probabilities of tokens": kind.probs,
+        "make answers match a JSON schema": kind.schema,
+        "make answers match a regular expression": bool(kind.regex),
+        "make answers match a GBNF grammar": bool(kind.grammar),
+        "show the probabilities of tokens": kind.probs,
         "limit the thinking": bool(kind.budget),
         "set the reasoning effort": kind.effort,
-        "save the KV cache, replay token for token, tell memory": False,
+        "save the KV cache, replay chats, show memory figures": False,
     }
 
 
 def _context(facts: "ServerFacts") -> str:
     if not facts.size:
-        return "not told by this server"
+        return "not reported by this server"
     slots = f", for each of {facts.slots} chats at once" if facts.slots > 1 else ""
-    trained = f" (trained with {facts.trained:,})" if facts.trained else ""
+    trained = f" (trained for {facts.trained:,})" if facts.trained else ""
     return f"{facts.size:,} tokens{slots}{trained}"
 
 
 def _sampling(facts: "ServerFacts") -> str:
     told = ", ".join(f"{name} {value}" for name, value in facts.defaults.items())
-    return told or facts.kind.unset or "the server's own, not told"
+    return told or facts.kind.unset or "the server's own, not reported"
 
 
 def _json(api: str, facts: "ServerFacts") -> dict[str, Any]:

@@ -12,7 +12,7 @@ def notices(
     sentences, host, asked = [], address.host, settings.ctx_size
     if not facts.size:
         sentences.append(
-            f"{host} does not tell the size of its context: lcp assumes {size:,} tokens (ctx_size)."
+            f"{host} does not report its context size; lcp assumes {size:,} tokens (ctx_size)."
         )
     elif asked and asked > facts.size:
         sentences.append(f"The context of {host} has {facts.size:,} tokens, not {asked:,}.")
