@@ -174,7 +174,8 @@ class Terminal:
         limit = time.perf_counter() + timeout
         start = self._mark
         while not (match := regex.search(self.raw[start:])):
-            start = max(self._mark, len(self.raw) - 4096)  # else the search grows with the answer
+            if not regex.pattern.startswith(rb"\A"):  # which means the mark
+                start = max(start, len(self.raw) - 4096)  # else the search grows with the answer
             if time.perf_counter() > limit or not self._read(0.1):
                 raise BenchError(f"{regex.pattern!r} never came; the screen ends with:\n{self}")
         self._mark = start + match.end()

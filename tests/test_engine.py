@@ -348,6 +348,14 @@ def test_loading_progress_reaches_one(tiny):
     assert steps[-1] == Loading(1.0)
 
 
+def test_loading_is_reported_ten_times_a_second_not_for_each_tensor(smollm2):
+    begun = time.monotonic()
+    with LlamaEngine(smollm2, SETTINGS, now=NOW) as one:
+        steps = list(one.load())
+    assert len(steps) <= 3 + (time.monotonic() - begun) / 0.1
+    assert steps[-1] == Loading(1.0)
+
+
 def test_the_context_is_as_large_as_the_model_was_trained_for(engine):
     assert engine(settings=Settings(threads=1)).size == 4096
 

@@ -5,6 +5,7 @@ Slow work runs on the worker's thread; the methods are called from one other thr
 
 import atexit
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -20,14 +21,7 @@ from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_fla
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.speed_test import Speeds, SpeedTest, measure
-from lcp.engine_interface import (
-    Constraint,
-    Loading,
-    Made,
-    PromptMessage,
-    Request,
-    TokenProb,
-)
+from lcp.engine_interface import Constraint, Loading, Made, PromptMessage, Request, TokenProb
 from lcp.engine_notices import TemplateFault
 from lcp.errors import NotSupported
 from lcp.machine import physical_cores
@@ -37,6 +31,7 @@ if TYPE_CHECKING:
     from lcp.engine.template import Template
     from lcp.engine_interface import Engine
 
+_LOADING_S = 0.1  # between two reports of how much is loaded
 MEASURED = 32  # the shortest prompt, in tokens, whose speed counts
 
 
@@ -99,9 +94,14 @@ class LlamaEngine:
         return self._worker.submit(lambda emit: self._load(emit, constraint, saved))
 
     def _load(self, emit: Emit, constraint: Constraint | None, saved: Path | None) -> None:
+        told = -_LOADING_S
+
         def on_progress(fraction: float) -> bool:
-            self.loaded = fraction
-            emit(Loading(fraction))
+            nonlocal told
+            self.loaded, now = fraction, time.monotonic()
+            if now - told >= _LOADING_S or fraction == 1:  # llama.cpp calls it for every tensor
+                told = now
+                emit(Loading(fraction))
             return not self._stop.is_set()
 
         self._fit = self._choose() if self._choose else None
