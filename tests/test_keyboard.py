@@ -8,7 +8,9 @@ import signal
 import subprocess
 import termios
 import threading
+import time
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 from fakes import Said
@@ -28,6 +30,7 @@ from terminal import (
 )
 
 from lcp.errors import ModelError
+from lcp.terminal import keyboard as keyboard_module
 from lcp.terminal.history import HistoryFile
 from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 from lcp.terminal.signals import handling
@@ -129,6 +132,25 @@ def test_ctrl_c_clears_the_line_and_is_an_interrupt_on_an_empty_one(press):
     assert press("two\nlines" + CTRL_C + "another" + CTRL_C + UNDO + "!\r") == "another!"
     with pytest.raises(KeyboardInterrupt):
         press("half a line" + CTRL_C + CTRL_C)
+
+
+def test_the_line_below_an_idle_prompt_is_checked_less_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(keyboard_module, "REFRESH_S", 0.01)
+    monkeypatch.setattr(keyboard_module, "_REST_S", 0.08)
+    checked = []
+    with create_pipe_input() as input:
+
+        def state():
+            checked.append(time.monotonic())
+            if len(checked) == 12:
+                input.send_text("done\r")
+            return ()
+
+        options = KeyboardOptions(state=state)
+        keyboard = Keyboard(tmp_path / "history.jsonl", options, input=input, output=DummyOutput())
+        assert keyboard.read().text == "done"
+    idle = checked[7:12]
+    assert min(b - a for a, b in pairwise(idle)) >= 0.05
 
 
 def test_idle_work_runs_once_while_a_person_thinks(tmp_path):
