@@ -199,6 +199,8 @@ def test_info_of_a_server(config, server, lcp_main, capfd):
     assert lcp_main("info", "--server", "box", "--json") == 0
     told = json.loads(capfd.readouterr().out)
     assert told["server"]["kind"] == "vLLM" and told["context"] == 2048
+    abilities = told["abilities"]
+    assert (abilities["regex"], abilities["grammar"], abilities["continues"]) == (True, False, True)
     assert told["model"]["name"] == "m" and KEY not in json.dumps(told)
     assert lcp_main("info", "--server", server.address) == 0
     page = capfd.readouterr().out

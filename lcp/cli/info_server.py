@@ -13,6 +13,26 @@ if TYPE_CHECKING:
     from lcp.remote.server_kinds import ServerKind
 
 
+# what a chat can do with a kind of server: a field of ServerKind, and what it means
+_ABILITIES = {
+    "counts": "count tokens (otherwise, lcp estimates)",
+    "tells_cached": "show how much of a prompt was cached",
+    "tells_progress": "show progress while the model reads a prompt",
+    "moves": "keep turns in the cache when the window slides",
+    "reads_ahead": "read your message while you type",
+    "continues": "continue an answer that was cut",
+    "continues_thinking": "continue an answer that was cut in its thinking",
+    "completes": "continue text without a chat template",
+    "schema": "make answers match a JSON schema",
+    "regex": "make answers match a regular expression",
+    "grammar": "make answers match a GBNF grammar",
+    "probs": "show the probabilities of tokens",
+    "budget": "limit the thinking",
+    "effort": "set the reasoning effort",
+}
+_NEVER = "save the KV cache, replay chats, show memory figures"
+
+
 def show(server: str, model: str | None, as_json: bool) -> None:
     """Ask the server, and print what it is."""
     from lcp.remote.discovery import look_up
@@ -32,28 +52,13 @@ def show(server: str, model: str | None, as_json: bool) -> None:
     rows += [("sampling", _sampling(facts))]
     page.listing(rows)
     page.title("What lcp can do here")
-    page.listing([("yes" if can else "no", what) for what, can in abilities(facts.kind).items()])
+    can = _abilities(facts.kind)
+    rows = [("yes" if can[name] else "no", what) for name, what in _ABILITIES.items()]
+    page.listing([*rows, ("no", _NEVER)])
 
 
-def abilities(kind: "ServerKind") -> dict[str, bool]:
-    """What a chat can do with this kind of server, and what it cannot."""
-    return {
-        "count tokens (otherwise, lcp estimates)": kind.counts,
-        "show how much of a prompt was cached": kind.tells_cached,
-        "show progress while the model reads a prompt": kind.tells_progress,
-        "keep turns in the cache when the window slides": kind.moves,
-        "read your message while you type": kind.reads_ahead,
-        "continue an answer that was cut": kind.continues,
-        "continue an answer that was cut in its thinking": kind.continues_thinking,
-        "continue text without a chat template": kind.completes,
-        "make answers match a JSON schema": kind.schema,
-        "make answers match a regular expression": bool(kind.regex),
-        "make answers match a GBNF grammar": bool(kind.grammar),
-        "show the probabilities of tokens": kind.probs,
-        "limit the thinking": bool(kind.budget),
-        "set the reasoning effort": kind.effort,
-        "save the KV cache, replay chats, show memory figures": False,
-    }
+def _abilities(kind: "ServerKind") -> dict[str, bool]:
+    return {name: bool(getattr(kind, name)) for name in _ABILITIES}
 
 
 def _context(facts: "ServerFacts") -> str:
@@ -76,5 +81,5 @@ def _json(api: str, facts: "ServerFacts") -> dict[str, Any]:
         "context": facts.size or None,
         "slots": facts.slots,
         "sampling": dict(facts.defaults),
-        "abilities": abilities(facts.kind),
+        "abilities": _abilities(facts.kind),
     }
