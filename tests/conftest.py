@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -113,10 +114,22 @@ def model(tiny: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
         one.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that caches which tiny models load, so that not every command checks it again."""
-    return tmp_path_factory.mktemp("home")
+    """A home that caches which models load, so that not every command checks it again."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "cache").mkdir()
+    return home
+
+
+@pytest.fixture
+def checked(home: Path, known: Path) -> Iterator[Path]:
+    """`home` with the cache of `known`, for tests of whole commands: the first command of a home
+    asks llama.cpp in three processes. Measured speeds are not kept: they change how models run."""
+    shutil.copytree(known / "cache", home / "cache")
+    yield home
+    kept = shutil.ignore_patterns("speed")
+    shutil.copytree(home / "cache", known / "cache", ignore=kept, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 InProcess: the chat runs in this process, on a prompt_toolkit pipe and a rich Console that both
 draw on a pyte screen. Pty: a child runs in a real pseudo-terminal, which pyte reads. `in_both`
-makes a test in each from one body. Run as a program, this file is the child with the same chat.
+makes a test in each from one body.
 """
 
+import atexit
 import codecs
 import fcntl
 import inspect
@@ -21,34 +22,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from functools import partial
-from itertools import count
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyte
 import pytest
+import scripted_chat
 from fakes import Said, ScriptedEngine
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console
+from scripted_chat import NOW as NOW
+from scripted_chat import Scene, talk
 
-from lcp import commands
-from lcp.chat import attachments
-from lcp.chat.chat import Chat
-from lcp.chat.input_loop import InputLoop
-from lcp.session.conversation import Conversation
-from lcp.session.log import Log
-from lcp.session.store import Store
-from lcp.settings import Layers
-from lcp.terminal.keyboard import Keyboard, KeyboardOptions
 from lcp.terminal.screen import Screen
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60  # the machine may be busy; nothing that works takes this long
-NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
 ENTER, ALT_ENTER, CTRL_J, UP = "\r", "\x1b\r", "\n", "\x1b[A"
 CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
 ESC, RIGHT, LEFT, TAB, BACKSPACE = "\x1b", "\x1b[C", "\x1b[D", "\t", "\x7f"
@@ -60,41 +53,6 @@ OPEN_EDITOR, OPEN_PASTE = "\x18\x05", "\x18p"
 def paste(text: str) -> str:
     """Pasted text as a terminal sends it."""
     return "\x1b[200~" + text.replace("\n", "\r") + "\x1b[201~"
-
-
-@dataclass
-class Scene:
-    """What a scripted chat starts with."""
-
-    answers: list[Said | str]
-    size: int = 4096
-    layers: Layers = field(default_factory=Layers)
-    saved: bool = True
-    toolbar: bool = False
-    env: dict[str, str] = field(default_factory=dict)  # in their values, {home} is the home
-
-    def environment(self, home: Path) -> dict[str, str]:
-        return {name: value.format(home=home) for name, value in self.env.items()}
-
-
-def talk(scene: Scene, engine: ScriptedEngine, home: Path, screen: Screen, **devices):
-    """The chat of `lcp chat` with a scripted model. Its times and ids are always the same.
-    `devices`: what the Keyboard reads from and draws on, where that is no terminal."""
-    ids = (f"id{n}" for n in count())
-    chat = Conversation.begin(lambda: NOW, "scripted", new_id=lambda: next(ids))
-    store = Store(home / "data" / "sessions", now=lambda: NOW, new_tail=lambda: "tail")
-    with store.create(chat.opening) if scene.saved else Log.nowhere() as log:
-        talking = Chat(engine, chat, log, screen, "scripted", scene.layers)
-        options = KeyboardOptions(
-            on_text=lambda text: person.chat.look_ahead(text),
-            state=lambda: person.status() if scene.toolbar else (),
-            commands=commands.completions(lambda: person.chat),
-            paths=partial(attachments.completions, folder=Path()),
-            keys=lambda: person.chat.settings.keys,
-        )
-        keyboard = Keyboard(home / "data" / "history.jsonl", options, **devices)
-        person = InputLoop(talking, keyboard, commands.run)
-        person.run()
 
 
 def in_both(*answers: Said | str, **scene):
@@ -123,22 +81,27 @@ class Glass:
         self._screen = pyte.HistoryScreen(columns, rows, history=10_000)
         self._stream = pyte.Stream(self._screen)
         self._lock = threading.Lock()
+        self._text: str | None = ""  # None: it has changed
 
     def write(self, text: str) -> None:
         with self._lock:
             self.raw += text
+            self._text = None
             self._stream.feed(text)
 
     def resize(self, columns: int, rows: int) -> None:
         with self._lock:
+            self._text = None
             self._screen.resize(rows, columns)
 
     def text(self) -> str:
         with self._lock:
-            screen = self._screen
-            lines = [*screen.history.top, *(screen.buffer[y] for y in range(screen.lines))]
-            rows = ("".join(row[x].data for x in range(screen.columns)) for row in lines)
-            return "\n".join(row.rstrip() for row in rows).rstrip()
+            if self._text is None:
+                screen = self._screen
+                lines = [*screen.history.top, *(screen.buffer[y] for y in range(screen.lines))]
+                rows = ("".join(row[x].data for x in range(screen.columns)) for row in lines)
+                self._text = "\n".join(row.rstrip() for row in rows).rstrip()
+            return self._text
 
 
 class Terminal:
@@ -310,14 +273,17 @@ class Pty(Terminal):
         self._set_size(80, 24)
         self.modes_before = termios.tcgetattr(self.slave)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self.process = subprocess.Popen(
+        self.process = self._start(command, terminal_environment(home) | (env or {}), cwd)
+
+    def _start(self, command, environment, cwd):
+        return subprocess.Popen(
             [sys.executable, "-c", _IN_CHARGE, *command],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
             start_new_session=True,
             cwd=cwd,
-            env=terminal_environment(home) | (env or {}),
+            env=environment,
         )
 
     def __enter__(self) -> "Pty":
@@ -386,19 +352,66 @@ class ScriptedPty(Pty):
     """The scripted chat in a child, in a real terminal."""
 
     def __init__(self, scene: Scene, home: Path) -> None:
-        env = scene.environment(home)
-        super().__init__(*self.command(scene, home), home=home, env=env, cwd=home)
+        self.command(scene, home)
+        super().__init__(home=home, env=scene.environment(home))
+
+    def _start(self, command, environment, cwd):
+        return Fork(os.ttyname(self.slave), environment, self.home)
 
     @staticmethod
     def command(scene: Scene, home: Path) -> list[str]:
         """The command that runs the scene's chat."""
         (home / "scene.json").write_text(json.dumps(asdict(scene)))
-        return [sys.executable, __file__, str(home)]
+        return [sys.executable, scripted_chat.__file__, str(home)]
 
     def live(self, body: Callable[["ScriptedPty"], None]) -> None:
         with self:
             self.sees(">")
             body(self)
+
+
+class Fork:
+    """A process of `scripted_chat.serve`; what a Pty needs of subprocess.Popen."""
+
+    def __init__(self, terminal: str, environment: dict[str, str], home: Path) -> None:
+        wanted = {"terminal": terminal, "environment": environment, "home": str(home)}
+        self.pid = self._ask(wanted)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._ask(self.pid)
+        return self.returncode
+
+    def wait(self) -> None:
+        while self.poll() is None:
+            time.sleep(0.01)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    @staticmethod
+    def _ask(wanted: object) -> Any:
+        server = _server()
+        server.stdin.write(json.dumps(wanted) + "\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
+
+
+@cache
+def _server() -> subprocess.Popen:
+    """One for all tests of this process."""
+    server = subprocess.Popen(
+        [sys.executable, scripted_chat.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=terminal_environment(Path()),
+    )
+    atexit.register(server.communicate)  # closes its stdin
+    return server
 
 
 def terminal_environment(home: Path) -> dict[str, str]:
@@ -411,16 +424,6 @@ def terminal_environment(home: Path) -> dict[str, str]:
         "TERM": "xterm-256color",
         "LC_ALL": "C.UTF-8",
     }
-
-
-if __name__ == "__main__":
-    home = Path(sys.argv[1])
-    script = json.loads((home / "scene.json").read_text())
-    script["answers"] = [Said(**a) if isinstance(a, dict) else a for a in script["answers"]]
-    script["layers"] = Layers(**script["layers"])
-    scene = Scene(**script)
-    engine = ScriptedEngine(*scene.answers, size=scene.size)
-    talk(scene, engine, home, Screen())
 
 
 def uncut(err: bytes) -> bytes:

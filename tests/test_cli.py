@@ -11,6 +11,8 @@ import pytest
 from terminal import CTRL_C, CTRL_D, ENTER, UP, Pty, terminal_environment, uncut
 from test_clean import EVERYTHING, MISPLACED, harmless
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 COMMAND = [sys.executable, "-m", "lcp"]
 JAPAN = "What is the capital of Japan?"
 STORY = "Tell me a very long story about a cat."
@@ -50,7 +52,6 @@ def lcp_here(lcp_main, capsys):
 @pytest.fixture
 def in_terminal(home):
     """A function that runs `lcp chat` with the real model in a real terminal."""
-    home.mkdir()
     return lambda *words: Pty(*COMMAND, "chat", "smollm2-135m", *words, home=home)
 
 
@@ -221,7 +222,6 @@ def test_with_dash_m_all_words_are_the_question(lcp, tiny, home):
 @pytest.mark.slow
 def test_a_model_file_cannot_act_on_the_terminal_by_its_metadata(home, tiny):
     """Neither in lcp info nor in the log of llama.cpp."""
-    home.mkdir()
     line = EVERYTHING.replace("\n", " ").replace("\x00", "").encode("utf-8", "replace").decode()
     facts = {"general.name": line, "general.description": line, "general.license": line}
     for words in (["chat", "-m", "{}", "-n", "1", "Hi.", "--verbose"], ["info", "--all", "{}"]):
@@ -296,7 +296,6 @@ def test_a_model_that_cannot_be_loaded_leaves_no_chat(lcp, home, tmp_path):
 
 @pytest.mark.slow
 def test_an_unwritable_home_loses_only_the_log(lcp, tiny, home):
-    home.mkdir()
     (home / "data").touch()
     done = lcp("chat", str(tiny()), "-n", "3", "Hi.")
     assert done.returncode == 0
@@ -649,7 +648,6 @@ def test_dash_dash_lines_needs_a_pipe(in_terminal):
 
 @slow
 def test_an_answer_in_the_background_does_not_stop_for_the_terminal(home, tiny):
-    home.mkdir()
     answer = home / "answer"
     with Pty("bash", "--norc", "--noprofile", "-i", home=home, env={"PS1": "$ "}) as shell:
         shell.sees("$")

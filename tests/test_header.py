@@ -521,12 +521,14 @@ def difference(header, whole):
 @pytest.mark.slow
 def test_damaged_headers_that_lcp_accepts_crash_only_the_child(tiny, smollm2):
     """Of 8,000 damaged headers, use the 200 readable ones that differ most from the originals."""
-    originals = whole_headers(tiny, smollm2)
+    originals = [(data, quickly(data, False)) for data in whole_headers(tiny, smollm2)]
     read = []
     for seed in range(8_000):
-        data = originals[seed % len(originals)]
+        data, whole = originals[seed % len(originals)]
+        if not whole:  # SmolLM2's own header is longer
+            continue
         with suppress(GgufError):
-            whole, header = header_of(data, False), header_of(mutated(seed, data), False)
+            header = header_of(mutated(seed, data), False)
             if far := difference(header, whole):
                 read.append((far, seed, header))
     read.sort(key=lambda one: one[:2], reverse=True)

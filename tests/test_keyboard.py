@@ -235,22 +235,19 @@ def test_the_second_run_recalls_the_messages_of_the_first(place, tmp_path):
 # the terminal's modes
 
 
-def local_modes(terminal):
-    echo, canonical, signals = (
-        bool(terminal.modes()[3] & flag) for flag in (termios.ECHO, termios.ICANON, termios.ISIG)
-    )
-    return echo, canonical, signals
+def local(modes):
+    return tuple(bool(modes[3] & flag) for flag in (termios.ECHO, termios.ICANON, termios.ISIG))
 
 
 @pytest.mark.slow
 def test_during_an_answer_nothing_is_echoed_and_ctrl_c_works(tmp_path):
     with ScriptedPty(Scene([ENDLESS]), tmp_path) as chat:
-        assert local_modes(chat) == (True, True, True)
+        assert local(chat.modes_before) == (True, True, True)
         chat.sees(">")
-        assert local_modes(chat) == (False, False, False)
+        assert local(chat.modes()) == (False, False, False)
         chat.type("A story." + ENTER)
         chat.sees("Once upon a time")
-        assert local_modes(chat) == (False, False, True)
+        assert local(chat.modes()) == (False, False, True)
         chat.type("not seen yet")
         chat.type(CTRL_C)
         chat.sees("> not seen yet")
@@ -321,7 +318,7 @@ def test_ctrl_z_and_fg_during_an_answer(shell):
     shell.type("echo between" + "'' ; stty -a | tr ' ' '\\n' | grep -x -e -*echo; fg" + ENTER)
     shell.sees("between\necho\n")  # the shell has echo again
     shell.type("typed ahead")
-    shell.waits(lambda: local_modes(shell) == (False, False, True), "the terminal is not quiet")
+    shell.waits(lambda: local(shell.modes()) == (False, False, True), "the terminal is not quiet")
     shell.type(CTRL_C)
     shell.sees("> typed ahead")
     shell.type(ENTER)
@@ -338,7 +335,7 @@ def test_sigstop_and_fg_at_the_prompt(shell, tmp_path):
     shell.sees("Stopped")
     shell.type("echo between" + "'' ;fg" + ENTER)
     shell.sees("between\n")
-    shell.waits(lambda: local_modes(shell) == (False, False, False), "the terminal is not raw")
+    shell.waits(lambda: local(shell.modes()) == (False, False, False), "the terminal is not raw")
     shell.type(", and the rest" + ENTER)
     shell.sees("The answer.")
     shell.back()

@@ -19,6 +19,8 @@ from lcp.engine_notices import ThinkingEnded
 from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
 
+pytestmark = pytest.mark.usefixtures("checked")
+
 COMMAND = [sys.executable, "-m", "lcp"]
 ROOT = Path(__file__).parents[1]
 slow = pytest.mark.slow
@@ -360,7 +362,6 @@ def test_invalid_options_are_reported_before_loading(start, tmp_path, words, sen
     ],
 )
 def test_with_dash_i_a_chat_continues_after_the_answer(home, tiny, command, first):
-    home.mkdir()
     lcp = " ".join([*COMMAND, "chat", str(tiny()), "-n", "3"])
     script = f'lcp() {{ {lcp} "$@"; }}; {command}'
     with Pty("bash", "-c", script, home=home) as chat:
@@ -379,7 +380,6 @@ def test_with_dash_i_a_chat_continues_after_the_answer(home, tiny, command, firs
 
 @slow
 def test_text_pasted_during_the_first_answer_is_in_the_input_line(home, tiny):
-    home.mkdir()
     long = "x" * 20_000  # more than a terminal buffers
     words = ["-m", str(tiny()), "-n", "300", "-i", "-p", "A story."]
     with Pty(*COMMAND, "chat", *words, home=home) as chat:
@@ -396,7 +396,6 @@ def test_text_pasted_during_the_first_answer_is_in_the_input_line(home, tiny):
 
 @slow
 def test_the_keys_can_be_chosen_on_the_command_line(home, tiny):
-    home.mkdir()
     with Pty(*COMMAND, "chat", str(tiny()), "--keys", "vi", home=home) as chat:
         chat.sees("context 0/")
         chat.type(ESC)

@@ -294,16 +294,21 @@ class Keyboard:
             self._signal = number
             self._leave_soon()
 
-        def repaint(number: int, frame: FrameType | None) -> None:
+        def repaint() -> None:
             # After `fg`; also after a SIGSTOP, which left the terminal in the shell's modes.
             if app.is_running and not self._editing:  # then the terminal is the editor's
                 app.input.raw_mode().__enter__()
                 app.renderer.reset()
                 app.invalidate()
 
+        def repaint_soon(number: int, frame: FrameType | None) -> None:
+            if app.loop:
+                with suppress(RuntimeError):  # it has ended meanwhile
+                    app.loop.call_soon_threadsafe(repaint)
+
         handlers: dict[int, Any] = dict.fromkeys((signal.SIGINT, *LEAVING), note)
         if hasattr(signal, "SIGCONT"):
-            handlers[signal.SIGCONT] = repaint
+            handlers[signal.SIGCONT] = repaint_soon
         with handling(handlers):
             yield
 
