@@ -365,11 +365,12 @@ def test_a_feed_abandoned_between_batches_leaves_a_valid_context(model, kind):
         assert_says_what_a_fresh_one_says(one, m, tokens(1200))
 
 
-def check_stops(m, kind, rounds):
-    """Stop at random moments of random feeds. Returns how many took effect."""
-    stop, chance, stopped = StopByte(), random.Random(kind), 0
+@pytest.mark.slow
+@every_kind
+def test_a_stop_at_any_moment_of_a_feed_leaves_a_valid_context(model, kind):
+    m, stop, chance, stopped = model(kind), StopByte(), random.Random(kind), 0
     with context(m, stop=stop) as one:
-        for seed in range(rounds):
+        for seed in range(12):
             held = list(one.tokens)
             kept = chance.randrange(len(held) + 1)
             wanted = (held[:kept] + tokens(1100, seed))[: SIZE - 10]
@@ -385,19 +386,7 @@ def check_stops(m, kind, rounds):
             assert holds_what_it_says(one)
             feed(one, wanted)
             assert_says_what_a_fresh_one_says(one, m, wanted, close=0.03)
-    return stopped
-
-
-@pytest.mark.slow
-@every_kind
-def test_a_stop_at_any_moment_of_a_feed_leaves_a_valid_context(model, kind):
-    check_stops(model(kind), kind, rounds=2)
-
-
-@pytest.mark.slow
-@every_kind
-def test_many_stops_leave_a_valid_context(model, kind):
-    assert check_stops(model(kind), kind, rounds=12) > 2
+    assert stopped > 2
 
 
 @every_kind

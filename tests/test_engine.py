@@ -402,9 +402,9 @@ def process(path, body):
         "from lcp.settings import Sampling, Settings\n"
         "engine = LlamaEngine(Path(sys.argv[1]), Settings(ctx_size=2048), now=datetime.now())\n"
         "loading = engine.load()\n"
-        "def reply():\n"
+        "def reply(times=300):\n"
         "    loading.result()\n"
-        "    question = PromptMessage('user', 'a lazy dog, ' * 300)\n"
+        "    question = PromptMessage('user', 'a lazy dog, ' * times)\n"
         "    return engine.reply(Request([question], Sampling(temp=0)))\n"
     )
     return subprocess.run(
@@ -442,7 +442,7 @@ def test_an_error_during_a_computation_ends_the_process_with_that_error(smollm2)
 
 @pytest.mark.slow
 def test_closing_during_an_answer_exits_cleanly(smollm2):
-    body = "for item in reply():\n    if type(item).__name__ == 'Chunk': break\nengine.close()\n"
+    body = "for item in reply(9):\n    if type(item).__name__ == 'Chunk': break\nengine.close()\n"
     done = process(smollm2, body)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -266,13 +266,6 @@ def an_editor(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent", "mrope"])
-def test_a_few_random_chats(tiny, kind, tmp_path):
-    for seed in range(2):
-        live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 15)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent", "mrope"])
 def test_200_random_chats(tiny, kind, tmp_path):
     for seed in range(100, 140):
         live(tiny(kind, quant="Q8_0"), tmp_path / f"{seed}", seed, 15)

@@ -38,13 +38,13 @@ def figures(text: str) -> list[str]:
     return [name for name in FIGURES if f"({name}.svg)" in text or f"<!-- {name} -->" in text]
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, **environment: str) -> str:
     """What a command prints in 80 columns."""
-    printed = _printed(shlex.split(command)[1:], folder)
+    printed = _printed(shlex.split(command)[1:], folder, **environment)
     return _SECONDS.sub("", printed).replace(str(folder), "~")
 
 
-def _printed(words: list[str], folder: Path) -> str:
+def _printed(words: list[str], folder: Path, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "lcp", *words],
         cwd=folder,
@@ -52,6 +52,7 @@ def _printed(words: list[str], folder: Path) -> str:
             **{k: v for k, v in os.environ.items() if not k.startswith(("LCP_", "HF_", "OLLAMA"))},
             "COLUMNS": "80", "LCP_HOME": str(folder / "home"), "HOME": str(folder),
             "PYTHONPATH": str(BOOK.parents[1]),
+            **environment,
         },
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
