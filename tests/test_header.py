@@ -380,16 +380,7 @@ def test_reads_are_few_and_growing():
     assert sizes == [1 << 20, 2 << 20, 4 << 20, 8 << 20][: len(sizes)]
     ends = [0, *(offset + n for offset, n in read.calls)]
     gaps = [offset - end for (offset, _), end in zip(read.calls, ends, strict=False)]
-    assert min(gaps) == 0  # forward, and nothing twice; skipped bytes are not read
-
-
-@pytest.mark.slow
-def test_skipped_bytes_are_not_read():
-    scores = pair("tokenizer.ggml.scores", ARRAY, (F64, [0.0] * 4_000_000))
-    data = gguf([ARCH, scores, pair("llama.block_count", U32, 32)])
-    read = reader(data)
-    assert read_header(read, len(data), "x.gguf").values["llama.block_count"] == 32
-    assert sum(min(n, len(data) - offset) for offset, n in read.calls) < 4 << 20
+    assert {*gaps} == {0}  # forward, and nothing twice
 
 
 @pytest.mark.slow
@@ -407,7 +398,7 @@ def test_the_size_of_other_keys_is_limited():
     with pytest.raises(GgufError, match="its keys up to k7 have 33,554,"):
         header_of(gguf(many))
     array = pair("k", ARRAY, (U64, [0] * (5 << 20)))
-    with pytest.raises(GgufError, match=r"a value is larger than 33\.6 MB"):
+    with pytest.raises(GgufError, match="its keys up to k have 41,943,"):
         header_of(gguf([array]))
 
 

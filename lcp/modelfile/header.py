@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcp.errors import GgufError
-from lcp.modelfile.block_reader import MAX_KEPT, BlockReader
+from lcp.modelfile.block_reader import BlockReader
 from lcp.modelfile.quants import quants
 
 Read = Callable[[int, int], bytes]
@@ -22,6 +22,7 @@ Read = Callable[[int, int], bytes]
 # Limits far above those of real files.
 MAX_HEADER = 256 << 20
 MAX_KEYS, MAX_TENSORS = 65_536, 1_048_576
+MAX_KEPT = 32 << 20  # bytes of the keys without the vocabulary
 MAX_KEY, MAX_STRING = 65_535, 16 << 20
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMS, MAX_NAME = 4, 63  # ggml.h: GGML_MAX_DIMS, GGML_MAX_NAME - 1
@@ -200,7 +201,7 @@ class _Parser:
         kept: list[bytes] = []
         size = 0
         for i in range(n):
-            self._reader.mark()
+            start = self._reader.at
             raw = self._string(f"key {i + 1} of {n}", MAX_KEY)
             key = raw.decode("utf-8", "replace")
             if not raw or raw in seen:
@@ -208,14 +209,12 @@ class _Parser:
                     f"the key {key} appears twice" if raw else "a key is empty"
                 )
             seen.add(raw)
-            if key.startswith(_NOT_KEPT):
-                self._reader.unmark()
             kind = self._u32(key)
             values[key] = self._value(key, kind)
             if key == "general.alignment":
                 self._check_alignment(values[key], kind)
             if not key.startswith(_NOT_KEPT):
-                kept.append(self._reader.marked())
+                kept.append(self._reader.since(start))
                 size += len(kept[-1])
                 if size > MAX_KEPT:
                     raise self._reader.damaged(f"its keys up to {key} have {size:,} bytes")
@@ -224,15 +223,13 @@ class _Parser:
     def tensors(self, n: int) -> tuple[tuple[TensorInfo, ...], bytes]:
         """The tensor infos, parsed and raw."""
         infos: dict[str, TensorInfo] = {}
-        raw = []
+        start = self._reader.at
         for i in range(n):
-            self._reader.mark()
             info = self._tensor(f"tensor {i + 1} of {n}")
             if info.name in infos:
                 raise self._reader.damaged(f"the tensor {info.name} appears twice")
             infos[info.name] = info
-            raw.append(self._reader.marked())
-        return tuple(infos.values()), b"".join(raw)
+        return tuple(infos.values()), self._reader.since(start)
 
     def _tensor(self, which: str) -> TensorInfo:
         damaged = self._reader.damaged
