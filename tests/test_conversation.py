@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lcp.errors import SessionError
 from lcp.session.conversation import Conversation
-from lcp.session.message import Answer
 
 BERLIN = timezone(timedelta(hours=1))
 START = datetime(2026, 11, 22, 9, 31, 0, 250_000, tzinfo=BERLIN)
@@ -23,7 +22,7 @@ def begin(**facts):
 
 def reply(conversation, text="Hello.", **facts):
     usual = {"ended": "end", "model": "smollm2", "sampling": {"temp": 0.8}, "seed": 7, "stats": {}}
-    return conversation.answer(Answer(text, **{**usual, **facts}))
+    return conversation.answer(text, **{**usual, **facts})
 
 
 def said(conversation):

@@ -15,7 +15,6 @@ from fakes import ScriptedEngine
 from terminal import ENTER, NOW, Pty
 
 from lcp import commands
-from lcp.answers.worker import WorkerTask
 from lcp.chat import model_switch
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
@@ -25,11 +24,11 @@ from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.session.conversation import Conversation
-from lcp.session.message import Answer
 from lcp.session.store import Store, load
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
+from lcp.worker import Task
 
 PLENTY, LITTLE = 1 << 40, 20  # bytes of memory; a model's file has 8
 
@@ -262,7 +261,7 @@ class Slow(ScriptedEngine):
                 time.sleep(0.01)
             raise ModelError("Loading was stopped. Start again to load it.")
 
-        task = WorkerTask(job)
+        task = Task(job)
         threading.Thread(target=task.run).start()
         threading.Timer(0.2, os.kill, (os.getpid(), self.signal)).start()
         return task
@@ -299,7 +298,7 @@ def another(here, *questions, name="", model="old", **settings):
         for question in questions:
             log.append(chat.ask(question))
             facts = {"ended": "end", "sampling": {}, "seed": 1, "stats": {}}
-            log.append(chat.answer(Answer(f"Said to {question}", model=model, **facts)))
+            log.append(chat.answer(f"Said to {question}", model=model, **facts))
         if name:
             log.append(chat.rename(name))
         if settings:

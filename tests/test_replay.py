@@ -15,7 +15,6 @@ from lcp import commands
 from lcp.chat.replay import Replay
 from lcp.chat.services_interface import FoundModel, Services
 from lcp.engine.engine import LlamaEngine
-from lcp.session.message import Answer
 from lcp.session.store import Store, load
 from lcp.settings import Layers
 
@@ -173,7 +172,7 @@ def test_an_answer_that_a_person_wrote_is_not_replayed(chat):
     one = chat()
     one.ask("What is the sea?")
     one.go(one.conversation.turns()[-1].user.id)
-    one.keep(one.conversation.answer(Answer("It is wide.", "edited", one.model)))
+    one.keep(one.conversation.answer("It is wide.", "edited", one.model))
     one.ask("And deep?")
     assert replay(one)[1:] == [
         "turn 1, answer 2: not replayed: a person wrote it",

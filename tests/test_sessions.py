@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from lcp.session.conversation import Conversation
-from lcp.session.message import Answer
 from lcp.session.store import Store, load
 
 START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
@@ -42,7 +41,7 @@ class Chats:
                 log.append(chat.ask(question))
                 if answer is not None:
                     facts = {"ended": "end", "sampling": {}, "seed": 1, "stats": {}}
-                    log.append(chat.answer(Answer(answer, model=model, **facts)))
+                    log.append(chat.answer(answer, model=model, **facts))
             if name:
                 log.append(chat.rename(name))
         if kv:

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from lcp.errors import NoSavedChat, SessionError
 from lcp.session.conversation import Conversation
 from lcp.session.log import Log
-from lcp.session.message import Answer
 from lcp.session.store import Store, is_one_shot, load
 
 START = datetime(2026, 11, 22, 9, 31, tzinfo=timezone(timedelta(hours=1)))
@@ -36,7 +35,7 @@ def a_chat(**begun):
 
 def reply(chat, text="Hello."):
     facts = {"ended": "end", "model": "smollm2", "sampling": {}, "seed": 1, "stats": {}}
-    return chat.answer(Answer(text, tokens=[1, 2], **facts))
+    return chat.answer(text, tokens=[1, 2], **facts)
 
 
 def save(store, *questions, **begun):

@@ -12,7 +12,6 @@ from terminal import NOW
 from lcp.chat import webpage
 from lcp.chat.attachments import attach
 from lcp.session.conversation import Conversation
-from lcp.session.message import Answer
 from lcp.terminal.markdown_html import fragment
 
 VOID = {"meta", "br", "hr"}
@@ -67,7 +66,7 @@ def a_chat(*turns, system="", thinking="", name=""):
         chat.ask(question)
         facts = {"ended": "end", "model": chat.model, "sampling": {}, "seed": 7}
         stats = {"reply_tokens": 1234, "tokens_per_second": 20.03}
-        chat.answer(Answer(answer, thinking=thinking, **facts, stats=stats))
+        chat.answer(answer, thinking=thinking, **facts, stats=stats)
     return chat
 
 
@@ -152,7 +151,7 @@ def test_a_page_has_its_facts():
 def test_the_page_has_the_present_branch():
     chat = a_chat(("One?", "First."))
     chat.go(chat.nodes[chat.head].parent)
-    chat.answer(Answer("Second.", "length", "x/other.gguf", seed=8))
+    chat.answer("Second.", "length", "x/other.gguf", seed=8)
     chat.ask("And?")
     page = webpage.page(chat)
     assert "First." not in page

@@ -13,7 +13,7 @@ from lcp.chat.chat import Chat
 from lcp.commands.command import command, turns_of
 from lcp.common_prefix import common_prefix
 from lcp.errors import LcpError
-from lcp.session.message import Answer, Message, Turn
+from lcp.session.message import Message, Turn
 from lcp.terminal import editor
 from lcp.terminal.signals import handling
 
@@ -240,8 +240,10 @@ def _edit_answer(chat: Chat) -> None:
         return
     chat.go(turn.user.id)
     old = turn.answer
-    answer = Answer(text, "edited", chat.model, thinking=old.thinking, out=old.out)
-    chat.keep(chat.conversation.answer(answer), sync=True)
+    edited = chat.conversation.answer(
+        text, "edited", chat.model, thinking=old.thinking, out=list(old.out)
+    )
+    chat.keep(edited, sync=True)
     chat.screen.notice("Saved as the model's answer. /continue continues it.")
 
 

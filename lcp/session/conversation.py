@@ -16,7 +16,7 @@ from typing import Any
 
 from lcp.errors import SessionError
 from lcp.formatting import short
-from lcp.session.message import Answer, Event, Message, Summary, Turn, from_event, moment
+from lcp.session.message import Event, Message, Summary, Turn, from_event, moment
 
 VERSION = 1
 ENVELOPE = ("v", "id", "parent", "at", "type")
@@ -138,11 +138,19 @@ class Conversation:
         twin.ask(text)
         return twin
 
-    def answer(self, answer: Answer) -> Event:
-        """Add the model's answer to the user message at the head."""
+    def answer(self, text: str, ended: str, model: str, **facts: Any) -> Event:
+        """Add the model's answer to the user message at the head.
+
+        `facts`, as JSON has them: fields of Message; its `sampling`; and `made_with`, what else a
+        replay needs. Most are left out if they are empty.
+        """
         if self.head is None or self.nodes[self.head].role != "user":
             raise ValueError("an answer needs a user message at the head")
-        return self._record("answer", self.head, answer.facts())
+        facts = {"sampling": {}, "seed": None, "stats": {}} | facts
+        always = ("sampling", "seed", "stats")
+        more = {name: value for name, value in facts.items() if value or name in always}
+        said = {"text": text, "ended": ended, "model": model}
+        return self._record("answer", self.head, said | more)
 
     def set_system(self, text: str | None) -> Event:
         """Set the system text of the whole conversation; "" means no system text, None leaves it

@@ -5,7 +5,7 @@ Plain frozen values. An event is the JSON object of one line of the log.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -43,33 +43,6 @@ class Message:
     def written(self) -> str:
         """The text to display: without attached files."""
         return self.typed or self.content
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer to write to the log. `out`: turns that were not in its window. `made_with`: what
-    replaying it needs besides its sampling, seed and stats."""
-
-    text: str
-    ended: str
-    model: str
-    thinking: str = ""
-    tokens: Sequence[int] = ()
-    sampled: Sequence[int] = ()
-    fingerprint: str = ""
-    out: Collection[str] = ()
-    made_with: Mapping[str, Any] = field(default_factory=dict)
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    stats: Mapping[str, Any] = field(default_factory=dict)
-
-    def facts(self) -> dict[str, Any]:
-        """Its fields in an event; most are left out if they are empty."""
-        always = ("text", "ended", "model", "sampling", "seed", "stats")
-        facts = vars(self) | {"out": sorted(self.out)}
-        facts |= {name: list(facts[name]) for name in ("tokens", "sampled")}
-        facts |= {name: dict(facts[name]) for name in ("made_with", "sampling", "stats")}
-        return {name: value for name, value in facts.items() if value or name in always}
 
 
 @dataclass(frozen=True)
