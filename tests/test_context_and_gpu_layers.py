@@ -14,7 +14,6 @@ from lcp.modelfile.context_and_gpu_layers import (
     SizeChoice,
     choose_sizes,
     largest_context,
-    largest_number,
     smaller_quant,
     verdict,
 )
@@ -162,11 +161,6 @@ def test_the_largest_context_is_found_with_few_questions():
 
     assert largest_context(fits, 131072) == 50_000 // 256 * 256
     assert len(asked) <= 5
-
-
-@given(st.integers(0, 200), st.integers(0, 200))
-def test_largest_number_finds_the_largest(limit, most):
-    assert largest_number(lambda n: n <= limit, most) == min(limit, most)
 
 
 # choosing

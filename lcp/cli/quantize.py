@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp import child_process, formatting
+from lcp import formatting
 from lcp.cli import model_lookup, options, shell_completion
 from lcp.cli.options import argument, option, switch
-from lcp.errors import DoesNotRun, LcpError, UsageError
+from lcp.errors import LcpError, UsageError
 from lcp.settings import Layers
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     threads = Layers.of(flags).resolve().threads
     wish = {"source": str(source), "target": str(part), "type": kinds[quant],
-            "threads": threads or os.cpu_count() or 1}  # fmt: skip
+            "threads": threads or os.cpu_count() or 1, "name": model.name}  # fmt: skip
     screen = Screen()
     plan = _plan(wish, model.name, quant, model.header.data_start)
     screen.notice(_announced(told, model.size_present, quant, plan))
@@ -102,32 +102,15 @@ def target_name(name: str, made_from: str, quant: str) -> str:
 
 def _plan(wish: dict[str, Any], name: str, quant: str, header: int) -> NewFile:
     """What llama.cpp says it would write."""
-    answer = _asked({**wish, "dry": True}, name)
+    from lcp.modelfile.llamacpp_answers import ask
+
+    answer = ask("quantize", {**wish, "dry": True}, name, timeout=None)
     if answer["imatrix"]:
         raise LcpError(
             f"{quant} needs an importance matrix, which lcp cannot make. Choose a K-quant, such "
             "as Q2_K or Q4_K_M."
         )
     return NewFile(header + answer["weights"], answer["bits"], answer["fallbacks"])
-
-
-def _asked(wish: dict[str, Any], name: str, **waiting: Any) -> dict[str, Any]:
-    """llama.cpp's answer, from the child process."""
-    done = child_process.run("quantize", wish, timeout=None, **waiting)
-    answer: dict[str, Any] = done.answers[-1] if done.answers else {}
-    if not answer:
-        raise DoesNotRun("llama.cpp does not run here.")
-    if "ok" not in answer:
-        raise LcpError(
-            f"llama.cpp crashed on {name} ({done.cause}). Choose another quant, or upgrade: "
-            "pip install --upgrade llama-cpp-python"
-        )
-    if not answer["ok"]:
-        raise LcpError(
-            f"llama.cpp cannot quantize {name}: {answer['error'] or 'no reason given'}. "
-            "Choose another quant or model."
-        )
-    return answer
 
 
 def _announced(told: "Facts", size: int, quant: str, plan: NewFile) -> str:
@@ -165,6 +148,8 @@ def _check_disk(target: Path, needed: int) -> None:
 
 def _write(wish: dict[str, Any], name: str, target: Path, size: int, screen: "Screen") -> None:
     """Write the file. llama.cpp leaves a beginning if it refuses or is stopped; it is removed."""
+    from lcp.modelfile.llamacpp_answers import ask
+
     begun, part = time.monotonic(), Path(wish["target"])
 
     def waiting() -> None:
@@ -174,7 +159,7 @@ def _write(wish: dict[str, Any], name: str, target: Path, size: int, screen: "Sc
 
     try:
         part.touch(exist_ok=False)
-        _asked({**wish, "dry": False}, name, waiting=waiting)
+        ask("quantize", {**wish, "dry": False}, name, timeout=None, waiting=waiting)
         take_name(part, target)
     except OSError as error:
         raise LcpError(f"Cannot write {target}: {error.strerror}. Choose another file.") from None

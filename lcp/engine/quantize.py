@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcp.engine.llama_library import library, log
+from lcp.errors import ModelError
 
 _KEPT = 20_000  # lines of llama.cpp's log: it writes one for each tensor
 
@@ -17,7 +18,7 @@ def quantize(wish: Mapping[str, Any]) -> dict[str, Any]:
 
     The answer has the bytes of the weights ("weights"), their bits per weight, how many tensors had
     to get a larger quant because of their shape ("fallbacks"), and whether it needs an importance
-    matrix ("imatrix").
+    matrix ("imatrix"). Raises ModelError, which calls the model `name`.
     """
     c = library()
     params = c.llama_model_quantize_default_params()
@@ -28,7 +29,10 @@ def quantize(wish: Mapping[str, Any]) -> dict[str, Any]:
     source, target = os.fsencode(wish["source"]), os.fsencode(wish["target"])
     if c.llama_model_quantize(source, target, ctypes.byref(params)):
         line = log.find("failed to quantize:", "error", "failed")
-        return {"ok": False, "error": line.rpartition("failed to quantize:")[2].strip()}
+        why = line.rpartition("failed to quantize:")[2].strip() or "no reason given"
+        raise ModelError(
+            f"llama.cpp cannot quantize {wish['name']}: {why}. Choose another quant or model."
+        )
     size = log.find("quant size")  # "quant size  =   136.40 MiB (8.51 BPW)"
     megabytes, bits = size.partition("=")[2].split()[0::2]
     fallbacks = log.find("required fallback").rpartition("WARNING:")[2].split()

@@ -1,12 +1,13 @@
 """The sizes to load a model with on this computer: its context, and its layers on the GPU."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from lcp.formatting import size
 from lcp.machine import Machine
-from lcp.modelfile.memory_needs import ALL, ContextNeeds, MemoryNeeds, Wish
+from lcp.modelfile.memory_needs import ALL, ContextNeeds, Figures, MemoryNeeds
 
 # "fits"; "pages": runs, but rereads weights from the disk all the time; "no": does not run
 Verdict = Literal["fits", "pages", "no"]
@@ -21,12 +22,6 @@ _QUANTS = {
     "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.7, "Q4_K_M": 4.89, "IQ4_XS": 4.46, "Q3_K_M": 4.0,
     "IQ3_XXS": 3.25, "Q2_K": 3.16, "IQ2_XS": 2.59,
 }  # fmt: skip
-
-
-class FiguresSource(Protocol):
-    """What knows the memory needs of a model: lcp.modelfile.memory_needs.Figures."""
-
-    def needs(self, rows: list[Wish], layers: int = ALL, repack: bool = True) -> MemoryNeeds: ...
 
 
 @dataclass(frozen=True)
@@ -161,17 +156,8 @@ def largest_context(fits: Callable[[list[int]], list[bool]], most: int, least: i
     return low if low >= least else 0
 
 
-def largest_number(fits: Callable[[int], bool], most: int) -> int:
-    """The largest of 0..most that fits, where less always fits better; 0 if no other does."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
-
-
 def choose_sizes(
-    figures: FiguresSource,
+    figures: Figures,
     machine: Machine,
     *,
     trained: int,
@@ -204,7 +190,7 @@ class _Chooser:
     """One choice being made, with or without repacked weights."""
 
     def __init__(
-        self, figures: FiguresSource, machine: Machine, trained: int, layers: int, kv_type: str,
+        self, figures: Figures, machine: Machine, trained: int, layers: int, kv_type: str,
         bits: float, repack: bool,
     ) -> None:  # fmt: skip
         self._figures = figures
@@ -254,7 +240,7 @@ class _Chooser:
         if not self._machine.gpus or fits(ALL):
             return ALL
         every = self._blocks + 1  # and the output
-        found = largest_number(fits, every - 1)
+        found = bisect_left(range(1, every), True, key=lambda layers: not fits(layers))
         self._notices.append(
             f"{found} of {every} layers are on the GPU, {every - found} on the CPU: slower."
         )

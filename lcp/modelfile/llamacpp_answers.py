@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,19 @@ _ANOTHER_FILE = (
 )
 
 
-def ask(task: str, wish: object = None, name: str = "this model") -> dict[str, Any]:
-    """The answer of the child to a task: "devices", "memory" or "load".
+def ask(
+    task: str,
+    wish: object = None,
+    name: str = "this model",
+    timeout: float | None = _TIMEOUT_S,
+    waiting: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """The answer of the child to a task: "devices", "memory", "load" or "quantize".
 
-    Raises NativeError if llama.cpp does not run here, ModelError if it refuses the model called
-    `name` or crashes on it.
+    `waiting` is called several times a second. Raises NativeError if llama.cpp does not run here,
+    ModelError if it refuses the model called `name` or crashes on it.
     """
-    result = child_process.run(task, wish, _TIMEOUT_S)
+    result = child_process.run(task, wish, timeout, waiting)
     if not result.answers:
         raise DoesNotRun("llama.cpp does not run here.")
     answer = result.answers[-1]
