@@ -7,6 +7,7 @@ Times are in seconds, sizes of a context in tokens.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from lcp.engine_notices import EngineNotice, TemplateFault
 from lcp.settings import Sampling, Settings
+from lcp.worker import Task
 
 # What an engine takes
 
@@ -185,49 +187,54 @@ def room_in(size: int, max_tokens: int | None) -> int:
     return size - min(max_tokens or size // 4, size // 2)
 
 
-Result = TypeVar("Result", covariant=True)
 Made = TypeVar("Made")
 
 
-class Task(Protocol[Result]):
-    """Work on the engine's thread. Iterating it gives Loading, Waiting or Progress."""
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-
-    @property
-    def error(self) -> BaseException | None:
-        """Why it failed; None if it did not."""
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-    def result(self) -> Result:
-        """Wait for the end, and return the result. Raises what the work raised."""
-
-    def call_when_done(self, tell: Callable[[], None]) -> None:
-        """Call `tell` on the engine's thread when the task ends, or at once if it has ended."""
-
-
-class Reply(Protocol):
-    """An answer while it is generated: iterate it for Progress and Chunks. After that, its fields
-    are set.
+class Reply:
+    """An answer while it is generated: iterate it for Progress, Waiting and Chunks. The engine's
+    thread sets the fields; they are complete after that.
 
     `sampled` are the ids of all its tokens, `tokens` those of its text ([] if they do not spell the
     text). The first `before` of `sampled` are from the answer that it continues.
     """
 
-    text: str
-    thinking: str
-    tokens: list[int]
-    sampled: list[int]
-    before: int
-    seed: int
-    ended: str  # end | length | stop | interrupted | full
-    notice: EngineNotice | None
-    stats: Stats
+    task: Task[None]
 
-    def __iter__(self) -> Iterator[Chunk | Progress | Waiting]: ...
+    def __init__(self, seed: int, begun: PromptMessage | None = None) -> None:
+        """`begun`: the answer that it continues, if its text is not generated again."""
+        self.seed = seed
+        self.text, self.thinking = (begun.content, begun.thinking) if begun else ("", "")
+        self.asked = time.perf_counter()
+        self.tokens: list[int] = []
+        self.sampled: list[int] = []
+        self.before = 0
+        self.ended = ""  # end | length | stop | interrupted | full
+        self.notice: EngineNotice | None = None
+        self.stats = Stats()
+        self.stop_asked = False
+        self.probs: list[TokenProb] = []  # if they come with the answer
+
+    def __iter__(self) -> Iterator[Chunk | Progress | Waiting]:
+        return iter(self.task)
+
+
+class TemplateFacts(Protocol):
+    """What a chat template does."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether it supports thinking."""
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether it has a place for a system text."""
+
+    def own_system(self, silent: bool = False) -> str:
+        """The system text that it adds to a chat without one; with `silent`, to a chat whose system
+        text is empty."""
+
+    def uses(self, *variables: str) -> bool:
+        """Whether it uses one of these variables."""
 
 
 class Engine(Protocol):
@@ -280,19 +287,8 @@ class Engine(Protocol):
         """The size of the context, in tokens."""
 
     @property
-    def thinks(self) -> bool:
-        """Whether the chat template supports thinking."""
-
-    @property
-    def takes_system(self) -> bool:
-        """Whether the chat template has a place for a system text."""
-
-    def own_system(self, silent: bool = False) -> str:
-        """The system text of the chat template for a chat without one; with `silent`, for a chat
-        whose system text is empty."""
-
-    def template_uses(self, *variables: str) -> bool:
-        """Whether the chat template uses one of these variables."""
+    def template(self) -> TemplateFacts:
+        """What the chat template does."""
 
     def notices(self) -> list[str | TemplateFault]:
         """What a person should know about this model on this computer."""
@@ -306,9 +302,6 @@ class Engine(Protocol):
     @property
     def cached(self) -> int:
         """Tokens in the KV cache."""
-
-    def room(self, max_tokens: int | None) -> int:
-        """The most tokens of a prompt after which an answer fits."""
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the prompt that asks for an answer to these messages."""
@@ -377,7 +370,7 @@ class Engine(Protocol):
         free: Callable[[], int | None] = lambda: None,
     ) -> Task[list[TokenProb]]:
         """The probabilities of the tokens of an answer by this model; iterating gives Progress.
-        `free` returns the bytes of free memory. `stop` ends it early, with fewer tokens."""
+        `free` returns the bytes of free memory. After `stop`, it raises LcpError."""
 
     def observe(
         self,

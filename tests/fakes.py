@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lcp import commands
-from lcp.answers.worker import WorkerTask
 from lcp.chat.chat import Chat
 from lcp.engine_interface import (
     Chunk,
@@ -34,6 +33,7 @@ from lcp.session.log import Log
 from lcp.session.store import Store
 from lcp.settings import Layers
 from lcp.terminal.screen import Screen
+from lcp.worker import Task
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,6 @@ class Words:
     def counts_exactly(self, messages: Sequence[PromptMessage]) -> bool:
         return True
 
-    def room(self, max_tokens: int | None) -> int:
-        return self.size - min(max_tokens or self.size // 4, self.size // 2)
-
     def clip(self, text: str, n: int) -> str:
         return "".join(re.findall(r"\S+\s*", text)[-n:]) if n > 0 else ""
 
@@ -75,6 +72,18 @@ class Words:
 
     def seconds_to_read(self, n: int) -> float:
         return 0.0
+
+
+class ScriptedTemplate:
+    """The chat template of a script."""
+
+    thinks = takes_system = True
+
+    def uses(self, *variables: str) -> bool:
+        return "reasoning_effort" in variables
+
+    def own_system(self, silent: bool = False) -> str:
+        return ""
 
 
 class ScriptedEngine(Words):
@@ -94,7 +103,7 @@ class ScriptedEngine(Words):
         self.asked: list[Request] = []
         self.variables: Mapping[str, Any] = {}
         self.raw = False
-        self.thinks = self.takes_system = True
+        self.template = ScriptedTemplate()
         self.made_with: Mapping[str, Any] = {"llama.cpp": "scripted"}
         self.cached = self.measured = 0
         self.stopped = self.closed = False
@@ -105,27 +114,19 @@ class ScriptedEngine(Words):
         script = (Said(a) if isinstance(a, str) else a for a in answers)
         self._answers = chain(script, (Said(f"Answer {n}.") for n in count(1)))
 
-    def load(
-        self, constraint: Constraint | None = None, saved: Path | None = None
-    ) -> WorkerTask[None]:
+    def load(self, constraint: Constraint | None = None, saved: Path | None = None) -> Task[None]:
         def job(_: object) -> None:
             if self._fails:
                 raise self._fails
 
         return _done(job)
 
-    def restore(self, path: Path) -> WorkerTask[str]:
+    def restore(self, path: Path) -> Task[str]:
         self.restored = path
         return _done(lambda _: "")
 
     def notices(self) -> list[str | TemplateFault]:
         return []
-
-    def template_uses(self, *variables: str) -> bool:
-        return "reasoning_effort" in variables
-
-    def own_system(self, silent: bool = False) -> str:
-        return ""
 
     def close(self) -> None:
         self.closed = True
@@ -138,7 +139,7 @@ class ScriptedEngine(Words):
     def measure_speed(self, free: Callable[[], int | None]) -> None:
         self.measured += 1
 
-    def run_soon(self, job: Callable[[], None]) -> WorkerTask[None]:
+    def run_soon(self, job: Callable[[], None]) -> Task[None]:
         return _done(lambda _: job())
 
     def rest(self) -> None:
@@ -148,7 +149,7 @@ class ScriptedEngine(Words):
     def ahead(self) -> tuple[int, int]:
         return 0, 0
 
-    def save(self, path: Path) -> WorkerTask[Any]:
+    def save(self, path: Path) -> Task[Any]:
         return _done(_refuse)
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
@@ -162,12 +163,12 @@ class ScriptedEngine(Words):
         messages: Sequence[PromptMessage],
         answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
-    ) -> WorkerTask[list[TokenProb]]:
+    ) -> Task[list[TokenProb]]:
         return _done(_refuse)
 
     def observe(
         self, job: Any, tokens: int, free: Callable[[], int | None] = lambda: None
-    ) -> WorkerTask[Any]:
+    ) -> Task[Any]:
         return _done(_refuse)
 
     def reply(self, request: Request) -> "ScriptedReply":
@@ -221,9 +222,10 @@ def server_chats(
 def weighed(chat: Chat) -> None:
     """Wait until the typed message is counted."""
     deadline = time.monotonic() + 20
-    while chat.typed.pending and time.monotonic() < deadline:
+    while chat.typed._running and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not chat.typed.pending, "what is typed was not weighed in 20 s"
+    assert not chat.typed._running, "what is typed was not read in 20 s"
+    chat.engine.run_soon(lambda: None).result()  # it is counted before this
 
 
 def does(chat: Chat, line: str) -> str:
@@ -245,26 +247,26 @@ def _refuse(_: object) -> None:
     raise NotSupported("A script has no KV cache and no probabilities.")
 
 
-def _done(job: Callable[[object], Any]) -> WorkerTask[Any]:
+def _done(job: Callable[[object], Any]) -> Task[Any]:
     """A task that has run already."""
-    task = WorkerTask(job)
+    task = Task(job)
     task.run()
     return task
 
 
-class ScriptedReply:
+class ScriptedReply(Reply):
     """An answer that arrives word by word."""
 
     def __init__(self, engine: ScriptedEngine, said: Said, read: int) -> None:
+        super().__init__(engine.asked[-1].sampling.seed or 7)
         self._engine = engine
         self._said = said
         begun = engine.asked[-1].begun or PromptMessage("assistant", "")
-        self.text, self.thinking, self.ended = begun.content, "", ""
+        self.text = begun.content
         self.notice = said.notice
         self.tokens = list(begun.tokens)
         self.before = len(self.tokens)
         self.sampled = self.tokens
-        self.seed = engine.asked[-1].sampling.seed or 7
         self.stats = Stats(prompt_tokens=read, read=read, ctx_size=engine.size)
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
@@ -294,7 +296,4 @@ class ScriptedReply:
             yield Chunk("answer", word)
 
 
-_: tuple[type[Engine], type[Reply]] = (
-    ScriptedEngine,
-    ScriptedReply,
-)  # mypy checks that they have all methods
+_: type[Engine] = ScriptedEngine  # mypy checks that they have all methods

@@ -13,7 +13,6 @@ from lcp.commands.why import prompt_parts
 from lcp.engine.engine import LlamaEngine
 from lcp.engine_interface import PromptMessage
 from lcp.errors import LcpError, NotEnoughMemory
-from lcp.session.message import Answer
 from lcp.settings import Layers, Settings
 from lcp.terminal import token_charts
 
@@ -135,7 +134,7 @@ def test_a_token_number_that_does_not_exist(chat, number):
 def test_an_answer_of_another_model_is_refused(chat):
     chat.ask("Hi.")
     event = chat.conversation.ask("And now?")
-    chat.conversation.answer(Answer("Well.", "end", "other", tokens=[1, 2], fingerprint="other"))
+    chat.conversation.answer("Well.", "end", "other", tokens=[1, 2], fingerprint="other")
     assert event
     with pytest.raises(LcpError, match="did not generate this answer"):
         chat.says("/probs")

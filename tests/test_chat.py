@@ -21,7 +21,6 @@ from terminal import (
 )
 
 from lcp import commands
-from lcp.answers.worker import WorkerTask
 from lcp.chat import saved_cache
 from lcp.chat.chat import Chat
 from lcp.chat.input_loop import InputLoop
@@ -32,6 +31,7 @@ from lcp.session.store import Store
 from lcp.settings import Layers
 from lcp.terminal.keyboard import TypedLine
 from lcp.terminal.screen import Screen
+from lcp.worker import Task
 
 ENDLESS = Said("Once upon a time", forever=True)
 PASTE = "\x1b[200~{}\x1b[201~"
@@ -374,7 +374,7 @@ def test_an_error_while_loading_does_not_end_the_chat(capsys):
             raise EOFError
 
     chat = a_chat()
-    chat.loading = WorkerTask(lambda emit: None)  # it has not begun
+    chat.loading = Task(lambda emit: None)  # it has not begun
     InputLoop(chat, Person(), commands.run).run()
     assert "There is no command /nothing." in capsys.readouterr().err
 

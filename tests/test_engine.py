@@ -15,11 +15,10 @@ from greedy import assert_says_what_a_fresh_one_says
 from tiny import KINDS
 
 from lcp.answers.output_parser import OutputParser
-from lcp.answers.running_reply import RunningReply
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import ReplyBuilder, tag_tokens
-from lcp.engine_interface import Chunk, Loading, Progress, PromptMessage, Request, Stats
+from lcp.engine_interface import Chunk, Loading, Progress, PromptMessage, Reply, Request, Stats
 from lcp.errors import ContextFull, ModelError, ModelNotFound, SettingsError, TemplateError
 from lcp.settings import Sampling, Settings
 
@@ -461,7 +460,7 @@ def vocabulary(tiny):
 
 def speak(model, *words, stop=(), prompt_tail=""):
     """A reply with these pieces, given as text or as bytes."""
-    reply, chunks = RunningReply(seed=0), []
+    reply, chunks = Reply(seed=0), []
     builder = ReplyBuilder(
         reply, OutputParser(stop, prompt_tail), model, tag_tokens(model), chunks.append
     )

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from lcp.chat import window_notices
 from lcp.chat.error_advice import with_advice
 from lcp.chat.overflow import CONDENSE, Overflow
-from lcp.engine_interface import Progress, PromptMessage
+from lcp.engine_interface import Progress, PromptMessage, room_in
 from lcp.errors import TooLong
 from lcp.session.conversation import Conversation
-from lcp.session.message import Answer
 from lcp.settings import Settings
 
 NOW = datetime(2026, 11, 22, 9, 31, tzinfo=timezone.utc)
@@ -54,8 +53,8 @@ class Scene:
         last = self.chat.turns()[-1].user.content.split()
         said = self.text(len(self.chat.turns()) - 1, len(last), words)
         usual = {"ended": "end", "model": "scripted", "sampling": {}, "seed": 1}
-        usual |= {"stats": {}, "out": self.overflow.out}
-        return self.chat.answer(Answer(said, **{**usual, **facts}))
+        usual |= {"stats": {}, "out": sorted(self.overflow.out)}
+        return self.chat.answer(said, **{**usual, **facts})
 
     def turns(self, *sizes, condense=None):
         """Add turns of so many words, half of them in the answer. Returns the last window."""
@@ -356,7 +355,7 @@ def test_truncate_keeps_the_window_full_with_the_newest_words(sizes, size):
         words = " ".join(m.content for m in window.messages).replace("…", "").split()
         assert words == whole[len(whole) - len(words) :]
         if window.messages[1:] and window.messages[1].content.startswith("…"):
-            assert window.tokens > scene.engine.room(None) - 64
+            assert window.tokens > room_in(size, None) - 64
         scene.answer(answer)
 
 
@@ -566,13 +565,13 @@ def test_no_window_exceeds_its_room_or_lacks_required_parts(steps, size, max_tok
         before, turns = scene.chat.head, scene.chat.turns()
         try:
             if name == "turn":
-                check(scene, scene.ask(one), scene.engine.room(max_tokens))
+                check(scene, scene.ask(one), room_in(scene.engine.size, max_tokens))
                 scene.answer(two)
             elif name == "go on" and turns and turns[-1].answer:
                 cut = turns[-1].answer
                 scene.chat.go(cut.parent)
                 window = scene.fit(begun=cut)
-                room = max(scene.engine.room(max_tokens), size - size // 8)
+                room = max(room_in(scene.engine.size, max_tokens), size - size // 8)
                 check(scene, window, room, len(cut.content.split()))
                 scene.answer(one)
             elif name in ("pin", "forget") and turns:

@@ -164,7 +164,7 @@ def test_settings_without_effect_are_reported_when_set_but_not_on_resume(name):
     value = "low" if name == "reasoning_effort" else 500
     for layer, says in (("flags", True), ("environment", True), ("conversation", False)):
         engine = ScriptedEngine()
-        engine.thinks, engine.template_uses = False, lambda *_: False
+        engine.template.thinks, engine.template.uses = False, lambda *_: False
         chat = chat_with(engine, raw="off")
         chat.use(Layers(**{layer: {name: value}}))
         chat.load()

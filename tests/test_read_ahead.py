@@ -8,7 +8,7 @@ import pytest
 from lcp.common_prefix import common_prefix
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.read_ahead import HELD_BACK
-from lcp.engine_interface import PromptMessage, Request
+from lcp.engine_interface import PromptMessage, Request, room_in
 from lcp.settings import Sampling, Settings
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)
@@ -101,7 +101,7 @@ def test_a_changed_text_is_read_up_to_the_change(engine):
 def test_reading_ahead_only_fills_free_cells(engine):
     engine.look_ahead(SAID, "word " * 400, 100)
     settle(engine)
-    assert len(engine._loaded.context.tokens) <= engine.room(100)
+    assert len(engine._loaded.context.tokens) <= room_in(engine.size, 100)
 
 
 def test_text_typed_while_loading_is_read_afterwards(tiny):

@@ -317,8 +317,8 @@ def test_typed_text_is_read_ahead(start):
 
 def test_the_prompt_and_the_templates_system_text(start):
     chat = start()
-    assert "SmolLM" in chat.engine.own_system()
-    assert "SmolLM" not in chat.engine.own_system(silent=True)
+    assert "SmolLM" in chat.engine.template.own_system()
+    assert "SmolLM" not in chat.engine.template.own_system(silent=True)
     rows = chat.engine.prompt(user("Hi"))
     assert "".join(text for _, text in rows).count("<|im_start|>") == 3
     assert len(rows) == chat.engine.count(user("Hi"))

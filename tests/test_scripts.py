@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from terminal import CTRL_C, CTRL_D, ENTER, ESC, Pty, paste, terminal_environment, uncut
 
-from lcp.answers.running_reply import RunningReply
 from lcp.cli.script_output import ScriptOutput
 from lcp.cli.stdin import MOST
+from lcp.engine_interface import Reply
 from lcp.engine_notices import ThinkingEnded
 from lcp.session.store import is_one_shot
 from lcp.terminal.screen import Screen
@@ -292,7 +292,7 @@ def test_an_answer_after_ended_thinking_is_complete(ended, cut):
     report = ScriptOutput(
         Screen(io.StringIO(), io.StringIO()), False, False, whole=True, person=False
     )
-    reply = RunningReply(0)
+    reply = Reply(0)
     reply.ended, reply.notice = ended, ThinkingEnded(5)
     report(reply)
     assert report.cut == cut
@@ -448,7 +448,7 @@ def test_every_exit_code_is_documented():
     ("ended", "said"), [("length", "-n"), ("full", "-c"), ("end", ""), ("stop", "")]
 )
 def test_an_answer_truncated_by_a_limit_is_reported(capsys, ended, said):
-    reply = RunningReply(1)
+    reply = Reply(1)
     reply.ended = ended
     for as_json, person, told in ((False, False, said), (True, False, ""), (False, True, "")):
         ScriptOutput(Screen(), as_json, False, False, person)(reply)

@@ -233,7 +233,7 @@ def test_the_reasoning_effort_is_a_template_variable(chat):
 
 
 def test_an_unsupported_reasoning_effort_is_reported(chat):
-    chat.engine.template_uses = lambda *_: False
+    chat.engine.template.uses = lambda *_: False
     assert "high (not supported" in does(chat, "/think high")
 
 

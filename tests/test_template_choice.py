@@ -37,7 +37,7 @@ def test_a_template_that_expects_a_list_of_parts_gets_one(source):
     choice = chosen(source)
     text = choice.template.render(TALK)
     assert [text.count(m["content"]) for m in TALK] == [1, 1, 1, 1]
-    assert not (choice.notice or choice.is_base or choice.template.is_fallback)
+    assert not (choice.notice or choice.template.is_fallback)
 
 
 def test_only_the_roles_that_need_it_get_parts():
@@ -61,7 +61,7 @@ def test_a_list_printed_in_pythons_notation_does_not_count():
 @pytest.mark.parametrize("source", ["no-such-name", "{{ messages | length }}"])
 def test_a_template_that_loses_the_question_is_not_used(source):
     choice = chosen(source)
-    assert choice.template.is_fallback and not choice.is_base
+    assert choice.template.is_fallback and not choice.notice.is_base
     assert "Hello" in choice.template.render([USER])
     assert "ChatML" in choice.notice.sentence
     assert "--chat-template" in about_model(choice.notice)
@@ -121,7 +121,7 @@ def test_a_llama_cpp_template_takes_long_texts_and_zero_bytes():
 @pytest.mark.parametrize("source", [None, "", "  \n"])
 def test_a_model_without_a_template_is_a_base_model(source):
     choice = chosen(source)
-    assert choice.is_base and choice.template.is_fallback
+    assert choice.template.is_fallback
     assert choice.notice.is_base
     assert "base model" in choice.notice.sentence and "--raw" in about_model(choice.notice)
 

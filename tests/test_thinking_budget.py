@@ -7,12 +7,11 @@ import pytest
 from fakes import does, gbnf, new_chat
 
 from lcp.answers.output_parser import OutputParser
-from lcp.answers.running_reply import RunningReply
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.model import Model
 from lcp.engine.reply import ReplyBuilder, tag_tokens
 from lcp.engine.thinking_budget import LAST_WORDS, ThinkingBudget
-from lcp.engine_interface import PromptMessage, Request
+from lcp.engine_interface import PromptMessage, Reply, Request
 from lcp.engine_notices import ThinkingEnded
 from lcp.settings import Layers, Sampling, Settings
 
@@ -115,7 +114,7 @@ def test_an_answer_truncated_in_its_thinking_continues_with_the_thinking(engine)
 
 def spoken(model, limit, *words, tail=""):
     """The result of the parser for a model that samples these words and then thinks for ever."""
-    reply, chunks, shown = RunningReply(seed=0), [], tag_tokens(model)
+    reply, chunks, shown = Reply(seed=0), [], tag_tokens(model)
     parser = OutputParser(prompt_tail=tail)
     builder = ReplyBuilder(reply, parser, model, shown, chunks.append)
     budget = ThinkingBudget(limit, model, parser, builder)

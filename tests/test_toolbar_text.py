@@ -8,7 +8,6 @@ from prompt_toolkit.utils import get_cwidth
 from terminal import NOW
 
 from lcp import commands
-from lcp.answers.worker import WorkerTask
 from lcp.chat.overflow import Overflow
 from lcp.chat.toolbar_text import ToolbarText
 from lcp.chat.typed_message import EXACT
@@ -19,6 +18,7 @@ from lcp.session.log import Log
 from lcp.settings import Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.toolbar import fitting
+from lcp.worker import Task
 
 
 class Reading(ScriptedEngine):
@@ -104,7 +104,7 @@ def test_the_toolbar_shows_the_name_of_the_chat(tmp_path):
 def test_the_toolbar_shows_how_much_of_the_model_is_loaded():
     chat = a_chat()
     chat.model = "models/scripted.gguf"
-    chat.loading = WorkerTask(lambda _: None)
+    chat.loading = Task(lambda _: None)
     chat.engine.loaded = 0.434
     assert ToolbarText(chat)() == [("loading scripted (43 %)", "")]
     chat.loading.run()
@@ -218,7 +218,7 @@ def test_an_idle_chat_is_not_counted_again():
         lambda chat: setattr(chat.engine, "ahead", (3, 12)),
         lambda chat: setattr(chat.log, "problem", "The disk is full."),
         lambda chat: typed(chat, "word " * 200),
-        lambda chat: setattr(chat, "loading", WorkerTask(lambda _: None)),
+        lambda chat: setattr(chat, "loading", Task(lambda _: None)),
     ],
 )
 def test_every_change_is_shown(tmp_path, change):

@@ -233,9 +233,9 @@ def test_typing_never_waits_for_the_count():
     for text in ("one", "two", "three"):
         typed.look(text)
     assert time.monotonic() - begun < 0.1
-    assert typed.pending
+    assert typed._running
     going.set()
-    while typed.pending:
+    while typed._running:
         time.sleep(0.01)
     assert typed.newest.attached.text == "three"
     assert [message.attached.text for message in weighed] == ["three"]
@@ -264,6 +264,6 @@ def test_a_message_that_cannot_be_counted_is_shown_without_a_count():
 
     typed = TypedMessages(lambda job: job(), fails, lambda message: None)
     typed.look("one")
-    while typed.pending:
+    while typed._running:
         time.sleep(0.01)
     assert typed.newest.prompt == 0

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lcp.answers.worker import Worker
+from lcp.worker import Worker
 
 
 @pytest.fixture

@@ -24,18 +24,18 @@ from lcp.engine_interface import (
     Reply,
     Request,
     Stats,
-    Task,
     Waiting,
 )
 from lcp.errors import ContextFull, LcpError, Miscounted, NotSupported, TooLong
 from lcp.session.conversation import ONE_SHOT, Conversation
 from lcp.session.export import open_fence, plain_name
 from lcp.session.log import Log
-from lcp.session.message import Answer, Event, Message
+from lcp.session.message import Event, Message
 from lcp.session.window import Window, for_prompt
 from lcp.settings import THINKING, Layers, Settings
 from lcp.terminal.screen import Screen
 from lcp.terminal.signals import leave, stopping
+from lcp.worker import Task
 
 NOTE_TOKENS = 320  # at most, for a note of 120 words
 
@@ -333,17 +333,19 @@ class Chat:
                 said = [for_prompt(self._cut(reply))] if reply.text else []
                 used = self.engine.used([*self.overflow.visible(), *said])
                 reply.stats = replace(reply.stats, ctx_used=used)
-        answer = Answer(
-            reply.text, reply.ended, self.model, reply.thinking, reply.tokens,
-            sampled=reply.sampled if reply.sampled != reply.tokens else (),
+        answer = self.conversation.answer(
+            reply.text, reply.ended, self.model,
+            thinking=reply.thinking,
+            tokens=reply.tokens,
+            sampled=reply.sampled if reply.sampled != reply.tokens else [],
             fingerprint=self.engine.identity,
-            out=self.overflow.out,
+            out=sorted(self.overflow.out),
             made_with=self._made_with(reply),
-            sampling=vars(self.settings.sampling),
+            sampling=dict(vars(self.settings.sampling)),
             seed=reply.seed,
             stats=reply.stats.as_dict(),
         )  # fmt: skip
-        self.keep(self.conversation.answer(answer), sync=True)
+        self.keep(answer, sync=True)
 
     def _made_with(self, reply: Reply) -> dict[str, Any]:
         """What else the answer depends on, such as settings without their default value."""

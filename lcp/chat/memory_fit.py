@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcp.answers.worker import WorkerTask
 from lcp.engine.loading import AUTO_CTX, Fit
 from lcp.errors import LcpError, ModelError, NotEnoughMemory
 from lcp.formatting import either, size
 from lcp.machine import physical_cores
 from lcp.settings import Settings
+from lcp.worker import Task
 
 if TYPE_CHECKING:
     from lcp.modelfile.context_and_gpu_layers import Refusal
@@ -37,7 +37,7 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     speed = stored_speed(model, known, physical_cores())
     ours = settings.flash_attn == "auto" and settings.kv_type == "f16" and not gpu
     fastest = (ours and speed.read()) or {}
-    trial = WorkerTask(lambda _: check_loads(model, known, name))
+    trial = Task(lambda _: check_loads(model, known, name))
     threading.Thread(target=trial.run).start()  # each of the two is a process
     try:
         fit = _sizes(model, settings, known, gpu, name)

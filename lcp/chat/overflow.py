@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from lcp.engine_interface import Engine, PromptMessage
+from lcp.engine_interface import Engine, PromptMessage, room_in
 from lcp.errors import LcpError, TooLong
 from lcp.session.conversation import Conversation
 from lcp.session.message import Message, Turn
@@ -53,7 +53,7 @@ class Overflow:
         answer = turns[-1].answer if turns else None
         if answer and answer.stats.get("ctx_size", size) != size and settings.overflow != "stop":
             with suppress(TooLong):
-                room = self.engine.room(settings.max_tokens)
+                room = self._room(settings)
                 return self._fit(turns, room, size // 8, self.out).messages
         return self.visible()
 
@@ -72,7 +72,7 @@ class Overflow:
         engine can then read them ahead."""
         if self.out and settings.overflow != "truncate":
             with suppress(TooLong):
-                room, size = self.engine.room(settings.max_tokens), self.engine.size
+                room, size = self._room(settings), self.engine.size
                 window = self._fit(self.turns(), room, size // 8, self.out)
                 if not window.newly_out:
                     self.out = window.out
@@ -83,7 +83,7 @@ class Overflow:
         turns = [t for t in self.turns() if t.user.id not in self.out]
         system = tokens(self._all([]))
         pinned = tokens(self._all([t for t in turns if t.user.id in chat.pinned]))
-        used, room = tokens(self._all(turns)), self.engine.room(settings.max_tokens)
+        used, room = tokens(self._all(turns)), self._room(settings)
         return [
             ("system", system),
             ("pinned", pinned - system),
@@ -96,7 +96,7 @@ class Overflow:
         """Raise LcpError if this turn and the pinned ones leave no room for a question."""
         chat = self.conversation
         pinned = [t for t in chat.turns() if t.user.id in {*chat.pinned, id}]
-        tokens, room = self.engine.count(self._all(pinned)), self.engine.room(settings.max_tokens)
+        tokens, room = self.engine.count(self._all(pinned)), self._room(settings)
         if tokens > room:
             raise LcpError(
                 f"With that turn pinned, {tokens:,} tokens would always stay; there is room for "
@@ -113,7 +113,7 @@ class Overflow:
     def check_size(self, tokens: int, settings: Settings) -> int:
         """About how many tokens a prompt with a message of `tokens` has; TooLong if that is too
         many."""
-        room = self.engine.room(settings.max_tokens)
+        room = self._room(settings)
         if tokens > room:
             raise TooLong(tokens, room, pinned=bool(self.conversation.pinned))
         return min(room, self.engine.used(self.visible()) + tokens)
@@ -121,7 +121,7 @@ class Overflow:
     def about_to_leave(self, settings: Settings) -> list[tuple[int, Turn]]:
         """The numbers and turns with files that a question of an eighth of the window would push
         out."""
-        spare, room = self.engine.size // 8, self.engine.room(settings.max_tokens)
+        spare, room = self.engine.size // 8, self._room(settings)
         if settings.overflow == "stop" or self.engine.used(self.visible()) + spare <= room:
             return []
         with suppress(TooLong):
@@ -166,7 +166,7 @@ class Overflow:
         if begun:
             counted = replace(begun, content=said, thinking="", tokens=())
             turns[-1] = replace(turns[-1], answer=counted)
-        room, size = self.engine.room(settings.max_tokens), self.engine.size
+        room, size = self._room(settings), self.engine.size
         if begun:  # it may take nearly all that is left
             room = max(room, size - size // 8)
         room -= spare
@@ -201,6 +201,10 @@ class Overflow:
             slack=slack,
             note=self._note(),
         )
+
+    def _room(self, settings: Settings) -> int:
+        """The most tokens of a prompt after which an answer fits."""
+        return room_in(self.engine.size, settings.max_tokens)
 
     def _left(self) -> frozenset[str]:
         """The turns that the model did not see at the last answer of a resumed chat."""

@@ -60,7 +60,6 @@ class TypedMessages:
         self._count, self._weigh, self._weighed = count, weigh, weighed
         self._lock = threading.Lock()
         self._wish: list[str] | None = None  # a list, so that the same text twice is two wishes
-        self._done: list[str] | None = None
         self._running = False
         self._looking = 0.0  # when reading the files began; 0: nothing is read
 
@@ -76,11 +75,6 @@ class TypedMessages:
         """Forget the message; `weighed` is not called for it any more."""
         with self._lock:
             self._wish, self.newest = None, TypedMessage()
-
-    @property
-    def pending(self) -> bool:
-        """Whether the tokens of the newest message are still to be counted."""
-        return self._wish is not None and self._wish is not self._done
 
     @property
     def slow(self) -> bool:
@@ -121,7 +115,7 @@ class TypedMessages:
             found = self._weigh(attached)
         with self._lock:
             if wish is self._wish:
-                self.newest, self._done = found, wish
+                self.newest = found
                 self._weighed(found)
 
 

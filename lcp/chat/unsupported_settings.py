@@ -27,10 +27,10 @@ def unsupported(
         return []
     told = []
     effort = {"reasoning_effort", "chat_template_kwargs"} & {*names}
-    if effort and {*EFFORTS} & {*engine.variables} and not engine.template_uses(*EFFORTS):
+    if effort and {*EFFORTS} & {*engine.variables} and not engine.template.uses(*EFFORTS):
         told.append("Reasoning effort: not supported by this model's chat template.")
-    if "reasoning_budget" in names and settings.reasoning_budget and not engine.thinks:
+    if "reasoning_budget" in names and settings.reasoning_budget and not engine.template.thinks:
         told.append("Thinking budget: this model's chat template has no thinking to limit.")
-    if "system" in names and system == "" and (own := engine.own_system(silent=True)):
+    if "system" in names and system == "" and (own := engine.template.own_system(silent=True)):
         told.append(f"The chat template always has a system text of its own: {own}")
     return told

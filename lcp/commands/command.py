@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lcp.chat.chat import Chat
-from lcp.engine_interface import Progress, Task
+from lcp.engine_interface import Progress
 from lcp.errors import LcpError
 from lcp.session.message import Turn
 from lcp.terminal.signals import leave, stopping
+from lcp.worker import Task
 
 Result = TypeVar("Result")
 
@@ -58,14 +59,13 @@ def turns_of(chat: Chat) -> list[Turn]:
 def wait_for(chat: Chat, task: Task[Result], told: Callable[[Progress], str]) -> Result:
     """The result of a task of the engine, with its progress on the screen; Ctrl-C stops it."""
     with stopping(chat.engine.stop) as asked:
-        for step in task:
-            if asked:  # perhaps before it started
-                chat.engine.stop()
-            if isinstance(step, Progress):
-                chat.screen.progress(told(step))
-        result = task.result()
-    chat.screen.clear_progress()
-    leave(asked)
-    if asked:
-        raise LcpError("Stopped. Type the command again to continue.")
-    return result
+        try:
+            for step in task:
+                if asked:  # perhaps before it started
+                    chat.engine.stop()
+                if isinstance(step, Progress):
+                    chat.screen.progress(told(step))
+            return task.result()
+        finally:
+            chat.screen.clear_progress()
+            leave(asked)

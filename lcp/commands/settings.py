@@ -108,9 +108,9 @@ def _system(chat: Chat) -> Iterable[str]:
         chosen = text == chat.settings.system
         source = f" (from {chat.settings.sources['system']})" if chosen else ""
         yield f"System text{source}: {text}"
-        if chat.settings.raw == "off" and not engine.takes_system:
+        if chat.settings.raw == "off" and not engine.template.takes_system:
             yield "This chat template has no system role: lcp adds it to your first question."
-    elif text is None and (own := engine.own_system()) and chat.settings.raw == "off":
+    elif text is None and (own := engine.template.own_system()) and chat.settings.raw == "off":
         yield f"System text (the chat template's own): {own}"
     else:
         yield "System text: (none)"
@@ -149,11 +149,12 @@ def _thinking(chat: Chat) -> str:
     parts = [settings.think + (" (shown whole)" if chat.screen.show_thinking else "")]
     if settings.reasoning_effort != "auto":
         chat.ready()
-        told = "" if chat.engine.template_uses(*EFFORTS) else " (not supported by this model)"
+        told = "" if chat.engine.template.uses(*EFFORTS) else " (not supported by this model)"
         parts.append(f"effort {settings.reasoning_effort}{told}")
     if settings.reasoning_budget is not None:
         chat.ready()
-        told = "" if chat.engine.thinks else " (this model's chat template has no thinking)"
+        without = " (this model's chat template has no thinking)"
+        told = "" if chat.engine.template.thinks else without
         parts.append(f"at most {settings.reasoning_budget:,} tokens{told}")
     return " · ".join(parts if settings.think != "off" else parts[:1])
 

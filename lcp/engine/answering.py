@@ -10,9 +10,7 @@ from typing import Any
 
 from lcp.answers import repetition
 from lcp.answers.output_parser import OutputParser
-from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import NONE, tags
-from lcp.answers.worker import Emit
 from lcp.engine import llguidance_matcher
 from lcp.engine.constrained_sampling import ConstrainedSampler, Matcher
 from lcp.engine.context import Context, Stopped
@@ -26,9 +24,10 @@ from lcp.engine.proposals import Proposals
 from lcp.engine.reply import ReplyBuilder, tag_tokens, tokens_begun
 from lcp.engine.sampler import Sampler
 from lcp.engine.thinking_budget import ThinkingBudget
-from lcp.engine_interface import Constraint, Progress, Request
+from lcp.engine_interface import Constraint, Progress, Reply, Request
 from lcp.engine_notices import NoTokenFits
 from lcp.errors import ContextFull
+from lcp.worker import Emit
 
 
 class Answering:
@@ -52,12 +51,12 @@ class Answering:
         if constraint.kind != "grammar":
             _ = self.tokenizer
 
-    def run(self, reply: RunningReply, request: Request, emit: Emit) -> None:
+    def run(self, reply: Reply, request: Request, emit: Emit) -> None:
         """Generate the reply; emits Progress and Chunks."""
         with ExitStack() as stack:
             self._run(reply, request, emit, stack)
 
-    def _run(self, reply: RunningReply, request: Request, emit: Emit, stack: ExitStack) -> None:
+    def _run(self, reply: Reply, request: Request, emit: Emit, stack: ExitStack) -> None:
         context, model = self._context, self._model
         # 1) Messages to tokens, then the tokens of an answer to continue.
         prompt = self._writer.write(request.messages)

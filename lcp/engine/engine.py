@@ -8,24 +8,31 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.answers.running_reply import RunningReply
-from lcp.answers.thinking_tag_table import thinks
-from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.engine import kv_cache_file, probs
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.speed_test import Speeds, SpeedTest, measure
-from lcp.engine_interface import Constraint, Loading, Made, PromptMessage, Request, TokenProb
+from lcp.engine_interface import (
+    Constraint,
+    Loading,
+    Made,
+    PromptMessage,
+    Reply,
+    Request,
+    TokenProb,
+)
 from lcp.engine_notices import TemplateFault
 from lcp.errors import NotSupported
 from lcp.machine import physical_cores
 from lcp.settings import Settings
+from lcp.worker import Emit, Task, Worker
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
@@ -58,18 +65,16 @@ class LlamaEngine:
         """`now`: the beginning of the conversation. `template`: Jinja source instead of the file's.
         `fit` chooses the sizes; without it, they come from the settings. `name`: what errors call
         the model, by default its file name."""
-        self._path = path
-        self._name = name or path.name
-        self._settings = settings
+        self._request = LoadRequest(
+            path, settings, None, now, template, name or path.name,
+            variables=lambda: self.variables, raw=lambda: self.raw,
+        )  # fmt: skip
         self._choose = fit
-        self._fit: Fit | None = None
-        self._now = now
-        self._template = template
         self.variables = settings.template_variables
         self._stop = StopByte()
         self._closing = False
         self._ahead = ReadAhead()
-        self._reply: RunningReply | None = None
+        self._reply: Reply | None = None
         self._speed_test = SpeedTest()
         self._worker = Worker(idle=self._idle)
         self._measured = probs.LastMeasured()
@@ -86,9 +91,7 @@ class LlamaEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(
-        self, constraint: Constraint | None = None, saved: Path | None = None
-    ) -> WorkerTask[None]:
+    def load(self, constraint: Constraint | None = None, saved: Path | None = None) -> Task[None]:
         """Load the model, prepare what this constraint needs, and create a context that can use the
         KV cache in the file `saved`."""
         return self._worker.submit(lambda emit: self._load(emit, constraint, saved))
@@ -104,23 +107,20 @@ class LlamaEngine:
                 emit(Loading(fraction))
             return not self._stop.is_set()
 
-        self._fit = self._choose() if self._choose else None
+        fit = self._choose() if self._choose else None
         library()
         on_progress(0.0)  # Python has nothing to do from here on: who waits for it goes on
-        settings = with_flash_attention(self._settings, self._fit, saved)
-        request = LoadRequest(
-            self._path, settings, self._fit, self._now, self._template, self._name,
-            variables=lambda: self.variables, raw=lambda: self.raw,
-        )  # fmt: skip
-        made = load(request, self._stop, self._life, on_progress)
+        settings = with_flash_attention(self._request.settings, fit, saved)
+        self._request = replace(self._request, settings=settings, fit=fit)
+        made = load(self._request, self._stop, self._life, on_progress)
         if constraint:
             made.answering.prepare(constraint)
         self._ahead.begin(made.context, made.writer)
         self._life.callback(self._speed_test.end)
         self._speed_test.begin(
             lambda free: measure(made, self._stop, physical_cores(), free),
-            self._fit.keep_speeds if self._fit else None,
-            known=bool(self._fit and self._fit.threads),
+            fit.keep_speeds if fit else None,
+            known=bool(fit and fit.threads),
         )
         self._made = made
 
@@ -176,7 +176,7 @@ class LlamaEngine:
     def notices(self) -> list[str | TemplateFault]:
         """What a person should know about this model on this computer."""
         sentences: list[str | TemplateFault] = [
-            *notices(self._fit, self._settings.ctx_size, self.size)
+            *notices(self._request.fit, self._request.settings.ctx_size, self.size)
         ]
         sentences += [
             self._loaded.context.kind.notice(),
@@ -184,36 +184,15 @@ class LlamaEngine:
         ]
         return [sentence for sentence in (*sentences, *self.model.ignored) if sentence]
 
-    def template_uses(self, *variables: str) -> bool:
-        """Whether the chat template uses one of these variables."""
-        return self._template_used.uses(*variables)
-
     @property
-    def thinks(self) -> bool:
-        """Whether the chat template supports thinking."""
-        return thinks(self._template_used.source)
-
-    @property
-    def takes_system(self) -> bool:
-        """Whether the chat template has a place for a system text."""
-        return self._template_used.takes_system
-
-    def own_system(self, silent: bool = False) -> str:
-        """The system text that the chat template adds; see Template."""
-        return self._template_used.own_system(silent)
-
-    @property
-    def _template_used(self) -> "Template":
+    def template(self) -> "Template":
+        """The chat template."""
         return self._loaded.choice.template
 
     @property
     def cached(self) -> int:
         """Tokens in the KV cache. Any thread may call it."""
         return len(self._made.context.tokens) if self._made else 0
-
-    def room(self, max_tokens: int | None) -> int:
-        """The most tokens of a prompt after which an answer fits."""
-        return self._loaded.context.room(max_tokens)
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         """Tokens of the prompt that asks for an answer to these messages."""
@@ -249,7 +228,7 @@ class LlamaEngine:
         self._stop.clear()  # stopping an answer does not stop this
         self._worker.nudge()
 
-    def run_soon(self, job: Callable[[], None]) -> WorkerTask[None]:
+    def run_soon(self, job: Callable[[], None]) -> Task[None]:
         """Call a function that counts tokens on the engine thread, where nothing frees the model in
         the meantime. A person is typing, so the speed test ends."""
 
@@ -274,7 +253,7 @@ class LlamaEngine:
         self._speed_test.ask(free)
         self._worker.nudge()
 
-    def speeds(self, free: int | None = None) -> WorkerTask[Speeds]:
+    def speeds(self, free: int | None = None) -> Task[Speeds]:
         """Measure now what is fastest for this model, and store it unless the computer is busy.
         `free`: bytes of free memory. Raises LcpError if it cannot be measured."""
         return self._worker.submit(lambda _: self._speed_test.now(free))
@@ -291,7 +270,7 @@ class LlamaEngine:
 
     # the cache in a file
 
-    def save(self, path: Path) -> WorkerTask[int]:
+    def save(self, path: Path) -> Task[int]:
         """Write the KV cache to a file. The result is its size in bytes; 0 if none was written."""
 
         def job(_: Emit) -> int:
@@ -307,7 +286,7 @@ class LlamaEngine:
         self._stop.clear()  # here, so that a `stop` from now on ends the writing
         return self._worker.submit(job)
 
-    def restore(self, path: Path) -> WorkerTask[str]:
+    def restore(self, path: Path) -> Task[str]:
         """Load the KV cache from a file. The result is "", or why it cannot be used."""
 
         def job(_: Emit) -> str:
@@ -336,55 +315,56 @@ class LlamaEngine:
         messages: Sequence[PromptMessage],
         answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
-    ) -> WorkerTask[list[TokenProb]]:
-        """The probabilities of an answer's tokens. The last result is cached. `stop` ends it early,
-        with fewer tokens."""
+    ) -> Task[list[TokenProb]]:
+        """The probabilities of an answer's tokens. The last result is cached."""
 
-        def job(emit: Emit) -> list[TokenProb]:
-            self._speed_test.end()
-            self._stop.clear()
+        def work(emit: Emit) -> list[TokenProb]:
             prompt = self._loaded.writer.write(messages).tokens
             if not (wanted := answer.tokens):
                 raise NotSupported("This model did not generate this answer.", again=True)
-            return self._measured.rows(
-                self.model, self._loaded.new_context, self._settings.kv_type, prompt, wanted,
-                free, emit,
-            )  # fmt: skip
+            if (known := self._measured.known(prompt, wanted)) is not None:
+                return known
+
+            def job(observed: Any, _: object) -> list[TokenProb]:
+                return self._measured.measure(observed, prompt, wanted, emit)
+
+            tokens, kv_type = len(prompt) + len(wanted), self._request.settings.kv_type
+            return self._beside(job, tokens, free, emit, kv_type=kv_type, watched=False)
 
         self._stop_idling()
-        return self._worker.submit(job)
+        return self._worker.submit(work)
 
     def observe(
         self,
         job: Callable[[Any, Callable[[str, int, int], None]], Made],
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
-    ) -> WorkerTask[Made]:
+    ) -> Task[Made]:
         """Run `job(observed, tell)` with a new context whose tensors can be watched."""
-
-        def work(emit: Emit) -> Made:
-            from lcp.engine.observer import run_beside
-
-            self._speed_test.end()
-            threads = self._settings.threads or physical_cores()
-            return run_beside(self.model, self._stop, job, tokens, threads, free(), emit)
-
         self._stop_idling()
-        return self._worker.submit(work)
+        return self._worker.submit(lambda emit: self._beside(job, tokens, free, emit))
+
+    def _beside(
+        self, job: Callable[..., Made], tokens: int, free: Callable[[], int | None], emit: Emit,
+        **more: Any,
+    ) -> Made:  # fmt: skip
+        from lcp.engine.observer import run_beside
+
+        self._speed_test.end()
+        threads = self._request.settings.threads or physical_cores()
+        return run_beside(self.model, self._stop, job, tokens, threads, free(), emit, **more)
 
     # answers
 
-    def reply(self, request: Request) -> RunningReply:
+    def reply(self, request: Request) -> Reply:
         """Begin an answer; iterate the reply."""
         chosen = request.sampling.seed
-        reply = self._reply = RunningReply(
-            secrets.randbelow(2**32 - 1) if chosen is None else chosen
-        )
+        reply = self._reply = Reply(secrets.randbelow(2**32 - 1) if chosen is None else chosen)
         self._stop_idling()
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
-    def _answer(self, reply: RunningReply, request: Request, emit: Emit) -> None:
+    def _answer(self, reply: Reply, request: Request, emit: Emit) -> None:
         self._speed_test.end()
         self._stop.clear()
         if reply.stop_asked:

@@ -65,7 +65,6 @@ class Loaded:
     writer: PromptWriter
     context: Context
     answering: Answering
-    new_context: Callable[..., Context]  # (size, ...): another context of this model
 
 
 def load(
@@ -73,42 +72,33 @@ def load(
 ) -> Loaded:
     """Load a model and create its context. `life` frees them, also after a failure. Raises what
     Model, Template and Context raise."""
-    s, fit, template = request.settings, request.fit, request.template
+    s, fit = request.settings, request.fit
     layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
     repack = fit.repack if fit else True
     model = Model.load(request.path, layers, on_progress, repack, name=request.name)
     life.callback(model.close)
-    from lcp.engine.template_choice import choose  # it imports jinja2, slowly
+    from lcp.engine.template_choice import of_model  # it imports jinja2, slowly
 
-    choice = choose(
-        model.chat_template if template is None else template,
-        now=request.now,
-        bos=model.text([model.bos]) if model.bos >= 0 else "",
-        eos=model.text([model.eos]) if model.eos >= 0 else "",
-        name=request.name,
-        own=template is not None,
-    )
-
-    def new_context(size: int, **more: Any) -> Context:
-        return Context(
-            model,
-            size,
-            stop,
-            threads=s.threads or physical_cores(),
-            kv_type=s.kv_type,
-            flash_attn=flash_attention(s.flash_attn, s.kv_type, layers != 0),
-            **more,
-        )
+    choice = of_model(model, request.name, request.now, request.template)
 
     auto = min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
     size = fit.ctx_size if fit else s.ctx_size or auto
-    context = new_context(size, swa_full=keep_all_cells(model, size, s.kv_type), rows=MOST)
+    context = Context(
+        model,
+        size,
+        stop,
+        threads=s.threads or physical_cores(),
+        kv_type=s.kv_type,
+        flash_attn=flash_attention(s.flash_attn, s.kv_type, layers != 0),
+        swa_full=keep_all_cells(model, size, s.kv_type),
+        rows=MOST,
+    )
     life.callback(context.close)
     if fit and fit.threads and not s.threads:
         context.decode_on(fit.threads)
     writer = PromptWriter(choice.template, model, request.variables, request.raw)
     answering = Answering(model, context, writer, stop)
-    return Loaded(model, choice, writer, context, answering, new_context)
+    return Loaded(model, choice, writer, context, answering)
 
 
 def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None) -> Settings:

@@ -15,14 +15,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lcp import formatting
-from lcp.answers.worker import Emit
 from lcp.engine.context import Stopped
+from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
 from lcp.engine.model import Model
-from lcp.engine.params import context_params, padded
-from lcp.engine.probs import about
+from lcp.engine.params import N_BATCH, context_params, padded
 from lcp.engine_interface import Made, Progress
 from lcp.errors import ContextFull, LcpError, NativeError, NotEnoughMemory
+from lcp.worker import Emit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -300,6 +300,15 @@ class Observer:
         return True
 
 
+def about(model: Model, size: int, kv_type: str, rows: int) -> int:
+    """About the bytes of a context of `size` tokens with `rows` rows: cache, logits (computed and
+    copied), and the attention scores of a batch with their mask."""
+    logits = 2 * rows * model.n_vocab * 4
+    heads = library().llama_model_n_head(model.handle)
+    scores = min(N_BATCH, size) * size * (heads + 1) * 4
+    return int(kv_bytes(model, size, kv_type) + logits + scores)
+
+
 def run_beside(
     model: Model,
     stop: StopByte,
@@ -308,11 +317,14 @@ def run_beside(
     threads: int,
     free: int | None,
     emit: Emit,
+    **more: Any,
 ) -> Made:
     """Run `job(observed, tell)` with an Observer for so many tokens, while a chat keeps its own."""
     stop.clear()
     try:
-        with Observer(model, stop, size=tokens, rows=ROWS, threads=threads, free=free) as observed:
+        with Observer(
+            model, stop, size=tokens, rows=ROWS, threads=threads, free=free, **more
+        ) as observed:
             return job(observed, lambda what, done, all: emit(Progress(0, 0, done, all)))
     except Stopped:
         raise LcpError("Stopped before the end. Start it again to see all of it.") from None

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lcp.answers.output_parser import PLAIN, OutputParser
-from lcp.answers.running_reply import RunningReply
-from lcp.answers.worker import Emit
 from lcp.engine.model import Model
-from lcp.engine_interface import Chunk, Progress, PromptMessage
+from lcp.engine_interface import Chunk, Progress, PromptMessage, Reply
 from lcp.engine_notices import EngineNotice
+from lcp.worker import Emit
 
 # The least time between two Chunks. Each one wakes the main thread, which takes a core from the
 # computation if all are busy.
@@ -33,7 +32,7 @@ class ReplyBuilder:
 
     def __init__(
         self,
-        reply: RunningReply,
+        reply: Reply,
         parser: OutputParser,
         model: Model,
         shown: frozenset[int],

@@ -91,8 +91,7 @@ class TokenCandidates:
         self.array = c.llama_token_data_array()
         # A token_data is an id, a logit and a p. Strided views write one field of all, in C.
         raw = memoryview(self._data).cast("B")
-        self._ids = raw.cast("i")[0::3]
-        self._logits, self._p = raw.cast("f")[1::3], raw.cast("f")[2::3]
+        self._ids, self._logits = raw.cast("i")[0::3], raw.cast("f")[1::3]
         self._all = memoryview(array("i", range(n)))
 
     def fill(self, context: Context, row: int = -1) -> None:
@@ -138,10 +137,6 @@ class TokenCandidates:
     def possible(self, index: int = 0) -> bool:
         """Whether no sampler made this candidate impossible."""
         return self._logits[index] > -float("inf")
-
-    def p(self, index: int) -> float:
-        """The probability of a candidate, after a sampler that computes it."""
-        return self._p[index]
 
     def apply(self, sampler: object) -> None:
         """Apply a sampler of llama.cpp to the candidates."""

@@ -26,7 +26,7 @@ from lcp.engine.context import Context, Stopped
 from lcp.engine.kv_cells import keep_all_cells
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.loading import Loaded
-from lcp.engine.probs import about
+from lcp.engine.observer import about
 from lcp.errors import LcpError, NotEnoughMemory, NotSupported
 
 DEPTH, UNIT = 2048, 32  # tokens in each context; tokens that are evaluated and copied

@@ -14,6 +14,7 @@ from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any
 
+from lcp.answers.thinking_tag_table import thinks
 from lcp.engine import template_builtin
 from lcp.engine.template_sandbox import Exceeded, Sandbox
 from lcp.errors import TemplateError
@@ -117,6 +118,11 @@ class Template:
     def source(self) -> str:
         """The Jinja source; "" for one of llama.cpp's templates."""
         return "" if self._is_name else self._source
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the template supports thinking."""
+        return thinks(self.source)
 
     @property
     def takes_system(self) -> bool:

@@ -5,9 +5,11 @@ question, the model would give the same answer to every question.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from lcp.engine import template_builtin
+from lcp.engine.model import Model
 from lcp.engine.template import Template
 from lcp.engine.template_sandbox import Exceeded
 from lcp.engine_notices import TemplateFault
@@ -26,7 +28,6 @@ class TemplateChoice:
     """The template of a model, and a notice for the person."""
 
     template: Template
-    is_base: bool = False  # a base model: it has no template and continues text
     notice: str | TemplateFault = ""
 
 
@@ -43,7 +44,7 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
 
     word = (source or "").strip()
     if not word and not own:
-        return TemplateChoice(made(None), True, TemplateFault(
+        return TemplateChoice(made(None), TemplateFault(
             f"{name} has no chat template: it is a base model, which continues text. lcp asks it "
             "in ChatML.", is_base=True,
         ))  # fmt: skip
@@ -62,14 +63,26 @@ def choose(source: str | None, *, name: str, own: bool = False, **more: Any) -> 
             raise template.useless()
         why = "never prints your question: lcp uses ChatML."
         fault = TemplateFault(f"The chat template of {name} {why}")
-        return TemplateChoice(made(None), notice=fault)
+        return TemplateChoice(made(None), fault)
     notice = ""
     if by_name and not own:
         notice = f"The chat template of {name} is only a name: lcp uses llama.cpp's {word}."
     if gone := [what for i, what in _EARLIER.items() if i in (lost or ())]:
         left = f"The chat template of {name} leaves out {', '.join(gone)}."
-        return TemplateChoice(template, notice=TemplateFault(f"{notice} {left}".strip()))
-    return TemplateChoice(template, notice=notice)
+        return TemplateChoice(template, TemplateFault(f"{notice} {left}".strip()))
+    return TemplateChoice(template, notice)
+
+
+def of_model(model: Model, name: str, now: datetime, source: str | None = None) -> TemplateChoice:
+    """The template to use with a model: its own, or the `source` that a person gave."""
+    return choose(
+        model.chat_template if source is None else source,
+        name=name,
+        own=source is not None,
+        now=now,
+        bos=model.text([model.bos]) if model.bos >= 0 else "",
+        eos=model.text([model.eos]) if model.eos >= 0 else "",
+    )
 
 
 def _lost(template: Template) -> frozenset[int] | None:

@@ -41,14 +41,28 @@ class ServerFacts:
     trained: int = 0
     slots: int = 1
     build: str = ""
-    template: str | None = None  # the chat template
+    source: str | None = None  # of the chat template
     takes_system: bool = True
+    own: tuple[str, str] = (
+        "",
+        "",
+    )  # the template's system text; also if the chat has an empty one
     defaults: Mapping[str, Any] = field(default_factory=dict)  # its values for lcp's settings
 
     @property
     def thinks(self) -> bool:
         """Whether the model may think before it answers."""
-        return self.template is None or thinks(self.template)
+        return self.source is None or thinks(self.source)
+
+    def own_system(self, silent: bool = False) -> str:
+        """The system text that the chat template adds."""
+        return self.own[silent]
+
+    def uses(self, *variables: str) -> bool:
+        """Whether the chat template uses one of these variables, as far as the server tells."""
+        if self.source is None:
+            return self.kind.effort
+        return any(name in self.source for name in variables)
 
 
 def look_up(
@@ -168,7 +182,7 @@ def _llama(
         trained=count(meta.get("n_ctx_train")),
         slots=slots,
         build=str(props.get("build_info") or ""),
-        template=str(props.get("chat_template") or ""),
+        source=str(props.get("chat_template") or ""),
         takes_system=bool(caps.get("supports_system_role", True)),
         defaults={n: round(v, 6) if isinstance(v, float) else v for n, v in defaults.items()},
     )

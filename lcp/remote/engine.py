@@ -6,22 +6,22 @@ Requests that a person waits for run on the worker's thread. A count that fails 
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import NONE, tags
-from lcp.answers.worker import Emit, Worker, WorkerTask
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import (
     Constraint,
     Loading,
     Made,
     PromptMessage,
+    Reply,
     Request,
     TokenProb,
     Waiting,
-    room_in,
 )
 from lcp.engine_notices import TemplateFault
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
@@ -38,6 +38,7 @@ from lcp.remote.request_body import answer_body, constraint_fields, text_of
 from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
 from lcp.settings import Sampling, Settings
+from lcp.worker import Emit, Task, Worker
 
 if TYPE_CHECKING:
     from lcp.engine_interface import Engine
@@ -67,7 +68,7 @@ class RemoteEngine:
         self._variables: Mapping[str, Any] = settings.template_variables
         self._chosen: Collection[str] = settings.chosen
         self._stopped = self._closing = False
-        self._reply: RunningReply | None = None
+        self._reply: Reply | None = None
         self._ahead = ServerReadAhead()
         self._retrying_client = RetryingClient(self._http, self._is_stopped)
         self._counter = Counter()
@@ -76,7 +77,6 @@ class RemoteEngine:
         self._facts: ServerFacts | None = None
         self._llama_server: LlamaServer | None = None
         self._size = settings.ctx_size or ASSUMED
-        self._own_system = ("", "")
         self._worker = Worker(idle=self._read_ahead)
 
     # loading and closing
@@ -87,7 +87,7 @@ class RemoteEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def load(self, constraint: Constraint | None = None, saved: object = None) -> WorkerTask[None]:
+    def load(self, constraint: Constraint | None = None, saved: object = None) -> Task[None]:
         """Find out the facts about the server."""
         return self._worker.submit(lambda emit: self._load(emit, constraint))
 
@@ -111,10 +111,9 @@ class RemoteEngine:
         llama_server = None
         if facts.kind.reads_ahead:
             llama_server = LlamaServer(self._http, facts, self._kwargs)
-            try:
-                self._own_system = (llama_server.own_system(False), llama_server.own_system(True))
-            except LcpError:
-                self._own_system = ("", "")
+            with suppress(LcpError):
+                own = llama_server.own_system(False), llama_server.own_system(True)
+                facts = replace(facts, own=own)
         self._llama_server = llama_server
         asked = self._settings.ctx_size
         self._size = min(asked or facts.size, facts.size) if facts.size else self._size
@@ -196,21 +195,8 @@ class RemoteEngine:
         return self._size
 
     @property
-    def thinks(self) -> bool:
-        return self.facts.thinks
-
-    @property
-    def takes_system(self) -> bool:
-        return self.facts.takes_system
-
-    def own_system(self, silent: bool = False) -> str:
-        return self._own_system[silent]
-
-    def template_uses(self, *variables: str) -> bool:
-        template = self.facts.template
-        if template is None:
-            return self.facts.kind.effort
-        return any(name in template for name in variables)
+    def template(self) -> ServerFacts:
+        return self.facts
 
     def notices(self) -> list[str | TemplateFault]:
         return [*notices(self.facts, self._address, self._settings, self._size, self._has_key)]
@@ -225,9 +211,6 @@ class RemoteEngine:
     def cached(self) -> int:
         """About how many tokens are in the server's cache."""
         return min(self._size, self._counter.tally.about(self._last)) if self._last else 0
-
-    def room(self, max_tokens: int | None) -> int:
-        return room_in(self._size, max_tokens)
 
     def count(self, messages: Sequence[PromptMessage]) -> int:
         if self.raw:
@@ -269,7 +252,7 @@ class RemoteEngine:
     def measure_speed(self, free: Callable[[], int | None]) -> None:
         """Do nothing: lcp cannot make a server faster."""
 
-    def run_soon(self, job: Callable[[], None]) -> WorkerTask[None]:
+    def run_soon(self, job: Callable[[], None]) -> Task[None]:
         return self._worker.submit(lambda emit: job())
 
     def _read_ahead(self) -> bool:
@@ -292,15 +275,15 @@ class RemoteEngine:
 
     # answers
 
-    def reply(self, request: Request) -> RunningReply:
+    def reply(self, request: Request) -> Reply:
         chosen = request.sampling.seed
         seed = secrets.randbelow(2**31 - 1) if chosen is None else chosen
-        reply = self._reply = RunningReply(seed, request.begun)
+        reply = self._reply = Reply(seed, request.begun)
         self._ahead.rest()  # ends a step of reading ahead
         reply.task = self._worker.submit(lambda emit: self._answer(reply, request, emit))
         return reply
 
-    def _answer(self, reply: RunningReply, request: Request, emit: Emit) -> None:
+    def _answer(self, reply: Reply, request: Request, emit: Emit) -> None:
         self._stopped = reply.stop_asked
         facts, kind = self.facts, self.facts.kind
         expected = self._counter.tally.about(request.messages)
@@ -310,7 +293,7 @@ class RemoteEngine:
             asked["max_tokens"] = max(1, min(request.max_tokens, self._size - expected))
         if self._llama_server and (slot := self._llama_server.slot()) is not None:
             asked["id_slot"] = slot
-        known = NONE if self.raw else tags(facts.template or "")
+        known = NONE if self.raw else tags(facts.source or "")
         listener = Listener(
             reply, request, emit, size=self._size, told_size=facts.size, expected=expected,
             cached_before=self._kept(request.messages), tags=known, host=self._address.host,
@@ -331,7 +314,7 @@ class RemoteEngine:
         tally = self._counter.tally
         tally.note(messages, error.tokens or max(self._size, tally.about(messages)) + 1)
 
-    def _learn(self, listener: Listener, reply: RunningReply, request: Request) -> None:
+    def _learn(self, listener: Listener, reply: Reply, request: Request) -> None:
         """Cache what the server told about the tokens."""
         told, tally = listener.prompt_told, self._counter.tally
         if told and not self.raw and not request.begun:
@@ -350,10 +333,10 @@ class RemoteEngine:
 
     # what a server may not support
 
-    def save(self, path: Path) -> WorkerTask[int]:
+    def save(self, path: Path) -> Task[int]:
         raise NotSupported("The KV cache is on the server: lcp cannot save it in a file.")
 
-    def restore(self, path: Path) -> WorkerTask[str]:
+    def restore(self, path: Path) -> Task[str]:
         return self._worker.submit(lambda emit: "")
 
     def prompt(self, messages: Sequence[PromptMessage]) -> list[tuple[int, str]]:
@@ -370,7 +353,7 @@ class RemoteEngine:
         messages: Sequence[PromptMessage],
         answer: PromptMessage,
         free: Callable[[], int | None] = lambda: None,
-    ) -> WorkerTask[list[TokenProb]]:
+    ) -> Task[list[TokenProb]]:
         """The probabilities that came with the answer."""
 
         def rows(emit: Emit) -> list[TokenProb]:
@@ -392,7 +375,7 @@ class RemoteEngine:
         job: Callable[[Any, Callable[[str, int, int], None]], Made],
         tokens: int,
         free: Callable[[], int | None] = lambda: None,
-    ) -> WorkerTask[Made]:
+    ) -> Task[Made]:
         raise NotSupported("A server does not show how its model computes.")
 
 

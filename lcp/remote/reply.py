@@ -12,12 +12,11 @@ from typing import Any
 
 from lcp.answers import repetition
 from lcp.answers.output_parser import OutputParser
-from lcp.answers.running_reply import RunningReply
 from lcp.answers.thinking_tag_table import Tags
-from lcp.answers.worker import Emit
 from lcp.engine_interface import (
     Chunk,
     Progress,
+    Reply,
     Request,
     Stats,
 )
@@ -27,6 +26,7 @@ from lcp.remote.events import ServerEvent, events, read
 from lcp.remote.http_client import LARGEST, Broken, ServerAnswer
 from lcp.remote.json_values import count, record
 from lcp.remote.server_errors import Complaint, error_in, too_long
+from lcp.worker import Emit
 
 PACE_S = 0.03  # the least time between two Chunks: each one wakes the main thread
 AFTER_S = 3.0  # to wait after the finish_reason for the usage and the end of the stream
@@ -37,7 +37,7 @@ class Listener:
     """Turns the events of one answer into Chunks and statistics."""
 
     def __init__(
-        self, reply: RunningReply, request: Request, emit: Emit, *,
+        self, reply: Reply, request: Request, emit: Emit, *,
         size: int, told_size: int, expected: int, cached_before: int, tags: Tags, host: str,
     ) -> None:  # fmt: skip
         """`told_size`: the size of the server's context; 0 if it does not tell. `expected`: about

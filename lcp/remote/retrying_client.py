@@ -3,14 +3,13 @@
 import time
 from typing import Any
 
-from lcp.answers.running_reply import RunningReply
-from lcp.answers.worker import Emit
-from lcp.engine_interface import Waiting
+from lcp.engine_interface import Reply, Waiting
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import Miscounted, ServerError
 from lcp.remote.http_client import Broken, Cut, HttpClient, Stopped
 from lcp.remote.reply import Listener
 from lcp.remote.server_errors import is_loading
+from lcp.worker import Emit
 
 TRIES = 3  # requests for one answer, if nothing arrives
 PATIENCE_S = 20.0  # the longest Retry-After that lcp waits for
@@ -32,9 +31,7 @@ class RetryingClient:
                 raise Cut
             time.sleep(0.05)
 
-    def ask(
-        self, page: str, asked: Any, listener: Listener, reply: RunningReply, emit: Emit
-    ) -> str:
+    def ask(self, page: str, asked: Any, listener: Listener, reply: Reply, emit: Emit) -> str:
         """Send the request until an answer arrives; why it ended. ServerError if none does."""
         emit(Waiting(f"waiting for {self._host}; Ctrl-C stops"))
         try:
@@ -42,9 +39,7 @@ class RetryingClient:
         except Cut:
             return "interrupted"
 
-    def _ask(
-        self, url: str, asked: Any, listener: Listener, reply: RunningReply, emit: Emit
-    ) -> str:
+    def _ask(self, url: str, asked: Any, listener: Listener, reply: Reply, emit: Emit) -> str:
         tries, until = 0, time.monotonic() + LOADING_S
         while True:
             try:

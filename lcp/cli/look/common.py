@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lcp import paths
-from lcp.answers.worker import Worker
 from lcp.cli import free_memory, model_lookup, option_files, shell_completion
 from lcp.cli.chat_services import find, title
 from lcp.cli.options import argument, option, switch
@@ -20,6 +19,7 @@ from lcp.errors import LcpError, UsageError
 from lcp.formatting import count
 from lcp.machine import physical_cores
 from lcp.settings import Layers, Settings
+from lcp.worker import Worker
 
 if TYPE_CHECKING:
     from lcp.engine.context import Context
@@ -191,23 +191,14 @@ class OpenModel:
         """A question as the chat template writes it. LcpError if the model has none."""
         from datetime import datetime
 
-        from lcp.engine.template_choice import choose
+        from lcp.engine.template_choice import of_model
 
-        source = self.model.chat_template
-        if not source:
+        if not self.model.chat_template:
             raise LcpError(
                 f"{self.name} has no chat template: it is a base model, which continues text. "
                 "Leave out --chat."
             )
-        model = self.model
-        choice = choose(
-            source,
-            now=datetime.now().astimezone(),
-            bos=model.text([model.bos]) if model.bos >= 0 else "",
-            eos=model.text([model.eos]) if model.eos >= 0 else "",
-            name=self.name,
-            own=False,
-        )
+        choice = of_model(self.model, self.name, datetime.now().astimezone())
         asked = [{"role": "user", "content": text}]
         return choice.template.render(asked, self.settings.template_variables, ask=True)
 

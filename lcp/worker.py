@@ -15,8 +15,8 @@ Emit = Callable[[Any], None]
 _END = object()
 
 
-class WorkerTask(Generic[Result]):
-    """A function that the engine thread runs; see lcp.engine_interface.Task."""
+class Task(Generic[Result]):
+    """A function that the engine thread runs. Iterate it for what it emits, such as Progress."""
 
     def __init__(self, job: Callable[[Emit], Result]) -> None:
         self._job = job
@@ -78,16 +78,16 @@ class Worker:
 
     def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
         self._idle = idle
-        self._tasks: queue.SimpleQueue[WorkerTask[Any] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         # A daemon, because Python would wait for it at exit and hang; Engine.close joins it.
         self._thread = threading.Thread(target=self._run, name="lcp engine", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[Emit], Result]) -> WorkerTask[Result]:
+    def submit(self, job: Callable[[Emit], Result]) -> Task[Result]:
         """Queue a function. Its argument is a function that emits items."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has ended")
-        task = WorkerTask(job)
+        task = Task(job)
         self._tasks.put(task)
         return task
 
@@ -114,4 +114,4 @@ class Worker:
             more = True
 
 
-_NUDGE: WorkerTask[None] = WorkerTask(lambda emit: None)
+_NUDGE: Task[None] = Task(lambda emit: None)
