@@ -5,7 +5,8 @@ LcpError                    a sentence: what failed, why, and what to type next
 ├── SettingsError           a setting has an invalid value
 ├── ModelError              a model cannot be found, read or loaded
 │   ├── ModelNotFound       no file and no installed model has that name
-│   │   └── NotHere         a model that `lcp pull` can download
+│   │   ├── NotHere         a model that `lcp pull` can download
+│   │   └── NoModelHere     there is no model at all on this computer
 │   ├── GgufError           a file is not GGUF, is truncated or damaged
 │   └── NotEnoughMemory     the weights or the KV cache do not fit
 ├── NativeError             llama.cpp itself cannot run here
@@ -75,6 +76,10 @@ class ModelNotFound(ModelError):
 
 class NotHere(ModelNotFound):
     """The model is not on this computer, but the Hub has it under `name`."""
+
+
+class NoModelHere(ModelNotFound):
+    """There is no model at all on this computer."""
 
 
 class GgufError(ModelError):

@@ -1,6 +1,18 @@
 """What a person reads about an error: its sentence, and what to type next."""
 
-from lcp.errors import DoesNotRun, LcpError, Miscounted, NoSavedChat, TooLong
+import shlex
+
+from lcp.errors import (
+    DoesNotRun,
+    LcpError,
+    Miscounted,
+    ModelNotFound,
+    NoModelHere,
+    NoSavedChat,
+    NotHere,
+    TooLong,
+)
+from lcp.formatting import short
 
 
 def with_advice(error: LcpError) -> str:
@@ -13,6 +25,19 @@ def with_advice(error: LcpError) -> str:
             return f"{error} `lcp chat` starts one."
         last = f"lcp chat --resume {error.one_shot}"
         return f"{error} `lcp sessions --all` lists them. Resume the last one: {last}"
+    if isinstance(error, NotHere):
+        return f"{error} Download it: lcp pull {error.name}"
+    if isinstance(error, NoModelHere):
+        return (
+            f"{error} lcp pull lists models to download; lcp pull smollm2-135m gets the smallest "
+            "one. To use a file: lcp chat path/to/model.gguf"
+        )
+    if isinstance(error, ModelNotFound) and error.name:
+        step = "lcp list shows the models here"
+        if not error.name.lower().endswith(".gguf"):
+            words = shlex.quote(short(error.name, 40))
+            step += f", lcp pull the catalogue; lcp pull --search {words} searches the Hub"
+        return f"{error} {step}."
     if isinstance(error, DoesNotRun):
         return f"{error} See why with: lcp doctor"
     ways = [f"--{name.replace('_', '-')} {value}" for name, value in error.change.items()]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcp import formatting
+from lcp.chat.error_advice import with_advice
 from lcp.chat.overflow import Overflow
 from lcp.chat.services_interface import Services
 from lcp.common_prefix import common_prefix
@@ -98,7 +99,7 @@ class Replay:
                 raise SessionError(why)
             reply = self._draw(engine, request, answer, told)
         except LcpError as error:
-            return replace(told, result="not replayed", why=str(error))
+            return replace(told, result="not replayed", why=with_advice(error))
         generated = [*reply.sampled, *[_END] * (reply.ended == "end")]
         wanted = [*ids, *[_END] * (answer.ended == "end")]
         same = common_prefix(wanted, generated)

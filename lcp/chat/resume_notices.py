@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from lcp.chat import window_notices
 from lcp.chat.chat import Chat
+from lcp.chat.error_advice import with_advice
 from lcp.errors import ModelNotFound
 from lcp.formatting import count
 from lcp.session.message import Turn
@@ -19,7 +20,7 @@ def resuming(chat: Chat) -> str:
 
 def without_model(error: ModelNotFound, id: str) -> ModelNotFound:
     """The error for a saved chat whose model is not on this computer."""
-    return type(error)(f"{error} Or use another one: lcp chat --resume {id} -m NAME")
+    return ModelNotFound(f"{with_advice(error)} Or use another one: lcp chat --resume {id} -m NAME")
 
 
 def tell(chat: Chat) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lcp.cli import free_memory, model_lookup, shell_completion
+from lcp.cli import free_memory, shell_completion
 from lcp.cli.chat_services import find, services
 from lcp.errors import NotSupported
 from lcp.settings import Settings
@@ -28,9 +28,10 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure flash attention and threads for a model; its later chats use the fastest."""
+    from lcp.downloads import library
     from lcp.engine.engine import LlamaEngine
 
-    found = find(model or model_lookup.default().name)
+    found = find(model or library.default().name)
     settings = Settings(ctx_size=512)  # the measurement has contexts of its own
     engine = services().engine(found, settings, datetime.now().astimezone())
     if not isinstance(engine, LlamaEngine):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcp import paths
-from lcp.cli import free_memory, model_lookup, server_lookup
+from lcp.cli import free_memory, server_lookup
 from lcp.cli.pull import find_or_pull
 from lcp.engine_interface import Engine
 from lcp.formatting import size
@@ -61,10 +61,11 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundM
     """The model with this name or path, found by `look`, with its recommended settings; or the
     server with this name or address."""
     from lcp.chat.services_interface import FoundModel
+    from lcp.downloads import library
 
     if address := server_lookup.named(name):
         return FoundModel(address.name, None)
-    model = (look or model_lookup.find)(name)
+    model = (look or library.find)(name)
     settings, notices = usable(model.entry.settings if model.entry else {}, "models.toml")
     again = model.name if model.stored else absolute(name)
     return FoundModel(again, model.path, settings, tuple(notices))

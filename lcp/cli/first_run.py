@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lcp import formatting
-from lcp.cli import free_memory, model_lookup
+from lcp.cli import free_memory
 from lcp.cli.pull import pull_model
 from lcp.cli.pull_search import size_of
 from lcp.errors import ModelNotFound, UsageError
@@ -22,8 +22,10 @@ QUICK = 3_000_000_000  # bytes
 
 def default_name() -> str:
     """The name of the model to use if none is named; if none is here, ask which to download."""
+    from lcp.downloads import library
+
     try:
-        return model_lookup.default().name
+        return library.default().name
     except ModelNotFound:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
@@ -32,6 +34,7 @@ def default_name() -> str:
 
 def _offer() -> str:
     """Ask which model to download, and download it; its name."""
+    from lcp.chat.error_advice import with_advice
     from lcp.downloads.catalog import catalog
     from lcp.modelfile.context_and_gpu_layers import overhead
     from lcp.terminal.screen import Screen
@@ -56,7 +59,7 @@ def _offer() -> str:
         try:
             pull_model(name)
         except (ModelNotFound, UsageError) as error:  # misspelled, or several files
-            screen.error(str(error))
+            screen.error(with_advice(error))
         else:
             return name
 

@@ -16,7 +16,6 @@ from lcp.cli import (
     info_online,
     info_page,
     info_server,
-    model_lookup,
     options,
     shell_completion,
 )
@@ -118,7 +117,7 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
     from lcp.modelfile.model_files import local
 
     if name is None:
-        return local(model_lookup.default().path)
+        return local(library.default().path)
     path = paths.at(name)
     # A file by its own path, not by where a link leads: the other parts of a model lie beside it.
     if path and name not in library.installed():
@@ -126,7 +125,7 @@ def _open(name: str | None, files: ExitStack) -> "ModelFile":
     if info_online.is_address(name) and not model_names.is_remote(name):
         return info_online.at_address(name, files)
     try:
-        return local(model_lookup.find(name).path)
+        return local(library.find(name).path)
     except NotHere:
         return info_online.on_hub(name, files)
 

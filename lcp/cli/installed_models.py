@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcp import formatting, paths
-from lcp.cli import model_lookup, shell_completion
+from lcp.cli import shell_completion
 from lcp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def rm(
     from lcp.downloads import library
     from lcp.terminal.clean import clean
 
-    model = model_lookup.find(name)
+    model = library.find(name)
     stored = library.check_removable(model)
     question = clean(f"Remove {model.name} ({formatting.size(stored.size)}, {stored.place})?")
     if not yes and not typer.confirm(question, err=True):
@@ -77,7 +77,7 @@ def verify(name: Name) -> None:
     from lcp.downloads import library
     from lcp.terminal.progress_bar import ProgressBar
 
-    model = model_lookup.find(name)
+    model = library.find(name)
     total = model.stored.size if model.stored else paths.model_size(model.path)
     done = 0
     with ProgressBar(model.name) as bar:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lcp import formatting
-from lcp.cli import free_memory, model_lookup, options, pull_search, shell_completion
+from lcp.cli import free_memory, options, pull_search, shell_completion
 from lcp.cli.info_page import VERDICTS
 from lcp.cli.options import argument, option, switch
 from lcp.errors import DownloadError, NetworkError, NotHere, UsageError
@@ -64,7 +64,7 @@ def find_or_pull(name: str, remember: bool) -> "Installed":
     from lcp.downloads.catalog import catalog
 
     try:
-        found = model_lookup.find(name)
+        found = library.find(name)
     except NotHere as error:
         entry = catalog().get(error.name)
         size = f" ({pull_search.size_of(entry)})" if entry else ""
@@ -148,8 +148,10 @@ def find_on_hub(
 
 def _find_here(name: str) -> "Installed | None":
     """The model of this name, if it is here; ModelNotFound if it cannot be downloaded either."""
+    from lcp.downloads import library
+
     try:
-        return model_lookup.find(name)
+        return library.find(name)
     except (NotHere, UsageError):  # or several of its files are here; the repository decides
         return None
 

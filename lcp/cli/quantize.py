@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcp import formatting
-from lcp.cli import model_lookup, options, shell_completion
+from lcp.cli import options, shell_completion
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, UsageError
 from lcp.settings import Layers
@@ -53,6 +53,7 @@ class NewFile:
 
 def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
     """Quantize an installed model to another type, and print the path of the new file."""
+    from lcp.downloads import library
     from lcp.modelfile.facts import facts
     from lcp.modelfile.model_files import local
     from lcp.modelfile.quants import file_types
@@ -62,7 +63,7 @@ def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
     quant = asked.quant.upper()
     if quant not in kinds:
         raise UsageError(f"There is no quant {asked.quant}. Give one of: {', '.join(kinds)}.")
-    source = model_lookup.find(asked.model).path
+    source = library.find(asked.model).path
     model = local(source)
     told = facts(model)
     if not model.complete:

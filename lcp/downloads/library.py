@@ -29,7 +29,7 @@ from lcp.downloads.model_folders import (
     stored_models,
 )
 from lcp.downloads.repo_files import models, projectors, quant_of
-from lcp.errors import ModelError, ModelNotFound, NotHere, UsageError
+from lcp.errors import ModelError, ModelNotFound, NoModelHere, NotHere, UsageError
 from lcp.formatting import either, listed, short
 
 DEFAULT = "smollm2-135m"
@@ -127,7 +127,7 @@ def default() -> Installed:
         return here[DEFAULT]
     if here:
         raise UsageError(f"Several models are here. Name one of them: {listed(list(here), 5)}.")
-    raise ModelNotFound("No model is here yet.")
+    raise NoModelHere("No model is here yet.")
 
 
 def is_model(word: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lcp import paths
-from lcp.cli import free_memory, model_lookup, option_files, shell_completion
+from lcp.cli import free_memory, option_files, shell_completion
 from lcp.cli.chat_services import find, title
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, UsageError
@@ -255,10 +255,11 @@ def models(name: str | None, flags: Mapping[str, Any], *more: str) -> "Iterator[
 def _load(name: str | None, layers: Layers, work: Work, life: ExitStack) -> OpenModel:
     """The model of this name, or the default one, in memory until the end of `life`."""
     from lcp.chat import memory_fit
+    from lcp.downloads import library
     from lcp.engine import cpu_check
     from lcp.engine.model import Model
 
-    found = find(name or "", model_lookup.find if name else lambda _: model_lookup.default())
+    found = find(name or "", library.find if name else lambda _: library.default())
     shown = title(found.file.name, name)
     gpu = cpu_check.check_once(paths.cache())
     plain = replace(layers.resolve(), **_PLAIN)
