@@ -20,7 +20,6 @@ from pathlib import Path
 from bench.measure import BenchError, Row, Terminal
 from bench.sides import READY, Model, arguments, lcp_chat, lcp_env, run
 from lcp.session.conversation import Conversation
-from lcp.session.message import Answer
 from lcp.session.store import Store
 
 LIMIT = 2.0  # ms of CPU time a second: 0.2 % of one core
@@ -34,7 +33,7 @@ def build(model: Model, home: Path, turns: int) -> None:
     log = Store(home / "data" / "sessions").create(conversation.opening)
     for turn in range(turns):
         log.append(conversation.ask(f"{turn}?"))
-        log.append(conversation.answer(Answer(f"{turn}.", "end", str(model.path))))
+        log.append(conversation.answer(f"{turn}.", "end", str(model.path)))
     log.close()
 
 

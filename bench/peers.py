@@ -40,6 +40,7 @@ from bench import sides
 from bench.build_tools import tool
 from bench.measure import ESCAPES, BenchError, Row, Terminal, abba
 from bench.sides import Model
+from lcp.engine.llama_library import extra_bufts
 
 PARTS = ("chat", "paste", "overflow")
 TOKENS, CONTEXT, SMALL = 128, 8192, 1024  # of an answer; of a context; of one that overflows
@@ -81,14 +82,17 @@ class Peer:
 
     def ask(self, terminal: Terminal, text: str, pause: float = 0.2) -> tuple[float, float, float]:
         """Paste a question, press Enter after a pause: the moments of Enter, first text, end."""
+        return *self.begin(terminal, text, pause), self.prompt(terminal)
+
+    def begin(self, terminal: Terminal, text: str, pause: float = 0.2) -> tuple[float, float]:
+        """As `ask`, but without waiting for the end of the answer."""
         terminal.send(text.encode())
         terminal.settle(0.3)
         terminal.watch(pause)
         terminal.skip()
         entered = terminal.send(b"\r")
         terminal.expect(self.sent, 600)
-        first = terminal.expect(self.first_text, 600).time
-        return entered, first, self.prompt(terminal)
+        return entered, terminal.expect(self.first_text, 600).time
 
 
 def lcp(model: Model, home: str) -> Peer:
@@ -102,7 +106,7 @@ def lcp(model: Model, home: str) -> Peer:
 
 
 def llama_cli(model: Model, home: str) -> Peer:
-    repack = "--repack" if sides.extra_bufts() else "--no-repack"
+    repack = "--repack" if extra_bufts() else "--no-repack"
     fixed = ["-m", str(model.path), "-t", str(model.threads), "-fa", model.flash_attn, repack]
     fixed += ["-n", str(TOKENS), "--temp", "0", "-sys", SYSTEM]
     cannot = {"resume": "it saves no chats", "overflow": "an error ends the chat"}
@@ -131,11 +135,11 @@ def llm(model: Model, home: str, folder: Path) -> Peer | None:
     for context in (CONTEXT, SMALL):
         words = ["gguf", "register-model", str(context), str(model.path), "--n-ctx", str(context)]
         subprocess.run([str(program), *words], env=env, check=True)
-    why = "its plugin has no limit on the answer, and takes half of the cores"
-    cannot = dict.fromkeys(("conversation", "overflow"), why)
+    why = "its plugin has no limit on the answer, which this model does not end"
+    cannot = dict.fromkeys(("conversation", "overflow", "resume"), why)
     return Peer(
         "llm", lambda context: [str(program), "chat", "-m", f"gguf/{context}", "-s", SYSTEM],
-        "\n> ", r"\n", env, ["-c"], cannot,
+        "\n> ", r"\n", env, cannot=cannot,
     )  # fmt: skip
 
 
@@ -154,11 +158,14 @@ def chat(peer: Peer) -> Found:
         terminal.send(b"z")
         found["prompt"] = terminal.expect("z").time - begun
         terminal.send(b"\x7f")
-        asked = QUESTIONS[:1] if "conversation" in peer.cannot else QUESTIONS
-        told = [peer.ask(terminal, question) for question in asked]
-        found["first text"] = told[0][1] - told[0][0]
-        if "conversation" not in peer.cannot:
-            found["conversation"] = told[-1][2] - told[0][0]
+        if "conversation" in peer.cannot:
+            entered, first = peer.begin(terminal, QUESTIONS[0])
+            terminal.watch(5)
+        else:
+            told = [peer.ask(terminal, question) for question in QUESTIONS]
+            (entered, first, _), (_, _, ended) = told[0], told[-1]
+            found["conversation"] = ended - entered
+        found["first text"] = first - entered
         found["memory"] = peak(terminal.pid) / 2**20
         leave(terminal)
     if peer.resume:
@@ -171,7 +178,7 @@ def chat(peer: Peer) -> Found:
 def paste(peer: Peer) -> Found:
     """A long text, read while its writer still thinks, or not."""
     with peer.running() as terminal:
-        entered, first, _ = peer.ask(terminal, sides.prose(WORDS), WAIT)
+        entered, first = peer.begin(terminal, sides.prose(WORDS), WAIT)
         return {"paste": first - entered}
 
 

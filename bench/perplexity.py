@@ -50,8 +50,10 @@ def ours(a: Path, b: Path, text: str, chunks: int, threads: int) -> list[float]:
         tokens = [models[0].bos, *tokens]
     if len(tokens) < chunks * CHUNK:
         raise BenchError(f"The docs have {len(tokens):,} tokens. Give a smaller -n.")
-    options = {"size": CHUNK, "rows": BATCH, "threads": threads, "watched": False}
-    labs = [Observer(one, StopByte(), **options) for one in models]
+    labs = [
+        Observer(one, StopByte(), size=CHUNK, rows=BATCH, threads=threads, watched=False)
+        for one in models
+    ]
     found = []
     for i in range(chunks):
         chunk = tokens[i * CHUNK : (i + 1) * CHUNK]
@@ -60,8 +62,10 @@ def ours(a: Path, b: Path, text: str, chunks: int, threads: int) -> list[float]:
         _, other = distances(labs[0], labs[1:], chunk, lambda what, done, total: None)
         counted = slice(CHUNK // 2, CHUNK - 1)
         found.append((other.kl[counted], other.same[counted], other.nats[counted]))
-    for one in (*labs, *models):
-        one.close()
+    for lab in labs:
+        lab.close()
+    for model in models:
+        model.close()
     kl, same, nats = (np.concatenate(part) for part in zip(*found, strict=True))
     return [float(kl.mean()), float(same.mean()), float(np.exp(nats.mean()))]
 

@@ -202,8 +202,8 @@ def measure(options: Namespace, model: Model, known: dict[str, object]) -> list[
             rows.append(Row(f"{what} over {name}", unit, both, target))
     with ScriptedServer(scripted()) as paces:
         lines = remote("--server", paces.address, "--no-save", "Hi"), curl_line(paces.address, "Hi")
-        clients = [partial(cpu_a_token, paces, line) for line in lines]
-        rows.append(Row("processor a token over curl", "s", abba(*clients, options.pairs)))
+        client, theirs = (partial(cpu_a_token, paces, line) for line in lines)
+        rows.append(Row("processor a token over curl", "s", abba(client, theirs, options.pairs)))
     later = sorted(a["first_s"] - b["first_s"] for a, b in beside_curl)
     known["first text after curl's (s, median)"] = round(later[len(later) // 2], 4)
     with serving(model, WINDOW) as address:

@@ -84,7 +84,12 @@ class Machines:
 
     def _machine(self, port: int) -> Popen[bytes]:
         started = self._start(f"rpc-{port}", str(tool(MACHINE)), "-p", str(port), "-t", "1")
-        wait(lambda: bool(create_connection(("127.0.0.1", port), 5).close() or True), started)
+
+        def answers() -> bool:
+            create_connection(("127.0.0.1", port), 5).close()
+            return True
+
+        wait(answers, started)
         return started
 
     def _server(self) -> Popen[bytes]:
@@ -109,7 +114,7 @@ def wait(done: Callable[[], bool], process: Popen[bytes]) -> None:
             if done():
                 return
         time.sleep(0.2)
-    raise BenchError(f"{process.args} did not start; it ended with {process.returncode}.")
+    raise BenchError(f"{process.args!r} did not start; it ended with {process.returncode}.")
 
 
 class ServerChat(Terminal):

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import IO, cast
 
 from rich.console import Console
 
@@ -102,8 +103,12 @@ def painted(text: str) -> tuple[float, float]:
     """CPU seconds of painting for a text that comes at PACE, and seconds it takes to come."""
     begun, passed = time.process_time(), 0.0
     console = Console(
-        file=Nowhere(), width=80, height=24, force_terminal=True, color_system="standard"
-    )  # type: ignore[call-overload]
+        file=cast(IO[str], Nowhere()),
+        width=80,
+        height=24,
+        force_terminal=True,
+        color_system="standard",
+    )
     painter = AnswerPainter(console, clock=lambda: passed + time.process_time() - begun)
     for at in range(0, len(text), PIECE):
         passed = at / LETTERS / PACE
@@ -148,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = sides.arguments((__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=("speed", "paint"))
     options = parser.parse_args(arguments)
-    known, rows = {}, []
+    known: dict[str, object] = {}
+    rows: list[Row] = []
     try:
         if options.only != "paint":
             if options.model is None:

@@ -37,8 +37,10 @@ from lcp.engine_interface import Constraint, PromptMessage, Request, Stats
 from lcp.settings import Sampling, Settings
 
 PARTS = ("keys", "copy", "story", "batch")
-KEYS = ("name", "age", "city", "occupation", "email", "phone_number", "favorite_color")
-KEYS += ("date_of_birth", "nationality", "marital_status")
+KEYS = (
+    "name", "age", "city", "occupation", "email", "phone_number", "favorite_color",
+    "date_of_birth", "nationality", "marital_status",
+)  # fmt: skip
 TEXT = (
     "The lighthouse keeper climbed the stairs every evening. He carried a small lamp and a book of "
     "old stories. The sea was calm that night, and the boats came home one after another. When the "
