@@ -54,6 +54,14 @@ def test_the_conversation_is_read_before_anything_is_typed(engine):
     assert held(engine).endswith("It is wide. It is wide. \n[user] ")
 
 
+def test_the_speed_of_reading_ahead_tells_how_long_a_chat_takes_to_read(engine):
+    assert engine.seconds_to_read(1000) == 0
+    engine.look_ahead(SAID, "", 100)
+    settle(engine)
+    assert 0 < engine.seconds_to_read(1000) < 60
+    assert engine.seconds_to_read(2000) == pytest.approx(2 * engine.seconds_to_read(1000))
+
+
 def test_without_reading_ahead_no_tokens_are_counted(engine):
     engine.look_ahead(SAID, "And what of the mountains, are they wide?", 100)
     settle(engine)

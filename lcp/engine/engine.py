@@ -216,7 +216,8 @@ class LlamaEngine:
 
     def seconds_to_read(self, n: int) -> float:
         """About how long it takes to read n tokens; 0 if no long prompt has been read yet."""
-        return n / self._speed if self._speed else 0.0
+        speed = self._speed or self._ahead.speed
+        return n / speed if speed else 0.0
 
     # while a person types
 

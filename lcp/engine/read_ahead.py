@@ -4,6 +4,7 @@ The engine thread calls `step` when it has nothing more urgent to do. ReadAhead 
 cells: it never drops, moves or summarizes tokens, and does not read text that may still change.
 """
 
+import time
 from collections.abc import Sequence
 
 from lcp.common_prefix import common_prefix
@@ -28,6 +29,7 @@ class ReadAhead:
         self._target: list[int] = []
         self._history = 0  # tokens before the typed text
         self._progress = (0, 0)
+        self._read, self._seconds = 0, 0.0  # so far: tokens, and the time for them
 
     def begin(self, context: Context, writer: PromptWriter) -> None:
         """Begin to read, now that the model is loaded."""
@@ -47,6 +49,11 @@ class ReadAhead:
         """How many tokens are read, of how many. Any thread may call it."""
         return self._progress if self._wish else (0, 0)
 
+    @property
+    def speed(self) -> float:
+        """Tokens per second of reading; 0 if nothing was read."""
+        return self._read / self._seconds if self._seconds else 0.0
+
     def step(self) -> bool:
         """Read a few tokens on the engine thread. Returns whether there may be more to do."""
         wish, context = self._wish, self._context
@@ -60,9 +67,11 @@ class ReadAhead:
             self._progress = (done, len(self._target))
             if done >= len(self._target):
                 return self._wish is not wish
-            goal = self._target[: done + STEP]
+            goal, begun = self._target[: done + STEP], time.perf_counter()
             for _ in context.feed(goal, min(self._history, len(goal))):
                 pass
+            self._read += len(goal) - done
+            self._seconds += time.perf_counter() - begun
         except (Stopped, ContextFull):
             return False  # something more urgent came, or the context is full
         except LcpError:
