@@ -240,6 +240,8 @@ class Context:
         before, tokens, state = self._capacity, self.tokens, None
         cells = self._cells_for(total)
         prepared = self._next and not self._next.exception() and self._next.result().cells >= cells
+        if not prepared:
+            self._discard_next()  # before its memory is missing from what is free
         free, needs = _free(), self._needs(cells)
         lacking = free if free is not None and needs > free else None
         stays = ContextStays(before, self.size, needs, lacking)
