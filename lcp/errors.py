@@ -79,7 +79,7 @@ class NotHere(ModelNotFound):
 
 
 class NoModelHere(ModelNotFound):
-    """There is no model at all on this computer."""
+    """There is no model at all on this computer. `name`: the smallest one to download."""
 
 
 class GgufError(ModelError):

@@ -29,8 +29,8 @@ def with_advice(error: LcpError) -> str:
         return f"{error} Download it: lcp pull {error.name}"
     if isinstance(error, NoModelHere):
         return (
-            f"{error} lcp pull lists models to download; lcp pull smollm2-135m gets the smallest "
-            "one. To use a file: lcp chat path/to/model.gguf"
+            f"{error} lcp pull lists models to download; lcp pull {error.name} gets the "
+            "smallest one. To use a file: lcp chat path/to/model.gguf"
         )
     if isinstance(error, ModelNotFound) and error.name:
         step = "lcp list shows the models here"

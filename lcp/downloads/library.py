@@ -127,7 +127,7 @@ def default() -> Installed:
         return here[DEFAULT]
     if here:
         raise UsageError(f"Several models are here. Name one of them: {listed(list(here), 5)}.")
-    raise NoModelHere("No model is here yet.")
+    raise NoModelHere("No model is here yet.", DEFAULT)
 
 
 def is_model(word: str) -> bool:

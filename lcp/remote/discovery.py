@@ -43,10 +43,8 @@ class ServerFacts:
     build: str = ""
     source: str | None = None  # of the chat template
     takes_system: bool = True
-    own: tuple[str, str] = (
-        "",
-        "",
-    )  # the template's system text; also if the chat has an empty one
+    # the system text of the template: for a chat without one, for a chat whose own is empty
+    own: tuple[str, str] = ("", "")
     defaults: Mapping[str, Any] = field(default_factory=dict)  # its values for lcp's settings
 
     @property
