@@ -73,12 +73,7 @@ def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundM
 
 def _find_or_pull(name: str) -> "FoundModel":
     """The model of this name; if it is not here, a person is asked whether to download it."""
-    import typer
-
-    try:
-        return find(name, lambda wanted: find_or_pull(wanted, remember=False))
-    except typer.Abort:  # Ctrl-C or Ctrl-D at the question
-        raise KeyboardInterrupt from None
+    return find(name, lambda wanted: find_or_pull(wanted, remember=False))
 
 
 def absolute(model: str) -> str:

@@ -3,8 +3,6 @@
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from lcp import formatting
 from lcp.cli import free_memory
 from lcp.cli.pull import pull_model
@@ -37,6 +35,7 @@ def _offer() -> str:
     from lcp.chat.error_advice import with_advice
     from lcp.downloads.catalog import catalog
     from lcp.modelfile.context_and_gpu_layers import overhead
+    from lcp.terminal.questions import ask
     from lcp.terminal.screen import Screen
 
     quick = max([QUICK, *(gpu.free * 3 // 4 for gpu in free_memory.gpus())])
@@ -55,7 +54,7 @@ def _offer() -> str:
         "owner/repo[:QUANT]. Ctrl-C quits."
     )
     while True:
-        name = str(typer.prompt("Which one? Enter takes", default=best.name, err=True)).strip()
+        name = ask("Which one? Enter takes", best.name)
         try:
             pull_model(name)
         except (ModelNotFound, UsageError) as error:  # misspelled, or several files

@@ -61,11 +61,12 @@ def rm(
     """Remove a model and the files that only it uses."""
     from lcp.downloads import library
     from lcp.terminal.clean import clean
+    from lcp.terminal.questions import confirm
 
     model = library.find(name)
     stored = library.check_removable(model)
     question = clean(f"Remove {model.name} ({formatting.size(stored.size)}, {stored.place})?")
-    if not yes and not typer.confirm(question, err=True):
+    if not yes and not confirm(question):
         return
     freed = library.remove(model)
     kept = "" if freed >= stored.size else "; another snapshot of the repository uses the rest"

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from lcp import formatting
 from lcp.cli import free_memory, options, pull_search, shell_completion
 from lcp.cli.info_page import VERDICTS
@@ -81,10 +79,11 @@ def find_or_pull(name: str, remember: bool) -> "Installed":
 
 def _confirmed(question: str) -> bool:
     """Ask a person; in a chat, the terminal does not echo, so switch that on."""
+    from lcp.terminal.questions import confirm
     from lcp.terminal.signals import echoing
 
     with echoing():
-        return typer.confirm(question, default=True, err=True)
+        return confirm(question, default=True)
 
 
 def pull_model(name: str, dry_run: bool = False, projector: bool = False) -> Path | None:

@@ -270,13 +270,14 @@ def _remove(chats: "Sequence[Saved]", yes: bool, only_kv: bool = False) -> None:
     """Ask, remove the chats or only their KV caches, and print the bytes freed."""
     from lcp.session.store import remove
     from lcp.terminal.clean import clean
+    from lcp.terminal.questions import confirm
 
     size = formatting.size(sum(_size(saved, only_kv) for saved in chats))
     what = formatting.count(len(chats), "KV cache" if only_kv else "chat")
     one = chats[0]
     alone = len(chats) == 1 and not only_kv
     told = f"{one.id} ({one.title}, {size})" if alone else f"{what} ({size})"
-    if not yes and not typer.confirm(clean(f"Remove {told}?"), err=True):
+    if not yes and not confirm(clean(f"Remove {told}?")):
         return
     freed = sum(remove(saved, only_kv) for saved in chats)
     sys.stderr.write(f"Removed {what}: {formatting.size(freed)} freed.\n")
