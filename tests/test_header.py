@@ -44,14 +44,14 @@ def header_of(data, size=True, **options):
 
 def quickly(data, size=True):
     """The header, or None if it is refused; within a second in both cases."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         return header_of(data, size)
     except GgufError as error:
         assert str(error).startswith("x.gguf ")
         return None
     finally:
-        assert time.perf_counter() - begin < SECONDS
+        assert time.process_time() - begin < SECONDS
 
 
 def cheaply(data, size=True):
@@ -366,9 +366,9 @@ def test_a_large_vocabulary_is_skipped():
     assert header.values["tokenizer.ggml.tokens"].count == 128_000
     assert header.values["llama.block_count"] == 32
     assert peak < 3 * len(data)  # blocks of the file, no lists
-    begin = time.perf_counter()
+    begin = time.process_time()
     header_of(data)
-    assert time.perf_counter() - begin < 3  # about 0.1 s on an idle machine
+    assert time.process_time() - begin < 3  # about 0.1 s on an idle machine
 
 
 @pytest.mark.slow

@@ -229,11 +229,9 @@ def test_typing_never_waits_for_the_count():
         return TypedMessage(attached, prompt=1)
 
     typed = TypedMessages(lambda job: job(), slowly, weighed.append)
-    begun = time.monotonic()
     for text in ("one", "two", "three"):
         typed.look(text)
-    assert time.monotonic() - begun < 0.1
-    assert typed._running
+    assert typed._running  # not one of them is counted yet
     going.set()
     while typed._running:
         time.sleep(0.01)
