@@ -226,25 +226,26 @@ def test_a_quantised_cache_grows(model, kv_type):
         assert_say_the_same(one, other, m)
 
 
-def test_a_longrope_model_starts_above_its_border(tmp_path, monkeypatch):
-    """llama.cpp chooses the set by the size of the context: keys of both must never mix."""
-    border = 600
+@pytest.fixture
+def longrope(tmp_path, monkeypatch):
+    """A model with one set of RoPE factors up to 600 tokens, and another in larger contexts."""
 
-    def longrope(t):
+    def build(t):
         tiny_models.KINDS["dense"][1](t)
         t.gguf.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
-        t.gguf.add_rope_scaling_orig_ctx_len(border)
+        t.gguf.add_rope_scaling_orig_ctx_len(600)
         t.put("rope_factors_short.weight", np.full(t.head // 2, 1.0))
         t.put("rope_factors_long.weight", np.full(t.head // 2, 4.0))
 
-    monkeypatch.setitem(tiny_models.KINDS, "longrope", ("llama", longrope))
-    path = tiny_models.write(tmp_path / "longrope.gguf", "longrope")
-    with (
-        closing(Model.load(path)) as m,
-        growing(m, kind=Refusing) as one,
-        large(m) as other,
-        growing(m, size=512) as short,
-    ):
+    monkeypatch.setitem(tiny_models.KINDS, "longrope", ("llama", build))
+    with closing(Model.load(tiny_models.write(tmp_path / "longrope.gguf", "longrope"))) as m:
+        yield m
+
+
+def test_a_longrope_model_starts_above_its_border(longrope, monkeypatch):
+    """llama.cpp chooses the set by the size of the context: keys of both must never mix."""
+    m = longrope
+    with growing(m, kind=Refusing) as one, large(m) as other, growing(m, size=512) as short:
         assert (cells(one), cells(short)) == (768, SMALL)
         for each in (one, other, short):
             feed(each, tokens(200))
@@ -258,6 +259,15 @@ def test_a_longrope_model_starts_above_its_border(tmp_path, monkeypatch):
             feed(one, tokens(1700))
         feed(one, tokens(100))
         assert cells(one) == 768
+
+
+@pytest.mark.parametrize(("size", "usable"), [(1024, True), (512, False)])
+def test_a_cache_with_the_other_rope_factors_is_not_used(longrope, tmp_path, size, usable):
+    path = tmp_path / "a.kv"
+    with growing(longrope, size) as one, growing(longrope) as other:
+        feed(one, tokens(200))
+        kv_cache_file.write(path, one.save(), one.fingerprint)
+        assert isinstance(kv_cache_file.read(path, other.fingerprint), State) is usable
 
 
 # the next context is prepared while an answer continues

@@ -89,6 +89,9 @@ class Context:
             "flash_attn": flash_attn,
         }
         self.size = padded(size)
+        if border := model.rope_border:  # see first_size
+            factors = "first" if self.size <= border else "second"
+            self.fingerprint["set of RoPE factors"] = factors
         self.stays: ContextStays | None = None
         self.tokens: list[int] = []
         self._ctx: Any = None
