@@ -5,11 +5,13 @@ import json
 import threading
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
 from lcp.chat import memory_fit
 from lcp.chat.memory_fit import choose
+from lcp.cli import free_memory
 from lcp.engine import kv_cache_file, speed_test
 from lcp.engine.context import State, Stopped
 from lcp.engine.engine import LlamaEngine
@@ -272,7 +274,16 @@ def test_a_stop_before_a_cache_is_written_cancels_it(begin, tmp_path):
     assert saving.result() == 0
 
 
-@pytest.mark.parametrize("data", [b"", b"lcpkv", kv_cache_file.MAGIC + b"\xff" * 40])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"lcpkv",
+        kv_cache_file.MAGIC + b"\xff" * 40,
+        kv_cache_file.MAGIC + (2).to_bytes(8, "little") + b"[]",
+        kv_cache_file.MAGIC + (60_000).to_bytes(8, "little") + b"[" * 60_000,
+    ],
+)
 def test_a_damaged_cache_does_not_select_flash_attention(tmp_path, data):
     file = tmp_path / "chat.kv"
     file.write_bytes(data)
@@ -280,12 +291,29 @@ def test_a_damaged_cache_does_not_select_flash_attention(tmp_path, data):
     assert kv_cache_file.made_with(tmp_path / "none") == {}
 
 
+def damage(folder):
+    """Each file has other numbers now: another version wrote it, or the disk is faulty."""
+    for file in filter(Path.is_file, folder.iterdir()):
+        file.write_text(file.read_text().replace('"', '"x', 1))
+
+
+@pytest.mark.slow
+def test_damaged_answers_are_asked_again(tiny, tmp_path):
+    path = tiny("dense")
+    first = choose(path, Settings(), tmp_path, gpu=False)
+    assert first.keep_speeds({"flash_attn": "on", "threads": 1})
+    damage(tmp_path)
+    damage(tmp_path / "speed")
+    again = choose(path, Settings(), tmp_path, gpu=False)
+    assert (again, again.flash_attn, again.threads) == (first, "auto", None)
+
+
 def test_lcp_doctor_shows_the_measurement(tiny, tmp_path):
     assert not list(findings(tmp_path))
     assert not list(findings(tmp_path / ("x" * 300)))  # an invalid folder
-    (tmp_path / "speed").mkdir()
-    (tmp_path / "speed/cut.json").write_text('{"model": "m')
-    stored_speed(local(tiny("dense")), tmp_path, 2).write(SPEEDS)
+    assert stored_speed(local(tiny("swa")), tmp_path, 2).write(SPEEDS)
+    damage(tmp_path / "speed")
+    assert stored_speed(local(tiny("dense")), tmp_path, 2).write(SPEEDS)
     (finding,) = findings(tmp_path)
     assert "m.gguf: flash attention on, 1 thread" in finding.value
     assert "(25 ms a token with it, 50 ms without)" in finding.value
@@ -297,3 +325,20 @@ def test_lcp_bench_measures_now(home, tiny, lcp_main, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["flash_attn"] in ("on", "off")
     assert {"flash_attn", "threads", "seconds"} == found["times"][0].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writable", [True, False])
+def test_lcp_bench_says_whether_later_chats_use_the_result(
+    home, tiny, lcp_main, capsys, monkeypatch, writable
+):
+    monkeypatch.setattr(speed_test, "QUIET", 0)
+    folder = free_memory.figures_folder()
+    folder.mkdir(parents=True)
+    if not writable:
+        (folder / "speed").write_text("a file in its place")
+    assert lcp_main("bench", str(tiny("dense"))) == 0
+    said = "".join(capsys.readouterr().out.split())  # the path is longer than a row
+    assert (str(folder) in said) is not writable
+    assert lcp_main("bench", str(tiny("dense")), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept"] is writable

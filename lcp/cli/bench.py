@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lcp import formatting
 from lcp.cli import free_memory, shell_completion
 from lcp.cli.chat_services import find, services
 from lcp.errors import NotSupported
@@ -69,8 +70,11 @@ def _show(name: str, speeds: dict[str, Any]) -> None:
     page.blank()
     if speeds["busy"]:
         page.line("Not kept: other programs were using the CPU. Close them, and run it again.")
+    elif not speeds["kept"]:
+        page.line(f"Not kept: lcp cannot write to {free_memory.figures_folder()}.")
     else:
+        threads = formatting.count(speeds["threads"], "thread")
         page.line(
-            f"New chats use flash attention {chosen[0]} and {chosen[1]} threads. "
+            f"New chats use flash attention {chosen[0]} and {threads}. "
             "--flash-attn and --threads override it."
         )

@@ -84,7 +84,8 @@ def write(
 
 def made_with(path: Path) -> dict[str, Any]:
     """What the cache in a file was made with, according to its header; {} without a file."""
-    with suppress(OSError, ValueError, KeyError, struct.error), path.open("rb") as file:
+    damaged = (ValueError, LookupError, TypeError, RecursionError, struct.error)
+    with suppress(OSError, *damaged), path.open("rb") as file:
         if file.read(len(MAGIC)) == MAGIC:
             (length,) = _U64.unpack(file.read(_U64.size))
             return dict(json.loads(file.read(min(length, _PIECE)))["fingerprint"])

@@ -38,8 +38,9 @@ class Fit:
     notices: tuple[str, ...] = ()
     flash_attn: str = "auto"  # which is faster, as measured
     threads: int | None = None  # the same, for the tokens of an answer; None if not measured
-    # stores a measurement for the next start; None if there is nothing to choose
-    keep_speeds: Callable[[Mapping[str, Any]], object] | None = field(default=None, compare=False)
+    # stores a measurement for the next start, and returns whether that was possible; None if there
+    # is nothing to choose
+    keep_speeds: Callable[[Mapping[str, Any]], bool] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

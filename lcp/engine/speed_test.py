@@ -18,7 +18,7 @@ import struct
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from lcp import formatting
@@ -61,6 +61,7 @@ class Speeds:
     depth: int  # tokens of the context
     times: tuple[TokenTime, ...]
     busy: bool = False  # other programs used the cores: the choice is the usual one
+    kept: bool = False  # it is stored for the next start
 
     def as_dict(self) -> dict[str, Any]:
         """The values for JSON."""
@@ -217,18 +218,18 @@ class SpeedTest:
         self._asked: Callable[[], int | None] | None = None
         self._steps: Steps[Speeds] | None = None
         self._start: Callable[[int | None], Steps[Speeds]] | None = None
-        self._keep: Callable[[Speeds], object]
+        self._keep: Callable[[Speeds], bool]
 
     def begin(
         self,
         start: Callable[[int | None], Steps[Speeds]],
-        keep: Callable[[Mapping[str, Any]], object] | None,
+        keep: Callable[[Mapping[str, Any]], bool] | None,
         known: bool = False,
     ) -> None:
         """Set the loaded model: `start` measures it with so many free bytes, and `keep` stores the
         result. If it is `known` already, only `now` measures it."""
         self._start = start
-        self._keep = lambda speeds: keep(speeds.as_dict()) if keep and not speeds.busy else None
+        self._keep = lambda speeds: bool(keep and not speeds.busy and keep(speeds.as_dict()))
         self._tries *= bool(keep) and not known
 
     def now(self, free: int | None) -> Speeds:
@@ -239,8 +240,7 @@ class SpeedTest:
                 try:
                     next(steps)
                 except StopIteration as done:
-                    self._keep(done.value)
-                    return done.value
+                    return replace(done.value, kept=self._keep(done.value))
 
     def ask(self, free: Callable[[], int | None]) -> None:
         """Measure in idle time. `free` returns the bytes of free memory."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from lcp.modelfile.non_chat_models import FROM_THE_HUB
 
 _TIMEOUT_S = 60  # the first start of a GPU's driver may take many seconds
 _SPEEDS = "speed"  # a folder
+_SUFFIX = ".answer"
 _KILLED = -9  # SIGKILL: by a person, or by a system that is out of memory
 # An assertion of llama.cpp -> what is wrong with a file that violates it
 _ASSERTIONS = {
@@ -108,41 +110,48 @@ def stored_speeds(folder: Path) -> list[dict[str, Any]]:
     """All measured speeds; each names its model."""
     files: list[Path] = []
     with suppress(OSError):
-        files = sorted((folder / _SPEEDS).glob("*.json"))
+        files = sorted((folder / _SPEEDS).glob(f"*{_SUFFIX}"))
     return [answer for file in files if (answer := _answer(file))]
 
 
 def _answer(file: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
-        answer = json.loads(file.read_text())
-        if isinstance(answer, dict):
-            return answer
+        digest, _, text = file.read_text().partition("\n")
+        if digest == _hash(text.encode()):
+            return dict(json.loads(text))
     return None
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
 class StoredAnswer:
     """One answer in a folder, in a file named by a hash of the question; nothing without a folder.
 
-    An answer that is lost or cannot be written is asked again.
+    The first line of the file is a hash of the rest. An answer that is lost or damaged, or cannot
+    be written, is asked again.
     """
 
     def __init__(self, folder: Path | None, *question: bytes) -> None:
-        digest = hashlib.blake2b(b"\0".join(question), digest_size=12).hexdigest()
-        self._path = folder / f"{digest}.json" if folder else None
+        name = _hash(b"\0".join(question))
+        self._path = folder / f"{name}{_SUFFIX}" if folder else None
 
     def read(self) -> dict[str, Any] | None:
         """The answer, None if there is none."""
         return _answer(self._path) if self._path else None
 
-    def write(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Store the answer, and return it."""
+    def write(self, answer: dict[str, Any]) -> bool:
+        """Store the answer. Returns whether that was possible."""
         if self._path:
+            text = json.dumps(answer)
             with suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                part = self._path.with_suffix(".part")
-                part.write_text(json.dumps(answer))
+                part = self._path.with_suffix(f".{os.getpid()}.part")
+                part.write_text(f"{_hash(text.encode())}\n{text}")
                 part.replace(self._path)  # whole or not at all
-        return answer
+                return True
+        return False
 
 
 def _crash(name: str, result: child_process.ChildResult) -> str:

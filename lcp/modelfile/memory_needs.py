@@ -134,7 +134,8 @@ def exact(
     stored = StoredAnswer(folder, bare, json.dumps(wish).encode())
     if (answer := stored.read()) is None:
         file = {"header": base64.b64encode(bare).decode(), "data_size": header.data_size}
-        answer = stored.write(ask("memory", wish | file | {"name": name}, name))
+        answer = ask("memory", wish | file | {"name": name}, name)
+        stored.write(answer)
     size = sum(t.n_bytes or 0 for t in header.tensors)
     weights = answer["weights"] or {"file": size, "anon": 0, "gpu": 0}
     total = sum(weights.values())
