@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from lcp.engine_notices import EngineNotice, TemplateFault
-from lcp.settings import Sampling, Settings
+from lcp.settings import Layers, Sampling, Settings
 from lcp.worker import Task
 
 # What an engine takes
@@ -152,9 +152,8 @@ class Stats:
     ttft_s: float = 0.0  # from the question to the first text
     read_s: float = 0.0
     decode_s: float = 0.0  # from the first token to the last
-    tokens_per_second: float = (
-        0.0  # (reply_tokens - 1) / decode_s: a step leads to each token but the first
-    )
+    # (reply_tokens - 1) / decode_s: a step leads to each token but the first
+    tokens_per_second: float = 0.0
     drafted: int = 0  # tokens that were evaluated before they were sampled
     accepted: int = 0  # those of them that were then sampled
     ctx_used: int = 0  # tokens in the KV cache, or of the conversation as it will be read again
@@ -270,9 +269,8 @@ class Engine(Protocol):
     def name(self) -> str:
         """The name by which to find this model again; "" if it is the name that was given."""
 
-    @property
-    def recommended(self) -> Mapping[str, Mapping[str, Any]]:
-        """The settings that come with the model, by their layer (see settings.Layers)."""
+    def with_recommended(self, layers: Layers) -> Layers:
+        """These layers, with the settings that come with the model."""
 
     @property
     def ignored(self) -> Collection[str]:

@@ -97,7 +97,6 @@ class ScriptedEngine(Words):
         super().__init__(size)
         self.identity = "scripted"
         self.name = ""
-        self.recommended: Mapping[str, Mapping[str, Any]] = {}
         self.ignored: Sequence[str] = ()
         self.counts = True
         self.asked: list[Request] = []
@@ -124,6 +123,9 @@ class ScriptedEngine(Words):
     def restore(self, path: Path) -> Task[str]:
         self.restored = path
         return _done(lambda _: "")
+
+    def with_recommended(self, layers: Layers) -> Layers:
+        return layers
 
     def notices(self) -> list[str | TemplateFault]:
         return []

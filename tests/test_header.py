@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lcp import child_process
 from lcp.engine.llama_library import library
 from lcp.errors import GgufError, LcpError
-from lcp.modelfile.header import Array, read_header
+from lcp.modelfile.header import GgufArray, read_header
 from lcp.modelfile.memory_needs import exact
 
 ARCH = pair("general.architecture", STRING, "llama")
@@ -247,7 +247,7 @@ def test_versions_2_and_3_in_both_byte_orders(order, version):
     ]
     header = header_of(gguf(pairs, order=order, version=version))
     assert (header.version, header.endian) == (version, "little" if order == "<" else "big")
-    assert header.values == {"general.architecture": "llama", "x": Array(U16, 2, (1, 2))}
+    assert header.values == {"general.architecture": "llama", "x": GgufArray(U16, 2, (1, 2))}
     assert [(t.name, t.shape, t.offset) for t in header.tensors] == [
         ("a", (32,), 0), ("b", (32, 2), 128),
     ]  # fmt: skip
@@ -265,7 +265,7 @@ def test_the_start_of_the_data():
 def test_a_bool_of_seven_is_true_and_an_empty_array_is_one():
     header = header_of(one_pair(raw_pair("b", BOOL, b"\7")).rstrip(b"\0") + bytes(64))
     assert header.values["b"] is True
-    assert header_of(gguf([pair("e", ARRAY, (STRING, []))])).values["e"] == Array(STRING, 0, ())
+    assert header_of(gguf([pair("e", ARRAY, (STRING, []))])).values["e"] == GgufArray(STRING, 0, ())
 
 
 def test_a_tensor_without_dimensions_is_one_number():
@@ -310,9 +310,9 @@ def test_arrays_keep_all_of_1024_numbers_or_the_first_eight():
         pair("after", U8, 7),
     ]
     values = header_of(gguf(pairs)).values
-    assert values["short"] == Array(U32, 1024, tuple(range(1024)))
-    assert values["long"] == Array(U32, 1025, tuple(range(8)))
-    assert values["words"] == Array(STRING, 20, tuple("01234567"))
+    assert values["short"] == GgufArray(U32, 1024, tuple(range(1024)))
+    assert values["long"] == GgufArray(U32, 1025, tuple(range(8)))
+    assert values["words"] == GgufArray(STRING, 20, tuple("01234567"))
     assert values["after"] == 7
 
 
@@ -439,7 +439,7 @@ def test_written_headers_are_read_back(pairs, order):
         if kind == ARRAY:
             kind, elements = it
             shown = elements[:8] if kind == STRING else elements
-            it = Array(kind, len(elements), tuple(shown))
+            it = GgufArray(kind, len(elements), tuple(shown))
         expected[key] = it
     assert header_of(data).values == expected
 

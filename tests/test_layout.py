@@ -164,14 +164,25 @@ def test_no_two_modules_import_each_other_in_a_circle(trees):
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-def test_no_two_classes_have_one_name(trees):
-    """Nested and private classes count too: a name in a traceback means one class."""
-    places = {}
+def types(tree):
+    """The classes of a file, also nested and private ones, and its names for types: each with what
+    it means."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name, node
+    blocks = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.If))]
+    for node in (node for block in blocks for node in block if isinstance(node, ast.Assign)):
+        alias = ast.unparse(node.targets[0])
+        if re.fullmatch(r"[A-Z]\w*[a-z]\w*", alias):
+            yield alias, ast.unparse(node.value)
+
+
+def test_a_name_of_a_class_or_a_type_means_one_thing(trees):
+    meanings = {}
     for path, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")
-    assert not {name: found for name, found in places.items() if len(found) > 1}
+        for type_, meaning in types(tree):
+            meanings.setdefault(type_, {}).setdefault(meaning, name(path))
+    assert not {type_: [*found.values()] for type_, found in meanings.items() if len(found) > 1}
 
 
 @pytest.mark.parametrize(

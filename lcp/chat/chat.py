@@ -221,7 +221,7 @@ class Chat:
             with suppress(NotSupported):
                 why = self._restoring.result()
         self.loading = None
-        self.use(replace(self.layers, **self.engine.recommended))
+        self.use(self.engine.with_recommended(self.layers))
         if self.engine.name and self.engine.name != self.model:
             self.model = self.engine.name
             self.keep(self.conversation.set(model=self.model))

@@ -29,7 +29,10 @@ class FoundModel:
     def file(self) -> Path:
         """Its file; NotSupported for a model on a server."""
         if self.path is None:
-            raise NotSupported(f"{self.name} is on a server. This needs a model on this computer.")
+            raise NotSupported(
+                f"{self.name} is on a server. This needs a model on this "
+                "computer; lcp list shows them."
+            )
         return self.path
 
 

@@ -11,7 +11,7 @@ import typer
 
 from lcp import formatting
 from lcp.cli import free_memory, shell_completion
-from lcp.cli.chat_services import find, services
+from lcp.cli.chat_services import find, local_engine
 from lcp.errors import NotSupported
 from lcp.settings import Settings
 
@@ -30,14 +30,10 @@ def bench(
 ) -> None:
     """Measure flash attention and threads for a model; its later chats use the fastest."""
     from lcp.downloads import library
-    from lcp.engine.engine import LlamaEngine
 
     found = find(model or library.default().name)
     settings = Settings(ctx_size=512)  # the measurement has contexts of its own
-    engine = services().engine(found, settings, datetime.now().astimezone())
-    if not isinstance(engine, LlamaEngine):
-        raise NotSupported(f"{found.name} is on a server. Name a model on this computer: lcp list")
-    with closing(engine):
+    with closing(local_engine(found, settings, datetime.now().astimezone())) as engine:
         engine.load().result()
         try:
             speeds = engine.speeds(free_memory.free()).result().as_dict()

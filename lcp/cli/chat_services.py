@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lcp.chat.services_interface import FoundModel, Services
     from lcp.downloads.library import Installed
+    from lcp.engine.engine import LlamaEngine
 
 
 def services(template: str | None = None, verbose: bool = False) -> "Services":
@@ -30,22 +31,14 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
     def engine(found: "FoundModel", settings: Settings, now: "datetime") -> Engine:
         if found.path is None:
             return server_lookup.engine(found.name, settings)
-        from lcp.chat import memory_fit
         from lcp.downloads import pulls_and_uses
-        from lcp.engine import cpu_check, llama_library
-        from lcp.engine.engine import LlamaEngine
+        from lcp.engine import llama_library
 
         llama_library.log.echo = _echo if verbose else None
-        gpu = cpu_check.check_once(paths.cache())
-        shown = title(found.path.name, found.name)
-        fit = partial(
-            memory_fit.choose, found.path, settings, free_memory.figures_folder(), gpu, shown
-        )
         if first:  # the use of the first model is recorded already
             pulls_and_uses.note_use(found.name)
         first[:] = first or [found.path]
-        own = template if found.path == first[0] else None
-        return LlamaEngine(found.path, settings, now=now, template=own, fit=fit, name=shown)
+        return local_engine(found, settings, now, template if found.path == first[0] else None)
 
     return Services(
         find=find,
@@ -55,6 +48,20 @@ def services(template: str | None = None, verbose: bool = False) -> "Services":
         free_memory=free_memory.free,
         personas=personas(paths.config() / "config.toml"),
     )
+
+
+def local_engine(
+    found: "FoundModel", settings: Settings, now: "datetime", template: str | None = None
+) -> "LlamaEngine":
+    """An engine of llama.cpp, with sizes that fit here; NotSupported for a model on a server."""
+    from lcp.chat import memory_fit
+    from lcp.engine import cpu_check
+    from lcp.engine.engine import LlamaEngine
+
+    gpu = cpu_check.check_once(paths.cache())
+    shown = title(found.file.name, found.name)
+    fit = partial(memory_fit.choose, found.file, settings, free_memory.figures_folder(), gpu, shown)
+    return LlamaEngine(found.file, settings, now=now, template=template, fit=fit, name=shown)
 
 
 def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundModel":

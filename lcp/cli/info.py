@@ -224,8 +224,8 @@ def _tensor(t: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A value of the metadata as JSON has it; infinities and NaN as text."""
-    from lcp.modelfile.header import Array
+    from lcp.modelfile.header import GgufArray
 
-    if isinstance(value, Array):
+    if isinstance(value, GgufArray):
         return {"count": value.count, "first": [_plain(x) for x in value.first]}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

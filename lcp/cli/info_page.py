@@ -166,9 +166,9 @@ def show_tensors(page: "Printout", header: "Header") -> None:
 
 
 def _short(value: Any) -> str:
-    from lcp.modelfile.header import Array
+    from lcp.modelfile.header import GgufArray
 
-    if isinstance(value, Array):
+    if isinstance(value, GgufArray):
         first = ", ".join(_short(x) for x in value.first[:8])
         return f"[{value.count:,}] {first}{', …' if value.count > 8 else ''}"
     if isinstance(value, bool):

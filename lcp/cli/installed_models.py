@@ -14,7 +14,7 @@ from lcp.errors import ModelError
 if TYPE_CHECKING:
     from lcp.downloads.library import Installed
 
-Name = Annotated[
+NameArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
@@ -55,7 +55,7 @@ def list_(
 
 
 def rm(
-    name: Name,
+    name: NameArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
     """Remove a model and the files that only it uses."""
@@ -73,7 +73,7 @@ def rm(
     sys.stderr.write(clean(f"Removed {model.name}: {formatting.size(freed)} freed{kept}.\n"))
 
 
-def verify(name: Name) -> None:
+def verify(name: NameArgument) -> None:
     """Read a model again and check its sha256."""
     from lcp.downloads import library
     from lcp.terminal.progress_bar import ProgressBar

@@ -14,8 +14,6 @@ import typer
 from lcp.cli import shell_completion
 from lcp.settings import OPTIONS
 
-Run = Callable[[Any, dict[str, Any]], None]
-
 _SHOWN = "typer"  # the key of a field's metadata for what typer shows
 _KIND = inspect.Parameter.KEYWORD_ONLY
 _HIDDEN = "_hidden"  # ends the parameter name of spellings that help does not list
@@ -42,7 +40,11 @@ def _field(default: Any, shown: Any) -> Any:
     return dataclasses.field(default=default, metadata={_SHOWN: shown})
 
 
-def command(arguments: type, run: Run, settings: Collection[str] = tuple(OPTIONS)) -> Any:
+def command(
+    arguments: type,
+    run: Callable[[Any, dict[str, Any]], None],
+    settings: Collection[str] = tuple(OPTIONS),
+) -> Any:
     """A function for typer, with a parameter for each field of the frozen dataclass `arguments`,
     its own before those that it inherits, and one for each flag of these settings. It calls
     `run(arguments(...), {setting: text})`."""

@@ -41,7 +41,7 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID|NAME|last", help=WHICH, autocompletion=shell_completion.chats),
 ]
-Rows = Annotated[
+JsonLines = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line.", callback=_here_or_before)
 ]
 AsJson = Annotated[
@@ -56,14 +56,14 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")
 
 @app.callback(invoke_without_command=True, help=ABOUT)
 def sessions(
-    ctx: typer.Context, every: All = False, most: Most = None, as_json: Rows = False
+    ctx: typer.Context, every: All = False, most: Most = None, as_json: JsonLines = False
 ) -> None:
     if ctx.invoked_subcommand is None:
         list_(every, most, as_json)
 
 
 @app.command("list")
-def list_(every: All = False, most: Most = None, as_json: Rows = False) -> None:
+def list_(every: All = False, most: Most = None, as_json: JsonLines = False) -> None:
     """List the saved chats, the last used first; one-shots only if they have a name."""
     store = _store()
     person = sys.stdout.isatty() and not as_json
@@ -88,7 +88,7 @@ def search(
         list[str], typer.Argument(metavar="WORD", help="Words that you or the model used.")
     ],
     most: Most = None,
-    as_json: Rows = False,
+    as_json: JsonLines = False,
 ) -> None:
     """List the chats and one-shots that contain all these words."""
     found = _store().saved(words, most)
@@ -135,7 +135,7 @@ def export(
 
 
 @app.command()
-def replay(id: Id, as_json: Rows = False) -> None:
+def replay(id: Id, as_json: JsonLines = False) -> None:
     """Generate every answer again and compare the tokens.
 
     Each answer is generated from its own seed. The exit code is 1 if any tokens differ.
@@ -212,7 +212,7 @@ def prune(
     ] = False,
     named: Annotated[bool, typer.Option("--named", help="Include chats with a name.")] = False,
     yes: Yes = False,
-    as_json: Rows = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Remove the chats that match all the options you give; shows them and asks first.
 

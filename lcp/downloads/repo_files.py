@@ -38,7 +38,6 @@ _BEST_PROJECTORS = ("F16", "BF16", "Q8_0", "F32")
 
 
 USUAL = "Q4_K_M"  # the quant that most people use
-Verdict = Callable[[int], str]  # bytes of a model -> "fits", "pages" or "no"
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def projectors(files: Iterable[RepoFile], near: str = "") -> list[RepoFile]:
 
 def choose(
     files: Sequence[RepoFile],
-    verdict: Verdict | None = None,
+    verdict: Callable[[int], str] | None = None,
     *,
     quant: str | None = None,
     path: str | None = None,
@@ -192,8 +191,8 @@ def choose(
 ) -> ModelChoice:
     """The model that `path` or `quant` names; without both, the best that fits.
 
-    verdict: whether a model of so many bytes fits this machine's memory. disk: free bytes on its
-    disk. ModelNotFound if no file matches, or a part is missing.
+    verdict: whether a model of so many bytes "fits" this machine's memory, "pages" or does not run
+    ("no"). disk: free bytes on its disk. ModelNotFound if no file matches, or a part is missing.
     """
     found = models(files)
     if path:
@@ -213,7 +212,9 @@ def choose(
     return _best(_one_each(named), verdict, disk)
 
 
-def _best(found: list[RepoModel], verdict: Verdict | None, disk: int | None) -> ModelChoice:
+def _best(
+    found: list[RepoModel], verdict: Callable[[int], str] | None, disk: int | None
+) -> ModelChoice:
     """1) The only one. 2) The best that fits memory and disk. 3) The one nearest to Q4_K_M."""
     found = sorted(found, key=lambda c: rank(c.quant))
     if len(found) == 1:

@@ -21,6 +21,7 @@ from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.speed_test import Speeds, SpeedTest, measure
 from lcp.engine_interface import (
     Constraint,
+    Engine,
     Loading,
     Made,
     PromptMessage,
@@ -31,12 +32,11 @@ from lcp.engine_interface import (
 from lcp.engine_notices import TemplateFault
 from lcp.errors import NotSupported
 from lcp.machine import physical_cores
-from lcp.settings import Settings
+from lcp.settings import Layers, Settings
 from lcp.worker import Emit, Task, Worker
 
 if TYPE_CHECKING:
     from lcp.engine.template import Template
-    from lcp.engine_interface import Engine
 
 _LOADING_S = 0.1  # between two reports of how much is loaded
 MEASURED = 32  # the shortest prompt, in tokens, whose speed counts
@@ -157,10 +157,9 @@ class LlamaEngine:
         """Identifies this model."""
         return self.model.fingerprint
 
-    @property
-    def recommended(self) -> Mapping[str, Mapping[str, Any]]:
-        """The settings that the model's makers recommend in its file."""
-        return {"model_file": self.model.sampling}
+    def with_recommended(self, layers: Layers) -> Layers:
+        """These layers, with the settings that the model's makers recommend in its file."""
+        return replace(layers, model_file=self.model.sampling)
 
     @property
     def size(self) -> int:

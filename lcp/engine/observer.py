@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    Watch = Callable[[Array], Array | None]
+    Watcher = Callable[[Array], Array | None]
     Reduce = Callable[[Sequence[int], Array], Array]
 
 ROWS = 32  # of logits in one batch: enough to evaluate an answer
@@ -99,7 +99,7 @@ class Observer:
         self._callback = c.ggml_backend_sched_eval_callback(self._on_node)  # C has only a pointer
         if watched:
             params.cb_eval = self._callback
-        self._watch: Mapping[bytes, Watch] = {}
+        self._watch: Mapping[bytes, Watcher] = {}
         self._every: Callable[[str], None] | None = None
         self._error: BaseException | None = None
         log.lines.clear()
@@ -186,7 +186,7 @@ class Observer:
     def decode(
         self,
         tokens: Sequence[int],
-        watch: "Mapping[str, Watch] | None" = None,
+        watch: "Mapping[str, Watcher] | None" = None,
         *,
         rows: Sequence[int] | None = None,
         reduce: "Reduce | None" = None,
@@ -215,7 +215,7 @@ class Observer:
         return _numpy().concatenate(found)
 
     def branch(
-        self, endings: Sequence[Sequence[int]], watch: "Mapping[str, Watch] | None" = None
+        self, endings: Sequence[Sequence[int]], watch: "Mapping[str, Watcher] | None" = None
     ) -> "Array":
         """Evaluate several endings of the present tokens in one batch, each in a sequence of its
         own. Returns the logits of the last token of each: (endings, vocabulary).
@@ -246,7 +246,7 @@ class Observer:
         positions: Sequence[int],
         sequences: Sequence[int],
         rows: Sequence[int],
-        watch: "Mapping[str, Watch] | None",
+        watch: "Mapping[str, Watcher] | None",
     ) -> "Array":
         """Call llama_decode once. Returns the logits of `rows`."""
         np, c = _numpy(), library()

@@ -14,7 +14,7 @@ from lcp.modelfile.context_and_gpu_layers import (
     verdict,
 )
 from lcp.modelfile.facts import Facts
-from lcp.modelfile.memory_needs import IMAGINED, ContextNeeds, Figures, MemoryNeeds, Wish
+from lcp.modelfile.memory_needs import IMAGINED, ContextNeeds, ContextWish, Figures, MemoryNeeds
 from lcp.modelfile.model_files import ModelFile
 
 KV_TYPES = ("f16", "q8_0")  # always shown
@@ -108,7 +108,7 @@ def _largest(
         return low
 
     def fits(sizes: list[int]) -> list[bool]:
-        wishes: list[Wish] = [(n, choice.kv_type) for n in sizes]
+        wishes: list[ContextWish] = [(n, choice.kv_type) for n in sizes]
         made = figures.needs(wishes, choice.n_gpu_layers, choice.repack)
         answers = {row.context: verdict(made, row, machine) == "fits" for row in made.rows}
         return [answers.get(-(-n // STEP) * STEP, False) for n in sizes]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lcp.answers.thinking_tag_table import thinks
-from lcp.modelfile.header import Array, Header
+from lcp.modelfile.header import GgufArray, Header
 from lcp.modelfile.model_files import ModelFile
 from lcp.modelfile.non_chat_models import not_for_chat
 from lcp.modelfile.quants import file_quant
@@ -93,7 +93,7 @@ def facts(model: ModelFile) -> Facts:
         expert_bytes=sum(t.n_bytes or 0 for t in routed),
         context_length=number("context_length"),
         window=_window(header),
-        vocabulary=tokens.count if isinstance(tokens, Array) else number("vocab_size"),
+        vocabulary=tokens.count if isinstance(tokens, GgufArray) else number("vocab_size"),
         tokenizer=header.text("tokenizer.ggml.model"),
         template=template,
         tools=tools,

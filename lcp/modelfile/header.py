@@ -47,8 +47,8 @@ _OTHERS = (
 
 
 @dataclass(frozen=True)
-class Array:
-    """A GGUF array, without the elements of a long one."""
+class GgufArray:
+    """An array of a GGUF file, without the elements of a long one."""
 
     kind: int  # GGUF value type of its elements
     count: int
@@ -89,7 +89,7 @@ class Header:
     version: int
     endian: str  # "little" | "big"
     alignment: int
-    values: dict[str, Any]  # key -> int | float | bool | str | Array
+    values: dict[str, Any]  # key -> int | float | bool | str | GgufArray
     tensors: tuple[TensorInfo, ...]
     data_start: int  # where the tensor data begins in the file
     data_size: int  # bytes of tensor data, each tensor padded; those of unknown type count as 0
@@ -110,7 +110,7 @@ class Header:
     def number(self, key: str) -> int | None:
         """A whole number >= 0, or the largest of a list (one per layer); else None."""
         value = self.values.get(key)
-        numbers = value.first if isinstance(value, Array) else (value,)
+        numbers = value.first if isinstance(value, GgufArray) else (value,)
         return max((x for x in numbers if type(x) is int and x >= 0), default=None)
 
     def arch_number(self, key: str) -> int | None:
@@ -264,20 +264,20 @@ class _Parser:
             raise self._reader.damaged(f"{key} is an array of the unknown type {kind}")
         return self._numbers(key, kind, count)
 
-    def _numbers(self, key: str, kind: int, count: int) -> Array:
+    def _numbers(self, key: str, kind: int, count: int) -> GgufArray:
         width = self._structs[kind].size
         self._check_array(key, count, width)
         shown = count if count <= _SHORT else _FIRST
         first = tuple(self._number(kind, key) for _ in range(shown))
         self._reader.skip((count - shown) * width, key)
-        return Array(kind, count, first)
+        return GgufArray(kind, count, first)
 
-    def _strings(self, key: str, count: int) -> Array:
+    def _strings(self, key: str, count: int) -> GgufArray:
         self._check_array(key, count, 8)
         shown = count if key in self._whole else min(count, _FIRST)
         raw = [self._string(key, MAX_STRING) for _ in range(shown)]
         self._reader.skip_strings(count - shown, key, self._length, MAX_STRING)
-        return Array(_STRING, count, tuple(text.decode("utf-8", "replace") for text in raw))
+        return GgufArray(_STRING, count, tuple(text.decode("utf-8", "replace") for text in raw))
 
     def _check_array(self, key: str, count: int, width: int) -> None:
         if count * width > MAX_HEADER:

@@ -23,7 +23,7 @@ _UINT32, _STRING = 4, 8  # GGUF value types
 ALL = -1  # layers on the GPU: all of them
 IMAGINED = "GPU"  # the name of a GPU that is not here
 
-Wish = tuple[int, str]  # context in tokens, KV type
+ContextWish = tuple[int, str]  # context in tokens, KV type
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MemoryNeeds:
     weights_anon: int  # copies, repacked for this CPU
     weights_gpu: int
     rows: tuple[ContextNeeds, ...]
-    refused: Mapping[Wish, str]  # llama.cpp's reason for each context that it refuses
+    refused: Mapping[ContextWish, str]  # llama.cpp's reason for each context that it refuses
 
     @property
     def weights(self) -> int:
@@ -79,7 +79,7 @@ class Figures:
 
     def __init__(
         self, model: ModelFile, flash_attn: str = "auto", *,
-        gpu: Literal["none", "here", "imagined"] = "none", likely: Sequence[Wish] = (),
+        gpu: Literal["none", "here", "imagined"] = "none", likely: Sequence[ContextWish] = (),
         folder: Path | None = None,
     ) -> None:  # fmt: skip
         self._model = model
@@ -88,9 +88,11 @@ class Figures:
         self._likely = likely
         self._folder = folder
         self._known: dict[tuple[int, bool], MemoryNeeds] = {}
-        self._found: dict[tuple[int, bool], dict[Wish, ContextNeeds]] = {}
+        self._found: dict[tuple[int, bool], dict[ContextWish, ContextNeeds]] = {}
 
-    def needs(self, rows: Sequence[Wish], layers: int = ALL, repack: bool = True) -> MemoryNeeds:
+    def needs(
+        self, rows: Sequence[ContextWish], layers: int = ALL, repack: bool = True
+    ) -> MemoryNeeds:
         """The needs with so many layers on the GPU. `repack`: weights may be copied in an order
         that suits this CPU. Raises what `exact` does."""
         key = (layers if self._gpu == "here" else 0, repack)
@@ -119,8 +121,9 @@ class Figures:
 
 
 def exact(
-    header: Header, rows: Sequence[Wish], *, n_gpu_layers: int = ALL, flash_attn: str = "auto",
-    repack: bool = True, folder: Path | None = None, name: str = "this model",
+    header: Header, rows: Sequence[ContextWish], *, n_gpu_layers: int = ALL,
+    flash_attn: str = "auto", repack: bool = True, folder: Path | None = None,
+    name: str = "this model",
 ) -> MemoryNeeds:  # fmt: skip
     """llama.cpp's figures for a context of each (tokens, KV type).
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcp import gguf_kinds
-from lcp.modelfile.header import Array, Header
+from lcp.modelfile.header import GgufArray, Header
 
 # Architectures that produce embeddings instead of the next token.
 _ENCODERS = {
@@ -51,7 +51,7 @@ def not_for_chat(header: Header) -> str:
             "has no text under the key general.architecture, so no program can run it. "
             "Use another file of this model."
         )
-    if isinstance(sections, Array) and sections.count < _SECTIONS:
+    if isinstance(sections, GgufArray) and sections.count < _SECTIONS:
         return (
             f"was made for Ollama's own engine: its {key} has {sections.count} numbers, and "
             f"llama.cpp needs {_SECTIONS}. {FROM_THE_HUB}"

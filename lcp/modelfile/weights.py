@@ -13,7 +13,7 @@ from lcp.modelfile.quants import constants
 if TYPE_CHECKING:
     import numpy as np
 
-    Array = np.ndarray[Any, np.dtype[np.float32]]
+    Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Weights:
@@ -28,7 +28,7 @@ class Weights:
         }
         self.tensors = {tensor.name: tensor for tensor in model.header.tensors}
 
-    def rows(self, name: str, begin: int = 0, end: int | None = None) -> "Array":
+    def rows(self, name: str, begin: int = 0, end: int | None = None) -> "Floats":
         """Rows of a tensor as float32: (end - begin, numbers of a row). NotSupported if gguf
         cannot read its quant."""
         import numpy as np
@@ -51,7 +51,7 @@ class Weights:
                 f"The package gguf cannot read {tensor.quant}, the quant of {name}. "
                 "Use another quant of this model."
             ) from error
-        rows: Array = found.astype(np.float32, copy=False)
+        rows: Floats = found.astype(np.float32, copy=False)
         return rows
 
 

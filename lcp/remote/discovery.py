@@ -10,7 +10,7 @@ from lcp.answers.thinking_tag_table import thinks
 from lcp.errors import ChooseModel, LcpError, ServerError
 from lcp.formatting import short
 from lcp.remote import server_kinds
-from lcp.remote.http_client import HttpClient, JsonAnswer, Stopped, never
+from lcp.remote.http_client import HttpClient, IsStopped, JsonAnswer, never
 from lcp.remote.json_values import count, record, rows
 from lcp.remote.server_errors import is_loading
 from lcp.remote.server_kinds import ServerKind
@@ -74,7 +74,7 @@ def look_up(
     return discover(HttpClient(address, key, headers), never, wait)
 
 
-def discover(http: HttpClient, stopped: Stopped, wait: Callable[[], None]) -> ServerFacts:
+def discover(http: HttpClient, stopped: IsStopped, wait: Callable[[], None]) -> ServerFacts:
     """Ask a server for its facts. `wait` is called while it loads its model."""
     while True:
         try:
@@ -117,7 +117,7 @@ def _chosen(http: HttpClient, models: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _kind(
-    http: HttpClient, listed: JsonAnswer, model: Mapping[str, Any], stopped: Stopped
+    http: HttpClient, listed: JsonAnswer, model: Mapping[str, Any], stopped: IsStopped
 ) -> ServerKind:
     if listed.headers.get("server") == "llama.cpp":
         return server_kinds.LLAMA
@@ -131,7 +131,7 @@ def _kind(
 
 
 def _ask_more(
-    http: HttpClient, facts: ServerFacts, model: Mapping[str, Any], stopped: Stopped
+    http: HttpClient, facts: ServerFacts, model: Mapping[str, Any], stopped: IsStopped
 ) -> ServerFacts:
     from dataclasses import replace
 

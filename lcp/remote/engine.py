@@ -15,6 +15,7 @@ from lcp.answers.thinking_tag_table import NONE, tags
 from lcp.common_prefix import common_prefix
 from lcp.engine_interface import (
     Constraint,
+    Engine,
     Loading,
     Made,
     PromptMessage,
@@ -37,11 +38,8 @@ from lcp.remote.reply import Listener
 from lcp.remote.request_body import answer_body, constraint_fields, text_of
 from lcp.remote.retrying_client import LOADING_S, RetryingClient
 from lcp.servers.address import ServerAddress
-from lcp.settings import Sampling, Settings
+from lcp.settings import Layers, Sampling, Settings
 from lcp.worker import Emit, Task, Worker
-
-if TYPE_CHECKING:
-    from lcp.engine_interface import Engine
 
 ASSUMED = 4096  # tokens of the context, if the server does not tell
 KEPT = 32  # answers whose probabilities are cached
@@ -173,11 +171,11 @@ class RemoteEngine:
 
     identity = name
 
-    @property
-    def recommended(self) -> Mapping[str, Mapping[str, Any]]:
-        """The server's own sampling settings; None for those that it does not tell."""
-        known, _ = usable(self.facts.defaults, "the server")
-        return {"server": dict.fromkeys(vars(Sampling())) | known}
+    def with_recommended(self, layers: Layers) -> Layers:
+        """These layers, with the server's own sampling settings; None for those that it does not
+        report."""
+        known, _ = usable(self.facts.defaults, "server")
+        return replace(layers, server=dict.fromkeys(vars(Sampling())) | known)
 
     @property
     def ignored(self) -> Collection[str]:

@@ -33,7 +33,7 @@ PIECE = 1 << 16  # the most bytes of an answer that are taken at once
 HOPS = 3  # redirects within the same origin
 _ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
 
-Stopped = Callable[[], bool]
+IsStopped = Callable[[], bool]
 
 
 class Cut(Exception):
@@ -70,7 +70,7 @@ class HttpClient:
         body: Any = None,
         *,
         limit_s: float | None = None,
-        stopped: Stopped = never,
+        stopped: IsStopped = never,
     ) -> "JsonAnswer":
         """GET, or POST a body. Returns the answer as JSON; ServerError if it is not JSON."""
         until = time.monotonic() + (limit_s or ASK_S)
@@ -91,7 +91,7 @@ class HttpClient:
         url: str,
         body: Any = None,
         *,
-        stopped: Stopped = never,
+        stopped: IsStopped = never,
         until: float | None = None,
     ) -> "ServerAnswer":
         """The answer to a request when its headers are here; ServerError for an error status."""
@@ -220,7 +220,7 @@ class ServerAnswer:
     """The answer to a request, while it arrives."""
 
     def __init__(
-        self, http: HttpClient, request: _Request, stopped: Stopped, until: float | None
+        self, http: HttpClient, request: _Request, stopped: IsStopped, until: float | None
     ) -> None:
         self._http, self._request, self._stopped = http, request, stopped
         self.until = until

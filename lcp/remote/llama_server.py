@@ -10,7 +10,7 @@ from typing import Any
 from lcp.engine_interface import PromptMessage
 from lcp.errors import ServerError
 from lcp.remote.discovery import ServerFacts
-from lcp.remote.http_client import HttpClient, Stopped, never
+from lcp.remote.http_client import HttpClient, IsStopped, never
 from lcp.remote.json_values import is_whole, rows
 from lcp.remote.request_body import prompt_fields
 
@@ -27,7 +27,9 @@ class LlamaServer:
         self._http, self._facts, self._variables = http, facts, variables
         self._slot: int | None = None
 
-    def _ask(self, page: str, body: Any, stopped: Stopped = never, limit_s: float = COUNT_S) -> Any:
+    def _ask(
+        self, page: str, body: Any, stopped: IsStopped = never, limit_s: float = COUNT_S
+    ) -> Any:
         url = self._http.address.base + page
         return self._http.ask(url, body, stopped=stopped, limit_s=limit_s)
 
@@ -40,7 +42,7 @@ class LlamaServer:
         facts = self._facts
         return prompt_fields(facts.kind, facts.model, messages, self._variables())
 
-    def prompt(self, messages: Sequence[PromptMessage], stopped: Stopped = never) -> str:
+    def prompt(self, messages: Sequence[PromptMessage], stopped: IsStopped = never) -> str:
         """The text of the prompt that asks for an answer."""
         text = self._ask("/apply-template", self._body(messages), stopped).get("prompt")
         if not isinstance(text, str):
@@ -48,7 +50,7 @@ class LlamaServer:
         return text
 
     def tokenize(
-        self, text: str, *, whole: bool = False, stopped: Stopped = never
+        self, text: str, *, whole: bool = False, stopped: IsStopped = never
     ) -> list[tuple[int, str]]:
         """The tokens of a text: ids and texts. `whole`: it is a whole prompt, with control
         tokens."""
@@ -86,7 +88,7 @@ class LlamaServer:
                 self._slot = free[0]["id"] if free else None
         return self._slot
 
-    def read(self, tokens: Sequence[int], stopped: Stopped) -> None:
+    def read(self, tokens: Sequence[int], stopped: IsStopped) -> None:
         """Read these tokens into the cache. The server samples one more token and drops it."""
         body = {"prompt": list(tokens), "n_predict": 1, "cache_prompt": True, "stream": False}
         if self._facts.slots > 1:

@@ -6,7 +6,7 @@ from typing import Any
 from lcp.engine_interface import Reply, Waiting
 from lcp.engine_notices import ConnectionLost
 from lcp.errors import Miscounted, ServerError
-from lcp.remote.http_client import Broken, Cut, HttpClient, Stopped
+from lcp.remote.http_client import Broken, Cut, HttpClient, IsStopped
 from lcp.remote.reply import Listener
 from lcp.remote.server_errors import is_loading
 from lcp.worker import Emit
@@ -19,7 +19,7 @@ LOADING_S = 900.0  # the longest time that a server may take to load its model
 class RetryingClient:
     """Requests for answers to one server."""
 
-    def __init__(self, http: HttpClient, stopped: Stopped) -> None:
+    def __init__(self, http: HttpClient, stopped: IsStopped) -> None:
         self._http, self._stopped = http, stopped
         self._host = http.address.host
 
