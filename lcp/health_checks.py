@@ -72,12 +72,12 @@ def examine(root: Path = Path("/")) -> list[Finding]:
     except LcpError as error:
         sentence, *command = re.split(": (?=pip )", str(error))
         wrong = f"{sentence.rstrip('.')}."
-        broken = Finding("llama.cpp", "does not compute", wrong=wrong, mend="".join(command))
+        broken = Finding("llama.cpp", "does not work", wrong=wrong, mend="".join(command))
         return [*_versions(), broken, *_folders()]
     built = features(answer["system_info"])
     return [
         *_versions(),
-        Finding("llama.cpp", "computes"),
+        Finding("llama.cpp", "works"),
         cpu(built, paths.contents(root / "proc/cpuinfo")),
         _amx(built),
         gpu(gpus() if answer["gpu"] else (), cards(root), _cuda_version()),

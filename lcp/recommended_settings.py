@@ -25,7 +25,7 @@ def usable(values: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list
         try:
             found[name] = check(name, _as_llama_cpp(name, raw), source)
         except SettingsError as error:
-            ignored.append(f"Ignored from the {source}: {error}")
+            ignored.append(f"Ignored: {error}")
     return found, ignored
 
 

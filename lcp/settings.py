@@ -306,7 +306,11 @@ def persona(tables: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, 
     if name in tables:
         return tables[name]
     close = near(name, tables)
-    known = f"Known are: {', '.join(tables)}." if tables else "config.toml has no [persona.NAME]."
+    known = (
+        f"The personas are: {', '.join(tables)}."
+        if tables
+        else "config.toml has no [persona.NAME]."
+    )
     hint = f"Did you mean {close[0]}?" if close else known
     raise SettingsError(f"There is no persona called {name}. {hint}")
 
@@ -342,7 +346,7 @@ def check(name: str, raw: Any, source: str) -> Any:
     option = OPTIONS.get(name)
     if option is None:
         close = near(name, OPTIONS)
-        hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(OPTIONS)}."
+        hint = f"Did you mean {close[0]}?" if close else f"The settings are: {', '.join(OPTIONS)}."
         raise SettingsError(f"There is no setting called {name} ({source}). {hint}")
     rule = option.metadata
     if "low" in rule:

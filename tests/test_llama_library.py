@@ -336,7 +336,7 @@ def test_a_library_folder_without_libraries_is_an_error(broken, monkeypatch, tmp
 )
 def test_unexpected_output_of_the_child_is_an_error(broken, code, reason):
     broken(code)
-    assert f"llama.cpp does not compute here {reason}" in refusal()
+    assert f"llama.cpp does not work here {reason}" in refusal()
 
 
 def test_a_good_answer_is_cached(broken, tmp_path):

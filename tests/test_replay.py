@@ -209,7 +209,7 @@ def test_replay_uses_the_saved_context_size_and_the_local_threads(chat):
 def test_an_answer_with_a_constraint_is_not_replayed(chat):
     one = chat(form=gbnf('root ::= "yes" | "no"'))
     one.ask("Hi.")
-    assert replay(one) == ["turn 1: not replayed: it had a given form"]
+    assert replay(one) == ["turn 1: not replayed: it had to match a schema, regex or grammar"]
 
 
 def test_an_older_log_is_replayed_if_it_has_enough_facts(chat):

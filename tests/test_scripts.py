@@ -76,7 +76,7 @@ def asked(home):
 
 # what is read from stdin
 
-NOTHING_CAME = "Nothing came on stdin; "
+NOTHING_CAME = "Nothing arrived on stdin; "
 
 
 @slow
@@ -186,7 +186,7 @@ def test_stdin_larger_than_any_window_is_refused(start, tmp_path, flags):
         process = start(*flags, stdin=file)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err.startswith(b"lcp: More than 16,777,216 characters came on stdin")
+    assert err.startswith(b"lcp: stdin has more than 16,777,216 characters")
 
 
 # chats of a person

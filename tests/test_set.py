@@ -83,7 +83,7 @@ def test_the_tables_and_the_default_are_in_one_file(tmp_path):
     ("tables", "hint"),
     [
         (TABLES, "Did you mean judge?"),
-        ({"cook": {}, "plain": {}}, "Known are: cook, plain."),
+        ({"cook": {}, "plain": {}}, "The personas are: cook, plain."),
         ({}, "config.toml has no [persona.NAME]."),
     ],
 )

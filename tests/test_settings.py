@@ -142,7 +142,7 @@ def test_an_unknown_name_suggests_a_similar_one(name, meant):
 
 
 def test_a_name_without_a_similar_one_lists_all():
-    with pytest.raises(SettingsError, match=r"Known are: temp, top_k, .*think, .*"):
+    with pytest.raises(SettingsError, match=r"The settings are: temp, top_k, .*think, .*"):
         check("xyzzy", 1, "config.toml")
 
 

@@ -67,8 +67,8 @@ def sentence(notice: EngineNotice) -> str:
             )
         case ConnectionLost(why):
             return (
-                f"The connection to the server broke: {why.rstrip('.')}. lcp keeps what came of "
-                "the answer; /retry answers again."
+                f"The connection to the server broke: {why.rstrip('.')}. lcp keeps the text that "
+                "arrived; /retry answers again."
             )
         case NoTokenFits(why):
             return (

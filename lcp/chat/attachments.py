@@ -101,8 +101,8 @@ def attach(text: str, folder: Path, before: Attached = Attached()) -> Attached:
                 if file.size > left:
                     limit = formatting.size(ALL_BYTES)
                     raise LcpError(
-                        f"{path} does not fit: the files of a message have at most {limit} "
-                        "together. Name fewer files."
+                        f"{path} does not fit: the files of a message may have {limit} together. "
+                        "Name fewer files."
                     )
                 files.setdefault(path, file)
             except LcpError as problem:

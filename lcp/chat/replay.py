@@ -97,7 +97,7 @@ class Replay:
             if why := _why_not(known):
                 self._hold(engine, request, answer)
                 raise SessionError(why)
-            reply = self._draw(engine, request, answer, told)
+            reply = self._generate(engine, request, answer, told)
         except LcpError as error:
             return replace(told, result="not replayed", why=with_advice(error))
         generated = [*reply.sampled, *[_END] * (reply.ended == "end")]
@@ -169,7 +169,7 @@ class Replay:
             move=bool(answer.stats.get("moved")),
         )
 
-    def _draw(self, engine: Engine, request: Request, answer: Message, told: Replayed) -> Reply:
+    def _generate(self, engine: Engine, request: Request, answer: Message, told: Replayed) -> Reply:
         """Generate as many tokens as the answer has, and its end."""
         has = engine.count(request.messages)
         if (had := answer.stats.get("prompt_tokens", has)) != has:
@@ -201,8 +201,9 @@ def _why_not(known: Mapping[str, Any]) -> str:
     """Why an answer cannot be generated again in one go; "" if it can."""
     if "before" in known:
         return "it continues another answer"
-    # older logs say "grammar"
-    return "it had a given form" if known.keys() & {"constraint", "grammar"} else ""
+    if known.keys() & {"constraint", "grammar"}:  # older logs say "grammar"
+        return "it had to match a schema, regex or grammar"
+    return ""
 
 
 def _why_other(answer: Message, then: object, now: object) -> str:

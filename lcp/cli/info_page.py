@@ -142,7 +142,7 @@ def _gpu(known: "Facts", table: "ContextTable") -> str:
         return f"all {total} layers" if n < 0 or n >= total else f"{n} of {total} layers"
 
     if not table.machine.gpus:
-        return "GPU: none found. --gpu-mem 8G computes for one of 8 GB."
+        return "GPU: none found. --gpu-mem 8G plans for one with 8 GB."
     names = [f"{gpu.title} ({size(gpu.free)} free)" for gpu in table.machine.gpus]
     return f"{', '.join(names)}: {layers(table.choice.n_gpu_layers)}."
 

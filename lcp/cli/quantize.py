@@ -118,16 +118,16 @@ def _announced(told: "Facts", size: int, quant: str, plan: NewFile) -> str:
     """What will be made, and what it cannot be."""
     before = told.bits_per_weight or 0.0
     lines = [
-        f"{told.quant}, {formatting.size(size)}, {before:.2f} bits a weight -> "
-        f"{quant}, about {formatting.size(plan.bytes)}, {plan.bits:.2f} bits a weight."
+        f"{told.quant}, {formatting.size(size)}, {before:.2f} bits per weight -> "
+        f"{quant}, about {formatting.size(plan.bytes)}, {plan.bits:.2f} bits per weight."
     ]
     if plan.fallbacks:
         lines.append(
             f"{formatting.count(plan.fallbacks, 'tensor')} will have a larger quant: "
-            f"the rows are not whole blocks of {quant}."
+            f"their rows are not whole blocks of {quant}."
         )
     if told.quant not in WHOLE and quant in WHOLE:
-        lines.append(f"Made from {told.quant}: what that lost does not come back.")
+        lines.append(f"Made from {told.quant}: the new file is no more accurate than that.")
     elif told.quant not in WHOLE:
         lines.append(f"Made from {told.quant}, not from the original: the errors of both add up.")
     return " ".join(lines)
@@ -171,7 +171,7 @@ def _write(wish: dict[str, Any], name: str, target: Path, size: int, screen: "Sc
 
 def take_name(part: Path, target: Path) -> None:
     """Give the complete file its name. LcpError if another file has had it since we looked."""
-    taken = LcpError(f"{target} exists by now. Give another file with -o.")
+    taken = LcpError(f"{target} was created in the meantime. Give another file with -o.")
     try:
         os.link(part, target)  # unlike a rename, never replaces a file
     except FileExistsError:

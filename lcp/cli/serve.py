@@ -99,7 +99,7 @@ def _key() -> str:
     if re.search('[^!-~]|[,"]', key):
         raise UsageError(
             "LCP_API_KEY has a character that cannot be part of a key. "
-            "Use ASCII letters, digits and signs, but no blank, comma or double quote."
+            "Use ASCII letters, digits and signs, but no space, comma or double quote."
         )
     return key
 

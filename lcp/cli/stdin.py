@@ -23,7 +23,7 @@ def read(asked: bool, say: Callable[[str], None]) -> str:
     to it: ssh, cron and test runners hold a pipe open for ever and write nothing.
     """
     if asked and not _comes(sys.stdin.fileno()):
-        say("Nothing came on stdin; lcp asks without it. Skip the wait with < /dev/null.")
+        say("Nothing arrived on stdin; lcp answers without it. < /dev/null skips the wait.")
         return ""
     text = _bounded(sys.stdin.read(MOST + 1)).removeprefix(_BOM)
     return text.replace("\r\n", "\n").rstrip("\n")
@@ -53,7 +53,7 @@ def _bounded(text: str) -> str:
     """The text; UsageError if it is not text or too long for any window."""
     if len(text) > MOST:
         raise UsageError(
-            f"More than {MOST:,} characters came on stdin, too many for any context window. "
+            f"stdin has more than {MOST:,} characters, too many for any context window. "
             "Give a part of it, for example with head -c 20000."
         )
     if "\0" in text:

@@ -57,7 +57,7 @@ def _sentence(result: child_process.ChildResult) -> str:
     last = (result.stderr.strip().splitlines() or [result.cause])[-1]
     if last.startswith("lcp.errors."):  # the child's own sentence, after the name of its class
         return last.partition(": ")[2]
-    return f"llama.cpp does not compute here ({last[:200]}). {_REINSTALL}"
+    return f"llama.cpp does not work here ({last[:200]}). {_REINSTALL}"
 
 
 def fingerprint() -> str:

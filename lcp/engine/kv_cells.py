@@ -46,11 +46,14 @@ class MemoryKind:
     def notice(self) -> str:
         """What a person should know about this memory; "" if it allows everything."""
         if self.cut == "snapshot":
-            return "This model's memory cannot be moved: when the window slides, it is read again."
+            return (
+                "This model's memory cannot be moved: when the window slides, the model reads the "
+                "chat again."
+            )
         if self.window and self.slide == "reread":
             return (
                 f"To save memory, only the last {self.window:,} tokens stay in this model's "
-                "sliding-window layers: when the window slides, it is read again."
+                "sliding-window layers: when the window slides, the model reads the chat again."
             )
         return ""
 

@@ -93,8 +93,8 @@ def measure(loaded: Loaded, stop: StopByte, threads: int, free: int | None = Non
     needed = SHARE * 2 * about(model, size, "f16", rows=1)
     if free is not None and needed > free:
         raise NotEnoughMemory(
-            f"The speed is measured only where {formatting.size(needed)} of memory are free; "
-            f"{formatting.size(free)} are. Close other programs, then run it again."
+            f"To measure the speed, lcp needs {formatting.size(needed)} of free memory; "
+            f"{formatting.size(free)} are free. Close other programs, then run it again."
         )
     swa_full = keep_all_cells(model, loaded.context.size, "f16")
     with ExitStack() as life:

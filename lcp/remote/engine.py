@@ -344,7 +344,7 @@ class RemoteEngine:
         return self._llama_server.tokenize(text, whole=True)
 
     def token_text(self, token: int) -> str:
-        raise NotSupported("A server's tokens have no numbers here.")
+        raise NotSupported("lcp does not know the token numbers of a server.")
 
     def probs(
         self,

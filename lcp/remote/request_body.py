@@ -124,7 +124,8 @@ def constraint_fields(kind: ServerKind, constraint: Constraint) -> dict[str, Any
         return {"response_format": {"type": "json_schema", "json_schema": named}}
     if not field:
         raise NotSupported(
-            f"{kind.name} takes no {_FORMS[constraint.kind]}.", change={"json_schema": "FILE"}
+            f"{kind.name} does not support a {_FORMS[constraint.kind]}.",
+            change={"json_schema": "FILE"},
         )
     nested = field == "structured_outputs"
     return {field: {constraint.kind: constraint.text} if nested else constraint.text}

@@ -82,7 +82,9 @@ def too_long(host: str, complaint: Complaint, status: int | None = None) -> Serv
             change={"ctx_size": "N"},
         )
     tokens = (
-        f"{complaint.tokens:,} tokens" if complaint.tokens else "the server does not tell its size"
+        f"{complaint.tokens:,} tokens"
+        if complaint.tokens
+        else "the server does not report its size"
     )
     room = f", room for {complaint.size:,}" if complaint.size else ""
     return Miscounted(

@@ -37,19 +37,20 @@ def _server(name: str, table: Mapping[str, Any]) -> ServerTable:
     where = f"[server.{name}] of config.toml"
     if unknown := [key for key in table if key not in {*texts, "headers"}]:
         close = near(unknown[0], {*texts, "headers"})
-        hint = f"Did you mean {close[0]}?" if close else "Known are: url, key_env, model, headers."
-        raise SettingsError(f"{where} has no {unknown[0]}. {hint}")
+        known = "It can have url, key_env, model and headers."
+        hint = f"Did you mean {close[0]}?" if close else known
+        raise SettingsError(f"{where} has an unknown name, {unknown[0]}. {hint}")
     if not isinstance(table.get("url"), str):
         raise SettingsError(f'{where} needs the address of the server: url = "http://box:8080"')
     headers = table.get("headers", {})
     plain = isinstance(headers, dict) and all(isinstance(v, str) for v in headers.values())
     if not plain or not all(isinstance(table.get(n, ""), str) for n in texts):
-        raise SettingsError(f"{where}: all values must be texts.")
+        raise SettingsError(f"{where}: every value must be a string in quotes.")
     for header, value in headers.items():
         if not (re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", header, re.ASCII) and _is_plain(value)):
             raise SettingsError(
-                f"{where}: the header {short(header, 40)} contains characters that no header has, "
-                "for example a line break. Correct it."
+                f"{where}: the header {short(header, 40)} has characters that a header cannot "
+                "have, for example a line break. Correct it."
             )
     try:
         address = parse(table["url"])
@@ -81,5 +82,5 @@ def key(table: ServerTable | None) -> str:
             f"Set it: export {variable}=…"
         )
     if not _is_plain(found):
-        raise SettingsError(f"{variable} contains characters that no key has. Correct it.")
+        raise SettingsError(f"{variable} has characters that a key cannot have. Correct it.")
     return found

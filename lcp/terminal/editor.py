@@ -38,7 +38,8 @@ def edit(text: str) -> str:
             raise LcpError(f"{editor} failed (exit code {code}); the text is unchanged.")
         edited = Path(name).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
-        raise LcpError(f"Cannot edit the text: {error}. Is the disk full?") from error
+        why = error.strerror or error
+        raise LcpError(f"Cannot edit the text: {why}. Is the disk full?") from error
     finally:
         with suppress(OSError):
             Path(name).unlink()

@@ -185,10 +185,10 @@ def _show(page: "Printout", shown: QuantShown) -> None:
         page.blank()
     page.note(
         "KL: how far the next-token probabilities are from those of A, in nats, on average over "
-        f"the {shown.tokens:,} tokens of a text; 99 %: below this at 99 of 100. same first: how "
-        "often the most likely token is the same. The floor: how far a model is from itself, "
-        "because llama.cpp rounds differently when it reads token by token. Another text gives "
-        "other numbers."
+        f"the {shown.tokens:,} tokens of a text; 99 %: 99 of 100 tokens are below this. same "
+        "first: how often the most likely token is the same. The floor: how far a model is from "
+        "itself, because llama.cpp rounds differently when it reads token by token. Another text "
+        "gives other numbers."
     )
     page.of_this_run(f"{shown.a.work.seconds:.1f} s.")
 
