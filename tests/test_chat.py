@@ -1,5 +1,6 @@
 """A chat as a person experiences it: each test runs in this process and in a real terminal."""
 
+import io
 import json
 import os
 import signal
@@ -533,6 +534,57 @@ def test_a_chat_works_with_an_engine_that_saves_no_cache(tmp_path):
         assert chat.ask("Hi.").text == "Hello."
         saved_cache.save(chat)
     assert not list(tmp_path.glob("*.kv"))
+
+
+class Caching(ScriptedEngine):
+    """Its KV cache has 3 MiB, or `fails` to be saved."""
+
+    def __init__(self, saving=None):
+        super().__init__()
+        self.saving = saving
+
+    def seconds_to_read(self, n):
+        return 99.0
+
+    def save(self, path):
+        def job(_):
+            if self.saving:
+                raise self.saving
+            return path.write_bytes(bytes(3 << 20))
+
+        task = Task(job)
+        task.run()
+        return task
+
+
+@pytest.mark.parametrize(
+    ("mib", "fails", "kept"),
+    [(3, None, True), (2, None, False), (3, MemoryError(), False), (3, OSError("full"), False)],
+)
+def test_a_cache_is_called_saved_only_if_it_is_kept(tmp_path, mib, fails, kept):
+    told, other = io.StringIO(), tmp_path / "other.kv"
+    other.write_bytes(bytes(1 << 20))
+    chat = new_chat(
+        Caching(fails),
+        Layers(flags={"kv_files": mib}),
+        store=Store(tmp_path),
+        screen=Screen(err=told),
+    )
+    chat.ask("Hi.")
+    saved_cache.save(chat)
+    assert chat.log.path.with_suffix(".kv").exists() is kept
+    assert other.exists() is not kept  # it makes room for a newer one only
+    assert ("is saved" in told.getvalue()) is kept
+    assert ("is not saved" in told.getvalue()) is not kept
+
+
+def test_an_older_cache_that_cannot_be_removed_stays(tmp_path):
+    chat = new_chat(ScriptedEngine(), Layers(), store=Store(tmp_path))
+    chat.ask("Hi.")
+    (cache := chat.log.path.with_suffix(".kv")).mkdir()
+    chat.engine.seconds_to_read = lambda n: 0.1  # reading it again is no work
+    saved_cache.save(chat)
+    assert cache.exists()
 
 
 @pytest.mark.parametrize("line", ["/tokens", "/probs"])

@@ -41,6 +41,15 @@ def test_a_state_of_another_model_or_build_is_refused_with_a_reason(tmp_path, ot
     assert read(path, MADE_BY | other) == Unusable(f"was made with another {next(iter(other))}")
 
 
+def test_a_file_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
+    def no_memory(size):
+        raise MemoryError
+
+    write(tmp_path / "a.kv", a_state(), MADE_BY)
+    monkeypatch.setattr(kv_cache_file, "bytearray", no_memory, raising=False)
+    assert isinstance(read(tmp_path / "a.kv", MADE_BY), Unusable)
+
+
 def test_truncated_and_altered_files_are_refused(tmp_path):
     path = tmp_path / "a.kv"
     write(path, a_state(), MADE_BY)
@@ -86,6 +95,8 @@ def test_the_oldest_caches_are_removed_if_all_together_are_too_large(tmp_path):
         write(tmp_path / f"{n}.kv", a_state(1000), MADE_BY)
         os.utime(tmp_path / f"{n}.kv", (n, n))
     (tmp_path / "log.jsonl").write_text("stays")
+    (tmp_path / "1.kv.99.part").write_bytes(b"of a process that was killed")
+    os.utime(tmp_path / "1.kv.99.part", (0, 0))
     size = (tmp_path / "0.kv").stat().st_size
     prune(tmp_path, 3 * size)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2.kv", "3.kv", "4.kv", "log.jsonl"]

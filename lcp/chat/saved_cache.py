@@ -28,7 +28,7 @@ def save(chat: Chat) -> None:
     # times as fast. Without any answer, a file that was worth saving before still is.
     again = chat.engine.seconds_to_read(used) or (used / (4 * speed) if speed else 0.0)
     if again < WORTH_SAVING and (again or not path.exists()):
-        path.unlink(missing_ok=True)  # it has an older state of this chat
+        _remove(path)  # it has an older state of this chat
         return
     with suppress(NotSupported):
         _write(chat, path, again, limit)
@@ -45,11 +45,19 @@ def _write(chat: Chat, path: Path, again: float, limit: int) -> None:
                 if pressed(CTRL_D, 0.05):
                     chat.engine.stop()
             size = task.result()
-        except OSError as error:
-            chat.screen.notice(f"The KV cache is not saved: {error.strerror or error}.")
+        except (OSError, MemoryError) as error:
+            why = getattr(error, "strerror", "") or str(error) or "too little memory for a copy"
+            chat.screen.notice(f"The KV cache is not saved: {why}.")
             return
-    prune(path.parent, limit)
     chat.screen.clear_progress()
+    if size > limit:
+        _remove(path)
+        chat.screen.notice(
+            f"The KV cache is not saved: it has {size >> 20:,} MiB, and kv_files allows "
+            f"{limit >> 20:,}. Set a larger kv_files in config.toml."
+        )
+        return
+    prune(path.parent, limit)
     if size:
         chat.screen.notice(
             f"The KV cache is saved ({formatting.size(size)}): "
@@ -58,9 +66,10 @@ def _write(chat: Chat, path: Path, again: float, limit: int) -> None:
 
 
 def prune(folder: Path, limit: int) -> None:
-    """Remove the oldest cache files of a folder until all together take at most `limit` bytes."""
+    """Remove the oldest cache files of a folder until all together take at most `limit` bytes. This
+    includes what is left of files that were never completed."""
     files = []
-    for path in folder.glob("*.kv"):
+    for path in folder.glob("*.kv*"):
         with suppress(OSError):
             stat = path.stat()
             files.append((stat.st_mtime_ns, stat.st_size, path))
@@ -68,6 +77,10 @@ def prune(folder: Path, limit: int) -> None:
     for _, size, path in sorted(files):
         if total <= limit:
             break
-        with suppress(OSError):
-            path.unlink()
-            total -= size
+        _remove(path)
+        total -= size
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

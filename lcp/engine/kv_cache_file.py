@@ -102,6 +102,8 @@ def read(path: Path, fingerprint: Mapping[str, Any]) -> State | Unusable | None:
         return None
     except OSError as error:
         return Unusable(f"cannot be read ({error.strerror or error})")
+    except MemoryError:
+        return Unusable("does not fit in the free memory")
     body, digest = memoryview(data)[:-_HASH], data[-_HASH:]
     if not data.startswith(MAGIC) or hashlib.blake2b(body, digest_size=_HASH).digest() != digest:
         return Unusable("is damaged")
