@@ -180,6 +180,19 @@ class Stats:
         )
 
 
+# Sizes of a context, in tokens
+
+AUTO_CTX = 8192  # by default, if the model was trained for as many
+CTX_STEP = 256  # llama.cpp rounds a context up to a multiple of this
+# At the end of the text being typed: the next letters may change them, so nobody reads them ahead.
+HELD_BACK = 4
+
+
+def padded(size: int) -> int:
+    """The real size of a context of `size` tokens in llama.cpp."""
+    return -(-size // CTX_STEP) * CTX_STEP
+
+
 def room_in(size: int, max_tokens: int | None) -> int:
     """The most tokens of a prompt after which an answer of `max_tokens`, or of a quarter of the
     context, fits; at least half of the context."""

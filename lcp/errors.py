@@ -25,11 +25,18 @@ LcpError                    a sentence: what failed, why, and what to type next
     ├── NoSavedChat         there is no saved chat at all
     └── AmbiguousChat       a name or a part of an id matches several chats
 
-The core raises them; `cli/` alone turns one into a line on stderr and an exit code.
+The core raises them. A chat shows them and continues; outside of a chat, `cli/` prints them on
+stderr and exits with their `exit_code`. chat/error_advice.py adds what to type.
 """
 
 import os
 from collections.abc import Mapping
+
+# What to type if llama.cpp is too old for a model, and what helps if it cannot load a file.
+UPGRADE = "pip install --upgrade llama-cpp-python"
+ANOTHER_FILE = (
+    f"Use a newer conversion or another quantization of this model, or upgrade: {UPGRADE}"
+)
 
 
 class LcpError(Exception):
@@ -131,8 +138,7 @@ class ContextFull(LcpError):
 
     def __init__(self, needed: int, size: int) -> None:
         super().__init__(
-            f"The prompt has {needed:,} tokens, but the context holds {size:,}. Shorten it.",
-            change={"ctx_size": str(-(-needed // 256) * 256)},
+            f"The prompt has {needed:,} tokens, but the context holds {size:,}. Shorten it."
         )
         self.needed, self.size = needed, size
 

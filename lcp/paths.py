@@ -23,15 +23,6 @@ def at(name: str) -> Path | None:
         return None
 
 
-def model_size(path: Path) -> int:
-    """The bytes of a model file; of a split model, those of all parts that are here."""
-    names = [path.name]
-    if part := re.search(r"-\d{5}-of-(\d{5})(?=\.gguf$)", path.name, re.IGNORECASE):
-        before, after = path.name[: part.start()], path.name[part.end() :]
-        names = [f"{before}-{n:05}-of-{part[1]}{after}" for n in range(1, int(part[1]) + 1)]
-    return sum(file.stat().st_size for file in map(path.with_name, names) if file.is_file())
-
-
 def config() -> Path:
     """The folder of config.toml, which a person edits."""
     return _home("config", platformdirs.user_config_path)

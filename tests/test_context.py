@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import KINDS, WINDOW
 
-from lcp.engine.context import N_BATCH, Context, Stopped
+from lcp.engine.context import Context, Stopped
 from lcp.engine.llama_library import StopByte, library
+from lcp.engine.params import N_BATCH
 from lcp.engine_interface import Progress
 from lcp.errors import ContextFull, NotEnoughMemory, SettingsError
 

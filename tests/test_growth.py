@@ -18,10 +18,11 @@ from tiny import KINDS, WINDOW
 
 from lcp.engine import context as context_module
 from lcp.engine import kv_cache_file
-from lcp.engine.context import N_BATCH, Context, State, Stopped
+from lcp.engine.context import Context, State, Stopped
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
+from lcp.engine.params import N_BATCH
 from lcp.engine_interface import Constraint, PromptMessage
 from lcp.errors import ContextFull, NotEnoughMemory, TooLong
 from lcp.session.store import Store

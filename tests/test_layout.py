@@ -32,6 +32,7 @@ LEVELS = {
     "network": 0,
     "worker": 0,
     "gguf_kinds": 0,
+    "split_names": 0,
     "submodule_import": 0,
     "child_process": 0,
     "machine": 0,

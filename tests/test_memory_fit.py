@@ -12,12 +12,13 @@ import pytest
 from terminal import terminal_environment
 
 from bench.info import write
-from lcp import formatting, paths
+from lcp import formatting
 from lcp.chat.memory_fit import choose
 from lcp.cli.chat_services import services
 from lcp.engine.loading import Fit
 from lcp.errors import ModelError, NotEnoughMemory
 from lcp.settings import Settings
+from lcp.split_names import size_here
 
 pytestmark = pytest.mark.slow  # processes, servers and time-outs
 
@@ -133,8 +134,8 @@ def test_the_size_of_a_split_model_is_the_sum_of_its_parts(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"m-Q8_0-0000{number}-of-00003.gguf").write_bytes(bytes(100 * number))
     (tmp_path / "m-Q4_0.gguf").write_bytes(bytes(7))
-    assert paths.model_size(tmp_path / "m-Q8_0-00001-of-00003.gguf") == 600
-    assert paths.model_size(tmp_path / "m-Q4_0.gguf") == 7
+    assert size_here(tmp_path / "m-Q8_0-00001-of-00003.gguf") == 600
+    assert size_here(tmp_path / "m-Q4_0.gguf") == 7
 
 
 def test_all_commands_show_the_same_size_of_a_model(home, lcp_main, capsys):

@@ -7,8 +7,7 @@ import pytest
 
 from lcp.common_prefix import common_prefix
 from lcp.engine.engine import LlamaEngine
-from lcp.engine.read_ahead import HELD_BACK
-from lcp.engine_interface import PromptMessage, Request, room_in
+from lcp.engine_interface import HELD_BACK, PromptMessage, Request, room_in
 from lcp.settings import Sampling, Settings
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc)

@@ -2,7 +2,9 @@
 
 import shlex
 
+from lcp.engine_interface import padded
 from lcp.errors import (
+    ContextFull,
     DoesNotRun,
     LcpError,
     Miscounted,
@@ -40,7 +42,10 @@ def with_advice(error: LcpError) -> str:
         return f"{error} {step}."
     if isinstance(error, DoesNotRun):
         return f"{error} See why with: lcp doctor"
-    ways = [f"--{name.replace('_', '-')} {value}" for name, value in error.change.items()]
+    change = dict(error.change)
+    if isinstance(error, ContextFull):
+        change["ctx_size"] = str(padded(error.needed))
+    ways = [f"--{name.replace('_', '-')} {value}" for name, value in change.items()]
     tried = f" Try {' or '.join(ways)}." if ways else ""
     again = " /retry answers again." if error.again else ""
     room = " /forget N and /clear make room." if isinstance(error, Miscounted) else ""

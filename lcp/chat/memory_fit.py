@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcp.engine.loading import AUTO_CTX, Fit
+from lcp.engine.loading import Fit
+from lcp.engine_interface import AUTO_CTX
 from lcp.errors import LcpError, ModelError, NotEnoughMemory
 from lcp.formatting import either, size
 from lcp.machine import physical_cores

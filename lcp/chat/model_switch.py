@@ -9,7 +9,6 @@ loaded, the old one is loaded again and reads its chat again.
 from dataclasses import replace
 from pathlib import Path
 
-from lcp import paths
 from lcp.chat.chat import Chat
 from lcp.chat.services_interface import FoundModel
 from lcp.errors import LcpError, NotEnoughMemory
@@ -17,6 +16,7 @@ from lcp.session.conversation import Conversation
 from lcp.session.export import plain_name
 from lcp.session.log import Log
 from lcp.settings import Layers
+from lcp.split_names import size_here
 from lcp.terminal.signals import leave, stopping
 
 PLENTY = 4  # free memory, in sizes of the new model's file; its context may take a quarter of it
@@ -80,7 +80,7 @@ def change(
 def _plenty(chat: Chat, path: Path) -> bool:
     """Whether there is memory for this model beside the loaded one."""
     free = chat.services.free_memory()
-    return free is not None and PLENTY * paths.model_size(path) < free
+    return free is not None and PLENTY * size_here(path) < free
 
 
 def _load(chat: Chat, saved: Path | None) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lcp.engine_interface import padded
 from lcp.formatting import size
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _table(known: "Facts", table: "ContextTable") -> tuple[list[str], list[list[
         if row.kv_type != table.choice.kv_type:
             continue
         note = VERDICTS[verdict]
-        if known.context_length and row.context >= known.context_length + 256:  # more than padded
+        if known.context_length and row.context > padded(known.context_length):
             note += ", beyond training"
         if row.context == chosen:
             marked = len(rows)

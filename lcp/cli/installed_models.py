@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcp import formatting, paths
+from lcp import formatting
 from lcp.cli import shell_completion
 from lcp.errors import ModelError
+from lcp.split_names import size_here
 
 if TYPE_CHECKING:
     from lcp.downloads.library import Installed
@@ -79,7 +80,7 @@ def verify(name: NameArgument) -> None:
     from lcp.terminal.progress_bar import ProgressBar
 
     model = library.find(name)
-    total = model.stored.size if model.stored else paths.model_size(model.path)
+    total = model.stored.size if model.stored else size_here(model.path)
     done = 0
     with ProgressBar(model.name) as bar:
 

@@ -19,6 +19,7 @@ from lcp.cli import options, shell_completion
 from lcp.cli.options import argument, option, switch
 from lcp.errors import LcpError, UsageError
 from lcp.settings import Layers
+from lcp.split_names import stem
 
 if TYPE_CHECKING:
     from lcp.modelfile.facts import Facts
@@ -95,10 +96,10 @@ quantize = options.command(QuantizeArguments, run, ("threads",))
 
 def target_name(name: str, made_from: str, quant: str) -> str:
     """The name of the new file. It says what it was made from, unless that was a whole model."""
-    stem = re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", name, flags=re.IGNORECASE)
+    bare = stem(name)
     spelled = re.compile(rf"[.\-_ ]{re.escape(made_from)}$", re.IGNORECASE)
     lost = "" if made_from in ("", *WHOLE) else f"-from-{made_from}"
-    return f"{spelled.sub('', stem) if made_from else stem}.{quant}{lost}.gguf"
+    return f"{spelled.sub('', bare) if made_from else bare}.{quant}{lost}.gguf"
 
 
 def _plan(wish: dict[str, Any], name: str, quant: str, header: int) -> NewFile:

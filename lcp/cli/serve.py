@@ -39,7 +39,6 @@ MISSING = (
     "https://github.com/ggml-org/llama.cpp/releases has it for every system."
 )
 MOST_MACHINES = 16  # llama.cpp: GGML_RPC_MAX_SERVERS
-BATCH = 512  # tokens that are read between two chances to stop, or to report progress
 EVERY_LAYER = 999  # "all" is newer than some servers
 CACHE_MIB = 8192  # what llama-server keeps of other chats if it is not told: as much as a model
 SAMPLING = tuple(field.name for field in fields(Sampling))
@@ -179,7 +178,7 @@ def _sizes(
     """Context, layers, KV type and batch. Raises what `memory_fit.choose` does."""
     from lcp.chat import memory_fit
     from lcp.engine import cpu_check
-    from lcp.engine.params import flash_attention
+    from lcp.engine.params import N_BATCH, flash_attention
 
     name = title(found.file.name, found.name)
     here = cpu_check.check_once(paths.cache())  # llama.cpp has a GPU, as lcp is installed
@@ -190,7 +189,7 @@ def _sizes(
         fit = memory_fit.choose(found.file, settings, free_memory.figures_folder(), gpu, name)
     for notice in fit.notices:
         _say(notice)
-    words = ["-c", str(fit.ctx_size), "-b", str(BATCH)]
+    words = ["-c", str(fit.ctx_size), "-b", str(N_BATCH)]
     words += ["-ctk", settings.kv_type, "-ctv", settings.kv_type]
     # Without -ngl, llama-server fills the memories that it finds.
     if settings.n_gpu_layers is not None or (gpu and not unseen):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lcp import gguf_kinds
 from lcp.errors import ModelNotFound
+from lcp.split_names import PART, part_name, stem
 
 # Best first, for the same model, by llama.cpp's measurements of perplexity against size. More bits
 # than Q8_0 are not worth their bytes, so the float formats come after all 4-bit quants.
@@ -28,7 +29,6 @@ _SPELLINGS = {"FP16": "F16", "FP32": "F32"}
 _LONGEST = sorted((*BEST_FIRST, *_SPELLINGS), key=len, reverse=True)
 # Only between separators, or Q4_K would match in Q4_K_M, and Q4_0 in Q4_0_4_4.
 _QUANT = re.compile(rf"(?:^|(?<=[-._]))(UD-)?({'|'.join(_LONGEST)})(?=$|[-.])", re.IGNORECASE)
-_PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 _CUT = re.compile(r"\.gguf[-.](part-?\w+|split-?\w+)$", re.IGNORECASE)  # cut as plain bytes
 _SEPARATOR = re.compile(r"[-._]+")
 # First words of files that are not models. Other words of lcp.gguf_kinds also start names of
@@ -69,7 +69,7 @@ class RepoModel:
     @property
     def title(self) -> str:
         """The file name without .gguf and part number."""
-        return _stem(self.path.rpartition("/")[2])
+        return stem(self.path.rpartition("/")[2])
 
     @property
     def size(self) -> int:
@@ -106,7 +106,7 @@ def rank(quant: str | None) -> float:
 def quant_of(path: str) -> str | None:
     """The quant in a path: the last one in the file name, else the one in the folder name."""
     *folders, name = path.split("/")
-    for text in (_stem(name), *folders[-1:]):
+    for text in (stem(name), *folders[-1:]):
         if found := list(_QUANT.finditer(text)):
             return normal((found[-1][1] or "") + found[-1][2])
     return None
@@ -127,11 +127,11 @@ def gguf_files(files: Iterable[RepoFile]) -> list[RepoModel]:
     ggufs = [f for f in sorted(files, key=lambda f: f.path) if f.path.lower().endswith(".gguf")]
     sets: dict[tuple[str, int], dict[int, RepoFile]] = {}
     for file in ggufs:
-        part = _PART.search(file.path[:-5])
-        stem = file.path[: part.start()] if part else file.path
+        part = PART.search(file.path)
+        name = file.path[: part.start()] if part else file.path
         number, total = (int(part[1]), int(part[2])) if part else (1, 1)
-        sets.setdefault((stem, total), {})[number] = file
-    return [_model(stem, total, parts, ggufs) for (stem, total), parts in sets.items()]
+        sets.setdefault((name, total), {})[number] = file
+    return [_model(name, total, parts, ggufs) for (name, total), parts in sets.items()]
 
 
 def kind(file: RepoFile, among: Iterable[RepoFile] = ()) -> str:
@@ -143,17 +143,17 @@ def kind(file: RepoFile, among: Iterable[RepoFile] = ()) -> str:
     header was not read and a much larger file `among` the others has the same name without it.
     """
     *folders, name = file.path.split("/")
-    stem = _stem(name)
-    own, suffix = _around_quant(stem)
+    bare = stem(name)
+    own, suffix = _around_quant(bare)
     words = _SEPARATOR.split(own)
-    first = _FIRST.match(stem + "-")
+    first = _FIRST.match(bare + "-")
     named = [*folders, *_SEPARATOR.split(suffix), first[1] if first else ""]
     named += [
         w for w in words if gguf_kinds.by_word(w) in (gguf_kinds.PROJECTOR, gguf_kinds.MATRIX)
     ]
     named += [w for w in words[-1:] if gguf_kinds.by_word(w) == gguf_kinds.ADAPTER]
     named_kind = next(filter(None, map(gguf_kinds.by_word, named)), "") or file.kind or ""
-    if stem.lower().startswith("ggml-vocab"):
+    if bare.lower().startswith("ggml-vocab"):
         return gguf_kinds.VOCABULARY
     if named_kind or file.kind is not None:
         return named_kind
@@ -286,29 +286,22 @@ def _nothing(files: Sequence[RepoFile]) -> str:
 
 
 def _model(
-    stem: str, total: int, parts: dict[int, RepoFile], among: Iterable[RepoFile]
+    name: str, total: int, parts: dict[int, RepoFile], among: Iterable[RepoFile]
 ) -> RepoModel:
     listed = tuple(parts[number] for number in sorted(parts))
-    missing = tuple(
-        f"{stem}-{n:05}-of-{total:05}.gguf" for n in range(1, total + 1) if n not in parts
-    )
+    missing = tuple(part_name(name, n, total) for n in range(1, total + 1) if n not in parts)
     path = listed[0].path
     base = _base(path.rpartition("/")[2])
     return RepoModel(listed, quant_of(path), base, missing, kind(listed[0], among))
 
 
-def _stem(name: str) -> str:
-    """A file name without .gguf and part number."""
-    return _PART.sub("", re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE))
-
-
 def _base(name: str) -> str:
     """A file name without its quant; the same for all quants of a model."""
-    return "".join(_around_quant(_stem(name))).strip("-._").casefold()
+    return "".join(_around_quant(stem(name))).strip("-._").casefold()
 
 
-def _around_quant(stem: str) -> tuple[str, str]:
+def _around_quant(name: str) -> tuple[str, str]:
     """The parts of a name before and after its last quant."""
-    if not (found := list(_QUANT.finditer(stem))):
-        return stem, ""
-    return stem[: found[-1].start()].strip("-._"), stem[found[-1].end() :]
+    if not (found := list(_QUANT.finditer(name))):
+        return name, ""
+    return name[: found[-1].start()].strip("-._"), name[found[-1].end() :]

@@ -20,9 +20,8 @@ from lcp.engine.cache_plan import Plan, plan
 from lcp.engine.kv_cells import Cells, MemoryKind, Snapshot, first_size
 from lcp.engine.llama_library import StopByte, abort_callback, library, supports_gpu, version
 from lcp.engine.model import Model
-from lcp.engine.params import N_BATCH as N_BATCH
-from lcp.engine.params import context_params, flash_attention, padded
-from lcp.engine_interface import Progress, room_in
+from lcp.engine.params import context_params, flash_attention
+from lcp.engine_interface import Progress, padded, room_in
 from lcp.engine_notices import ContextStays
 from lcp.errors import ContextFull, LcpError, NativeError
 from lcp.machine import machine

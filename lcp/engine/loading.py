@@ -19,13 +19,12 @@ from lcp.engine.llama_library import StopByte, version
 from lcp.engine.model import Model
 from lcp.engine.params import flash_attention
 from lcp.engine.prompt import PromptWriter
+from lcp.engine_interface import AUTO_CTX, CTX_STEP
 from lcp.machine import physical_cores
 from lcp.settings import Settings
 
 if TYPE_CHECKING:
     from lcp.engine.template_choice import TemplateChoice
-
-AUTO_CTX = 8192  # context without a Fit or a setting: at most this, at most as trained
 
 
 @dataclass(frozen=True)
@@ -121,5 +120,5 @@ def notices(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
     if asked and asked < size:
         yield (
             f"The context has {size:,} tokens, not {asked:,}: llama.cpp rounds it up to a multiple "
-            "of 256."
+            f"of {CTX_STEP}."
         )

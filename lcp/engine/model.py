@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcp import paths
 from lcp.engine.llama_library import library, log
 from lcp.engine.params import model_params
-from lcp.errors import ModelError, ModelNotFound, NotEnoughMemory
+from lcp.errors import ANOTHER_FILE, UPGRADE, ModelError, ModelNotFound, NotEnoughMemory
 from lcp.formatting import size
 from lcp.recommended_settings import usable
+from lcp.split_names import size_here
 
 # GGUF key -> name in Sampling (llama.cpp, src/llama-arch.cpp: LLM_KV_GENERAL_SAMPLING_*)
 _SAMPLING_KEYS = {
@@ -28,7 +28,6 @@ _SAMPLING_KEYS = {
     "penalty_repeat": "repeat_penalty",
 }
 _NOT_MAPPED = 0  # llama.h: LLAMA_LOAD_MODE_NONE; no_alloc aborts with a mapped model
-_UPGRADE = "Upgrade: pip install --upgrade llama-cpp-python"
 _MROPE = (8, 24, 40)  # llama.h: LLAMA_ROPE_TYPE_MROPE, _VISION, _IMROPE
 
 
@@ -315,14 +314,14 @@ def _why_not(path: Path, name: str) -> ModelError:
             unknown = line.rpartition(message)[2].strip(" '")
             return ModelError(
                 f"{name} {what.format(repr(unknown))}, which this llama.cpp does not know. "
-                f"{_UPGRADE}"
+                f"Upgrade: {UPGRADE}"
             )
     if log.find("cancelled model load"):
         return ModelError(f"Loading {name} was stopped. Start again to load it.")
     if line := log.find("only supports up to version"):
         return ModelError(
             f"{name} has a GGUF header that this llama.cpp does not know "
-            f"({line.partition(': ')[2]}). {_UPGRADE}"
+            f"({line.partition(': ')[2]}). Upgrade: {UPGRADE}"
         )
     if log.find("not within the file bounds", "failed to read", "unexpectedly reached end"):
         return ModelError(
@@ -331,11 +330,8 @@ def _why_not(path: Path, name: str) -> ModelError:
     if log.find("unable to allocate", "failed to allocate", "mmap failed", "out of memory"):
         return NotEnoughMemory(
             f"There is not enough memory to load {name} "
-            f"({size(paths.model_size(path))}). Choose a smaller model or quant."
+            f"({size(size_here(path))}). Choose a smaller model or quant."
         )
     line = log.find("error loading model: ").rpartition("error loading model: ")[2]
     reason = line.strip() or log.find("failed").strip() or "no reason given"
-    return ModelError(
-        f"llama.cpp cannot load {name}: {reason}. Use a newer conversion or another quantization "
-        "of this model, or upgrade: pip install --upgrade llama-cpp-python"
-    )
+    return ModelError(f"llama.cpp cannot load {name}: {reason}. {ANOTHER_FILE}")

@@ -19,9 +19,9 @@ from lcp.engine.context import Stopped
 from lcp.engine.kv_cells import kv_bytes
 from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
 from lcp.engine.model import Model
-from lcp.engine.params import N_BATCH, context_params, padded
-from lcp.engine_interface import Made, Progress
-from lcp.errors import ContextFull, LcpError, NativeError, NotEnoughMemory
+from lcp.engine.params import N_BATCH, context_params
+from lcp.engine_interface import Made, Progress, padded
+from lcp.errors import UPGRADE, ContextFull, LcpError, NativeError, NotEnoughMemory
 from lcp.worker import Emit
 
 if TYPE_CHECKING:
@@ -352,8 +352,7 @@ def _ggml() -> Any:
         function = symbol(name)
         if function is None:
             raise NativeError(
-                f"This llama.cpp has no {name}, so lcp cannot look inside. "
-                "Upgrade: pip install --upgrade llama-cpp-python"
+                f"This llama.cpp has no {name}, so lcp cannot look inside. Upgrade: {UPGRADE}"
             )
         function.restype, function.argtypes = result, arguments
         setattr(found, name, function)

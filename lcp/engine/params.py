@@ -31,11 +31,6 @@ def context_params(size: int, kv_type: str, flash_attn: str, swa_full: bool) -> 
     return params
 
 
-def padded(size: int) -> int:
-    """The real size of a context of `size` tokens: llama.cpp rounds it up to a multiple of 256."""
-    return -(-size // 256) * 256
-
-
 def flash_attention(asked: str, kv_type: str, offloaded: bool = True) -> str:
     """What lcp uses for on, off or auto. llama.cpp's own auto turns it on, which makes decoding on
     a CPU up to 3 times slower. A quantized V needs it."""

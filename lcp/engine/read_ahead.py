@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from lcp.common_prefix import common_prefix
 from lcp.engine.context import SHORT, Context, Stopped
 from lcp.engine.prompt import PromptWriter
-from lcp.engine_interface import PromptMessage
+from lcp.engine_interface import HELD_BACK, PromptMessage
 from lcp.errors import ContextFull, LcpError
 
 # Tokens that a step reads: after Enter, the answer waits for one step at most.
 STEP = SHORT
-# Tokens at the end of the typed text that the next letters may change.
-HELD_BACK = 4
 
 
 class ReadAhead:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lcp.engine_interface import AUTO_CTX, CTX_STEP, padded
 from lcp.formatting import size
 from lcp.machine import Machine
 from lcp.modelfile.memory_needs import ALL, ContextNeeds, Figures, MemoryNeeds
@@ -14,8 +15,7 @@ Verdict = Literal["fits", "pages", "no"]
 
 MARGIN = 1 << 30  # bytes left free on a GPU for its driver and the screen, as llama.cpp's --fit
 RUNTIME = 150 << 20  # bytes for Python, the libraries and a large vocabulary
-STEP = 256  # llama.cpp rounds contexts up to a multiple of this
-AUTO, AUTO_MOST, AUTO_LEAST = 8192, 32768, 2048  # the context by default: aim, maximum, minimum
+AUTO_MOST, AUTO_LEAST = 32768, 2048  # the context by default: maximum, minimum
 _BESIDE = 512 << 20  # bytes for context and buffers, where only the size of a file is known
 # Bits per weight of a model of 8B parameters (llama.cpp, tools/quantize/README.md).
 _QUANTS = {
@@ -136,18 +136,20 @@ def smaller_quant(bits: float, weights: int, room: int) -> str:
     return next((name for name, size in sizes.items() if size <= room), "")
 
 
-def largest_context(fits: Callable[[list[int]], list[bool]], most: int, least: int = STEP) -> int:
-    """The largest context that fits: a multiple of 256 from `least` on, or `most` itself; else 0.
+def largest_context(
+    fits: Callable[[list[int]], list[bool]], most: int, least: int = CTX_STEP
+) -> int:
+    """The largest context that fits: a multiple of CTX_STEP from `least` on, or `most`; else 0.
 
     `fits` is asked for several contexts at once, because each question costs a process.
     """
     if fits([most])[0]:
         return most
-    low, high = least - STEP, most  # low fits, high does not
-    while high - low > STEP:
+    low, high = least - CTX_STEP, most  # low fits, high does not
+    while high - low > CTX_STEP:
         # seven points cut the rest to an eighth
-        points = sorted({low + (high - low) * i // 8 // STEP * STEP for i in range(1, 8)})
-        points = [p for p in points if low < p < high] or [low + STEP]
+        points = sorted({low + (high - low) * i // 8 // CTX_STEP * CTX_STEP for i in range(1, 8)})
+        points = [p for p in points if low < p < high] or [low + CTX_STEP]
         for point, fitting in zip(points, fits(points), strict=True):
             if not fitting:
                 high = point
@@ -204,7 +206,7 @@ class _Chooser:
         self._notices: list[str] = []
 
     def choose(self, ctx_size: int | None, n_gpu_layers: int | None) -> SizeChoice:
-        aim = ctx_size or min(self._trained or AUTO, AUTO)
+        aim = ctx_size or min(self._trained or AUTO_CTX, AUTO_CTX)
         self._layers = self._fill_gpus(aim) if n_gpu_layers is None else n_gpu_layers
         context = ctx_size or self._context(aim)
         needs = self._needs([context])
@@ -249,7 +251,7 @@ class _Chooser:
     def _context(self, aim: int) -> int:
         """What the model was trained for, as far as that is cheap."""
         most = min(self._trained or aim, AUTO_MOST)
-        sizes = sorted({aim, most, *(n for n in (2 * AUTO, AUTO_MOST) if n < most)})
+        sizes = sorted({aim, most, *(n for n in (2 * AUTO_CTX, AUTO_MOST) if n < most)})
         verdicts = self._verdicts(sizes)
         if verdicts[aim][1] == "no":
             found = largest_context(self._runs, aim, AUTO_LEAST)
@@ -271,7 +273,7 @@ class _Chooser:
         """For each context its needs and verdict, (None, None) if llama.cpp refuses it."""
         needs = self._needs(contexts)
         rows = {row.context: (row, verdict(needs, row, self._machine)) for row in needs.rows}
-        return {n: rows.get(-(-n // STEP) * STEP, (None, None)) for n in contexts}
+        return {n: rows.get(padded(n), (None, None)) for n in contexts}
 
     def _runs(self, contexts: list[int]) -> list[bool]:
         return [result in ("fits", "pages") for _, result in self._verdicts(contexts).values()]
@@ -302,7 +304,9 @@ class _Chooser:
         context = row.context
         all_places = places(needs, row, self._machine)
         place = all_places.worst
-        smaller = largest_context(self._runs, context - STEP, AUTO_LEAST) if context > STEP else 0
+        smaller = (
+            largest_context(self._runs, context - CTX_STEP, AUTO_LEAST) if context > CTX_STEP else 0
+        )
         fewer_bits = ""
         for kv_type in {"f16": ("q8_0", "q4_0"), "q8_0": ("q4_0",)}.get(self._kv_type, ()):
             made = self._needs([context], kv_type=kv_type)

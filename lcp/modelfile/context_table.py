@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lcp.engine_interface import CTX_STEP, padded
 from lcp.machine import Gpu, Machine
 from lcp.modelfile.context_and_gpu_layers import (
-    STEP,
     SizeChoice,
     Verdict,
     choose_sizes,
@@ -100,18 +100,18 @@ def _largest(
     """The largest context that fits, searched between rows that do and rows that do not."""
     known = [
         (min(row.context, most), result == "fits") for row, result in rows
-        if row.kv_type == choice.kv_type and row.context < most + STEP
+        if row.kv_type == choice.kv_type and row.context < most + CTX_STEP
     ]  # fmt: skip
     low = max((n for n, fitting in known if fitting), default=0)
     high = min((n for n, fitting in known if not fitting and n > low), default=0)
-    if not low or not high or high - low <= STEP:
+    if not low or not high or high - low <= CTX_STEP:
         return low
 
     def fits(sizes: list[int]) -> list[bool]:
         wishes: list[ContextWish] = [(n, choice.kv_type) for n in sizes]
         made = figures.needs(wishes, choice.n_gpu_layers, choice.repack)
         answers = {row.context: verdict(made, row, machine) == "fits" for row in made.rows}
-        return [answers.get(-(-n // STEP) * STEP, False) for n in sizes]
+        return [answers.get(padded(n), False) for n in sizes]
 
     return largest_context(fits, high, low)  # which asks for `high` first: that is known
 

@@ -13,10 +13,10 @@ from lcp.modelfile.header import GgufArray, Header
 from lcp.modelfile.model_files import ModelFile
 from lcp.modelfile.non_chat_models import not_for_chat
 from lcp.modelfile.quants import file_quant
+from lcp.split_names import stem
 
 # Weights of experts, of which a token uses only a few: stacked, or one tensor per expert.
 _EXPERTS = re.compile(r"_(ch)?exps\.|\.ffn_\w+\.\d+\.weight$")
-_PART = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 # Keys of recurrent layers: Mamba and gated delta nets, RWKV, LFM2, Kimi.
 _STATE_SIZES = ("ssm.state_size", "wkv.head_size", "shortconv.l_cache", "kda.head_dim")
 # Keys of the architecture that llama.cpp needs to run a model.
@@ -76,7 +76,7 @@ def facts(model: ModelFile) -> Facts:
     template, tools, thinking = _template(header)
     tokens = values.get("tokenizer.ggml.tokens")
     return Facts(
-        name=header.text("general.name") or _PART.sub("", model.name),
+        name=header.text("general.name") or stem(model.name),
         architecture=arch,
         licence=header.text("general.license"),
         parameters=parameters,

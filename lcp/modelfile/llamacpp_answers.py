@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lcp import child_process
-from lcp.errors import DoesNotRun, ModelError, NativeError
+from lcp.errors import ANOTHER_FILE, UPGRADE, DoesNotRun, ModelError, NativeError
 from lcp.machine import Gpu
 from lcp.modelfile.model_files import ModelFile
 from lcp.modelfile.non_chat_models import FROM_THE_HUB
@@ -26,10 +26,6 @@ _ASSERTIONS = {
     "id_to_token.size() == token_to_id.size()": "its vocabulary has the same token twice",
 }
 _ABORT = re.compile(r"^.*?:\d+: (.+)|what\(\): +(.+)", re.MULTILINE)  # GGML_ASSERT, C++
-_ANOTHER_FILE = (
-    "Use a newer conversion or another quantization of this model, "
-    "or upgrade: pip install --upgrade llama-cpp-python"
-)
 
 
 def ask(
@@ -82,7 +78,7 @@ def check_loads(model: ModelFile, folder: Path, name: str = "") -> None:
     if model.path is None or not model.complete:
         return
     if why := _cannot_compute(model.header.values):
-        raise ModelError(f"{name or model.name} {why}. {_ANOTHER_FILE}")
+        raise ModelError(f"{name or model.name} {why}. {ANOTHER_FILE}")
     answer = StoredAnswer(folder, b"loads", _identity(model.path, model).encode())
     if answer.read() is not None:
         return
@@ -95,8 +91,10 @@ def check_loads(model: ModelFile, folder: Path, name: str = "") -> None:
         if not _is_ollama_blob(model.path):
             raise
         # Ollama has models that only its own engine runs: another version does not help.
-        why = re.split(r"\. (?=Use a newer|Upgrade)", str(error))[0]
-        raise ModelError(f"{why}. {FROM_THE_HUB}") from error
+        why = str(error)
+        for advice in (ANOTHER_FILE, f"Upgrade: {UPGRADE}"):
+            why = why.removesuffix(f" {advice}")
+        raise ModelError(f"{why} {FROM_THE_HUB}") from error
 
 
 def stored_speed(model: ModelFile, folder: Path, threads: int) -> "StoredAnswer":
@@ -157,12 +155,12 @@ class StoredAnswer:
 def _crash(name: str, result: child_process.ChildResult) -> str:
     """The sentence for a model that llama.cpp crashes on, or never finishes."""
     if result.status is None:
-        return f"llama.cpp did not finish loading {name} in {_TIMEOUT_S} s. {_ANOTHER_FILE}"
+        return f"llama.cpp did not finish loading {name} in {_TIMEOUT_S} s. {ANOTHER_FILE}"
     message = next((m[1] or m[2] for m in _ABORT.finditer(result.stderr)), "")
     for assertion, why in _ASSERTIONS.items():
         if assertion in message:
-            return f"llama.cpp cannot load {name}: {why}, and this version aborts. {_ANOTHER_FILE}"
-    return f"llama.cpp crashes on {name} ({message[:120].strip() or result.cause}). {_ANOTHER_FILE}"
+            return f"llama.cpp cannot load {name}: {why}, and this version aborts. {ANOTHER_FILE}"
+    return f"llama.cpp crashes on {name} ({message[:120].strip() or result.cause}). {ANOTHER_FILE}"
 
 
 def _cannot_compute(values: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 Names, headers and sizes tell whether the model is complete; its weights are never read.
 """
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,10 @@ from pathlib import Path
 
 from lcp.errors import GgufError, ModelNotFound
 from lcp.modelfile.header import MAX_HEADER, Header, Read, TensorInfo, read_header
+from lcp.split_names import part_name
 
 MAX_REMOTE_HEADER = 64 << 20
 _MAX_PARTS = 512
-# llama.h: llama_split_path; the second number counts the parts
-_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def open_model(
     first = _part(open(name), limit)
     count = _count(first)
     if _number(first.header, "split.no"):
-        name = _sibling(name, 1, count)
+        name = part_name(name, 1, count)
         try:
             first = _part(open(name), limit)
         except ModelNotFound as error:
@@ -106,7 +104,7 @@ def open_model(
             ) from error
     parts, missing = [first], []
     for number in range(2, count + 1):
-        sibling = _sibling(name, number, count)
+        sibling = part_name(name, number, count)
         try:
             parts.append(_part(open(sibling), limit))
         except ModelNotFound:
@@ -174,13 +172,6 @@ def _count(part: FilePart) -> int:
             f"{part.name} is damaged: it claims to have {count:,} parts. Use another file."
         )
     return count
-
-
-def _sibling(name: str, number: int, count: int) -> str:
-    """The file name of another part, as llama.cpp spells it."""
-    match = _NAME.match(name)
-    stem = match[1] if match else name.removesuffix(".gguf")
-    return f"{stem}-{number:05}-of-{count:05}.gguf"
 
 
 def _number(header: Header, key: str) -> int:

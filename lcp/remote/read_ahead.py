@@ -6,14 +6,13 @@ A step cannot be cancelled once it is sent, so each step is small. It only adds 
 from collections.abc import Callable, Sequence
 
 from lcp.common_prefix import common_prefix
-from lcp.engine_interface import PromptMessage, room_in
+from lcp.engine_interface import HELD_BACK, PromptMessage, room_in
 from lcp.errors import LcpError
 from lcp.remote.http_client import Cut
 from lcp.remote.llama_server import LlamaServer
 
 STEP = 128  # tokens of a step; an answer waits for one step at most
 LEAST = 16  # the fewest tokens that are worth a request
-HELD_BACK = 4  # tokens at the end of the typed text that the next letters may change
 
 Wish = tuple[Sequence[PromptMessage], str, int | None]
 
