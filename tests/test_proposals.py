@@ -262,6 +262,14 @@ def test_drafts_do_not_change_the_answer(engine, kind, sampling, loops):
         assert drafted.tokens == plain.tokens
 
 
+def test_speculate_off_drafts_nothing(engine):
+    for choice, drafts in (("auto", True), ("off", False)):
+        settings = Settings(Sampling(0), speculate=choice, max_tokens=200)
+        reply = engine("dense").reply(Request.by(settings, STORY, constraint=REPEATS))
+        list(reply)
+        assert bool(reply.stats.drafted) is drafts
+
+
 @pytest.mark.slow
 @every_kind
 def test_drafts_only_if_the_memory_can_be_cut_freely(engine, kind):

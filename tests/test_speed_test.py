@@ -12,6 +12,7 @@ import pytest
 from lcp.chat import memory_fit
 from lcp.chat.memory_fit import choose
 from lcp.cli import free_memory
+from lcp.engine import context as context_module
 from lcp.engine import kv_cache_file, speed_test
 from lcp.engine.context import State, Stopped
 from lcp.engine.engine import LlamaEngine
@@ -44,8 +45,9 @@ def begin(tiny):
     """Makes a loaded engine; `kept` gets its measurements."""
     engines = []
 
-    def make(kept=None, saved=None, kind="dense", **settings):
-        fit = Fit(512, 0, keep_speeds=kept.append if kept is not None else None)
+    def make(kept=None, saved=None, kind="dense", measured=None, **settings):
+        keep = kept.append if kept is not None else None
+        fit = Fit(512, 0, threads=measured, keep_speeds=keep)
         engine = LlamaEngine(
             tiny(kind, quant="Q8_0"), Settings(**settings), now=NOW, fit=lambda: fit
         )
@@ -211,6 +213,18 @@ def test_the_next_start_uses_the_result_unless_a_flag_is_given(tiny, tmp_path):
         assert (fit(**chosen).flash_attn, fit(**chosen).threads) == ("auto", None)
     path.touch()  # it counts as another file
     assert fit().flash_attn == "auto"
+
+
+@pytest.mark.parametrize(("flag", "used"), [(None, 3), (2, 2)])
+def test_answers_use_the_measured_threads_also_after_growing(begin, monkeypatch, flag, used):
+    monkeypatch.setattr(context_module, "START", 256)
+    engine = begin(measured=3, threads=flag)
+    context, c = engine._loaded.context, library()
+    for n in (10, 400):
+        list(engine.reply(Request([PromptMessage("user", "a" * n)], Sampling(), max_tokens=2)))
+        assert c.llama_n_threads(context.handle) == used
+        assert c.llama_n_threads_batch(context.handle) == (flag or physical_cores())
+    assert c.llama_n_ctx(context.handle) == 512
 
 
 @pytest.mark.parametrize(("flag", "used"), [("auto", "on"), ("off", "off")])
