@@ -129,6 +129,11 @@ def test_the_speed_is_measured_once_in_idle_time(begin, monkeypatch):
     assert len(kept) == 1
 
 
+@pytest.mark.parametrize(("measured", "tries"), [(None, speed_test.TRIES), (1, 0)])
+def test_a_known_speed_is_not_measured_again(begin, measured, tries):
+    assert begin([], measured=measured)._speed_test._tries == tries
+
+
 def test_on_a_busy_computer_the_measurement_is_tried_three_times():
     asked = []
 
