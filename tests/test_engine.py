@@ -56,7 +56,7 @@ def engine(tiny):
 @pytest.fixture(scope="module")
 def real(smollm2):
     """A shared engine with the real model; its cache has what other tests left there."""
-    with LlamaEngine(smollm2, Settings(ctx_size=4096, threads=2), now=NOW) as one:
+    with LlamaEngine(smollm2, Settings(ctx_size=4096, threads=1), now=NOW) as one:
         one.load().result()
         yield one
 
@@ -204,7 +204,7 @@ def test_penalties_count_the_prompt(engine):
 def test_the_same_seed_gives_the_same_answer(smollm2):
     answers = []
     for _ in range(2):
-        with LlamaEngine(smollm2, Settings(ctx_size=512, threads=2), now=NOW) as one:
+        with LlamaEngine(smollm2, Settings(ctx_size=512, threads=1), now=NOW) as one:
             one.load().result()
             answers.append(ask(one, STORY, Sampling(temp=1.2, seed=42), max_tokens=10).tokens)
     assert answers[0] == answers[1]
@@ -267,7 +267,7 @@ def test_after_interrupts_a_tiny_model_gives_the_same_answer_as_a_new_one(engine
 @pytest.mark.slow
 def test_after_interrupts_the_real_model_gives_the_same_answer_as_a_new_one(engine, smollm2):
     chance = random.Random(1)
-    settings = Settings(ctx_size=2048, threads=2)
+    settings = Settings(ctx_size=2048, threads=1)
     one = engine(smollm2, settings)
     messages = [SYSTEM]
     for question in ("Why is the sky blue?", "And at night?", "Name three stars.", "Thanks!"):

@@ -498,7 +498,7 @@ FORMS = {
 @pytest.mark.slow
 def test_the_real_model_answers_in_json(smollm2):
     question = [PromptMessage("user", "Invent a person who drinks tea in a place.")]
-    with LlamaEngine(smollm2, Settings(ctx_size=1024, threads=2), now=datetime.now()) as one:
+    with LlamaEngine(smollm2, Settings(ctx_size=1024, threads=1), now=datetime.now()) as one:
         one.load(form({})).result()
         for schema in FORMS.values():
             for seed in range(4):

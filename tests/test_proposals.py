@@ -354,7 +354,7 @@ a small lamp and a book of old stories. The sea was calm that night, and the boa
 
 @pytest.fixture(scope="module")
 def real(smollm2):
-    with LlamaEngine(smollm2, Settings(ctx_size=1024, threads=2), now=NOW) as one:
+    with LlamaEngine(smollm2, Settings(ctx_size=1024, threads=1), now=NOW) as one:
         one.load().result()
         yield one
 

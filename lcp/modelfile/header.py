@@ -265,12 +265,12 @@ class _Parser:
         return self._numbers(key, kind, count)
 
     def _numbers(self, key: str, kind: int, count: int) -> GgufArray:
-        width = self._structs[kind].size
-        self._check_array(key, count, width)
+        number = self._structs[kind]
+        self._check_array(key, count, number.size)
         shown = count if count <= _SHORT else _FIRST
-        first = tuple(self._number(kind, key) for _ in range(shown))
-        self._reader.skip((count - shown) * width, key)
-        return GgufArray(kind, count, first)
+        first = number.iter_unpack(self._reader.take(shown * number.size, key))
+        self._reader.skip((count - shown) * number.size, key)
+        return GgufArray(kind, count, tuple(value for (value,) in first))
 
     def _strings(self, key: str, count: int) -> GgufArray:
         self._check_array(key, count, 8)
