@@ -1,4 +1,4 @@
-"""The only fake: an engine whose answers come from a script."""
+"""An engine whose answers come from a script, and chats with it."""
 
 import io
 import re

@@ -96,11 +96,25 @@ def test_the_changelog_begins_with_this_version():
     assert re.search(r"^## (\S+)", text, re.MULTILINE).group(1) == lcp.__version__
 
 
-def test_links_to_our_files_work():
+def anchors(page):
+    """The ends of links to the headings of a page, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_to_our_files_and_headings_work():
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    headings = 0
     for page in pages:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target in re.findall(r"\]\((?!https?:)([^)]+)", page.read_text("utf-8")):
+            name, _, heading = target.partition("#")
+            file = page.parent / name if name else page
+            assert file.exists(), f"{page.name} links to {target}"
+            if heading:
+                assert heading in anchors(file), f"{page.name} links to {target}"
+                headings += 1
+    assert headings > 50
 
 
 def test_every_lcp_command_in_the_readme_has_a_known_form():

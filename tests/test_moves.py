@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lcp.engine.cache_plan import MIN_RUN, plan
 from lcp.engine.context import Context, Stopped
+from lcp.engine.kv_cells import MemoryKind
 from lcp.engine.llama_library import StopByte, library
 from lcp.engine.model import Model
 
@@ -226,3 +227,17 @@ def test_a_truncated_state_is_refused(tiny):
     assert context.tokens == []
     context.close()
     model.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (MemoryKind("free", "move"), ""), (MemoryKind("free", "hole"), ""),
+        (MemoryKind("window", "move", 512), ""),
+        (MemoryKind("window", "reread", 512), "512 tokens"),
+        (MemoryKind("snapshot", "reread"), "reads the chat again"),
+        (MemoryKind("free", "reread"), "reads the chat again"),  # llama.cpp cannot shift it
+    ],
+)  # fmt: skip
+def test_a_memory_that_is_read_again_at_a_slide_has_a_notice(kind, told):
+    assert told in kind.notice() and bool(told) == bool(kind.notice())

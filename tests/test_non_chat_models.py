@@ -64,7 +64,6 @@ def header(pairs):
 
 
 def test_tiny_models_of_all_kinds_are_chat_models(tiny):
-
     assert not any(not_for_chat(local(tiny(kind)).header) for kind in tiny_models.KINDS)
 
 

@@ -1,1 +1,1 @@
-"""What the engines share while they answer: bytes to text, thinking, repetition, the thread."""
+"""What the engines share while they answer: bytes to text, the tags of thinking, repetition."""

@@ -116,7 +116,6 @@ chat = options.command(ChatArguments, run)
 
 
 def _job(asked: ChatArguments, flags: dict[str, Any]) -> ChatJob:
-
     if "system" in flags:
         flags["system"] = option_files.system(flags["system"])
     layers = Layers.of(flags)
@@ -158,7 +157,6 @@ def _persona(
     settings: Settings, tables: Mapping[str, Mapping[str, Any]], resuming: bool
 ) -> Mapping[str, Any] | None:
     """The settings of the persona that begins; a resumed chat has its own unless one is named."""
-
     named = settings.sources["persona"] in ("flag", "environment")
     if settings.persona and (named or not resuming):
         return dict(persona(tables, settings.persona))

@@ -24,14 +24,12 @@ def gpus() -> "tuple[Gpu, ...]":
 
 def free() -> int | None:
     """Free bytes in the fullest memory, of the machine and its GPUs; None if unknown."""
-
     found = machine(gpus=gpus())
     return None if found.free is None else min([found.free, *(gpu.free for gpu in found.gpus)])
 
 
 def room() -> int | None:
     """Free bytes in all memories together; None if unknown."""
-
     found = machine(gpus=gpus())
     if found.free is None:
         return None

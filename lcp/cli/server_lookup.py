@@ -12,7 +12,6 @@ from lcp.settings import Settings
 
 def tables() -> "dict[str, ServerTable]":
     """The servers of config.toml by name."""
-
     return servers(paths.config() / "config.toml")
 
 

@@ -45,17 +45,15 @@ class MemoryKind:
 
     def notice(self) -> str:
         """What a person should know about this memory; "" if it allows everything."""
-        if self.cut == "snapshot":
-            return (
-                "This model's memory cannot be moved: when the window slides, the model reads the "
-                "chat again."
-            )
-        if self.window and self.slide == "reread":
-            return (
+        if self.slide != "reread":
+            return ""
+        why = "This model's memory cannot be moved"
+        if self.cut == "window":
+            why = (
                 f"To save memory, only the last {self.window:,} tokens stay in this model's "
-                "sliding-window layers: when the window slides, the model reads the chat again."
+                "sliding-window layers"
             )
-        return ""
+        return f"{why}: when the window slides, the model reads the chat again."
 
 
 def memory_kind(model: Model, memory: Any) -> MemoryKind:

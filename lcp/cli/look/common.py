@@ -111,7 +111,6 @@ class OpenModel:
 
     @property
     def _threads(self) -> int:
-
         return self.settings.threads or physical_cores()
 
     def observe(self, tokens: int, *, rows: int = 1, sequences: int = 1, **more: Any) -> "Observer":
@@ -221,7 +220,6 @@ def text_of(asked: LookArguments) -> tuple[str | None, str]:
 
 def read(text: str) -> str:
     """The text itself, or of @FILE the text of the file."""
-
     return option_files.text(Path(text[1:]), "text") if text[:1] == "@" and len(text) > 1 else text
 
 
@@ -240,7 +238,6 @@ def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
 def models(name: str | None, flags: Mapping[str, Any], *more: str) -> "Iterator[list[OpenModel]]":
     """Load the model of this name, or the default one, and those named by `more`, until the end of
     the block."""
-
     layers, work = Layers.of(flags), Work()
     with ExitStack() as life:
         try:
