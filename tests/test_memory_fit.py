@@ -15,7 +15,7 @@ from bench.info import write
 from lcp import formatting
 from lcp.chat.memory_fit import choose
 from lcp.cli.chat_services import services
-from lcp.engine.loading import Fit
+from lcp.engine.loading import LoadPlan
 from lcp.errors import ModelError, NotEnoughMemory
 from lcp.settings import Settings
 from lcp.split_names import size_here
@@ -30,8 +30,8 @@ def fit(path, tmp_path, **wishes):
 
 
 def test_a_small_model_gets_its_whole_trained_context(smollm2, tmp_path):
-    assert fit(smollm2, tmp_path) == Fit(8192, -1)
-    assert fit(smollm2, tmp_path, ctx_size=512) == Fit(512, -1)
+    assert fit(smollm2, tmp_path) == LoadPlan(8192, -1)
+    assert fit(smollm2, tmp_path, ctx_size=512) == LoadPlan(512, -1)
 
 
 def test_answers_of_llama_cpp_are_cached(tiny, tmp_path, monkeypatch):

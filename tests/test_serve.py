@@ -21,7 +21,7 @@ from lcp import health_checks, machine, paths
 from lcp.chat import memory_fit
 from lcp.cli import serve
 from lcp.engine import cpu_check
-from lcp.engine.loading import Fit
+from lcp.engine.loading import LoadPlan
 from lcp.machine import physical_cores
 from lcp.settings import Settings
 
@@ -60,14 +60,14 @@ def without_server(monkeypatch):
 
 @pytest.fixture
 def fitted(monkeypatch):
-    """A function that sets the Fit of a chat and whether lcp's llama.cpp has a GPU."""
+    """A function that sets the LoadPlan of a chat and whether lcp's llama.cpp has a GPU."""
 
     def fit(ctx_size=2048, n_gpu_layers=-1, gpu=False, **more):
         asked = []
 
         def choose(path, settings, known, gpu, name):
             asked.append((gpu, settings.kv_type))
-            return Fit(ctx_size, n_gpu_layers, **more)
+            return LoadPlan(ctx_size, n_gpu_layers, **more)
 
         monkeypatch.setattr(memory_fit, "choose", choose)
         monkeypatch.setattr(cpu_check, "check_once", lambda cache: gpu)

@@ -17,7 +17,7 @@ from lcp.engine import kv_cache_file, speed_test
 from lcp.engine.context import State, Stopped
 from lcp.engine.engine import LlamaEngine
 from lcp.engine.llama_library import StopByte, library, version
-from lcp.engine.loading import Fit, with_flash_attention
+from lcp.engine.loading import LoadPlan, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.speed_test import SpeedTest, TwoSequences, clearly_faster, fill
 from lcp.engine_interface import PromptMessage, Request
@@ -47,9 +47,9 @@ def begin(tiny):
 
     def make(kept=None, saved=None, kind="dense", measured=None, **settings):
         keep = kept.append if kept is not None else None
-        fit = Fit(512, 0, threads=measured, keep_speeds=keep)
+        plan = LoadPlan(512, 0, threads=measured, keep_speeds=keep)
         engine = LlamaEngine(
-            tiny(kind, quant="Q8_0"), Settings(**settings), now=NOW, fit=lambda: fit
+            tiny(kind, quant="Q8_0"), Settings(**settings), now=NOW, plan=lambda: plan
         )
         engines.append(engine)
         engine.load(saved=saved).result()
@@ -250,7 +250,7 @@ def test_an_unusable_cache_does_not_select_flash_attention(tmp_path, made_by, us
     file = tmp_path / "chat.kv"
     made_with = {"llama.cpp": made_by or version(), "kv_type": "f16", "flash_attn": "off"}
     kv_cache_file.write(file, State([], [], (ctypes.c_uint8 * 0)()), made_with)
-    fit = Fit(512, 0, flash_attn="on")
+    fit = LoadPlan(512, 0, flash_attn="on")
     assert with_flash_attention(Settings(), fit, file).flash_attn == used
 
 

@@ -24,10 +24,8 @@ MATCHES = 100  # files that one pattern may match
 # fast, and a long text is searched at every pause in the typing.
 _MENTION = re.compile(r'@(?<![^\s(]@)(?:"([^"\n]+)"|([^\s"]+))')
 _AFTER = ".,;:!?)]}'`"  # ends the sentence, unless there is a file of that name
-
-_LIKE_A_FILE = re.compile(
-    r"/|[^.]\.[A-Za-z]\w{0,4}$"
-)  # @types/node looks like a file, @someone does not
+# @types/node looks like a file, @someone does not
+_LIKE_A_FILE = re.compile(r"/|[^.]\.[A-Za-z]\w{0,4}$")
 _NO_PATH = (OSError, ValueError, RuntimeError)  # too long, with a NUL, "~nobody"
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcp.engine.loading import Fit
+from lcp.engine.loading import LoadPlan
 from lcp.engine_interface import AUTO_CTX
 from lcp.errors import LcpError, ModelError, NotEnoughMemory
 from lcp.formatting import either, size
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lcp.modelfile.model_files import ModelFile
 
 
-def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "") -> Fit:
+def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "") -> LoadPlan:
     """Context and GPU layers for a model; takes a while if llama.cpp has to be asked.
 
     `known`: the folder of llama.cpp's answers; `gpu`: whether it has a GPU; `name`: what messages
@@ -41,17 +41,17 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     trial = Task(lambda _: check_loads(model, known, name))
     threading.Thread(target=trial.run).start()  # each of the two is a process
     try:
-        fit = _sizes(model, settings, known, gpu, name)
+        plan = _sizes(model, settings, known, gpu, name)
     finally:
         trial.result()  # what it raises says more than what the sizes raise
     if ours:
-        fit = replace(fit, keep_speeds=lambda new: speed.write({"model": model.name, **new}))
+        plan = replace(plan, keep_speeds=lambda new: speed.write({"model": model.name, **new}))
     if fastest:
-        fit = replace(fit, flash_attn=fastest["flash_attn"], threads=fastest["threads"])
-    return fit
+        plan = replace(plan, flash_attn=fastest["flash_attn"], threads=fastest["threads"])
+    return plan
 
 
-def without_figures(path: Path, settings: Settings, name: str = "") -> Fit:
+def without_figures(path: Path, settings: Settings, name: str = "") -> LoadPlan:
     """The sizes for a model in memory that lcp cannot see, such as that of other computers.
 
     Raises ModelError if it is not a chat model, and GgufError.
@@ -90,16 +90,16 @@ def _chat_model(path: Path, name: str) -> "ModelFile":
     return model
 
 
-def _plain(told: "Facts", settings: Settings, *notices: str) -> Fit:
+def _plain(told: "Facts", settings: Settings, *notices: str) -> LoadPlan:
     """The sizes of the settings; else a moderate context, and all layers on the GPU."""
     from lcp.modelfile.memory_needs import ALL
 
     context = settings.ctx_size or min(told.context_length or AUTO_CTX, AUTO_CTX)
     layers = ALL if settings.n_gpu_layers is None else settings.n_gpu_layers
-    return Fit(context, layers, True, notices)
+    return LoadPlan(context, layers, True, notices)
 
 
-def _sizes(model: "ModelFile", settings: Settings, known: Path, gpu: bool, name: str) -> Fit:
+def _sizes(model: "ModelFile", settings: Settings, known: Path, gpu: bool, name: str) -> LoadPlan:
     from lcp.machine import machine
     from lcp.modelfile.context_and_gpu_layers import choose_sizes
     from lcp.modelfile.facts import facts
@@ -122,7 +122,7 @@ def _sizes(model: "ModelFile", settings: Settings, known: Path, gpu: bool, name:
         return _plain(told, settings, f"Memory needs are not known: {error}")
     if choice.refusal:
         raise NotEnoughMemory(f"{name or model.name} does not fit here. {refused(choice.refusal)}")
-    return Fit(choice.ctx_size, choice.n_gpu_layers, choice.repack, choice.notices)
+    return LoadPlan(choice.ctx_size, choice.n_gpu_layers, choice.repack, choice.notices)
 
 
 def _incomplete(model: "ModelFile") -> str:

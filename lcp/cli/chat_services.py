@@ -60,8 +60,10 @@ def local_engine(
 
     gpu = cpu_check.check_once(paths.cache())
     shown = title(found.file.name, found.name)
-    fit = partial(memory_fit.choose, found.file, settings, free_memory.figures_folder(), gpu, shown)
-    return LlamaEngine(found.file, settings, now=now, template=template, fit=fit, name=shown)
+    plan = partial(
+        memory_fit.choose, found.file, settings, free_memory.figures_folder(), gpu, shown
+    )
+    return LlamaEngine(found.file, settings, now=now, template=template, plan=plan, name=shown)
 
 
 def find(name: str, look: "Callable[[str], Installed] | None" = None) -> "FoundModel":

@@ -30,7 +30,7 @@ from lcp.settings import Layers, Sampling, Settings
 
 if TYPE_CHECKING:
     from lcp.chat.services_interface import FoundModel
-    from lcp.engine.loading import Fit
+    from lcp.engine.loading import LoadPlan
 
 SERVER = "llama-server"
 MISSING = (
@@ -184,27 +184,27 @@ def _sizes(
     here = cpu_check.check_once(paths.cache())  # llama.cpp has a GPU, as lcp is installed
     gpu = here if program is None else _uses_gpu(program)
     if unseen := bool(machines) or (gpu and not here):
-        fit = memory_fit.without_figures(found.file, settings, name)
+        plan = memory_fit.without_figures(found.file, settings, name)
     else:
-        fit = memory_fit.choose(found.file, settings, free_memory.figures_folder(), gpu, name)
-    for notice in fit.notices:
+        plan = memory_fit.choose(found.file, settings, free_memory.figures_folder(), gpu, name)
+    for notice in plan.notices:
         _say(notice)
-    words = ["-c", str(fit.ctx_size), "-b", str(N_BATCH)]
+    words = ["-c", str(plan.ctx_size), "-b", str(N_BATCH)]
     words += ["-ctk", settings.kv_type, "-ctv", settings.kv_type]
     # Without -ngl, llama-server fills the memories that it finds.
     if settings.n_gpu_layers is not None or (gpu and not unseen):
-        words += ["-ngl", str(EVERY_LAYER if fit.n_gpu_layers < 0 else fit.n_gpu_layers)]
-    flash = fit.flash_attn if settings.flash_attn == "auto" else settings.flash_attn
-    if fit.n_gpu_layers == 0 or not (gpu or machines):
+        words += ["-ngl", str(EVERY_LAYER if plan.n_gpu_layers < 0 else plan.n_gpu_layers)]
+    flash = plan.flash_attn if settings.flash_attn == "auto" else settings.flash_attn
+    if plan.n_gpu_layers == 0 or not (gpu or machines):
         flash = flash_attention(flash, settings.kv_type, offloaded=False)
     words += ["-fa", flash]
     if settings.threads:
         words += ["-t", str(settings.threads)]
-    elif fit.threads:  # measured for answers; prompts are read on all cores
-        words += ["-t", str(fit.threads), "-tb", str(physical_cores())]
+    elif plan.threads:  # measured for answers; prompts are read on all cores
+        words += ["-t", str(plan.threads), "-tb", str(physical_cores())]
     if (free := machine().free) is not None and (spare := (free >> 20) // 8) < CACHE_MIB:
         words += ["--cache-ram", str(spare)]
-    if not _may_repack(fit):
+    if not _may_repack(plan):
         words += ["--no-repack"]
     if machines:
         words += ["--rpc", ",".join(machines)]
@@ -226,12 +226,12 @@ def _uses_gpu(program: str) -> bool:
     return bool(re.search(rb"(?m)^ +\S+: .*\([1-9][0-9]* MiB", told.stdout))
 
 
-def _may_repack(fit: "Fit") -> bool:
+def _may_repack(plan: "LoadPlan") -> bool:
     """Whether weights may be copied in an order that suits the CPU. Not on one with AMX: see
     `llama_library.extra_bufts`; but lcp cannot know how llama.cpp was built here."""
     forced = os.environ.get("LCP_EXTRA_BUFTS")
     amx = "amx_int8" in paths.contents(Path("/proc/cpuinfo"))
-    return fit.repack and (forced != "0" if forced else not amx)
+    return plan.repack and (forced != "0" if forced else not amx)
 
 
 def _sampling(settings: Settings) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lcp.chat import attachments
 from lcp.chat.chat import Chat
-from lcp.commands.command import command
+from lcp.commands.command import Candidate, command
 from lcp.errors import LcpError
 from lcp.formatting import either, short
 from lcp.settings import EFFORTS, LIVE, OPTIONS, THINKING, Settings, persona
@@ -22,7 +22,7 @@ THINK = ("on", "off", "show", "hide", "low", "medium", "high")
 _DEFAULTS = Settings()
 
 
-def candidates(chat: Chat, begun: str) -> Iterable[str | tuple[str, str]]:
+def candidates(chat: Chat, begun: str) -> Iterable[Candidate]:
     """Completions for /set."""
     name, blank, _ = begun.partition(" ")
     if not blank:
@@ -40,7 +40,7 @@ def _text_or_file(chat: Chat, begun: str) -> Iterable[str]:
     return (f"@{path}" for path in attachments.paths(begun[1:], Path()))
 
 
-def personas_here(chat: Chat, _: str) -> Iterable[str | tuple[str, str]]:
+def personas_here(chat: Chat, _: str) -> Iterable[Candidate]:
     """Completions for /persona."""
     return [*((name, _told(table)) for name, table in chat.services.personas.items()), "none"]
 

@@ -62,8 +62,4 @@ def _longest_run(
             return best
         # Most runs are short: first check whether this one is longer than the best.
         if cached[start : start + best[1] + 1] == wanted[at : at + best[1] + 1]:
-            best = (start, _run(cached, start, wanted, at))
-
-
-def _run(cached: Sequence[int], start: int, wanted: Sequence[int], at: int) -> int:
-    return common_prefix(cached[start:], wanted[at:])
+            best = (start, common_prefix(cached[start:], wanted[at:]))

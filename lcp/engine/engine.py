@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcp.engine import kv_cache_file, probs
 from lcp.engine.llama_library import StopByte, library
-from lcp.engine.loading import Fit, Loaded, LoadRequest, load, notices, with_flash_attention
+from lcp.engine.loading import Loaded, LoadPlan, LoadRequest, load, notices, with_flash_attention
 from lcp.engine.model import Model
 from lcp.engine.read_ahead import ReadAhead
 from lcp.engine.speed_test import Speeds, SpeedTest, measure
@@ -59,17 +59,17 @@ class LlamaEngine:
         *,
         now: datetime,
         template: str | None = None,
-        fit: Callable[[], Fit] | None = None,
+        plan: Callable[[], LoadPlan] | None = None,
         name: str = "",
     ) -> None:
         """`now`: the beginning of the conversation. `template`: Jinja source instead of the file's.
-        `fit` chooses the sizes; without it, they come from the settings. `name`: what errors call
+        `plan` chooses the sizes; without it, they come from the settings. `name`: what errors call
         the model, by default its file name."""
         self._request = LoadRequest(
             path, settings, None, now, template, name or path.name,
             variables=lambda: self.variables, raw=lambda: self.raw,
         )  # fmt: skip
-        self._choose = fit
+        self._choose = plan
         self.variables = settings.template_variables
         self._stop = StopByte()
         self._closing = False
@@ -107,11 +107,11 @@ class LlamaEngine:
                 emit(Loading(fraction))
             return not self._stop.is_set()
 
-        fit = self._choose() if self._choose else None
+        plan = self._choose() if self._choose else None
         library()
         on_progress(0.0)  # Python has nothing to do from here on: who waits for it goes on
-        settings = with_flash_attention(self._request.settings, fit, saved)
-        self._request = replace(self._request, settings=settings, fit=fit)
+        settings = with_flash_attention(self._request.settings, plan, saved)
+        self._request = replace(self._request, settings=settings, plan=plan)
         made = load(self._request, self._stop, self._life, on_progress)
         if constraint:
             made.answering.prepare(constraint)
@@ -119,8 +119,8 @@ class LlamaEngine:
         self._life.callback(self._speed_test.end)
         self._speed_test.begin(
             lambda free: measure(made, self._stop, physical_cores(), free),
-            fit.keep_speeds if fit else None,
-            known=bool(fit and fit.threads),
+            plan.keep_speeds if plan else None,
+            known=bool(plan and plan.threads),
         )
         self._made = made
 
@@ -175,7 +175,7 @@ class LlamaEngine:
     def notices(self) -> list[str | TemplateFault]:
         """What a person should know about this model on this computer."""
         sentences: list[str | TemplateFault] = [
-            *notices(self._request.fit, self._request.settings.ctx_size, self.size)
+            *notices(self._request.plan, self._request.settings.ctx_size, self.size)
         ]
         sentences += [
             self._loaded.context.kind.notice(),

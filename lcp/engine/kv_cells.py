@@ -21,12 +21,8 @@ MAX_SNAPSHOT_BYTES = 256 << 20
 # llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the part of the state that seq_rm cannot rewind
 _PARTIAL = 1
 _SEQ = 0
-_BYTES = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "q8_0": 34 / 32,
-    "q4_0": 18 / 32,
-}  # bytes of one number, including its share of the block's scale
+# Bytes of one number, including its share of the block's scale.
+_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 
 @dataclass(frozen=True)

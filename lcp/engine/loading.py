@@ -1,6 +1,6 @@
 """Loads a model file and creates what an answer needs.
 
-The sizes come from a Fit or from the settings.
+The sizes come from a LoadPlan or from the settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fit:
+class LoadPlan:
     """The sizes that a model is loaded with, what is fastest for it, and notices."""
 
     ctx_size: int
@@ -48,7 +48,7 @@ class LoadRequest:
 
     path: Path
     settings: Settings
-    fit: Fit | None  # None: use the sizes of the settings
+    plan: LoadPlan | None  # None: use the sizes of the settings
     now: datetime  # the beginning of the conversation, for the chat template
     template: str | None  # Jinja source; None: the template of the file
     name: str  # what errors call the model
@@ -72,9 +72,9 @@ def load(
 ) -> Loaded:
     """Load a model and create its context. `life` frees them, also after a failure. Raises what
     Model, Template and Context raise."""
-    s, fit = request.settings, request.fit
-    layers = fit.n_gpu_layers if fit else -1 if s.n_gpu_layers is None else s.n_gpu_layers
-    repack = fit.repack if fit else True
+    s, plan = request.settings, request.plan
+    layers = plan.n_gpu_layers if plan else -1 if s.n_gpu_layers is None else s.n_gpu_layers
+    repack = plan.repack if plan else True
     model = Model.load(request.path, layers, on_progress, repack, name=request.name)
     life.callback(model.close)
     from lcp.engine.template_choice import of_model  # it imports jinja2, slowly
@@ -82,7 +82,7 @@ def load(
     choice = of_model(model, request.name, request.now, request.template)
 
     auto = min(model.n_ctx_train or AUTO_CTX, AUTO_CTX)
-    size = fit.ctx_size if fit else s.ctx_size or auto
+    size = plan.ctx_size if plan else s.ctx_size or auto
     context = Context(
         model,
         size,
@@ -94,14 +94,14 @@ def load(
         rows=MOST,
     )
     life.callback(context.close)
-    if fit and fit.threads and not s.threads:
-        context.decode_on(fit.threads)
+    if plan and plan.threads and not s.threads:
+        context.decode_on(plan.threads)
     writer = PromptWriter(choice.template, model, request.variables, request.raw)
     answering = Answering(model, context, writer, stop)
     return Loaded(model, choice, writer, context, answering)
 
 
-def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None) -> Settings:
+def with_flash_attention(settings: Settings, plan: LoadPlan | None, saved: Path | None) -> Settings:
     """The settings, where flash attention is not "auto" if lcp knows better: it is that of the KV
     cache in the file `saved`, because another context cannot use this cache, or the faster one."""
     if settings.flash_attn != "auto":
@@ -109,14 +109,14 @@ def with_flash_attention(settings: Settings, fit: Fit | None, saved: Path | None
     made_with = kv_cache_file.made_with(saved) if saved else {}
     usable = {"llama.cpp": version(), "kv_type": settings.kv_type}.items() <= made_with.items()
     kept = made_with.get("flash_attn") if usable else ""
-    measured = fit.flash_attn if fit else "auto"
+    measured = plan.flash_attn if plan else "auto"
     return replace(settings, flash_attn=kept if kept in ("on", "off") else measured)
 
 
-def notices(fit: Fit | None, asked: int | None, size: int) -> Iterator[str]:
+def notices(plan: LoadPlan | None, asked: int | None, size: int) -> Iterator[str]:
     """Notices about the sizes: `asked` is the context size of the settings, `size` the real one."""
-    if fit:
-        yield from fit.notices
+    if plan:
+        yield from plan.notices
     if asked and asked < size:
         yield (
             f"The context has {size:,} tokens, not {asked:,}: llama.cpp rounds it up to a multiple "

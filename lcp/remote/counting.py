@@ -66,7 +66,7 @@ class Tally:
         return -int(-len(text) // self.per_token)
 
 
-class Counter:
+class TokenCounter:
     """Lets the server count if it can, for at most two seconds each time; otherwise estimates."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@ from its answers, never from its address."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lcp.answers.thinking_tag_table import thinks
@@ -133,8 +133,6 @@ def _kind(
 def _ask_more(
     http: HttpClient, facts: ServerFacts, model: Mapping[str, Any], stopped: IsStopped
 ) -> ServerFacts:
-    from dataclasses import replace
-
     def ask(page: str, body: Any = None) -> JsonAnswer:
         return http.ask(http.address.base + page, body, stopped=stopped)
 
@@ -161,8 +159,6 @@ def _ask_more(
 def _llama(
     facts: ServerFacts, model: Mapping[str, Any], ask: Callable[..., JsonAnswer]
 ) -> ServerFacts:
-    from dataclasses import replace
-
     meta = record(model.get("meta"))
     props = ask("/props")
     given = record(props.get("default_generation_settings"))

@@ -27,7 +27,7 @@ from lcp.engine_interface import (
 from lcp.engine_notices import TemplateFault
 from lcp.errors import LcpError, Miscounted, NotSupported, ServerError
 from lcp.recommended_settings import usable
-from lcp.remote.counting import Counter
+from lcp.remote.counting import TokenCounter
 from lcp.remote.discovery import ServerFacts, discover
 from lcp.remote.events import beginning, spelling
 from lcp.remote.http_client import Cut, HttpClient
@@ -69,7 +69,7 @@ class RemoteEngine:
         self._reply: Reply | None = None
         self._ahead = ServerReadAhead()
         self._retrying_client = RetryingClient(self._http, self._is_stopped)
-        self._counter = Counter()
+        self._counter = TokenCounter()
         self._probs: dict[str, list[TokenProb]] = {}
         self._last: Sequence[PromptMessage] = ()  # what is in the server's cache
         self._facts: ServerFacts | None = None

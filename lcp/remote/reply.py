@@ -191,7 +191,7 @@ class Listener:
             read=prompt - kept if known else 0,
             reply_tokens=said_tokens,
             ttft_s=(self._first_text or now) - asked,
-            read_s=count_ms(self._timings) or (self._first or now) - asked,
+            read_s=_read_seconds(self._timings) or (self._first or now) - asked,
             decode_s=decode_s,
             tokens_per_second=(said_tokens - 1) / decode_s if said_tokens > 1 and decode_s else 0.0,
             ctx_used=min(self._size, prompt + said_tokens),
@@ -224,7 +224,7 @@ class Listener:
         return full and not (limit and new >= limit)
 
 
-def count_ms(timings: Mapping[str, Any]) -> float:
+def _read_seconds(timings: Mapping[str, Any]) -> float:
     """How long the server took to read the prompt, in seconds; 0 if it does not tell."""
     value = timings.get("prompt_ms")
     return value / 1000 if isinstance(value, int | float) else 0.0

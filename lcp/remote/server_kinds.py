@@ -17,9 +17,8 @@ class ServerKind:
     """A kind of server. What lcp does not know about a kind counts as missing."""
 
     name: str
-    samplers: Mapping[str, str] = field(
-        default_factory=lambda: OPENAI
-    )  # setting -> field of the request
+    # setting -> field of the request
+    samplers: Mapping[str, str] = field(default_factory=lambda: OPENAI)
     counts: bool = False  # counts the tokens of a prompt
     tells_cached: bool = False  # tells how many tokens of a prompt were in its cache
     tells_progress: bool = False  # sends progress while it reads

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 from lcp.errors import SessionError
 from lcp.session.conversation import Conversation
-from lcp.session.message import Message
 
 _FENCE = re.compile(
     r"^([ \t]*)(`{3,}|~{3,})[^\n`]*\n(.*?)(^[ \t]*\2[`~]*[ \t]*$\n?|\Z)", re.MULTILINE | re.DOTALL
@@ -67,7 +66,8 @@ def as_markdown(conversation: Conversation) -> str:
     for turn in conversation.turns():
         parts.append(f"## You\n\n{turn.user.content}\n")
         if turn.answer:
-            parts.append(f"## {_speaker(conversation, turn.answer)}\n\n{turn.answer.content}\n")
+            speaker = plain_name(turn.answer.model or conversation.model)
+            parts.append(f"## {speaker}\n\n{turn.answer.content}\n")
     return "\n".join(parts)
 
 
@@ -119,10 +119,6 @@ def pieces(text: str) -> Iterator[tuple[str, bool, str]]:
 
 def _title(conversation: Conversation) -> str:
     return conversation.name or conversation.title()
-
-
-def _speaker(conversation: Conversation, answer: Message) -> str:
-    return plain_name(answer.model or conversation.model)
 
 
 FORMS = {

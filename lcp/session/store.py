@@ -153,9 +153,8 @@ class Store:
         used: list[tuple[int, Path]] = []
         for entry in self._entries():
             with suppress(OSError):  # another process may remove it meanwhile
-                if (
-                    entry.is_file() and (stat := entry.stat()).st_size
-                ):  # a full disk leaves empty files
+                # a full disk leaves empty files
+                if entry.is_file() and (stat := entry.stat()).st_size:
                     used.append((stat.st_mtime_ns, Path(entry.path)))
         return [path for _, path in sorted(used, reverse=True)]
 

@@ -38,9 +38,8 @@ _STYLES = {
 _RULE = "───"
 _STEP = 8  # lines that are lexed together
 _OPEN = 4  # last lines that may still change: a lexer looks ahead
-_LONGEST = (
-    128  # the lexer restarts after this many lines at the latest; its colours may then be wrong
-)
+# The lexer restarts after this many lines at the latest; its colours may then be wrong.
+_LONGEST = 128
 _LARGEST = 1 << 18  # a text with more characters has no colours: they would take seconds
 _WIDEST = 1000  # a line with more characters has no colours: lexers can take very long
 _TAB = 4

@@ -260,14 +260,14 @@ def _load(name: str | None, layers: Layers, work: Work, life: ExitStack) -> Open
     shown = title(found.file.name, name)
     gpu = cpu_check.check_once(paths.cache())
     plain = replace(layers.resolve(), **_PLAIN)
-    fit = memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown)
+    plan = memory_fit.choose(found.file, plain, free_memory.figures_folder(), gpu, shown)
 
     def loading(fraction: float) -> bool:
         if not work.stop.is_set():
             work.tell(f"loading {shown}", round(100 * fraction), 100)
         return not work.stop.is_set()
 
-    model = work(Model.load, found.file, fit.n_gpu_layers, loading, fit.repack, name=shown)
+    model = work(Model.load, found.file, plan.n_gpu_layers, loading, plan.repack, name=shown)
     life.callback(model.close)
     advised = replace(layers, catalog=found.settings, model_file=model.sampling).resolve()
     return OpenModel(model, shown, advised, work, life)
