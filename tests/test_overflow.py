@@ -518,6 +518,23 @@ def test_the_shares_of_the_window_add_up_to_it():
     assert [share for _, share in scene.overflow.shares(scene.settings)] == [4, 60, 20, 216, 100]
 
 
+def test_in_a_smaller_context_the_shares_are_of_the_next_window():
+    """A chat was resumed with another -c; its next question has not been asked yet."""
+    scene = Scene(size=400)
+    scene.turns(60, 60)
+    scene.ask(30)
+    scene.answer(30, stats={"ctx_size": 400})
+    scene.engine.size = 200
+    shares = dict(scene.overflow.shares(scene.settings))
+    told = window_notices.unseen(scene.overflow, scene.settings)
+    assert window_notices.unseen(scene.overflow) == ""
+    scene.ask(1)
+    assert scene.overflow.out
+    assert told == window_notices.unseen(scene.overflow)
+    assert shares["turns"] + shares["free"] == 150
+    assert 0 < shares["turns"] < dict(scene.overflow.shares(scene.settings))["turns"]
+
+
 def test_a_note_counts_with_the_system_text_even_if_there_is_none():
     scene = Scene(400)
     scene.turns(60, 20)

@@ -36,7 +36,7 @@ class Life:
     """A chat, and everything that can happen to it."""
 
     def __init__(self, path, folder, seed, layers=LAYERS):
-        self.path, self.folder, self.layers = path, folder, layers
+        self.path, self.folder, self.layers, self.size = path, folder, layers, SIZE
         self.drafted = 0
         self.random = random.Random(seed)
         self.moved = False  # something moved, so answers may differ
@@ -51,7 +51,7 @@ class Life:
         else:
             log, events, _ = store.open(id)
             conversation = Conversation.from_events(events)
-        self.engine = LlamaEngine(self.path, Settings(ctx_size=SIZE, threads=1), now=NOW)
+        self.engine = LlamaEngine(self.path, Settings(ctx_size=self.size, threads=1), now=NOW)
         screen = Screen(io.StringIO(), io.StringIO())
         self.chat = Chat(self.engine, conversation, log, screen, "tiny", self.layers)
         self.chat.load(log.path.with_suffix(".kv"))
@@ -130,6 +130,7 @@ class Life:
         finally:
             saved_cache.WORTH_SAVING = monkey
         self.leave()
+        self.size = self.random.choice([SIZE, SIZE, SIZE * 2, SIZE // 2])
         self.resume()
 
     def kill(self):
@@ -172,7 +173,7 @@ class Life:
         top = library().llama_memory_seq_pos_max(cells._memory, 0)
         assert len(cells.positions) == len(held)
         assert top == (cells.positions[-1] if held else -1)
-        assert len(held) <= SIZE
+        assert len(held) <= self.size
         self.check_figures(answered)
         self.check_log()
         if answered and chat.stats:
@@ -208,7 +209,7 @@ class Life:
         chat = self.chat
         line = next(text for text, _ in ToolbarText(chat)() if text.startswith("context"))
         used, size, share = map(int, re.findall(r"\d+", line.replace(",", "")))
-        assert used <= size == SIZE
+        assert used <= size == self.size
         assert share <= 100
         shares = dict(chat.overflow.shares(chat.settings))
         assert sum(shares.values()) == size

@@ -47,15 +47,8 @@ class Overflow:
         return messages(self.conversation.system, turns, self._note())
 
     def expected(self, settings: Settings) -> list[PromptMessage]:
-        """The messages before the next question. A chat that is resumed with a context of another
-        size may see other turns than before."""
-        turns, size = self.turns(), self.engine.size
-        answer = turns[-1].answer if turns else None
-        if answer and answer.stats.get("ctx_size", size) != size and settings.overflow != "stop":
-            with suppress(TooLong):
-                room = self._room(settings)
-                return self._fit(turns, room, size // 8, self.out).messages
-        return self.visible()
+        """The messages before the next question."""
+        return self.visible(self._expected_out(settings))
 
     def turns(self) -> list[Turn]:
         """The turns that may be in the window: neither forgotten nor covered by a note."""
@@ -79,8 +72,8 @@ class Overflow:
 
     def shares(self, settings: Settings) -> list[tuple[str, int]]:
         """What fills the window: (name, tokens); the last row is the room for the answer."""
-        chat, tokens = self.conversation, self.engine.used
-        turns = [t for t in self.turns() if t.user.id not in self.out]
+        chat, tokens, gone = self.conversation, self.engine.used, self._expected_out(settings)
+        turns = [t for t in self.turns() if t.user.id not in gone]
         system = tokens(self._all([]))
         pinned = tokens(self._all([t for t in turns if t.user.id in chat.pinned]))
         used, room = tokens(self._all(turns)), self._room(settings)
@@ -129,9 +122,9 @@ class Overflow:
             return [(n, t) for n, t in self.numbered(window.newly_out) if t.user.files]
         return []
 
-    def files(self) -> list[str]:
+    def files(self, settings: Settings) -> list[str]:
         """The attached files that the model sees, each with the number of its turn."""
-        gone = self.unseen()
+        gone = self.unseen(settings)
         seen = [(n, turn) for n, turn in self.numbered() if turn.user.id not in gone]
         return [f"{name} (turn {n})" for n, turn in seen for name in turn.user.files]
 
@@ -139,9 +132,11 @@ class Overflow:
         """The numbers of these turns."""
         return [n for n, _ in self.numbered({turn.user.id for turn in turns})]
 
-    def unseen(self) -> set[str]:
-        """The turns of this branch that the model does not see, by their questions."""
-        seen = {t.user.id for t in self.turns()} - self.out
+    def unseen(self, settings: Settings | None = None) -> set[str]:
+        """The turns of this branch that the model does not see, by their questions; with
+        `settings`, those that it will not see with the next question."""
+        out = self._expected_out(settings) if settings else self.out
+        seen = {t.user.id for t in self.turns()} - out
         return {t.user.id for t in self.conversation.turns()} - seen
 
     def numbered(self, ids: Collection[str] | None = None) -> list[tuple[int, Turn]]:
@@ -205,6 +200,16 @@ class Overflow:
     def _room(self, settings: Settings) -> int:
         """The most tokens of a prompt after which an answer fits."""
         return room_in(self.engine.size, settings.max_tokens)
+
+    def _expected_out(self, settings: Settings) -> frozenset[str]:
+        """The turns that leave or stay out with the next question. A chat that is resumed with a
+        context of another size may see other turns than before."""
+        turns, size = self.turns(), self.engine.size
+        answer = turns[-1].answer if turns else None
+        if answer and answer.stats.get("ctx_size", size) != size and settings.overflow != "stop":
+            with suppress(TooLong):
+                return self._fit(turns, self._room(settings), size // 8, self.out).out
+        return self.out
 
     def _left(self) -> frozenset[str]:
         """The turns that the model did not see at the last answer of a resumed chat."""

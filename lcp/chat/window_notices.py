@@ -7,14 +7,16 @@ from lcp.chat.overflow import Overflow
 from lcp.engine_interface import Progress
 from lcp.session.message import Turn
 from lcp.session.window import Window
+from lcp.settings import Settings
 
 REREAD = 32  # tokens read again that are worth a notice
 FILES_NAMED = 3  # files that a sentence names at most
 
 
-def unseen(overflow: Overflow) -> str:
-    """A sentence on the turns that the model does not see; "" if it sees all."""
-    gone = overflow.numbered(overflow.unseen())
+def unseen(overflow: Overflow, settings: Settings | None = None) -> str:
+    """A sentence on the turns that the model does not see or, with `settings`, will not see with
+    the next question; "" if it sees all."""
+    gone = overflow.numbered(overflow.unseen(settings))
     if not gone:
         return ""
     summary = overflow.conversation.summary()

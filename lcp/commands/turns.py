@@ -182,9 +182,9 @@ def context(chat: Chat, _: str) -> None:
     """Shows how many tokens of the context window the system text, the turns and the answer use."""
     chat.ready()
     chat.screen.bar(chat.overflow.shares(chat.settings), chat.engine.size)
-    if files := chat.overflow.files():
+    if files := chat.overflow.files(chat.settings):
         chat.screen.notice(f"Files the model sees: {', '.join(files)}")
-    if unseen := window_notices.unseen(chat.overflow):
+    if unseen := window_notices.unseen(chat.overflow, chat.settings):
         chat.screen.notice(unseen)
 
 
