@@ -180,6 +180,22 @@ def test_a_key_a_question_and_ctrl_c_end_the_measurement(begin, monkeypatch):
     assert answer(engine) == alone
 
 
+@pytest.mark.parametrize("error", [NotEnoughMemory("too little"), OSError(), MemoryError()])
+def test_a_measurement_that_fails_is_not_tried_again(error):
+    asked = []
+
+    def free():
+        asked.append(error)
+        raise error
+
+    test = SpeedTest()
+    test.begin(lambda free: iter(()), lambda speeds: True)
+    for _ in range(2):
+        test.ask(free)
+        assert not test.step()
+    assert len(asked) == 1
+
+
 def test_a_stopped_step_frees_its_contexts():
     freed = []
 
@@ -209,13 +225,15 @@ def test_the_next_start_uses_the_result_unless_a_flag_is_given(tiny, tmp_path):
     path = tiny("dense")
 
     def fit(**settings):
-        return choose(path, Settings(**settings), tmp_path, gpu=False)
+        return choose(path, Settings(**settings), tmp_path, gpu=False, name="tiny:8b")
 
     assert (fit().flash_attn, fit().threads) == ("auto", None)
-    fit().keep_speeds({"flash_attn": "on", "threads": 1})
+    fit().keep_speeds({name: fact for name, fact in SPEEDS.items() if name != "model"})
     assert (fit().flash_attn, fit().threads) == ("on", 1)
     for chosen in ({"flash_attn": "off"}, {"kv_type": "q8_0"}):
         assert (fit(**chosen).flash_attn, fit(**chosen).threads) == ("auto", None)
+    (finding,) = findings(tmp_path)
+    assert finding.value.startswith("tiny:8b: ")
     path.touch()  # it counts as another file
     assert fit().flash_attn == "auto"
 

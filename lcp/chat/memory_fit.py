@@ -45,7 +45,8 @@ def choose(path: Path, settings: Settings, known: Path, gpu: bool, name: str = "
     finally:
         trial.result()  # what it raises says more than what the sizes raise
     if ours:
-        plan = replace(plan, keep_speeds=lambda new: speed.write({"model": model.name, **new}))
+        called = name or model.name
+        plan = replace(plan, keep_speeds=lambda new: speed.write({"model": called, **new}))
     if fastest:
         plan = replace(plan, flash_attn=fastest["flash_attn"], threads=fastest["threads"])
     return plan

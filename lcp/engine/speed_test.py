@@ -272,8 +272,8 @@ class SpeedTest:
             self._tries = self._tries - 1 if done.value.busy else 0
         except Stopped:
             pass
-        except LcpError:
-            self._tries = 0  # this model cannot be measured, or there is no memory
+        except (LcpError, OSError, MemoryError):
+            self._tries = 0  # this model cannot be measured, or there is no memory or process
         self._asked = None
         self.end()
         return False
