@@ -173,6 +173,23 @@ def test_a_regex_has_forced_tokens(engine):
     assert_differs_by_batches_only(one.model, prompt(one), reply.sampled, plain)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "ended"), [("(yes|no) k{1000}[.]", "end"), ("(k[ab]l){1000}", "length")]
+)
+def test_text_that_must_repeat_does_not_stop_the_answer(engine, pattern, ended):
+    """Only a cycle in which the model chooses something is its own."""
+    reply = ask(
+        engine("dense", loops=True),
+        sampling=Sampling(0),
+        max_tokens=1500,
+        constraint=regex(pattern),
+        loop_guard=True,
+    )
+    assert reply.ended == ended
+    assert bool(re.fullmatch(pattern, reply.text)) is (ended == "end")
+    assert bool(reply.notice) is (ended == "length")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "swa", "hybrid", "recurrent"])
 @pytest.mark.parametrize("most", [1, 2, 5, 20, 21, 22])

@@ -139,7 +139,8 @@ class Answering:
                 return "interrupted"
             if request.loop_guard and builder.new % repetition.EVERY == 0:
                 fresh = builder.tokens[-builder.new :]
-                if size := repetition.period(fresh):
+                size = repetition.period(fresh)
+                if size > choice.forced_in_a_row:  # the model chose some of the cycle
                     builder.notice(repetition.repetition(fresh, size))
                     return "length"
             # 5) Evaluate it, in one batch with proposed tokens. This gives the next logits.
@@ -164,6 +165,7 @@ class TokenChoice:
         self._sampler = sampler
         self._budget = budget
         self._guide = guide
+        self.forced_in_a_row = 0  # forced tokens since the last sampled one
 
     @property
     def complete(self) -> bool:
@@ -182,6 +184,7 @@ class TokenChoice:
     def next(self, row: int) -> int | None:
         """The next token: a forced one, or one sampled from this row of logits. None if the
         constraint allows no token."""
+        self.forced_in_a_row = self.forced_in_a_row + 1 if self.forced() else 0
         if self._guide and (self._guide.forced or not self._budget.due()):
             return self._guide.sample(self._sampler, self._context, row)
         if due := self._budget.due():
