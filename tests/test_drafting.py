@@ -145,11 +145,15 @@ class Memory:
         del self.tokens[len(self.tokens) - n :]
 
 
+def never(token):
+    return False
+
+
 def write(prompt, answer, costs=F16, certain=(), drafts=True):
     """Generate an answer token by token, as the inference loop does. `certain` are the places of
     forced tokens."""
     memory = Memory(prompt, costs)
-    one = Proposals(memory, DraftControl() if drafts else None, lambda: memory.now)
+    one = Proposals(memory, DraftControl() if drafts else None, never, lambda: memory.now)
     for i, token in enumerate(answer):
         if i not in certain:
             # the logits that the token is sampled from are of all tokens before it, and no others
@@ -198,6 +202,15 @@ def test_a_copy_is_evaluated_in_few_batches():
     one, memory = write([*COPIED, 5000], COPIED)
     assert one.kept / one.drafted > 0.9
     assert memory.now < len(COPIED) / 2
+
+
+def test_no_draft_goes_beyond_the_end_of_the_answer_that_repeats():
+    copied, end, more = COPIED[:295], 6000, range(7000, 7020)
+    memory = Memory([*copied, end, *more, 5000], GPU)
+    one = Proposals(memory, DraftControl(), lambda token: token == end, lambda: memory.now)
+    for token in copied:
+        one.add(token, [], 10_000)
+    assert one.kept == one.drafted > 0
 
 
 def test_a_copy_is_drafted_where_only_long_drafts_pay():

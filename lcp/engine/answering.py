@@ -87,7 +87,8 @@ class Answering:
             sampler = Sampler(model, request.sampling, reply.seed, wanted)
             stack.enter_context(closing(sampler))
             choice = TokenChoice(context, sampler, budget, guide)
-            proposals = Proposals(context, self._control if request.speculate else None)
+            control = self._control if request.speculate else None
+            proposals = Proposals(context, control, model.is_end)
             ended = self._decode(choice, proposals, builder, request)
             if ended == "stop" and parser.stopped in marks:
                 ended = "end"

@@ -8,6 +8,7 @@ of a wrong draft is removed from the cache.
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from lcp.engine.context import Context
 from lcp.engine.drafting import DraftControl, draft
@@ -20,12 +21,14 @@ class Proposals:
         self,
         context: Context,
         control: DraftControl | None,
+        is_end: Callable[[int], bool],
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`control` decides how many tokens are drafted; without it, none are. Drafts need a memory
-        that removes its last tokens at no cost."""
+        that removes its last tokens at no cost. `is_end`: whether a token ends an answer."""
         self._context = context
         self._control = control if control and context.takes_back_freely else None
+        self._is_end = is_end
         self._now = now
         self._tokens = array("i", context.tokens)
         self._waiting: list[int] = []  # evaluated, but not sampled yet
@@ -72,6 +75,8 @@ class Proposals:
         self._context.take_back(len(waiting))
 
     def _draft(self, most: int) -> list[int]:
-        self._expected = draft(self._tokens) if self._control else []
+        found = draft(self._tokens) if self._control else []
+        # An answer that repeats an earlier one ends there, too: what follows is never needed.
+        self._expected = list(takewhile(lambda token: not self._is_end(token), found))
         size = self._control.size(min(most, len(self._expected))) if self._control else 0
         return self._expected[:size]
