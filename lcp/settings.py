@@ -168,6 +168,11 @@ class Settings:
         return frozenset(name for name, source in self.sources.items() if source not in own)
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the settings that were given for this run, by a flag or the environment."""
+        return tuple(name for name, s in self.sources.items() if s in ("flag", "environment"))
+
+    @property
     def thinking_tokens(self) -> int | None:
         """The most tokens of thinking; None leaves its length to the model."""
         return 0 if self.think == "off" else self.reasoning_budget
@@ -232,9 +237,8 @@ class Layers:
             source = layer.metadata["source"]
             for name, raw in getattr(self, layer.name).items():
                 sources[name] = source
-                if raw is None and layer.name == "server":
-                    continue
-                values[name] = check(name, raw, source)
+                if raw is not None or layer.name != "server":
+                    values[name] = check(name, raw, source)
         sampling = Sampling(**{name: values.pop(name) for name in _SAMPLING if name in values})
         return Settings(sampling=sampling, sources=sources, **values)
 
@@ -306,12 +310,8 @@ def persona(tables: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, 
     if name in tables:
         return tables[name]
     close = near(name, tables)
-    known = (
-        f"The personas are: {', '.join(tables)}."
-        if tables
-        else "config.toml has no [persona.NAME]."
-    )
-    hint = f"Did you mean {close[0]}?" if close else known
+    hint = f"Did you mean {close[0]}?" if close else f"The personas are: {', '.join(tables)}."
+    hint = hint if tables else "config.toml has no [persona.NAME]."
     raise SettingsError(f"There is no persona called {name}. {hint}")
 
 
@@ -339,10 +339,8 @@ def toml_file(path: Path) -> dict[str, Any]:
 
 
 def check(name: str, raw: Any, source: str) -> Any:
-    """The value of a setting from text, or from a typed value of a file.
-
-    SettingsError says what it must be; `source` is the layer it came from.
-    """
+    """The value of a setting from the text or the typed value that the layer `source` has for it.
+    SettingsError says what it must be."""
     option = OPTIONS.get(name)
     if option is None:
         close = near(name, OPTIONS)
@@ -367,7 +365,8 @@ def check(name: str, raw: Any, source: str) -> Any:
 
 def _wrong(name: str, raw: Any, source: str, wanted: str) -> SettingsError:
     got = f'"{short(raw, 60)}"' if isinstance(raw, str) else short(str(raw), 60)
-    return SettingsError(f"{name} must be {wanted} (got {got} from {source}).")
+    where = source if source.startswith("/") or source.endswith(".toml") else f"the {source}"
+    return SettingsError(f"{name} must be {wanted} (got {got} from {where}).")
 
 
 def _json_of(name: str, raw: Any, source: str) -> str:

@@ -93,7 +93,7 @@ WHOLE = "must be a whole number from"
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--temp", "hot"], 2, 'temp must be a number from 0 to 10 (got "hot" from flag).'),
+        (["--temp", "hot"], 2, 'temp must be a number from 0 to 10 (got "hot" from the flag).'),
         (["--ctx-size", "3"], 2, f"ctx_size {WHOLE} 64 to 2,147,"),
         (["-c", "big"], 2, f"ctx_size {WHOLE}"),
         (["-n", "0"], 2, f"max_tokens {WHOLE}"),

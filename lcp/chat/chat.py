@@ -225,8 +225,7 @@ class Chat:
         if self.engine.name and self.engine.name != self.model:
             self.model = self.engine.name
             self.keep(self.conversation.set(model=self.model))
-        asked = [n for n, s in self.settings.sources.items() if s in ("flag", "environment")]
-        for notice in [*self.engine.notices(), *self.unsupported(asked)]:
+        for notice in [*self.engine.notices(), *self.unsupported(self.settings.given)]:
             self.screen.notice(answer_notices.about_model(notice))
         if why:
             self.screen.notice(f"The saved KV cache {why}; the model reads the chat again.")

@@ -20,8 +20,7 @@ def unsupported(
             *unsupported({*names} - {*ignored}, engine, settings, system),
         ]
     if settings.raw == "on":
-        chosen = settings.sources["system"] not in ("default", "models.toml")
-        chosen |= system != settings.system
+        chosen = "system" in settings.chosen or system != settings.system
         if {"raw", "system"} & {*names} and system and chosen:
             return ["The system text is not used: raw continues text as it is."]
         return []

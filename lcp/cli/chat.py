@@ -157,8 +157,7 @@ def _persona(
     settings: Settings, tables: Mapping[str, Mapping[str, Any]], resuming: bool
 ) -> Mapping[str, Any] | None:
     """The settings of the persona that begins; a resumed chat has its own unless one is named."""
-    named = settings.sources["persona"] in ("flag", "environment")
-    if settings.persona and (named or not resuming):
+    if settings.persona and ("persona" in settings.given or not resuming):
         return dict(persona(tables, settings.persona))
     return None
 
@@ -234,7 +233,7 @@ def _begin_with_system(chat: "Chat") -> None:
     """Take the system prompt of the settings for a new conversation; for a resumed one only if it
     was asked for with a flag, the environment or a persona."""
     text = chat.settings.system
-    asked = chat.settings.sources["system"] in ("flag", "environment", "persona")
+    asked = "system" in chat.settings.given or chat.settings.sources["system"] == "persona"
     if text != chat.conversation.system and (asked or not chat.conversation.nodes):
         chat.keep(chat.conversation.set_system(text))
 
