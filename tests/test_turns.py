@@ -215,8 +215,13 @@ def test_a_failed_edit_keeps_the_answer(begin, monkeypatch, tmp_path):
     chat = begin()
     assert refuses(chat, "/edit answer") == "This chat is empty. Ask something first."
     chat.ask("Hi.")
-    editor(monkeypatch, tmp_path, "exit 3")
+    before = chat.conversation
+    editor(monkeypatch, tmp_path, 'echo Other. > "$1"; exit 3')
     assert "exit code 3" in refuses(chat, "/edit answer")
+    editor(monkeypatch, tmp_path, 'rm "$1"')
+    told = "Cannot edit the text: No such file or directory. Is the disk full?"
+    assert refuses(chat, "/edit answer") == told
+    assert chat.conversation == before
 
 
 def test_ctrl_c_and_fg_belong_to_the_editor(begin, monkeypatch, tmp_path):
