@@ -560,12 +560,15 @@ def chat(tiny, tmp_path, monkeypatch, told):
     monkeypatch.setattr(context_module, "START", SMALL)
     engines = []
 
-    def begin(**flags):
+    def begin(saved=True, **flags):
         engine = LlamaEngine(tiny("dense"), Settings(ctx_size=1024, threads=1), now=NOW)
         engines.append(engine)
         layers = Layers(flags={"temp": 0, "max_tokens": 20} | flags)
         store, screen = Store(tmp_path / "chats"), Screen(io.StringIO(), told)
+        if not saved:
+            store = None
         one = new_chat(engine, layers, "tiny", store=store, now=lambda: NOW, screen=screen)
+        one.person = True
         one.load()
         one.ready()
         return one
@@ -612,6 +615,16 @@ def test_without_memory_for_an_answer_the_window_slides_and_it_continues(chat, t
     assert reply.stats.prompt_tokens + reply.stats.reply_tokens > SMALL
     assert (reply.ended, reply.stats.dropped_turns) == ("length", 1)
     assert told.getvalue().count("lcp chat --continue") == 1
+
+
+def test_the_chat_to_resume_is_named_only_if_there_is_one(chat, told, memory):
+    one = chat(saved=False)
+    one.ask("Sea? " * 10)
+    memory.free = 0
+    one.ask("Wind? " * 30)
+    assert one.engine.size == SMALL
+    assert f"{SMALL} tokens instead of 1,024" in told.getvalue()
+    assert "--continue" not in told.getvalue()
 
 
 def test_without_memory_and_without_sliding_the_message_is_refused(chat, memory):

@@ -51,8 +51,8 @@ def reading(progress: Progress, seconds: float) -> str:
     return f"reading {share} %, {speed:,.0f} tokens/s, {left:.0f} s left; {rest}"
 
 
-def sentence(notice: EngineNotice) -> str:
-    """What happened to an answer, and what to do about it."""
+def sentence(notice: EngineNotice, saved: bool = True) -> str:
+    """What happened to an answer, and what to do about it; `saved`: the chat can be resumed."""
     match notice:
         case ThinkingEnded(limit):
             return (
@@ -79,8 +79,8 @@ def sentence(notice: EngineNotice) -> str:
             left = "" if free is None else f", and {formatting.size(free)} are free"
             return (
                 f"The context stays at {size:,} tokens instead of {promised:,}: more would need "
-                f"{formatting.size(needed)}{left}. Close other programs and resume the chat "
-                "(lcp chat --continue)."
+                f"{formatting.size(needed)}{left}. Close other programs and "
+                f"{'resume the chat (lcp chat --continue)' if saved else 'start lcp again'}."
             )
 
 

@@ -101,7 +101,8 @@ class Chat:
         self._keep_answer(reply)
         self.stats = reply.stats
         if reply.notice:
-            self.screen.notice(answer_notices.sentence(reply.notice))
+            saved = self.person and self.log.path is not None
+            self.screen.notice(answer_notices.sentence(reply.notice, saved))
         leave(asked)
         if self._unwritten:
             raise self._unwritten
