@@ -195,10 +195,10 @@ def llama_server() -> Finding:
 
 def _speeds(folder: Path) -> Iterator[Finding]:
     """What was measured to be fastest, model by model."""
-    for found in stored_speeds(folder):
+    for name, found in sorted(stored_speeds(folder).items()):
         off, on = (f"{1000 * time['seconds']:.0f} ms" for time in found["times"][:2])
         chosen = f"flash attention {found['flash_attn']}, {count(found['threads'], 'thread')}"
-        yield Finding("speed", f"{found['model']}: {chosen} ({on} a token with it, {off} without)")
+        yield Finding("speed", f"{name}: {chosen} ({on} a token with it, {off} without)")
 
 
 def _versions() -> Iterator[Finding]:

@@ -228,7 +228,8 @@ def test_the_next_start_uses_the_result_unless_a_flag_is_given(tiny, tmp_path):
         return choose(path, Settings(**settings), tmp_path, gpu=False, name="tiny:8b")
 
     assert (fit().flash_attn, fit().threads) == ("auto", None)
-    fit().keep_speeds({name: fact for name, fact in SPEEDS.items() if name != "model"})
+    measured = {name: fact for name, fact in SPEEDS.items() if name != "model"}
+    fit().keep_speeds(measured)
     assert (fit().flash_attn, fit().threads) == ("on", 1)
     for chosen in ({"flash_attn": "off"}, {"kv_type": "q8_0"}):
         assert (fit(**chosen).flash_attn, fit(**chosen).threads) == ("auto", None)
@@ -236,6 +237,9 @@ def test_the_next_start_uses_the_result_unless_a_flag_is_given(tiny, tmp_path):
     assert finding.value.startswith("tiny:8b: ")
     path.touch()  # it counts as another file
     assert fit().flash_attn == "auto"
+    fit().keep_speeds(measured | {"threads": 2})
+    (finding,) = findings(tmp_path)
+    assert "2 threads" in finding.value
 
 
 @pytest.mark.parametrize(("flag", "used"), [(None, 3), (2, 2)])

@@ -104,12 +104,12 @@ def stored_speed(model: ModelFile, folder: Path, threads: int) -> "StoredAnswer"
     return StoredAnswer(folder / _SPEEDS, about.encode(), str(threads).encode())
 
 
-def stored_speeds(folder: Path) -> list[dict[str, Any]]:
-    """All measured speeds; each names its model."""
+def stored_speeds(folder: Path) -> dict[str, dict[str, Any]]:
+    """The measured speed of each model, the newest if its file has changed."""
     files: list[Path] = []
     with suppress(OSError):
-        files = sorted((folder / _SPEEDS).glob(f"*{_SUFFIX}"))
-    return [answer for file in files if (answer := _answer(file))]
+        files = sorted((folder / _SPEEDS).glob(f"*{_SUFFIX}"), key=lambda f: f.stat().st_mtime_ns)
+    return {answer["model"]: answer for file in files if (answer := _answer(file))}
 
 
 def _answer(file: Path) -> dict[str, Any] | None:
