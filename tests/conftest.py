@@ -30,12 +30,6 @@ gc.set_threshold(50_000)
 _HERE = ("127.0.0.1", "::1", "localhost")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: a tenth of the time, a test waits for another process or for a time."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """LCP_HOME of this test. There are no models of other programs, no other variables that lcp
