@@ -355,7 +355,7 @@ def test_a_failed_question_is_not_in_the_next_prompt():
 
 def test_ctrl_c_during_an_answer_interrupts_the_reply(monkeypatch):
     chat = a_chat(ENDLESS)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)  # a person, a moment later
+    signal.setitimer(signal.ITIMER_REAL, 0.5)  # a person, a moment later
     before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         reply = chat.ask("A story.")

@@ -263,7 +263,7 @@ class Slow(ScriptedEngine):
 
         task = Task(job)
         threading.Thread(target=task.run).start()
-        threading.Timer(0.2, os.kill, (os.getpid(), self.signal)).start()
+        threading.Timer(0.5, os.kill, (os.getpid(), self.signal)).start()
         return task
 
 

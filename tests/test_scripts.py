@@ -1,11 +1,14 @@
 """lcp in pipes and scripts: what is read from stdin, grammars, -i, and every exit code."""
 
+import fcntl
 import io
 import json
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -48,6 +51,11 @@ def start(home, tiny):
     for process in processes:
         process.kill()
         process.communicate()
+
+
+def unread(pipe):
+    """How many bytes in a pipe were not read yet."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
 
 
 @pytest.fixture
@@ -421,7 +429,9 @@ def test_dash_i_needs_a_terminal(start):
 )
 def test_a_signal_while_waiting_for_stdin(start, number, code):
     process = start()
-    time.sleep(2)
+    process.stdin.write(b"x")
+    while unread(process.stdin):
+        time.sleep(0.01)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, b"")

@@ -93,8 +93,8 @@ class Work:
         """Stop the work, and wait for its end: a second Ctrl-C must not free what it uses."""
         from lcp.terminal.signals import handling
 
-        self.stop.set()
         with handling({signal.SIGINT: lambda number, frame: None}):
+            self.stop.set()
             self._worker.close()
         self._screen.clear_progress()
 
