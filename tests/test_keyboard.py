@@ -267,6 +267,16 @@ def test_the_prompt_does_not_go_into_a_pipe(tmp_path):
     assert (tmp_path / "answers").read_text() == "The answer.\n"
 
 
+def test_a_terminal_that_lcp_has_lost_ends_the_chat(tmp_path, monkeypatch):
+    def lost():
+        raise termios.error(5, "Input/output error")
+
+    with create_pipe_input() as input:
+        monkeypatch.setattr(input, "raw_mode", lost)
+        with pytest.raises(EOFError):
+            Keyboard(tmp_path / "history.jsonl", input=input, output=DummyOutput()).read()
+
+
 # a shell with job control
 
 
@@ -304,7 +314,7 @@ def test_ctrl_z_and_fg_at_the_prompt(shell):
     shell.sees("between\n")
     shell.type(", and the rest" + ENTER)
     shell.sees("The answer.")
-    assert "half a question, and the rest" in shell.screen()
+    assert "\n> half a question, and the rest" in shell.screen()  # the prompt is there once
     shell.back()
 
 

@@ -1,5 +1,6 @@
 """Key bindings of the line editor, where prompt_toolkit's own are not enough."""
 
+import signal
 from collections.abc import Awaitable, Callable
 
 from prompt_toolkit.application import get_app
@@ -39,16 +40,19 @@ _IN_LINE = has_focus(DEFAULT_BUFFER)  # and not in the search of Ctrl-R
 def bindings(
     pastes: LongPastes,
     edit: Callable[[KeyPressEvent], Awaitable[None]],
+    suspend: Callable[[KeyPressEvent], Awaitable[None]],
     given: Callable[[], bool],
 ) -> KeyBindings:
-    """All key bindings. `edit` opens the line in an external editor; `given` returns whether the
-    line began with a text that was not typed."""
+    """All key bindings. `edit` opens the line in an external editor; `suspend` stops lcp until fg;
+    `given` returns whether the line began with a text that was not typed."""
     keys = KeyBindings()
     _bind_line(keys, given)
     _bind_pastes(keys, pastes)
     _bind_graphemes(keys)
     keys.add("c-x", "c-e", filter=_IN_LINE)(edit)
     keys.add("v", filter=_IN_LINE & vi_navigation_mode)(edit)
+    if hasattr(signal, "SIGTSTP"):
+        keys.add("c-z")(suspend)
     return keys
 
 

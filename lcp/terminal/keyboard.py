@@ -41,7 +41,7 @@ from lcp.terminal.graphemes import SideBySide
 from lcp.terminal.history import HistoryFile
 from lcp.terminal.key_bindings import bindings
 from lcp.terminal.long_pastes import LongPastes
-from lcp.terminal.signals import LEAVING, handling
+from lcp.terminal.signals import LEAVING, TerminalGone, handling
 from lcp.terminal.tab_completion import CompletionWords, LineCompleter
 
 PROMPT = "> "
@@ -116,7 +116,7 @@ class Keyboard:
         self._telling: asyncio.TimerHandle | None = None
         self._check: asyncio.TimerHandle | None = None  # of the line below the prompt
         self._shown: Sequence[toolbar.ToolbarPart] = ()
-        self._editing = False
+        self._lent = False  # the terminal: to the editor, or to the shell after Ctrl-Z
         self._kept: list[KeyPress] = []  # typed during an answer
         self._given = False  # whether the line began with a text that was not typed
         self._app: Application[Any] | None = None  # of the open prompt
@@ -139,8 +139,7 @@ class Keyboard:
             auto_suggest=AutoSuggestFromHistory(),
             completer=LineCompleter(options.commands, options.paths),
             complete_while_typing=False,
-            key_bindings=bindings(self._pastes, self._edit, lambda: self._given),
-            enable_suspend=True,
+            key_bindings=bindings(self._pastes, self._edit, self._suspend, lambda: self._given),
             input_processors=[SideBySide()],
             style=_STYLE,
             input=input,
@@ -164,6 +163,8 @@ class Keyboard:
             text = " " + text if text.startswith("/") else text
             try:
                 line = self._session.prompt(default=text, pre_run=self._begin, handle_sigint=False)
+            except TerminalGone as error:
+                raise EOFError from error
             finally:
                 self._check = None  # its event loop has ended
         if self._signal or self._error:
@@ -248,7 +249,7 @@ class Keyboard:
     async def _edit(self, event: KeyPressEvent) -> None:
         """Open the line in an external editor; afterwards it is in the prompt again, not sent."""
         buffer = event.current_buffer
-        self._editing = True
+        self._lent = True
         try:
             whole = self._pastes.unfold(buffer.text)
             text = await run_in_terminal(lambda: edit(whole), in_executor=True)
@@ -258,7 +259,15 @@ class Keyboard:
             text = self._pastes.refold(text)
             buffer.document = Document(text, len(text))
         finally:
-            self._editing = False
+            self._lent = False
+
+    async def _suspend(self, event: KeyPressEvent) -> None:
+        """Stop lcp and all programs that run with it, until fg."""
+        self._lent = True
+        try:
+            await run_in_terminal(lambda: os.kill(0, signal.SIGTSTP))
+        finally:
+            self._lent = False
 
     def fail(self, error: BaseException | None) -> None:
         """Let `read` raise this error, now or when it is called next; from any thread."""
@@ -295,14 +304,14 @@ class Keyboard:
             self._leave_soon()
 
         def repaint() -> None:
-            # After `fg`; also after a SIGSTOP, which left the terminal in the shell's modes.
-            if app.is_running and not self._editing:  # then the terminal is the editor's
+            # After a SIGSTOP, which left the terminal in the shell's modes.
+            if app.is_running:
                 app.input.raw_mode().__enter__()
                 app.renderer.reset()
                 app.invalidate()
 
         def repaint_soon(number: int, frame: FrameType | None) -> None:
-            if app.loop:
+            if app.loop and not self._lent:  # then run_in_terminal draws the prompt again
                 with suppress(RuntimeError):  # it has ended meanwhile
                     app.loop.call_soon_threadsafe(repaint)
 

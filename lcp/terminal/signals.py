@@ -15,6 +15,9 @@ if sys.platform == "win32":
 else:
     import termios
 
+# What prompt_toolkit raises when the terminal's modes cannot be set: lcp has no terminal any more,
+# for example after Ctrl-C has ended the program that started lcp.
+TerminalGone = OSError if termios is None else termios.error
 LEAVING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
