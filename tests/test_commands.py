@@ -157,7 +157,7 @@ def test_white_space_around_a_command_is_ignored(chat):
 def test_set_shows_every_setting_with_its_source(chat):
     head, *rows = [line.split() for line in does(chat, "/set").splitlines()]
     assert head == ["setting", "value", "from", "default", "meaning"]
-    assert [row[0] for row in rows] == [*LIVE]
+    assert [row[0] for row in rows] == [name for name in OPTIONS if name not in settings.OWN]
     assert rows[0][:4] == ["temp", "0.2", "flag", "0.8"]
     assert rows[2][:4] == ["top_p", "0.9", "models.toml", "0.95"]
     assert rows[3][:4] == ["min_p", "0.05", "default", "0.05"]
@@ -168,6 +168,7 @@ def test_set_shows_every_setting_with_its_source(chat):
 def test_set_shows_one_setting(chat):
     text = does(chat, "/set temp")
     assert text == f"temp  0.2  flag  default 0.8  {OPTIONS['temp'].metadata['help']}\n"
+    assert does(chat, "/set ctx_size").startswith("ctx_size  auto  default  default auto  ")
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,12 @@ def test_an_invalid_name_is_a_usage_error(name):
         parse(name)
 
 
-@pytest.mark.parametrize("path", ["./a.gguf", "../a.gguf", "../a/b.gguf", "./a"])
-def test_a_path_that_starts_with_a_dot_is_not_a_name(path):
+@pytest.mark.parametrize(
+    "path",
+    ["./a.gguf", "../a.gguf", "../a/b.gguf", "./a", "a/..", "a/../b.gguf", "a/b/../c.gguf",
+     "a/../../b/c.gguf"],
+)  # fmt: skip
+def test_a_path_with_dots_is_not_a_name(path):
     assert not is_remote(path)
 
 

@@ -30,6 +30,14 @@ def test_a_last_column_is_wrapped_between_words():
     assert wide[1].endswith("randomness; 0 always takes the")
 
 
+def test_a_word_that_is_too_wide_for_its_column_stays_whole():
+    path = f"/models/{'folder/' * 5}model.gguf"
+    for value in (path, f"{path} (98 MB)", f"in {path} and more"):
+        found = lines([("wheel", value), ("GPU", "none")], 40)
+        assert " ".join(line.strip() for line in found).split() == ["wheel", *value.split(), "GPU",
+                                                                    "none"]  # fmt: skip
+
+
 def test_if_columns_do_not_fit_cells_are_below_each_other():
     assert lines(SET, 40, head=True) == [
         "temp",

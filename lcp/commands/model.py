@@ -44,5 +44,5 @@ def _found(chat: Chat, name: str) -> FoundModel:
         return (chat.services.offer or chat.services.find)(name)
     except KeyboardInterrupt:
         raise LcpError(
-            f"Stopped; this chat is unchanged. Continue the download with /model {name}."
+            f"Stopped; this chat is unchanged. Download the model with: /model {name}"
         ) from None

@@ -58,11 +58,11 @@ def set_(chat: Chat, argument: str) -> None:
     value = "".join(rest)
     if not name:
         head = ("setting", "value", "from", "default", "meaning")
-        chat.screen.table([head, *(_row(chat, n) for n in LIVE)], head=True)
+        chat.screen.table([head, *(_row(chat, n) for n in OPTIONS if n not in OWN)], head=True)
         return
     if name in OWN:
-        raise LcpError(f"The {name} has its own command: {OWN[name]}.")
-    if name in OPTIONS and name not in LIVE:
+        raise LcpError(f"{name} has its own command: {OWN[name]}.")
+    if value and name in OPTIONS and name not in LIVE:
         raise LcpError(
             f"{name} cannot change while the model is loaded. Restart lcp with "
             f"{OPTIONS[name].metadata['flags'][-1]}."

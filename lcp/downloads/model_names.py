@@ -12,10 +12,10 @@ from lcp.downloads.repo_files import normal, quant_of
 from lcp.errors import UsageError
 from lcp.network.urls import split_address
 
-_OWNER_REPO = r"\w[\w.-]*/[\w.-]+"  # ./x.gguf and ../x.gguf are paths
+_OWNER_REPO = r"\w[\w.-]*/\w[\w.-]*"  # ./x.gguf and a/../x.gguf are paths
 _REMOTE = re.compile(
     rf"{_OWNER_REPO}/?(@[\w.-]+)?(:[\w.-]+)?(@[\w.-]+)?$"
-    rf"|{_OWNER_REPO}(@[\w.-]+)?(/[^/\n]+)*/[^/\n]+\.gguf(@[\w.-]+)?$",
+    rf"|{_OWNER_REPO}(@[\w.-]+)?(/(?!\.\.?/)[^/\n]+)*/[^/\n]+\.gguf(@[\w.-]+)?$",
     re.IGNORECASE,
 )
 # Commands that are often copied together with a name, from web pages and manuals.

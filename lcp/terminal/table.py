@@ -83,11 +83,12 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def _joined(row: TableRow, widths: Sequence[int], right: Collection[int]) -> str:
-    padded = [
-        " " * (w - cell_len(cell)) + cell if i in right else set_cell_size(cell, w)
+    *before, last = [
+        " " * (w - cell_len(cell)) + cell if i in right else cell
         for i, (cell, w) in enumerate(zip(row, widths, strict=True))
     ]
-    return GAP.join(padded).rstrip()
+    padded = [set_cell_size(cell, w) for cell, w in zip(before, widths, strict=False)]
+    return GAP.join([*padded, last]).rstrip()
 
 
 def _shrunk(widths: Sequence[int], width: int, narrower: Collection[int]) -> list[int]:
