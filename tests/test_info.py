@@ -261,6 +261,17 @@ def test_a_requested_context_and_kv_type_are_shown(info):
     assert (monkey["context"], monkey["rows"][-1]["context"]) == (16_384, 16_384)
 
 
+def test_a_kv_type_that_the_model_cannot_have_has_its_reason(info, tiny):
+    """Heads of 16 numbers are half a block of q8_0: memory has nothing to do with it."""
+    done = info(tiny(), "--kv-type", "q8_0", "--check")
+    text = " ".join(done.output.split())
+    assert done.exit_code == 3
+    assert "block size 32" in text and "--kv-type f16" in text
+    assert "free memory" not in text and "no reason" not in text and "total" not in text
+    memory = json.loads(info(tiny(), "--kv-type", "q8_0", "--json").output)["memory"]
+    assert "block size 32" in memory["why"]
+
+
 def test_settings_come_from_the_environment_as_in_a_chat(info, monkeypatch):
     monkeypatch.setenv("LCP_KV_TYPE", "q8_0")
     monkeypatch.setenv("LCP_CTX_SIZE", "2048")

@@ -133,7 +133,7 @@ def test_one_model_with_another_kv_cache_type(look, shown, tiny):
     "words, code, said",
     [(["A", "A", "A"], 2, "two"), (["A", "A", "--kv", "q8_0"], 2, "--kv"),
      (["A", "--kv", "q9"], 2, "q8_0"), (["A", "other"], 2, "vocabular"),
-     (["A", "--text", ""], 2, "text"), (["A", "--kv", "q8_0"], 1, "q8_0")],
+     (["A", "--text", ""], 2, "text"), (["A", "--kv", "q8_0"], 1, "another type")],
 )  # fmt: skip
 def test_models_that_cannot_be_compared(look, tiny, words, code, said):
     files = {"A": tiny(), "other": tiny(words=["the", "th"])}

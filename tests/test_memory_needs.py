@@ -288,6 +288,8 @@ def test_memory_on_an_imagined_gpu(tmp_path):
         assert cpu.kv + gpu.kv == memory.rows[0].kv
         assert told.weights == sum(sizes.values())
         assert told.weights_gpu == gpu.weights
+        row = told.rows[0]
+        assert row.total == told.weights + row.kv + row.compute + row.output
         assert (told.weights_anon > 0) == (memory.weights_anon > 0)
     assert on_gpu[0] == 0
     assert on_gpu[1] == sizes["output.weight"] + sizes["output_norm.weight"]

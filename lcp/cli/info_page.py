@@ -97,12 +97,13 @@ def show_memory(page: "Printout", known: "Facts", table: "ContextTable | str") -
         f"{size(free)} of memory free here" if free is not None else "",
     ])  # fmt: skip
     head, rows, marked = _table(known, table)
-    page.table(head, rows, drop=range(len(head) - 3, 0, -1), marked=marked)
-    refusal = refused(choice.refusal) if choice.refusal else ""
-    for line in (*choice.notices, table.refused, refusal):
-        if line:
-            page.line(line)
-    page.line(_largest(known, table))
+    if rows:
+        page.table(head, rows, drop=range(len(head) - 3, 0, -1), marked=marked)
+    refusals = [refused(choice.refusal)] if choice.refusal else list(_refused(table))
+    for line in (*choice.notices, *refusals):
+        page.line(line)
+    if rows:
+        page.line(_largest(known, table))
     page.line(_gpu(known, table), indent=0)
     page.line("Not counted: about 160 MB for lcp itself, and a GPU driver's memory.", indent=0)
 
@@ -126,6 +127,13 @@ def _table(known: "Facts", table: "ContextTable") -> tuple[list[str], list[list[
         each = [caches.get((row.context, kind), "-") for kind in kinds]
         rows.append([f"{row.context:,}", *each, size(row.compute), size(row.total), note])
     return ["context", *(f"KV {kind}" for kind in kinds), "compute", "total", ""], rows, marked
+
+
+def _refused(table: "ContextTable") -> Iterator[str]:
+    """Why llama.cpp refuses what was asked for, and what to type instead."""
+    if table.refused:
+        advice = "" if table.choice.kv_type == "f16" else " Use --kv-type f16."
+        yield f"llama.cpp refuses a {table.choice.kv_type} KV cache here: {table.refused}.{advice}"
 
 
 def _largest(known: "Facts", table: "ContextTable") -> str:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lcp.engine.llama_library import library, log
+from lcp.engine.llama_library import KV_TYPE_REFUSED, library, log
 from lcp.engine.model import Model
 from lcp.errors import ModelError, NotEnoughMemory, SettingsError
 
@@ -49,7 +49,7 @@ def allocate_in_advance(make: Callable[[], Allocation]) -> Future[Allocation]:
 
 
 def _why_not(model: Model, size: int, kv_type: str) -> ModelError | SettingsError:
-    if line := log.find("quantization requires", "requires flash_attn", "block size"):
+    if line := log.find(*KV_TYPE_REFUSED):
         return SettingsError(
             f"{model.path.name} cannot use a {kv_type} KV cache ({line.strip()}).",
             change={"kv_type": "f16", "flash_attn": "auto"},

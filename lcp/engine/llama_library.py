@@ -26,6 +26,8 @@ ENVIRONMENT = {
     # Otherwise, a failed assert starts gdb for a backtrace.
     "GGML_NO_BACKTRACE": "1",
 }
+# What the log says of a KV cache type that the model or its attention does not allow.
+KV_TYPE_REFUSED = ("quantization requires", "requires flash_attn", "block size")
 _kept_alive: list[Any] = []
 
 

@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 from lcp import formatting
 from lcp.engine.context import Stopped
 from lcp.engine.kv_cells import kv_bytes
-from lcp.engine.llama_library import StopByte, abort_callback, library, log, symbol
+from lcp.engine.llama_library import (
+    KV_TYPE_REFUSED,
+    StopByte,
+    abort_callback,
+    library,
+    log,
+    symbol,
+)
 from lcp.engine.model import Model
 from lcp.engine.params import N_BATCH, context_params
 from lcp.engine_interface import Made, Progress, padded
-from lcp.errors import UPGRADE, ContextFull, LcpError, NativeError, NotEnoughMemory
+from lcp.errors import UPGRADE, ContextFull, LcpError, ModelError, NativeError, NotEnoughMemory
 from lcp.worker import Emit
 
 if TYPE_CHECKING:
@@ -105,10 +112,15 @@ class Observer:
         log.lines.clear()
         self._ctx = c.llama_init_from_model(model.handle, params)
         if not self._ctx:
-            reason = log.find("failed", "error", "requires", "block size") or "no reason given"
+            if line := log.find(*KV_TYPE_REFUSED):
+                raise ModelError(
+                    f"{model.path.name} cannot use a {kv_type} KV cache ({line.strip()}). "
+                    "Choose another type, or another model."
+                )
+            reason = log.find("failed", "error") or "no reason given"
             raise NotEnoughMemory(
-                f"llama.cpp cannot make a context of {size:,} tokens with an {kv_type} KV cache: "
-                f"{reason.strip()}. Use a shorter text, or f16."
+                f"llama.cpp cannot make a context of {size:,} tokens for {model.path.name}: "
+                f"{reason.strip()}. Use a shorter text."
             )
         self._memory = c.llama_get_memory(self._ctx)
         self._sequences = sequences

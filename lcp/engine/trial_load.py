@@ -16,7 +16,7 @@ from typing import Any
 
 from lcp.engine.devices import device_kind, device_name, devices
 from lcp.engine.kv_cells import keep_all_cells
-from lcp.engine.llama_library import library, log, supports_gpu, symbol
+from lcp.engine.llama_library import KV_TYPE_REFUSED, library, log, supports_gpu, symbol
 from lcp.engine.model import Model
 from lcp.engine.params import context_params, flash_attention
 from lcp.engine.temporary_file import scratch
@@ -211,7 +211,7 @@ def _near(exact: int, logged: int, lines: int = 1) -> bool:
 
 def _said() -> str:
     """Why llama.cpp refused a context, from its log."""
-    line = log.find("requires", "failed", "error")
+    line = log.find(*KV_TYPE_REFUSED, "failed", "error")
     return line.partition(": ")[2].strip() or "no reason given"  # after the function's name
 
 

@@ -173,7 +173,8 @@ def split(
         cpu = DeviceNeeds("CPU", stays, row.kv - kv, row.compute if layers <= blocks else 0)
         there = DeviceNeeds(gpu, moved, kv, row.compute if layers else 0)
         total = cpu.total + there.total + row.output
-        rows.append(replace(row, devices=(cpu, there), total=total))
+        compute = cpu.compute + there.compute
+        rows.append(replace(row, devices=(cpu, there), compute=compute, total=total))
     copied = stays * needs.weights_anon // max(1, needs.weights)  # the same share as of all
     return MemoryNeeds("about", stays - copied, copied, moved, tuple(rows), needs.refused)
 
