@@ -355,16 +355,19 @@ def check(name: str, raw: Any, source: str) -> Any:
         raise _wrong(name, raw, source, either(rule["choices"]))
     if "json" in rule:
         return _json_of(name, raw, source)
-    if isinstance(option.default, tuple):
-        given = tuple(map(str, raw)) if isinstance(raw, (list, tuple)) else (str(raw),)
-        return () if given == ("none",) else given
-    if isinstance(raw, str):
-        return rule["words"].get(raw, raw)
-    return None if raw is None else str(raw)
+    many = isinstance(option.default, tuple)
+    texts = raw if many and isinstance(raw, list | tuple) else [raw]
+    if any(isinstance(one, bool | list | tuple | dict) for one in texts):
+        raise _wrong(name, raw, source, "text")  # but a number counts as its digits
+    if many:
+        return () if [*texts] == ["none"] else tuple(map(str, texts))
+    text = None if raw is None else str(raw)
+    return rule["words"].get(text, text)
 
 
 def _wrong(name: str, raw: Any, source: str, wanted: str) -> SettingsError:
-    got = f'"{short(raw, 60)}"' if isinstance(raw, str) else short(str(raw), 60)
+    plain = short(str(raw).lower() if isinstance(raw, bool) else str(raw), 60)
+    got = f'"{plain}"' if isinstance(raw, str) else plain
     where = source if source.startswith("/") or source.endswith(".toml") else f"the {source}"
     return SettingsError(f"{name} must be {wanted} (got {got} from {where}).")
 

@@ -121,6 +121,8 @@ def test_a_value_as_text_or_typed(name, raw, value):
         ("top_k", 2.5, "a whole number from 0 to 1,000,000"),
         ("n_gpu_layers", "some", "a whole number from 0 to 100,000, auto or all"),
         ("kv_type", "f32", "f16, q8_0 or q4_0"),
+        *(("system", raw, "text") for raw in (True, ["a"], {"a": 1})),
+        *(("stop", raw, "text") for raw in (True, ["a", ["b"]], [True], {"a": 1})),
         ("kv_type", ["f16"], "f16, q8_0 or q4_0"),
         *(
             ("chat_template_kwargs", raw, 'a JSON object such as {"reasoning_effort": "low"}')
@@ -131,7 +133,8 @@ def test_a_value_as_text_or_typed(name, raw, value):
 def test_an_error_has_the_name_the_value_its_source_and_what_it_must_be(name, raw, wanted):
     with pytest.raises(SettingsError) as error:
         check(name, raw, "flag")
-    for part in (name, short(str(raw), 60), "flag", wanted):
+    shown = "true" if raw is True else short(str(raw), 60)  # as config.toml spells it
+    for part in (name, shown, "flag", wanted):
         assert part in str(error.value)
 
 
