@@ -248,6 +248,13 @@ def test_bytes_that_are_not_utf8_are_still_a_question(lcp, tiny, home):
     assert texts(home, "user") == ["caf\ufffd"]
 
 
+@pytest.mark.parametrize("columns", ["0", ""])
+def test_a_terminal_of_no_width_counts_as_unknown(lcp_main, capsys, tiny, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert lcp_main("look", "tokens", str(tiny()), "hi") == 0
+    assert "a vocabulary of 260" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_a_closed_stream_counts_as_empty(home, tiny, closed):

@@ -50,6 +50,8 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda n, _: sys.exit(128 + n))
+    if not os.environ.get("COLUMNS", "80").strip("0"):
+        del os.environ["COLUMNS"]  # no width: rich would print nothing
     convert_without_pydantic()
     # <str> and <path> say nothing to a person
     typer.core.TyperArgument.display_type_rich = lambda self, ctx: ""  # type: ignore[method-assign]
