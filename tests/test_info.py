@@ -141,6 +141,8 @@ def test_an_incomplete_file_is_shown_with_code_3(info, file):
     assert done.exit_code == 3
     assert "incomplete" in done.output
     assert "3.15 MB of 4.19 MB" in done.output
+    last = info(file(LLAMA, [("a", (1024, 1024), 0)], cut=1))
+    assert (last.exit_code, "(missing: 1 byte)" in last.output) == (3, True)
 
 
 def test_a_header_alone_is_shown_with_code_3(info, file):
@@ -257,6 +259,8 @@ def test_a_requested_context_and_kv_type_are_shown(info):
     (row,) = (line for line in output.splitlines() if line.startswith("    3,072"))
     assert row.endswith("fits ← -c")
     assert "KV f16" in output and "KV q4_0" in output and "KV q8_0" in output
+    small = json.loads(info("smollm2-135m", "-c", "300", "--json").output)["memory"]
+    assert small["context"] == small["rows"][0]["context"] == 512  # as llama.cpp rounds it
     monkey = json.loads(info("smollm2-135m", "-c", "16384", "--json").output)["memory"]
     assert (monkey["context"], monkey["rows"][-1]["context"]) == (16_384, 16_384)
 
@@ -364,6 +368,14 @@ def test_a_model_in_parts_on_a_server(info, hub):
     done = info(hub.url_of(repo, "m-00001-of-00003.gguf"))
     assert done.exit_code == 3
     assert "Missing: m-00002-of-00003.gguf." in done.output
+
+
+def test_a_cut_file_on_a_server_was_not_downloaded_in_part(info, hub):
+    data = gguf(LLAMA, [("a", (1024, 1024), 0)])
+    repo = hub.add("owner/model", {"m.gguf": data[:-1000]})
+    done = info(hub.url_of(repo, "m.gguf"))
+    assert (done.exit_code, "(missing: 1.00 kB)" in done.output) == (3, True)
+    assert "interrupted" not in done.output
 
 
 def test_an_address_without_a_model(info, hub):

@@ -52,6 +52,16 @@ def test_figures_of_a_quant_on_the_hub_equal_those_of_the_file(info, server, tin
     assert sent <= 2 * its_file["size"] + 4096
 
 
+def test_a_model_without_all_its_parts_does_not_fit(info, server, tiny):
+    files = {"t-Q8_0-00001-of-00002.gguf": tiny("dense"), "t-Q4_0.gguf": tiny("dense")}
+    server.add("owner/part-GGUF", files)
+    rows = [line.split() for line in info("owner/part-GGUF").stdout.splitlines()]
+    assert [row[-2] for row in rows if row[0] in ("Q8_0", "Q4_0")] == ["incomplete", "fits"]
+    assert rows[-1][-1] == "owner/part-GGUF:Q4_0"
+    told = json.loads(info("owner/part-GGUF", "--json").stdout)
+    assert [one["fits"] for one in told["models"]] == [False, True]
+
+
 @pytest.mark.slow
 def test_a_file_in_a_folder_of_the_repository(info, tiny):
     far, here = info("owner/tiny-GGUF:F16", "--json"), info(str(tiny("swa")), "--json")

@@ -131,5 +131,6 @@ def _incomplete(model: "ModelFile") -> str:
         return f"{model.name} lacks {', '.join(model.missing)}. Download all parts to one folder."
     return (
         f"{model.name} is incomplete: {size(model.size_present)} of "
-        f"{size(model.size_expected)} are here. Resume the download with lcp pull."
+        f"{size(model.size_expected)} are here (missing: "
+        f"{size(model.size_expected - model.size_present)}). Resume the download with lcp pull."
     )

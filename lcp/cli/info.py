@@ -203,7 +203,7 @@ def _memory_json(table: "ContextTable") -> dict[str, Any]:
         "free": machine.free,
         "gpus": [{"name": gpu.title, "free": gpu.free} for gpu in machine.gpus],
         "n_gpu_layers": choice.n_gpu_layers,
-        "context": choice.ctx_size,
+        "context": table.chosen.context if table.chosen else choice.ctx_size,
         "kv_type": choice.kv_type,
         "largest_context": table.largest,
         "fits": table.fits,

@@ -17,6 +17,7 @@ from lcp.cli.pull import find_on_hub
 from lcp.errors import DownloadError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
+    from lcp.downloads.repo_files import RepoModel
     from lcp.modelfile.model_files import ModelFile, OpenFile
 
 
@@ -82,7 +83,7 @@ def list_models(name: str, as_json: bool) -> None:
                 "name": one.path,
                 "quant": one.quant,
                 "size": one.size,
-                "fits": free_memory.verdict(one.size, room) == "fits",
+                "fits": _verdict(one, room) == "fits",
             }
             for one in found
         ]
@@ -99,15 +100,20 @@ def list_models(name: str, as_json: bool) -> None:
         (
             one.quant or "",
             formatting.size(one.size),
-            VERDICTS[free_memory.verdict(one.size, room)],
+            _verdict(one, room),
             one.path,
         )
         for one in found
     ]
     page.listing([("quant", "size", "here", "file"), *rows])
-    first = next((one.quant for one in found if one.quant), None)
+    first = next((one.quant for one in found if one.quant and not one.missing), None)
     if first:
         page.line(f"Details of one: lcp info {repository.name}:{first}", style="dim", indent=0)
+
+
+def _verdict(one: "RepoModel", room: int | None) -> str:
+    """Whether a model of a repository fits this machine, if the repository has all of it."""
+    return "incomplete" if one.missing else VERDICTS[free_memory.verdict(one.size, room)]
 
 
 def _source(url: str, files: ExitStack, token: str | None = None) -> "OpenFile":

@@ -60,17 +60,19 @@ def _base(known: "Facts") -> str:
 
 def _notices(model: "ModelFile") -> Iterator[str]:
     """What is odd about the file, a sentence each."""
+    here = model.path is not None
     if model.missing:
-        yield f"Missing: {', '.join(model.missing)}. Fetch them into the same folder."
-    if model.header_only:
-        yield (
-            f"Only its header is here: {size(model.size_present)} of "
-            f"{size(model.size_expected)}. Download the rest."
-        )
+        todo = "Fetch them into the same folder." if here else "The server does not have them."
+        yield f"Missing: {', '.join(model.missing)}. {todo}"
+    present, lost = size(model.size_present), size(model.size_expected - model.size_present)
+    part = f"{present} of {size(model.size_expected)}"
+    if not here and model.size_present < model.size_expected:
+        yield f"The server has only {part} (missing: {lost}). Choose another file."
+    elif model.header_only:
+        yield f"Only its header is here: {part}. Download the rest."
     elif model.size_present < model.size_expected:
         yield (
-            f"{size(model.size_present)} of {size(model.size_expected)} are here: the download "
-            "was interrupted. Download the rest."
+            f"{part} are here (missing: {lost}): the download was interrupted. Download the rest."
         )
     if model.trailing:
         yield f"{model.trailing:,} bytes after its last tensor are not used."
