@@ -18,7 +18,7 @@ def at(name: str) -> Path | None:
     callers may pass a whole question."""
     try:
         path = Path(name).expanduser()
-        return path if path.exists() else None
+        return path if name and path.exists() else None  # Path("") is this folder
     except (OSError, RuntimeError, ValueError):  # too long, "~nobody", with a NUL
         return None
 

@@ -87,7 +87,7 @@ MALFORMED = {
     "3 bytes": (b"GGU", "has only 3 bytes"),
     "magic only": (b"GGUF", "has only 4 bytes"),
     "half a header": (start(1, 1)[:14], "has only 14 bytes"),
-    "wrong magic": (b"ABCD" * 20, "b'ABCD'"),
+    "wrong magic": (b"ABCD" * 20, '"ABCD"'),
     "html": (b"<!DOCTYPE html><html>", "web page"),
     "lower html": (b"\n<html><head>" + b" " * 50, "web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),

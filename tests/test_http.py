@@ -270,6 +270,7 @@ def test_an_expired_signed_address_can_be_retried(hub, big, status):
     with pytest.raises(DownloadError) as error:
         get(big[0])
     assert (error.value.status, error.value.retryable) == (status, True)
+    assert f" refused {big[0].rpartition('/')[2]}: {status}" in str(error.value)  # not a hash
 
 
 @pytest.mark.parametrize(

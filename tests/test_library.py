@@ -139,6 +139,8 @@ def test_a_path_may_start_with_a_tilde(models, monkeypatch):
         ("sub/x/a.gguf", "no file sub/x/a.gguf.*lcp list"),
         ("llama-3.2-3b", "lcp pull llama-3.2-3b$"),
         ("x" * 5000, "no model called x"),
+        ("", 'no model called ""'),
+        ("https://box.example/a.gguf", "https://box.example/a.gguf is not an address of the Hug"),
     ],
 )
 def test_the_error_for_a_model_that_is_not_here_names_the_next_command(models, name, says):

@@ -519,7 +519,7 @@ def test_an_answer_with_a_head_switched_off(observed):
 def test_the_command_heads(look, shown, tiny):
     found = look("heads", tiny())
     assert len(found["heads"]) == 8
-    off = look("heads", tiny(), TEXT, "--off", "1.2", "-n", 4)
+    off = look("heads", tiny(), TEXT, "--off", "1.2", "--off", "1.2", "-n", 4)
     assert off["off"] == [{"layer": 1, "head": 2}] and off["kl"] > 0
     assert any("nats" in line for line in shown("heads", tiny()))
     assert any("1.2" in line for line in shown("heads", tiny(), TEXT, "--off", "1.2"))
@@ -595,7 +595,8 @@ def test_the_command_attention(look, shown, tiny):
     [
         (["attention", TEXT, "--head", "2.0"], 2, "heads 0 to 3"),
         (["attention", TEXT, "--head", "x"], 2, "LAYER.HEAD"),
-        (["attention", TEXT, "--layer", "7"], 2, "layers 0 to 1"),
+        (["attention", TEXT, "--layer", "7"], 2, "There is no layer 7"),
+        (["attention", TEXT, "--layer", "-1"], 2, "There is no layer -1"),
         (["attention", TEXT, "--layer", "1", "--head", "1.0"], 2, "--layer"),
         (["attention", "x" * 400, "--layer", "1"], 1, "300"),
         (["heads", TEXT, "--off", "0.9"], 2, "0.9"),

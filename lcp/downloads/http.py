@@ -138,7 +138,7 @@ def open_url(
         connection.close()
         connection = None
         if raw.status not in _REDIRECTS or not location:
-            raise _refused(url, raw, redirected=not same_origin(url, asked))
+            raise _refused(url, raw, asked)
         url = urljoin(url, location)
     raise DownloadError(f"{host(asked)} redirects in a loop. Check the address: {shown(asked)}")
 
@@ -201,12 +201,15 @@ def _broken(
     )
 
 
-def _refused(url: str, raw: http.client.HTTPResponse, redirected: bool) -> DownloadError:
-    status = raw.status
+def _refused(url: str, raw: http.client.HTTPResponse, asked: str) -> DownloadError:
+    """The error for an answer with a bad status. The server of a redirect calls the file by its
+    hash: the name of what was `asked` for says more."""
+    status, redirected = raw.status, not same_origin(url, asked)
     message = raw.headers.get("X-Error-Message") or raw.reason
     step = _NEXT_STEPS.get(status, "Try again later." if status >= 500 else "Check the address.")
+    file = PurePosixPath(urlsplit(asked).path).name
     return DownloadError(
-        f"{host(url)} refused {PurePosixPath(urlsplit(url).path).name}: {status} {message}. {step}",
+        f"{host(url)} refused {file}: {status} {message}. {step}",
         retryable=status in _RETRYABLE or (redirected and status in EXPIRED),
         status=status,
         retry_after=_retry_after(raw.headers.get("Retry-After"), raw.headers.get("RateLimit")),

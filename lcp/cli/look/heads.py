@@ -90,7 +90,8 @@ def _off(opened: OpenModel, asked: HeadsArguments, text: str) -> None:
     tokens = opened.tokens(text, chat=asked.chat, least=1)
     most = opened.settings.max_tokens or ANSWER
     observed = opened.observe(len(tokens) + most)
-    off = [common.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
+    named = [common.head_of(word, observed.layers, observed.heads) for word in asked.off or ()]
+    off = list(dict.fromkeys(named))
     found = opened.work(compare, observed, tokens, off, most, opened.model.is_end, opened.work.tell)
     with_all, without = (
         b"".join(map(opened.model.piece, answer)).decode("utf-8", "replace")

@@ -26,7 +26,7 @@ class LayersArguments(LookArguments):
 
 
 def run(asked: LayersArguments, flags: dict[str, Any]) -> None:
-    """Show what each layer would answer, and which parts of the model wrote the answer.
+    """Show what each layer would answer, and what it adds.
 
     Each layer is read as if the model stopped there.
     """
