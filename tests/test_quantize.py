@@ -123,6 +123,18 @@ def test_the_command_to_type_next_is_quoted(quantize, tiny):
     assert "lcp chat 'my model.gguf'" in quantize(tiny(), "Q8_0", "-o", "my model.gguf")[1]
 
 
+def test_a_file_that_is_not_for_a_chat_has_no_advice_to_chat(quantize, tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "mmproj-x.gguf", "clip")
+    writer.add_type("mmproj")
+    writer.add_tensor("x.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path, said = quantize(tmp_path / "mmproj-x.gguf", "Q8_0")
+    assert Path(path).is_file() and "lcp chat" not in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "quant, code, said",

@@ -87,7 +87,8 @@ def run(asked: QuantizeArguments, flags: dict[str, Any]) -> None:
         return
     _check_disk(target, plan.bytes)
     _write(wish, model.name, target, plan.bytes, screen)
-    screen.notice(f"Chat with it: lcp chat {shlex.quote(str(target))}")
+    if not told.problems:
+        screen.notice(f"Chat with it: lcp chat {shlex.quote(str(target))}")
     sys.stdout.write(f"{target.absolute()}\n")
 
 
@@ -125,7 +126,7 @@ def _announced(told: "Facts", size: int, quant: str, plan: NewFile) -> str:
     if plan.fallbacks:
         lines.append(
             f"{formatting.count(plan.fallbacks, 'tensor')} will have a larger quant: "
-            f"their rows are not whole blocks of {quant}."
+            f"{'its' if plan.fallbacks == 1 else 'their'} rows are not whole blocks of {quant}."
         )
     if told.quant not in WHOLE and quant in WHOLE:
         lines.append(f"Made from {told.quant}: the new file is no more accurate than that.")
