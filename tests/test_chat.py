@@ -578,6 +578,28 @@ def test_a_cache_is_called_saved_only_if_it_is_kept(tmp_path, mib, fails, kept):
     assert ("is not saved" in told.getvalue()) is not kept
 
 
+@pytest.mark.parametrize(("cached", "left"), [(0, 123), (100, 23), (123, 0), (9999, 0)])
+def test_a_saved_cache_tells_how_many_tokens_resuming_reads(tmp_path, cached, left, monkeypatch):
+    monkeypatch.setattr(saved_cache, "REREAD", 0)
+    told = io.StringIO()
+    chat = new_chat(Caching(), store=Store(tmp_path), screen=Screen(err=told))
+    chat.ask("Hi.")
+    chat.engine.cached, chat.engine.used = cached, lambda messages: 123
+    saved_cache.save(chat)
+    assert (f"reads only {left} tokens" if left else "reads nothing") in told.getvalue()
+
+
+def test_an_emptied_chat_keeps_no_cache(tmp_path):
+    chat = new_chat(Caching(), store=Store(tmp_path))
+    chat.ask("Hi.")
+    cache = chat.log.path.with_suffix(".kv")
+    cache.write_bytes(b"older")
+    chat.engine.seconds_to_read = lambda n: n * 10.0
+    chat.go(None)  # /clear
+    saved_cache.save(chat)
+    assert not cache.exists()
+
+
 def test_an_older_cache_that_cannot_be_removed_stays(tmp_path):
     chat = new_chat(ScriptedEngine(), Layers(), store=Store(tmp_path))
     chat.ask("Hi.")

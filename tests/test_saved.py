@@ -115,6 +115,15 @@ def test_an_unsaved_chat_cannot_be_named(begin):
     assert "(--no-save)" in refuses(begin(saved=False), "/save trip")
 
 
+def test_after_a_full_disk_no_command_says_that_the_chat_is_saved(begin):
+    chat = begin()
+    chat.log.fail(OSError(28, "No space left on device"))
+    for line in ("/save", "/save trip"):
+        assert refuses(chat, line) == chat.log.problem
+    for unsaved in (chat, begin(saved=False)):
+        assert "saves" not in refuses(unsaved, "/sessions")
+
+
 def test_sessions_lists_the_saved_chats_and_marks_this_one(begin):
     one, two = begin(), begin("It is blue.")
     assert refuses(one, "/sessions").startswith("There is no saved chat yet.")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lcp import formatting
 from lcp.chat.chat import Chat
-from lcp.errors import NotSupported
+from lcp.chat.window_notices import REREAD
+from lcp.errors import LcpError, NotSupported
 from lcp.terminal.signals import pressed, stopping
 
 CTRL_D = b"\x04"
@@ -23,20 +24,25 @@ def save(chat: Chat) -> None:
     if chat.conversation.is_one_shot and chat.log.is_new:
         return
     path = log.with_suffix(".kv")
-    used, speed = chat.stats.ctx_used, chat.stats.tokens_per_second
+    try:
+        used = chat.engine.used(chat.overflow.expected(chat.settings))
+    except LcpError:  # the chat template cannot print it
+        return
+    speed = chat.stats.tokens_per_second
+    held = min(used, chat.engine.cached)  # not all of it if the reading was stopped
     # If nothing long was read, the estimate comes from the speed of answers: reading is several
     # times as fast. Without any answer, a file that was worth saving before still is.
-    again = chat.engine.seconds_to_read(used) or (used / (4 * speed) if speed else 0.0)
-    if again < WORTH_SAVING and (again or not path.exists()):
+    again = chat.engine.seconds_to_read(held) or (held / (4 * speed) if speed else 0.0)
+    if again < WORTH_SAVING and (again or not held or not path.exists()):
         _remove(path)  # it has an older state of this chat
         return
     with suppress(NotSupported):
-        _write(chat, path, again, limit)
+        _write(chat, path, again, used - held, limit)
 
 
-def _write(chat: Chat, path: Path, again: float, limit: int) -> None:
+def _write(chat: Chat, path: Path, again: float, left: int, limit: int) -> None:
     """Write the file; NotSupported if the engine has no cache here. `again`: seconds that reading
-    would take."""
+    its tokens would take; `left`: tokens of the chat that are not in it."""
     task = chat.engine.save(path)
     chat.screen.progress("saving the KV cache; Ctrl-D leaves at once")
     with stopping(chat.engine.stop):
@@ -59,9 +65,10 @@ def _write(chat: Chat, path: Path, again: float, limit: int) -> None:
         return
     prune(path.parent, limit)
     if size:
+        what = f"only {left:,} tokens" if left > REREAD else "nothing"
         chat.screen.notice(
             f"The KV cache is saved ({formatting.size(size)}): "
-            f"resuming reads nothing, instead of {again:.0f} s."
+            f"resuming reads {what}, which saves {again:.0f} s."
         )
 
 

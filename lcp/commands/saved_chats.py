@@ -29,6 +29,8 @@ def save(chat: Chat, name: str) -> None:
     own = chat.log.path
     if own is None:
         raise LcpError("This chat is not saved (--no-save). /export FILE writes it to a file.")
+    if chat.log.problem:
+        raise LcpError(chat.log.problem)
     later = "" if chat.log.is_kept else " (saved after your first question)"
     if not name:
         called = chat.conversation.name
@@ -53,12 +55,12 @@ def sessions(chat: Chat, text: str) -> None:
     found = store.saved(_words("" if every else text), LISTED + 1, one_shots=every)
     one_shots = 0 if text else store.count_one_shots()
     apart = f"Not listed: {count(one_shots, 'one-shot')} (/sessions {ALL}). " if one_shots else ""
+    if not found and text and not every:
+        raise LcpError(f"No saved chat contains that. /sessions {ALL} lists everything.")
     if not found:
-        raise LcpError(
-            f"No saved chat contains that. /sessions {ALL} lists everything."
-            if text and not every
-            else f"{apart}There is no saved chat yet. lcp saves this one after your first question."
-        )
+        saving = chat.log.id and not chat.log.problem
+        later = " lcp saves this one after your first question." if saving else ""
+        raise LcpError(f"{apart}There is no saved chat yet.{later}")
     chat.screen.table(
         [
             (
