@@ -326,6 +326,16 @@ def test_rm_asks_and_reports_the_bytes(lcp):
     assert lcp("rm", "owner/model", "-y").returncode == 1
 
 
+def test_rm_names_the_projector_that_goes_with_the_last_model(lcp):
+    lcp("pull", "owner/model:Q8_0", "--with-projector")
+    asked = lcp("rm", "owner/model", typed="n\n").stderr
+    assert "20.0 kB" in asked and "mmproj-F16.gguf (30.0 kB)" in asked
+    assert "50.0 kB freed" in lcp("rm", "owner/model", "-y").stderr
+    lcp("pull", "owner/model:Q8_0", "--with-projector")
+    lcp("pull", "owner/model:Q4_K_M")
+    assert "mmproj" not in lcp("rm", "owner/model:Q8_0", typed="n\n").stderr
+
+
 def test_rm_of_a_package_suggests_pip(lcp):
     done = lcp("rm", "smollm2-135m", "-y")
     assert done.returncode == 1

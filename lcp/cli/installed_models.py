@@ -66,7 +66,9 @@ def rm(
 
     model = library.find(name)
     stored = library.check_removable(model)
-    question = clean(f"Remove {model.name} ({formatting.size(stored.size)}, {stored.place})?")
+    also = [f" and {p.name} ({formatting.size(p.stat().st_size)})" for p in library.orphans(stored)]
+    named = f"{model.name} ({formatting.size(stored.size)}, {stored.place}){''.join(also)}"
+    question = clean(f"Remove {named}?")
     if not yes and not confirm(question):
         return
     freed = library.remove(model)

@@ -187,8 +187,8 @@ def remove(model: Installed) -> int:
                 part.unlink()
             freed = stored.size
         else:
-            freed = sum(_unlink(part, stored.repo_folder) for part in stored.parts)
-            freed += sum(_unlink(part, stored.repo_folder) for part in _orphans(stored))
+            files = [*stored.parts, *orphans(stored)]
+            freed = sum(_unlink(file, stored.repo_folder) for file in files)
             _remove_empty_folders(stored)
     except OSError as error:
         raise ModelError(
@@ -348,10 +348,12 @@ def _target(path: Path) -> Path | None:
     return Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else None
 
 
-def _orphans(stored: StoredModel) -> list[Path]:
-    """The projectors of a snapshot that has no model any more."""
+def orphans(stored: StoredModel) -> list[Path]:
+    """The projectors that have no model in their snapshot without this one."""
+    if stored.place == OWN:
+        return []
     snapshot = stored.repo_folder / "snapshots" / (stored.commit or "")
-    left = list(files_below(snapshot))
+    left = [file for file in files_below(snapshot) if snapshot / file.path not in stored.parts]
     return [] if models(left) else [snapshot / file.path for file in projectors(left)]
 
 
