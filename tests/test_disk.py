@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from terminal import terminal_environment
 from test_layout import FILES, name
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +163,39 @@ def test_a_file_on_an_unwritable_disk_is_an_error(lcp, tmp_path, words):
     last = done.stderr.splitlines()[-1]
     assert last.startswith("lcp: ") and str(tmp_path / "room" / "new") in last, done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "room" / "new").exists()
+
+
+# a limit on the size of a file: a write fails in the middle, as on a disk that becomes full
+
+
+@pytest.fixture
+def limited(home):
+    """A function that runs a command line which can write files of so many bytes."""
+    resource = pytest.importorskip("resource")
+
+    def run(most, *words):
+        return subprocess.run(
+            [sys.executable, "-m", "lcp", *map(str, words)],
+            env=terminal_environment(home), capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_quant_that_cannot_be_written_whole_is_an_error_of_the_disk(limited, tiny, tmp_path):
+    done = limited(50_000, "quantize", tiny(), "Q8_0", "-o", tmp_path / "new.gguf")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "-o" in done.stderr and "iostream" not in done.stderr
+    assert not list(tmp_path.glob("new*"))
+
+
+@pytest.mark.slow
+def test_a_temporary_file_that_cannot_be_written_is_neither_the_model_nor_llamacpp(limited, tiny):
+    for words in (["chat", tiny(), "Hi.", "-n", "1"], ["info", tiny()]):
+        done = limited(1000, *words)
+        told = " ".join((done.stdout + done.stderr).split())
+        assert "temporary file" in told and "TMPDIR" in told, told
+        assert "pip install" not in told and "crashes" not in told

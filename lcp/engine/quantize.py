@@ -30,6 +30,11 @@ def quantize(wish: Mapping[str, Any]) -> dict[str, Any]:
     if c.llama_model_quantize(source, target, ctypes.byref(params)):
         line = log.find("failed to quantize:", "error", "failed")
         why = line.rpartition("failed to quantize:")[2].strip() or "no reason given"
+        if "iostream" in why:  # C++ has no more to say about a write that failed
+            raise ModelError(
+                "The new file cannot be written whole: the disk is full, or ulimit -f is lower. "
+                "Make room, or choose another disk with -o."
+            )
         raise ModelError(
             f"llama.cpp cannot quantize {wish['name']}: {why}. Choose another quant or model."
         )

@@ -18,10 +18,16 @@ from lcp.errors import NativeError
 def scratch() -> Iterator[tuple[BinaryIO, Path]]:
     """An empty file, and a path with which this process can open it again.
 
-    Raises NativeError if no folder can be written.
+    Raises NativeError if no folder can be written, or not so much.
     """
-    with ExitStack() as life:
-        yield _in_memory(life) or _in_a_folder(life)
+    try:
+        with ExitStack() as life:
+            yield _in_memory(life) or _in_a_folder(life)
+    except OSError as error:  # of the caller's writes, or when closing the file writes the rest
+        raise NativeError(
+            f"lcp cannot write a temporary file: {error.strerror}. Check the free space of TMPDIR, "
+            "and ulimit -f."
+        ) from error
 
 
 def _in_memory(life: ExitStack) -> tuple[BinaryIO, Path] | None:
