@@ -193,6 +193,17 @@ def test_leaving_out_the_system_text_adds_no_default_system_text(smollm2):
     assert "assistant named" not in prompt  # of the template
 
 
+@pytest.mark.parametrize("line", ["/why", "/probs", "/fork 1 2", "/tokens"])
+def test_an_answer_whose_turn_is_hidden_has_no_prompt(chat, line):
+    for turn in (1, 2):  # alone, and after another turn
+        chat.ask("The cat is red. The dog is blue.")
+        chat.says(f"/forget {turn}")
+        with pytest.raises(LcpError, match=f"/pin {turn} brings it back"):
+            chat.says(line)
+        chat.says(f"/pin {turn}")
+        chat.says("/probs")
+
+
 def test_why_refuses_a_single_sentence(chat):
     chat.ask("Hello")
     with pytest.raises(LcpError, match="single sentence"):

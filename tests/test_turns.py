@@ -526,6 +526,18 @@ def test_tokens_to_move_are_not_read_ahead(begin):
     assert chat.engine.looked == "Three?"
 
 
+def test_pinning_shows_a_hidden_turn_and_hiding_unpins_it(begin):
+    chat = begin("One.", "Two.")
+    chat.ask("First?")
+    chat.ask("Second?")
+    does(chat, "/pin 1")
+    does(chat, "/forget 1")
+    assert not chat.conversation.pinned and chat.overflow.unseen()
+    assert "/pin 1 brings it back" in does(chat, "/context")
+    does(chat, "/pin 1")
+    assert chat.conversation.pinned and not chat.overflow.unseen()
+
+
 def test_with_reread_the_rest_is_read_again_after_forget(begin):
     chat = begin(slide="reread")
     ask(chat, "One?", "Two?")

@@ -50,7 +50,7 @@ def show(chat: Chat, turn: Turn) -> None:
     if turn.answer and turn.answer.thinking:
         thought = turn.answer.thinking.strip()
         if not chat.screen.show_thinking:
-            thought = f"Thinking: {len(thought.split()):,} words, shown after /think show."
+            thought = f"Thinking: {count(len(thought.split()), 'word')}, shown after /think show."
         _show(chat, turn, str, thought)
     else:
         _show(chat, turn, str)

@@ -103,7 +103,12 @@ def stats(chat: Chat, _: str) -> None:
 
 
 def prompt_messages(chat: Chat) -> list[PromptMessage]:
-    """The prompt of the last answer, as messages."""
+    """The prompt of the last answer, as messages; LcpError if the model no longer sees that turn,
+    so that the prompt cannot be written again."""
+    turns = chat.conversation.turns()
+    if turns and turns[-1].user.id in chat.overflow.unseen():
+        n = len(turns)
+        raise LcpError(f"The model no longer sees turn {n}, the last one. /pin {n} brings it back.")
     messages = chat.overflow.visible()
     return messages[:-1] if messages and messages[-1].role == "assistant" else messages
 

@@ -136,22 +136,27 @@ def branches(chat: Chat, argument: str) -> None:
 
 @command("pin", "N", "keep turn N in the window, or unpin it", "/pin 1")
 def pin(chat: Chat, argument: str) -> None:
-    """Keeps turn N in the context window when older turns leave it. The same command again
-    unpins it."""
+    """Keeps turn N in the context window when older turns leave it, and shows it again if it is
+    hidden. The same command again unpins it."""
     id = _turn(chat, argument, "pin").user.id
-    on = id not in chat.conversation.pinned
+    hidden = id in chat.conversation.forgotten
+    on = hidden or id not in chat.conversation.pinned
     if on and chat.loading is None:
         chat.overflow.check_pin(id, chat.settings)
+    if hidden:
+        chat.forget(id, False)
     chat.keep(chat.conversation.pin(id, on))
     chat.screen.notice(f"Turn {argument} is {'pinned' if on else 'no longer pinned'}.")
 
 
 @command("forget", "N", "hide turn N from the model, or show it again", "/forget 3")
 def forget(chat: Chat, argument: str) -> None:
-    """Removes turn N from what the model sees; the log keeps it. The same command again brings
-    it back."""
+    """Removes turn N from what the model sees, and unpins it; the log keeps it. The same command
+    again brings it back."""
     id = _turn(chat, argument, "forget").user.id
     on = id not in chat.conversation.forgotten
+    if on and id in chat.conversation.pinned:
+        chat.keep(chat.conversation.pin(id, False))
     chat.forget(id, on)
     chat.screen.notice(
         f"The model no longer sees turn {argument}; the log keeps it."
@@ -273,7 +278,7 @@ def _width(chat: Chat, taken: int) -> int:
 
 
 def _short(message: Message | None) -> str:
-    return formatting.short(message.written, SHOWN) if message else NO_ANSWER
+    return formatting.short(message.written, SHOWN) if message and message.written else NO_ANSWER
 
 
 def _marks(chat: Chat, turn: Turn) -> str:
