@@ -430,6 +430,20 @@ def test_longer_than_trained(look, tiny, command):
     assert "64" in look(command, short, "x" * 100, code=1)
 
 
+def test_an_answer_longer_than_trained(look, tiny):
+    short = tiny(facts={"llama.context_length": 64})
+    said = look("without", short, "A. B?", "--raw", "--answer", "x" * 100, code=1)
+    assert "trained for 64" in said
+
+
+@pytest.mark.parametrize("words", [["next", "hi", "--chat"], ["without", "A. B?"]])
+def test_a_template_that_does_not_work_is_no_reason_for_a_flag_that_look_does_not_have(
+    look, tiny, words
+):
+    said = look(words[0], tiny(template="{{ m.content "), *words[1:], code=1)
+    assert "another model" in said and "--chat-template" not in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words, code, said",

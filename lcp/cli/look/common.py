@@ -15,7 +15,7 @@ from lcp import paths
 from lcp.cli import free_memory, option_files, shell_completion
 from lcp.cli.chat_services import find, title
 from lcp.cli.options import argument, option, switch
-from lcp.errors import LcpError, UsageError
+from lcp.errors import LcpError, TemplateError, UsageError
 from lcp.formatting import count
 from lcp.machine import physical_cores
 from lcp.settings import Layers, Settings
@@ -147,13 +147,18 @@ class OpenModel:
                 f'"{text}" is {count(len(found), "token")}, and {least} are needed: the first '
                 "token has nothing to look back at. Give a longer text."
             )
-        trained = model.n_ctx_train
-        if read and trained and len(found) > trained:
-            raise LcpError(
-                f"The text has {len(found):,} tokens, and {self.name} was trained for "
-                f"{trained:,}. Give a shorter text."
-            )
+        if read:
+            self.check_length(len(found), "The text has")
         return found
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """LcpError if the model would read more tokens than it was trained for."""
+        trained = self.model.n_ctx_train
+        if trained and tokens > trained:
+            raise LcpError(
+                f"{what} {tokens:,} tokens, and {self.name} was trained for {trained:,}. "
+                "Give a shorter text."
+            )
 
     def token(self, text: str) -> int:
         """The token that a text stands for: a word after a blank, the text itself, or the number
@@ -197,9 +202,14 @@ class OpenModel:
                 f"{self.name} has no chat template: it is a base model, which continues text. "
                 "Leave out --chat."
             )
-        choice = of_model(self.model, self.name, datetime.now().astimezone())
         asked = [{"role": "user", "content": text}]
-        return choice.template.render(asked, self.settings.template_variables, ask=True)
+        try:
+            choice = of_model(self.model, self.name, datetime.now().astimezone())
+            return choice.template.render(asked, self.settings.template_variables, ask=True)
+        except TemplateError as error:  # without its advice: lcp look takes no other template
+            raise TemplateError(
+                f"{error} Choose another model, or look at a text without the template."
+            ) from error
 
 
 def words_of(asked: LookArguments) -> tuple[str | None, list[str]]:

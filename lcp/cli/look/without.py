@@ -57,6 +57,7 @@ def run(asked: WithoutArguments, flags: dict[str, Any]) -> None:
         answer = model.tokenize(asked.answer or "")
         if asked.answer is not None and not answer:
             raise UsageError("--answer is empty. Give the answer to ask about.")
+        opened.check_length(len(prompt) + len(answer), "The text and the answer have")
         most = opened.settings.max_tokens or ANSWER
         observed = opened.observe(len(prompt) + max(most, len(answer)) + 1, rows=32)
         if not answer:
