@@ -277,22 +277,18 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """The top-level values of a config.toml; none if there is no such file.
+    """The top-level values of a config.toml, unchecked; none if there is no such file.
 
     TOML allows no key that is both a value and a table: `persona.default` is the setting `persona`,
     and `server.default` the setting `server`.
     """
-    tables = toml_file(path)
-    default = _persona_tables(tables).get("default")
-    values = {} if default is None or isinstance(default, dict) else {"persona": default}
-    server = tables.get("server")
-    if isinstance(server, dict) and isinstance(server.get("default"), str):
-        values["server"] = server["default"]
-    return values | {n: v for n, v in tables.items() if not isinstance(v, dict) or _is_json(n)}
-
-
-def _is_json(name: str) -> bool:
-    return name in OPTIONS and "json" in OPTIONS[name].metadata
+    values = toml_file(path)
+    for name in ("persona", "server"):
+        if isinstance(named := values.get(name), dict):
+            del values[name]
+            if not isinstance(default := named.get("default", {}), dict):
+                values[name] = default
+    return values
 
 
 def personas(path: Path) -> dict[str, dict[str, Any]]:

@@ -208,6 +208,27 @@ def test_a_folder_in_place_of_the_file_is_an_error(tmp_path):
         from_file(tmp_path / "config.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[personas.x]\ntemp = 1", "Did you mean persona"),
+        ("[temp]\nx = 1", "temp must be a number"),
+        ("[model]\nx = 1", "model must be text"),
+    ],
+)
+def test_a_table_that_is_none_of_lcps_is_an_error(tmp_path, text, said):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        Layers(config=from_file(path)).resolve()
+
+
+def test_a_default_server_that_is_no_name_is_not_ignored(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('server.default = 3\n[server.x]\nurl = "http://box"')
+    assert from_file(path) == {"server": 3}
+
+
 def test_a_misspelled_setting_in_the_file_is_an_error(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("tmep = 0.3\n")
@@ -244,6 +265,6 @@ def test_variables_for_the_template(chosen, told):
 
 def test_the_configuration_holds_template_variables_as_a_table(tmp_path):
     file = tmp_path / "config.toml"
-    file.write_text("temp = 1\n[chat_template_kwargs]\ndeep = true\n[other]\nx = 1\n")
+    file.write_text("temp = 1\n[chat_template_kwargs]\ndeep = true\n")
     chosen = Layers(config=from_file(file)).resolve()
     assert chosen.template_variables == {"enable_thinking": True, "deep": True}
