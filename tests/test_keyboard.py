@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -334,6 +335,30 @@ def test_ctrl_z_and_fg_during_an_answer(shell):
     shell.type(ENTER)
     shell.sees("Another answer.")
     shell.back()
+
+
+QUESTION = """
+from lcp.terminal.questions import confirm
+from lcp.terminal.signals import echoing, quiet
+with quiet(), echoing():
+    yes = confirm("Sure?")
+print("got", yes)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_z_and_fg_in_a_question(shell, tmp_path):
+    (tmp_path / "ask.py").write_text(QUESTION)
+    shell.type(f"PYTHONPATH=. {sys.executable} {tmp_path}/ask.py{ENTER}")
+    shell.sees("Sure? [y/N]:")
+    shell.type(CTRL_Z)
+    shell.sees("Stopped")
+    shell.type("clear" + ENTER)
+    shell.waits(lambda: "Sure?" not in shell.screen(), "the screen is not cleared")
+    shell.type("fg" + ENTER)
+    shell.sees("Sure? [y/N]:")
+    shell.type("y" + ENTER)
+    shell.sees("got True")
 
 
 @pytest.mark.slow

@@ -2,7 +2,13 @@
 
 import os
 import select
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lcp.terminal.signals import handling
 
 _LOOK_UP_S = 0.1  # how long a Ctrl-C may go unnoticed
 
@@ -23,11 +29,12 @@ def confirm(question: str, default: bool = False) -> bool:
 
 
 def _line(prompt: str) -> str:
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
     try:
-        _wait()
-        line = sys.stdin.readline()
+        with _repeated(prompt):
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+            _wait()
+            line = sys.stdin.readline()
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         raise
@@ -35,6 +42,24 @@ def _line(prompt: str) -> str:
         sys.stderr.write("\n")
         raise KeyboardInterrupt
     return line
+
+
+@contextmanager
+def _repeated(prompt: str) -> Iterator[None]:
+    """Show the prompt again after Ctrl-Z and fg: the shell has written below it."""
+    if not hasattr(signal, "SIGCONT"):
+        yield
+        return
+    outer = signal.getsignal(signal.SIGCONT)
+
+    def show(number: int, frame: FrameType | None) -> None:
+        if callable(outer):
+            outer(number, frame)
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+
+    with handling({signal.SIGCONT: show}):
+        yield
 
 
 def _wait() -> None:

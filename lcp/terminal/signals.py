@@ -79,9 +79,15 @@ def echoing() -> Iterator[None]:
     before, during = modes
     during[0] |= termios.ICRNL
     during[3] |= termios.ECHO | termios.ICANON
+
+    def back(number: int, frame: FrameType | None) -> None:
+        """After fg, instead of the modes of `quiet`."""
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, during)
+
     termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, during)
     try:
-        yield
+        with handling({signal.SIGCONT: back}):
+            yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
